@@ -1,0 +1,10 @@
+# One command each. PYTHON chooses the interpreter, ARGS is handed on:
+#   make run PORT=8001
+#   make test PYTHON=python3.12 ARGS="-k protocol -x"
+PYTHON ?= python3
+ARGS ?=
+
+.PHONY: run test check bench
+
+run test check bench:
+	@$(PYTHON) scripts/bootstrap.py $@ $(ARGS)

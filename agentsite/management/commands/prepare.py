@@ -1,0 +1,78 @@
+"""`manage.py prepare`: everything between an installed checkout and a server that may start."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import django
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
+from django.core.files import locks
+from django.core.management import CommandError, call_command
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Migrate the database, collect static files and make the first admin account."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0, interactive=False)
+        if not settings.DEBUG:
+            collect_static()
+        self.stdout.write(f"agentsite: {ensure_admin()}")
+
+
+def collect_static() -> None:
+    """Hash and compress the static files, unless nothing has changed since the last time."""
+    fingerprint = hashlib.sha256("\n".join(sorted(static_sources())).encode()).hexdigest()
+    root = Path(settings.STATIC_ROOT)
+    root.mkdir(parents=True, exist_ok=True)
+    # One process at a time: two that collect take each other's files for name clashes.
+    with (root / "sources.sha256").open("a+") as stamp, locked(stamp):
+        stamp.seek(0)
+        if stamp.read() != fingerprint:
+            call_command("collectstatic", verbosity=0, interactive=False)
+            stamp.truncate(0)
+            stamp.write(fingerprint)
+
+
+@contextmanager
+def locked(file: IO[str]) -> Iterator[None]:
+    locks.lock(file, locks.LOCK_EX)
+    try:
+        yield
+    finally:
+        # The next one reads what was written.
+        file.flush()
+        locks.unlock(file)
+
+
+def static_sources() -> Iterator[str]:
+    """A line for each source file that differs when the file does."""
+    yield django.__version__
+    for finder in get_finders():
+        for name, storage in finder.list(None):
+            stat = Path(storage.path(name)).stat()
+            yield f"{name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def ensure_admin() -> str:
+    """Make the first admin account if there is none; says what there is now."""
+    users = get_user_model()._default_manager
+    name = settings.DJANGO_SUPERUSER_USERNAME
+    admins = users.filter(is_superuser=True)
+    if existing := admins.filter(username=name).first() or admins.order_by("pk").first():
+        return f'admin account "{existing.get_username()}" exists'
+    if users.filter(username=name).exists():
+        raise CommandError(
+            f'"{name}" is an ordinary account; set DJANGO_SUPERUSER_USERNAME to another name'
+        )
+    given = settings.DJANGO_SUPERUSER_PASSWORD
+    password = given or secrets.token_urlsafe(12)
+    users.create_superuser(username=name, password=password)
+    shown = "as given" if given else f"{password} (shown this once)"
+    return f'admin account "{name}" made, password: {shown}'

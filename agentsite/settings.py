@@ -1,0 +1,443 @@
+"""Django's settings, made from the environment; docs/operations.md lists every name."""
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import dj_database_url
+from django.core.management.utils import get_random_secret_key
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from realtime.conf import RealtimeSettings
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+Words = Annotated[list[str], NoDecode]
+
+
+class Environment(RealtimeSettings, BaseSettings):
+    """Each field is read from the environment variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    debug: bool = Field(default=False, description="Development: friendly, not safe to expose.")
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Signs sessions and tokens; at least 50 characters. Made by itself in DEBUG.",
+    )
+    allowed_hosts: Words = Field(
+        default=[],
+        description="Host names the site answers to, by comma. In DEBUG this machine's own.",
+    )
+    csrf_trusted_origins: Words = Field(
+        default=[],
+        description="Other origins whose pages may post here and open sockets, by comma.",
+    )
+    https: bool | None = Field(
+        default=None,
+        description="Served through a proxy that speaks TLS and sets X-Forwarded-Proto: secure "
+        "cookies, HSTS, plain HTTP redirected. On unless DEBUG.",
+    )
+    host: str = Field(default="127.0.0.1", description="The address `serve` listens on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="The port `serve` listens on.")
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgres://user:password@host/name, or sqlite:///path. "
+        "SQLite in var/db.sqlite3 by default.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="redis://host:port/0 of a Redis or Valkey; needed by more than one process.",
+    )
+    allow_guests: bool | None = Field(
+        default=None, description="People may chat without an account. On in DEBUG only."
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, description="Answers come from OpenAI, or from OPENAI_BASE_URL with this key."
+    )
+    openai_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="Answers come from this OpenAI-compatible server, such as "
+        "http://127.0.0.1:11434/v1.",
+    )
+    agent_model: str | None = Field(
+        default=None,
+        description="The model's name there; `tour` for the scripted tour, which is not an AI.",
+    )
+    agent_api: Literal["chat", "responses"] | None = Field(
+        default=None,
+        description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
+    )
+    run_executor: Literal["inline"] = Field(
+        default="inline", description="Where replies are worked on: in the web process."
+    )
+    django_superuser_username: str = Field(
+        default="admin", description="The first admin account's name."
+    )
+    django_superuser_password: SecretStr | None = Field(
+        default=None, description="Its password; generated and printed once by default."
+    )
+    email_host: str | None = Field(
+        default=None,
+        description="SMTP server for password resets; in DEBUG mails are printed by default.",
+    )
+    email_port: int = Field(default=25, ge=1, le=65_535, description="Its port.")
+    email_host_user: str = Field(default="", description="The name to sign in to it with.")
+    email_host_password: SecretStr = Field(default=SecretStr(""), description="The password.")
+    email_use_tls: bool = Field(default=False, description="Start TLS on that connection.")
+    default_from_email: str = Field(
+        default="webmaster@localhost", description="The sender of the site's mails."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What is logged; never the text of prompts or replies."
+    )
+
+    @field_validator("allowed_hosts", "csrf_trusted_origins", mode="before")
+    @classmethod
+    def split_words(cls, value: object) -> object:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def refuse_short_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value()) < 50:
+            raise ValueError("needs at least 50 characters")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def refuse_other_databases(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            database_from(value.get_secret_value())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def refuse_other_layers(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if value and not value.get_secret_value().startswith(schemes):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def refuse_incomplete(self) -> "Environment":
+        if not self.debug and self.secret_key is None:
+            raise ValueError("SECRET_KEY: needed unless DEBUG=1")
+        if not self.debug and not self.allowed_hosts:
+            raise ValueError("ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org")
+        if self.openai_base_url and not self.agent_model:
+            raise ValueError("AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there")
+        if self.agent_model and self.model_kind == "tour" and self.agent_model != "tour":
+            raise ValueError("AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it")
+        return self
+
+    @property
+    def model_kind(self) -> Literal["openai", "compatible", "tour"]:
+        """What answers; nothing falls back to the tour once a model is named."""
+        if self.agent_model == "tour":
+            return "tour"
+        if self.openai_base_url:
+            return "compatible"
+        return "openai" if self.openai_api_key else "tour"
+
+    @property
+    def realtime(self) -> dict[str, Any]:
+        return self.model_dump(include=set(RealtimeSettings.model_fields))
+
+
+def database_from(url: str) -> dict[str, Any]:
+    """The parts of a database URL; raises `ValueError` for one that cannot be used."""
+    try:
+        parts = dict(dj_database_url.parse(url))
+    except ValueError as exc:
+        raise ValueError("is not a database URL") from exc
+    if parts["ENGINE"] == "django.db.backends.sqlite3":
+        if parts["NAME"] == ":memory:":
+            raise ValueError("needs a file: a database in memory is another one in each thread")
+        return parts
+    if parts["ENGINE"] == "django.db.backends.postgresql":
+        return parts
+    raise ValueError("must begin with postgres:// or sqlite:///")
+
+
+def sqlite(name: str) -> dict[str, Any]:
+    """SQLite as several threads can write to it; anything less loses transactions."""
+    pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": name,
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
+        # In memory, each thread of a test would see a database of its own.
+        "TEST": {"NAME": f"{name}.test"},
+    }
+
+
+def postgres(parts: dict[str, Any], *, threads: int) -> dict[str, Any]:
+    """Postgres through psycopg's pool: CONN_MAX_AGE would leak connections under ASGI."""
+    options = parts.get("OPTIONS", {})
+    # A socket's directory does not fit in a URL's host; libpq takes it as `?host=`.
+    address = {key.upper(): options.pop(key) for key in ("host", "port") if key in options}
+    # Half for units of work, half for requests.
+    pool = {"min_size": 1, "max_size": 2 * threads, "timeout": 5}
+    fixed = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True, "OPTIONS": options | {"pool": pool}}
+    return parts | address | fixed
+
+
+def database(url: SecretStr | None, *, threads: int) -> dict[str, Any]:
+    if url is None:
+        VAR_DIR.mkdir(exist_ok=True)
+        return sqlite(str(VAR_DIR / "db.sqlite3"))
+    parts = database_from(url.get_secret_value())
+    if parts["ENGINE"].endswith("sqlite3"):
+        return sqlite(parts["NAME"])
+    return postgres(parts, threads=threads)
+
+
+def channel_layer(url: SecretStr | None) -> dict[str, Any]:
+    """In memory for one process, Redis's publish/subscribe for more."""
+    if url is None:
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    # With a socket timeout an idle consumer dies; with the default pool the 101st connect does.
+    host = {
+        "address": url.get_secret_value(),
+        "socket_timeout": None,
+        "max_connections": 5_000,
+    }
+    return {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [host]},
+    }
+
+
+def checkout_key() -> str:
+    """This checkout's own secret key, made the first time it is asked for."""
+    VAR_DIR.mkdir(exist_ok=True)
+    path = VAR_DIR / "secret_key"
+    if not path.exists():
+        # Written aside and linked, so that no other process ever reads half a key.
+        with tempfile.NamedTemporaryFile("w", dir=VAR_DIR) as draft, suppress(FileExistsError):
+            draft.write(get_random_secret_key())
+            draft.flush()
+            os.link(draft.name, path)
+    return path.read_text()
+
+
+def read_environment() -> Environment:
+    """The environment, checked; a wrong one ends the process with a line for each fault."""
+    try:
+        return Environment()
+    except ValidationError as exc:
+        sys.exit("\n".join(map(fault_line, exc.errors())))
+
+
+def fault_line(error: Any) -> str:
+    place = "".join(f"{part}: ".upper() for part in error["loc"][:1])
+    return f"agentsite: {place}{error['msg'].removeprefix('Value error, ')}"
+
+
+def reveal(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+env = read_environment()
+
+# What the site and its apps read
+
+DEBUG = env.debug
+SECRET_KEY = reveal(env.secret_key) or checkout_key()
+ALLOWED_HOSTS = env.allowed_hosts
+CSRF_TRUSTED_ORIGINS = env.csrf_trusted_origins
+HOST = env.host
+PORT = env.port
+REDIS_URL = reveal(env.redis_url)
+ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
+REALTIME = env.realtime
+DJANGO_SUPERUSER_USERNAME = env.django_superuser_username
+DJANGO_SUPERUSER_PASSWORD = reveal(env.django_superuser_password)
+
+AGENTS = "agentsite.agents"
+MODEL_KIND = env.model_kind
+AGENT_MODEL = env.agent_model or {"openai": "gpt-5.4-mini"}.get(MODEL_KIND, "tour")
+AGENT_API = env.agent_api or ("responses" if MODEL_KIND == "openai" else "chat")
+OPENAI_API_KEY = reveal(env.openai_api_key)
+OPENAI_BASE_URL = env.openai_base_url
+RUN_EXECUTOR = env.run_executor
+
+# Django
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "rest_framework",
+    "agentsite",
+    "realtime",
+    "conversations",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "agentsite.urls"
+ASGI_APPLICATION = "agentsite.asgi.application"
+DATABASES = {"default": database(env.database_url, threads=env.db_threads)}
+CHANNEL_LAYERS = {"default": channel_layer(env.redis_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# Static files: straight from their sources in DEBUG, else hashed and compressed by `prepare`
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "agentsite.storage.HashedFiles"
+    },
+}
+SERVESTATIC_USE_FINDERS = DEBUG
+SERVESTATIC_AUTOREFRESH = DEBUG
+SERVESTATIC_USE_MANIFEST = not DEBUG
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
+
+# Sign-in
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "chat"
+LOGOUT_REDIRECT_URL = "chat"
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+EMAIL_BACKEND = (
+    "django.core.mail.backends.console.EmailBackend"
+    if DEBUG and env.email_host is None
+    else "django.core.mail.backends.smtp.EmailBackend"
+)
+EMAIL_HOST = env.email_host or "localhost"
+EMAIL_PORT = env.email_port
+EMAIL_HOST_USER = env.email_host_user
+EMAIL_HOST_PASSWORD = env.email_host_password.get_secret_value()
+EMAIL_USE_TLS = env.email_use_tls
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.default_from_email
+
+# REST
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        # First in the list, so that an unauthenticated call is told `WWW-Authenticate: Bearer`.
+        "rest_framework_simplejwt.authentication.JWTAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    # JSON alone: the browsable pages need inline scripts, which the content policy forbids.
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+}
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
+    "AUDIENCE": "agentsite",
+    # A changed password ends the tokens it got.
+    "CHECK_REVOKE_TOKEN": True,
+}
+
+# Protection
+
+SELF = "'self'"
+NONE = "'none'"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+HTTPS = not DEBUG if env.https is None else env.https
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SECURE_SSL_REDIRECT = HTTPS
+# Load balancers ask over plain HTTP.
+SECURE_REDIRECT_EXEMPT = [r"^healthz/$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
+# Other names below this one, and a promise for good, are the domain owner's to decide.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# Logs carry ids and sizes, never text
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.log_level},
+    "loggers": {
+        "django": {"handlers": [], "level": env.log_level, "propagate": True},
+        # These repeat text and headers at finer levels.
+        "django.db.backends": {"level": "INFO"},
+        "openai": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "httpcore2": {"level": "WARNING"},
+        # `serve` says itself where it listens.
+        "daphne": {"level": "WARNING"},
+    },
+}

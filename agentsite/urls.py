@@ -1,0 +1,17 @@
+"""Every address of the site; the WebSocket's are in realtime/routing.py."""
+
+from django.contrib import admin
+from django.urls import include, path
+from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
+
+from agentsite.health import healthz
+
+urlpatterns = [
+    path("healthz/", healthz, name="healthz"),
+    path("admin/", admin.site.urls),
+    path("api/token/", TokenObtainPairView.as_view(), name="token"),
+    path("api/token/refresh/", TokenRefreshView.as_view(), name="token_refresh"),
+    path("api/", include("conversations.urls")),
+    path("", include("agentsite.accounts")),
+    path("", include("agentsite.pages")),
+]

@@ -1,0 +1,24 @@
+"""Set the checkout up for the Python that runs this, then do one task: `make` calls it.
+
+This file keeps to words that every Python can read, so that one too old is told in a line.
+"""
+
+import sys
+
+OLDEST = (3, 11)
+COMPLAINT = (
+    "agentsite: Python %d.%d or newer is needed, this is %d.%d; try: make run PYTHON=python3.13"
+)
+
+
+def complaint_about(version):
+    """The line for a Python older than the project needs, else None."""
+    return COMPLAINT % (OLDEST + tuple(version[:2])) if tuple(version[:2]) < OLDEST else None
+
+
+if __name__ == "__main__":
+    if complaint_about(sys.version_info):
+        sys.exit(complaint_about(sys.version_info))
+    import tasks
+
+    sys.exit(tasks.main(sys.argv[1:]))

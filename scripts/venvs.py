@@ -1,0 +1,72 @@
+"""A virtual environment for each version of Python, installed anew only when something changed."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+UNREACHABLE = ("connection broken", "NewConnectionError", "Temporary failure in name resolution")
+
+
+class SetupError(Exception):
+    """What stops the set-up, in one line."""
+
+
+@dataclass(frozen=True)
+class Venv:
+    home: Path
+
+    @property
+    def python(self) -> Path:
+        return self.home / "bin" / "python"
+
+    def package(self, name: str) -> Path:
+        """Where an installed package lies."""
+        return next(self.home.glob(f"lib/python3.*/site-packages/{name}"))
+
+    def create(self) -> None:
+        """Make it, or make it again for another build of Python."""
+        stamp = self.home / "made-by"
+        if self.python.exists() and stamp.is_file() and stamp.read_text() == sys.version:
+            return
+        log = self.home.with_name(f"{self.home.name}-venv.log")
+        self.home.parent.mkdir(exist_ok=True)
+        if not logged([sys.executable, "-m", "venv", "--clear", self.home], log):
+            raise SetupError(
+                f"no virtual environment could be made (Debian and Ubuntu keep that in the "
+                f"package python3-venv); the log: {log}"
+            )
+        stamp.write_text(sys.version)
+
+    def install(self, *requirements: Path, options: tuple[str, ...] = ()) -> None:
+        """pip install what the last of these files asks for; the others are those it includes."""
+        wanted = requirements[-1]
+        stamp = self.home / f"{wanted.stem}.sha256"
+        digest = hashlib.sha256(b"\n".join(path.read_bytes() for path in requirements)).hexdigest()
+        if stamp.is_file() and stamp.read_text() == digest:
+            return
+        print(f"agentsite: installing {wanted.name}; the first time takes a minute or two")
+        sys.stdout.flush()
+        log = self.home / "pip.log"
+        pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *options]
+        if not logged([*pip, "-r", str(wanted)], log):
+            raise SetupError(f"{wanted.name} was not installed: {reason_in(log)}; the log: {log}")
+        stamp.write_text(digest)
+
+
+def logged(command: Sequence[str | Path], log: Path, **options: Any) -> bool:
+    """Run a command with all it says in a file; True when it succeeded."""
+    with log.open("wb") as output:
+        options |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        return subprocess.run(command, check=False, **options).returncode == 0
+
+
+def reason_in(log: Path) -> str:
+    text = log.read_text(errors="replace")
+    if any(sign in text for sign in UNREACHABLE):
+        return "the package index could not be reached, is there a network?"
+    faults = [line for line in text.splitlines() if line.startswith("ERROR: ")]
+    return faults[-1].removeprefix("ERROR: ") if faults else "pip failed"
