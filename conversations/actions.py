@@ -1,0 +1,342 @@
+"""What users do: every write on their behalf, one transaction each."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from conversations.changes import ChangeBuilder, end_unowned, lock_run, lock_session
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    ACTIVE,
+    ChatSession,
+    EndReason,
+    Message,
+    Outcome,
+    Role,
+    Run,
+    RunStatus,
+)
+from conversations.notify import MessageChanged, QueueChanged, RunCancelling, RunQueued
+from conversations.queries import (
+    User,
+    get_active_run,
+    list_queue,
+    parse_id,
+    sessions_of,
+)
+from conversations.shapes import RunRef, message_view, run_ref
+from conversations.text import clean_text
+
+OnBusy = Literal["enqueue", "interrupt", "reject"]
+
+TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class NewChat:
+    """What a user asks. `parent_message_id` "" begins a branch at the root; None goes on."""
+
+    content: str
+    session_id: str = ""
+    client_message_id: str | None = None
+    on_busy: OnBusy = "enqueue"
+    agent: str | None = None
+    parent_message_id: str | None = None
+    regenerate: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What must be the same when the same `client_message_id` comes again."""
+        asked = f"{self.regenerate or ''}\n{self.content}"
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What became of a chat; `is_head` says that its run may be claimed at once."""
+
+    session_id: UUID
+    run: RunRef
+    user_message_id: UUID
+    outcome: Outcome
+    duplicate: bool
+    is_head: bool
+
+    @property
+    def run_id(self) -> UUID:
+        return UUID(self.run.run_id)
+
+
+class _AlreadyPostedError(Exception):
+    """Another request with the same client_message_id came first; undo this one."""
+
+
+def post_chat(
+    *, user: AbstractBaseUser, chat: NewChat, queue_max: int, viewed_for: timedelta | None
+) -> Posted:
+    """Store the message, its reply and its run; the same `client_message_id` starts nothing new.
+
+    Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full,
+    duplicate_mismatch. Somebody watches for at least `viewed_for`; None: a reply that nobody
+    watches is not cancelled for that.
+    """
+    if not chat.regenerate and not chat.content.strip():
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    if (first := _find_duplicate(user, chat)) is not None:
+        return first
+    try:
+        return _Post(user, chat, queue_max, viewed_for).write()
+    except (IntegrityError, _AlreadyPostedError):
+        if (first := _find_duplicate(user, chat)) is None:
+            raise
+        return first
+
+
+def _find_duplicate(user: AbstractBaseUser, chat: NewChat) -> Posted | None:
+    if chat.client_message_id is None:
+        return None
+    run = Run.objects.filter(owner_id=user.pk, client_message_id=chat.client_message_id).first()
+    if run is None:
+        return None
+    if run.content_hash != chat.digest:
+        raise AgentSiteError(ErrorCode.DUPLICATE_MISMATCH)
+    return Posted(run.session_id, run_ref(run), run.prompt_id, Outcome(run.outcome), True, False)
+
+
+class _Post:
+    """One chat being written, under the session's lock."""
+
+    def __init__(
+        self,
+        user: AbstractBaseUser,
+        chat: NewChat,
+        queue_max: int,
+        viewed_for: timedelta | None,
+    ) -> None:
+        self.user = user
+        self.chat = chat
+        self.queue_max = queue_max
+        self.viewed_until = None if viewed_for is None else timezone.now() + viewed_for
+
+    @transaction.atomic
+    def write(self) -> Posted:
+        created = self._open_session()
+        self.change = ChangeBuilder(self.session)
+        self.head = get_active_run(self.session.pk)
+        self.waiting = self._list_waiting()
+        self.outcome = self._decide()
+        number = self._make_room()
+        prompt = self._get_prompt() or self._add_prompt()
+        run = self._add_run(number, prompt)
+        self._follow_branch(run)
+        self._save_session()
+        if self.outcome != Outcome.STARTED:
+            self._tell_queue(run)
+        self.change.announce("created" if created else "activity")
+        is_head = self.head is None or self.head.is_ended
+        return Posted(self.session.pk, run_ref(run), prompt.pk, self.outcome, False, is_head)
+
+    def _open_session(self) -> bool:
+        """Lock the session that is asked for, or make one; tells whether it is new."""
+        if not self.chat.session_id:
+            self.session = ChatSession.objects.create(
+                owner_id=self.user.pk, rev=1, agent=self.chat.agent or ""
+            )
+            return True
+        self.session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
+        if _find_duplicate(self.user, self.chat) is not None:
+            raise _AlreadyPostedError
+        return False
+
+    def _list_waiting(self) -> list[Run]:
+        if self.head is None:
+            return []
+        queued = self.session.runs.filter(status=RunStatus.QUEUED).exclude(pk=self.head.pk)
+        return list(queued.select_related("prompt").order_by("number"))
+
+    def _decide(self) -> Outcome:
+        if self.head is None:
+            return Outcome.STARTED
+        if self.chat.on_busy == "reject":
+            raise AgentSiteError(ErrorCode.BUSY)
+        if len(self.waiting) >= self.queue_max:
+            raise AgentSiteError(ErrorCode.QUEUE_FULL)
+        return Outcome.QUEUED if self.chat.on_busy == "enqueue" else Outcome.INTERRUPTING
+
+    def _make_room(self) -> int:
+        """The number of the new run: the last, or just behind the one that it interrupts."""
+        if self.outcome != Outcome.INTERRUPTING or self.head is None:
+            return self.session.run_count + 1
+        _stop(self.change, self.head, EndReason.REDIRECT)
+        for run in reversed(self.waiting):
+            self.session.runs.filter(pk=run.pk).update(number=F("number") + 1)
+        return self.waiting[0].number if self.waiting else self.session.run_count + 1
+
+    def _get_prompt(self) -> Message | None:
+        if not self.chat.regenerate:
+            return None
+        replies = self.session.messages.filter(role=Role.ASSISTANT).select_related("parent")
+        reply = replies.filter(pk=parse_id(self.chat.regenerate)).first()
+        if reply is None:
+            raise AgentSiteError(ErrorCode.NOT_FOUND)
+        return reply.parent
+
+    def _add_prompt(self) -> Message:
+        prompt = self._add_message(
+            role=Role.USER,
+            parent_id=self._find_parent(),
+            parts=[{"type": "text", "text": clean_text(self.chat.content)}],
+            client_message_id=self.chat.client_message_id or "",
+        )
+        self.change.add(MessageChanged(message_view(prompt), created=True))
+        return prompt
+
+    def _find_parent(self) -> UUID | None:
+        if self.chat.parent_message_id is None:
+            if self.outcome == Outcome.INTERRUPTING and self.head is not None:
+                return self.head.reply_id
+            return self.session.active_leaf_id
+        if not self.chat.parent_message_id:
+            return None
+        parent = parse_id(self.chat.parent_message_id)
+        if not self.session.messages.filter(pk=parent, role=Role.ASSISTANT).exists():
+            raise AgentSiteError(ErrorCode.NOT_FOUND)
+        return parent
+
+    def _add_message(self, **fields: object) -> Message:
+        self.session.message_count += 1
+        return Message.objects.create(
+            session=self.session,
+            number=self.session.message_count,
+            rev=self.session.rev,
+            **fields,
+        )
+
+    def _add_run(self, number: int, prompt: Message) -> Run:
+        reply = self._add_message(role=Role.ASSISTANT, parent_id=prompt.pk)
+        run = Run.objects.create(
+            session=self.session,
+            owner_id=self.user.pk,
+            number=number,
+            agent=self.chat.agent or self.session.agent,
+            prompt=prompt,
+            reply=reply,
+            client_message_id=self.chat.client_message_id,
+            content_hash=self.chat.digest,
+            outcome=self.outcome,
+        )
+        self.session.run_count += 1
+        self.change.add(MessageChanged(message_view(reply, run=run), created=True))
+        return run
+
+    def _follow_branch(self, run: Run) -> None:
+        """The new reply is the leaf, but for an interruption, which goes before what waits."""
+        interrupts = self.outcome == Outcome.INTERRUPTING
+        after = self.waiting[0].prompt if self.waiting and interrupts else None
+        if after is None or self.head is None or after.parent_id != self.head.reply_id:
+            self.session.active_leaf_id = run.reply_id
+            return
+        after.parent_id = run.reply_id
+        after.rev = self.session.rev
+        after.save(update_fields=["parent", "rev"])
+        self.change.add(MessageChanged(message_view(after), created=False))
+
+    def _save_session(self) -> None:
+        session = self.session
+        session.title = session.title or _title(self.chat.content)
+        session.active_at = timezone.now()
+        session.viewed_until = self.viewed_until
+        fields = ["title", "active_at", "viewed_until"]
+        session.save(update_fields=[*fields, "active_leaf", "message_count", "run_count"])
+
+    def _tell_queue(self, run: Run) -> None:
+        queue = list_queue(self.session.pk)
+        self.change.add(QueueChanged(queue))
+        place = [entry.run_id for entry in queue].index(str(run.pk)) if queue else -1
+        self.change.add(RunQueued(run_ref(run), position=place + 1))
+
+
+def _title(content: str) -> str:
+    words = " ".join(clean_text(content).split())
+    return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What a cancel found; `next_run` may be claimed now."""
+
+    run: RunRef
+    status: str
+    seq: int
+    ended_before: bool
+    next_run: UUID | None
+
+
+def cancel_run(
+    *,
+    user: User,
+    session_id: str,
+    run_id: str | None = None,
+    client_message_id: str | None = None,
+) -> Stopped:
+    """Ask a run to stop, or end it if no worker has it; with nothing named, the active one.
+
+    Raises `AgentSiteError(not_found)`.
+    """
+    run = _find_run(user, parse_id(session_id), run_id, client_message_id)
+    if run.is_ended or run.cancel_requested_at is not None:
+        return _stopped(run, ended_before=run.is_ended)
+    return stop_run(run.pk, EndReason.USER)
+
+
+@transaction.atomic
+def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
+    """The same for a run that is known, and for another reason."""
+    session, run = lock_run(run_id)
+    change = ChangeBuilder(session)
+    ended_before = run.is_ended
+    _stop(change, run, reason)
+    head = get_active_run(session.pk)
+    if not ended_before:
+        change.add(QueueChanged(list_queue(session.pk)))
+    change.announce("activity")
+    claimable = head is not None and head.status == RunStatus.QUEUED
+    return _stopped(run, ended_before, next_run=head.pk if head and claimable else None)
+
+
+def _find_run(
+    user: User, session_id: UUID, run_id: str | None, client_message_id: str | None
+) -> Run:
+    runs = Run.objects.filter(session__in=sessions_of(user).filter(pk=session_id))
+    if run_id is not None:
+        run = runs.filter(pk=parse_id(run_id)).first()
+    elif client_message_id is not None:
+        run = runs.filter(client_message_id=client_message_id).first()
+    else:
+        active = runs.filter(status__in=ACTIVE).order_by("number")
+        run = active.first() or runs.order_by("-number").first()
+    if run is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return run
+
+
+def _stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
+    """End a queued run; ask a running one; leave an ended one alone."""
+    if run.status == RunStatus.QUEUED:
+        end_unowned(change, run, RunStatus.CANCELLED, reason)
+    elif run.status == RunStatus.RUNNING and run.cancel_requested_at is None:
+        run.cancel_requested_at = timezone.now()
+        Run.objects.filter(pk=run.pk).update(cancel_requested_at=Now(), reason=reason)
+        change.add(RunCancelling(run_ref(run)))
+
+
+def _stopped(run: Run, ended_before: bool, next_run: UUID | None = None) -> Stopped:
+    return Stopped(run_ref(run), run.status, run.last_seq, ended_before, next_run)

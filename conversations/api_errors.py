@@ -1,0 +1,53 @@
+"""One shape for every error of the REST API."""
+
+import logging
+from typing import Any
+
+from django.conf import settings
+from rest_framework import status
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as default_handler
+from rest_framework.views import set_rollback
+
+from conversations.errors import ERRORS, AgentSiteError, ErrorCode
+
+logger = logging.getLogger(__name__)
+
+CODES = {
+    status.HTTP_401_UNAUTHORIZED: ErrorCode.NOT_AUTHENTICATED,
+    status.HTTP_403_FORBIDDEN: ErrorCode.FORBIDDEN,
+    status.HTTP_404_NOT_FOUND: ErrorCode.NOT_FOUND,
+    status.HTTP_405_METHOD_NOT_ALLOWED: ErrorCode.UNSUPPORTED_TYPE,
+    status.HTTP_406_NOT_ACCEPTABLE: ErrorCode.UNSUPPORTED_TYPE,
+    status.HTTP_413_REQUEST_ENTITY_TOO_LARGE: ErrorCode.TOO_LARGE,
+    status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: ErrorCode.UNSUPPORTED_TYPE,
+    status.HTTP_429_TOO_MANY_REQUESTS: ErrorCode.RATE_LIMITED,
+}
+
+
+def error_body(code: ErrorCode) -> dict[str, Any]:
+    """`{"error": {"code", "text", "retryable"}}`."""
+    info = ERRORS[code]
+    return {"error": {"code": code.value, "text": str(info.text), "retryable": info.retryable}}
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """The answer to any exception of a REST view; names and traces go to the log alone."""
+    if isinstance(exc, AgentSiteError):
+        set_rollback()
+        return _response(exc)
+    response = default_handler(exc, context)
+    if response is not None:
+        code = CODES.get(response.status_code, ErrorCode.BAD_FRAME)
+        response.data = error_body(code)
+        return response
+    if settings.DEBUG:
+        return None
+    set_rollback()
+    logger.error("%s failed", context["view"].__class__.__name__, exc_info=exc)
+    return Response(error_body(ErrorCode.INTERNAL), status=500)
+
+
+def _response(exc: AgentSiteError) -> Response:
+    headers = {} if exc.retry_after is None else {"Retry-After": f"{exc.retry_after:.0f}"}
+    return Response(error_body(exc.code), status=exc.info.http_status, headers=headers)

@@ -1,0 +1,99 @@
+"""Every error a client can be told of: one closed list."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+class ErrorCode(StrEnum):
+    """Codes of the wire protocol and of the REST API."""
+
+    BAD_FRAME = "bad_frame"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_TYPE = "unsupported_type"
+    NOT_FOUND = "not_found"
+    NOT_AUTHENTICATED = "not_authenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    BUSY = "busy"
+    QUEUE_FULL = "queue_full"
+    DUPLICATE_MISMATCH = "duplicate_mismatch"
+    UNKNOWN_AGENT = "unknown_agent"
+    TOO_MANY_SESSIONS = "too_many_sessions"
+    LIMIT_TURNS = "limit_turns"
+    GUARDRAIL = "guardrail"
+    PROVIDER_RATE_LIMITED = "provider_rate_limited"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    PROVIDER_REFUSED = "provider_refused"
+    PROVIDER_CUT = "provider_cut"
+    CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_FILTERED = "content_filtered"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class ErrorInfo(NamedTuple):
+    """What goes with a code: HTTP status, whether trying again can help, text for people."""
+
+    http_status: int
+    retryable: bool
+    text: str | Promise
+
+
+ERRORS: dict[ErrorCode, ErrorInfo] = {
+    ErrorCode.BAD_FRAME: ErrorInfo(400, False, _("That message could not be understood.")),
+    ErrorCode.TOO_LARGE: ErrorInfo(413, False, _("That message is too large.")),
+    ErrorCode.UNSUPPORTED_TYPE: ErrorInfo(400, False, _("That kind of message is not known.")),
+    ErrorCode.NOT_FOUND: ErrorInfo(404, False, _("That conversation was not found.")),
+    ErrorCode.NOT_AUTHENTICATED: ErrorInfo(401, False, _("Please sign in.")),
+    ErrorCode.FORBIDDEN: ErrorInfo(403, False, _("That is not allowed.")),
+    ErrorCode.RATE_LIMITED: ErrorInfo(429, True, _("Too many messages in a short time.")),
+    ErrorCode.BUSY: ErrorInfo(409, True, _("A reply is still being written.")),
+    ErrorCode.QUEUE_FULL: ErrorInfo(409, True, _("Too many messages are waiting already.")),
+    ErrorCode.DUPLICATE_MISMATCH: ErrorInfo(
+        409, False, _("A different message was already sent under this id.")
+    ),
+    ErrorCode.UNKNOWN_AGENT: ErrorInfo(400, False, _("That agent does not exist.")),
+    ErrorCode.TOO_MANY_SESSIONS: ErrorInfo(
+        409, False, _("This connection follows too many conversations.")
+    ),
+    ErrorCode.LIMIT_TURNS: ErrorInfo(
+        422, True, _("The agent took too many steps without finishing.")
+    ),
+    ErrorCode.GUARDRAIL: ErrorInfo(422, False, _("The agent's rules do not allow this.")),
+    ErrorCode.PROVIDER_RATE_LIMITED: ErrorInfo(
+        503, True, _("The model is receiving too many requests at the moment.")
+    ),
+    ErrorCode.PROVIDER_UNAVAILABLE: ErrorInfo(
+        503, True, _("The model cannot be reached at the moment.")
+    ),
+    ErrorCode.PROVIDER_REFUSED: ErrorInfo(502, False, _("The model refused the request.")),
+    ErrorCode.PROVIDER_CUT: ErrorInfo(
+        502, True, _("The connection to the model broke off in the middle of the reply.")
+    ),
+    ErrorCode.CONTEXT_TOO_LONG: ErrorInfo(
+        422, False, _("This conversation is too long for the model.")
+    ),
+    ErrorCode.CONTENT_FILTERED: ErrorInfo(
+        422, False, _("The model's content filter stopped the reply.")
+    ),
+    ErrorCode.UNAVAILABLE: ErrorInfo(
+        503, True, _("The service cannot save anything at the moment. Nothing was sent.")
+    ),
+    ErrorCode.INTERNAL: ErrorInfo(500, True, _("Something went wrong on our side.")),
+}
+
+
+class AgentSiteError(Exception):
+    """An error with a code; its text is safe to show. `retry_after` is in seconds."""
+
+    def __init__(self, code: ErrorCode, *, retry_after: float | None = None) -> None:
+        super().__init__(code.value)
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def info(self) -> ErrorInfo:
+        return ERRORS[self.code]

@@ -1,0 +1,250 @@
+"""What is kept: sessions, messages, runs, their events and the model's items."""
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+
+class Guest(models.Model):
+    """Marks a user row that was made for a visitor who has not signed up."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="guest"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"guest {self.pk}"
+
+
+class ChatSession(models.Model):
+    """One conversation of one user.
+
+    `rev` counts every change except streamed text; raising it is also the session's lock, so it
+    comes first in every transaction that touches messages, queue or run status.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_sessions"
+    )
+    title = models.CharField(_("title"), max_length=200, blank=True)
+    agent = models.CharField(_("agent"), max_length=100, blank=True)
+    rev = models.PositiveBigIntegerField(default=0)
+    message_count = models.PositiveIntegerField(default=0)
+    run_count = models.PositiveIntegerField(default=0)
+    active_leaf = models.ForeignKey(
+        "Message", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    viewed_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    active_at = models.DateTimeField(_("last activity"), auto_now_add=True)
+    archived_at = models.DateTimeField(null=True, blank=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("session")
+        verbose_name_plural = _("sessions")
+        indexes = [models.Index(F("owner"), F("active_at").desc(), F("id").desc(), name="by_owner")]
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+
+class Role(models.TextChoices):
+    """Who a message is by."""
+
+    USER = "user", _("user")
+    ASSISTANT = "assistant", _("assistant")
+
+
+class Message(models.Model):
+    """What people see.
+
+    `parts` is a list of `{"type": "text", "text"}`, `{"type": "reasoning", "text"}` and
+    `{"type": "tool", "tool_call_id", "name", "arguments", "status", "output", ...}`.
+    An assistant's message is the reply of exactly one run (`message.run`).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="messages")
+    number = models.PositiveIntegerField()
+    role = models.CharField(max_length=10, choices=Role.choices)
+    parts = models.JSONField(default=list, blank=True)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
+    )
+    client_message_id = models.CharField(max_length=100, blank=True)
+    rev = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        constraints = [
+            models.UniqueConstraint(fields=["session", "number"], name="message_number"),
+        ]
+        indexes = [models.Index(fields=["session", "rev"], name="message_rev")]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.number}"
+
+    @property
+    def text(self) -> str:
+        """The answer text alone: text parts, with a blank line between two."""
+        return join_text(self.parts)
+
+
+def join_text(parts: list[dict[str, Any]]) -> str:
+    """The text parts of a message as the tokens of its run spelled them."""
+    return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+class RunStatus(models.TextChoices):
+    """Where a run is; `conversations.actions` holds the moves."""
+
+    QUEUED = "queued", _("queued")
+    RUNNING = "running", _("running")
+    COMPLETED = "completed", _("completed")
+    CANCELLED = "cancelled", _("cancelled")
+    FAILED = "failed", _("failed")
+    INTERRUPTED = "interrupted", _("interrupted")
+
+
+ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class EndReason(models.TextChoices):
+    """Why a run did not complete."""
+
+    USER = "user", _("stopped by the user")
+    REDIRECT = "redirect", _("stopped by a newer message")
+    DISCONNECT = "disconnect", _("nobody was watching")
+    LIMIT = "limit", _("a limit was reached")
+    WORKER_LOST = "worker_lost", _("the server stopped")
+
+
+class UsageSource(models.TextChoices):
+    """How the token counts came to be."""
+
+    MEASURED = "measured", _("measured")
+    ESTIMATED = "estimated", _("estimated")
+    UNKNOWN = "unknown", _("unknown")
+
+
+class Outcome(models.TextChoices):
+    """What an accepted chat met with."""
+
+    STARTED = "started"
+    QUEUED = "queued"
+    INTERRUPTING = "interrupting"
+
+
+class Run(models.Model):
+    """One reply, from the accepted chat to its one terminal status.
+
+    `claim` fences workers and is never on the wire; `epoch` is the generation of what is shown.
+    The columns that change at every commit of text are in no index (HOT updates on Postgres).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="runs")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_runs"
+    )
+    number = models.PositiveIntegerField()
+    status = models.CharField(
+        _("status"), max_length=12, choices=RunStatus.choices, default=RunStatus.QUEUED
+    )
+    agent = models.CharField(_("agent"), max_length=100, blank=True)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="runs")
+    reply = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="run")
+    # None, not "": only what has an id must be unique.
+    client_message_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001
+    content_hash = models.CharField(max_length=64, blank=True)
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.STARTED)
+
+    claim = models.PositiveIntegerField(default=0)
+    epoch = models.PositiveIntegerField(default=0)
+    last_seq = models.PositiveIntegerField(default=0)
+    worker = models.CharField(max_length=100, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=20, choices=EndReason.choices, blank=True)
+    error_code = models.CharField(_("error"), max_length=40, blank=True)
+
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
+    usage_source = models.CharField(
+        max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
+    )
+
+    created_at = models.DateTimeField(_("queued"), auto_now_add=True)
+    queued_at = models.DateTimeField(auto_now_add=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    first_token_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    folded = models.BooleanField(default=False)
+
+    class Meta:
+        verbose_name = _("run")
+        verbose_name_plural = _("runs")
+        constraints = [
+            models.UniqueConstraint(fields=["session", "number"], name="run_number"),
+            models.UniqueConstraint(
+                fields=["session"],
+                condition=Q(status=RunStatus.RUNNING),
+                name="one_running_run_a_session",
+            ),
+            models.UniqueConstraint(
+                fields=["owner", "client_message_id"], name="one_run_a_client_message"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["status"], condition=Q(status__in=ACTIVE), name="active_runs"),
+            models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.number} ({self.status})"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status not in ACTIVE
+
+
+class RunEvent(models.Model):
+    """One frame of a run's journal: one row = one frame = one seq."""
+
+    pk = models.CompositePrimaryKey("run_id", "epoch", "seq")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
+    epoch = models.PositiveIntegerField()
+    seq = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20)
+    payload = models.JSONField(default=dict)
+    created_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.epoch}.{self.seq}"
+
+
+class Item(models.Model):
+    """What the model sees of one run's reply: an ordered SDK input item, as JSON."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="items", db_index=False)
+    position = models.PositiveIntegerField()
+    payload = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="item_position")]
+
+    def __str__(self) -> str:
+        return f"item {self.position}"

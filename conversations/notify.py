@@ -1,0 +1,93 @@
+"""Tells whoever has registered about a change, once it is committed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import transaction
+
+from conversations.models import Run
+from conversations.shapes import MessageView, QueueView, RunRef
+
+
+@dataclass(frozen=True)
+class MessageChanged:
+    """A message was created or changed."""
+
+    message: MessageView
+    created: bool
+
+
+@dataclass(frozen=True)
+class QueueChanged:
+    """The queue is now this."""
+
+    queue: list[QueueView]
+
+
+@dataclass(frozen=True)
+class RunQueued:
+    """A run waits; `position` counts from 1."""
+
+    run: RunRef
+    position: int
+
+
+@dataclass(frozen=True)
+class RunCancelling:
+    """A running run has been asked to stop."""
+
+    run: RunRef
+
+
+@dataclass(frozen=True)
+class RunAdvanced:
+    """Events were written to a run's journal: (seq, kind, payload) in order, without a gap.
+
+    `run` is the row as it is after them, with its reply.
+    """
+
+    run: Run
+    events: list[tuple[int, str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class SessionListed:
+    """A line of the owner's list of sessions changed."""
+
+    kind: Literal["created", "updated", "deleted", "activity"]
+    title: str
+    active_at: str
+    run_status: str | None
+
+
+Event = MessageChanged | QueueChanged | RunQueued | RunCancelling | RunAdvanced | SessionListed
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one transaction did to one session, in order."""
+
+    session_id: UUID
+    owner_id: int
+    rev: int
+    events: tuple[Event, ...]
+
+
+_handlers: list[Callable[[Change], None]] = []
+
+
+def register(handler: Callable[[Change], None]) -> None:
+    """Have `handler` called, in the thread that committed, after every change."""
+    _handlers.append(handler)
+
+
+def announce(change: Change) -> None:
+    """Tell the handlers when the current transaction has committed."""
+    transaction.on_commit(lambda: _call(change))
+
+
+def _call(change: Change) -> None:
+    for handler in _handlers:
+        handler(change)

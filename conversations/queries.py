@@ -1,0 +1,342 @@
+"""Every read; those of a person's data take the user first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ACTIVE, ChatSession, Item, Message, Run, RunEvent, RunStatus
+from conversations.parts import PartsFolder, fold
+from conversations.shapes import (
+    History,
+    MessageView,
+    QueueView,
+    message_view,
+    queue_view,
+    run_view,
+)
+
+User = AbstractBaseUser | AnonymousUser
+EventRow = tuple[int, str, dict[str, Any]]
+
+
+def parse_id(value: str | UUID) -> UUID:
+    """The id in `value`; raises `AgentSiteError(not_found)`, as for an id that does not exist."""
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except ValueError as exc:
+        raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
+
+
+def sessions_of(user: User) -> QuerySet[ChatSession]:
+    """The sessions that `user` may read."""
+    return ChatSession.objects.filter(owner_id=user.pk, deleted_at=None)
+
+
+def get_session(user: User, session_id: str | UUID) -> ChatSession:
+    """The one door to a session; raises `AgentSiteError(not_found)`, also for a foreign one."""
+    session = sessions_of(user).filter(id=parse_id(session_id)).first()
+    if session is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return session
+
+
+def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
+    """Newest activity first, each with `run_status` (running, queued or None)."""
+    return with_run_status(sessions_of(user).filter(archived_at=None)).order_by(
+        "-active_at", "-id"
+    )[:limit]
+
+
+def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
+    """Adds `run_status`, that of the session's first unfinished run."""
+    active = Run.objects.filter(session=OuterRef("pk"), status__in=ACTIVE).order_by("number")
+    return sessions.annotate(run_status=Subquery(active.values("status")[:1]))
+
+
+def get_history(session: ChatSession, limit: int = 200) -> History:
+    """The last `limit` messages on the session's active branch, and where its runs are.
+
+    The revision is read first and the events last: what is committed meanwhile is sent again
+    to a client that resumes from here, and changes nothing.
+    """
+    rev = ChatSession.objects.values_list("rev", flat=True).get(pk=session.pk)
+    active = get_active_run(session.pk)
+    queue = list_queue(session.pk)
+    leaf = ChatSession.objects.values_list("active_leaf_id", flat=True).get(pk=session.pk)
+    messages = load_messages(list_path(leaf, limit)) if leaf else []
+    shown = read_parts(active).parts if active else []
+    return History(
+        rev=rev,
+        messages=[_shown(message, active, shown) for message in messages],
+        run=run_view(active) if active else None,
+        queue=queue,
+    )
+
+
+def _shown(message: Message, active: Run | None, shown: list[dict[str, Any]]) -> MessageView:
+    run = reply_run(message)
+    if run is not None and active is not None and run.pk == active.pk:
+        return message_view(message, run=active, parts=shown)
+    return message_view(message, run=run)
+
+
+def reply_run(message: Message) -> Run | None:
+    """The run that `message` is the reply of; load with `select_related("run")`."""
+    run: Run | None = getattr(message, "run", None)
+    return run
+
+
+def list_path(leaf: UUID, limit: int) -> list[UUID]:
+    """Ids from the oldest of the last `limit` messages down to `leaf`."""
+    sql = """
+        WITH RECURSIVE path (id, parent_id, depth) AS (
+            SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
+            UNION ALL
+            SELECT m.id, m.parent_id, path.depth + 1
+            FROM conversations_message m JOIN path ON m.id = path.parent_id
+            WHERE path.depth < %s
+        )
+        SELECT id FROM path ORDER BY depth DESC
+    """
+    field = Message._meta.pk
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [field.get_db_prep_value(leaf, connection), limit])
+        return [field.to_python(row[0]) for row in cursor.fetchall()]
+
+
+def load_messages(ids: list[UUID]) -> list[Message]:
+    """The messages of `ids`, in that order, with their runs."""
+    found = Message.objects.select_related("run").in_bulk(ids)
+    return [found[pk] for pk in ids]
+
+
+def get_active_run(session_id: UUID) -> Run | None:
+    """The running run, else the head of the queue."""
+    runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
+    return runs.order_by("number").first()
+
+
+def list_queue(session_id: UUID) -> list[QueueView]:
+    """What waits behind the active run, in order."""
+    runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
+    waiting = [
+        run
+        for run in runs.select_related("prompt").order_by("number")[:100]
+        if run.status == RunStatus.QUEUED
+    ]
+    running = runs.filter(status=RunStatus.RUNNING).exists()
+    return [queue_view(run) for run in (waiting if running else waiting[1:])]
+
+
+def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[EventRow]:
+    """(seq, kind, payload) of the run's epoch, `after` excluded, up to its `last_seq`."""
+    rows = RunEvent.objects.filter(
+        run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
+    )
+    return list(rows.order_by("seq").values_list("seq", "kind", "payload")[:limit])
+
+
+def read_parts(run: Run) -> PartsFolder:
+    """What has been shown of a run that works: its events, folded."""
+    return fold((kind, payload) for _, kind, payload in read_events(run))
+
+
+def get_run(run_id: UUID) -> Run:
+    """The run with its reply, for whoever was authorised to follow it already."""
+    return Run.objects.select_related("reply").get(pk=run_id)
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """What a reader of a run has missed.
+
+    `events` follow the reader's cursor without a gap; where that cannot be, `parts` is all that
+    was shown up to `seq`, and `events` go on from there.
+    """
+
+    run: Run
+    events: list[EventRow]
+    parts: list[dict[str, Any]] | None = None
+    seq: int = 0
+
+
+def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
+    """What came after (`epoch`, `seq`), from the run's row first and its events after that."""
+    run = get_run(run_id)
+    after = min(seq, run.last_seq) if epoch == run.epoch else 0
+    missed = run.last_seq - after
+    if missed <= limit:
+        events = read_events(run, after=after)
+        if len(events) == missed:
+            return CatchUp(run, events)
+    if not run.is_ended:
+        return CatchUp(run, [], read_parts(run).parts, run.last_seq)
+    last = read_events(run, after=run.last_seq - 1)
+    return CatchUp(run, last, run.reply.parts, run.last_seq - 1)
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """What a reader of a session has missed.
+
+    `messages` changed after the reader's revision, oldest first; None when there are too many.
+    `active` and `named` are (id, number) of the active run and of the run that was asked for.
+    """
+
+    rev: int
+    run_count: int
+    messages: list[MessageView] | None
+    queue: list[QueueView]
+    active: tuple[UUID, int] | None
+    named: tuple[UUID, int] | None
+
+
+def read_session_state(
+    session_id: UUID, *, rev: int | None, run_id: str | None, limit: int
+) -> SessionState:
+    """What came after `rev` (nothing, when that is None), the revision being read first."""
+    session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
+    active = get_active_run(session_id)
+    return SessionState(
+        rev=session.rev,
+        run_count=session.run_count,
+        messages=[] if rev is None else _list_changes(session_id, rev, limit),
+        queue=list_queue(session_id),
+        active=(active.pk, active.number) if active else None,
+        named=_find_named(session_id, run_id),
+    )
+
+
+def _list_changes(session_id: UUID, rev: int, limit: int) -> list[MessageView] | None:
+    changed = Message.objects.filter(session_id=session_id, rev__gt=rev)
+    rows = list(changed.select_related("run").order_by("rev", "number")[: limit + 1])
+    if len(rows) > limit:
+        return None
+    return [message_view(row, run=reply_run(row)) for row in rows]
+
+
+def _find_named(session_id: UUID, run_id: str | None) -> tuple[UUID, int] | None:
+    if run_id is None:
+        return None
+    try:
+        runs = Run.objects.filter(pk=parse_id(run_id), session_id=session_id)
+    except AgentSiteError:
+        return None
+    return runs.values_list("pk", "number").first()
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where everything is that the viewers of a process follow."""
+
+    revs: dict[UUID, int]
+    runs: dict[UUID, tuple[str, int, int]]
+
+
+def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
+    """The rev of each session, and (status, epoch, last_seq) of each run."""
+    revs = ChatSession.objects.filter(pk__in=list(sessions), deleted_at=None)
+    states = Run.objects.filter(pk__in=list(runs))
+    return Heads(
+        revs=dict(revs.values_list("pk", "rev")),
+        runs={
+            pk: (status, epoch, seq)
+            for pk, status, epoch, seq in states.values_list("pk", "status", "epoch", "last_seq")
+        },
+    )
+
+
+def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:
+    """Those of `run_ids` that have been asked to stop."""
+    runs = Run.objects.filter(pk__in=list(run_ids), cancel_requested_at__isnull=False)
+    return list(runs.values_list("pk", flat=True))
+
+
+def list_orphans() -> list[UUID]:
+    """Runs whose lease has expired, by the database's clock."""
+    runs = Run.objects.filter(status=RunStatus.RUNNING, lease_until__lt=Now())
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_forgotten(age: timedelta) -> list[UUID]:
+    """Claimable runs that have been queued for longer than `age`."""
+    earlier = Run.objects.filter(session=OuterRef("session"), status__in=ACTIVE).filter(
+        number__lt=OuterRef("number")
+    )
+    runs = Run.objects.filter(status=RunStatus.QUEUED, queued_at__lt=Now() - age)
+    return list(runs.exclude(Exists(earlier)).values_list("pk", flat=True)[:500])
+
+
+def list_unwatched(grace: timedelta) -> list[UUID]:
+    """Running runs of sessions whose last viewer left longer than `grace` ago."""
+    runs = Run.objects.filter(
+        status=RunStatus.RUNNING,
+        cancel_requested_at=None,
+        session__viewed_until__lt=Now() - grace,
+    )
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message as the model is to see it: a user's text, or the items of a reply."""
+
+    text: str | None
+    items: list[dict[str, Any]]
+
+
+def list_turns(run: Run, limit: int) -> list[Turn]:
+    """The last `limit` turns up to the run's prompt, oldest first."""
+    messages = load_messages(list_path(run.prompt_id, limit))
+    replies = {m.pk: m.run.pk for m in messages if reply_run(m)}
+    items: dict[UUID, list[dict[str, Any]]] = {}
+    rows = Item.objects.filter(run_id__in=replies.values()).order_by("run_id", "position")
+    for run_id, payload in rows.values_list("run_id", "payload"):
+        items.setdefault(run_id, []).append(payload)
+    return [
+        Turn(None, items.get(replies[m.pk], [])) if m.pk in replies else Turn(m.text, [])
+        for m in messages
+    ]
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What a socket was let in by; `key` is a session key, `expires` the end of a token."""
+
+    user_id: int
+    auth_hash: str
+    key: str | None
+    expires: datetime | None
+
+
+def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
+    """Those of `sign_ins` that do not hold any more."""
+    given = set(sign_ins)
+    users = get_user_model()._default_manager.filter(
+        pk__in={sign_in.user_id for sign_in in given}, is_active=True
+    )
+    hashes = {user.pk: user.get_session_auth_hash() for user in users}
+    now = timezone.now()
+    keys = Session.objects.filter(
+        session_key__in=[s.key for s in given if s.key], expire_date__gt=now
+    )
+    live = set(keys.values_list("session_key", flat=True))
+    return {
+        s
+        for s in given
+        if hashes.get(s.user_id) != s.auth_hash
+        or (s.key is not None and s.key not in live)
+        or (s.expires is not None and s.expires <= now)
+    }

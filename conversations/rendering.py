@@ -1,0 +1,130 @@
+"""Markdown from a model to HTML that is safe to show."""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import nh3
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+
+# Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
+MARKDOWN_MAX_CHARS = 100_000
+# A heading of a reply stands below the page's own two levels.
+HEADING_SHIFT = 2
+URL_SCHEMES = {"http", "https", "mailto"}
+
+_cleaner = nh3.Cleaner(
+    tags={
+        *("a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p"),
+        *("pre", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    },
+    attributes={"*": set(), "a": {"href"}, "ol": {"start"}, "td": {"align"}, "th": {"align"}},
+    allowed_classes={"span": {"link-host"}},
+    url_schemes=URL_SCHEMES,
+    url_relative="deny",
+    link_rel="noopener noreferrer nofollow",
+)
+
+
+def render_markdown(text: str) -> SafeString:
+    """Sanitised HTML of a text; images become links, so nothing is fetched by itself."""
+    if len(text) > MARKDOWN_MAX_CHARS:
+        return format_html("<pre>{}</pre>", text)
+    return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+
+
+def render_reply(parts: Sequence[dict[str, Any]]) -> SafeString:
+    """The text parts of a reply, each in a `div.text-part`, so that steps can stand between."""
+    rendered = (render_markdown(part["text"]) for part in parts if part["type"] == "text")
+    return format_html_join("", '<div class="text-part">{}</div>', ((html,) for html in rendered))
+
+
+def _lower_headings(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + HEADING_SHIFT)}"
+
+
+def _link_images(state: StateCore) -> None:
+    for block in state.tokens:
+        block.children = list(_without_images(block.children or []))
+
+
+def _without_images(tokens: list[Token]) -> Iterator[Token]:
+    in_link = False
+    for token in tokens:
+        if token.type in ("link_open", "link_close"):
+            in_link = token.type == "link_open"
+        yield from [token] if token.type != "image" else _image_link(token, in_link)
+
+
+def _image_link(image: Token, in_link: bool) -> list[Token]:
+    """A link to the picture; inside another link its words alone."""
+    address = str(image.attrs.get("src", ""))
+    words = Token("text", "", 0, content=image.content or address)
+    opening = Token("link_open", "a", 1, attrs={"href": address})
+    return [words] if in_link else [opening, words, Token("link_close", "a", -1)]
+
+
+def _align_cells(state: StateCore) -> None:
+    """Say with an attribute what the parser says with a style, which the page's policy forbids."""
+    for token in state.tokens:
+        if token.type in ("th_open", "td_open") and "style" in token.attrs:
+            token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
+
+
+def _name_hosts(state: StateCore) -> None:
+    for block in state.tokens:
+        _mark_links(block.children or [])
+
+
+def _mark_links(tokens: list[Token]) -> None:
+    """Give each closing link token the host that the link's own words do not show."""
+    host, words = "", ""
+    for token in tokens:
+        if token.type == "link_open":
+            host, words = _host_of(str(token.attrs.get("href", ""))), ""
+        elif token.type == "link_close":
+            token.meta["host"] = "" if _shows(words, host) else host
+        else:
+            words += token.content
+
+
+def _host_of(href: str) -> str:
+    try:
+        return urlsplit(href).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _shows(words: str, host: str) -> bool:
+    return _host_of(words) == host and " " not in words
+
+
+def _render_link_close(
+    renderer: RendererHTML,
+    tokens: Sequence[Token],
+    index: int,
+    options: OptionsDict,
+    env: MutableMapping[str, Any],
+) -> str:
+    host = tokens[index].meta.get("host")
+    return f'</a> <span class="link-host">({escape(host)})</span>' if host else "</a>"
+
+
+def _build_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
+    parser.enable(["table", "strikethrough"])
+    for rule in (_lower_headings, _link_images, _align_cells, _name_hosts):
+        parser.core.ruler.push(rule.__name__, rule)
+    parser.add_render_rule("link_close", _render_link_close)
+    return parser
+
+
+_parser = _build_parser()

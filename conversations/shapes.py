@@ -1,0 +1,121 @@
+"""What readers are handed: plain values, no rows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from conversations.models import Message, Run, join_text
+from conversations.rendering import render_reply
+
+
+@dataclass(frozen=True)
+class MessageView:
+    """A message as a page or a frame shows it; `created_at` is ISO 8601.
+
+    `parts` is None where the receiver keeps those that it has.
+    """
+
+    message_id: str
+    number: int
+    role: str
+    parts: list[dict[str, Any]] | None
+    created_at: str
+    parent_message_id: str | None = None
+    run_id: str | None = None
+    run_status: str | None = None
+    agent: str | None = None
+    reason: str | None = None
+    error_code: str | None = None
+    client_message_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return join_text(self.parts or [])
+
+    @cached_property
+    def html(self) -> str:
+        """The answer text as sanitised HTML."""
+        return render_reply(self.parts or [])
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """A run that waits for its turn."""
+
+    run_id: str
+    run_number: int
+    message_id: str
+    content: str
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """Names a run, and the generation of what is shown of it."""
+
+    session_id: str
+    run_id: str
+    run_number: int
+    epoch: int
+    message_id: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Where a run is."""
+
+    run_id: str
+    run_number: int
+    epoch: int
+    seq: int
+    status: str
+    message_id: str
+
+
+@dataclass(frozen=True)
+class History:
+    """A session as a page shows it: what is in it, and the cursor to resume from."""
+
+    rev: int
+    messages: list[MessageView]
+    run: RunView | None
+    queue: list[QueueView]
+
+
+def message_view(
+    message: Message, *, run: Run | None = None, parts: list[dict[str, Any]] | None = None
+) -> MessageView:
+    """`run` is the run that the message is the reply of, `parts` what is shown of it so far."""
+    return MessageView(
+        message_id=str(message.id),
+        number=message.number,
+        role=message.role,
+        parts=message.parts if parts is None else parts,
+        created_at=message.created_at.isoformat(),
+        parent_message_id=_optional(message.parent_id),
+        run_id=str(run.id) if run else None,
+        run_status=run.status if run else None,
+        agent=run.agent if run else None,
+        reason=(run.reason or None) if run else None,
+        error_code=(run.error_code or None) if run else None,
+        client_message_id=message.client_message_id or None,
+    )
+
+
+def run_ref(run: Run) -> RunRef:
+    """The name of `run` in its present epoch."""
+    return RunRef(str(run.session_id), str(run.id), run.number, run.epoch, str(run.reply_id))
+
+
+def run_view(run: Run) -> RunView:
+    """Where `run` is, as its row says."""
+    return RunView(str(run.id), run.number, run.epoch, run.last_seq, run.status, str(run.reply_id))
+
+
+def queue_view(run: Run) -> QueueView:
+    """`run` in the queue; its prompt must be loaded."""
+    return QueueView(str(run.id), run.number, str(run.prompt_id), run.prompt.text)
+
+
+def _optional(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
