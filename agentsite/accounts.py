@@ -1,0 +1,110 @@
+"""Sign-up, sign-in and guests; a guest who signs up or in takes the conversations along."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model, login, views
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.middleware.csrf import get_token
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from conversations.api_errors import error_body
+from conversations.errors import ErrorCode
+from conversations.guests import adopt_guest, create_guest, is_guest
+
+UserModel = get_user_model()
+BACKEND = settings.AUTHENTICATION_BACKENDS[0]
+
+
+class SignUpForm(UserCreationForm):  # type: ignore[type-arg]
+    """A name, an address to reset the password with, and a password."""
+
+    class Meta(BaseUserCreationForm.Meta):
+        model = UserModel
+        fields = (UserModel.USERNAME_FIELD, UserModel.get_email_field_name())
+
+
+class LoginView(views.LoginView):
+    """Django's own; it knows when a guest comes."""
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(is_guest=is_guest(self.request.user), **kwargs)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        sign_in(self.request, form.get_user())
+        return HttpResponseRedirect(self.get_success_url())
+
+
+class SignUpView(LoginView):
+    """Makes an account and signs it in."""
+
+    template_name = "registration/signup.html"
+    authentication_form = SignUpForm
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        kwargs = super().get_form_kwargs()
+        del kwargs["request"]
+        return kwargs
+
+    @method_decorator(transaction.atomic)
+    def form_valid(self, form: SignUpForm) -> HttpResponse:
+        sign_in(self.request, form.save())
+        return HttpResponseRedirect(self.get_success_url())
+
+
+def sign_in(request: HttpRequest, user: AbstractBaseUser) -> None:
+    """Sign `user` in; what this browser did as a guest becomes theirs."""
+    if is_guest(request.user):
+        adopt_guest(request.user, user)
+    login(request, user, backend=BACKEND)
+
+
+@require_POST
+@never_cache
+def guest(request: HttpRequest) -> JsonResponse:
+    """Make the visitor a guest, at their first message: `{"user", "csrf_token"}`."""
+    if not request.user.is_authenticated:
+        if not settings.ALLOW_GUESTS:
+            return JsonResponse(error_body(ErrorCode.NOT_AUTHENTICATED), status=401)
+        login(request, create_guest(), backend=BACKEND)
+    return JsonResponse({"user": str(request.user.pk), "csrf_token": get_token(request)})
+
+
+urlpatterns = [
+    path("accounts/login/", LoginView.as_view(), name="login"),
+    path("accounts/logout/", views.LogoutView.as_view(), name="logout"),
+    path("accounts/signup/", SignUpView.as_view(), name="signup"),
+    path("accounts/guest/", guest, name="guest"),
+    path(
+        "accounts/password/change/",
+        views.PasswordChangeView.as_view(),
+        name="password_change",
+    ),
+    path(
+        "accounts/password/changed/",
+        views.PasswordChangeDoneView.as_view(),
+        name="password_change_done",
+    ),
+    path("accounts/password/reset/", views.PasswordResetView.as_view(), name="password_reset"),
+    path(
+        "accounts/password/reset/sent/",
+        views.PasswordResetDoneView.as_view(),
+        name="password_reset_done",
+    ),
+    path(
+        "accounts/password/reset/<uidb64>/<token>/",
+        views.PasswordResetConfirmView.as_view(),
+        name="password_reset_confirm",
+    ),
+    path(
+        "accounts/password/reset/done/",
+        views.PasswordResetCompleteView.as_view(),
+        name="password_reset_complete",
+    ),
+]

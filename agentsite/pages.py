@@ -1,0 +1,104 @@
+"""The chat page: a new conversation, or one that is there."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_safe
+
+from agentsite import shown, words
+from agentsite.cards import AgentCard, get_card
+from conversations.errors import AgentSiteError
+from conversations.guests import is_guest
+from conversations.models import ChatSession
+from conversations.queries import get_history, get_session, list_sessions
+from conversations.shapes import History
+from realtime.conf import get_conf
+
+EMPTY = History(rev=0, messages=[], run=None, queue=[])
+CURSOR_FIELDS = (
+    *("message_id", "number", "role", "parent_message_id", "run_id", "run_status"),
+    *("agent", "client_message_id"),
+)
+
+
+@require_safe
+@cache_control(private=True, no_cache=True)
+def chat(request: HttpRequest) -> HttpResponse:
+    """A new conversation; looking at it makes neither a session nor a user."""
+    if not request.user.is_authenticated and not settings.ALLOW_GUESTS:
+        return redirect_to_login(request.get_full_path())
+    return _render(request, None, EMPTY)
+
+
+@require_safe
+@cache_control(private=True, no_cache=True)
+def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
+    """One of the user's conversations; a foreign one is as little there as a missing one."""
+    if not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    try:
+        found = get_session(request.user, session_id)
+    except AgentSiteError as exc:
+        raise Http404 from exc
+    return _render(request, found, get_history(found))
+
+
+def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
+    card = get_card()
+    sessions = list_sessions(request.user) if request.user.is_authenticated else []
+    messages = history.messages
+    context = {
+        "title": (session.title if session else "") or _("New conversation"),
+        "agent": card,
+        "guest": is_guest(request.user),
+        "lines": [shown.session_line(line, session) for line in sessions],
+        "messages": shown.messages(history, card),
+        "busy": history.run is not None,
+        "earlier": bool(messages and messages[0].parent_message_id),
+        "transcript_url": reverse("api-transcript", args=[session.pk]) if session else "",
+        "blank": shown.blank(card),
+        "data": _page_data(request, session, history, card),
+        "words": words.SCRIPT,
+    }
+    return render(request, "chat/chat.html", context)
+
+
+def _page_data(
+    request: HttpRequest, session: ChatSession | None, history: History, card: AgentCard
+) -> dict[str, Any]:
+    """What the page's code starts from: who, where, and the cursor of what is rendered."""
+    run = history.run
+    live = [m.parts for m in history.messages if run and m.message_id == run.message_id]
+    return {
+        "user": str(request.user.pk or ""),
+        "session_id": str(session.pk) if session else "",
+        "rev": history.rev,
+        "run": asdict(run) if run else None,
+        "parts": live[0] if live else [],
+        "queue": [asdict(entry) for entry in history.queue],
+        "messages": [
+            {name: getattr(message, name) for name in CURSOR_FIELDS} for message in history.messages
+        ],
+        "agent": {"label": card.label, "scripted": card.scripted},
+        "frame_max_bytes": get_conf().frame_max_bytes,
+        "urls": {
+            "socket": "/ws/agent/",
+            "guest": reverse("guest"),
+            "login": reverse("login"),
+            "session": reverse("session", args=[UUID(int=0)]),
+        },
+    }
+
+
+urlpatterns = [
+    path("", chat, name="chat"),
+    path("s/<uuid:session_id>/", session, name="session"),
+]

@@ -1,0 +1,104 @@
+"""Messages and sessions as the templates of the chat page take them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from agentsite import words
+from agentsite.cards import AgentCard, get_label, is_scripted
+from conversations.models import ACTIVE, ChatSession, RunStatus
+from conversations.rendering import render_markdown
+from conversations.shapes import History, MessageView
+
+
+@dataclass(frozen=True)
+class ShownMessage:
+    """What `chat/message.html` shows; `blocks` are the parts with their words."""
+
+    message_id: str = ""
+    role: str = "assistant"
+    text: str = ""
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    status: str = ""
+    label: str = ""
+    scripted: bool = False
+    state: str = ""
+    ending: str = ""
+    live: bool = False
+    waiting: bool = False
+    created_at: datetime | None = None
+
+
+def messages(history: History, card: AgentCard) -> list[ShownMessage]:
+    """The history as the page shows it."""
+    queue = [entry.run_id for entry in history.queue]
+    return [_message(message, queue, card) for message in history.messages]
+
+
+def _message(message: MessageView, queue: list[str], card: AgentCard) -> ShownMessage:
+    created_at = datetime.fromisoformat(message.created_at)
+    if message.role == "user":
+        return ShownMessage(message.message_id, "user", message.text, created_at=created_at)
+    working = message.run_status in ACTIVE
+    return ShownMessage(
+        message_id=message.message_id,
+        blocks=[_block(part, rendered=not working) for part in message.parts],
+        status=message.run_status or RunStatus.COMPLETED,
+        label=get_label(message.agent) or card.label,
+        scripted=is_scripted(message.agent) or (not message.agent and card.scripted),
+        state=_state(message, queue) if working else "",
+        ending=str(words.describe_ending(message.run_status, message.reason, message.error_code)),
+        live=message.run_status == RunStatus.RUNNING,
+        waiting=message.run_id in queue,
+        created_at=created_at,
+    )
+
+
+def _state(message: MessageView, queue: list[str]) -> str:
+    if message.run_id in queue:
+        place = queue.index(message.run_id) + 1
+        return str(words.STATES["waiting"]).format(position=place)
+    return str(words.STATES["writing" if message.text else "thinking"])
+
+
+def _block(part: dict[str, Any], *, rendered: bool) -> dict[str, Any]:
+    """A part with what `chat/block.html` needs beside it."""
+    if part["type"] == "text":
+        return part | ({"html": render_markdown(part["text"])} if rendered else {})
+    if part["type"] == "reasoning":
+        return part
+    return {
+        "type": "tool",
+        "status": part["status"],
+        "label": str(words.STEPS[part["status"]]).format(name=part["name"]),
+        "fraction": part.get("fraction") if part["status"] == "progress" else None,
+        "note": part.get("progress", "") if part["status"] == "progress" else "",
+        "arguments": part.get("arguments") or "",
+        "output": part.get("output") or "",
+    }
+
+
+def blank(card: AgentCard) -> dict[str, Any]:
+    """Empty ones of everything the page's own code adds."""
+    return {
+        "user": ShownMessage(role="user"),
+        "assistant": ShownMessage(label=card.label, scripted=card.scripted),
+        "step": {"status": "started", "fraction": None},
+        "reasoning": {},
+        "line": {},
+    }
+
+
+def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
+    """One of `list_sessions` as a line of the list."""
+    states = {RunStatus.RUNNING: "replying", RunStatus.QUEUED: "queued"}
+    return {
+        "id": session.pk,
+        "url": reverse("session", args=[session.pk]),
+        "title": session.title or _("New conversation"),
+        "current": current is not None and session.pk == current.pk,
+        "state": words.SCRIPT.get(states.get(session.run_status, ""), ""),
+    }

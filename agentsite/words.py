@@ -1,0 +1,83 @@
+"""The words of the chat page that both the server and the page's own code say."""
+
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from conversations.errors import ERRORS, ErrorCode
+from conversations.models import ACTIVE, EndReason, RunStatus
+
+Text = str | Promise
+
+ENDINGS: dict[str, Text] = {
+    RunStatus.CANCELLED: _("This reply was stopped."),
+    RunStatus.INTERRUPTED: _("This reply was cut short. What you see is saved."),
+    RunStatus.FAILED: ERRORS[ErrorCode.INTERNAL].text,
+    EndReason.USER: _("You stopped this reply."),
+    EndReason.REDIRECT: _("Stopped for your newer message."),
+    EndReason.DISCONNECT: _("Stopped because nobody was reading along. What you see is saved."),
+    EndReason.LIMIT: _("Stopped at a limit. What you see is saved."),
+    EndReason.WORKER_LOST: _(
+        "The server stopped while this was being written. What you see is saved."
+    ),
+}
+ERROR_TEXTS: dict[str, Text] = {code.value: info.text for code, info in ERRORS.items()}
+STATES: dict[str, Text] = {
+    "sending": _("sending…"),
+    "offline": _("waiting for the connection…"),
+    "waiting": _("waiting, number {position} in line"),
+    "thinking": _("thinking…"),
+    "writing": _("writing…"),
+    "stopping": _("stopping…"),
+    "restarting": _("starting again…"),
+}
+STEPS: dict[str, Text] = {
+    "started": _("Using {name}…"),
+    "progress": _("Using {name}…"),
+    "finished": _("Used {name}"),
+    "failed": _("{name} did not finish"),
+}
+SCRIPT: dict[str, Any] = {
+    "states": STATES,
+    "endings": ENDINGS,
+    "errors": ERROR_TEXTS,
+    "steps": STEPS,
+    "continue": _("Continue"),
+    "untitled": _("New conversation"),
+    "replying": _("replying"),
+    "queued": _("waiting"),
+    "usage": _("{input} tokens in, {output} out"),
+    "announce": {
+        "started": _("{agent} is replying."),
+        "completed": _("{agent} has replied."),
+        "sent": _("Message sent."),
+    },
+    "connection": {
+        "connecting": _("Connecting…"),
+        "waiting": _("Connection lost. Reconnecting in {seconds} s."),
+        "offline": _("You are offline."),
+        "signed_out": _("You are signed out."),
+        "refused": _("This address may not connect to the chat. Open the site by its own name."),
+        "unsent_one": _("1 message is waiting to be sent."),
+        "unsent": _("{count} messages are waiting to be sent."),
+        "retry": _("Retry now"),
+        "sign_in": _("Sign in"),
+    },
+    "composer": {
+        "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),
+        "queued_one": _("1 message is waiting for its turn."),
+        "queued": _("{count} messages are waiting for their turn."),
+        "guest_failed": _("The message could not be sent. It is kept here: try again."),
+    },
+    "missing": _("This conversation does not exist any more."),
+}
+
+
+def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
+    """Why a reply ended as it did; empty while it works and when it is complete."""
+    if status in ACTIVE:
+        return ""
+    if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
+        return ERROR_TEXTS[error_code]
+    return ENDINGS.get(reason or "") or ENDINGS.get(status or "", "")

@@ -1,0 +1,100 @@
+"""From a committed change to messages for the channel layer."""
+
+from conversations.notify import (
+    Change,
+    MessageChanged,
+    QueueChanged,
+    RunAdvanced,
+    RunCancelling,
+    RunQueued,
+    SessionListed,
+)
+from conversations.shapes import RunRef, run_ref
+from realtime import frames, protocol
+from realtime.frames import TERMINAL_KINDS
+from realtime.groups import (
+    Envelope,
+    Notice,
+    SessionFrames,
+    UserFrames,
+    run_frames,
+    session_group,
+    user_group,
+)
+from realtime.process import publish
+
+
+def on_change(change: Change) -> None:
+    """Publish a change; called in the thread that has committed it."""
+    publish(envelopes_of(change))
+
+
+def envelopes_of(change: Change) -> list[Envelope]:
+    """The session's own frames first, then those of its runs, then the user's list."""
+    return [*_session(change), *_runs(change), *_user(change)]
+
+
+def _session(change: Change) -> list[Envelope]:
+    session_id, encoded = str(change.session_id), []
+    for event in change.events:
+        if isinstance(event, MessageChanged):
+            frame = frames.message_frame(
+                session_id, change.rev, event.message, created=event.created
+            )
+            encoded.append(frame.encode())
+        elif isinstance(event, QueueChanged):
+            encoded.append(frames.queue_frame(session_id, change.rev, event.queue).encode())
+    message = SessionFrames(
+        type="session.frames", session_id=session_id, rev=change.rev, frames=encoded
+    )
+    return [(session_group(change.session_id), dict(message))]
+
+
+def _runs(change: Change) -> list[Envelope]:
+    envelopes = []
+    for event in change.events:
+        if isinstance(event, RunAdvanced):
+            envelopes.append(_advanced(event))
+        elif isinstance(event, RunQueued):
+            metadata = protocol.RunQueued(**frames.run_metadata(event.run), position=event.position)
+            envelopes.append(_notice(event.run, metadata))
+        elif isinstance(event, RunCancelling):
+            envelopes.append(
+                _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run)))
+            )
+    return envelopes
+
+
+def _advanced(event: RunAdvanced) -> Envelope:
+    ref = run_ref(event.run)
+    encoded, chars = [], 0
+    for seq, kind, payload in event.events:
+        if kind in TERMINAL_KINDS:
+            encoded.append(frames.terminal_frame(event.run, payload).encode())
+        else:
+            encoded.append(frames.event_frame(ref, seq, kind, payload).encode())
+        chars += len(payload["delta"]) if kind == "token" else 0
+    first = event.events[0][0]
+    return run_frames(ref, first, encoded, chars=chars, ended=event.run.is_ended)
+
+
+def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:
+    message = Notice(
+        type="run.notice",
+        session_id=run.session_id,
+        run_id=run.run_id,
+        number=run.run_number,
+        frame=protocol.status(metadata, run.session_id).encode(),
+    )
+    return session_group(run.session_id), dict(message)
+
+
+def _user(change: Change) -> list[Envelope]:
+    encoded = [
+        frames.session_frame(str(change.session_id), change.rev, event).encode()
+        for event in change.events
+        if isinstance(event, SessionListed)
+    ]
+    if not encoded:
+        return []
+    return [(user_group(change.owner_id), dict(UserFrames(type="user.frames", frames=encoded)))]

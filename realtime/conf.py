@@ -1,0 +1,120 @@
+"""The time constants and limits of the real-time part, each a setting."""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class RealtimeSettings(BaseModel):
+    """`settings.REALTIME`: a dictionary of any of these fields; durations are in the unit named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    flush_interval_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
+        default=40, description="Pause between two commits of streamed text, in milliseconds."
+    )
+    flush_interval_max_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
+        default=200, description="What that pause may widen to under load, in milliseconds."
+    )
+    source_window_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
+        default=80,
+        description="How long the model's text is gathered before it is parsed, in milliseconds.",
+    )
+    lease_s: Seconds = Field(
+        default=15, description="A run whose worker has not been heard of for so long is orphaned."
+    )
+    beat_s: Seconds = Field(
+        default=5, description="How often a run without output renews its lease."
+    )
+    cancel_poll_s: Seconds = Field(
+        default=0.5, description="How often a worker asks whether its runs are to be cancelled."
+    )
+    sweep_s: Seconds = Field(
+        default=5, description="How often orphaned and forgotten runs are looked for."
+    )
+    pickup_s: Seconds = Field(
+        default=5, description="A claimable run queued for so long is started by any sweeper."
+    )
+    fold_after_s: Seconds = Field(
+        default=600,
+        description="How long after a run's end its streamed text events are kept.",
+    )
+    head_interval_s: Seconds = Field(
+        default=4, description="How often viewers are compared with the database."
+    )
+    disconnect_grace_s: Seconds = Field(
+        default=300, description="A run is cancelled so long after its last viewer left."
+    )
+    on_disconnect: Literal["cancel", "continue"] = Field(
+        default="cancel",
+        description="What becomes of a run that nobody has watched for the grace period.",
+    )
+    heartbeat_s: Seconds = Field(
+        default=25, description="How often the server sends `ping` to a socket."
+    )
+    max_attempts: Count = Field(
+        default=2, description="How often a run that has shown nothing is tried in all."
+    )
+    queue_max: Count = Field(default=10, description="Messages that may wait in a session.")
+    follow_max: Count = Field(default=8, description="Sessions that one socket may follow.")
+    frame_max_bytes: Annotated[int, Field(ge=1_024, le=131_072)] = Field(
+        default=65_536, description="The largest frame a client may send, in bytes of UTF-8."
+    )
+    frames_per_minute: Count = Field(
+        default=100, description="Frames a minute a socket may send; cancel does not count."
+    )
+    outbox_frames: Count = Field(
+        default=256, description="Frames that may wait for a slow reader before it is resynced."
+    )
+    outbox_bytes: Count = Field(
+        default=1_048_576, description="The same in bytes, for a slow reader."
+    )
+    replay_events: Count = Field(
+        default=200, description="Missed events replayed one by one; more become a snapshot."
+    )
+    replay_messages: Count = Field(
+        default=50, description="Missed messages sent on resume; more ask for a reload."
+    )
+    context_messages: Count = Field(
+        default=60, description="Messages of a conversation that the model is given."
+    )
+    max_turns: Count = Field(default=10, description="Model calls that one run may make.")
+    provider_timeout_s: Seconds = Field(
+        default=60, description="The longest silence of the model's server before a run fails."
+    )
+    buffer_s: Seconds = Field(
+        default=60, description="How long a run goes on while the database is away."
+    )
+    buffer_bytes: Count = Field(
+        default=1_048_576, description="How much text a run holds while the database is away."
+    )
+    layer_timeout_s: Seconds = Field(
+        default=2, description="How long a send to the channel layer may take."
+    )
+    db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=8, description="Threads for database work in a process."
+    )
+    drain_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=10, description="How long running replies may go on after a stop signal."
+    )
+    send_timeout_s: Seconds = Field(
+        default=30, description="A socket that takes nothing for so long is cut."
+    )
+
+
+@lru_cache(maxsize=1)
+def get_conf() -> RealtimeSettings:
+    """The settings in force; raises `pydantic.ValidationError` for a wrong one."""
+    return RealtimeSettings(**getattr(settings, "REALTIME", {}))
+
+
+@setting_changed.connect
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "REALTIME":
+        get_conf.cache_clear()

@@ -1,0 +1,205 @@
+"""One WebSocket: authenticate, parse, dispatch, forward."""
+
+import logging
+import time
+from contextlib import ExitStack
+from typing import Any, assert_never
+from uuid import UUID
+
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.db import DatabaseError
+
+from conversations import actions
+from conversations.actions import NewChat, Stopped
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import Outcome
+from realtime import dbpool, frames, protocol, registry
+from realtime.conf import get_conf
+from realtime.groups import Notice, RunFrames, SessionFrames, UserFrames
+from realtime.outbox import Outbox
+from realtime.poller import Socket
+from realtime.process import get_process
+from realtime.protocol import Cancel, Chat, ClientPing, ClientPong, Resume, ServerFrame
+from realtime.ratelimit import FrameLimit
+from realtime.supervisor import Supervisor
+from realtime.viewer import Viewer
+
+logger = logging.getLogger(__name__)
+
+EXCESS_MAX = 20
+"""Frames over the limit, each answered with an error, before the socket is closed."""
+
+
+class ChatConsumer(AsyncJsonWebsocketConsumer):
+    """Handlers return at once: runs are worked on elsewhere, and are only watched from here."""
+
+    viewer: Viewer | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """`disconnect` is not called when a handler raises or the layer dies: clean up here."""
+        self.tasks, self.cleanup = Supervisor(), ExitStack()
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.cleanup.close()
+            await self.tasks.stop()
+            if self.viewer is not None:
+                await self.viewer.close()
+
+    async def connect(self) -> None:
+        asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
+        await self.accept(protocol.SUBPROTOCOL if asked else None)
+        if self.scope["refused"] is not None:
+            await self.close(self.scope["refused"])
+            return
+        conf = get_conf()
+        self.process = get_process()
+        self.limit = FrameLimit(conf.frames_per_minute)
+        self.outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
+        self.viewer = Viewer(self.scope["user"], self.channel_layer, self.channel_name, self.outbox)
+        await self.viewer.join_user()
+        socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
+        self.cleanup.enter_context(self.process.poller.watch(socket))
+        self.put(_connected())
+        sending = self.outbox.run(self._send_text, self.close, self.viewer.on_drained)
+        self.tasks.start(sending, "outbox")
+
+    async def _send_text(self, text: str) -> None:
+        await self.send(text_data=text)
+
+    def put(self, frame: ServerFrame) -> None:
+        self.outbox.put(frame.encode())
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
+        """Whatever comes, the answer is a frame and the socket lives."""
+        if self.viewer is None:
+            return
+        frame: protocol.ClientFrame | None = None
+        try:
+            frame = self._parse(text_data)
+            await self._dispatch(self.viewer, frame)
+        except AgentSiteError as exc:
+            self._refuse(exc, frame)
+        except DatabaseError:
+            logger.exception("the database refused a frame")
+            self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
+        except Exception:
+            logger.exception("a frame failed")
+            self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
+
+    def _parse(self, text: str | None) -> protocol.ClientFrame:
+        try:
+            frame = _decode(text)
+        except AgentSiteError:
+            self._charge()
+            raise
+        if not isinstance(frame, Cancel):
+            self._charge()
+        return frame
+
+    def _charge(self) -> None:
+        if self.limit.take():
+            return
+        if self.limit.excess > EXCESS_MAX:
+            self.outbox.finish(protocol.CLOSE_TOO_FAST)
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=self.limit.retry_after)
+
+    def _refuse(self, exc: AgentSiteError, frame: protocol.ClientFrame | None) -> None:
+        session_id = getattr(frame, "session_id", "")
+        client_message_id = getattr(getattr(frame, "metadata", None), "client_message_id", None)
+        self.put(protocol.error(exc, session_id=session_id, client_message_id=client_message_id))
+
+    async def _dispatch(self, viewer: Viewer, frame: protocol.ClientFrame) -> None:
+        match frame:
+            case Chat():
+                await self._chat(viewer, frame)
+            case Cancel():
+                await self._cancel(frame)
+            case Resume():
+                await viewer.resume(frame.session_id, frame.metadata)
+            case ClientPing():
+                self._pong(frame)
+            case ClientPong():
+                return
+            case _:
+                assert_never(frame)
+
+    async def _chat(self, viewer: Viewer, frame: Chat) -> None:
+        agent = frame.metadata.agent
+        if agent is not None and agent not in registry.agent_names():
+            raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
+        metadata = frame.metadata.model_dump()
+        posted = await viewer.chat(
+            NewChat(content=frame.content, session_id=frame.session_id, **metadata)
+        )
+        if posted.outcome == Outcome.INTERRUPTING:
+            self.process.executor.interrupt(posted.session_id)
+        if posted.is_head:
+            self.process.executor.start(UUID(posted.run.run_id))
+
+    async def _cancel(self, frame: Cancel) -> None:
+        stopped = await dbpool.write(
+            actions.cancel_run,
+            user=self.scope["user"],
+            session_id=frame.session_id,
+            run_id=frame.metadata.run_id,
+            client_message_id=frame.metadata.client_message_id,
+        )
+        self.process.executor.cancel(UUID(stopped.run.run_id))
+        self.put(_stop_answer(stopped))
+        if stopped.next_run is not None:
+            self.process.executor.start(stopped.next_run)
+
+    def _pong(self, frame: ClientPing) -> None:
+        metadata = protocol.PongMetadata(server_time=time.time(), ts=frame.metadata.ts)
+        self.put(protocol.ServerPong(metadata=metadata))
+
+    async def run_frames(self, message: RunFrames) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_run_frames(message)
+
+    async def session_frames(self, message: SessionFrames) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_session_frames(message)
+
+    async def run_notice(self, message: Notice) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_notice(message)
+
+    async def user_frames(self, message: UserFrames) -> None:
+        for text in message["frames"]:
+            self.outbox.put(text)
+
+
+def _decode(text: str | None) -> protocol.ClientFrame:
+    if text is None:
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    if len(text.encode("utf-8", "surrogatepass")) > get_conf().frame_max_bytes:
+        raise AgentSiteError(ErrorCode.TOO_LARGE)
+    return protocol.parse_client_frame(text)
+
+
+def _connected() -> protocol.Status:
+    conf = get_conf()
+    limits = protocol.Limits(
+        frame_max_bytes=conf.frame_max_bytes,
+        frames_per_minute=conf.frames_per_minute,
+        queue_max=conf.queue_max,
+        follow_max=conf.follow_max,
+    )
+    metadata = protocol.Connected(
+        protocol=protocol.SUBPROTOCOL, heartbeat_s=conf.heartbeat_s, limits=limits
+    )
+    return protocol.status(metadata)
+
+
+def _stop_answer(stopped: Stopped) -> protocol.Status:
+    where = frames.run_metadata(stopped.run)
+    metadata: protocol.RunHead | protocol.RunCancelling
+    if stopped.ended_before:
+        metadata = protocol.RunHead(**where, status=stopped.status, seq=stopped.seq)
+    else:
+        metadata = protocol.RunCancelling(**where)
+    return protocol.status(metadata, stopped.run.session_id)

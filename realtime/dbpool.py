@@ -1,0 +1,88 @@
+"""The one bridge from the event loop to the database.
+
+Every unit of work is one sync function, run in a thread of a bounded pool, each thread with a
+connection of its own. `database_sync_to_async` would put all of a process into one thread.
+SQLite has one writer at a time whatever we do: there, all writes of a process go through one
+thread, since competing writers make each other wait for the file's lock.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import ParamSpec, TypeVar
+
+from django.db import DatabaseError, InterfaceError, connection, connections
+
+from realtime.conf import get_conf
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Pool:
+    """So many threads, each with its own database connection."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self.size = size
+        self.executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self.executor, _unit, work))
+
+    def close(self) -> None:
+        """Meet every thread once, so that each closes its own connection."""
+        barrier = threading.Barrier(self.size)
+        for _ in range(self.size):
+            self.executor.submit(_close_thread, barrier)
+        self.executor.shutdown(wait=True)
+
+
+def _close_thread(barrier: threading.Barrier) -> None:
+    connections.close_all()
+    barrier.wait()
+
+
+def _unit(work: Callable[[], T]) -> T:
+    """One unit on this thread's connection; a pooled or broken connection is given back."""
+    try:
+        return work()
+    except (DatabaseError, InterfaceError):
+        connections.close_all()
+        raise
+    finally:
+        if connection.vendor != "sqlite":
+            connections.close_all()
+
+
+async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a unit of work that only reads."""
+    return await _readers().run(partial(fn, *args, **kwargs))
+
+
+async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a unit of work that writes.
+
+    It runs to its end when the caller is cancelled: a commit is never left in the middle.
+    """
+    return await _writers().run(partial(fn, *args, **kwargs))
+
+
+@cache
+def _readers() -> _Pool:
+    return _Pool(get_conf().db_threads, "db-read")
+
+
+@cache
+def _writers() -> _Pool:
+    return _Pool(1, "db-write") if connection.vendor == "sqlite" else _readers()
+
+
+def shutdown() -> None:
+    """Finish what is under way and close every thread's connection; the next use starts anew."""
+    for pool in {_readers(), _writers()}:
+        pool.close()
+    _readers.cache_clear()
+    _writers.cache_clear()

@@ -1,0 +1,120 @@
+"""Where runs are worked on: `inline`, supervised tasks of the web process."""
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.conf import settings
+
+from conversations import lifecycle
+from conversations.lifecycle import RunLostError
+from realtime import dbpool, registry
+from realtime.conf import get_conf
+from realtime.flusher import Flusher
+from realtime.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from realtime.runs import RunWork
+
+logger = logging.getLogger(__name__)
+
+
+class InlineExecutor:
+    """The runs of one event loop; the database decides who may work on which."""
+
+    def __init__(self, flusher: Flusher) -> None:
+        # Imported with the first run: the Agents SDK takes more than a second.
+        from realtime.providers import Provider
+
+        self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"[:100]
+        self._flusher = flusher
+        self._provider = Provider()
+        self._tasks = Supervisor()
+        self._working: dict[UUID, RunWork] = {}
+        self._starting: set[UUID] = set()
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def working(self) -> frozenset[UUID]:
+        """The runs under way here."""
+        return frozenset(self._working)
+
+    def start(self, run_id: UUID) -> None:
+        """Work on a queued run, unless somebody else does."""
+        if self._draining or run_id in self._starting or run_id in self._working:
+            return
+        self._starting.add(run_id)
+        self._idle.clear()
+        self._tasks.start(self._work(run_id), f"run {run_id}")
+
+    def cancel(self, run_id: UUID) -> None:
+        """Stop a run at once if it is worked on here; elsewhere the worker's poll sees it."""
+        if work := self._working.get(run_id):
+            work.journal.cancelled.set()
+
+    def interrupt(self, session_id: UUID) -> None:
+        """The same for whatever is worked on in a session."""
+        for work in self._working.values():
+            if work.claimed.run.session_id == session_id:
+                work.journal.cancelled.set()
+
+    async def _work(self, run_id: UUID) -> None:
+        try:
+            following = await self._claim_and_run(run_id)
+        finally:
+            self._starting.discard(run_id)
+            self._working.pop(run_id, None)
+            if not self._starting:
+                self._idle.set()
+        if following is not None:
+            self.start(following)
+
+    async def _claim_and_run(self, run_id: UUID) -> UUID | None:
+        from realtime.runs import RunWork
+
+        claimed = await dbpool.write(
+            lifecycle.claim_run,
+            run_id,
+            worker=self.worker,
+            lease=timedelta(seconds=get_conf().lease_s),
+            agent=registry.default_agent(),
+            model=settings.AGENT_MODEL,
+        )
+        if claimed is None:
+            return None
+        work = self._working[run_id] = RunWork(claimed, self._flusher, self._provider)
+        try:
+            return await work.run()
+        except RunLostError:
+            logger.warning("run %s: lost to another worker", run_id)
+            return None
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new, let what works go on for so long, then give the rest up."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("%d replies are cut off", len(self._working))
+        cut = list(self._working)
+        await self._tasks.stop()
+        for run_id in cut:
+            await dbpool.write(
+                lifecycle.recover_run,
+                run_id,
+                max_attempts=get_conf().max_attempts,
+                worker=self.worker,
+            )
+
+    async def close(self) -> None:
+        """Close the connections to the model; drain first."""
+        await self._tasks.stop()
+        await self._provider.close()

@@ -1,0 +1,147 @@
+"""From what is stored to what goes over the wire."""
+
+from typing import Any
+
+from conversations.errors import ERRORS, ErrorCode
+from conversations.models import Run, RunStatus
+from conversations.notify import SessionListed
+from conversations.rendering import render_reply
+from conversations.shapes import MessageView, QueueView, RunRef, run_ref
+from realtime import protocol
+from realtime.protocol import ServerFrame, Status
+
+TERMINAL_KINDS = ("complete", "error")
+
+_STATUS_KINDS: dict[str, type[protocol.SequencedMetadata]] = {
+    kind.model_fields["event"].default: kind for kind in protocol.SEQUENCED_STATUS
+}
+
+
+def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> ServerFrame:
+    """The frame of one journal event that does not end its run."""
+    where = _where(ref, seq)
+    if kind == "token":
+        metadata = protocol.SequencedMetadata(**where)
+        return protocol.Token(
+            session_id=ref.session_id, content=payload["delta"], metadata=metadata
+        )
+    status = _STATUS_KINDS[kind](**where, **payload)
+    return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
+
+
+def terminal_frame(run: Run, payload: dict[str, Any]) -> ServerFrame:
+    """The last frame of an ended run, from its row, its reply and its last event."""
+    ref = run_ref(run)
+    if run.status == RunStatus.FAILED:
+        return _failure(run, ref, payload)
+    text = run.reply.text
+    metadata = protocol.CompleteMetadata(
+        **_where(ref, run.last_seq),
+        finish_reason=payload["finish_reason"],
+        reason=payload.get("reason"),
+        usage=_usage(run),
+        usage_source=run.usage_source,
+        html=render_reply(run.reply.parts),
+    )
+    return protocol.Complete(session_id=ref.session_id, content=text, metadata=metadata)
+
+
+def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
+    code = ErrorCode(payload["code"])
+    metadata = protocol.ErrorMetadata(
+        **_where(ref, run.last_seq),
+        code=code,
+        retryable=ERRORS[code].retryable,
+        retry_after=payload.get("retry_after"),
+        terminal=True,
+    )
+    return protocol.Error(
+        session_id=ref.session_id, content=str(ERRORS[code].text), metadata=metadata
+    )
+
+
+def _where(ref: RunRef, seq: int) -> dict[str, Any]:
+    return {
+        "run_id": ref.run_id,
+        "run_number": ref.run_number,
+        "epoch": ref.epoch,
+        "seq": seq,
+        "message_id": ref.message_id,
+    }
+
+
+def _usage(run: Run) -> protocol.Usage:
+    total = None
+    if run.input_tokens is not None and run.output_tokens is not None:
+        total = run.input_tokens + run.output_tokens
+    return protocol.Usage(
+        input_tokens=run.input_tokens,
+        output_tokens=run.output_tokens,
+        total_tokens=total,
+        cached_input_tokens=run.cached_input_tokens,
+        reasoning_tokens=run.reasoning_tokens,
+    )
+
+
+def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
+    """All that was shown of a run up to `seq`."""
+    ref = run_ref(run)
+    metadata = protocol.Snapshot(
+        run_id=ref.run_id,
+        run_number=ref.run_number,
+        epoch=ref.epoch,
+        seq=seq,
+        message_id=ref.message_id,
+        parts=parts,
+        run_status=run.status,
+    )
+    return protocol.status(metadata, ref.session_id)
+
+
+def message_frame(session_id: str, rev: int, message: MessageView, *, created: bool) -> Status:
+    """A message as it is now."""
+    kind = protocol.MessageCreated if created else protocol.MessageUpdated
+    metadata = kind(
+        rev=rev,
+        message_id=message.message_id,
+        number=message.number,
+        role=message.role,
+        parts=message.parts,
+        created_at=message.created_at,
+        parent_message_id=message.parent_message_id,
+        run_id=message.run_id,
+        run_status=message.run_status,
+        agent=message.agent,
+        reason=message.reason,
+        error_code=message.error_code,
+        client_message_id=message.client_message_id,
+        html=message.html if message.role == "assistant" and message.parts else None,
+    )
+    return protocol.status(metadata, session_id)
+
+
+def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
+    """The whole queue."""
+    entries = [protocol.QueueEntry(**entry.__dict__) for entry in queue]
+    return protocol.status(protocol.QueueChanged(rev=rev, queue=entries), session_id)
+
+
+_LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
+    "created": protocol.SessionCreated,
+    "updated": protocol.SessionUpdated,
+    "deleted": protocol.SessionDeleted,
+    "activity": protocol.SessionActivity,
+}
+
+
+def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
+    """A line of the owner's list of sessions."""
+    metadata = _LIST_KINDS[line.kind](
+        rev=rev, title=line.title, active_at=line.active_at, run_status=line.run_status
+    )
+    return protocol.status(metadata, session_id)  # type: ignore[arg-type]
+
+
+def run_metadata(ref: RunRef) -> dict[str, Any]:
+    """The fields of `protocol.RunMetadata`."""
+    return {"run_id": ref.run_id, "run_number": ref.run_number, "epoch": ref.epoch}

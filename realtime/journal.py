@@ -1,0 +1,124 @@
+"""What one run has to tell: numbered, text merged, handed to the flusher in batches."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from conversations.changes import EventRow
+from conversations.journal_store import Batch
+from conversations.lifecycle import Claimed, RunLostError
+from conversations.parts import PartsFolder
+
+MERGED_KINDS = ("token", "reasoning.delta")
+
+Wake = Callable[["Journal", bool], None]
+
+
+class Journal:
+    """The events of one claimed run, from here to the database.
+
+    `append` never waits. Text that has not been taken yet grows in place, so that a commit writes
+    one event of text however many deltas came. `wake` is called with True for what must not wait
+    for the next tick: the first text, and whatever a caller waits for.
+    """
+
+    def __init__(self, claimed: Claimed, wake: Wake) -> None:
+        self.claimed = claimed
+        self.folder = PartsFolder()
+        self.last_seq = claimed.last_seq
+        self.first_token_at: datetime | None = None
+        self.beaten_at = time.monotonic()
+        self.lost = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.in_doubt: Batch | None = None
+        self._wake = wake
+        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self._size = 0
+        self._waiting_since: float | None = None
+        self._commits: list[tuple[int, asyncio.Future[None]]] = []
+
+    @property
+    def is_dirty(self) -> bool:
+        return bool(self._pending) or self.in_doubt is not None
+
+    def append(self, kind: str, payload: dict[str, Any]) -> None:
+        """Add an event; text right after text becomes part of it."""
+        self.folder.apply(kind, payload)
+        first = kind == "token" and self.first_token_at is None
+        if first:
+            self.first_token_at = timezone.now()
+        if self._pending and kind in MERGED_KINDS and self._pending[-1][0] == kind:
+            self._pending[-1][1]["delta"] += payload["delta"]
+        else:
+            self._pending.append((kind, dict(payload)))
+        self._size += len(payload.get("delta", ""))
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        self._wake(self, first)
+
+    async def commit(self) -> None:
+        """Wait until all that was appended is committed; raises `RunLostError`."""
+        if self.lost.is_set():
+            raise RunLostError
+        if not self.is_dirty:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._commits.append((self._end_seq(), done))
+        self._wake(self, True)
+        await done
+
+    def _end_seq(self) -> int:
+        taken = self.in_doubt.next_seq if self.in_doubt else self.last_seq
+        return taken + len(self._pending)
+
+    def take(self) -> Batch:
+        """All that waits, numbered; the same again until it is known to be committed."""
+        if self.in_doubt is None:
+            self.in_doubt = self._batch(self.last_seq, self._pop())
+        return self.in_doubt
+
+    def take_rest(self) -> list[EventRow]:
+        """What is left when nothing is in doubt any more, for the transaction that ends the run."""
+        return list(self._batch(self.last_seq, self._pop()).events)
+
+    def _pop(self) -> list[tuple[str, dict[str, Any]]]:
+        pending, self._pending = self._pending, []
+        self._size, self._waiting_since = 0, None
+        return pending
+
+    def _batch(self, last_seq: int, pending: list[tuple[str, dict[str, Any]]]) -> Batch:
+        run = self.claimed.run
+        events = [(last_seq + i, kind, payload) for i, (kind, payload) in enumerate(pending, 1)]
+        return Batch(run.pk, run.claim, run.epoch, last_seq, events)
+
+    def settle(self) -> Batch:
+        """The batch in doubt is committed."""
+        batch, self.in_doubt = self.in_doubt, None
+        assert batch is not None
+        self.last_seq = batch.next_seq
+        self.beaten_at = time.monotonic()
+        waiting, self._commits = self._commits, []
+        for seq, done in waiting:
+            if seq > self.last_seq:
+                self._commits.append((seq, done))
+            elif not done.done():
+                done.set_result(None)
+        return batch
+
+    def lose(self) -> None:
+        """The run is another worker's: nothing more of it is written or shown."""
+        self.in_doubt = None
+        self.lost.set()
+        for _, done in self._commits:
+            if not done.done():
+                done.set_exception(RunLostError())
+
+    def is_full(self, *, size: int, seconds: float) -> bool:
+        """Whether more waits, or for longer, than may while the database is away."""
+        since = self._waiting_since
+        late = since is not None and time.monotonic() - since > seconds
+        return self._size > size or late

@@ -1,0 +1,59 @@
+"""`manage.py serve`: the web process."""
+
+import logging
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+
+class Command(BaseCommand):
+    """Serves pages, REST and WebSockets until SIGTERM or SIGINT."""
+
+    help = "Serve the site with Daphne; replies are worked on in this process."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default=settings.HOST)
+        parser.add_argument("--port", type=int, default=settings.PORT)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        host, port = options["host"], options["port"]
+        check_free(host, port)
+        # Daphne chooses Twisted's reactor when it is imported, the application comes after it.
+        from channels.routing import get_default_application
+
+        from realtime.server import Server
+
+        server = Server(get_default_application(), host=host, port=port)
+        # The Agents SDK takes more than a second to import: now, not in the first reply.
+        from realtime import registry, runs  # noqa: F401
+
+        registry.agent_names()
+        self.stdout.write(addresses(host, port))
+        self.stdout.flush()
+        server.run()
+        if server.failure:
+            raise CommandError(server.failure)
+        logging.shutdown()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises `CommandError` with one clear line when nobody could listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise CommandError(
+                f"cannot listen on {host}:{port}: {exc.strerror}; set PORT to another one"
+            ) from exc
+
+
+def addresses(host: str, port: int) -> str:
+    """Where people find what."""
+    shown = f"[{host}]" if ":" in host else host
+    base = f"http://{shown}:{port}"
+    return f"agentsite: chat  {base}/\nagentsite: admin {base}/admin/\nagentsite: API   {base}/api/"

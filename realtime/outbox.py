@@ -1,0 +1,93 @@
+"""What waits to be sent over one socket: bounded, and able to take back what was not sent."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from realtime.protocol import CLOSE_TOO_FAST
+
+Undo = Callable[[], None]
+
+
+class Entry(NamedTuple):
+    """A frame, and how to make its reader's cursor as if it had never been put."""
+
+    text: str
+    undo: Undo | None
+
+
+class Outbox:
+    """Frames in order, sent one by one by `run`; `max_bytes` counts characters of JSON."""
+
+    def __init__(self, *, max_frames: int, max_bytes: int) -> None:
+        self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._entries: deque[Entry] = deque()
+        self._size = 0
+        self._filled = asyncio.Event()
+        self._close_code: int | None = None
+
+    def put(self, text: str, undo: Undo | None = None) -> bool:
+        """Add a frame; False when that was too much: everything with an undo was taken back.
+
+        A single frame may be larger than the bound. A reader that does not even keep up with
+        what cannot be taken back is cut.
+        """
+        if self._close_code is not None:
+            return True
+        self._entries.append(Entry(text, undo))
+        self._size += len(text)
+        self._filled.set()
+        if not self._overflows():
+            return True
+        self._take_back()
+        if self._overflows():
+            self.cut(CLOSE_TOO_FAST)
+        return False
+
+    def cut(self, code: int) -> None:
+        """Send what waits no more, and close."""
+        self._entries.clear()
+        self._size = 0
+        self._end(code)
+
+    def finish(self, code: int) -> None:
+        """Close once all that waits has been sent."""
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        if self._close_code is None:
+            self._close_code = code
+        self._filled.set()
+
+    def _overflows(self) -> bool:
+        frames = len(self._entries)
+        return frames > self._max_frames or (frames > 1 and self._size > self._max_bytes)
+
+    def _take_back(self) -> None:
+        """From the newest to the oldest, so that each cursor ends where it began."""
+        for entry in reversed(self._entries):
+            if entry.undo is not None:
+                entry.undo()
+        self._entries = deque(entry for entry in self._entries if entry.undo is None)
+        self._size = sum(len(entry.text) for entry in self._entries)
+
+    async def run(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        close: Callable[[int], Awaitable[None]],
+        drained: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Send until the socket is to be closed; `drained` is awaited when all has been sent."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._entries:
+                entry = self._entries.popleft()
+                self._size -= len(entry.text)
+                await send(entry.text)
+            if self._close_code is not None:
+                await close(self._close_code)
+                return
+            await drained()

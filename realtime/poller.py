@@ -1,0 +1,97 @@
+"""One for a process: what must reach viewers even when the channel layer loses it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from conversations import lifecycle, queries
+from conversations.queries import SignIn
+from realtime import dbpool, protocol
+from realtime.conf import get_conf
+from realtime.outbox import Outbox
+from realtime.protocol import PongMetadata, ServerPing
+from realtime.viewer import Viewer, viewed_for
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Socket:
+    """One connection: its reader, its way out, and what it was let in by."""
+
+    viewer: Viewer
+    outbox: Outbox
+    sign_in: SignIn
+    pinged_at: float = field(default_factory=time.monotonic)
+
+
+class Poller:
+    """Heads, heartbeats and sign-ins of all sockets, with one query each."""
+
+    def __init__(self) -> None:
+        self._sockets: set[Socket] = set()
+
+    @contextmanager
+    def watch(self, socket: Socket) -> Iterator[None]:
+        """Keep an eye on a socket while it is open."""
+        self._sockets.add(socket)
+        try:
+            yield
+        finally:
+            self._sockets.discard(socket)
+
+    def each(self, act: Callable[[Socket], object]) -> None:
+        for socket in list(self._sockets):
+            act(socket)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(get_conf().head_interval_s)
+            try:
+                await self.poll()
+            except Exception:
+                logger.exception("poll failed")
+
+    async def poll(self) -> None:
+        """One round."""
+        sockets = list(self._sockets)
+        if not sockets:
+            return
+        self._ping(sockets)
+        await self._close_ended(sockets)
+        await self._compare(sockets)
+        await self._mark_viewed(sockets)
+
+    def _ping(self, sockets: list[Socket]) -> None:
+        now = time.monotonic()
+        frame = ServerPing(metadata=PongMetadata(server_time=time.time())).encode()
+        for socket in sockets:
+            if now - socket.pinged_at >= get_conf().heartbeat_s:
+                socket.pinged_at = now
+                socket.outbox.put(frame)
+
+    async def _close_ended(self, sockets: list[Socket]) -> None:
+        sign_ins = {socket.sign_in for socket in sockets}
+        ended = await dbpool.read(queries.list_ended_sign_ins, sign_ins)
+        for socket in sockets:
+            if socket.sign_in in ended:
+                socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
+
+    async def _compare(self, sockets: list[Socket]) -> None:
+        sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
+        runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
+        heads = await dbpool.read(queries.read_heads, sessions, runs)
+        for socket in sockets:
+            try:
+                await socket.viewer.on_heads(heads)
+            except Exception:
+                logger.exception("catching up failed")
+
+    async def _mark_viewed(self, sockets: list[Socket]) -> None:
+        """Only where something works: nothing else can be cancelled."""
+        watched = {pk for socket in sockets for pk in socket.viewer.working_sessions}
+        if watched:
+            await dbpool.write(lifecycle.mark_viewed, list(watched), viewed_for())

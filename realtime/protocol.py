@@ -1,0 +1,569 @@
+"""The wire protocol, version 1: every frame as a type, and nothing else.
+
+A frame is one JSON object in a WebSocket text message: `type`, `session_id`, `content`,
+`metadata`. What a server status frame says is named by `metadata.event`.
+"""
+
+import json
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from conversations.errors import AgentSiteError, ErrorCode
+
+SUBPROTOCOL = "agentchat.v1"
+VERSION = 1
+
+CLOSE_NOT_AUTHENTICATED = 4001
+CLOSE_RESTART = 4012
+CLOSE_SIGN_IN_ENDED = 4401
+CLOSE_ORIGIN = 4403
+CLOSE_TOO_FAST = 4429
+
+ShortText = Annotated[str, Field(max_length=200)]
+
+
+class _Incoming(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class ChatMetadata(_Incoming):
+    """How a chat is to be taken."""
+
+    client_message_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    on_busy: Literal["enqueue", "interrupt", "reject"] = "enqueue"
+    agent: ShortText | None = None
+    parent_message_id: ShortText | None = None
+    regenerate: ShortText | None = None
+
+
+class Chat(_Incoming):
+    """A message to the agent; without `session_id` it begins a session."""
+
+    type: Literal["chat"]
+    session_id: ShortText = ""
+    content: str = ""
+    metadata: ChatMetadata = ChatMetadata()
+
+
+class CancelMetadata(_Incoming):
+    """Which run to stop; with neither field, the active one."""
+
+    run_id: ShortText | None = None
+    client_message_id: ShortText | None = None
+
+
+class Cancel(_Incoming):
+    """Stop a reply; valid before its first token and while it waits."""
+
+    type: Literal["cancel"]
+    session_id: ShortText = ""
+    metadata: CancelMetadata = CancelMetadata()
+
+
+class PingMetadata(_Incoming):
+    """`ts` is echoed as it came."""
+
+    ts: int | float | ShortText | None = None
+
+
+class ClientPing(_Incoming):
+    """Asks for a `pong`."""
+
+    type: Literal["ping"]
+    metadata: PingMetadata = PingMetadata()
+
+
+class ClientPong(_Incoming):
+    """Answers the server's `ping`; accepted and ignored."""
+
+    type: Literal["pong"]
+
+
+class ResumeMetadata(_Incoming):
+    """The cursor: what the client has shown already."""
+
+    rev: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    run_id: ShortText | None = None
+    epoch: Annotated[int, Field(ge=0, le=2**53)] = 0
+    seq: Annotated[int, Field(ge=0, le=2**53)] = 0
+
+
+class Resume(_Incoming):
+    """Follow a session and catch up from a cursor."""
+
+    type: Literal["resume"]
+    session_id: ShortText
+    metadata: ResumeMetadata = ResumeMetadata()
+
+
+ClientFrame = Chat | Cancel | ClientPing | ClientPong | Resume
+CLIENT_FRAMES: tuple[type[BaseModel], ...] = (Chat, Cancel, ClientPing, ClientPong, Resume)
+
+_client_adapter: TypeAdapter[ClientFrame] = TypeAdapter(
+    Annotated[ClientFrame, Field(discriminator="type")]
+)
+_CLIENT_TYPES = {"chat", "cancel", "ping", "pong", "resume"}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_client_frame(text: str) -> ClientFrame:
+    """The frame in `text`.
+
+    Raises `AgentSiteError` with `bad_frame` (not JSON, too deep, wrong shape) or
+    `unsupported_type`.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        raise AgentSiteError(ErrorCode.BAD_FRAME) from exc
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    if data["type"] not in _CLIENT_TYPES:
+        raise AgentSiteError(ErrorCode.UNSUPPORTED_TYPE)
+    for key in ("session_id", "metadata"):
+        if data.get(key, ...) is None:
+            del data[key]
+    try:
+        return _client_adapter.validate_python(data)
+    except ValidationError as exc:
+        raise AgentSiteError(ErrorCode.BAD_FRAME) from exc
+
+
+class _Outgoing(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Usage(_Outgoing):
+    """Tokens of all model calls of a run; a field is absent where it is not known."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class RunMetadata(_Outgoing):
+    """The run that a frame is about, and the generation of what is shown of it."""
+
+    run_id: str
+    run_number: int
+    epoch: int
+
+
+class SequencedMetadata(RunMetadata):
+    """A frame of the run's journal: `seq` counts from 1 without a gap in an epoch."""
+
+    seq: int
+    message_id: str
+
+
+class CompleteMetadata(SequencedMetadata):
+    """How the run ended."""
+
+    finish_reason: Literal["completed", "cancelled", "interrupted"]
+    reason: Literal["user", "redirect", "disconnect", "limit", "worker_lost"] | None = None
+    usage: Usage
+    usage_source: Literal["measured", "estimated", "unknown"]
+    html: str
+
+
+class ErrorMetadata(_Outgoing):
+    """`terminal` means that the run named here has ended; `retry_after` is in seconds."""
+
+    code: ErrorCode
+    retryable: bool
+    retry_after: float | None = None
+    client_message_id: str | None = None
+    run_id: str | None = None
+    run_number: int | None = None
+    epoch: int | None = None
+    seq: int | None = None
+    message_id: str | None = None
+    terminal: bool | None = None
+
+
+class Limits(_Outgoing):
+    """What the server accepts."""
+
+    frame_max_bytes: int
+    frames_per_minute: int
+    queue_max: int
+    follow_max: int
+
+
+class Connected(_Outgoing):
+    """First frame of every socket."""
+
+    text: ClassVar[str] = "connected"
+    event: Literal["connected"] = "connected"
+    protocol: str
+    heartbeat_s: float
+    limits: Limits
+
+
+class Resumed(_Outgoing):
+    """Answers `resume`. `recovered: false` means: load the history again."""
+
+    text: ClassVar[str] = "resumed"
+    event: Literal["resumed"] = "resumed"
+    rev: int
+    recovered: bool
+    run_id: str | None = None
+
+
+class Draining(_Outgoing):
+    """The server is about to stop: connect again after the pause, then close this socket."""
+
+    text: ClassVar[str] = "restarting"
+    event: Literal["draining"] = "draining"
+    reconnect_after_ms: int
+
+
+class MessageMetadata(_Outgoing):
+    """A message; the receiver replaces what it holds under `message_id`.
+
+    Without `parts` the receiver keeps those that it has: they come by the frames of the run.
+    """
+
+    rev: int
+    message_id: str
+    number: int
+    role: Literal["user", "assistant"]
+    parts: list[dict[str, Any]] | None = None
+    created_at: str
+    parent_message_id: str | None = None
+    run_id: str | None = None
+    run_status: str | None = None
+    agent: str | None = None
+    reason: str | None = None
+    error_code: str | None = None
+    client_message_id: str | None = None
+    html: str | None = None
+
+
+class MessageCreated(MessageMetadata):
+    """A message was added."""
+
+    text: ClassVar[str] = "new message"
+    event: Literal["message.created"] = "message.created"
+
+
+class MessageUpdated(MessageMetadata):
+    """A message or the status of its run changed."""
+
+    text: ClassVar[str] = "message changed"
+    event: Literal["message.updated"] = "message.updated"
+
+
+class QueueEntry(_Outgoing):
+    """A run that waits for its turn."""
+
+    run_id: str
+    run_number: int
+    message_id: str
+    content: str
+
+
+class QueueChanged(_Outgoing):
+    """The whole queue, in order; the active run is not in it."""
+
+    text: ClassVar[str] = "queue changed"
+    event: Literal["queue.changed"] = "queue.changed"
+    rev: int
+    queue: list[QueueEntry]
+
+
+class SessionMetadata(_Outgoing):
+    """A line of the list of sessions."""
+
+    rev: int
+    title: str
+    active_at: str
+    run_status: str | None = None
+
+
+class SessionCreated(SessionMetadata):
+    """The user has a new session."""
+
+    text: ClassVar[str] = "new conversation"
+    event: Literal["session.created"] = "session.created"
+
+
+class SessionUpdated(SessionMetadata):
+    """A session was renamed or archived."""
+
+    text: ClassVar[str] = "conversation changed"
+    event: Literal["session.updated"] = "session.updated"
+
+
+class SessionDeleted(SessionMetadata):
+    """A session is gone."""
+
+    text: ClassVar[str] = "conversation deleted"
+    event: Literal["session.deleted"] = "session.deleted"
+
+
+class SessionActivity(SessionMetadata):
+    """Something happened in a session."""
+
+    text: ClassVar[str] = "conversation active"
+    event: Literal["session.activity"] = "session.activity"
+
+
+class Accepted(_Outgoing):
+    """The chat is stored and has its run."""
+
+    text: ClassVar[str] = "accepted"
+    event: Literal["accepted"] = "accepted"
+    client_message_id: str | None = None
+    user_message_id: str
+    message_id: str
+    run_id: str
+    outcome: Literal["started", "queued", "interrupting"]
+    duplicate: bool
+
+
+class RunQueued(RunMetadata):
+    """`position` is the place in the queue, from 1."""
+
+    text: ClassVar[str] = "waiting"
+    event: Literal["run.queued"] = "run.queued"
+    position: int
+
+
+class RunHead(RunMetadata):
+    """Where a run is: answers a `cancel` that came after the end."""
+
+    text: ClassVar[str] = "already ended"
+    event: Literal["run.head"] = "run.head"
+    status: str
+    seq: int
+
+
+class RunCancelling(RunMetadata):
+    """The request to stop is noted."""
+
+    text: ClassVar[str] = "stopping"
+    event: Literal["run.cancelling"] = "run.cancelling"
+
+
+class RunReset(RunMetadata):
+    """Drop what is shown of this run: it starts again in a new epoch."""
+
+    text: ClassVar[str] = "starting again"
+    event: Literal["run.reset"] = "run.reset"
+    reason: Literal["worker_lost"]
+
+
+class Snapshot(RunMetadata):
+    """Replaces all that is shown of the run; the next frame is `seq + 1`."""
+
+    text: ClassVar[str] = "caught up"
+    event: Literal["snapshot"] = "snapshot"
+    seq: int
+    message_id: str
+    parts: list[dict[str, Any]]
+    run_status: str
+
+
+class RunStarted(SequencedMetadata):
+    """The agent is at work; always seq 1."""
+
+    text: ClassVar[str] = "thinking"
+    event: Literal["run.started"] = "run.started"
+    agent: str
+
+
+class ToolStarted(SequencedMetadata):
+    """A tool is about to run."""
+
+    text: ClassVar[str] = "using {name}"
+    event: Literal["tool.started"] = "tool.started"
+    tool_call_id: str
+    name: str
+    arguments: str | None = None
+
+
+class ToolProgress(SequencedMetadata):
+    """A tool tells how far it is; `fraction` is from 0 to 1."""
+
+    text: ClassVar[str] = "{progress}"
+    event: Literal["tool.progress"] = "tool.progress"
+    tool_call_id: str
+    name: str
+    progress: str
+    fraction: float | None = None
+
+
+class ToolFinished(SequencedMetadata):
+    """A tool has returned."""
+
+    text: ClassVar[str] = "used {name}"
+    event: Literal["tool.finished"] = "tool.finished"
+    tool_call_id: str
+    name: str
+    output: str
+
+
+class ToolFailed(SequencedMetadata):
+    """A tool has failed or was stopped."""
+
+    text: ClassVar[str] = "{name} failed"
+    event: Literal["tool.failed"] = "tool.failed"
+    tool_call_id: str
+    name: str
+    output: str | None = None
+
+
+class ReasoningDelta(SequencedMetadata):
+    """A piece of what the model tells of its reasoning."""
+
+    text: ClassVar[str] = "thinking"
+    event: Literal["reasoning.delta"] = "reasoning.delta"
+    delta: str
+
+
+class AgentChanged(SequencedMetadata):
+    """Another agent has taken over."""
+
+    text: ClassVar[str] = "{name} takes over"
+    event: Literal["agent.changed"] = "agent.changed"
+    name: str
+
+
+SEQUENCED_STATUS = (
+    RunStarted,
+    ToolStarted,
+    ToolProgress,
+    ToolFinished,
+    ToolFailed,
+    ReasoningDelta,
+    AgentChanged,
+)
+StatusMetadata = (
+    Connected
+    | Resumed
+    | Draining
+    | MessageCreated
+    | MessageUpdated
+    | QueueChanged
+    | SessionCreated
+    | SessionUpdated
+    | SessionDeleted
+    | SessionActivity
+    | Accepted
+    | RunQueued
+    | RunHead
+    | RunCancelling
+    | RunReset
+    | Snapshot
+    | RunStarted
+    | ToolStarted
+    | ToolProgress
+    | ToolFinished
+    | ToolFailed
+    | ReasoningDelta
+    | AgentChanged
+)
+
+
+class _ServerFrame(_Outgoing):
+    session_id: str = ""
+
+    def encode(self) -> str:
+        """The frame as it goes over the wire."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Token(_ServerFrame):
+    """A piece of the answer's text."""
+
+    type: Literal["token"] = "token"
+    content: str
+    metadata: SequencedMetadata
+
+
+class Status(_ServerFrame):
+    """Anything that is neither text nor end; `content` is a short text for people."""
+
+    type: Literal["status"] = "status"
+    content: str
+    metadata: Annotated[StatusMetadata, Field(discriminator="event")]
+
+
+class Complete(_ServerFrame):
+    """The end of a run; `content` is the whole authoritative reply."""
+
+    type: Literal["complete"] = "complete"
+    content: str
+    metadata: CompleteMetadata
+
+
+class Error(_ServerFrame):
+    """Something was refused, or (`terminal`) a run has failed; `content` is safe to show."""
+
+    type: Literal["error"] = "error"
+    content: str
+    metadata: ErrorMetadata
+
+
+class PongMetadata(_Outgoing):
+    """`server_time` in seconds since 1970."""
+
+    server_time: float
+    ts: int | float | str | None = None
+
+
+class ServerPing(_ServerFrame):
+    """The server's heartbeat."""
+
+    type: Literal["ping"] = "ping"
+    content: Literal[""] = ""
+    metadata: PongMetadata
+
+
+class ServerPong(_ServerFrame):
+    """Answers the client's `ping`."""
+
+    type: Literal["pong"] = "pong"
+    content: Literal[""] = ""
+    metadata: PongMetadata
+
+
+ServerFrame = Token | Status | Complete | Error | ServerPing | ServerPong
+SERVER_FRAMES: tuple[type[BaseModel], ...] = (
+    Token,
+    Status,
+    Complete,
+    Error,
+    ServerPing,
+    ServerPong,
+)
+
+server_adapter: TypeAdapter[ServerFrame] = TypeAdapter(
+    Annotated[ServerFrame, Field(discriminator="type")]
+)
+
+
+def status(metadata: StatusMetadata, session_id: str = "") -> Status:
+    """A status frame with the short text that goes with its event."""
+    text = metadata.text.format_map(metadata.__dict__) if "{" in metadata.text else metadata.text
+    return Status(session_id=session_id, content=text, metadata=metadata)
+
+
+def error(
+    exc: AgentSiteError, *, session_id: str = "", client_message_id: str | None = None
+) -> Error:
+    """The frame that tells a client of an error outside any run."""
+    metadata = ErrorMetadata(
+        code=exc.code,
+        retryable=exc.info.retryable,
+        retry_after=exc.retry_after,
+        client_message_id=client_message_id,
+    )
+    return Error(session_id=session_id, content=str(exc.info.text), metadata=metadata)

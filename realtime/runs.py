@@ -1,0 +1,183 @@
+"""One run from its claim to its one terminal status."""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from agents import ModelSettings, RunConfig, Runner, RunResultStreaming, StreamEvent
+
+from conversations import lifecycle, queries
+from conversations.lifecycle import Claimed, Ending, RunLostError, TokenUsage
+from conversations.models import RunStatus, UsageSource
+from realtime import dbpool, registry
+from realtime.conf import get_conf
+from realtime.context import model_input, stored_items
+from realtime.providers import run_error
+from realtime.run_context import RunContext
+from realtime.tool_hooks import ToolHooks
+from realtime.translate import Translator
+
+if TYPE_CHECKING:
+    from realtime.flusher import Flusher
+    from realtime.providers import Provider
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 2
+"""How long a stopped stream or tool may take to unwind before its task is left to itself."""
+
+RETRY_PAUSE_S = 0.5
+
+
+class RunWork:
+    """A claimed run at work; `stop` ends it early with its text kept."""
+
+    def __init__(self, claimed: Claimed, flusher: "Flusher", provider: "Provider") -> None:
+        self.claimed = claimed
+        self.journal = flusher.open(claimed)
+        self._flusher = flusher
+        self._provider = provider
+        self._translator = Translator(claimed.run.agent)
+        self._result: RunResultStreaming | None = None
+
+    async def run(self) -> UUID | None:
+        """Work to the end; the id of the session's next run. Raises `RunLostError`."""
+        try:
+            ending = await self._reach_end()
+            await self._flusher.close(self.journal)
+            return await self._finish(ending)
+        except asyncio.CancelledError:
+            await self._flusher.close(self.journal)
+            raise
+
+    async def _reach_end(self) -> Ending:
+        """Let the agent work until it is done, has failed, is stopped or is not ours any more."""
+        stream = asyncio.create_task(self._stream(), name=f"stream {self.claimed.run.pk}")
+        signals = [
+            asyncio.create_task(self.journal.cancelled.wait()),
+            asyncio.create_task(self.journal.lost.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for signal in signals:
+                signal.cancel()
+            await self._unwind(stream)
+        if self.journal.lost.is_set():
+            raise RunLostError
+        if stream not in done:
+            return self._ending(RunStatus.CANCELLED)
+        if stream.cancelled():
+            return self._failure(RuntimeError("the agent cancelled its own task"))
+        exc = stream.exception()
+        return self._failure(exc) if exc else self._ending(RunStatus.COMPLETED)
+
+    async def _unwind(self, stream: asyncio.Task[None]) -> None:
+        """Close the provider's stream and async tools; a sync tool ends when it ends."""
+        if stream.done():
+            return
+        if self._result is not None:
+            self._result.cancel()
+        stream.cancel()
+        await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+
+    async def _stream(self) -> None:
+        run, conf = self.claimed.run, get_conf()
+        turns = await dbpool.read(queries.list_turns, run, conf.context_messages)
+        self._result = Runner.run_streamed(
+            registry.get_agent(run.agent),
+            input=model_input(turns),  # type: ignore[arg-type]
+            context=RunContext(run.owner_id, run.session_id, run.pk, self.journal),
+            max_turns=conf.max_turns,
+            hooks=ToolHooks(self.journal),
+            run_config=RunConfig(
+                model_provider=self._provider,
+                model_settings=ModelSettings(include_usage=True),
+                tracing_disabled=True,
+            ),
+        )
+        events = cast(AsyncGenerator[StreamEvent, None], self._result.stream_events())
+        async with aclosing(events):
+            async for event in events:
+                for kind, payload in self._translator.translate(event):
+                    self.journal.append(kind, payload)
+        if (exc := self._result.run_loop_exception) is not None:
+            raise exc
+
+    def _failure(self, exc: BaseException) -> Ending:
+        if self.journal.cancelled.is_set():
+            return self._ending(RunStatus.CANCELLED)
+        error = run_error(exc, has_text=self.journal.folder.has_text)
+        logger.error("run %s: %s\n%s", self.claimed.run.pk, error.code, describe(exc))
+        return self._ending(
+            RunStatus.FAILED, error_code=error.code.value, retry_after=error.retry_after
+        )
+
+    def _ending(self, status: RunStatus, **fields: Any) -> Ending:
+        self._fail_open_tools()
+        made = [item.to_input_item() for item in self._result.new_items] if self._result else []
+        return Ending(
+            status=status,
+            parts=self.journal.folder.close(),
+            items=stored_items(made, self._translator.open_text),  # type: ignore[arg-type]
+            usage=self._usage(status),
+            first_token_at=self.journal.first_token_at,
+            **fields,
+        )
+
+    def _fail_open_tools(self) -> None:
+        for part in list(self.journal.folder.parts):
+            if part["type"] == "tool" and part["status"] in ("started", "progress"):
+                call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
+                self.journal.append("tool.failed", call)
+
+    def _usage(self, status: RunStatus) -> TokenUsage:
+        """Measured for a reply that was completed; a cut stream does not tell its own."""
+        if self._result is None or status != RunStatus.COMPLETED:
+            return TokenUsage()
+        usage = self._result.context_wrapper.usage
+        if not usage.total_tokens:
+            return TokenUsage()
+        return TokenUsage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_input_tokens=usage.input_tokens_details.cached_tokens,
+            reasoning_tokens=usage.output_tokens_details.reasoning_tokens,
+            source=UsageSource.MEASURED,
+        )
+
+    async def _finish(self, ending: Ending) -> UUID | None:
+        """One transaction; tried again for as long as a run may outlive its database."""
+        rest = self.journal.take_rest()
+        deadline = time.monotonic() + get_conf().buffer_s
+        while True:
+            try:
+                return await dbpool.write(
+                    lifecycle.finish_run,
+                    self.claimed,
+                    last_seq=self.journal.last_seq,
+                    events=rest,
+                    ending=ending,
+                )
+            except RunLostError:
+                raise
+            except Exception as exc:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning(
+                    "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
+                )
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def describe(exc: BaseException) -> str:
+    """Where an exception came from, for the log; not its message, which may quote a prompt."""
+    frames = "".join(traceback.format_tb(exc.__traceback__))
+    cause = exc.__cause__ or exc.__context__
+    below = f"\ncaused by {describe(cause)}" if cause is not None else ""
+    return f"{type(exc).__name__}\n{frames}{below}"

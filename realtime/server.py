@@ -1,0 +1,149 @@
+"""Daphne with what a chat needs of it: a clean stop, and patience with slow readers only so far.
+
+Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
+`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`.
+"""
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+from daphne.server import Server as DaphneServer
+from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from realtime import protocol
+from realtime.conf import get_conf
+from realtime.process import Process, get_process
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 131_072
+"""Daphne cuts a connection above this; below it the consumer answers with an error code."""
+
+CLOSE_TIMEOUT_S = 2
+"""For the close handshakes of all sockets at the end."""
+
+RECONNECT_AFTER_MS = 1_000
+"""When clients of a server that stops try the next one; they add jitter of their own."""
+
+
+@implementer(IPushProducer)
+class PatientProtocol(WebSocketProtocol):
+    """Tells whether the client's side of the connection takes more."""
+
+    def onOpen(self) -> None:  # noqa: N802  (Twisted's names)
+        self.writable = asyncio.Event()
+        self.writable.set()
+        # The HTTP channel that this connection began as is registered still.
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(self, True)
+        super().onOpen()
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        self.writable.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        self.writable.set()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        self.writable.set()
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until there is room; a client that takes nothing for so long is cut off."""
+        if self.writable.is_set():
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.writable.wait()
+        except TimeoutError:
+            self.transport.abortConnection()
+
+
+class Server(DaphneServer):
+    """One web process: starts the background services, and drains on SIGTERM and SIGINT."""
+
+    def __init__(self, application: Any, *, host: str, port: int) -> None:
+        self.ports: list[Any] = []
+        self.failure: str | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._address = (host, port)
+        super().__init__(
+            application,
+            endpoints=[_endpoint(host, port)],
+            signal_handlers=False,
+            ready_callable=self._get_ready,
+            websocket_timeout=-1,
+            websocket_max_message_size=MAX_MESSAGE_BYTES,
+            websocket_max_frame_size=MAX_MESSAGE_BYTES,
+            server_name="agentsite",
+        )
+
+    def _get_ready(self) -> None:
+        """Called by Daphne just before its loop runs."""
+        self.ws_factory.protocol = PatientProtocol
+        loop = asyncio.get_event_loop()
+        loop.call_soon(get_process)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_once)
+
+    def listen_success(self, port: Any) -> None:
+        self.ports.append(port)
+        super().listen_success(port)
+
+    def listen_error(self, failure: Any) -> None:
+        self.failure = failure.getErrorMessage()
+        self.stop()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        await super().handle_reply(protocol, message)
+        if message["type"] == "websocket.send" and isinstance(protocol, PatientProtocol):
+            await protocol.drained(get_conf().send_timeout_s)
+
+    def kill_all_applications(self) -> Any:
+        """Daphne trips over connections whose application has ended already."""
+        for connection, details in list(self.connections.items()):
+            if "application_instance" not in details:
+                del self.connections[connection]
+        return super().kill_all_applications()
+
+    def _stop_once(self) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Take nobody new, let replies end, close every socket with a reason, stop."""
+        try:
+            for port in self.ports:
+                port.stopListening()
+            process = get_process()
+            _announce(process)
+            await process.drain(get_conf().drain_s)
+            process.poller.each(lambda socket: socket.outbox.finish(protocol.CLOSE_RESTART))
+            await self._wait_closed()
+            await process.stop()
+        finally:
+            self.stop()
+
+    async def _wait_closed(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.gather(*self._applications(), return_exceptions=True)
+        except TimeoutError:
+            logger.info("some clients did not close in time")
+
+    def _applications(self) -> list[asyncio.Future[Any]]:
+        found = (details.get("application_instance") for details in self.connections.values())
+        return [application for application in found if application is not None]
+
+
+def _announce(process: Process) -> None:
+    metadata = protocol.Draining(reconnect_after_ms=RECONNECT_AFTER_MS)
+    frame = protocol.status(metadata).encode()
+    process.poller.each(lambda socket: socket.outbox.put(frame))
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}"

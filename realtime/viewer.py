@@ -1,0 +1,388 @@
+"""What one socket follows: catch up, keep the order, repair gaps."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ObjectDoesNotExist
+
+from conversations import actions, queries
+from conversations.actions import NewChat, Posted
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import Run, join_text
+from conversations.queries import CatchUp, Heads, SessionState
+from conversations.shapes import run_ref
+from realtime import dbpool, frames, protocol
+from realtime.conf import get_conf
+from realtime.cursors import RunCursor, SessionCursor
+from realtime.frames import TERMINAL_KINDS
+from realtime.groups import Notice, RunFrames, SessionFrames, session_group, user_group
+from realtime.outbox import Outbox, Undo
+from realtime.protocol import ResumeMetadata, ServerFrame
+
+logger = logging.getLogger(__name__)
+
+VIEWED_INTERVALS = 3
+"""A session counts as watched for so many head intervals: one poll may be late."""
+
+MAX_RESYNCS = 3
+"""A reader that overflows so often in a row is cut off."""
+
+
+def viewed_for() -> timedelta:
+    """How long a session counts as watched after a sign of life."""
+    return timedelta(seconds=VIEWED_INTERVALS * get_conf().head_interval_s)
+
+
+class Viewer:
+    """The reader of one socket; every public coroutine holds its lock.
+
+    The layer may lose, repeat and reorder what it carries: a frame is passed on only when it is
+    the next one, and everything else is read from the database.
+    """
+
+    def __init__(self, user: AbstractBaseUser, layer: Any, channel: str, outbox: Outbox) -> None:
+        self.user = user
+        self.lock = asyncio.Lock()
+        self._layer = layer
+        self._channel = channel
+        self._outbox = outbox
+        self._sessions: dict[UUID, SessionCursor] = {}
+        self._behind = False
+        self._resyncs = 0
+
+    @property
+    def sessions(self) -> list[UUID]:
+        return list(self._sessions)
+
+    @property
+    def open_runs(self) -> list[UUID]:
+        """Runs whose terminal frame has not been sent."""
+        return [run_id for session in self._sessions.values() for run_id in session.open]
+
+    @property
+    def working_sessions(self) -> list[UUID]:
+        """Sessions with such a run."""
+        return [session_id for session_id, session in self._sessions.items() if session.open]
+
+    async def close(self) -> None:
+        """Leave every group, whatever the layer says."""
+        for session_id in self.sessions:
+            await self._leave(session_id)
+        await self._try(self._layer.group_discard, user_group(self.user.pk))
+
+    async def join_user(self) -> None:
+        """Be told of the user's list of sessions."""
+        await self._try(self._layer.group_add, user_group(self.user.pk))
+
+    async def _leave(self, session_id: UUID) -> None:
+        self._sessions.pop(session_id, None)
+        await self._try(self._layer.group_discard, session_group(session_id))
+
+    async def _try(self, call: Callable[[str, str], Awaitable[None]], group: str) -> None:
+        """Without the layer a reader lives on heads, until it connects again."""
+        try:
+            async with asyncio.timeout(get_conf().layer_timeout_s):
+                await call(group, self._channel)
+        except Exception as exc:
+            logger.warning("channel layer: group call failed: %s", type(exc).__name__)
+
+    async def join(self, session_id: UUID) -> SessionCursor:
+        """Be in the session's group before anything is read: then nothing is missed.
+
+        Raises `AgentSiteError(too_many_sessions)`.
+        """
+        if cursor := self._sessions.get(session_id):
+            return cursor
+        if len(self._sessions) >= get_conf().follow_max:
+            await self._make_room()
+        cursor = self._sessions[session_id] = SessionCursor(session_id)
+        await self._try(self._layer.group_add, session_group(session_id))
+        return cursor
+
+    async def _make_room(self) -> None:
+        """Stop following a session that was only chatted in and has nothing open."""
+        idle = [s for s in self._sessions.values() if not s.full and not s.open]
+        if not idle:
+            raise AgentSiteError(ErrorCode.TOO_MANY_SESSIONS)
+        await self._leave(idle[0].session_id)
+
+    async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
+        """Follow a session, and send what came after `cursor`; raises `AgentSiteError`."""
+        async with self.lock:
+            found = await dbpool.read(queries.get_session, self.user, session_id)
+            session = await self.join(found.pk)
+            session.full = True
+            await self._answer_resume(session, cursor)
+
+    async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
+        state = await self._read_state(session, cursor.rev, cursor.run_id)
+        session.open = {}
+        session.floor = state.active[1] if state.active else state.run_count + 1
+        if state.named is not None:
+            named = session.open_run(*state.named)
+            named.epoch, named.seq = cursor.epoch, cursor.seq
+        self._put(_resumed(session, state))
+        self._apply_state(session, state)
+        await self._catch_up_runs(session)
+
+    async def _read_state(
+        self, session: SessionCursor, rev: int | None, run_id: str | None = None
+    ) -> SessionState:
+        limit = get_conf().replay_messages
+        return await dbpool.read(
+            queries.read_session_state, session.session_id, rev=rev, run_id=run_id, limit=limit
+        )
+
+    def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
+        """Messages as they are now; the parts of those whose run is open come by its frames."""
+        undo = session.undo_rev()
+        session.rev = state.rev
+        if state.active is not None:
+            session.open_run(*state.active)
+        if not state.messages:
+            return
+        session_id = str(session.session_id)
+        for message in state.messages:
+            follows = message.run_id is not None and UUID(message.run_id) in session.open
+            view = replace(message, parts=None) if follows else message
+            self._put(frames.message_frame(session_id, state.rev, view, created=False), undo)
+        self._put(frames.queue_frame(session_id, state.rev, state.queue), undo)
+
+    async def _catch_up_session(self, session: SessionCursor) -> None:
+        state = await self._read_state(session, session.rev)
+        if state.messages is None:
+            self._put(_resumed(session, state))
+        self._apply_state(session, state)
+        await self._catch_up_runs(session)
+
+    async def _catch_up_runs(self, session: SessionCursor) -> None:
+        for cursor in sorted(session.open.values(), key=lambda cursor: cursor.number):
+            await self._catch_up_run(session, cursor)
+
+    async def chat(self, chat: NewChat) -> Posted:
+        """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
+
+        Who may start the run does it after this, so that no frame of it comes before.
+        """
+        async with self.lock:
+            posted = await dbpool.write(
+                actions.post_chat,
+                user=self.user,
+                chat=chat,
+                queue_max=get_conf().queue_max,
+                viewed_for=viewed_for(),
+            )
+            session = await self.join(posted.session_id)
+            self._put(_accepted(posted, chat.client_message_id))
+            if posted.run_id not in session.ended:
+                cursor = session.open_run(posted.run_id, posted.run.run_number)
+                if not posted.is_head:
+                    await self._catch_up_run(session, cursor)
+            return posted
+
+    async def on_run_frames(self, message: RunFrames) -> None:
+        """Pass on the next frames of a run; fill a gap from the database."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            if session is None or self._behind:
+                return
+            cursor = session.find_run(UUID(message["run_id"]), message["number"])
+            if cursor is None or _is_old(cursor, message):
+                return
+            for older in session.earlier(cursor.number):
+                await self._catch_up_run(session, older)
+            if _is_next(cursor, message):
+                self._forward(session, cursor, message)
+            else:
+                await self._catch_up_run(session, cursor)
+
+    def _forward(self, session: SessionCursor, cursor: RunCursor, message: RunFrames) -> None:
+        last = message["first"] + len(message["frames"]) - 1
+        for seq, text in enumerate(message["frames"], message["first"]):
+            self._advance(
+                session,
+                cursor,
+                text,
+                epoch=message["epoch"],
+                seq=seq,
+                chars=message["chars"] if seq == last else 0,
+                ended=message["ended"] and seq == last,
+            )
+
+    def _advance(
+        self,
+        session: SessionCursor,
+        cursor: RunCursor,
+        text: str,
+        *,
+        epoch: int,
+        seq: int,
+        chars: int = 0,
+        ended: bool = False,
+    ) -> None:
+        """Send a frame that brings the reader of a run to (`epoch`, `seq`)."""
+        undo = session.undo_run(cursor)
+        cursor.epoch, cursor.seq = epoch, seq
+        cursor.chars += chars
+        if ended:
+            session.end_run(cursor)
+        self._put_text(text, undo)
+
+    async def on_session_frames(self, message: SessionFrames) -> None:
+        """Pass on the next change of a session; read what came before it if that was lost."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            if session is None or not session.full or self._behind:
+                return
+            if message["rev"] > session.rev + 1:
+                await self._catch_up_session(session)
+            elif message["rev"] == session.rev + 1:
+                undo = session.undo_rev()
+                session.rev = message["rev"]
+                for text in message["frames"]:
+                    self._put_text(text, undo)
+
+    async def on_notice(self, message: Notice) -> None:
+        """Pass on what is said of a run outside its journal."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            run = session and session.find_run(UUID(message["run_id"]), message["number"])
+            if run is not None:
+                self._put_text(message["frame"], _nothing)
+
+    async def on_heads(self, heads: Heads) -> None:
+        """Compare with the database: repairs what the layer has lost, last frames too."""
+        async with self.lock:
+            for session in list(self._sessions.values()):
+                if self._behind:
+                    return
+                if session.full and heads.revs.get(session.session_id, 0) > session.rev:
+                    await self._catch_up_session(session)
+                for cursor in list(session.open.values()):
+                    _, epoch, seq = heads.runs.get(cursor.run_id, ("", 0, 0))
+                    if (epoch, seq) > (cursor.epoch, cursor.seq):
+                        await self._catch_up_run(session, cursor)
+
+    async def on_drained(self) -> None:
+        """All was sent: a reader that had overflowed is caught up now."""
+        if not self._behind:
+            self._resyncs = 0
+            return
+        async with self.lock:
+            self._behind = False
+            for session in list(self._sessions.values()):
+                if session.full:
+                    await self._catch_up_session(session)
+                else:
+                    await self._catch_up_runs(session)
+
+    async def _catch_up_run(self, session: SessionCursor, cursor: RunCursor) -> None:
+        try:
+            got = await dbpool.read(
+                queries.read_catch_up,
+                cursor.run_id,
+                epoch=cursor.epoch,
+                seq=cursor.seq,
+                limit=get_conf().replay_events,
+            )
+        except ObjectDoesNotExist:
+            session.open.pop(cursor.run_id, None)
+            return
+        cursor.number = got.run.number
+        self._begin_epoch(session, cursor, got.run)
+        if got.parts is not None:
+            self._skip(session, cursor, got, got.parts)
+        for event in got.events:
+            self._send_event(session, cursor, got.run, event)
+
+    def _begin_epoch(self, session: SessionCursor, cursor: RunCursor, run: Run) -> None:
+        if run.epoch == cursor.epoch:
+            return
+        if not cursor.seq or not session.full:
+            cursor.epoch, cursor.seq, cursor.chars = run.epoch, 0, 0
+            return
+        metadata = protocol.RunReset(**frames.run_metadata(run_ref(run)), reason="worker_lost")
+        reset = protocol.status(metadata, str(session.session_id)).encode()
+        self._advance(session, cursor, reset, epoch=run.epoch, seq=0, chars=-cursor.chars)
+
+    def _skip(
+        self, session: SessionCursor, cursor: RunCursor, got: CatchUp, parts: list[dict[str, Any]]
+    ) -> None:
+        """Too much was missed: a snapshot, or for those who know only tokens, the missing text."""
+        missing = join_text(parts)[cursor.chars :]
+        if session.full:
+            frame: ServerFrame = frames.snapshot_frame(got.run, got.seq, parts)
+        else:
+            frame = frames.event_frame(run_ref(got.run), got.seq, "token", {"delta": missing})
+        self._advance(
+            session, cursor, frame.encode(), epoch=cursor.epoch, seq=got.seq, chars=len(missing)
+        )
+
+    def _send_event(
+        self, session: SessionCursor, cursor: RunCursor, run: Run, event: queries.EventRow
+    ) -> None:
+        seq, kind, payload = event
+        ended = kind in TERMINAL_KINDS
+        if ended:
+            frame = frames.terminal_frame(run, payload)
+        else:
+            frame = frames.event_frame(run_ref(run), seq, kind, payload)
+        chars = len(payload["delta"]) if kind == "token" else 0
+        self._advance(
+            session, cursor, frame.encode(), epoch=run.epoch, seq=seq, chars=chars, ended=ended
+        )
+
+    def _put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
+        self._put_text(frame.encode(), undo)
+
+    def _put_text(self, text: str, undo: Undo | None) -> None:
+        if self._behind and undo is not None:
+            undo()
+            return
+        if self._outbox.put(text, undo):
+            return
+        self._behind = True
+        self._resyncs += 1
+        if self._resyncs >= MAX_RESYNCS:
+            self._outbox.cut(protocol.CLOSE_TOO_FAST)
+
+
+def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:
+    metadata = protocol.Accepted(
+        client_message_id=client_message_id,
+        user_message_id=str(posted.user_message_id),
+        message_id=posted.run.message_id,
+        run_id=posted.run.run_id,
+        outcome=posted.outcome.value,
+        duplicate=posted.duplicate,
+    )
+    return protocol.status(metadata, posted.run.session_id)
+
+
+def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
+    resumed = protocol.Resumed(
+        rev=state.rev,
+        recovered=state.messages is not None,
+        run_id=str(state.active[0]) if state.active else None,
+    )
+    return protocol.status(resumed, str(session.session_id))
+
+
+def _is_old(cursor: RunCursor, message: RunFrames) -> bool:
+    last = message["first"] + len(message["frames"]) - 1
+    return (message["epoch"], last) <= (cursor.epoch, cursor.seq)
+
+
+def _is_next(cursor: RunCursor, message: RunFrames) -> bool:
+    same = message["epoch"] == cursor.epoch or cursor.epoch == 0
+    return same and message["first"] == cursor.seq + 1
+
+
+def _nothing() -> None:
+    """Undoes a frame that moved no cursor."""
