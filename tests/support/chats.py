@@ -1,0 +1,79 @@
+"""Conversations made by the product's own writes, without a server."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+
+from conversations.actions import NewChat, Posted, post_chat
+from conversations.changes import write_events
+from conversations.lifecycle import Claimed, Ending, claim_run, finish_run
+from conversations.models import ChatSession, Run, RunStatus
+from conversations.queries import parse_id
+
+PASSWORD = "a-password-for-tests"
+VIEWED_FOR = timedelta(minutes=5)
+
+
+def make_user(username: str, **fields: Any) -> User:
+    """An account that can sign in with `PASSWORD`."""
+    user: User = get_user_model()._default_manager.create_user(
+        username, password=PASSWORD, **fields
+    )
+    return user
+
+
+def ask(user: Any, content: str, session: ChatSession | None = None, **fields: Any) -> Posted:
+    """A chat, accepted; without `session` it begins one."""
+    session_id = str(session.pk) if session else ""
+    chat = NewChat(content=content, session_id=session_id, **fields)
+    return post_chat(user=user, chat=chat, queue_max=10, viewed_for=VIEWED_FOR)
+
+
+def session_of(posted: Posted) -> ChatSession:
+    """The session as it is now."""
+    return ChatSession._default_manager.get(pk=posted.session_id)
+
+
+def begin(posted: Posted, *deltas: str, agent: str = "assistant") -> Claimed:
+    """The run has been claimed, and has shown `deltas`."""
+    claimed = claim_run(
+        parse_id(posted.run.run_id),
+        worker="test",
+        lease=timedelta(minutes=1),
+        agent=agent,
+        model="scripted",
+    )
+    assert claimed is not None, "another run comes first"
+    write_events(
+        claimed.run, [(seq, "token", {"delta": delta}) for seq, delta in enumerate(deltas, 2)]
+    )
+    Run._default_manager.filter(pk=claimed.run.pk).update(last_seq=1 + len(deltas))
+    return claimed
+
+
+def finish(
+    posted: Posted,
+    text: str,
+    *,
+    status: RunStatus = RunStatus.COMPLETED,
+    parts: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> None:
+    """The run has been worked on and has ended."""
+    claimed = begin(posted)
+    shown = [{"type": "text", "text": text}] if parts is None else parts
+    ending = Ending(status=status, parts=shown, **fields)
+    finish_run(claimed, last_seq=1, events=[], ending=ending)
+
+
+def talk(user: Any, *turns: tuple[str, str]) -> ChatSession:
+    """A session with these questions and answers."""
+    session = None
+    for content, text in turns:
+        posted = ask(user, content, session)
+        finish(posted, text)
+        session = session_of(posted)
+    assert session is not None, "no turns"
+    return session

@@ -1,0 +1,37 @@
+"""Pytest fixtures for the real parts; load with `pytest_plugins = ["tests.support.fixtures"]`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.provider import Provider, run_provider
+from tests.support.servers import Postgres, Valkey, run_postgres, run_valkey
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A cluster for the whole run; take a database of it with `postgres.database()`."""
+    with run_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[Valkey]:
+    with run_valkey() as running:
+        yield running
+
+
+@pytest.fixture
+def valkey(shared_valkey: Valkey) -> Valkey:
+    """Valkey, running and empty, also if the test before has killed it."""
+    if not shared_valkey.process.is_running:
+        shared_valkey.start()
+    shared_valkey.flush()
+    return shared_valkey
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """A model provider of one's own; a site finds it by `OPENAI_BASE_URL=provider.base_url`."""
+    with run_provider() as running:
+        yield running

@@ -1,0 +1,91 @@
+"""A channel layer that misbehaves as a real one may: loses, repeats and reorders."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+from channels.exceptions import ChannelFull
+from channels.layers import InMemoryChannelLayer
+
+Message = dict[str, Any]
+
+
+def ends_a_run(message: Message) -> bool:
+    """Whether a terminal frame is somewhere in `message`."""
+    text = json.dumps(message, default=str)
+    return any(
+        mark in text.replace("\\", "").replace(" ", "")
+        for mark in ('"type":"complete"', '"terminal":true')
+    )
+
+
+class LossyLayer(InMemoryChannelLayer):
+    """Each member of a group suffers its own faults, drawn from `seed`; rates are from 0 to 1.
+
+    A reordered message is kept back until another one has overtaken it, so the last of a channel
+    may never come. `lose_last` is the rate for messages that hold a terminal frame.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        drop: float = 0.1,
+        duplicate: float = 0.1,
+        reorder: float = 0.1,
+        lose_last: float = 0.5,
+        is_last: Callable[[Message], bool] = ends_a_run,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.drop, self.duplicate, self.reorder = drop, duplicate, reorder
+        self.lose_last = lose_last
+        self.is_last = is_last
+        self.counts = {"sent": 0, "dropped": 0, "duplicated": 0, "reordered": 0, "last_lost": 0}
+        self._random = random.Random(seed)
+        self._kept_back: dict[str, list[Message]] = {}
+
+    async def group_send(self, group: str, message: Message) -> None:
+        self.require_valid_group_name(group)
+        self._clean_expired()
+        for channel in list(self.groups.get(group, ())):
+            for arriving in self._suffer(channel, message):
+                await self._deliver(channel, arriving)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._kept_back.pop(channel, None)
+        await super().group_discard(group, channel)
+
+    async def heal(self) -> None:
+        """No more faults from now on; what was kept back arrives."""
+        self.drop = self.duplicate = self.reorder = self.lose_last = 0.0
+        kept_back, self._kept_back = self._kept_back, {}
+        for channel, messages in kept_back.items():
+            for message in messages:
+                await self._deliver(channel, message)
+
+    def _suffer(self, channel: str, message: Message) -> list[Message]:
+        """What arrives at `channel` as `message` is sent to it, in order."""
+        self.counts["sent"] += 1
+        if self.is_last(message) and self._happens(self.lose_last, "last_lost"):
+            return []
+        if self._happens(self.drop, "dropped"):
+            return []
+        if self._happens(self.reorder, "reordered"):
+            self._kept_back.setdefault(channel, []).append(message)
+            return []
+        copies = 2 if self._happens(self.duplicate, "duplicated") else 1
+        return [message] * copies + self._kept_back.pop(channel, [])
+
+    def _happens(self, rate: float, what: str) -> bool:
+        if self._random.random() >= rate:
+            return False
+        self.counts[what] += 1
+        return True
+
+    async def _deliver(self, channel: str, message: Message) -> None:
+        try:
+            await self.send(channel, message)
+        except ChannelFull:
+            self.counts["dropped"] += 1

@@ -1,0 +1,124 @@
+"""Child processes that live no longer than the process that started them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.support.waiting import TIMEOUT_S, poll
+
+# Runs in the child before the program proper: becomes another user if asked, then has the kernel
+# send a signal when the parent dies (a parent that was killed cleans nothing up), then execs.
+_LAUNCH = """
+import ctypes, os, sys
+parent, uid, gid, death_signal = map(int, sys.argv[1:5])
+if uid:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, death_signal)
+if os.getppid() != parent:
+    sys.exit(1)
+os.execv(sys.argv[5], sys.argv[5:])
+"""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` is answered by 200 just now."""
+    with contextlib.suppress(OSError, HTTPException), urlopen(url, timeout=5) as response:
+        return bool(response.status == 200)
+    return False
+
+
+class Child:
+    """A server in its own process, its output in `log_path`.
+
+    On Linux it also dies with the thread that called `start`.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log_path: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: tuple[int, int] = (0, 0),
+        death_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        self.argv = list(argv)
+        self.log_path = log_path
+        self._env = env
+        self._cwd = cwd
+        self._launch = [str(os.getpid()), *map(str, user), str(int(death_signal))]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All output so far, of every start."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def start(self, is_ready: Callable[[], object], *, within: float = TIMEOUT_S) -> None:
+        """Start it and wait until it is ready; raises `AssertionError` with its log."""
+        assert not self.is_running, "already running"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-ISc", _LAUNCH, *self._launch, *self.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        try:
+            poll(lambda: not self.is_running or is_ready(), "the start", within=within)
+            assert self.is_running, f"ended with {self._process.returncode} as it started"
+        except (TimeoutError, AssertionError) as exc:
+            self.kill()
+            raise AssertionError(f"{self.argv[0]}: {exc}\n{self.log}") from exc
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        os.kill(self.pid, number)
+
+    def wait(self, *, within: float = TIMEOUT_S) -> int:
+        """Wait for its end; the exit status, negative for a signal."""
+        assert self._process is not None, "not started"
+        return self._process.wait(within)
+
+    def terminate(self, *, within: float = TIMEOUT_S) -> int:
+        """End it politely; raises `subprocess.TimeoutExpired`."""
+        self.signal(signal.SIGTERM)
+        return self.wait(within=within)
+
+    def kill(self) -> None:
+        """End it and all that it started, at once; nothing if it has ended."""
+        if self._process is None or not self.is_running:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

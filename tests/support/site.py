@@ -1,0 +1,260 @@
+"""The product itself, served by `manage.py serve` in a process of its own."""
+
+import atexit
+import contextlib
+import functools
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tests.support.client import ChatClient, open_chat
+from tests.support.processes import Child, answers, free_port
+from tests.support.servers import Postgres, scratch_dir
+from tests.support.transcript import Transcript
+from tests.support.waiting import TIMEOUT_S
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG_SHOWN = 4_000
+LOGIN_PATH = "/accounts/login/"
+
+# Never inherited: what a developer has set for a site of their own, such as a key that costs money.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+DEFAULTS = {
+    "DEBUG": "0",
+    "HTTPS": "0",
+    "SECRET_KEY": "for-tests-only-" * 4,
+    "ALLOWED_HOSTS": "127.0.0.1",
+    "HOST": "127.0.0.1",
+    "ALLOW_GUESTS": "0",
+    "DJANGO_SUPERUSER_PASSWORD": "for-tests-only",
+}
+
+
+@dataclass(frozen=True)
+class User:
+    """An account; `token` is an access token good for a day."""
+
+    username: str
+    password: str
+    pk: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies it sets."""
+        jar = SimpleCookie("; ".join(self.headers.get_all("Set-Cookie", [])))
+        return {name: morsel.value for name, morsel in jar.items()}
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """What a process of the site is started with; an empty value takes a name out."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    merged = inherited | DEFAULTS | changes
+    return {name: value for name, value in merged.items() if value}
+
+
+def run_python(*arguments: str, env: Mapping[str, str]) -> str:
+    """What Python prints; raises `AssertionError` with its errors."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def make_users(env: Mapping[str, str], *usernames: str) -> dict[str, User]:
+    """Accounts in the database of `env`, made anew or as they were, by name."""
+    made = json.loads(run_python("-m", "tests.support.people", *usernames, env=env))
+    return {entry["username"]: User(**entry) for entry in made}
+
+
+def _prepare(env: Mapping[str, str]) -> dict[str, User]:
+    """Make the tables, collect static files, add two users."""
+    run_python("manage.py", "prepare", env=env)
+    return make_users(env, "ann", "ben")
+
+
+@functools.cache
+def _sqlite_template() -> tuple[Path, dict[str, User]]:
+    """A prepared database file to be copied, and who is in it."""
+    directory = Path(tempfile.mkdtemp(prefix="agentsite-template-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    path = directory / "db.sqlite3"
+    return path, _prepare(environment(DATABASE_URL=f"sqlite:///{path}"))
+
+
+_postgres_templates: WeakKeyDictionary[Postgres, tuple[str, dict[str, User]]] = WeakKeyDictionary()
+
+
+def _postgres_template(postgres: Postgres) -> tuple[str, dict[str, User]]:
+    if postgres not in _postgres_templates:
+        name = postgres.create_database()
+        users = _prepare(environment(DATABASE_URL=postgres.url(name)))
+        _postgres_templates[postgres] = name, users
+    return _postgres_templates[postgres]
+
+
+@contextlib.contextmanager
+def prepared_database(postgres: Postgres) -> Iterator[str]:
+    """The URL of a new database with all tables, and the users every site begins with."""
+    with postgres.database(_postgres_template(postgres)[0]) as url:
+        yield url
+
+
+class Site:
+    """One server process; `start` after `kill` or `terminate` takes the same port again."""
+
+    def __init__(self, work_dir: Path, users: dict[str, User], env: Mapping[str, str]) -> None:
+        self.port = int(env["PORT"])
+        self.env = env
+        self.users = dict(users)
+        argv = [sys.executable, "manage.py", "serve"]
+        self.process = Child(argv, work_dir / f"site-{self.port}.log", env=env, cwd=ROOT)
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/agent/"
+
+    @property
+    def log(self) -> str:
+        """All it has printed, over all starts."""
+        return self.process.log
+
+    def start(self) -> None:
+        """Start it and wait until it answers; raises `AssertionError` with its log."""
+        self.process.start(lambda: answers(f"{self.origin}/healthz/"), within=30)
+
+    def kill(self) -> None:
+        """As by `kill -9`."""
+        self.process.kill()
+
+    def terminate(self) -> int:
+        """As by a deploy; its exit status."""
+        return self.process.terminate(within=30)
+
+    def make_user(self, username: str) -> User:
+        """An account; the first two, `ann` and `ben`, are there already."""
+        return self.make_users(username)[0]
+
+    def make_users(self, *usernames: str) -> list[User]:
+        """Many accounts at once."""
+        if missing := [name for name in usernames if name not in self.users]:
+            self.users |= make_users(self.env, *missing)
+        return [self.users[name] for name in usernames]
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        user: User | None = None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One HTTP request, redirects not followed; `data` goes as JSON, `bytes` as they are."""
+        sent = dict(headers or {})
+        if user:
+            sent["Authorization"] = f"Bearer {user.token}"
+        if data is not None and not isinstance(data, bytes):
+            data, sent["Content-Type"] = json.dumps(data).encode(), "application/json"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, data, sent)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def get_json(self, path: str, user: User) -> Any:
+        """What the REST API says to `user`."""
+        answer = self.request("GET", path, user=user)
+        assert answer.status == 200, f"{path}: {answer.status} {answer.body!r}"
+        return answer.json()
+
+    def token(self, user: User) -> str:
+        """A new access token, got by the password as other programs get theirs."""
+        data = {"username": user.username, "password": user.password}
+        answer = self.request("POST", "/api/token/", data=data)
+        assert answer.status == 200, answer
+        return str(answer.json()["access"])
+
+    def login(self, user: User) -> str:
+        """Sign in by the form; the session cookie as the header says it."""
+        token = self.request("GET", LOGIN_PATH).cookies["csrftoken"]
+        form = f"csrfmiddlewaretoken={token}&username={user.username}&password={user.password}"
+        headers = {
+            "Cookie": f"csrftoken={token}",
+            "Origin": self.origin,
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        answer = self.request("POST", LOGIN_PATH, data=form.encode(), headers=headers)
+        assert answer.status == 302, answer
+        return f"sessionid={answer.cookies['sessionid']}"
+
+    def chat(
+        self, user: User, transcript: Transcript | None = None
+    ) -> contextlib.AbstractAsyncContextManager[ChatClient]:
+        """A socket of `user`, by bearer token."""
+        return open_chat(self.ws_url, bearer=user.token, transcript=transcript)
+
+    def chat_by_cookie(
+        self, cookie: str, transcript: Transcript | None = None
+    ) -> contextlib.AbstractAsyncContextManager[ChatClient]:
+        """A socket as a page of this site opens it."""
+        return open_chat(self.ws_url, cookie=cookie, origin=self.origin, transcript=transcript)
+
+
+@contextlib.contextmanager
+def run_site(postgres: Postgres | None = None, /, **changes: str) -> Iterator[Site]:
+    """A running site; `changes` are names of the environment.
+
+    Without a `DATABASE_URL` it has a database of its own: on `postgres` if given, else SQLite.
+    """
+    with contextlib.ExitStack() as stack:
+        work_dir = stack.enter_context(scratch_dir("site"))
+        if postgres:
+            users = _postgres_template(postgres)[1]
+            if "DATABASE_URL" not in changes:
+                changes["DATABASE_URL"] = stack.enter_context(prepared_database(postgres))
+        else:
+            template, users = _sqlite_template()
+            if "DATABASE_URL" not in changes:
+                changes["DATABASE_URL"] = f"sqlite:///{shutil.copy(template, work_dir)}"
+        changes.setdefault("PORT", str(free_port()))
+        site = Site(work_dir, users, environment(**changes))
+        stack.callback(site.kill)
+        site.start()
+        try:
+            yield site
+        except BaseException:
+            sys.stderr.write(f"--- the end of the site's log\n{site.log[-LOG_SHOWN:]}\n")
+            raise

@@ -1,0 +1,244 @@
+"""What clients show: a strict reader of the whole protocol, and the simplest one there is."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from realtime.protocol import SEQUENCED_STATUS, server_adapter
+
+Frame = dict[str, Any]
+
+SEQUENCED_EVENTS = {kind.model_fields["event"].default for kind in SEQUENCED_STATUS}
+
+
+def event_of(frame: Frame) -> str:
+    """The event of a status frame; empty for other frames."""
+    return frame["metadata"]["event"] if frame["type"] == "status" else ""
+
+
+def text_of(parts: list[dict[str, Any]]) -> str:
+    """The answer text in the parts of a message or snapshot."""
+    return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def is_terminal(frame: Frame) -> bool:
+    """Whether `frame` ends its run."""
+    if frame["type"] == "error":
+        return bool(frame["metadata"].get("terminal"))
+    return bool(frame["type"] == "complete")
+
+
+def is_sequenced(frame: Frame) -> bool:
+    """Whether `frame` is of a run's journal, and so counts in its `seq`."""
+    return frame["type"] == "token" or event_of(frame) in SEQUENCED_EVENTS or is_terminal(frame)
+
+
+@dataclass
+class RunView:
+    """What is shown of one run."""
+
+    session_id: str
+    run_id: str
+    number: int
+    epoch: int = 0
+    seq: int = 0
+    text: str = ""
+    message_id: str = ""
+    terminal: Frame | None = None
+    events: list[Frame] = field(default_factory=list)
+
+    @property
+    def is_working(self) -> bool:
+        return self.seq > 0 and self.terminal is None
+
+    @property
+    def finish_reason(self) -> str:
+        """As `complete` told; `error` after a terminal error, empty before the end."""
+        if self.terminal is None:
+            return ""
+        return str(self.terminal["metadata"].get("finish_reason", "error"))
+
+
+class Transcript:
+    """Shows what the frames of one client say, over all its sockets, one after the other.
+
+    Raises `AssertionError` for anything the protocol rules out: a frame of a wrong shape, a gap or
+    a repetition in `seq`, a new epoch that was not announced, a second end, a frame of a run
+    beside that of an earlier one, tokens that do not add up to the whole reply.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.runs: dict[str, RunView] = {}
+        self.messages: dict[str, Frame] = {}
+        self.revs: dict[str, int] = {}
+        self._catching_up: set[str] = set()
+
+    def seed(self, run: RunView, *, rev: int = 0) -> None:
+        """Begin with what a rendered page shows already."""
+        self.runs[run.run_id] = run
+        self.revs[run.session_id] = rev
+
+    def text(self, run_id: str) -> str:
+        """The text that is shown of a run."""
+        return self.runs[run_id].text
+
+    def texts(self, session_id: str = "") -> list[str]:
+        """The text of every run with frames, in their order."""
+        runs = sorted(self.runs.values(), key=lambda run: run.number)
+        return [run.text for run in runs if run.seq and session_id in ("", run.session_id)]
+
+    def shown(self, session_id: str) -> dict[str, str]:
+        """The text of every message of a session by its id, as a page shows it."""
+        shown = {
+            message_id: text_of(metadata["parts"])
+            for message_id, metadata in self.messages.items()
+            if metadata["session_id"] == session_id
+        }
+        for run in self.runs.values():
+            if run.session_id == session_id and run.seq:
+                shown[run.message_id] = run.text
+        return shown
+
+    def cursor(self, session_id: str) -> dict[str, Any]:
+        """The metadata of a `resume` that goes on from here."""
+        cursor: dict[str, Any] = {"rev": self.revs.get(session_id, 0)}
+        runs = [run for run in self.runs.values() if run.session_id == session_id and run.seq]
+        if runs:
+            run = max(runs, key=lambda run: run.number)
+            cursor |= {"run_id": run.run_id, "epoch": run.epoch, "seq": run.seq}
+        return cursor
+
+    def apply(self, frame: Frame) -> None:
+        """Take in one decoded frame."""
+        self.frames.append(frame)
+        server_adapter.validate_python(frame)
+        try:
+            self._apply(frame)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}: {frame}") from None
+
+    def apply_all(self, frames: Iterable[Frame]) -> None:
+        """Take in several frames."""
+        for frame in frames:
+            self.apply(frame)
+
+    def _apply(self, frame: Frame) -> None:
+        metadata, session_id = frame["metadata"], frame["session_id"]
+        if is_sequenced(frame):
+            self._show(self._run(frame), frame)
+            return
+        match event_of(frame):
+            case "resumed":
+                known = {run.run_id for run in self.runs.values() if run.session_id == session_id}
+                self._catching_up |= known
+                if run_id := metadata.get("run_id"):
+                    self._catching_up.add(run_id)
+            case "snapshot":
+                self._replace(self._run(frame), frame)
+            case "run.reset":
+                self._reset(self._run(frame), frame)
+            case "accepted":
+                run = self.runs.get(metadata["run_id"])
+                is_late = not metadata["duplicate"] and run is not None and run.seq > 0
+                assert not is_late, "accepted after frames of its run"
+            case "message.created" | "message.updated":
+                self._keep_message(frame)
+        if "rev" in metadata:
+            self.revs[session_id] = max(metadata["rev"], self.revs.get(session_id, 0))
+
+    def _run(self, frame: Frame) -> RunView:
+        metadata = frame["metadata"]
+        run_id = metadata["run_id"]
+        if run_id not in self.runs:
+            self.runs[run_id] = RunView(frame["session_id"], run_id, metadata["run_number"])
+        run = self.runs[run_id]
+        assert run.number == metadata["run_number"], "a run has changed its number"
+        return run
+
+    def _show(self, run: RunView, frame: Frame) -> None:
+        metadata = frame["metadata"]
+        is_catching_up = run.run_id in self._catching_up
+        self._catching_up.discard(run.run_id)
+        if run.terminal is not None:
+            assert is_catching_up, "a frame after the end"
+            assert frame["content"] == run.terminal["content"], "a second, different end"
+            return
+        self._check_order(run)
+        # A cursor in a run whose events are folded is told the end alone.
+        may_jump = is_catching_up and frame["type"] == "complete"
+        if run.seq == 0:
+            run.epoch = metadata["epoch"]
+        if not may_jump:
+            assert metadata["epoch"] == run.epoch, f"epoch was {run.epoch}"
+            assert metadata["seq"] == run.seq + 1, f"seq was {run.seq}"
+        self._add(run, frame, is_whole=not may_jump)
+
+    def _add(self, run: RunView, frame: Frame, *, is_whole: bool) -> None:
+        metadata = frame["metadata"]
+        run.epoch, run.seq, run.message_id = (
+            metadata["epoch"],
+            metadata["seq"],
+            metadata["message_id"],
+        )
+        run.events.append(frame)
+        if frame["type"] == "token":
+            run.text += frame["content"]
+        elif frame["type"] == "complete":
+            assert run.text == frame["content"] or not is_whole, f"tokens added up to {run.text!r}"
+            run.text = frame["content"]
+        if is_terminal(frame):
+            run.terminal = frame
+
+    def _check_order(self, run: RunView) -> None:
+        others = [other for other in self.runs.values() if other.session_id == run.session_id]
+        ahead = [other.number for other in others if other.number < run.number and other.is_working]
+        assert not ahead, f"run {run.number} before the end of {ahead}"
+        behind = [other.number for other in others if other.number > run.number and other.seq]
+        assert not behind, f"run {run.number} after frames of {behind}"
+
+    def _replace(self, run: RunView, frame: Frame) -> None:
+        metadata = frame["metadata"]
+        assert run.terminal is None, "a snapshot after the end"
+        self._check_order(run)
+        place = metadata["epoch"], metadata["seq"]
+        assert place >= (run.epoch, run.seq), "a snapshot from the past"
+        run.epoch, run.seq = place
+        run.message_id = metadata["message_id"]
+        run.text = text_of(metadata["parts"])
+        self._catching_up.discard(run.run_id)
+
+    def _reset(self, run: RunView, frame: Frame) -> None:
+        assert run.terminal is None, "a reset after the end"
+        assert frame["metadata"]["epoch"] > run.epoch, "a reset to an old epoch"
+        run.epoch = frame["metadata"]["epoch"]
+        run.seq, run.text, run.events = 0, "", []
+
+    def _keep_message(self, frame: Frame) -> None:
+        metadata = frame["metadata"] | {"session_id": frame["session_id"]}
+        self.messages[metadata["message_id"]] = metadata
+        run = self.runs.get(metadata.get("run_id") or "")
+        if run and run.terminal and run.message_id == metadata["message_id"]:
+            assert run.text == text_of(metadata["parts"]), "the message is not what was shown"
+
+
+class BaseClient:
+    """Knows `type` and `content` alone: joins tokens, and compares them with `complete`."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.replies: list[str] = []
+        self.errors: list[str] = []
+
+    def apply(self, frame: Frame) -> None:
+        """Take in one decoded frame."""
+        match frame["type"]:
+            case "token":
+                self.text += frame["content"]
+            case "complete":
+                assert self.text == frame["content"], f"tokens added up to {self.text!r}"
+                self.replies.append(self.text)
+                self.text = ""
+            case "error":
+                self.errors.append(frame["content"])
+                self.text = ""

@@ -1,0 +1,179 @@
+"""scripts/: what `make` does before the project itself runs."""
+
+import ast
+import json
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bootstrap import complaint_about
+from chromium import find_chromium
+from playwright.sync_api import sync_playwright
+from tasks import main
+from venvs import Venv
+
+from tests.support.processes import free_port
+from tests.support.site import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What of the project the set-up needs, elsewhere."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for path in [*ROOT.glob("*.txt"), ROOT / "Makefile"]:
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def bootstrap(checkout: Path, *arguments: str, python: str = sys.executable, **names: str):
+    """The set-up without any settings for pip but these."""
+    return subprocess.run(
+        [python, "scripts/bootstrap.py", *arguments],
+        check=False,
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": os.devnull, **names},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_which_pythons_will_do():
+    assert complaint_about((3, 11, 0)) is None
+    assert complaint_about((4, 0, 0)) is None
+    assert "3.11 or newer is needed, this is 3.10" in complaint_about((3, 10, 14))
+
+
+def test_any_python_can_read_the_first_file():
+    tree = ast.parse((ROOT / "scripts" / "bootstrap.py").read_text())
+    modern = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Match, ast.AsyncFunctionDef)
+    assert not [node for node in ast.walk(tree) if isinstance(node, modern)]
+    assert not [node for node in ast.walk(tree) if getattr(node, "annotation", None)]
+
+
+def test_an_old_python_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit, match=r"^agentsite: Python 3\.11 or newer is needed, .*$"):
+        runpy.run_path(str(ROOT / "scripts" / "bootstrap.py"), run_name="__main__")
+
+
+def test_a_port_in_use_is_told_before_anything_else(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = bootstrap(checkout, "run", PORT=str(port))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"agentsite: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "another port: make run PORT=8001\n"
+    )
+    assert not (checkout / ".venv").exists()
+
+
+def test_no_network_is_told_in_one_line(checkout):
+    index = f"http://127.0.0.1:{free_port()}/simple/"
+    done = bootstrap(
+        checkout, "run", PORT="0", PIP_INDEX_URL=index, PIP_RETRIES="1", PIP_NO_CACHE_DIR="1"
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "agentsite: requirements.txt was not installed: "
+        "the package index could not be reached, is there a network?; the log: "
+    )
+    assert "NewConnectionError" in Path(line.rpartition("the log: ")[2]).read_text()
+
+
+def test_an_unknown_task():
+    assert main(["dance"]) == 2
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory) -> Venv:
+    """Made where another Python's was."""
+    venv = Venv(tmp_path_factory.mktemp("checkout") / ".venv" / "3.x")
+    venv.home.mkdir(parents=True)
+    (venv.home / "made-by").write_text("another Python")
+    (venv.home / "leftover").touch()
+    venv.create()
+    return venv
+
+
+class TestVenv:
+    def test_of_another_python_is_replaced(self, venv):
+        assert venv.python.exists()
+        assert not (venv.home / "leftover").exists()
+
+    def test_is_made_once(self, venv):
+        marker = venv.home / "marker"
+        marker.touch()
+        venv.create()
+        assert marker.exists()
+
+    def test_pip_runs_only_when_something_changed(self, venv, tmp_path, capfd):
+        pins, wanted = tmp_path / "pins.txt", tmp_path / "wanted.txt"
+        pins.write_text("")
+        wanted.write_text("-c pins.txt\n")
+        for change, runs in [(None, 1), (None, 0), (pins, 1), (None, 0), (wanted, 1)]:
+            if change:
+                change.write_text(change.read_text() + "# changed\n")
+            venv.install(pins, wanted)
+            assert capfd.readouterr().out.count("installing") == runs
+
+    def test_a_missing_package_is_named(self, venv, tmp_path, monkeypatch):
+        wanted = tmp_path / "wanted.txt"
+        wanted.write_text("agentsite-no-such-package==1\n")
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        with pytest.raises(Exception, match="No matching distribution found for agentsite-no-such"):
+            venv.install(wanted)
+
+
+def test_everything_is_pinned():
+    lines = [
+        line
+        for path in ROOT.glob("*.txt")
+        for line in path.read_text().splitlines()
+        if line and not line.startswith(("#", "-"))
+    ]
+    assert not [line for line in lines if not re.fullmatch(r"[\w.,\[\]-]+==[\w.]+", line)]
+
+
+class TestChromium:
+    def test_lock_has_hashes_and_no_hosts(self):
+        lock = json.loads((ROOT / "tests" / "browser" / "package-lock.json").read_text())
+        packages = [entry for name, entry in lock["packages"].items() if name]
+        assert packages
+        assert all(entry["integrity"].startswith("sha512-") for entry in packages)
+        assert not [entry for entry in packages if "resolved" in entry]
+
+    def test_without_npm_the_systems_own_is_taken(self, tmp_path, monkeypatch, capsys):
+        system = tmp_path / "bin" / "chromium"
+        system.parent.mkdir()
+        system.write_text("#!/bin/sh\n")
+        system.chmod(0o755)
+        monkeypatch.delenv("AGENTSITE_CHROMIUM", raising=False)
+        monkeypatch.setenv("PATH", str(system.parent))
+        monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{free_port()}/")
+        monkeypatch.setenv("npm_config_fetch_retries", "0")
+        monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+        found = find_chromium(
+            Venv(Path(sys.prefix)), ROOT / "tests" / "browser", tmp_path / "cache"
+        )
+        assert found == str(system)
+        assert "is there a network?" in capsys.readouterr().out
+
+    def test_the_one_that_was_brought_draws(self):
+        path = os.environ.get("AGENTSITE_CHROMIUM")
+        if not path:
+            pytest.skip("no Chromium; `make test` brings one")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 40, "height": 30})
+            page.set_content("<body bgcolor='#00f'><script>document.title = 6 * 7</script>")
+            assert page.title() == "42"
+            assert page.screenshot().startswith(b"\x89PNG")
+            browser.close()

@@ -1,0 +1,238 @@
+"""The environment: what it makes of the settings, and how it refuses."""
+
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection
+
+from agentsite import checks
+from agentsite import settings as site_settings
+from agentsite.settings import Environment, database, postgres, read_environment
+from realtime.conf import RealtimeSettings
+from tests.support.servers import run_postgres, scratch_dir
+from tests.support.site import ROOT, environment, run_python
+
+KEY = "k" * 50
+
+
+@pytest.fixture
+def set_environment(monkeypatch):
+    """Leave nothing in the environment but these names."""
+
+    def replace(**names: str) -> None:
+        for name in Environment.model_fields:
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, value in names.items():
+            monkeypatch.setenv(name, value)
+
+    return replace
+
+
+def test_debug_needs_nothing(set_environment):
+    set_environment(DEBUG="1")
+    env = read_environment()
+    assert (env.host, env.port, env.model_kind) == ("127.0.0.1", 8000, "tour")
+    assert env.realtime == RealtimeSettings().model_dump()
+
+
+def test_lists_are_split_and_empty_means_unset(set_environment):
+    set_environment(DEBUG="", SECRET_KEY=KEY, ALLOWED_HOSTS="a.example, b.example", PORT="")
+    env = read_environment()
+    assert not env.debug
+    assert env.allowed_hosts == ["a.example", "b.example"]
+    assert env.port == 8000
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ({}, "SECRET_KEY: needed unless DEBUG=1"),
+        ({"SECRET_KEY": KEY}, "ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org"),
+        ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: needs at least 50 characters"),
+        ({"DEBUG": "1", "PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
+        ({"DEBUG": "1", "LEASE_S": "0"}, "LEASE_S: Input should be greater than 0"),
+        ({"DEBUG": "1", "DATABASE_URL": "x"}, "DATABASE_URL: is not a database URL"),
+        (
+            {"DEBUG": "1", "DATABASE_URL": "mysql://host/name"},
+            "DATABASE_URL: must begin with postgres:// or sqlite:///",
+        ),
+        (
+            {"DEBUG": "1", "DATABASE_URL": "sqlite://"},
+            "DATABASE_URL: needs a file: a database in memory is another one in each thread",
+        ),
+        (
+            {"DEBUG": "1", "REDIS_URL": "localhost:6379"},
+            "REDIS_URL: must begin with redis://, rediss:// or unix://",
+        ),
+        (
+            {"DEBUG": "1", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
+            "AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there",
+        ),
+        (
+            {"DEBUG": "1", "AGENT_MODEL": "some-model"},
+            "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it",
+        ),
+        (
+            {"DEBUG": "1", "AGENT_API": "both"},
+            "AGENT_API: Input should be 'chat' or 'responses'",
+        ),
+    ],
+)
+def test_a_fault_is_one_line(set_environment, names, line):
+    set_environment(**names)
+    with pytest.raises(SystemExit) as stop:
+        read_environment()
+    assert stop.value.code == f"agentsite: {line}"
+
+
+def test_a_fault_ends_every_command_without_traceback_or_secret():
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        check=False,
+        cwd=ROOT,
+        env=environment(SECRET_KEY="swordfish", PORT="x"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert sorted(done.stderr.splitlines()) == [
+        "agentsite: PORT: Input should be a valid integer, unable to parse string as an integer",
+        "agentsite: SECRET_KEY: needs at least 50 characters",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        ({}, "tour"),
+        ({"AGENT_MODEL": "tour", "OPENAI_API_KEY": "sk"}, "tour"),
+        ({"OPENAI_API_KEY": "sk"}, "openai"),
+        ({"OPENAI_BASE_URL": "http://h/v1", "AGENT_MODEL": "m"}, "compatible"),
+        (
+            {"OPENAI_BASE_URL": "http://h/v1", "AGENT_MODEL": "m", "OPENAI_API_KEY": "k"},
+            "compatible",
+        ),
+    ],
+)
+def test_what_answers(set_environment, names, kind):
+    set_environment(DEBUG="1", **names)
+    assert read_environment().model_kind == kind
+
+
+def test_every_name_is_described():
+    assert not [name for name, field in Environment.model_fields.items() if not field.description]
+
+
+def test_secret_key_is_made_once_per_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(site_settings, "VAR_DIR", tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(lambda _: site_settings.checkout_key(), range(64)))
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 50
+    path = tmp_path / "secret_key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.django_db
+def test_sqlite_is_durable_and_checks_foreign_keys():
+    if connection.vendor != "sqlite":
+        pytest.skip("for SQLite")
+    with connection.cursor() as cursor:
+        found = [
+            cursor.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]
+    assert database(None, threads=1)["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+
+
+def test_postgres_by_socket_directory():
+    parts = site_settings.database_from("postgres://someone@/name?host=/run/pg&sslmode=disable")
+    made = postgres(parts, threads=3)
+    assert (made["HOST"], made["NAME"], made["USER"]) == ("/run/pg", "name", "someone")
+    assert made["CONN_MAX_AGE"] == 0
+    assert made["OPTIONS"] == {
+        "sslmode": "disable",
+        "pool": {"min_size": 1, "max_size": 6, "timeout": 5},
+    }
+
+
+def test_postgres_is_prepared_through_the_pool():
+    with run_postgres() as server, server.database() as url:
+        env = environment(DATABASE_URL=url)
+        assert "made" in run_python("manage.py", "prepare", env=env)
+        assert "exists" in run_python("manage.py", "prepare", env=env)
+
+
+def test_production_passes_djangos_own_deployment_checks():
+    with scratch_dir("deploy") as path:
+        env = environment(
+            DATABASE_URL=f"sqlite:///{path}/db.sqlite3",
+            REDIS_URL="redis://127.0.0.1:6379/0",
+            ALLOWED_HOSTS="chat.example.org",
+            SECRET_KEY="a9$kq0-4mfb7#xw2ec8rh5tz1jvu6nly3dsgpoi_"[::-1] + "0123456789",
+            HTTPS="",
+        )
+        said = run_python("manage.py", "check", "--deploy", "--fail-level", "WARNING", env=env)
+    assert "no issues" in said
+
+
+def test_every_host_allowed_fails_the_deployment_check(settings):
+    settings.ALLOWED_HOSTS = ["*"]
+    settings.DEBUG = False
+    found = run_checks(tags=["security"], include_deployment_checks=True)
+    assert "agentsite.E001" in [message.id for message in found]
+
+
+def test_settings_pass_the_ordinary_checks():
+    assert run_checks() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "ids"),
+    [
+        ("redis://127.0.0.1/0", ["agentsite.E002"]),
+        ({"address": "redis://127.0.0.1/0"}, ["agentsite.E002"]),
+        ({"address": "redis://127.0.0.1/0", "socket_timeout": None}, []),
+    ],
+)
+def test_redis_client_that_hangs_up_is_found(settings, monkeypatch, host, ids):
+    monkeypatch.setattr(checks, "version", lambda name: "8.1.0")
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [host]},
+        }
+    }
+    assert [message.id for message in checks.check_redis_client(None)] == ids
+
+
+def test_our_own_redis_hosts_wait_forever(settings, monkeypatch):
+    monkeypatch.setattr(checks, "version", lambda name: "8.1.0")
+    layer = site_settings.channel_layer(Environment(debug=True, redis_url="redis://h/0").redis_url)
+    settings.CHANNEL_LAYERS = {"default": layer}
+    assert checks.check_redis_client(None) == []
+
+
+def test_pages_carry_the_content_policy(client):
+    policy = client.get("/healthz/nothing/")["Content-Security-Policy"].split("; ")
+    assert {"script-src 'self'", "object-src 'none'", "base-uri 'none'"} <= set(policy)
+    assert "unsafe" not in " ".join(policy)
+
+
+def test_tokens_are_short_and_say_for_whom(django_user_model, db, client):
+    user = django_user_model._default_manager.create_user("ann", password="correct horse")
+    form = {"username": "ann", "password": "correct horse"}
+    answer = client.post("/api/token/", form, content_type="application/json")
+    assert answer.status_code == 200
+    from rest_framework_simplejwt.tokens import AccessToken
+
+    token = AccessToken(answer.json()["access"])
+    assert token["aud"] == "agentsite"
+    assert token["exp"] - token["iat"] <= 900
+    assert token["user_id"] == str(user.pk)
