@@ -1,0 +1,272 @@
+/**
+ * The page's one conversation at work: what is typed goes out, what comes in is shown.
+ *
+ * It knows the parts of the page; they do not know each other.
+ */
+
+import { Conversation } from "./conversation.js";
+import { becomeGuest } from "./guest.js";
+import { loadHistory } from "./history.js";
+import { newId } from "./ids.js";
+import { agentOf } from "./message_view.js";
+import { addressOf } from "./session_list.js";
+import { count, data, fill, words } from "./words.js";
+
+const KB = 1_024;
+
+export class Chat {
+  constructor({ connection, outbox, transcript, composer, sessions, announce, title }) {
+    Object.assign(this, { connection, outbox, transcript, composer, sessions, announce, title });
+    this.sent = new Set();
+    this.conversation = new Conversation(data);
+    transcript.adopt(this.conversation);
+    this.#showUnsent();
+    connection.addEventListener("state", () => this.#follow());
+    connection.addEventListener("frame", (event) => this.#receive(event.detail));
+    composer.addEventListener("submit", (event) => this.submit(event.detail));
+    composer.addEventListener("stop", () => this.stop());
+    this.#draw();
+  }
+
+  get #isOpen() {
+    return this.connection.state === "open";
+  }
+
+  // Out
+
+  /** Send a message, or ask for another reply in place of `regenerate`. */
+  async submit(content, regenerate = null) {
+    const entry = {
+      client_message_id: newId(),
+      session_id: this.conversation.sessionId,
+      content,
+      regenerate,
+    };
+    if (!this.#fits(entry)) return;
+    this.outbox.add(entry);
+    this.conversation.addPending(entry);
+    this.transcript.follow();
+    this.#draw();
+    if (this.outbox.user || (await this.#becomeGuest(entry))) this.#flush();
+  }
+
+  #fits(entry) {
+    const size = new TextEncoder().encode(JSON.stringify(frameOf(entry))).length;
+    if (size <= data.frame_max_bytes) return true;
+    const limit = Math.floor(data.frame_max_bytes / KB);
+    this.composer.take(entry.content);
+    this.composer.setHint(fill(words.composer.too_long, { limit }), true);
+    return false;
+  }
+
+  async #becomeGuest({ client_message_id, content }) {
+    try {
+      this.becoming ??= becomeGuest();
+      this.outbox.belongTo(await this.becoming);
+      this.connection.start();
+      return true;
+    } catch {
+      this.becoming = null;
+      this.outbox.remove(client_message_id);
+      this.conversation.forget(client_message_id);
+      this.composer.take(content);
+      this.composer.setHint(words.composer.guest_failed, true);
+      this.#draw();
+      return false;
+    }
+  }
+
+  /** Send all that is not accepted yet; a second message of a new session waits for the first. */
+  #flush() {
+    let isBeginning = false;
+    for (const entry of this.outbox.unsent) {
+      if (entry.session_id || !isBeginning) this.#send(entry);
+      isBeginning ||= !entry.session_id;
+    }
+  }
+
+  #send(entry) {
+    if (this.sent.has(entry.client_message_id)) return;
+    if (this.connection.send(frameOf(entry))) this.sent.add(entry.client_message_id);
+  }
+
+  /** Stop the reply that is written, or about to be. */
+  stop(message = this.conversation.active) {
+    if (!message) return;
+    const { run_id, message_id } = message;
+    if (run_id) {
+      this.conversation.cancelling.add(run_id);
+      this.#cancel(run_id);
+    } else {
+      this.conversation.unwanted.add(message_id);
+    }
+    this.#draw();
+  }
+
+  #cancel(run_id) {
+    const { sessionId } = this.conversation;
+    this.connection.send({ type: "cancel", session_id: sessionId, metadata: { run_id } });
+  }
+
+  /** Send a refused message again. */
+  resend(client_message_id) {
+    this.outbox.change(client_message_id, { refused: null });
+    this.conversation.forget(client_message_id);
+    this.conversation.addPending(this.outbox.get(client_message_id));
+    this.sent.delete(client_message_id);
+    this.#draw();
+    this.#flush();
+  }
+
+  /** Take a refused message back into the composer. */
+  edit(client_message_id) {
+    const { content } = this.outbox.get(client_message_id);
+    this.outbox.remove(client_message_id);
+    this.conversation.forget(client_message_id);
+    this.composer.take(content);
+    this.#draw();
+  }
+
+  // The connection
+
+  #follow() {
+    if (this.#isOpen) {
+      this.sent = new Set();
+      this.#resume();
+      this.#flush();
+      for (const id of this.conversation.cancelling) this.#cancel(id);
+    }
+    this.#draw();
+  }
+
+  #resume() {
+    const { conversation } = this;
+    if (!conversation.sessionId) return;
+    const metadata = conversation.beginResume();
+    this.connection.send({ type: "resume", session_id: conversation.sessionId, metadata });
+  }
+
+  // In
+
+  #receive(frame) {
+    const event = frame.metadata?.event ?? "";
+    if (frame.type === "ping") this.connection.send({ type: "pong" });
+    if (event.startsWith("session.")) this.#list(frame);
+    for (const effect of this.conversation.apply(frame)) this.#react(effect);
+    this.#draw();
+  }
+
+  #react(effect) {
+    switch (effect.kind) {
+      case "resume":
+        return this.#resume();
+      case "reload":
+        return this.#reload();
+      case "accepted":
+        return this.#accepted(effect);
+      case "cancel":
+        return this.#cancel(effect.run_id);
+      case "refused":
+        return this.#refused(effect);
+      case "started":
+        return this.announce(fill(words.announce.started, { agent: agentOf(effect.message) }));
+      case "ended":
+        return this.#ended(effect.message);
+      case "missing":
+        return this.composer.setHint(words.missing, true);
+      default:
+        return this.composer.setHint(effect.text, true);
+    }
+  }
+
+  #accepted({ client_message_id, session_id }) {
+    this.outbox.remove(client_message_id);
+    if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
+  }
+
+  /** The conversation has an address now, and is followed like any other. */
+  #settleIn(session_id) {
+    const address = addressOf(session_id);
+    if (location.pathname === address) return;
+    history.replaceState(history.state, "", address);
+    this.sessions.mark();
+    this.outbox.moveTo(session_id);
+    this.#resume();
+    this.#flush();
+  }
+
+  #refused({ client_message_id, text }) {
+    const entry = this.outbox.get(client_message_id);
+    if (!entry) return;
+    this.announce(text);
+    if (entry.regenerate) {
+      this.outbox.remove(client_message_id);
+      this.composer.setHint(text, true);
+      this.#reload();
+    } else {
+      this.outbox.change(client_message_id, { refused: text });
+    }
+  }
+
+  #ended(message) {
+    const { run_status, error_text, error_code, reason } = message;
+    const said = error_text ?? words.errors[error_code] ?? words.endings[reason];
+    const agent = agentOf(message);
+    this.announce(run_status === "completed" ? fill(words.announce.completed, { agent }) : said);
+  }
+
+  /** Too much was missed to be told: take what the server renders now. */
+  async #reload() {
+    try {
+      const fresh = await loadHistory(addressOf(this.conversation.sessionId));
+      this.conversation.load(fresh.data);
+      this.transcript.replace(fresh.messages, this.conversation);
+      this.#showUnsent();
+      this.#resume();
+    } catch {
+      location.reload();
+    }
+  }
+
+  #showUnsent() {
+    const { sessionId } = this.conversation;
+    for (const entry of this.outbox.entries) {
+      if (entry.session_id === sessionId) this.conversation.addPending(entry);
+    }
+  }
+
+  #list(frame) {
+    this.sessions.apply(frame);
+    const { title } = frame.metadata;
+    if (frame.session_id === this.conversation.sessionId && title) this.title.textContent = title;
+  }
+
+  // What is shown
+
+  /** Once a frame is enough; a hidden page has no frames. */
+  #draw() {
+    if (this.isDrawing) return;
+    this.isDrawing = true;
+    const draw = () => {
+      this.isDrawing = false;
+      this.transcript.sync(this.conversation, this.#isOpen || !this.outbox.user);
+      this.composer.setBusy(this.conversation.isBusy);
+      this.#tellQueue();
+    };
+    if (document.visibilityState === "visible") requestAnimationFrame(draw);
+    else setTimeout(draw);
+  }
+
+  #tellQueue() {
+    const { length } = this.conversation.queue;
+    if (length === this.queued) return;
+    this.queued = length;
+    const { queued_one: one, queued: many } = words.composer;
+    this.composer.setHint(length ? count(one, many, length) : "");
+  }
+}
+
+function frameOf({ session_id, content, client_message_id, regenerate }) {
+  const metadata = { client_message_id, ...(regenerate && { regenerate }) };
+  return { type: "chat", session_id, content, metadata };
+}

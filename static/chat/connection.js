@@ -1,0 +1,141 @@
+/**
+ * One WebSocket that is kept alive.
+ *
+ * Says `state` (idle, connecting, open, waiting, offline, signed_out, refused) and `frame` events.
+ */
+
+const BASE_MS = 1_000;
+const CAP_MS = 30_000;
+const STABLE_MS = 10_000;
+const PROBE_MS = 3_000;
+const OPEN_MS = 15_000;
+const TOO_FAST = 4429;
+const RESTART = 4012;
+const FINAL_STATES = { 4001: "signed_out", 4401: "signed_out", 4403: "refused" };
+
+export class Connection extends EventTarget {
+  constructor(url) {
+    super();
+    this.url = url;
+    this.state = "idle";
+    this.retryAt = 0;
+    this.attempts = 0;
+    this.openedAt = 0;
+    this.heartbeatMs = CAP_MS;
+  }
+
+  /** Connect, and stay connected from now on. */
+  start() {
+    if (this.state === "idle") this.#connect();
+  }
+
+  /** Let go of the socket without a word, as when the page is put aside. */
+  stop() {
+    this.#drop();
+    this.#become("idle");
+  }
+
+  /** Do not wait for the next attempt any longer; a socket that seems open must answer. */
+  wake() {
+    if (this.state === "open") this.#probe();
+    else if (this.state === "waiting" || this.state === "offline") this.#connect();
+  }
+
+  /** Send a frame; false when there is no open socket. */
+  send(frame) {
+    if (this.state !== "open" || this.socket.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(frame));
+    return true;
+  }
+
+  #connect() {
+    this.#drop();
+    this.#become("connecting");
+    const socket = new WebSocket(this.url);
+    this.socket = socket;
+    socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
+    socket.onclose = (event) => this.#lose(event.code);
+    this.#expect(OPEN_MS);
+  }
+
+  /** Forget the socket: nothing it still does is heard. */
+  #drop() {
+    clearTimeout(this.timer);
+    clearTimeout(this.silence);
+    if (!this.socket) return;
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.socket = null;
+  }
+
+  #become(state) {
+    this.state = state;
+    this.dispatchEvent(new Event("state"));
+  }
+
+  #receive(frame) {
+    this.#expect(2 * this.heartbeatMs);
+    if (frame.metadata?.event === "connected") this.#open(frame.metadata);
+    if (frame.metadata?.event === "draining") this.#leave(frame.metadata.reconnect_after_ms);
+    this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+  }
+
+  #open(metadata) {
+    this.heartbeatMs = metadata.heartbeat_s * 1_000;
+    this.#expect(2 * this.heartbeatMs);
+    this.openedAt = Date.now();
+    this.#become("open");
+  }
+
+  /** Something must be heard within `ms`, else the socket is dead. */
+  #expect(ms) {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => this.#lose(0), ms);
+  }
+
+  #probe() {
+    this.send({ type: "ping", metadata: { ts: Date.now() } });
+    this.#expect(PROBE_MS);
+  }
+
+  /** The server is about to stop: use it until then, and come back by ourselves. */
+  #leave(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#connect(), ms);
+  }
+
+  #lose(code) {
+    this.#drop();
+    if (code in FINAL_STATES) {
+      this.#become(FINAL_STATES[code]);
+      return;
+    }
+    if (this.openedAt && Date.now() - this.openedAt > STABLE_MS) this.attempts = 0;
+    this.openedAt = 0;
+    this.#wait(this.#pause(code));
+  }
+
+  /** Full jitter: anything up to a limit that doubles, so that clients do not come back at once. */
+  #pause(code) {
+    if (code === TOO_FAST) return CAP_MS * (0.5 + Math.random() / 2);
+    if (code === RESTART) return BASE_MS * Math.random();
+    return Math.random() * Math.min(CAP_MS, BASE_MS * 2 ** this.attempts++);
+  }
+
+  #wait(ms) {
+    this.retryAt = Date.now() + ms;
+    this.timer = setTimeout(() => this.#connect(), ms);
+    this.#become(navigator.onLine ? "waiting" : "offline");
+  }
+}
+
+/** Have the page's own events wake `connection`, and put it aside with the page. */
+export function followPage(connection) {
+  addEventListener("online", () => connection.wake());
+  addEventListener("offline", () => connection.wake());
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") connection.wake();
+  });
+  document.addEventListener("resume", () => connection.wake());
+  addEventListener("pagehide", () => connection.stop());
+}

@@ -1,0 +1,49 @@
+/** The line under the header: only there when something is wrong. */
+
+import { count, fill, words } from "./words.js";
+
+const PATIENCE_MS = 1_500;
+const LASTING = new Set(["signed_out", "refused", "offline"]);
+
+export class ConnectionLine {
+  constructor({ line, text, retry, signIn }, connection, countUnsent) {
+    Object.assign(this, { line, text, retry, signIn, connection, countUnsent });
+    retry.textContent = words.connection.retry;
+    retry.addEventListener("click", () => connection.wake());
+    connection.addEventListener("state", () => this.#follow());
+  }
+
+  #follow() {
+    clearInterval(this.ticking);
+    const { state } = this.connection;
+    if (state === "open" || state === "idle") {
+      clearTimeout(this.showing);
+      this.showing = null;
+      this.line.hidden = true;
+      return;
+    }
+    this.ticking = setInterval(() => this.#write(), 500);
+    if (LASTING.has(state)) this.#show();
+    else this.showing ??= setTimeout(() => this.#show(), PATIENCE_MS);
+    this.#write();
+  }
+
+  #show() {
+    this.line.hidden = false;
+    this.#write();
+  }
+
+  #write() {
+    const { state, retryAt } = this.connection;
+    const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1_000));
+    const { unsent_one: one, unsent: many, ...texts } = words.connection;
+    const unsent = this.countUnsent();
+    const parts = [fill(texts[state] ?? "", { seconds }), unsent ? count(one, many, unsent) : ""];
+    const said = parts.filter(Boolean).join(" ");
+    if (this.text.textContent !== said) this.text.textContent = said;
+    this.retry.hidden = state !== "waiting" && state !== "offline";
+    this.signIn.hidden = state !== "signed_out";
+    this.signIn.search = new URLSearchParams({ next: location.pathname });
+    this.line.className = `connection ${LASTING.has(state) ? "bad" : "warn"}`;
+  }
+}

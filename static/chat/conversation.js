@@ -1,0 +1,363 @@
+/**
+ * What one session shows, as its frames say: no page, no socket, no clock.
+ *
+ * `apply(frame)` takes in a frame and returns what the caller must do:
+ *   {kind: "resume"}                           a gap: send `resume` with `beginResume()` again
+ *   {kind: "reload"}                           too much was missed: load the history again
+ *   {kind: "accepted", client_message_id, session_id}
+ *   {kind: "cancel", run_id}                   it was stopped before it had a run
+ *   {kind: "refused", client_message_id, text} nothing was stored
+ *   {kind: "started" | "ended", message}
+ *   {kind: "notice", text} | {kind: "missing"}
+ */
+
+import { Branch } from "./branch.js";
+import * as parts from "./parts.js";
+
+const ACTIVE = new Set(["queued", "running"]);
+const MAX_GAPS = 3;
+
+export class Conversation {
+  constructor(data) {
+    this.sessionId = data.session_id;
+    this.load(data);
+  }
+
+  /** Begin from a rendered page: `{rev, run, parts, queue, messages}`. */
+  load({ rev, run, parts: shown, queue, messages }) {
+    this.branch = new Branch(messages);
+    this.rev = rev;
+    this.lastRev = rev;
+    this.run = run;
+    this.endedRun = 0;
+    this.queue = queue;
+    this.pending = new Map();
+    this.cancelling = new Set();
+    this.unwanted = new Set();
+    this.isResuming = false;
+    this.gaps = 0;
+    if (run) this.#change(run.message_id, { parts: shown });
+  }
+
+  /** The messages that are shown, oldest first. */
+  get messages() {
+    return this.branch.path;
+  }
+
+  /** The reply that is worked on or about to be. */
+  get active() {
+    return this.messages.find((message) => ACTIVE.has(message.run_status));
+  }
+
+  get isBusy() {
+    return this.active !== undefined;
+  }
+
+  /** Whether the reply was asked to stop, also before it had a run. */
+  isStopping({ run_id, message_id }) {
+    return this.cancelling.has(run_id) || this.unwanted.has(message_id);
+  }
+
+  /** How many messages wait behind the active reply; 0 for that reply itself. */
+  positionOf(message) {
+    return 1 + this.queue.findIndex((entry) => entry.run_id === message.run_id);
+  }
+
+  /** The metadata of `resume`: what is shown already. */
+  beginResume() {
+    this.isResuming = true;
+    const { run_id, epoch, seq } = this.run ?? {};
+    return this.run ? { rev: this.rev, run_id, epoch, seq } : { rev: this.rev };
+  }
+
+  apply(frame) {
+    if (frame.type === "status") return this.#applyStatus(frame);
+    if (frame.type === "error" && !frame.metadata.terminal) return this.#refuse(frame);
+    if (frame.session_id !== this.sessionId) return [];
+    if (frame.type === "token") {
+      return this.#advance(frame, (shown) => parts.addText(shown, frame.content));
+    }
+    if (frame.type === "complete" || frame.type === "error") return this.#end(frame);
+    return [];
+  }
+
+  #applyStatus(frame) {
+    const at = frame.metadata;
+    if (at.event === "accepted") return this.#accept(frame);
+    if (frame.session_id !== this.sessionId) return [];
+    switch (at.event) {
+      case "resumed":
+        return this.#resumed(at);
+      case "message.created":
+      case "message.updated":
+        return this.#hold(at);
+      case "queue.changed":
+        this.#see(at.rev);
+        this.queue = at.queue;
+        return [];
+      case "snapshot":
+        return this.#replace(at);
+      case "run.reset":
+        return this.#reset(at);
+      case "run.cancelling":
+        this.cancelling.add(at.run_id);
+        return [];
+      case "run.head":
+        return this.#compare(at);
+      case "run.started":
+        return this.#start(frame);
+      case "reasoning.delta":
+        return this.#advance(frame, (shown) => parts.addReasoning(shown, at.delta));
+      case "agent.changed":
+        return this.#advance(frame, () => {}, { agent: at.name });
+      default:
+        if (!at.event.startsWith("tool.")) return [];
+        return this.#advance(frame, (shown) => parts.applyTool(shown, toolOf(at)));
+    }
+  }
+
+  // Messages
+
+  /** Frames of one revision may be cut apart: it is complete only when a later one comes. */
+  #see(rev) {
+    if (rev <= this.lastRev) return;
+    this.rev = this.lastRev;
+    this.lastRev = rev;
+  }
+
+  #hold(message) {
+    this.#see(message.rev);
+    const held = this.branch.get(message.message_id);
+    const isWorking = ACTIVE.has(message.run_status);
+    if (held && isWorking && held.run_status && !ACTIVE.has(held.run_status)) return [];
+    // While a run works, its frames say what is shown of it.
+    const shown = isWorking || !message.parts ? held?.parts : message.parts;
+    const { client_message_id } = message;
+    if (client_message_id && !held) this.#dropPending(client_message_id);
+    this.#change(message.message_id, { ...message, parts: shown ?? [], state: "" });
+    return [];
+  }
+
+  #change(id, fields) {
+    const held = this.branch.get(id);
+    const message = { ...held, ...fields, message_id: id, version: (held?.version ?? 0) + 1 };
+    this.branch.set(message);
+    return message;
+  }
+
+  #resumed({ recovered }) {
+    this.isResuming = false;
+    return recovered ? [] : [{ kind: "reload" }];
+  }
+
+  // What was typed here and is not stored yet
+
+  /** Show an unsent entry of the outbox: `{client_message_id, content, regenerate, refused}`. */
+  addPending(entry) {
+    const { client_message_id, regenerate, refused } = entry;
+    const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : this.#ask(entry);
+    const reply = `reply:${client_message_id}`;
+    this.pending.set(client_message_id, entry);
+    this.#change(reply, {
+      role: "assistant",
+      number: this.branch.nextNumber,
+      parent_message_id: parent,
+      run_status: "queued",
+      state: "sending",
+      parts: [],
+    });
+    if (refused) this.#showRefusal(client_message_id, refused);
+  }
+
+  #ask({ client_message_id, content }) {
+    const last = this.branch.last?.message_id ?? null;
+    const message = this.#change(`prompt:${client_message_id}`, {
+      role: "user",
+      number: this.branch.nextNumber,
+      parent_message_id: last,
+      client_message_id,
+      state: "sending",
+      parts: [{ type: "text", text: content }],
+    });
+    return message.message_id;
+  }
+
+  #dropPending(client_message_id) {
+    this.branch.delete(`prompt:${client_message_id}`);
+    this.branch.delete(`reply:${client_message_id}`);
+    this.pending.delete(client_message_id);
+  }
+
+  /** Take a refused message away again. */
+  forget(client_message_id) {
+    this.#dropPending(client_message_id);
+  }
+
+  #accept({ session_id, metadata: at }) {
+    const { client_message_id } = at;
+    const entry = this.pending.get(client_message_id);
+    if (entry && !this.sessionId) this.sessionId = session_id;
+    if (session_id === this.sessionId) this.#expect(at, entry);
+    const accepted = { kind: "accepted", client_message_id, session_id };
+    if (!this.unwanted.delete(`reply:${client_message_id}`)) return [accepted];
+    this.cancelling.add(at.run_id);
+    return [accepted, { kind: "cancel", run_id: at.run_id }];
+  }
+
+  /** Show the stored messages until they come themselves. */
+  #expect(at, entry) {
+    const prompt = this.branch.get(`prompt:${at.client_message_id}`);
+    this.#dropPending(at.client_message_id);
+    if (prompt && !this.branch.get(at.user_message_id)) {
+      this.#change(at.user_message_id, { ...prompt, state: "" });
+    }
+    if (entry && !this.branch.get(at.message_id)) {
+      this.#change(at.message_id, {
+        role: "assistant",
+        number: this.branch.nextNumber,
+        parent_message_id: at.user_message_id,
+        run_id: at.run_id,
+        run_status: "queued",
+        parts: [],
+      });
+    }
+  }
+
+  #refuse({ content, metadata: { client_message_id, code } }) {
+    if (client_message_id) {
+      this.#showRefusal(client_message_id, content);
+      return [{ kind: "refused", client_message_id, text: content }];
+    }
+    const isMissing = code === "not_found" && this.isResuming;
+    this.isResuming = false;
+    return [isMissing ? { kind: "missing" } : { kind: "notice", text: content }];
+  }
+
+  #showRefusal(client_message_id, text) {
+    if (!this.branch.get(`prompt:${client_message_id}`)) {
+      this.#dropPending(client_message_id);
+      return;
+    }
+    this.branch.delete(`reply:${client_message_id}`);
+    this.#change(`prompt:${client_message_id}`, { state: "refused", note: text });
+  }
+
+  // Runs
+
+  /** Where a frame of a run stands against what is shown: "old", "next" or "gap". */
+  #placeOf({ run_id, run_number, epoch, seq }) {
+    const run = this.run;
+    if (run_number <= this.endedRun) return "old";
+    if (!run) return seq === 1 ? "next" : "gap";
+    if (run.run_id !== run_id) return run_number < run.run_number ? "old" : "gap";
+    if (epoch !== run.epoch) return epoch < run.epoch ? "old" : seq === 1 ? "next" : "gap";
+    if (seq <= run.seq) return "old";
+    return seq === run.seq + 1 ? "next" : "gap";
+  }
+
+  #advance({ metadata: at }, grow, fields = {}) {
+    const place = this.#placeOf(at);
+    if (place === "old") return [];
+    if (place === "gap") return this.#repair();
+    if (at.epoch !== this.run?.epoch && this.run?.run_id === at.run_id) this.#reset(at);
+    this.#moveTo(at);
+    const message = this.#reply(at);
+    if (!ACTIVE.has(message.run_status)) return [];
+    grow(message.parts);
+    this.#change(at.message_id, { ...fields, run_status: "running", state: "" });
+    return this.branch.isConnected(message) ? [] : [{ kind: "reload" }];
+  }
+
+  #moveTo({ run_id, run_number, epoch, seq, message_id }) {
+    this.run = { run_id, run_number, epoch, seq, message_id };
+    this.gaps = 0;
+  }
+
+  /** The message that a frame grows, made up if it has not come yet. */
+  #reply({ message_id, run_id }) {
+    const held = this.branch.get(message_id);
+    if (held) return held.parts ? held : this.#change(message_id, { parts: [] });
+    return this.#change(message_id, {
+      role: "assistant",
+      number: this.branch.nextNumber,
+      parent_message_id: this.branch.last?.message_id ?? null,
+      run_id,
+      run_status: "running",
+      parts: [],
+    });
+  }
+
+  #repair() {
+    if (this.isResuming) return [];
+    this.gaps += 1;
+    if (this.gaps <= MAX_GAPS) return [{ kind: "resume" }];
+    this.gaps = 0;
+    return [{ kind: "reload" }];
+  }
+
+  #start(frame) {
+    const at = frame.metadata;
+    const isNew = this.#placeOf(at) === "next";
+    const needs = this.#advance(frame, () => {}, { agent: at.agent, run_id: at.run_id });
+    if (!isNew) return needs;
+    return [...needs, { kind: "started", message: this.branch.get(at.message_id) }];
+  }
+
+  #reset({ run_id, run_number, epoch }) {
+    const run = this.run;
+    if (run_number <= this.endedRun || run?.run_id !== run_id || epoch <= run.epoch) return [];
+    this.#change(run.message_id, { parts: [], state: "restarting" });
+    this.run = { ...run, epoch, seq: 0 };
+    return [];
+  }
+
+  #replace(at) {
+    const run = this.run;
+    if (at.run_number <= this.endedRun) return [];
+    const isOlder =
+      run?.run_id === at.run_id &&
+      (at.epoch < run.epoch || (at.epoch === run.epoch && at.seq < run.seq));
+    if (isOlder) return [];
+    this.#moveTo(at);
+    const message = this.#reply(at);
+    if (ACTIVE.has(message.run_status)) {
+      this.#change(at.message_id, { parts: at.parts, run_status: at.run_status, state: "" });
+    }
+    return [];
+  }
+
+  /** A terminal frame is whole in itself: it counts after a gap too. */
+  #end({ type, content, metadata: at }) {
+    if (at.run_number <= this.endedRun) return [];
+    this.endedRun = at.run_number;
+    this.run = null;
+    this.gaps = 0;
+    this.cancelling.delete(at.run_id);
+    const shown = this.#reply(at).parts;
+    parts.closeTools(shown);
+    const fields =
+      type === "error"
+        ? { run_status: "failed", error_code: at.code, error_text: content }
+        : {
+            run_status: at.finish_reason,
+            reason: at.reason,
+            html: at.html,
+            usage: at.usage,
+            parts: parts.settleText(shown, content),
+          };
+    const message = this.#change(at.message_id, { ...fields, run_id: at.run_id, state: "" });
+    return [{ kind: "ended", message }];
+  }
+
+  /** `run.head` answers a cancel that came after the end: has that end been shown? */
+  #compare({ run_id }) {
+    const message = this.branch.find((held) => held.run_id === run_id);
+    return message && ACTIVE.has(message.run_status) ? this.#repair() : [];
+  }
+}
+
+function toolOf({ event, tool_call_id, name, arguments: given, progress, fraction, output }) {
+  const fields = { arguments: given, progress, fraction, output };
+  const known = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return { event, tool_call_id, name, ...Object.fromEntries(known) };
+}

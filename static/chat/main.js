@@ -1,0 +1,75 @@
+/** Puts the chat page together. */
+
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { Connection, followPage } from "./connection.js";
+import { ConnectionLine } from "./connection_line.js";
+import { Outbox } from "./outbox.js";
+import { SessionList } from "./session_list.js";
+import { Transcript } from "./transcript.js";
+import { data, words } from "./words.js";
+
+const find = (id) => document.getElementById(id);
+const address = new URL(data.urls.socket, location.href);
+address.protocol = address.protocol.replace("http", "ws");
+
+const connection = new Connection(address.href);
+const outbox = new Outbox(data.user);
+const transcript = new Transcript({
+  log: find("log"),
+  scroller: find("scroller"),
+  jump: find("jump"),
+});
+const composer = new Composer({
+  form: find("composer"),
+  input: find("prompt"),
+  send: find("send"),
+  stop: find("stop"),
+  hint: find("composer-hint"),
+});
+const sessions = new SessionList(find("session-list"), () => chat.conversation.sessionId);
+const chat = new Chat({
+  connection,
+  outbox,
+  transcript,
+  composer,
+  sessions,
+  title: find("title"),
+  announce: (text) => find("announcer").replaceChildren(text),
+});
+const line = {
+  line: find("connection"),
+  text: find("connection-text"),
+  retry: find("connection-retry"),
+  signIn: find("connection-sign-in"),
+};
+new ConnectionLine(line, connection, () => outbox.unsent.length);
+
+const ACTIONS = {
+  continue: () => chat.submit(words.continue),
+  regenerate: (id) => chat.submit("", id),
+  retry: (id) => chat.submit("", id),
+  drop: (id) => chat.stop(chat.conversation.branch.get(id)),
+  resend: (id) => chat.resend(id.replace("prompt:", "")),
+  edit: (id) => chat.edit(id.replace("prompt:", "")),
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (button) ACTIONS[button.dataset.action](button.closest(".message").dataset.messageId);
+  const starter = event.target.closest("[data-starter]");
+  if (starter) chat.submit(starter.textContent);
+  const menu = document.querySelector(".account[open]");
+  if (menu && !menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const menu = document.querySelector(".account[open]");
+  if (menu && event.key === "Escape") menu.open = false;
+});
+
+composer.enable();
+followPage(connection);
+// A page that comes back from the browser's memory is shown again, not loaded again.
+addEventListener("pageshow", () => {
+  if (outbox.user) connection.start();
+});

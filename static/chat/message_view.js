@@ -1,0 +1,117 @@
+/** One message on the page; a reply keeps its element from "sending" to its end. */
+
+import { fromTemplate, setText } from "./elements.js";
+import { ReplyBody } from "./reply_body.js";
+import { data, fill, words } from "./words.js";
+
+const SCRIPTED = "tour";
+export const WORKING = new Set(["queued", "running"]);
+
+export class UserView {
+  constructor(element = fromTemplate("user-template")) {
+    this.element = element;
+  }
+
+  update(message) {
+    this.element.dataset.messageId = message.message_id;
+    this.element.dataset.state = message.state ?? "";
+    // Rendered by the server, and it never changes.
+    if (message.parts) setText(this.element.querySelector(".body"), message.parts[0]?.text ?? "");
+    this.#note(message);
+  }
+
+  #note(message) {
+    const note = this.element.querySelector(".note");
+    const isRefused = message.state === "refused";
+    if (!isRefused) note.replaceChildren();
+    else if (!note.childElementCount) note.append(refusal());
+    if (isRefused) setText(note.querySelector(".note-text"), message.note);
+  }
+}
+
+function refusal() {
+  return document.getElementById("refused-template").content.cloneNode(true);
+}
+
+export class ReplyView {
+  constructor(element = fromTemplate("assistant-template"), message = {}) {
+    this.element = element;
+    this.messageId = message.message_id;
+    this.body = new ReplyBody(this.#find(".body"), message.parts);
+    this.#tellTime(this.#find(".when").dateTime);
+  }
+
+  #find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  /** `state` is what it does now, in words. */
+  update(message, state, isWaiting) {
+    if (this.messageId !== message.message_id) this.#begin(message);
+    const { dataset } = this.element;
+    dataset.status = message.run_status;
+    setFlag(dataset, "waiting", isWaiting);
+    setFlag(dataset, "live", message.run_status === "running");
+    if (message.agent) this.#nameAgent(message.agent);
+    setText(this.#find(".state"), WORKING.has(message.run_status) ? state : "");
+    if (message.parts) this.#showParts(message);
+    if (message.parts) setText(this.#find(".ending"), endingOf(message));
+    this.#tellTime(message.created_at, message.usage);
+  }
+
+  #begin({ message_id }) {
+    const wasPending = this.messageId?.startsWith("reply:");
+    if (this.messageId && !wasPending) this.body.clear();
+    this.messageId = message_id;
+    this.element.dataset.messageId = message_id;
+  }
+
+  #nameAgent(name) {
+    setText(this.#find(".who"), name[0].toUpperCase() + name.slice(1));
+    this.#find(".badge").hidden = name !== SCRIPTED;
+  }
+
+  #showParts({ parts, html, run_status }) {
+    if (WORKING.has(run_status) || html === undefined) this.body.grow(parts);
+    else this.body.finish(parts, html);
+  }
+
+  #tellTime(createdAt, usage) {
+    if (!createdAt) return;
+    const element = this.#find(".when");
+    const date = new Date(createdAt);
+    const full = date.toLocaleString();
+    const cost = usage?.total_tokens
+      ? fill(words.usage, { input: usage.input_tokens, output: usage.output_tokens })
+      : "";
+    element.dateTime = createdAt;
+    if (cost || !element.title) element.title = [full, cost].filter(Boolean).join(" · ");
+    setText(element, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  }
+}
+
+function setFlag(dataset, name, isSet) {
+  if (isSet) dataset[name] = "";
+  else delete dataset[name];
+}
+
+function endingOf({ run_status, reason, error_code, error_text }) {
+  if (WORKING.has(run_status)) return "";
+  if (run_status === "failed") return error_text ?? words.errors[error_code] ?? words.endings.failed;
+  return words.endings[reason] ?? words.endings[run_status] ?? "";
+}
+
+/** What a reply that is worked on does now. */
+export function stateOf(message, { position, isStopping, isConnected }) {
+  const { states } = words;
+  if (message.state === "sending") return isConnected ? states.sending : states.offline;
+  if (isStopping) return states.stopping;
+  if (position > 0) return fill(states.waiting, { position });
+  if (message.state === "restarting") return states.restarting;
+  return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;
+}
+
+export function agentOf(message) {
+  const name = message.agent ?? data.agent.label;
+  return name[0].toUpperCase() + name.slice(1);
+}

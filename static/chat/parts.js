@@ -1,0 +1,64 @@
+/**
+ * The parts of a reply, grown by the frames of its run.
+ *
+ * The first token after a step begins with a separator when there was text before, so that the
+ * tokens of a run, joined, are the joined text parts.
+ */
+
+const SEPARATOR = "\n\n";
+
+export function joinText(parts) {
+  return textsOf(parts)
+    .map((part) => part.text)
+    .join(SEPARATOR);
+}
+
+export function textsOf(parts) {
+  return parts.filter((part) => part.type === "text");
+}
+
+export function addText(parts, delta) {
+  const last = parts.at(-1);
+  const follows = last && last.type !== "text" && textsOf(parts).some((part) => part.text);
+  grow(parts, "text", follows && delta.startsWith(SEPARATOR) ? delta.slice(2) : delta);
+}
+
+export function addReasoning(parts, delta) {
+  grow(parts, "reasoning", delta);
+}
+
+function grow(parts, type, delta) {
+  const last = parts.at(-1);
+  if (last?.type === type) last.text += delta;
+  else parts.push({ type, text: delta });
+}
+
+/** Apply `tool.started`, `.progress`, `.finished` or `.failed`. */
+export function applyTool(parts, { event, tool_call_id, name, ...fields }) {
+  const status = event.slice("tool.".length);
+  const known = parts.findLast((part) => part.tool_call_id === tool_call_id);
+  if (known) Object.assign(known, fields, { status });
+  else parts.push({ ...fields, type: "tool", tool_call_id, name, status });
+}
+
+/** The final parts: a step that is still at work has failed. */
+export function closeTools(parts) {
+  for (const part of parts) {
+    if (part.status === "started" || part.status === "progress") part.status = "failed";
+  }
+}
+
+/** Make the text what the server says it is, if it is anything else. */
+export function settleText(parts, text) {
+  if (joinText(parts) === text) return parts;
+  const steps = parts.filter((part) => part.type !== "text");
+  return text ? [...steps, { type: "text", text }] : steps;
+}
+
+/** Whether `next` shows all that `parts` shows, and perhaps more. */
+export function continues(parts, next) {
+  return parts.every((part, index) => {
+    const other = next[index];
+    return other?.type === part.type && (other.text ?? "").startsWith(part.text ?? "");
+  });
+}

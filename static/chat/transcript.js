@@ -1,0 +1,104 @@
+/** The log of messages: brings the page in line with a conversation, and follows its growing end. */
+
+import { ReplyView, UserView, WORKING, stateOf } from "./message_view.js";
+
+const NEAR_PX = 48;
+
+export class Transcript {
+  constructor({ log, scroller, jump }) {
+    Object.assign(this, { log, scroller, jump });
+    this.isFollowing = true;
+    scroller.addEventListener("scroll", () => this.#look(), { passive: true });
+    jump.addEventListener("click", () => this.follow());
+    const growth = new ResizeObserver(() => this.#settle());
+    growth.observe(log);
+    growth.observe(scroller);
+  }
+
+  /** Take over the messages that the server has rendered. */
+  adopt(conversation) {
+    this.views = new Map();
+    this.versions = new Map();
+    for (const message of conversation.messages) {
+      const element = this.log.querySelector(`[data-message-id="${message.message_id}"]`);
+      if (element) this.#add(conversation, message, element);
+    }
+  }
+
+  /** Show newly rendered messages in place of all that is there. */
+  replace(elements, conversation) {
+    for (const element of this.log.querySelectorAll(":scope > .message")) element.remove();
+    this.log.append(...elements.map((element) => document.adoptNode(element)));
+    this.adopt(conversation);
+  }
+
+  #add(conversation, message, element) {
+    const View = message.role === "user" ? UserView : ReplyView;
+    const view = new View(element, message);
+    this.views.set(keyOf(conversation, message), view);
+    return view;
+  }
+
+  /** Show what the conversation shows now. */
+  sync(conversation, isConnected) {
+    const keep = new Set();
+    let place = this.#firstPlace();
+    for (const message of conversation.messages) {
+      const key = keyOf(conversation, message);
+      const view = this.views.get(key) ?? this.#add(conversation, message);
+      keep.add(key);
+      if (view.element === place) place = place.nextElementSibling;
+      else this.log.insertBefore(view.element, place);
+      this.#update(view, message, conversation, isConnected);
+    }
+    for (const key of this.views.keys()) if (!keep.has(key)) this.#remove(key);
+    this.log.toggleAttribute("data-busy", conversation.isBusy);
+  }
+
+  #firstPlace() {
+    return this.log.querySelector(".message");
+  }
+
+  #update(view, message, conversation, isConnected) {
+    const position = conversation.positionOf(message);
+    const isStopping = conversation.isStopping(message);
+    const state = stateOf(message, { position, isStopping, isConnected });
+    const version = `${message.message_id} ${message.version ?? 0} ${state}`;
+    if (this.versions.get(view) === version) return;
+    this.versions.set(view, version);
+    // What the server has rendered stays, but for what still changes.
+    if (message.version || WORKING.has(message.run_status)) view.update(message, state, position > 0);
+  }
+
+  #remove(key) {
+    const { element } = this.views.get(key);
+    const hadFocus = element.contains(document.activeElement);
+    element.remove();
+    this.views.delete(key);
+    if (hadFocus) document.getElementById("prompt").focus();
+  }
+
+  /** Go to the end and stay there. */
+  follow() {
+    this.isFollowing = true;
+    this.#settle();
+  }
+
+  #look() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    this.isFollowing = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    this.jump.hidden = this.isFollowing;
+  }
+
+  #settle() {
+    if (this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.#look();
+  }
+}
+
+/** A reply is named by its prompt, so that its element stays when its id changes. */
+function keyOf({ branch }, message) {
+  if (message.role === "user") return message.client_message_id ?? message.message_id;
+  const prompt = branch.get(message.parent_message_id);
+  return prompt ? `reply to ${keyOf({ branch }, prompt)}` : message.message_id;
+}

@@ -1,0 +1,18 @@
+/** The page's words, translated by the server. */
+
+function read(id) {
+  return JSON.parse(document.getElementById(id).textContent);
+}
+
+export const data = read("chat-data");
+export const words = read("chat-words");
+
+/** `text` with `{name}` filled in. */
+export function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** One of two texts, by number. */
+export function count(one, many, number) {
+  return number === 1 ? one : fill(many, { count: number });
+}
