@@ -73,7 +73,7 @@ def _block(part: dict[str, Any], *, rendered: bool) -> dict[str, Any]:
     return {
         "type": "tool",
         "status": part["status"],
-        "label": str(words.STEPS[part["status"]]).format(name=part["name"]),
+        "label": str(words.STEPS[part["status"]]).format(name=part["name"].replace("_", " ")),
         "fraction": part.get("fraction") if part["status"] == "progress" else None,
         "note": part.get("progress", "") if part["status"] == "progress" else "",
         "arguments": part.get("arguments") or "",

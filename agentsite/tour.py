@@ -86,20 +86,18 @@ def _choose(asked: str) -> str:
 
 async def _say(text: str) -> AsyncIterator[TResponseStreamEvent]:
     item_id = f"msg_{uuid.uuid4().hex}"
-    place = {"item_id": item_id, "output_index": 0, "content_index": 0}
     part = ResponseOutputText(text="", type="output_text", annotations=[])
     yield ResponseContentPartAddedEvent(
-        **place, part=part, sequence_number=0, type="response.content_part.added"
+        item_id=item_id,
+        output_index=0,
+        content_index=0,
+        part=part,
+        sequence_number=0,
+        type="response.content_part.added",
     )
-    for number, word in enumerate(re.findall(r"\S*\s*", text), 1):
+    for word in re.findall(r"\S+\s*", text):
         await asyncio.sleep(WORD_PAUSE_S)
-        yield ResponseTextDeltaEvent(
-            **place,
-            delta=word,
-            logprobs=[],
-            sequence_number=number,
-            type="response.output_text.delta",
-        )
+        yield text_event(item_id, word)
     message = ResponseOutputMessage(
         id=item_id,
         content=[ResponseOutputText(text=text, type="output_text", annotations=[])],
@@ -107,8 +105,21 @@ async def _say(text: str) -> AsyncIterator[TResponseStreamEvent]:
         status="completed",
         type="message",
     )
-    for event in _end(message):
+    for event in end_events(message):
         yield event
+
+
+def text_event(item_id: str, delta: str) -> TResponseStreamEvent:
+    """A piece of the text of the message `item_id`."""
+    return ResponseTextDeltaEvent(
+        item_id=item_id,
+        output_index=0,
+        content_index=0,
+        delta=delta,
+        logprobs=[],
+        sequence_number=0,
+        type="response.output_text.delta",
+    )
 
 
 async def _call_tool(subject: str) -> AsyncIterator[TResponseStreamEvent]:
@@ -118,7 +129,7 @@ async def _call_tool(subject: str) -> AsyncIterator[TResponseStreamEvent]:
         arguments=_arguments(subject),
         type="function_call",
     )
-    for event in _end(call):
+    for event in end_events(call):
         yield event
 
 
@@ -126,7 +137,7 @@ def _arguments(subject: str) -> str:
     return json.dumps({"subject": subject[:80]})
 
 
-def _end(item: ResponseOutputItem) -> list[TResponseStreamEvent]:
+def end_events(item: ResponseOutputItem) -> list[TResponseStreamEvent]:
     """The events that end a model call whose output is `item`."""
     response = Response(
         id=f"resp_{uuid.uuid4().hex}",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from pydantic import BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -114,7 +115,7 @@ def get_conf() -> RealtimeSettings:
     return RealtimeSettings(**getattr(settings, "REALTIME", {}))
 
 
-@setting_changed.connect
+@receiver(setting_changed)
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting == "REALTIME":
         get_conf.cache_clear()

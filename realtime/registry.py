@@ -5,7 +5,6 @@ the Agents SDK takes more than a second, so only what runs agents calls `get_age
 """
 
 import os
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from agents import Agent
 
 
-@cache
 def _module() -> Any:
     # An agent without a model of its own is made with the settings that suit this one.
     os.environ.setdefault("OPENAI_DEFAULT_MODEL", settings.AGENT_MODEL)

@@ -27,3 +27,20 @@ os.environ |= {
 import django  # noqa: E402
 
 django.setup()
+
+from collections.abc import AsyncIterator  # noqa: E402
+
+import pytest  # noqa: E402
+
+from realtime.process import Process, get_process  # noqa: E402
+
+pytest_plugins = ["tests.support.fixtures"]
+
+
+@pytest.fixture
+async def process(transactional_db: None) -> AsyncIterator[Process]:
+    """The background services of this test's event loop."""
+    running = get_process()
+    yield running
+    await running.drain(0)
+    await running.stop()

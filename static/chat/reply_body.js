@@ -90,7 +90,8 @@ function splitHtml(html, count) {
 function updateStep(element, part) {
   const isMoving = part.status === "progress";
   element.dataset.status = part.status;
-  setText(element.querySelector(".step-name"), fill(words.steps[part.status], part));
+  const name = part.name.replaceAll("_", " ");
+  setText(element.querySelector(".step-name"), fill(words.steps[part.status], { name }));
   setText(element.querySelector(".step-note"), isMoving ? (part.progress ?? "") : "");
   setText(element.querySelector(".step-arguments"), part.arguments ?? "");
   setText(element.querySelector(".step-output"), part.output ?? "");

@@ -1,9 +1,11 @@
 """Conversations made by the product's own writes, without a server."""
 
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 
 from conversations.actions import NewChat, Posted, post_chat
@@ -18,10 +20,16 @@ VIEWED_FOR = timedelta(minutes=5)
 
 def make_user(username: str, **fields: Any) -> User:
     """An account that can sign in with `PASSWORD`."""
-    user: User = get_user_model()._default_manager.create_user(
-        username, password=PASSWORD, **fields
+    user: User = get_user_model()._default_manager.create(
+        username=username, password=_hashed_password(), **fields
     )
     return user
+
+
+@cache
+def _hashed_password() -> str:
+    """Slow on purpose, so once for all."""
+    return make_password(PASSWORD)
 
 
 def ask(user: Any, content: str, session: ChatSession | None = None, **fields: Any) -> Posted:

@@ -8,6 +8,9 @@ from realtime.protocol import SEQUENCED_STATUS, server_adapter
 
 Frame = dict[str, Any]
 
+FOLLOWED_EVENTS = ("resumed", "message.created", "message.updated", "queue.changed")
+"""Only these move the cursor: frames of the user's list also come for what is not followed."""
+
 SEQUENCED_EVENTS = {kind.model_fields["event"].default for kind in SEQUENCED_STATUS}
 
 
@@ -91,7 +94,7 @@ class Transcript:
     def shown(self, session_id: str) -> dict[str, str]:
         """The text of every message of a session by its id, as a page shows it."""
         shown = {
-            message_id: text_of(metadata["parts"])
+            message_id: text_of(metadata["parts"] or [])
             for message_id, metadata in self.messages.items()
             if metadata["session_id"] == session_id
         }
@@ -144,7 +147,7 @@ class Transcript:
                 assert not is_late, "accepted after frames of its run"
             case "message.created" | "message.updated":
                 self._keep_message(frame)
-        if "rev" in metadata:
+        if event_of(frame) in FOLLOWED_EVENTS:
             self.revs[session_id] = max(metadata["rev"], self.revs.get(session_id, 0))
 
     def _run(self, frame: Frame) -> RunView:
@@ -153,6 +156,8 @@ class Transcript:
         if run_id not in self.runs:
             self.runs[run_id] = RunView(frame["session_id"], run_id, metadata["run_number"])
         run = self.runs[run_id]
+        if run.seq == 0:  # an interruption goes before what waits
+            run.number = metadata["run_number"]
         assert run.number == metadata["run_number"], "a run has changed its number"
         return run
 
@@ -164,7 +169,8 @@ class Transcript:
             assert is_catching_up, "a frame after the end"
             assert frame["content"] == run.terminal["content"], "a second, different end"
             return
-        self._check_order(run)
+        if metadata["epoch"]:  # a run that was never claimed may end out of turn
+            self._check_order(run)
         # A cursor in a run whose events are folded is told the end alone.
         may_jump = is_catching_up and frame["type"] == "complete"
         if run.seq == 0:
@@ -194,7 +200,7 @@ class Transcript:
         others = [other for other in self.runs.values() if other.session_id == run.session_id]
         ahead = [other.number for other in others if other.number < run.number and other.is_working]
         assert not ahead, f"run {run.number} before the end of {ahead}"
-        behind = [other.number for other in others if other.number > run.number and other.seq]
+        behind = [other.number for other in others if other.number > run.number and other.epoch]
         assert not behind, f"run {run.number} after frames of {behind}"
 
     def _replace(self, run: RunView, frame: Frame) -> None:
@@ -216,9 +222,10 @@ class Transcript:
 
     def _keep_message(self, frame: Frame) -> None:
         metadata = frame["metadata"] | {"session_id": frame["session_id"]}
-        self.messages[metadata["message_id"]] = metadata
+        known = self.messages.get(metadata["message_id"], {})
+        self.messages[metadata["message_id"]] = metadata = {"parts": known.get("parts")} | metadata
         run = self.runs.get(metadata.get("run_id") or "")
-        if run and run.terminal and run.message_id == metadata["message_id"]:
+        if run and run.terminal and "parts" in frame["metadata"]:
             assert run.text == text_of(metadata["parts"]), "the message is not what was shown"
 
 

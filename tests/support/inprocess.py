@@ -1,0 +1,70 @@
+"""Sockets without a network: the consumer in this process, read by the same strict client."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from channels.routing import URLRouter
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+
+from conversations.queries import SignIn
+from realtime.routing import websocket_urlpatterns
+from tests.support.client import ChatClient
+from tests.support.transcript import Transcript
+
+
+class InProcessConnection:
+    """What `ChatClient` needs of a connection, over a communicator."""
+
+    def __init__(self, communicator: WebsocketCommunicator) -> None:
+        self._communicator = communicator
+        self.close_code: int | None = None
+
+    async def send(self, text: str) -> None:
+        await self._communicator.send_input({"type": "websocket.receive", "text": text})
+
+    async def close(self) -> None:
+        """As a client that leaves; the application's end is awaited."""
+        if self.close_code is None:
+            self.close_code = 1000
+            self._communicator.output_queue.put_nowait({"type": "websocket.close", "code": 1000})
+        await self._communicator.disconnect()
+
+    def __aiter__(self) -> "InProcessConnection":
+        return self
+
+    async def __anext__(self) -> str:
+        message: dict[str, Any] = await self._communicator.output_queue.get()
+        if message["type"] == "websocket.close":
+            self.close_code = self.close_code or message["code"]
+            raise StopAsyncIteration
+        text: str = message["text"]
+        return text
+
+
+def make_user(name: str) -> AbstractBaseUser:
+    """An account, made from the test's own thread."""
+    return get_user_model().objects.create_user(name)
+
+
+@contextlib.asynccontextmanager
+async def open_chat_here(
+    user: AbstractBaseUser, *, transcript: Transcript | None = None
+) -> AsyncIterator[ChatClient]:
+    """A client of `user`, let in without a handshake."""
+    communicator = WebsocketCommunicator(URLRouter(websocket_urlpatterns), "/ws/agent/")
+    communicator.scope |= {
+        "user": user,
+        "refused": None,
+        "sign_in": SignIn(user.pk, user.get_session_auth_hash(), None, None),
+    }
+    connected, _ = await communicator.connect()
+    assert connected
+    client = ChatClient(InProcessConnection(communicator), transcript or Transcript())  # type: ignore[arg-type]
+    try:
+        yield client
+    finally:
+        await asyncio.shield(client.close())

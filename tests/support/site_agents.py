@@ -1,0 +1,50 @@
+"""Agents for in-process tests, on a model of their own that speaks as it is told to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agents import Agent, Model, ModelResponse
+from agents.items import TResponseStreamEvent
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+
+from agentsite.tour import end_events, text_event
+
+AGENT_NAMES = ("echo",)
+DEFAULT_AGENT = "echo"
+
+
+class EchoModel(Model):
+    """Says the last message, word by word, `times` over."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        raise NotImplementedError
+
+    async def stream_response(
+        self, system_instructions: str | None, input: Any, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        words = echo_words(input[-1]["content"])
+        for word in words:
+            await asyncio.sleep(0)
+            yield text_event("msg_echo", word)
+        for event in end_events(message("".join(words))):
+            yield event
+
+
+def echo_words(asked: str) -> list[str]:
+    """The deltas of the reply to `asked`."""
+    return [f"{word}{place} " for place in range(5) for word in asked.split()]
+
+
+def message(text: str) -> ResponseOutputMessage:
+    return ResponseOutputMessage(
+        id="msg_echo",
+        content=[ResponseOutputText(text=text, type="output_text", annotations=[])],
+        role="assistant",
+        status="completed",
+        type="message",
+    )
+
+
+def get_agent(name: str) -> Agent:
+    return Agent(name=name, instructions="Echo.", model=EchoModel())

@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from conversations.models import ChatSession, Message, Run, RunStatus
+from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+
+pytestmark = pytest.mark.django_db
+
+LISTS = ("chatsession", "message", "run")
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def ann() -> Any:
+    return make_user("ann")
+
+
+@pytest.fixture
+def root() -> Client:
+    client = Client()
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+    return client
+
+
+def html_of(client: Client, path: str) -> str:
+    response = client.get(f"/admin/conversations/{path}")
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def rows_of() -> dict[str, Any]:
+    return {
+        "chatsession": ChatSession.objects.get().pk,
+        "message": Message.objects.get(number=2).pk,
+        "run": Run.objects.get().pk,
+    }
+
+
+def test_a_session_shows_what_was_said(root: Client, ann: Any) -> None:
+    session = talk(ann, ("a question", "an answer"))
+    html = html_of(root, f"chatsession/{session.pk}/change/")
+    assert html.index("a question") < html.index("an answer")
+
+
+def test_a_session_shows_steps_and_the_reply_at_work(root: Client, ann: Any) -> None:
+    session = talk(ann, ("one", "1"))
+    posted = ask(ann, "two", session)
+    tool = {"type": "tool", "tool_call_id": "c", "name": "search", "status": "finished"}
+    finish(posted, "", parts=[tool | {"arguments": "{}", "output": "found it"}])
+    begin(ask(ann, "three", session), "so far")
+    html = html_of(root, f"chatsession/{session.pk}/change/")
+    assert "search (finished)" in html
+    assert "found it" in html
+    assert "so far" in html
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_text_is_text(root: Client, ann: Any, name: str) -> None:
+    talk(ann, (NASTY, NASTY))
+    for path in (f"{name}/", f"{name}/{rows_of()[name]}/change/"):
+        assert NASTY not in html_of(root, path)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_nothing_can_be_changed(root: Client, ann: Any, name: str) -> None:
+    talk(ann, ("one", "1"))
+    address = f"/admin/conversations/{name}"
+    assert root.get(f"{address}/add/").status_code == 403
+    assert root.post(f"{address}/{rows_of()[name]}/change/", {"title": "x"}).status_code == 403
+    assert root.post(f"{address}/{rows_of()[name]}/delete/", {"post": "yes"}).status_code == 403
+    form = {"action": "delete_selected", "_selected_action": [str(rows_of()[name])]}
+    root.post(f"{address}/", form)
+    assert (ChatSession.objects.count(), Message.objects.count(), Run.objects.count()) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_costs_the_same_for_many(
+    root: Client, ann: Any, name: str, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(8):
+        talk(make_user(f"user{number}"), (f"{number}", "x"))
+    with django_assert_max_num_queries(12):
+        html_of(root, f"{name}/")
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("words", ["ann", "holiday"])
+def test_search_finds_by_owner_and_title(root: Client, ann: Any, name: str, words: str) -> None:
+    talk(ann, ("holiday plans", "x"))
+    talk(make_user("ben"), ("work", "x"))
+    html = html_of(root, f"{name}/?q={words}")
+    assert "holiday plans" in html
+    assert ">work<" not in html
+
+
+def test_search_finds_by_id(root: Client, ann: Any) -> None:
+    session = talk(ann, ("one", "1"))
+    talk(ann, ("two", "2"))
+    html = html_of(root, f"chatsession/?q={session.pk}")
+    assert ">one<" in html
+    assert ">two<" not in html
+
+
+def test_runs_can_be_filtered(root: Client, ann: Any) -> None:
+    finish(ask(ann, "fine"), "1")
+    failed = ask(ann, "broken")
+    finish(failed, "", status=RunStatus.FAILED, error_code="provider_cut")
+    html = html_of(root, "run/?status__exact=failed&agent=assistant")
+    assert str(session_of(failed)) in html
+    assert ">fine<" not in html
+
+
+def test_only_staff_with_the_permission_may_look(client: Client, ann: Any) -> None:
+    session = talk(ann, ("one", "1"))
+    path = f"/admin/conversations/chatsession/{session.pk}/change/"
+    client.force_login(ann)
+    assert client.get(path).status_code == 302
+    client.force_login(make_user("staff", is_staff=True))
+    assert client.get(path).status_code == 403
