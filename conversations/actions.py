@@ -258,10 +258,12 @@ class _Post:
         session.save(update_fields=[*fields, "active_leaf", "message_count", "run_count"])
 
     def _tell_queue(self, run: Run) -> None:
+        """The new run's place; it has none when what it interrupted had not begun."""
         queue = list_queue(self.session.pk)
         self.change.add(QueueChanged(queue))
-        place = [entry.run_id for entry in queue].index(str(run.pk)) if queue else -1
-        self.change.add(RunQueued(run_ref(run), position=place + 1))
+        for place, entry in enumerate(queue, 1):
+            if entry.run_id == str(run.pk):
+                self.change.add(RunQueued(run_ref(run), position=place))
 
 
 def _title(content: str) -> str:

@@ -192,7 +192,7 @@ class SessionState:
     """What a reader of a session has missed.
 
     `messages` changed after the reader's revision, oldest first; None when there are too many.
-    `active` and `named` are (id, number) of the active run and of the run that was asked for.
+    `active` is (id, number) of the active run, `numbers` those of the runs asked for that exist.
     """
 
     rev: int
@@ -200,11 +200,11 @@ class SessionState:
     messages: list[MessageView] | None
     queue: list[QueueView]
     active: tuple[UUID, int] | None
-    named: tuple[UUID, int] | None
+    numbers: dict[UUID, int]
 
 
 def read_session_state(
-    session_id: UUID, *, rev: int | None, run_id: str | None, limit: int
+    session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int
 ) -> SessionState:
     """What came after `rev` (nothing, when that is None), the revision being read first."""
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
@@ -215,7 +215,9 @@ def read_session_state(
         messages=[] if rev is None else _list_changes(session_id, rev, limit),
         queue=list_queue(session_id),
         active=(active.pk, active.number) if active else None,
-        named=_find_named(session_id, run_id),
+        numbers=dict(
+            Run.objects.filter(session_id=session_id, pk__in=list(runs)).values_list("pk", "number")
+        ),
     )
 
 
@@ -227,34 +229,21 @@ def _list_changes(session_id: UUID, rev: int, limit: int) -> list[MessageView] |
     return [message_view(row, run=reply_run(row)) for row in rows]
 
 
-def _find_named(session_id: UUID, run_id: str | None) -> tuple[UUID, int] | None:
-    if run_id is None:
-        return None
-    try:
-        runs = Run.objects.filter(pk=parse_id(run_id), session_id=session_id)
-    except AgentSiteError:
-        return None
-    return runs.values_list("pk", "number").first()
-
-
 @dataclass(frozen=True)
 class Heads:
     """Where everything is that the viewers of a process follow."""
 
     revs: dict[UUID, int]
-    runs: dict[UUID, tuple[str, int, int]]
+    runs: dict[UUID, tuple[int, int]]
 
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
-    """The rev of each session, and (status, epoch, last_seq) of each run."""
+    """The rev of each session, and (epoch, last_seq) of each run."""
     revs = ChatSession.objects.filter(pk__in=list(sessions), deleted_at=None)
     states = Run.objects.filter(pk__in=list(runs))
     return Heads(
         revs=dict(revs.values_list("pk", "rev")),
-        runs={
-            pk: (status, epoch, seq)
-            for pk, status, epoch, seq in states.values_list("pk", "status", "epoch", "last_seq")
-        },
+        runs={pk: (epoch, seq) for pk, epoch, seq in states.values_list("pk", "epoch", "last_seq")},
     )
 
 

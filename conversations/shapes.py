@@ -23,6 +23,7 @@ class MessageView:
     created_at: str
     parent_message_id: str | None = None
     run_id: str | None = None
+    run_number: int | None = None
     run_status: str | None = None
     agent: str | None = None
     reason: str | None = None
@@ -94,6 +95,7 @@ def message_view(
         created_at=message.created_at.isoformat(),
         parent_message_id=_optional(message.parent_id),
         run_id=str(run.id) if run else None,
+        run_number=run.number if run else None,
         run_status=run.status if run else None,
         agent=run.agent if run else None,
         reason=(run.reason or None) if run else None,

@@ -9,7 +9,7 @@ from conversations.notify import (
     RunQueued,
     SessionListed,
 )
-from conversations.shapes import RunRef, run_ref
+from conversations.shapes import MessageView, RunRef, run_ref
 from realtime import frames, protocol
 from realtime.frames import TERMINAL_KINDS
 from realtime.groups import (
@@ -35,19 +35,30 @@ def envelopes_of(change: Change) -> list[Envelope]:
 
 
 def _session(change: Change) -> list[Envelope]:
-    session_id, encoded = str(change.session_id), []
+    session_id, encoded, runs = str(change.session_id), [], []
     for event in change.events:
         if isinstance(event, MessageChanged):
             frame = frames.message_frame(
                 session_id, change.rev, event.message, created=event.created
             )
             encoded.append(frame.encode())
+            runs += _reply_run(event.message)
         elif isinstance(event, QueueChanged):
             encoded.append(frames.queue_frame(session_id, change.rev, event.queue).encode())
     message = SessionFrames(
-        type="session.frames", session_id=session_id, rev=change.rev, frames=encoded
+        type="session.frames",
+        session_id=session_id,
+        rev=change.rev,
+        runs=runs,
+        frames=encoded,
     )
     return [(session_group(change.session_id), dict(message))]
+
+
+def _reply_run(message: MessageView) -> list[tuple[str, int]]:
+    if message.run_id is None or message.run_number is None:
+        return []
+    return [(message.run_id, message.run_number)]
 
 
 def _runs(change: Change) -> list[Envelope]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from conversations.queries import Heads
+
 REMEMBERED_ENDS = 64
 """Ended runs whose late or repeated frames are told from those of new ones by name."""
 
@@ -42,15 +44,25 @@ class SessionCursor:
     def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
         """The cursor for frames of a run; None when they are not for this reader, or old."""
         if cursor := self.open.get(run_id):
+            # An interruption moves what waits by one; an old message does not move it back.
+            cursor.number = max(cursor.number, number)
             return cursor
         if not self.full or run_id in self.ended or number < self.floor:
             return None
         return self.open_run(run_id, number)
 
-    def earlier(self, number: int) -> list[RunCursor]:
-        """The runs whose terminal frames come before the first frame of run `number`."""
-        older = [cursor for cursor in self.open.values() if cursor.number < number]
-        return sorted(older, key=lambda cursor: cursor.number)
+    def has_earlier(self, number: int) -> bool:
+        """Whether a run is open whose terminal frame comes before the frames of run `number`."""
+        return any(cursor.number < number for cursor in self.open.values())
+
+    def is_behind(self, heads: Heads) -> bool:
+        """Whether the database has more than was sent."""
+        if self.full and heads.revs.get(self.session_id, 0) > self.rev:
+            return True
+        return any(
+            heads.runs.get(cursor.run_id, (0, 0)) > (cursor.epoch, cursor.seq)
+            for cursor in self.open.values()
+        )
 
     def end_run(self, cursor: RunCursor) -> None:
         """Its terminal frame was sent; a run that was never claimed had others before it."""

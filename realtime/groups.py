@@ -25,11 +25,15 @@ class RunFrames(TypedDict):
 
 
 class SessionFrames(TypedDict):
-    """What one change of a session shows; `rev` is the session's after it."""
+    """What one change of a session shows; `rev` is the session's after it.
+
+    `runs` are id and number of the runs whose replies it tells of: readers owe their frames.
+    """
 
     type: str
     session_id: str
     rev: int
+    runs: list[tuple[str, int]]
     frames: list[str]
 
 

@@ -17,6 +17,9 @@ from realtime.conf import get_conf
 
 Event = dict[str, Any]
 
+FULL_CHUNK = 16_384
+"""Bytes that the HTTP client hands over at most: after so many, more is waiting already."""
+
 FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
@@ -43,7 +46,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             if merged:
                 yield merged
             if merger.has_text and not merger.is_final:
-                await asyncio.sleep(self._window_s)
+                await asyncio.sleep(0 if len(chunk) >= FULL_CHUNK else self._window_s)
         yield merger.rest()
         if not merger.is_final:
             raise httpx2.RemoteProtocolError("the event stream broke off")

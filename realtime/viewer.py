@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Run, join_text
 from conversations.queries import CatchUp, Heads, SessionState
-from conversations.shapes import run_ref
+from conversations.shapes import MessageView, run_ref
 from realtime import dbpool, frames, protocol
 from realtime.conf import get_conf
 from realtime.cursors import RunCursor, SessionCursor
@@ -121,22 +121,23 @@ class Viewer:
             await self._answer_resume(session, cursor)
 
     async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
-        state = await self._read_state(session, cursor.rev, cursor.run_id)
+        named = _parse_optional(cursor.run_id)
+        state = await self._read_state(session, cursor.rev, [named] if named else [])
         session.open = {}
         session.floor = state.active[1] if state.active else state.run_count + 1
-        if state.named is not None:
-            named = session.open_run(*state.named)
-            named.epoch, named.seq = cursor.epoch, cursor.seq
+        if named in state.numbers:
+            run = session.open_run(named, state.numbers[named])
+            run.epoch, run.seq = cursor.epoch, cursor.seq
         self._put(_resumed(session, state))
         self._apply_state(session, state)
         await self._catch_up_runs(session)
 
     async def _read_state(
-        self, session: SessionCursor, rev: int | None, run_id: str | None = None
+        self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
     ) -> SessionState:
         limit = get_conf().replay_messages
         return await dbpool.read(
-            queries.read_session_state, session.session_id, rev=rev, run_id=run_id, limit=limit
+            queries.read_session_state, session.session_id, rev=rev, runs=runs, limit=limit
         )
 
     def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
@@ -149,21 +150,28 @@ class Viewer:
             return
         session_id = str(session.session_id)
         for message in state.messages:
-            follows = message.run_id is not None and UUID(message.run_id) in session.open
-            view = replace(message, parts=None) if follows else message
+            view = replace(message, parts=None) if _is_open(session, message) else message
             self._put(frames.message_frame(session_id, state.rev, view, created=False), undo)
         self._put(frames.queue_frame(session_id, state.rev, state.queue), undo)
 
-    async def _catch_up_session(self, session: SessionCursor) -> None:
-        state = await self._read_state(session, session.rev)
-        if state.messages is None:
-            self._put(_resumed(session, state))
-        self._apply_state(session, state)
+    async def _catch_up(self, session: SessionCursor) -> None:
+        """Read what was missed: the session first, so that no run is met before an earlier one."""
+        rev = session.rev if session.full else None
+        state = await self._read_state(session, rev, session.open)
+        for run_id, number in state.numbers.items():
+            session.open[run_id].number = number
+        if session.full:
+            if state.messages is None:
+                self._put(_resumed(session, state))
+            self._apply_state(session, state)
         await self._catch_up_runs(session)
 
     async def _catch_up_runs(self, session: SessionCursor) -> None:
+        """In order; behind one that still works, only those that were never claimed."""
+        blocked = False
         for cursor in sorted(session.open.values(), key=lambda cursor: cursor.number):
-            await self._catch_up_run(session, cursor)
+            await self._catch_up_run(session, cursor, blocked=blocked)
+            blocked = blocked or cursor.run_id in session.open
 
     async def chat(self, chat: NewChat) -> Posted:
         """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
@@ -181,9 +189,9 @@ class Viewer:
             session = await self.join(posted.session_id)
             self._put(_accepted(posted, chat.client_message_id))
             if posted.run_id not in session.ended:
-                cursor = session.open_run(posted.run_id, posted.run.run_number)
+                session.open_run(posted.run_id, posted.run.run_number)
                 if not posted.is_head:
-                    await self._catch_up_run(session, cursor)
+                    await self._catch_up(session)
             return posted
 
     async def on_run_frames(self, message: RunFrames) -> None:
@@ -195,12 +203,11 @@ class Viewer:
             cursor = session.find_run(UUID(message["run_id"]), message["number"])
             if cursor is None or _is_old(cursor, message):
                 return
-            for older in session.earlier(cursor.number):
-                await self._catch_up_run(session, older)
-            if _is_next(cursor, message):
+            in_turn = not message["epoch"] or not session.has_earlier(cursor.number)
+            if in_turn and _is_next(cursor, message):
                 self._forward(session, cursor, message)
             else:
-                await self._catch_up_run(session, cursor)
+                await self._catch_up(session)
 
     def _forward(self, session: SessionCursor, cursor: RunCursor, message: RunFrames) -> None:
         last = message["first"] + len(message["frames"]) - 1
@@ -241,10 +248,12 @@ class Viewer:
             if session is None or not session.full or self._behind:
                 return
             if message["rev"] > session.rev + 1:
-                await self._catch_up_session(session)
+                await self._catch_up(session)
             elif message["rev"] == session.rev + 1:
                 undo = session.undo_rev()
                 session.rev = message["rev"]
+                for run_id, number in message["runs"]:
+                    session.find_run(UUID(run_id), number)
                 for text in message["frames"]:
                     self._put_text(text, undo)
 
@@ -260,14 +269,8 @@ class Viewer:
         """Compare with the database: repairs what the layer has lost, last frames too."""
         async with self.lock:
             for session in list(self._sessions.values()):
-                if self._behind:
-                    return
-                if session.full and heads.revs.get(session.session_id, 0) > session.rev:
-                    await self._catch_up_session(session)
-                for cursor in list(session.open.values()):
-                    _, epoch, seq = heads.runs.get(cursor.run_id, ("", 0, 0))
-                    if (epoch, seq) > (cursor.epoch, cursor.seq):
-                        await self._catch_up_run(session, cursor)
+                if not self._behind and session.is_behind(heads):
+                    await self._catch_up(session)
 
     async def on_drained(self) -> None:
         """All was sent: a reader that had overflowed is caught up now."""
@@ -277,12 +280,11 @@ class Viewer:
         async with self.lock:
             self._behind = False
             for session in list(self._sessions.values()):
-                if session.full:
-                    await self._catch_up_session(session)
-                else:
-                    await self._catch_up_runs(session)
+                await self._catch_up(session)
 
-    async def _catch_up_run(self, session: SessionCursor, cursor: RunCursor) -> None:
+    async def _catch_up_run(
+        self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
+    ) -> None:
         try:
             got = await dbpool.read(
                 queries.read_catch_up,
@@ -294,7 +296,8 @@ class Viewer:
         except ObjectDoesNotExist:
             session.open.pop(cursor.run_id, None)
             return
-        cursor.number = got.run.number
+        if blocked and got.run.epoch:
+            return
         self._begin_epoch(session, cursor, got.run)
         if got.parts is not None:
             self._skip(session, cursor, got, got.parts)
@@ -372,6 +375,20 @@ def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
         run_id=str(state.active[0]) if state.active else None,
     )
     return protocol.status(resumed, str(session.session_id))
+
+
+def _is_open(session: SessionCursor, message: MessageView) -> bool:
+    """Whether the run that `message` is the reply of is owed to this reader, now at the latest."""
+    if message.run_id is None or message.run_number is None:
+        return False
+    return session.find_run(UUID(message.run_id), message.run_number) is not None
+
+
+def _parse_optional(run_id: str | None) -> UUID | None:
+    try:
+        return None if run_id is None else UUID(run_id)
+    except ValueError:
+        return None
 
 
 def _is_old(cursor: RunCursor, message: RunFrames) -> bool:

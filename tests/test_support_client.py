@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from tests.support.client import ChatClient, event, frame_of, open_chat
 from tests.support.transcript import Frame
-from tests.test_support_transcript import WHOLE, status, token
+from tests.test_support_transcript import WHOLE, complete, status, token
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
@@ -74,7 +74,7 @@ async def test_close_code() -> None:
 
 async def test_fault_is_raised_where_somebody_waits_and_at_the_end() -> None:
     async def handler(connection: ServerConnection) -> None:
-        await answer(connection, token("gap", 2))
+        await answer(connection, complete("gap", 2))
         await connection.wait_closed()
 
     async def wait_in_vain() -> None:

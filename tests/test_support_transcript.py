@@ -74,6 +74,9 @@ SECOND = [started(2), token("you", 2, 2), complete("you", 3, 2)]
         ([*WHOLE, resumed(), complete("hey", 4)], ["hey"]),
         ([started(), token("he", 2), resumed(), complete("hey", 90)], ["hey"]),
         ([started(), resumed(), token("a", 2), accepted(duplicate=True)], ["a"]),
+        ([started(), token("a", 2), resumed(), started(), token("a", 2), token("b", 3)], ["ab"]),
+        ([started(), token("merged", 90), complete("merged", 91)], ["merged"]),
+        ([started(), started(epoch=1), token("again", 2, epoch=1)], ["again"]),
     ],
 )
 def test_allowed(frames: list[Frame], texts: list[str]) -> None:
@@ -85,10 +88,14 @@ def test_allowed(frames: list[Frame], texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("frames", "fault"),
     [
-        ([token("a", 2)], "seq was 0"),
-        ([started(), token("a", 3)], "seq was 1"),
+        ([resumed(), token("a", 2)], "seq was 0"),
+        ([resumed(), started(), token("a", 3)], "seq was 1"),
+        ([started(), complete("", 3)], "seq was 1"),
+        ([started(), token("a", 9), complete("ab", 10)], "added up to 'a'"),
         ([started(), token("a", 2), token("a", 2)], "seq was 2"),
         ([started(), token("a", 2, epoch=1)], "epoch was 0"),
+        ([resumed(), started(), started(epoch=1)], "epoch was 0"),
+        ([started(), token("a", 2), started(epoch=1)], "epoch was 0"),
         ([*WHOLE, complete("hey", 4)], "after the end"),
         ([*WHOLE, token("!", 5)], "after the end"),
         ([*WHOLE, resumed(), complete("other", 4)], "different end"),
@@ -114,21 +121,37 @@ def test_shape_is_checked() -> None:
         Transcript().apply(frame_of("token", "a", {"seq": 1}))
 
 
-def test_messages_and_cursor() -> None:
-    message: dict[str, Any] = {
-        "number": 1,
-        "role": "user",
-        "created_at": "2026-01-01T00:00:00+00:00",
-        "parts": [{"type": "text", "text": "hi"}],
-    }
+def message(rev: int, **fields: Any) -> Frame:
+    whole = {"number": 1, "role": "user", "created_at": "2026-01-01T00:00:00+00:00", "rev": rev}
+    return status("message.updated", **whole | fields)
+
+
+def test_messages_are_shown() -> None:
     transcript = Transcript()
-    transcript.apply(status("message.created", rev=3, message_id="u", **message))
+    transcript.apply(message(3, message_id="u", parts=[{"type": "text", "text": "hi"}]))
+    transcript.apply(message(4, message_id="u"))
     transcript.apply_all(WHOLE)
     assert transcript.shown("s") == {"u": "hi", "message-1": "hey"}
-    assert transcript.cursor("s") == {"rev": 3, "run_id": "run-1", "epoch": 0, "seq": 4}
-    wrong = {"rev": 4, "message_id": "message-1", "run_id": "run-1"}
+    wrong = message(5, message_id="message-1", run_id="run-1", parts=[])
     with pytest.raises(AssertionError, match="not what was shown"):
-        transcript.apply(status("message.updated", **message | wrong))
+        transcript.apply(wrong)
+
+
+def test_cursor_is_behind_what_may_be_cut_apart() -> None:
+    transcript = Transcript()
+    transcript.apply_all([message(3, message_id="u"), message(3, message_id="v"), *WHOLE])
+    assert transcript.cursor("s") == {"rev": 0, "run_id": "run-1", "epoch": 0, "seq": 4}
+    transcript.apply(message(4, message_id="u"))
+    assert transcript.cursor("s")["rev"] == 3
+
+
+def test_nothing_is_repeated_on_a_new_socket() -> None:
+    transcript = Transcript()
+    transcript.apply_all([started(), token("a", 2)])
+    transcript.reconnect()
+    transcript.apply(resumed())
+    with pytest.raises(AssertionError, match="seq was 2"):
+        transcript.apply(token("a", 2))
 
 
 def test_goes_on_from_a_page() -> None:

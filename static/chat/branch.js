@@ -21,11 +21,6 @@ export class Branch {
     this.#path = null;
   }
 
-  delete(id) {
-    this.#messages.delete(id);
-    this.#path = null;
-  }
-
   find(matches) {
     return [...this.#messages.values()].find(matches);
   }

@@ -16,6 +16,11 @@ export class Composer extends EventTarget {
     this.input.disabled = false;
     this.send.disabled = false;
     this.#adapt();
+    this.focus();
+  }
+
+  /** Be ready to type, but for where that would open a keyboard over half the page. */
+  focus() {
     if (matchMedia("(hover: hover)").matches) this.input.focus();
   }
 

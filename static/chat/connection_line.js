@@ -16,6 +16,7 @@ export class ConnectionLine {
   #follow() {
     clearInterval(this.ticking);
     const { state } = this.connection;
+    this.line.dataset.state = state;
     if (state === "open" || state === "idle") {
       clearTimeout(this.showing);
       this.showing = null;

@@ -29,7 +29,7 @@ export class Conversation {
     this.rev = rev;
     this.lastRev = rev;
     this.run = run;
-    this.endedRun = 0;
+    this.ended = new Set();
     this.queue = queue;
     this.pending = new Map();
     this.cancelling = new Set();
@@ -39,9 +39,19 @@ export class Conversation {
     if (run) this.#change(run.message_id, { parts: shown });
   }
 
-  /** The messages that are shown, oldest first. */
+  /** The messages that are shown, oldest first; what is not stored yet comes last. */
   get messages() {
-    return this.branch.path;
+    let shown = this.branch.path;
+    for (const { prompt, reply } of this.pending.values()) {
+      if (!prompt) shown = upTo(shown, reply.parent_message_id);
+      shown = [...shown, ...[prompt, reply].filter(Boolean)];
+    }
+    return shown;
+  }
+
+  /** The message of that id, stored or not. */
+  get(id) {
+    return this.branch.get(id) ?? this.messages.find((message) => message.message_id === id);
   }
 
   /** The reply that is worked on or about to be. */
@@ -132,8 +142,7 @@ export class Conversation {
     if (held && isWorking && held.run_status && !ACTIVE.has(held.run_status)) return [];
     // While a run works, its frames say what is shown of it.
     const shown = isWorking || !message.parts ? held?.parts : message.parts;
-    const { client_message_id } = message;
-    if (client_message_id && !held) this.#dropPending(client_message_id);
+    this.pending.delete(message.client_message_id);
     this.#change(message.message_id, { ...message, parts: shown ?? [], state: "" });
     return [];
   }
@@ -153,74 +162,48 @@ export class Conversation {
   // What was typed here and is not stored yet
 
   /** Show an unsent entry of the outbox: `{client_message_id, content, regenerate, refused}`. */
-  addPending(entry) {
-    const { client_message_id, regenerate, refused } = entry;
-    const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : this.#ask(entry);
-    const reply = `reply:${client_message_id}`;
-    this.pending.set(client_message_id, entry);
-    this.#change(reply, {
-      role: "assistant",
-      number: this.branch.nextNumber,
-      parent_message_id: parent,
-      run_status: "queued",
-      state: "sending",
-      parts: [],
-    });
+  addPending({ client_message_id, content, regenerate, refused }) {
+    const prompt = regenerate ? null : promptOf(client_message_id, content);
+    const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : prompt.message_id;
+    this.pending.set(client_message_id, { prompt, reply: replyOf(client_message_id, parent) });
     if (refused) this.#showRefusal(client_message_id, refused);
   }
 
-  #ask({ client_message_id, content }) {
-    const last = this.branch.last?.message_id ?? null;
-    const message = this.#change(`prompt:${client_message_id}`, {
-      role: "user",
-      number: this.branch.nextNumber,
-      parent_message_id: last,
-      client_message_id,
-      state: "sending",
-      parts: [{ type: "text", text: content }],
-    });
-    return message.message_id;
-  }
-
-  #dropPending(client_message_id) {
-    this.branch.delete(`prompt:${client_message_id}`);
-    this.branch.delete(`reply:${client_message_id}`);
+  /** Take an unsent entry away again. */
+  forget(client_message_id) {
     this.pending.delete(client_message_id);
   }
 
-  /** Take a refused message away again. */
-  forget(client_message_id) {
-    this.#dropPending(client_message_id);
-  }
-
   #accept({ session_id, metadata: at }) {
-    const { client_message_id } = at;
-    const entry = this.pending.get(client_message_id);
-    if (entry && !this.sessionId) this.sessionId = session_id;
-    if (session_id === this.sessionId) this.#expect(at, entry);
+    const { client_message_id, run_id } = at;
+    const isMine = this.pending.has(client_message_id);
+    if (isMine) this.sessionId ||= session_id;
+    if (isMine && session_id === this.sessionId) this.#expect(at);
     const accepted = { kind: "accepted", client_message_id, session_id };
     if (!this.unwanted.delete(`reply:${client_message_id}`)) return [accepted];
-    this.cancelling.add(at.run_id);
-    return [accepted, { kind: "cancel", run_id: at.run_id }];
+    this.cancelling.add(run_id);
+    return [accepted, { kind: "cancel", run_id }];
   }
 
   /** Show the stored messages until they come themselves. */
-  #expect(at, entry) {
-    const prompt = this.branch.get(`prompt:${at.client_message_id}`);
-    this.#dropPending(at.client_message_id);
-    if (prompt && !this.branch.get(at.user_message_id)) {
-      this.#change(at.user_message_id, { ...prompt, state: "" });
+  #expect({ client_message_id, user_message_id, message_id, run_id }) {
+    const { prompt } = this.pending.get(client_message_id);
+    const last = this.branch.last?.message_id ?? null;
+    this.pending.delete(client_message_id);
+    if (prompt && !this.branch.get(user_message_id)) {
+      this.#add(user_message_id, { ...prompt, parent_message_id: last, state: "" });
     }
-    if (entry && !this.branch.get(at.message_id)) {
-      this.#change(at.message_id, {
-        role: "assistant",
-        number: this.branch.nextNumber,
-        parent_message_id: at.user_message_id,
-        run_id: at.run_id,
-        run_status: "queued",
-        parts: [],
-      });
-    }
+    if (!this.branch.get(message_id)) this.#addReply(message_id, user_message_id, run_id);
+  }
+
+  #addReply(message_id, parent_message_id, run_id) {
+    const fields = { role: "assistant", parent_message_id, run_id, run_status: "queued" };
+    return this.#add(message_id, { ...fields, parts: [] });
+  }
+
+  /** A message that the server has not told of, behind all others. */
+  #add(id, fields) {
+    return this.#change(id, { ...fields, number: this.branch.nextNumber });
   }
 
   #refuse({ content, metadata: { client_message_id, code } }) {
@@ -234,12 +217,13 @@ export class Conversation {
   }
 
   #showRefusal(client_message_id, text) {
-    if (!this.branch.get(`prompt:${client_message_id}`)) {
-      this.#dropPending(client_message_id);
+    const { prompt } = this.pending.get(client_message_id) ?? {};
+    if (!prompt) {
+      this.pending.delete(client_message_id);
       return;
     }
-    this.branch.delete(`reply:${client_message_id}`);
-    this.#change(`prompt:${client_message_id}`, { state: "refused", note: text });
+    const refused = { ...prompt, state: "refused", note: text, version: prompt.version + 1 };
+    this.pending.set(client_message_id, { prompt: refused, reply: null });
   }
 
   // Runs
@@ -247,7 +231,7 @@ export class Conversation {
   /** Where a frame of a run stands against what is shown: "old", "next" or "gap". */
   #placeOf({ run_id, run_number, epoch, seq }) {
     const run = this.run;
-    if (run_number <= this.endedRun) return "old";
+    if (this.ended.has(run_id)) return "old";
     if (!run) return seq === 1 ? "next" : "gap";
     if (run.run_id !== run_id) return run_number < run.run_number ? "old" : "gap";
     if (epoch !== run.epoch) return epoch < run.epoch ? "old" : seq === 1 ? "next" : "gap";
@@ -277,14 +261,7 @@ export class Conversation {
   #reply({ message_id, run_id }) {
     const held = this.branch.get(message_id);
     if (held) return held.parts ? held : this.#change(message_id, { parts: [] });
-    return this.#change(message_id, {
-      role: "assistant",
-      number: this.branch.nextNumber,
-      parent_message_id: this.branch.last?.message_id ?? null,
-      run_id,
-      run_status: "running",
-      parts: [],
-    });
+    return this.#addReply(message_id, this.branch.last?.message_id ?? null, run_id);
   }
 
   #repair() {
@@ -303,9 +280,9 @@ export class Conversation {
     return [...needs, { kind: "started", message: this.branch.get(at.message_id) }];
   }
 
-  #reset({ run_id, run_number, epoch }) {
+  #reset({ run_id, epoch }) {
     const run = this.run;
-    if (run_number <= this.endedRun || run?.run_id !== run_id || epoch <= run.epoch) return [];
+    if (run?.run_id !== run_id || epoch <= run.epoch) return [];
     this.#change(run.message_id, { parts: [], state: "restarting" });
     this.run = { ...run, epoch, seq: 0 };
     return [];
@@ -313,7 +290,7 @@ export class Conversation {
 
   #replace(at) {
     const run = this.run;
-    if (at.run_number <= this.endedRun) return [];
+    if (this.ended.has(at.run_id)) return [];
     const isOlder =
       run?.run_id === at.run_id &&
       (at.epoch < run.epoch || (at.epoch === run.epoch && at.seq < run.seq));
@@ -326,11 +303,14 @@ export class Conversation {
     return [];
   }
 
-  /** A terminal frame is whole in itself: it counts after a gap too. */
+  /**
+   * A terminal frame is whole in itself: it counts after a gap too. What waits in line may end
+   * before what it waits for.
+   */
   #end({ type, content, metadata: at }) {
-    if (at.run_number <= this.endedRun) return [];
-    this.endedRun = at.run_number;
-    this.run = null;
+    if (this.ended.has(at.run_id)) return [];
+    this.ended.add(at.run_id);
+    if (this.run?.run_id === at.run_id) this.run = null;
     this.gaps = 0;
     this.cancelling.delete(at.run_id);
     const shown = this.#reply(at).parts;
@@ -354,6 +334,34 @@ export class Conversation {
     const message = this.branch.find((held) => held.run_id === run_id);
     return message && ACTIVE.has(message.run_status) ? this.#repair() : [];
   }
+}
+
+function upTo(messages, id) {
+  const place = messages.findIndex((message) => message.message_id === id);
+  return place < 0 ? messages : messages.slice(0, place + 1);
+}
+
+function promptOf(client_message_id, content) {
+  return {
+    message_id: `prompt:${client_message_id}`,
+    role: "user",
+    client_message_id,
+    state: "sending",
+    version: 1,
+    parts: [{ type: "text", text: content }],
+  };
+}
+
+function replyOf(client_message_id, parent_message_id) {
+  return {
+    message_id: `reply:${client_message_id}`,
+    role: "assistant",
+    parent_message_id,
+    run_status: "queued",
+    state: "sending",
+    version: 1,
+    parts: [],
+  };
 }
 
 function toolOf({ event, tool_call_id, name, arguments: given, progress, fraction, output }) {

@@ -49,14 +49,21 @@ const ACTIONS = {
   continue: () => chat.submit(words.continue),
   regenerate: (id) => chat.submit("", id),
   retry: (id) => chat.submit("", id),
-  drop: (id) => chat.stop(chat.conversation.branch.get(id)),
+  drop: (id) => chat.stop(chat.conversation.get(id)),
   resend: (id) => chat.resend(id.replace("prompt:", "")),
   edit: (id) => chat.edit(id.replace("prompt:", "")),
 };
 
+/** The button goes away with what it does: the focus goes back to where one types. */
+function act(button) {
+  const { messageId } = button.closest(".message").dataset;
+  composer.focus();
+  ACTIONS[button.dataset.action](messageId);
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
-  if (button) ACTIONS[button.dataset.action](button.closest(".message").dataset.messageId);
+  if (button) act(button);
   const starter = event.target.closest("[data-starter]");
   if (starter) chat.submit(starter.textContent);
   const menu = document.querySelector(".account[open]");

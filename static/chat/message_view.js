@@ -67,7 +67,7 @@ export class ReplyView {
   }
 
   #nameAgent(name) {
-    setText(this.#find(".who"), name[0].toUpperCase() + name.slice(1));
+    setText(this.#find(".who"), agentOf({ agent: name }));
     this.#find(".badge").hidden = name !== SCRIPTED;
   }
 
@@ -111,7 +111,8 @@ export function stateOf(message, { position, isStopping, isConnected }) {
   return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;
 }
 
-export function agentOf(message) {
-  const name = message.agent ?? data.agent.label;
+/** The name of the agent that replies, as people see it. */
+export function agentOf({ agent }) {
+  const name = agent || data.agent.label;
   return name[0].toUpperCase() + name.slice(1);
 }

@@ -77,8 +77,8 @@ export class ReplyBody {
 function splitHtml(html, count) {
   const template = document.createElement("template");
   template.innerHTML = html;
-  const chunks = template.content.querySelectorAll(":scope > .text-part");
-  const sources = chunks.length === count && count > 0 ? [...chunks] : [template.content];
+  const chunks = [...template.content.children].filter((child) => child.matches(".text-part"));
+  const sources = chunks.length === count ? chunks : [template.content];
   return sources.map((source) => {
     const element = document.createElement("div");
     element.className = "rendered";

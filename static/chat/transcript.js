@@ -97,8 +97,8 @@ export class Transcript {
 }
 
 /** A reply is named by its prompt, so that its element stays when its id changes. */
-function keyOf({ branch }, message) {
+function keyOf(conversation, message) {
   if (message.role === "user") return message.client_message_id ?? message.message_id;
-  const prompt = branch.get(message.parent_message_id);
-  return prompt ? `reply to ${keyOf({ branch }, prompt)}` : message.message_id;
+  const prompt = conversation.get(message.parent_message_id);
+  return prompt ? `reply to ${keyOf(conversation, prompt)}` : message.message_id;
 }

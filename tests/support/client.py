@@ -208,7 +208,9 @@ async def open_chat(
         max_queue=None,
         user_agent_header=None,
     )
-    client = ChatClient(connection, transcript or Transcript())
+    transcript = transcript or Transcript()
+    transcript.reconnect()
+    client = ChatClient(connection, transcript)
     try:
         yield client
     finally:

@@ -21,7 +21,11 @@ class EchoModel(Model):
         raise NotImplementedError
 
     async def stream_response(
-        self, system_instructions: str | None, input: Any, *args: Any, **kwargs: Any
+        self,
+        system_instructions: str | None,
+        input: Any,  # noqa: A002  (the SDK's name)
+        *args: Any,
+        **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         words = echo_words(input[-1]["content"])
         for word in words:

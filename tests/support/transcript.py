@@ -73,14 +73,22 @@ class Transcript:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.runs: dict[str, RunView] = {}
-        self.messages: dict[str, Frame] = {}
-        self.revs: dict[str, int] = {}
+        self.messages: dict[str, dict[str, Any]] = {}
+        self._revs: dict[str, tuple[int, int]] = {}
+        self._live: set[str] = set()
+        self._followed: set[str] = set()
         self._catching_up: set[str] = set()
 
     def seed(self, run: RunView, *, rev: int = 0) -> None:
         """Begin with what a rendered page shows already."""
         self.runs[run.run_id] = run
-        self.revs[run.session_id] = rev
+        self._revs[run.session_id] = rev, rev
+
+    def reconnect(self) -> None:
+        """What comes next comes over another socket."""
+        self._live.clear()
+        self._followed.clear()
+        self._catching_up.clear()
 
     def text(self, run_id: str) -> str:
         """The text that is shown of a run."""
@@ -94,9 +102,9 @@ class Transcript:
     def shown(self, session_id: str) -> dict[str, str]:
         """The text of every message of a session by its id, as a page shows it."""
         shown = {
-            message_id: text_of(metadata["parts"] or [])
-            for message_id, metadata in self.messages.items()
-            if metadata["session_id"] == session_id
+            message_id: text_of(message.get("parts") or [])
+            for message_id, message in self.messages.items()
+            if message["session_id"] == session_id
         }
         for run in self.runs.values():
             if run.session_id == session_id and run.seq:
@@ -105,7 +113,7 @@ class Transcript:
 
     def cursor(self, session_id: str) -> dict[str, Any]:
         """The metadata of a `resume` that goes on from here."""
-        cursor: dict[str, Any] = {"rev": self.revs.get(session_id, 0)}
+        cursor: dict[str, Any] = {"rev": self._revs.get(session_id, (0, 0))[0]}
         runs = [run for run in self.runs.values() if run.session_id == session_id and run.seq]
         if runs:
             run = max(runs, key=lambda run: run.number)
@@ -127,16 +135,13 @@ class Transcript:
             self.apply(frame)
 
     def _apply(self, frame: Frame) -> None:
-        metadata, session_id = frame["metadata"], frame["session_id"]
+        metadata = frame["metadata"]
         if is_sequenced(frame):
             self._show(self._run(frame), frame)
             return
         match event_of(frame):
             case "resumed":
-                known = {run.run_id for run in self.runs.values() if run.session_id == session_id}
-                self._catching_up |= known
-                if run_id := metadata.get("run_id"):
-                    self._catching_up.add(run_id)
+                self._begin_catch_up(frame)
             case "snapshot":
                 self._replace(self._run(frame), frame)
             case "run.reset":
@@ -146,9 +151,10 @@ class Transcript:
                 is_late = not metadata["duplicate"] and run is not None and run.seq > 0
                 assert not is_late, "accepted after frames of its run"
             case "message.created" | "message.updated":
+                self._see_rev(frame)
                 self._keep_message(frame)
-        if event_of(frame) in FOLLOWED_EVENTS:
-            self.revs[session_id] = max(metadata["rev"], self.revs.get(session_id, 0))
+            case "queue.changed":
+                self._see_rev(frame)
 
     def _run(self, frame: Frame) -> RunView:
         metadata = frame["metadata"]
@@ -156,42 +162,61 @@ class Transcript:
         if run_id not in self.runs:
             self.runs[run_id] = RunView(frame["session_id"], run_id, metadata["run_number"])
         run = self.runs[run_id]
-        if run.seq == 0:  # an interruption goes before what waits
-            run.number = metadata["run_number"]
         assert run.number == metadata["run_number"], "a run has changed its number"
         return run
 
-    def _show(self, run: RunView, frame: Frame) -> None:
-        metadata = frame["metadata"]
-        is_catching_up = run.run_id in self._catching_up
-        self._catching_up.discard(run.run_id)
-        if run.terminal is not None:
-            assert is_catching_up, "a frame after the end"
-            assert frame["content"] == run.terminal["content"], "a second, different end"
-            return
-        if metadata["epoch"]:  # a run that was never claimed may end out of turn
-            self._check_order(run)
-        # A cursor in a run whose events are folded is told the end alone.
-        may_jump = is_catching_up and frame["type"] == "complete"
-        if run.seq == 0:
-            run.epoch = metadata["epoch"]
-        if not may_jump:
-            assert metadata["epoch"] == run.epoch, f"epoch was {run.epoch}"
-            assert metadata["seq"] == run.seq + 1, f"seq was {run.seq}"
-        self._add(run, frame, is_whole=not may_jump)
+    def _begin_catch_up(self, frame: Frame) -> None:
+        session_id = frame["session_id"]
+        self._followed.add(session_id)
+        runs = [run.run_id for run in self.runs.values() if run.session_id == session_id]
+        self._catching_up.update(runs)
 
-    def _add(self, run: RunView, frame: Frame, *, is_whole: bool) -> None:
+    def _show(self, run: RunView, frame: Frame) -> None:
+        is_catching_up = run.run_id in self._catching_up
+        if is_catching_up and self._is_replayed(run, frame):
+            return
+        assert run.terminal is None, "a frame after the end"
+        self._check_order(run)
+        self._catching_up.discard(run.run_id)
+        self._live.add(run.session_id)
+        self._check_place(run, frame, is_catching_up=is_catching_up)
+        self._add(run, frame)
+
+    def _is_replayed(self, run: RunView, frame: Frame) -> bool:
+        """An end is told again to a cursor in an ended run.
+
+        Other frames may come twice when `resume` crossed them on a socket in use.
+        """
         metadata = frame["metadata"]
-        run.epoch, run.seq, run.message_id = (
-            metadata["epoch"],
-            metadata["seq"],
-            metadata["message_id"],
-        )
+        if (metadata["epoch"], metadata["seq"]) > (run.epoch, run.seq):
+            return False
+        if run.terminal and is_terminal(frame):
+            assert frame["content"] == run.terminal["content"], "a second, different end"
+            return True
+        return run.session_id in self._live
+
+    def _check_place(self, run: RunView, frame: Frame, *, is_catching_up: bool) -> None:
+        metadata, is_followed = frame["metadata"], run.session_id in self._followed
+        is_fresh = not run.seq or (not is_followed and not run.text and metadata["seq"] == 1)
+        if is_fresh and metadata["epoch"] != run.epoch:
+            run.epoch, run.seq = metadata["epoch"], 0
+        # The events of the run may be folded; who has not asked for snapshots is sent one token.
+        kind = "complete" if is_catching_up else "" if is_followed else "token"
+        assert metadata["epoch"] == run.epoch, f"epoch was {run.epoch}"
+        if frame["type"] == kind:
+            assert metadata["seq"] > run.seq, f"seq was {run.seq}"
+        else:
+            assert metadata["seq"] == run.seq + 1, f"seq was {run.seq}"
+
+    def _add(self, run: RunView, frame: Frame) -> None:
+        metadata = frame["metadata"]
+        is_next = metadata["seq"] == run.seq + 1
+        run.seq, run.message_id = metadata["seq"], metadata["message_id"]
         run.events.append(frame)
         if frame["type"] == "token":
             run.text += frame["content"]
         elif frame["type"] == "complete":
-            assert run.text == frame["content"] or not is_whole, f"tokens added up to {run.text!r}"
+            assert run.text == frame["content"] or not is_next, f"tokens added up to {run.text!r}"
             run.text = frame["content"]
         if is_terminal(frame):
             run.terminal = frame
@@ -200,7 +225,7 @@ class Transcript:
         others = [other for other in self.runs.values() if other.session_id == run.session_id]
         ahead = [other.number for other in others if other.number < run.number and other.is_working]
         assert not ahead, f"run {run.number} before the end of {ahead}"
-        behind = [other.number for other in others if other.number > run.number and other.epoch]
+        behind = [other.number for other in others if other.number > run.number and other.seq]
         assert not behind, f"run {run.number} after frames of {behind}"
 
     def _replace(self, run: RunView, frame: Frame) -> None:
@@ -220,12 +245,20 @@ class Transcript:
         run.epoch = frame["metadata"]["epoch"]
         run.seq, run.text, run.events = 0, "", []
 
+    def _see_rev(self, frame: Frame) -> None:
+        """Frames of one revision may be cut apart: it is whole only when a later one comes."""
+        whole, last = self._revs.get(frame["session_id"], (0, 0))
+        if frame["metadata"]["rev"] > last:
+            whole, last = last, frame["metadata"]["rev"]
+        self._revs[frame["session_id"]] = whole, last
+
     def _keep_message(self, frame: Frame) -> None:
+        """Without `parts` they are as they were, or come by the frames of the run."""
         metadata = frame["metadata"] | {"session_id": frame["session_id"]}
-        known = self.messages.get(metadata["message_id"], {})
-        self.messages[metadata["message_id"]] = metadata = {"parts": known.get("parts")} | metadata
+        held = self.messages.get(metadata["message_id"], {})
+        self.messages[metadata["message_id"]] = held | metadata
         run = self.runs.get(metadata.get("run_id") or "")
-        if run and run.terminal and "parts" in frame["metadata"]:
+        if run and run.terminal and "parts" in metadata:
             assert run.text == text_of(metadata["parts"]), "the message is not what was shown"
 
 

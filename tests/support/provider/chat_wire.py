@@ -1,9 +1,9 @@
 """Chat Completions as a stream of server-sent events."""
 
-import json
 import time
 from typing import Any
 
+from tests.support.provider.encoding import encode
 from tests.support.provider.script import Call, ToolCall
 
 
@@ -30,7 +30,7 @@ class ChatWire:
         return self._chunk({"reasoning_content": delta})
 
     def text(self, delta: str) -> bytes:
-        return self._before + json.dumps(delta).encode() + self._after
+        return self._before + encode(delta) + self._after
 
     def closing(self) -> bytes:
         reply = self._call.reply
@@ -76,4 +76,4 @@ def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: %b\n\n" % json.dumps(data, separators=(",", ":")).encode()
+    return b"data: %b\n\n" % encode(data)

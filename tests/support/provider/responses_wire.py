@@ -1,9 +1,9 @@
 """The Responses API as a stream of server-sent events."""
 
-import json
 import time
 from typing import Any
 
+from tests.support.provider.encoding import encode
 from tests.support.provider.script import Call, ToolCall
 
 Fields = dict[str, Any]
@@ -48,7 +48,7 @@ class ResponsesWire:
     def text(self, delta: str) -> bytes:
         opened = b"" if self._message_is_open else self._close_reasoning() + self._open_message()
         self._text.append(delta)
-        tail = b'%d,"delta":%b}\n\n' % (self._sequence, json.dumps(delta).encode())
+        tail = b'%d,"delta":%b}\n\n' % (self._sequence, encode(delta))
         self._sequence += 1
         return opened + self._text_head + tail
 
@@ -84,7 +84,7 @@ class ResponsesWire:
             "logprobs": [],
             "sequence_number": 0,
         }
-        encoded = _encode(fields).removesuffix(b"0}")
+        encoded = encode(fields).removesuffix(b"0}")
         self._text_head = b"event: response.output_text.delta\ndata: " + encoded
         return opened
 
@@ -148,7 +148,7 @@ class ResponsesWire:
         }
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        data = _encode({"type": kind, "sequence_number": self._sequence, **fields})
+        data = encode({"type": kind, "sequence_number": self._sequence, **fields})
         self._sequence += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
@@ -198,7 +198,3 @@ class ResponsesWire:
 
 def _text_part(text: str) -> Fields:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _encode(data: Fields) -> bytes:
-    return json.dumps(data, separators=(",", ":")).encode()

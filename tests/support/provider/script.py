@@ -52,7 +52,8 @@ class Reply:
     Delays are in seconds. `hold` keeps back all of it, also the HTTP headers; `gate` holds single
     tokens, and `hang_after` is short for a gate that lets so many out. After `cut_after` tokens
     the connection is dropped; after `end_after` the body ends politely, but unfinished.
-    `finish_reason` is Chat Completions': `stop`, `length`, `content_filter`, `tool_calls`.
+    `finish_reason` is Chat Completions': `stop`, `length`, `content_filter`, `tool_calls`. With
+    `piece_bytes` the stream goes out in writes of so many bytes, wherever that cuts it.
     """
 
     tokens: Sequence[str] = ()
@@ -72,6 +73,7 @@ class Reply:
     retry_after: float | None = None
     input_tokens: int = 10
     cached_tokens: int = 0
+    piece_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.hang_after is not None:

@@ -40,6 +40,10 @@ class Provider:
         """What `OPENAI_BASE_URL` is for it."""
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def forget(self) -> None:
+        """As if newly started: no calls, nothing queued."""
+        self.calls, self._queued, self._taken = [], [], 0
+
     def queue(self, *replies: Reply) -> None:
         """Answer the next requests with these, in order."""
         self._queued.extend(replies)
@@ -132,9 +136,9 @@ async def _stream(request: web.Request, call: Call) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    await response.write(wire.opening())
+    await _write(response, call, wire.opening())
     for delta in reply.reasoning:
-        await response.write(wire.reasoning(delta))
+        await _write(response, call, wire.reasoning(delta))
     await _send_tokens(response, wire, call)
     if reply.cut_after is not None:
         assert request.transport
@@ -143,10 +147,16 @@ async def _stream(request: web.Request, call: Call) -> web.StreamResponse:
         if reply.gate:
             await reply.gate.passed(len(reply.tokens))
         final = wire.error(reply.stream_error) if reply.stream_error else wire.closing()
-        await response.write(final)
+        await _write(response, call, final)
     call.finished_at = time.monotonic()
     call.board.post()
     return response
+
+
+async def _write(response: web.StreamResponse, call: Call, data: bytes) -> None:
+    size = call.reply.piece_bytes or len(data)
+    for start in range(0, len(data), size):
+        await response.write(data[start : start + size])
 
 
 async def _send_tokens(
@@ -163,7 +173,7 @@ async def _send_tokens(
         if (pause := due - loop.time()) > 0:
             await asyncio.sleep(pause)
         due += reply.delay_s
-        await response.write(wire.text(token))
+        await _write(response, call, wire.text(token))
         call.sent += 1
         call.board.post()
 

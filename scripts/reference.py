@@ -1,0 +1,55 @@
+"""Write the parts of docs/ that are made from the code."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- from the code: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("docs/protocol.md", "docs/operations.md")
+
+
+def blocks() -> dict[str, Callable[[], str]]:
+    """What can stand between markers, by its name."""
+    import protocol_doc
+    import settings_doc
+
+    return {
+        "frames": protocol_doc.frames,
+        "error codes": protocol_doc.error_codes,
+        "site settings": settings_doc.site_settings,
+        "real-time settings": settings_doc.realtime_settings,
+    }
+
+
+def render(text: str) -> str:
+    """A page with every block made anew; raises `KeyError` for a name that there is none of."""
+    made = blocks()
+    return BLOCK.sub(lambda found: f"{found[1]}\n{made[found[2]]()}\n\n{found[3]}", text)
+
+
+def outdated() -> list[str]:
+    """The pages that say something else than the code."""
+    return [page for page in PAGES if render(read(page)) != read(page)]
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("DEBUG", "1")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentsite.settings")
+    import django
+
+    django.setup()
+    for page in outdated():
+        (ROOT / page).write_text(render(read(page)))
+        print(f"agentsite: {page} written")
+
+
+if __name__ == "__main__":
+    main()

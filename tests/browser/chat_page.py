@@ -1,0 +1,102 @@
+"""The chat page as a reader sees it."""
+
+import re
+from typing import Any
+
+from playwright.async_api import BrowserContext, CDPSession, Page, WebSocketRoute, expect
+
+from tests.support.site import Site, User
+from tests.support.waiting import TIMEOUT_S
+
+TIMEOUT_MS = TIMEOUT_S * 1_000
+expect.set_options(timeout=TIMEOUT_MS)
+
+
+class ChatPage:
+    """One tab; `faults` is what its console complained of."""
+
+    def __init__(self, page: Page, site: Site) -> None:
+        self.page = page
+        self.site = site
+        self.faults: list[str] = []
+        self.sockets: list[WebSocketRoute] = []
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", self._listen)
+
+    def _listen(self, message: Any) -> None:
+        # A server that is away is part of the tests.
+        if message.type == "error" and "ERR_CONNECTION" not in message.text:
+            self.faults.append(message.text)
+
+    async def open(self, session_id: str = "") -> None:
+        """Load the page and wait until it is connected."""
+        await self.page.goto(f"{self.site.origin}/s/{session_id}/" if session_id else self.site.origin)
+        await self.connected()
+
+    async def connected(self) -> None:
+        """Wait until the socket is open and nothing is said about it."""
+        line = self.page.locator("#connection")
+        await expect(line).to_have_attribute("data-state", "open")
+        await expect(line).to_be_hidden()
+
+    async def send(self, text: str) -> None:
+        """Type a message and press Enter."""
+        await self.page.fill("#prompt", text)
+        await self.page.press("#prompt", "Enter")
+
+    @property
+    def session_id(self) -> str:
+        """The session in the address."""
+        found = re.search(r"/s/([0-9a-f-]{36})/", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    async def in_session(self) -> str:
+        """Wait until the conversation has an address; its id."""
+        await self.page.wait_for_url(re.compile("/s/"))
+        return self.session_id
+
+    @property
+    def reply(self) -> Any:
+        """The last reply."""
+        return self.page.locator(".assistant").last
+
+    async def replied(self, status: str = "completed") -> None:
+        """Wait until the last reply has ended."""
+        await expect(self.reply).to_have_attribute("data-status", status)
+
+    async def shows(self, text: str) -> None:
+        """Wait until the last reply holds `text`."""
+        await expect(self.reply.locator(".body")).to_contain_text(text)
+
+    async def press(self, name: str) -> None:
+        """Press a button by its words."""
+        await self.page.get_by_role("button", name=name, exact=True).last.click()
+
+    async def texts(self) -> list[str]:
+        """What each message says, by white space's own rules."""
+        bodies = self.page.locator("#log .message .body")
+        return [" ".join(text.split()) for text in await bodies.all_inner_texts()]
+
+    async def stored(self, user: User) -> list[str]:
+        """The same by the database."""
+        session = self.site.get_json(f"/api/sessions/{self.session_id}/", user)
+        return [" ".join(message["text"].split()) for message in session["messages"]]
+
+    async def agrees(self, user: User) -> None:
+        """The page says what the database says, now and after a reload."""
+        stored = await self.stored(user)
+        assert await self.texts() == stored
+        await self.page.reload()
+        assert await self.texts() == stored
+
+    async def devtools(self) -> CDPSession:
+        return await self.page.context.new_cdp_session(self.page)
+
+
+async def open_page(context: BrowserContext, site: Site, session_id: str = "") -> ChatPage:
+    """A new tab of `context` with the chat in it."""
+    chat = ChatPage(await context.new_page(), site)
+    await chat.open(session_id)
+    return chat

@@ -1,0 +1,370 @@
+"""A conversation as one reader has it: send, stream, stop, ask again, wait in line."""
+
+import re
+
+import pytest
+from playwright.async_api import BrowserContext, expect
+
+from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.conftest import Model, Opener
+from tests.support.provider import Gate, Reply, ToolCall, words
+from tests.support.site import Site, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# Notes every change to text that is already shown, and every element that is taken away.
+WATCH_FOR_REWRITES = """
+() => {
+  window.rewrites = [];
+  new MutationObserver((changes) => {
+    for (const { type, target, removedNodes } of changes) {
+      const isReply = target.parentElement?.closest(".assistant .body") ?? target.closest?.(".body");
+      if (isReply && (type === "characterData" || removedNodes.length)) {
+        window.rewrites.push(type);
+      }
+    }
+  }).observe(document.getElementById("log"), {
+    characterData: true, childList: true, subtree: true,
+  });
+}
+"""
+
+# How long after the key the message stood on the page, in milliseconds.
+TIME_TO_SHOW = """
+() => {
+  window.shownAfter = new Promise((resolve) => {
+    let pressed = 0;
+    addEventListener("keydown", (event) => { pressed ||= event.timeStamp; }, true);
+    new MutationObserver(() => {
+      if (document.querySelector(".user") && document.querySelector(".state")?.textContent) {
+        requestAnimationFrame(() => resolve(performance.now() - pressed));
+      }
+    }).observe(document.getElementById("log"), { childList: true, subtree: true });
+  });
+}
+"""
+
+
+async def test_a_reply_streams_and_is_what_the_database_says(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    reply = Reply(words(12), gate=Gate(4))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.page.evaluate(WATCH_FOR_REWRITES)
+    await chat.send("Tell me about the river.")
+    await chat.shows("the river bends around")
+    await expect(chat.reply).to_have_attribute("data-status", "running")
+    await expect(chat.reply.locator(".state")).to_have_text("writing…")
+    reply.release(4)
+    await chat.shows("the river bends around an old mill where")
+    assert await chat.page.evaluate("window.rewrites") == []
+    reply.open()
+    await chat.replied()
+    assert await chat.texts() == ["Tell me about the river.", reply.text.strip()]
+    await chat.agrees(ann)
+
+
+async def test_a_message_is_in_place_at_once(open_chat: Opener, model: Model) -> None:
+    reply = Reply(words(3), hold=Gate())
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.page.evaluate(TIME_TO_SHOW)
+    await chat.send("hello")
+    assert await chat.page.evaluate("window.shownAfter") < 100
+    await expect(chat.reply.locator(".state")).to_have_text("thinking…")
+    reply.open()
+    await chat.replied()
+
+
+async def test_a_new_conversation_gets_its_address_and_its_line_in_the_list(
+    open_chat: Opener, model: Model
+) -> None:
+    chat = await open_chat()
+    await chat.send("What is the time?")
+    session_id = await chat.in_session()
+    await chat.replied()
+    line = chat.page.locator(f'#session-list [data-session-id="{session_id}"]')
+    await expect(line).to_contain_text("What is the time?")
+    await expect(line.locator("a")).to_have_attribute("aria-current", "page")
+    await expect(chat.page.locator("h1")).to_have_text("What is the time?")
+    await expect(chat.page.locator(".session-state").first).to_be_empty()
+
+
+async def test_two_messages_at_once_begin_one_conversation(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await chat.send("one")
+    await chat.send("two")
+    await chat.in_session()
+    await expect(chat.page.locator('.assistant[data-status="completed"]')).to_have_count(2)
+    assert await chat.texts() == ["one", "You said: one", "two", "You said: two"]
+    await chat.agrees(ann)
+
+
+@pytest.mark.parametrize("how", ["button", "key"])
+async def test_stop_keeps_the_text_and_closes_the_stream(
+    open_chat: Opener, model: Model, ann: User, how: str
+) -> None:
+    model.will_say(Reply(words(12), hang_after=3))
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("the river bends")
+    if how == "button":
+        await chat.press("Stop")
+    else:
+        await chat.page.keyboard.press("Escape")
+    await chat.replied("cancelled")
+    await model.calls[0].until(lambda call: call.disconnected_at)
+    await expect(chat.reply.locator(".ending")).to_have_text("You stopped this reply.")
+    assert await chat.texts() == ["hello", "the river bends"]
+    await chat.send("go on")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_stop_before_the_first_word(open_chat: Opener, model: Model, ann: User) -> None:
+    model.will_say(Reply(words(3), hold=Gate()))
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.press("Stop")
+    await chat.replied("cancelled")
+    assert await chat.texts() == ["hello", ""]
+    await chat.send("again")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_a_stopped_reply_goes_on_with_one_press(open_chat: Opener, model: Model) -> None:
+    model.will_say(Reply(words(12), hang_after=3))
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("the river bends")
+    await chat.press("Stop")
+    await chat.press("Continue")
+    await chat.shows("You said: Continue")
+    await chat.replied()
+
+
+async def test_regenerate_puts_another_reply_in_the_same_place(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    model.will_say(Reply(["first"]), Reply(["second"]))
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("first")
+    await chat.replied()
+    await chat.press("Regenerate")
+    await chat.shows("second")
+    await chat.replied()
+    assert await chat.texts() == ["hello", "second"]
+    await chat.agrees(ann)
+    await chat.press("Regenerate")
+    await chat.shows("You said: hello")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_a_failed_reply_says_so_and_can_be_tried_again(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    model.will_say(*[Reply(error_status=400, error_code="bad")] * 1)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.replied("failed")
+    await expect(chat.reply.locator(".ending")).not_to_be_empty()
+    await expect(chat.page.locator("#announcer")).to_have_text(
+        await chat.reply.locator(".ending").inner_text()
+    )
+    await chat.press("Retry")
+    await chat.replied()
+    assert await chat.texts() == ["hello", "You said: hello"]
+    await chat.agrees(ann)
+
+
+async def test_messages_wait_in_line(open_chat: Opener, model: Model, ann: User) -> None:
+    first = Reply(["one"], hold=Gate())
+    model.will_say(first)
+    chat = await open_chat()
+    await chat.send("a")
+    await chat.in_session()
+    await chat.send("b")
+    await expect(chat.reply.locator(".state")).to_have_text("waiting, number 1 in line")
+    await chat.send("c")
+    await expect(chat.reply.locator(".state")).to_have_text("waiting, number 2 in line")
+    await expect(chat.page.locator("#composer-hint")).to_have_text(
+        "2 messages are waiting for their turn."
+    )
+    await chat.press("Do not send")
+    await chat.replied("cancelled")
+    await expect(chat.page.locator("#composer-hint")).to_have_text(
+        "1 message is waiting for its turn."
+    )
+    first.open()
+    await expect(chat.page.locator('.assistant[data-status="completed"]')).to_have_count(2)
+    assert await chat.texts() == ["a", "one", "b", "You said: b", "c", ""]
+    await expect(chat.page.locator("#composer-hint")).to_be_empty()
+    await chat.agrees(ann)
+
+
+async def test_a_refused_message_can_be_sent_again(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    first = Reply(["one"], hold=Gate())
+    model.will_say(first)
+    chat = await open_chat()
+    await chat.send("a")
+    await chat.in_session()
+    for text in ("b", "c", "too many"):
+        await chat.send(text)
+    refused = chat.page.locator('.user[data-state="refused"]')
+    await expect(refused).to_contain_text("Too many messages are waiting already.")
+    await chat.page.reload()
+    await expect(refused).to_contain_text("too many")
+    first.open()
+    await expect(chat.page.locator('.assistant[data-status="completed"]')).to_have_count(3)
+    await chat.press("Send again")
+    await chat.shows("You said: too many")
+    await chat.replied()
+    await expect(refused).to_have_count(0)
+    await chat.agrees(ann)
+
+
+async def test_a_refused_message_can_be_edited(open_chat: Opener, model: Model) -> None:
+    first = Reply(["one"], hold=Gate())
+    model.will_say(first)
+    chat = await open_chat()
+    await chat.send("a")
+    await chat.in_session()
+    for text in ("b", "c", "too many"):
+        await chat.send(text)
+    await chat.press("Edit")
+    await expect(chat.page.locator("#prompt")).to_have_value("too many")
+    await expect(chat.page.locator('.user[data-state="refused"]')).to_have_count(0)
+
+
+async def test_a_message_that_is_too_long_stays_in_its_box(open_chat: Opener, model: Model) -> None:
+    chat = await open_chat()
+    text = "ß" * 40_000
+    await chat.send(text)
+    await expect(chat.page.locator("#prompt")).to_have_value(text)
+    await expect(chat.page.locator("#composer-hint")).to_contain_text("64 KB or less")
+    await expect(chat.page.locator(".message")).to_have_count(0)
+
+
+async def test_steps_stand_between_the_texts(open_chat: Opener, model: Model, ann: User) -> None:
+    second = Reply(["I have ", "*found* it."], gate=Gate(1))
+    model.will_say(Reply(["Let me look."], tool_calls=[ToolCall("nothing_of_the_kind")]), second)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.replied("failed")
+
+
+async def test_thoughts_are_folded_away(open_chat: Opener, model: Model, ann: User) -> None:
+    reply = Reply(["It is 5."], reasoning=["two and three ", "make five"], gate=Gate())
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("2 + 3?")
+    thoughts = chat.reply.locator(".reasoning")
+    await expect(thoughts).to_contain_text("two and three make five")
+    reply.open()
+    await chat.replied()
+    await thoughts.locator("summary").click()
+    await expect(thoughts.locator(".reasoning-text")).to_be_visible()
+    await chat.page.reload()
+    await expect(thoughts).to_contain_text("two and three make five")
+
+
+async def test_starters_are_sent_as_they_are(
+    signed_in: BrowserContext, site: Site, ann: User
+) -> None:
+    chat = await open_page(signed_in, site)
+    starters = chat.page.locator("[data-starter]")
+    for index in range(await starters.count()):
+        await expect(starters.nth(index)).to_be_enabled()
+
+
+async def test_focus_stays_in_the_box(open_chat: Opener, model: Model) -> None:
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.replied()
+    await expect(chat.page.locator("#prompt")).to_be_focused()
+    await chat.press("Regenerate")
+    await chat.replied()
+    await expect(chat.page.locator(":focus")).to_have_count(1)
+
+
+async def test_the_start_and_the_end_are_announced_and_nothing_else(
+    open_chat: Opener, model: Model
+) -> None:
+    reply = Reply(words(6), gate=Gate(2))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.page.evaluate(
+        """() => {
+          window.said = [];
+          const announcer = document.getElementById("announcer");
+          new MutationObserver(() => window.said.push(announcer.textContent))
+            .observe(announcer, { childList: true });
+        }"""
+    )
+    await chat.send("hello")
+    await chat.shows("the river")
+    reply.open()
+    await chat.replied()
+    said = await chat.page.evaluate("window.said")
+    assert said == ["Assistant is replying.", "Assistant has replied."]
+
+
+async def test_markdown_comes_when_the_reply_is_whole(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    reply = Reply(["**bold** ", "and `code`"], gate=Gate(1))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("**bold**")
+    reply.open()
+    await chat.replied()
+    await expect(chat.reply.locator("strong")).to_have_text("bold")
+    before = await chat.reply.locator(".rendered").inner_html()
+    await chat.page.reload()
+    assert await chat.reply.locator(".rendered").inner_html() == before
+
+
+async def test_hostile_replies_stay_text(open_chat: Opener, model: Model) -> None:
+    nasty = [
+        "<img src=x onerror=document.title='hacked'>",
+        "<script>document.title='hacked'</script>",
+        "![p](https://evil.example/pixel.png) [j](javascript:document.title='hacked')",
+    ]
+    reply = Reply([f"{text}\n\n" for text in nasty], gate=Gate(2))
+    model.will_say(reply)
+    chat = await open_chat()
+    fetched: list[str] = []
+    chat.page.on("request", lambda request: fetched.append(request.url))
+    await chat.send("<b>hello</b>")
+    await chat.shows("<script>")
+    reply.open()
+    await chat.replied()
+    await chat.page.reload()
+    assert await chat.page.title() == "<b>hello</b> · agentsite"
+    assert await chat.page.locator(".message :is(img, script, b, svg)").count() == 0
+    assert not [url for url in fetched if not url.startswith(chat.site.origin)]
+    hrefs = chat.reply.locator("a")
+    for index in range(await hrefs.count()):
+        assert re.match("https://", await hrefs.nth(index).get_attribute("href") or "")
+
+
+async def test_history_reads_without_javascript(
+    browser_without_scripts: BrowserContext, open_chat: Opener, model: Model
+) -> None:
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.replied()
+    plain = ChatPage(await browser_without_scripts.new_page(), chat.site)
+    await plain.page.goto(chat.page.url)
+    assert await plain.texts() == ["hello", "You said: hello"]
+    assert "needs JavaScript" in await plain.page.locator("#composer-hint").inner_html()
+    await expect(plain.page.locator("#prompt")).to_be_disabled()

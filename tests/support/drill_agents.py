@@ -1,0 +1,39 @@
+"""An agent on the model of the settings, with tools that end when a test says so."""
+
+import asyncio
+from functools import cache
+from pathlib import Path
+
+from agents import Agent, function_tool
+from agents.tool_context import ToolContext
+
+from realtime.run_context import RunContext
+
+AGENT_NAMES = ("assistant",)
+DEFAULT_AGENT = "assistant"
+
+
+@function_tool
+async def look_up(context: ToolContext[RunContext], word: str) -> str:
+    """Say what is known about a word."""
+    context.context.progress(context, f"Looking for {word}", 0.5)
+    return f"“{word}” was found."
+
+
+@function_tool
+async def wait(context: ToolContext[RunContext]) -> str:
+    """Wait until cancelled."""
+    context.context.progress(context, "Waiting")
+    await asyncio.Event().wait()
+    return ""
+
+
+@function_tool
+def read_file(path: str) -> str:
+    """Read a file, blocking a thread; a FIFO makes it wait for whoever writes."""
+    return Path(path).read_text()
+
+
+@cache
+def get_agent(name: str) -> Agent[RunContext]:
+    return Agent(name=name, instructions="Answer.", tools=[look_up, wait, read_file])

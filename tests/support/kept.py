@@ -1,0 +1,96 @@
+"""What the database holds of a conversation, as the REST API tells it."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from tests.support.client import ChatClient
+from tests.support.site import Site, User
+from tests.support.waiting import TIMEOUT_S, poll
+
+UNFINISHED = ("queued", "running")
+
+
+class Kept:
+    """The messages of one session, those of left branches too."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self.messages = messages
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text of every message by its id."""
+        return {message["message_id"]: message["text"] for message in self.messages}
+
+    @property
+    def prompts(self) -> list[str]:
+        """What the user said."""
+        return [message["text"] for message in self.messages if message["role"] == "user"]
+
+    @property
+    def replies(self) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["role"] == "assistant"]
+
+    def reply(self, run_id: str) -> dict[str, Any]:
+        """The reply of a run."""
+        return next(message for message in self.replies if message["run_id"] == run_id)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no run is left to be worked on."""
+        return all(reply["run_status"] not in UNFINISHED for reply in self.replies)
+
+
+def read_kept(site: Site, user: User, session_id: str) -> Kept:
+    """The session as it is now."""
+    return Kept(site.get_json(f"/api/sessions/{session_id}/transcript/", user)["messages"])
+
+
+async def read_ended(site: Site, user: User, session_id: str, *, within: float = TIMEOUT_S) -> Kept:
+    """The session once all its runs have ended."""
+
+    def read() -> Kept:
+        found = [read_kept(site, user, session_id)]
+
+        def ended() -> bool:
+            found[0] = read_kept(site, user, session_id)
+            return found[0].has_ended
+
+        poll(ended, "the end of all runs", within=within)
+        return found[0]
+
+    return await asyncio.to_thread(read)
+
+
+async def converge(
+    site: Site, user: User, session_id: str, *followers: ChatClient, within: float = TIMEOUT_S
+) -> Kept:
+    """Wait until all runs have ended and every follower shows just what is kept."""
+    kept = await read_ended(site, user, session_id, within=within)
+    for follower in followers:
+        try:
+            await follower.wait_until(
+                lambda follower=follower: not differences(follower, session_id, kept),
+                within=within,
+            )
+        except TimeoutError:
+            faults = "\n".join(differences(follower, session_id, kept))
+            raise AssertionError(f"not what is kept:\n{faults}") from None
+    return kept
+
+
+def differences(follower: ChatClient, session_id: str, kept: Kept) -> list[str]:
+    """Where what is shown is not what is kept, and the runs whose end has not been told."""
+    shown, texts = follower.transcript.shown(session_id), kept.texts
+    wrong = [
+        f"{message_id}: kept {texts.get(message_id)!r}, shown {shown.get(message_id)!r}"
+        for message_id in texts.keys() | shown.keys()
+        if texts.get(message_id) != shown.get(message_id)
+    ]
+    return [*wrong, *_open_runs(follower, session_id)]
+
+
+def _open_runs(follower: ChatClient, session_id: str) -> Iterable[str]:
+    for run in follower.transcript.runs.values():
+        if run.session_id == session_id and run.is_working:
+            yield f"run {run.number} has no end"
