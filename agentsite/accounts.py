@@ -4,7 +4,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model, login, views
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -22,7 +21,7 @@ UserModel = get_user_model()
 BACKEND = settings.AUTHENTICATION_BACKENDS[0]
 
 
-class SignUpForm(UserCreationForm):  # type: ignore[type-arg]
+class SignUpForm(UserCreationForm):
     """A name, an address to reset the password with, and a password."""
 
     class Meta(BaseUserCreationForm.Meta):
@@ -45,7 +44,7 @@ class SignUpView(LoginView):
     """Makes an account and signs it in."""
 
     template_name = "registration/signup.html"
-    authentication_form = SignUpForm
+    authentication_form = SignUpForm  # type: ignore[assignment]
 
     def get_form_kwargs(self) -> dict[str, Any]:
         kwargs = super().get_form_kwargs()
@@ -53,14 +52,14 @@ class SignUpView(LoginView):
         return kwargs
 
     @method_decorator(transaction.atomic)
-    def form_valid(self, form: SignUpForm) -> HttpResponse:
+    def form_valid(self, form: SignUpForm) -> HttpResponse:  # type: ignore[override]
         sign_in(self.request, form.save())
         return HttpResponseRedirect(self.get_success_url())
 
 
-def sign_in(request: HttpRequest, user: AbstractBaseUser) -> None:
+def sign_in(request: HttpRequest, user: Any) -> None:
     """Sign `user` in; what this browser did as a guest becomes theirs."""
-    if is_guest(request.user):
+    if request.user.is_authenticated and is_guest(request.user):
         adopt_guest(request.user, user)
     login(request, user, backend=BACKEND)
 

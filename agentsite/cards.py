@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from realtime.registry import default_agent
+
 TOUR = "tour"
 
 
@@ -31,9 +33,10 @@ def get_label(name: str | None) -> str:
 
 def get_card() -> AgentCard:
     """The agent that a new conversation begins with."""
-    if settings.MODEL_KIND == TOUR:
+    name = default_agent()
+    if is_scripted(name):
         return AgentCard(
-            label=get_label(TOUR),
+            label=get_label(name),
             scripted=True,
             description=_(
                 "A guided tour of this chat: its answers are scripted and stream through the "
@@ -43,7 +46,7 @@ def get_card() -> AgentCard:
             starters=(_("Show me some Markdown"), _("Write a long reply"), _("Use a tool")),
         )
     return AgentCard(
-        label=get_label("assistant"),
+        label=get_label(name),
         scripted=False,
         description=_("Ask anything."),
         model=settings.AGENT_MODEL,

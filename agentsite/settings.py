@@ -205,7 +205,7 @@ def database(url: SecretStr | None, *, threads: int) -> dict[str, Any]:
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
     """In memory for one process, Redis's publish/subscribe for more."""
     if url is None:
-        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        return {"BACKEND": "realtime.layers.LocalLayer"}
     # With a socket timeout an idle consumer dies; with the default pool the 101st connect does.
     host = {
         "address": url.get_secret_value(),
@@ -378,6 +378,7 @@ REST_FRAMEWORK = {
         "rest_framework_simplejwt.authentication.JWTAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
+    "EXCEPTION_HANDLER": "conversations.api_errors.exception_handler",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     # JSON alone: the browsable pages need inline scripts, which the content policy forbids.
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

@@ -45,7 +45,7 @@ def _message(message: MessageView, queue: list[str], card: AgentCard) -> ShownMe
     working = message.run_status in ACTIVE
     return ShownMessage(
         message_id=message.message_id,
-        blocks=[_block(part, rendered=not working) for part in message.parts],
+        blocks=[_block(part, rendered=not working) for part in message.parts or []],
         status=message.run_status or RunStatus.COMPLETED,
         label=get_label(message.agent) or card.label,
         scripted=is_scripted(message.agent) or (not message.agent and card.scripted),

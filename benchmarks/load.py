@@ -6,9 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from benchmarks.driver import Scenario, Seen, be_driven
 from tests.support.provider import words
+
+DEADLINE_S = 300
 
 
 async def open_socket(url: str, bearer: str) -> ClientConnection:
@@ -44,7 +47,6 @@ async def read_reply(connection: ClientConnection, prompt: str, expected: str, s
             case "error":
                 seen.faults.append(str(message))
                 return
-    seen.faults.append(f"closed with {connection.close_code}")
 
 
 async def connect_all(
@@ -59,8 +61,12 @@ async def connect_all(
 
     async def chat(index: int) -> None:
         await asyncio.sleep(scenario.ramp_s * index / scenario.clients)
-        for _ in range(scenario.rounds):
-            await read_reply(connections[index], scenario.prompt, expected, seen)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                for _ in range(scenario.rounds):
+                    await read_reply(connections[index], scenario.prompt, expected, seen)
+        except (ConnectionClosed, TimeoutError) as exc:
+            seen.faults.append(repr(exc))
 
     async def run() -> Seen:
         await asyncio.gather(*map(chat, range(scenario.clients)))

@@ -1,5 +1,6 @@
 """What a process costs, as Linux accounts it, and how figures are summed up."""
 
+import math
 import os
 import platform
 import statistics
@@ -24,13 +25,14 @@ def rss_kib(pid: int) -> int:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of them do not exceed."""
+    """The smallest of `values` that `share` of them do not exceed; NaN of none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else math.nan
 
 
 def median(values: Sequence[float]) -> float:
-    return statistics.median(values)
+    """The middle one, or NaN of none."""
+    return statistics.median(values) if values else math.nan
 
 
 def machine() -> str:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.driver import Driver, Scenario, Seen
@@ -117,7 +118,11 @@ def run_sides(options: argparse.Namespace) -> Iterator[dict[str, Side]]:
             relay = run_relay(work_dir, env, options.api, options.loop)
             sides["relay"] = stack.enter_context(relay)
         if "site" in options.only:
-            settings = {"AGENT_MODEL": "stand-in", "AGENT_API": options.api}
+            settings = {
+                "AGENT_MODEL": "stand-in",
+                "AGENT_API": options.api,
+                "FRAMES_PER_MINUTE": "100000",
+            }
             site = stack.enter_context(run_site(**provider, **settings))
             users = site.make_users(*(f"user{number}" for number in range(options.clients)))
             bearers = [user.token for user in users]
@@ -162,13 +167,17 @@ def row(name: str, side: str, results: list[Result], relay: list[Result]) -> lis
         f"{ttft_of(results, 0.99):.1f}",
         f"{first - ttft_of(relay, 0.5):+.1f}" if relay else "",
         f"{median([median(result.seen.reply_s) for result in results]):.2f}",
-        f"{median([result.seen.frames / len(result.seen.reply_s) for result in results]):.0f}",
+        f"{median([frames_of(result.seen) for result in results]):.0f}",
         str(sum(len(result.seen.faults) for result in results)),
     ]
 
 
 def cpu_of(results: list[Result]) -> float:
     return median([result.cpu_per_1000 for result in results])
+
+
+def frames_of(seen: Seen) -> float:
+    return seen.frames / max(len(seen.reply_s), 1)
 
 
 def ttft_of(results: list[Result], share: float) -> float:
@@ -190,9 +199,19 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def loop_of(options: argparse.Namespace) -> str:
+    """What uvicorn's `auto` comes to: uvloop where it is installed."""
+    if options.loop != "auto":
+        return str(options.loop)
+    return "uvloop" if find_spec("uvloop") else "asyncio"
+
+
 def main() -> None:
     options = parse_options()
-    print(f"{machine()}\n{options.api} API, median of {options.repeat}\n", flush=True)
+    print(
+        f"{machine()}\n{options.api} API, median of {options.repeat}, relay on {loop_of(options)}"
+    )
+    sys.stdout.flush()
     plan = scenarios(options)
     results: dict[tuple[str, str], list[Result]] = {}
     with run_sides(options) as sides:

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
-from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from conversations.changes import ChangeBuilder, end_unowned, lock_run, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.lifecycle import Claim, Claimed, start_run
 from conversations.models import (
     ACTIVE,
     ChatSession,
@@ -24,14 +24,8 @@ from conversations.models import (
     Run,
     RunStatus,
 )
-from conversations.notify import MessageChanged, QueueChanged, RunCancelling, RunQueued
-from conversations.queries import (
-    User,
-    get_active_run,
-    list_queue,
-    parse_id,
-    sessions_of,
-)
+from conversations.notify import MessageChanged, RunCancelling, RunQueued
+from conversations.queries import User, parse_id, sessions_of
 from conversations.shapes import RunRef, message_view, run_ref
 from conversations.text import clean_text
 
@@ -61,14 +55,14 @@ class NewChat:
 
 @dataclass(frozen=True)
 class Posted:
-    """What became of a chat; `is_head` says that its run may be claimed at once."""
+    """What became of a chat; `claimed` is its run if the caller's worker has it already."""
 
     session_id: UUID
     run: RunRef
     user_message_id: UUID
     outcome: Outcome
     duplicate: bool
-    is_head: bool
+    claimed: Claimed | None = None
 
     @property
     def run_id(self) -> UUID:
@@ -80,20 +74,27 @@ class _AlreadyPostedError(Exception):
 
 
 def post_chat(
-    *, user: AbstractBaseUser, chat: NewChat, queue_max: int, viewed_for: timedelta | None
+    *,
+    user: AbstractBaseUser,
+    chat: NewChat,
+    queue_max: int,
+    viewed_for: timedelta | None,
+    claim: Claim | None,
 ) -> Posted:
     """Store the message, its reply and its run; the same `client_message_id` starts nothing new.
 
+    A run that need not wait is given to the worker of `claim` at once. Somebody watches for at
+    least `viewed_for`; None: a reply that nobody watches is not cancelled for that.
+
     Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full,
-    duplicate_mismatch. Somebody watches for at least `viewed_for`; None: a reply that nobody
-    watches is not cancelled for that.
+    duplicate_mismatch.
     """
     if not chat.regenerate and not chat.content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     if (first := _find_duplicate(user, chat)) is not None:
         return first
     try:
-        return _Post(user, chat, queue_max, viewed_for).write()
+        return _Post(user, chat, queue_max, viewed_for, claim).write()
     except (IntegrityError, _AlreadyPostedError):
         if (first := _find_duplicate(user, chat)) is None:
             raise
@@ -108,62 +109,53 @@ def _find_duplicate(user: AbstractBaseUser, chat: NewChat) -> Posted | None:
         return None
     if run.content_hash != chat.digest:
         raise AgentSiteError(ErrorCode.DUPLICATE_MISMATCH)
-    return Posted(run.session_id, run_ref(run), run.prompt_id, Outcome(run.outcome), True, False)
+    return Posted(run.session_id, run_ref(run), run.prompt_id, Outcome(run.outcome), True)
 
 
+@dataclass
 class _Post:
     """One chat being written, under the session's lock."""
 
-    def __init__(
-        self,
-        user: AbstractBaseUser,
-        chat: NewChat,
-        queue_max: int,
-        viewed_for: timedelta | None,
-    ) -> None:
-        self.user = user
-        self.chat = chat
-        self.queue_max = queue_max
-        self.viewed_until = None if viewed_for is None else timezone.now() + viewed_for
+    user: AbstractBaseUser
+    chat: NewChat
+    queue_max: int
+    viewed_for: timedelta | None
+    claim: Claim | None
 
     @transaction.atomic
     def write(self) -> Posted:
-        created = self._open_session()
-        self.change = ChangeBuilder(self.session)
-        self.head = get_active_run(self.session.pk)
-        self.waiting = self._list_waiting()
+        is_new = not self.chat.session_id
+        self.session = self._create_session() if is_new else self._lock_session()
+        self.change = ChangeBuilder(self.session, is_new=is_new)
+        self.interrupted, self.waiting = self.change.head, self.change.waiting
         self.outcome = self._decide()
         number = self._make_room()
         prompt = self._get_prompt() or self._add_prompt()
         run = self._add_run(number, prompt)
         self._follow_branch(run)
         self._save_session()
-        if self.outcome != Outcome.STARTED:
-            self._tell_queue(run)
-        self.change.announce("created" if created else "activity")
-        is_head = self.head is None or self.head.is_ended
-        return Posted(self.session.pk, run_ref(run), prompt.pk, self.outcome, False, is_head)
+        claimed = self._start(run)
+        self.change.announce("created" if is_new else "activity")
+        return Posted(
+            session_id=self.session.pk,
+            run=run_ref(run),
+            user_message_id=prompt.pk,
+            outcome=self.outcome,
+            duplicate=False,
+            claimed=claimed,
+        )
 
-    def _open_session(self) -> bool:
-        """Lock the session that is asked for, or make one; tells whether it is new."""
-        if not self.chat.session_id:
-            self.session = ChatSession.objects.create(
-                owner_id=self.user.pk, rev=1, agent=self.chat.agent or ""
-            )
-            return True
-        self.session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
+    def _create_session(self) -> ChatSession:
+        return ChatSession.objects.create(owner_id=self.user.pk, rev=1, agent=self.chat.agent or "")
+
+    def _lock_session(self) -> ChatSession:
+        session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
         if _find_duplicate(self.user, self.chat) is not None:
             raise _AlreadyPostedError
-        return False
-
-    def _list_waiting(self) -> list[Run]:
-        if self.head is None:
-            return []
-        queued = self.session.runs.filter(status=RunStatus.QUEUED).exclude(pk=self.head.pk)
-        return list(queued.select_related("prompt").order_by("number"))
+        return session
 
     def _decide(self) -> Outcome:
-        if self.head is None:
+        if self.interrupted is None:
             return Outcome.STARTED
         if self.chat.on_busy == "reject":
             raise AgentSiteError(ErrorCode.BUSY)
@@ -173,12 +165,14 @@ class _Post:
 
     def _make_room(self) -> int:
         """The number of the new run: the last, or just behind the one that it interrupts."""
-        if self.outcome != Outcome.INTERRUPTING or self.head is None:
+        if self.outcome != Outcome.INTERRUPTING or self.interrupted is None:
             return self.session.run_count + 1
-        _stop(self.change, self.head, EndReason.REDIRECT)
+        _stop(self.change, self.interrupted, EndReason.REDIRECT)
+        number = self.waiting[0].number if self.waiting else self.session.run_count + 1
         for run in reversed(self.waiting):
-            self.session.runs.filter(pk=run.pk).update(number=F("number") + 1)
-        return self.waiting[0].number if self.waiting else self.session.run_count + 1
+            run.number += 1
+            run.save(update_fields=["number"])
+        return number
 
     def _get_prompt(self) -> Message | None:
         if not self.chat.regenerate:
@@ -201,8 +195,8 @@ class _Post:
 
     def _find_parent(self) -> UUID | None:
         if self.chat.parent_message_id is None:
-            if self.outcome == Outcome.INTERRUPTING and self.head is not None:
-                return self.head.reply_id
+            if self.outcome == Outcome.INTERRUPTING and self.interrupted is not None:
+                return self.interrupted.reply_id
             return self.session.active_leaf_id
         if not self.chat.parent_message_id:
             return None
@@ -234,6 +228,8 @@ class _Post:
             outcome=self.outcome,
         )
         self.session.run_count += 1
+        self.change.unfinished.append(run)
+        self.change.unfinished.sort(key=lambda run: run.number)
         self.change.add(MessageChanged(message_view(reply, run=run), created=True))
         return run
 
@@ -241,7 +237,11 @@ class _Post:
         """The new reply is the leaf, but for an interruption, which goes before what waits."""
         interrupts = self.outcome == Outcome.INTERRUPTING
         after = self.waiting[0].prompt if self.waiting and interrupts else None
-        if after is None or self.head is None or after.parent_id != self.head.reply_id:
+        if (
+            after is None
+            or self.interrupted is None
+            or after.parent_id != self.interrupted.reply_id
+        ):
             self.session.active_leaf_id = run.reply_id
             return
         after.parent_id = run.reply_id
@@ -252,18 +252,17 @@ class _Post:
     def _save_session(self) -> None:
         session = self.session
         session.title = session.title or _title(self.chat.content)
-        session.active_at = timezone.now()
-        session.viewed_until = self.viewed_until
-        fields = ["title", "active_at", "viewed_until"]
-        session.save(update_fields=[*fields, "active_leaf", "message_count", "run_count"])
+        session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
+        fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
+        session.save(update_fields=fields)
 
-    def _tell_queue(self, run: Run) -> None:
-        """The new run's place; it has none when what it interrupted had not begun."""
-        queue = list_queue(self.session.pk)
-        self.change.add(QueueChanged(queue))
-        for place, entry in enumerate(queue, 1):
-            if entry.run_id == str(run.pk):
-                self.change.add(RunQueued(run_ref(run), position=place))
+    def _start(self, run: Run) -> Claimed | None:
+        """Begin at once where nothing is before it; else say at which place of the queue it is."""
+        if self.change.claimable == run.pk:
+            return start_run(self.change, run, self.claim) if self.claim else None
+        position = self.change.unfinished.index(run)
+        self.change.add(RunQueued(run_ref(run), position=position))
+        return None
 
 
 def _title(content: str) -> str:
@@ -302,16 +301,13 @@ def cancel_run(
 @transaction.atomic
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
     """The same for a run that is known, and for another reason."""
-    session, run = lock_run(run_id)
-    change = ChangeBuilder(session)
-    ended_before = run.is_ended
+    change, run = lock_run(run_id)
+    if run is None:
+        transaction.set_rollback(True)
+        return _stopped(Run.objects.get(pk=run_id), ended_before=True)
     _stop(change, run, reason)
-    head = get_active_run(session.pk)
-    if not ended_before:
-        change.add(QueueChanged(list_queue(session.pk)))
     change.announce("activity")
-    claimable = head is not None and head.status == RunStatus.QUEUED
-    return _stopped(run, ended_before, next_run=head.pk if head and claimable else None)
+    return _stopped(run, ended_before=False, next_run=change.claimable)
 
 
 def _find_run(

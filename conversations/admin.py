@@ -17,7 +17,7 @@ OWNER = f"owner__{get_user_model().USERNAME_FIELD}"
 EXCERPT_LENGTH = 100
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(admin.ModelAdmin):
     """Rows are looked at, page by page, with what they name loaded along."""
 
     show_full_result_count = False

@@ -10,10 +10,16 @@ from django.utils import timezone
 
 from conversations import notify
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ChatSession, EndReason, Run, RunEvent, RunStatus
-from conversations.notify import Change, Event, MessageChanged, RunAdvanced, SessionListed
-from conversations.queries import get_active_run
-from conversations.shapes import message_view
+from conversations.models import ACTIVE, ChatSession, EndReason, Run, RunEvent, RunStatus
+from conversations.notify import (
+    Change,
+    Event,
+    MessageChanged,
+    QueueChanged,
+    RunAdvanced,
+    SessionListed,
+)
+from conversations.shapes import message_view, queue_view
 
 EventRow = tuple[int, str, dict[str, Any]]
 ListKind = Literal["created", "updated", "deleted", "activity"]
@@ -24,43 +30,83 @@ def lock_session(sessions: QuerySet[ChatSession], session_id: UUID) -> ChatSessi
 
     Raises `AgentSiteError(not_found)`.
     """
-    if not sessions.filter(pk=session_id).update(rev=F("rev") + 1):
+    moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, active_at=timezone.now())
+    if not moved:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     return ChatSession.objects.get(pk=session_id)
 
 
-def lock_run(run_id: UUID) -> tuple[ChatSession, Run]:
-    """Lock the run's session and read the run, for workers; raises `Run.DoesNotExist`."""
-    session_id = Run.objects.values_list("session_id", flat=True).get(pk=run_id)
-    session = lock_session(ChatSession.objects.all(), session_id)
-    return session, Run.objects.select_related("reply").get(pk=run_id)
-
-
 class ChangeBuilder:
-    """What one transaction does to one locked session."""
+    """What one transaction does to one locked session.
 
-    def __init__(self, session: ChatSession) -> None:
+    `unfinished` are its queued and running runs in order, with prompts and replies; whoever moves
+    one keeps this list true.
+    """
+
+    def __init__(self, session: ChatSession, *, is_new: bool = False) -> None:
         self.session = session
         self.events: list[Event] = []
+        self.unfinished: list[Run] = [] if is_new else _list_unfinished(session)
+        self._waiting_before = self._waiting_ids()
+
+    @property
+    def head(self) -> Run | None:
+        """The running run, else the first that waits."""
+        return self.unfinished[0] if self.unfinished else None
+
+    @property
+    def waiting(self) -> list[Run]:
+        """The queue behind the head."""
+        return self.unfinished[1:]
+
+    @property
+    def claimable(self) -> UUID | None:
+        """The run that may be claimed now."""
+        queued = self.head is not None and self.head.status == RunStatus.QUEUED
+        return self.head.pk if self.head is not None and queued else None
+
+    def find(self, run_id: UUID) -> Run | None:
+        """The run if it is unfinished."""
+        return next((run for run in self.unfinished if run.pk == run_id), None)
 
     def add(self, event: Event) -> None:
         self.events.append(event)
 
-    def announce(self, kind: ListKind | None = None) -> None:
-        """Tell people once the transaction has committed; `kind` also moves the list's line."""
-        if kind is not None:
-            self.add(self._line(kind))
+    def announce(self, kind: ListKind) -> None:
+        """Tell people once the transaction has committed; `kind` is for the owner's list."""
+        if self._waiting_ids() != self._waiting_before:
+            self.add(QueueChanged([queue_view(run) for run in self.waiting]))
+        self.add(self._line(kind))
         session = self.session
         notify.announce(Change(session.pk, session.owner_id, session.rev, tuple(self.events)))
 
+    def _waiting_ids(self) -> list[UUID]:
+        return [run.pk for run in self.waiting]
+
     def _line(self, kind: ListKind) -> SessionListed:
-        active = get_active_run(self.session.pk)
         return SessionListed(
             kind=kind,
             title=self.session.title,
             active_at=self.session.active_at.isoformat(),
-            run_status=active.status if active else None,
+            run_status=self.head.status if self.head else None,
         )
+
+
+def _list_unfinished(session: ChatSession) -> list[Run]:
+    """Sorted here: to put an order into this query's SQL costs more than the whole of it."""
+    runs = Run.objects.filter(session_id=session.pk, status__in=ACTIVE)
+    return sorted(runs.select_related("prompt", "reply"), key=lambda run: run.number)
+
+
+def lock_run(run_id: UUID, session_id: UUID | None = None) -> tuple[ChangeBuilder, Run | None]:
+    """Lock the run's session, for workers; the run if it is unfinished.
+
+    `session_id` saves a query where it is known. Raises `Run.DoesNotExist`.
+    """
+    if session_id is None:
+        session_id = Run.objects.values_list("session_id", flat=True).get(pk=run_id)
+    change = ChangeBuilder(lock_session(ChatSession.objects.all(), session_id))
+    return change, change.find(run_id)
 
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:
@@ -84,6 +130,7 @@ def end_unowned(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndR
     run.reason = reason
     run.ended_at = timezone.now()
     run.save(update_fields=["last_seq", "status", "reason", "ended_at", "claim", "lease_until"])
+    change.unfinished.remove(run)
     last = (run.last_seq, "complete", {"finish_reason": status.value, "reason": reason.value})
     write_events(run, [last])
     update_reply(change, run)

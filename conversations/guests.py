@@ -1,6 +1,7 @@
 """Visitors without an account: rows of their own, and the way into an account."""
 
 import secrets
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -14,11 +15,11 @@ NAME_BYTES = 8
 
 
 @transaction.atomic
-def create_guest() -> AbstractBaseUser:
+def create_guest() -> Any:
     """A new user without a password, marked as a guest."""
     model = get_user_model()
     name = f"guest-{secrets.token_hex(NAME_BYTES)}"
-    user: AbstractBaseUser = model._default_manager.create(**{model.USERNAME_FIELD: name})
+    user = model._default_manager.create(**{model.USERNAME_FIELD: name})
     user.set_unusable_password()
     user.save(update_fields=["password"])
     Guest.objects.create(user=user)
@@ -42,8 +43,11 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     theirs = ChatSession.objects.filter(owner_id=guest_user.pk)
-    for session_id in list(theirs.order_by("pk").values_list("pk", flat=True)):
-        _move_session(lock_session(theirs, session_id), user)
+    for session_id, active_at in list(theirs.order_by("pk").values_list("pk", "active_at")):
+        session = lock_session(theirs, session_id)
+        # Nothing was said in it: it keeps its place in the list.
+        session.active_at = active_at
+        _move_session(session, user)
 
 
 def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
@@ -54,6 +58,6 @@ def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
     )
     runs.update(owner_id=user.pk)
     session.owner_id = user.pk
-    session.save(update_fields=["owner"])
+    session.save(update_fields=["owner", "active_at"])
     if session.deleted_at is None:
         ChangeBuilder(session).announce("created")

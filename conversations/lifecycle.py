@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -28,9 +27,9 @@ from conversations.models import (
     RunStatus,
     UsageSource,
 )
-from conversations.notify import QueueChanged, RunAdvanced
+from conversations.notify import RunAdvanced
 from conversations.parts import fold
-from conversations.queries import get_active_run, list_queue, read_events
+from conversations.queries import read_events
 from conversations.shapes import RunRef, run_ref
 
 SHOWN_KINDS = ("token", "tool.started")
@@ -39,6 +38,16 @@ FOLD_ROWS = 500
 
 class RunLostError(Exception):
     """The run is not this worker's any more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who takes a run, for how long, and what it is worked on with where it names no agent."""
+
+    worker: str
+    lease: timedelta
+    agent: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -83,35 +92,36 @@ class Ending:
 
 
 @transaction.atomic
-def claim_run(
-    run_id: UUID, *, worker: str, lease: timedelta, agent: str, model: str
-) -> Claimed | None:
+def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
     """Take a queued run that is the first of its session; None when it is not to be had."""
-    session, run = lock_run(run_id)
-    head = get_active_run(session.pk)
-    if head is None or head.pk != run_id or run.status != RunStatus.QUEUED:
+    change, run = lock_run(run_id)
+    if run is None or change.claimable != run_id:
         transaction.set_rollback(True)
         return None
-    agent = run.agent or agent
-    Run.objects.filter(pk=run_id).update(
-        status=RunStatus.RUNNING,
-        claim=F("claim") + 1,
-        epoch=F("epoch") + 1,
-        last_seq=1,
-        worker=worker,
-        lease_until=Now() + lease,
-        claimed_at=Now(),
-        agent=agent,
-        model=model,
-    )
-    run = Run.objects.select_related("reply").get(pk=run.pk)
-    change = ChangeBuilder(session)
+    claimed = start_run(change, run, claim)
     update_reply(change, run)
-    change.add(QueueChanged(list_queue(session.pk)))
-    first = (1, "run.started", {"agent": agent})
+    change.announce("activity")
+    return claimed
+
+
+def start_run(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
+    """Give the head of the locked session's queue to a worker, and write its first event."""
+    run.status = RunStatus.RUNNING
+    run.claim += 1
+    run.epoch += 1
+    run.last_seq = 1
+    run.worker = claim.worker
+    run.agent = run.agent or claim.agent
+    run.model = claim.model
+    kept = ("status", "claim", "epoch", "last_seq", "worker", "agent", "model")
+    Run.objects.filter(pk=run.pk).update(
+        lease_until=Now() + claim.lease,
+        claimed_at=Now(),
+        **{name: getattr(run, name) for name in kept},
+    )
+    first = (1, "run.started", {"agent": run.agent})
     write_events(run, [first])
     change.add(RunAdvanced(run, [first]))
-    change.announce("activity")
     return Claimed(run, run_ref(run), last_seq=1)
 
 
@@ -123,55 +133,50 @@ def finish_run(
 
     `last_seq` is the last one committed, `events` go on from it. Raises `RunLostError`.
     """
-    session, run = lock_run(claimed.run.pk)
+    change, run = lock_run(claimed.run.pk, claimed.run.session_id)
+    if run is None or (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
+        raise RunLostError
     if ending.status == RunStatus.CANCELLED:
         ending = replace(ending, reason=run.reason or EndReason.USER)
-    terminal = (last_seq + len(events) + 1, *ending.event)
-    moved = Run.objects.filter(
-        pk=run.pk, claim=claimed.run.claim, last_seq=last_seq, status=RunStatus.RUNNING
-    ).update(last_seq=terminal[0], lease_until=None, ended_at=Now(), **_outcome(ending))
-    if not moved:
-        raise RunLostError
-    run = Run.objects.select_related("reply").get(pk=run.pk)
-    rows = [*events, terminal]
+    rows = [*events, (last_seq + len(events) + 1, *ending.event)]
+    _write_outcome(run, ending, rows[-1][0])
+    change.unfinished.remove(run)
     write_events(run, rows)
     _write_items(run, ending.items)
     run.reply.parts = ending.parts
-    change = ChangeBuilder(session)
     update_reply(change, run)
     change.add(RunAdvanced(run, rows))
-    return _close(change)
+    change.announce("activity")
+    return change.claimable
 
 
-def _outcome(ending: Ending) -> dict[str, Any]:
-    usage = ending.usage
-    return {
+def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
+    """The terminal status, fenced once more: a commit of text does not take the session's lock."""
+    outcome = {
         "status": ending.status,
         "reason": ending.reason,
         "error_code": ending.error_code,
         "first_token_at": ending.first_token_at,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_input_tokens": usage.cached_input_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "usage_source": usage.source,
+        "input_tokens": ending.usage.input_tokens,
+        "output_tokens": ending.usage.output_tokens,
+        "cached_input_tokens": ending.usage.cached_input_tokens,
+        "reasoning_tokens": ending.usage.reasoning_tokens,
+        "usage_source": ending.usage.source,
+        "last_seq": last_seq,
+        "lease_until": None,
     }
+    mine = Run.objects.filter(
+        pk=run.pk, claim=run.claim, last_seq=run.last_seq, status=RunStatus.RUNNING
+    )
+    if not mine.update(ended_at=Now(), **outcome):
+        raise RunLostError
+    for name, value in outcome.items():
+        setattr(run, name, value)
 
 
 def _write_items(run: Run, items: list[dict[str, Any]]) -> None:
     rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
     Item.objects.bulk_create(rows, batch_size=500)
-
-
-def _close(change: ChangeBuilder) -> UUID | None:
-    """Tell of the end; the id of the run that may be claimed next."""
-    session = change.session
-    session.active_at = timezone.now()
-    session.save(update_fields=["active_at"])
-    change.add(QueueChanged(list_queue(session.pk)))
-    change.announce("activity")
-    head = get_active_run(session.pk)
-    return head.pk if head is not None and head.status == RunStatus.QUEUED else None
 
 
 @transaction.atomic
@@ -181,22 +186,22 @@ def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -
     Without `worker` the lease must have expired; a worker that stops gives up its own runs.
     The id of the run that may be claimed next, if any.
     """
-    session, run = lock_run(run_id)
+    change, run = lock_run(run_id)
     mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
     mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
-    if not mine.exists():
+    if run is None or not mine.exists():
         transaction.set_rollback(True)
         return None
     run.claim += 1
     run.lease_until = None
-    change = ChangeBuilder(session)
     if run.cancel_requested_at is not None:
         _end_orphan(change, run, RunStatus.CANCELLED, EndReason(run.reason or EndReason.USER))
     elif run.epoch < max_attempts and not _has_shown(run):
         _queue_again(change, run)
     else:
         _end_orphan(change, run, RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
-    return _close(change)
+    change.announce("activity")
+    return change.claimable
 
 
 def _has_shown(run: Run) -> bool:

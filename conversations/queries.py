@@ -173,9 +173,13 @@ class CatchUp:
 
 
 def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
-    """What came after (`epoch`, `seq`), from the run's row first and its events after that."""
+    """What came after (`epoch`, `seq`), from the run's row first and its events after that.
+
+    The end of an ended run is always among it: whoever asks is owed it.
+    """
     run = get_run(run_id)
-    after = min(seq, run.last_seq) if epoch == run.epoch else 0
+    newest = run.last_seq - 1 if run.is_ended else run.last_seq
+    after = min(seq, newest) if epoch == run.epoch else 0
     missed = run.last_seq - after
     if missed <= limit:
         events = read_events(run, after=after)
@@ -288,6 +292,8 @@ class Turn:
 
 def list_turns(run: Run, limit: int) -> list[Turn]:
     """The last `limit` turns up to the run's prompt, oldest first."""
+    if run.prompt.parent_id is None:
+        return [Turn(run.prompt.text, [])]
     messages = load_messages(list_path(run.prompt_id, limit))
     replies = {m.pk: m.run.pk for m in messages if reply_run(m)}
     items: dict[UUID, list[dict[str, Any]]] = {}

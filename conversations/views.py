@@ -38,8 +38,9 @@ class SessionView(APIView):
     def get(self, request: Request, session_id: str) -> Response:
         session = get_session(request.user, session_id)
         history = get_history(session)
-        session.run_status = history.run.status if history.run else None
-        return Response({**SessionSerializer(session).data, **history_data(history)})
+        run_status = history.run.status if history.run else None
+        data = SessionSerializer(session).data | {"run_status": run_status}
+        return Response({**data, **history_data(history)})
 
 
 class TranscriptView(APIView):

@@ -24,7 +24,7 @@ class RealtimeSettings(BaseModel):
         default=200, description="What that pause may widen to under load, in milliseconds."
     )
     source_window_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
-        default=80,
+        default=100,
         description="How long the model's text is gathered before it is parsed, in milliseconds.",
     )
     lease_s: Seconds = Field(

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any, assert_never
 from uuid import UUID
 
+from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import DatabaseError
 
@@ -45,6 +46,12 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             await self.tasks.stop()
             if self.viewer is not None:
                 await self.viewer.close()
+
+    async def dispatch(self, message: Any) -> None:
+        """As Channels does it, less a hop to a thread for each message: nothing here has a
+        database connection that could be too old.
+        """
+        await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
@@ -132,12 +139,13 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
         metadata = frame.metadata.model_dump()
         posted = await viewer.chat(
-            NewChat(content=frame.content, session_id=frame.session_id, **metadata)
+            NewChat(content=frame.content, session_id=frame.session_id, **metadata),
+            self.process.executor.make_claim(),
         )
         if posted.outcome == Outcome.INTERRUPTING:
             self.process.executor.interrupt(posted.session_id)
-        if posted.is_head:
-            self.process.executor.start(UUID(posted.run.run_id))
+        if posted.claimed is not None:
+            self.process.executor.work_on(posted.claimed)
 
     async def _cancel(self, frame: Cancel) -> None:
         stopped = await dbpool.write(

@@ -5,14 +5,15 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
 
 from conversations import lifecycle
-from conversations.lifecycle import RunLostError
+from conversations.lifecycle import Claim, Claimed, RunLostError
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.flusher import Flusher
@@ -36,7 +37,7 @@ class InlineExecutor:
         self._provider = Provider()
         self._tasks = Supervisor()
         self._working: dict[UUID, RunWork] = {}
-        self._starting: set[UUID] = set()
+        self._known: set[UUID] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -46,13 +47,30 @@ class InlineExecutor:
         """The runs under way here."""
         return frozenset(self._working)
 
+    def make_claim(self) -> Claim | None:
+        """What a chat needs to give its run to this worker; None when that takes no more."""
+        if self._draining:
+            return None
+        return Claim(
+            worker=self.worker,
+            lease=timedelta(seconds=get_conf().lease_s),
+            agent=registry.default_agent(),
+            model=settings.AGENT_MODEL,
+        )
+
     def start(self, run_id: UUID) -> None:
-        """Work on a queued run, unless somebody else does."""
-        if self._draining or run_id in self._starting or run_id in self._working:
-            return
-        self._starting.add(run_id)
+        """Claim a queued run and work on it, unless somebody else does."""
+        if not self._draining and run_id not in self._known:
+            self._begin(run_id, self._claim_and_run(run_id))
+
+    def work_on(self, claimed: Claimed) -> None:
+        """Work on a run that this worker has claimed."""
+        self._begin(claimed.run.pk, self._run(claimed))
+
+    def _begin(self, run_id: UUID, work: Coroutine[Any, Any, UUID | None]) -> None:
+        self._known.add(run_id)
         self._idle.clear()
-        self._tasks.start(self._work(run_id), f"run {run_id}")
+        self._tasks.start(self._work(run_id, work), f"run {run_id}")
 
     def cancel(self, run_id: UUID) -> None:
         """Stop a run at once if it is worked on here; elsewhere the worker's poll sees it."""
@@ -65,30 +83,27 @@ class InlineExecutor:
             if work.claimed.run.session_id == session_id:
                 work.journal.cancelled.set()
 
-    async def _work(self, run_id: UUID) -> None:
+    async def _work(self, run_id: UUID, work: Coroutine[Any, Any, UUID | None]) -> None:
         try:
-            following = await self._claim_and_run(run_id)
+            following = await work
         finally:
-            self._starting.discard(run_id)
+            self._known.discard(run_id)
             self._working.pop(run_id, None)
-            if not self._starting:
+            if not self._known:
                 self._idle.set()
         if following is not None:
             self.start(following)
 
     async def _claim_and_run(self, run_id: UUID) -> UUID | None:
+        if (claim := self.make_claim()) is None:
+            return None
+        claimed = await dbpool.write(lifecycle.claim_run, run_id, claim)
+        return await self._run(claimed) if claimed is not None else None
+
+    async def _run(self, claimed: Claimed) -> UUID | None:
         from realtime.runs import RunWork
 
-        claimed = await dbpool.write(
-            lifecycle.claim_run,
-            run_id,
-            worker=self.worker,
-            lease=timedelta(seconds=get_conf().lease_s),
-            agent=registry.default_agent(),
-            model=settings.AGENT_MODEL,
-        )
-        if claimed is None:
-            return None
+        run_id = claimed.run.pk
         work = self._working[run_id] = RunWork(claimed, self._flusher, self._provider)
         try:
             return await work.run()

@@ -17,6 +17,9 @@ from realtime.viewer import Viewer, viewed_for
 
 logger = logging.getLogger(__name__)
 
+IN_FLIGHT_S = 0.25
+"""What is on its way when heads are read arrives within this, and need not be read again."""
+
 
 @dataclass(eq=False)
 class Socket:
@@ -84,6 +87,7 @@ class Poller:
         sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
         runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
         heads = await dbpool.read(queries.read_heads, sessions, runs)
+        await asyncio.sleep(IN_FLIGHT_S)
         for socket in sockets:
             try:
                 await socket.viewer.on_heads(heads)

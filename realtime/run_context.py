@@ -1,5 +1,6 @@
 """What a tool is given of the run that called it."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,13 @@ class RunContext:
     session_id: UUID
     run_id: UUID
     journal: Journal
+    loop: asyncio.AbstractEventLoop
 
     def progress(self, tool: ToolContext[Any], text: str, fraction: float | None = None) -> None:
-        """Tell how far a tool is: a short text and, from 0 to 1, a fraction."""
+        """Tell how far a tool is: a short text and, from 0 to 1, a fraction.
+
+        From a sync tool too, which the SDK runs in a thread.
+        """
         payload: dict[str, Any] = {
             "tool_call_id": tool.tool_call_id,
             "name": tool.tool_name,
@@ -30,4 +35,14 @@ class RunContext:
         }
         if fraction is not None:
             payload["fraction"] = min(1.0, max(0.0, fraction))
-        self.journal.append("tool.progress", payload)
+        if _running_loop() is self.loop:
+            self.journal.append("tool.progress", payload)
+        else:
+            self.loop.call_soon_threadsafe(self.journal.append, "tool.progress", payload)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

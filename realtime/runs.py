@@ -92,7 +92,9 @@ class RunWork:
         self._result = Runner.run_streamed(
             registry.get_agent(run.agent),
             input=model_input(turns),  # type: ignore[arg-type]
-            context=RunContext(run.owner_id, run.session_id, run.pk, self.journal),
+            context=RunContext(
+                run.owner_id, run.session_id, run.pk, self.journal, asyncio.get_running_loop()
+            ),
             max_turns=conf.max_turns,
             hooks=ToolHooks(self.journal),
             run_config=RunConfig(

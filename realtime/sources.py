@@ -16,10 +16,12 @@ import httpx2
 from realtime.conf import get_conf
 
 Event = dict[str, Any]
+Key = tuple[Any, ...]
 
 FULL_CHUNK = 16_384
 """Bytes that the HTTP client hands over at most: after so many, more is waiting already."""
 
+MERGED_TYPES = ("response.output_text.delta", "response.function_call_arguments.delta")
 FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
@@ -42,17 +44,38 @@ class GatheredStream(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         merger = self._merger
         async for chunk in self._stream:
-            merged = merger.feed(chunk)
-            if merged:
+            if merged := merger.feed(chunk):
                 yield merged
             if merger.has_text and not merger.is_final:
-                await asyncio.sleep(0 if len(chunk) >= FULL_CHUNK else self._window_s)
+                await self._gather()
         yield merger.rest()
         if not merger.is_final:
             raise httpx2.RemoteProtocolError("the event stream broke off")
 
+    async def _gather(self) -> None:
+        """Leave what comes to the kernel for a window: one read instead of one a token."""
+        transport = _transport(self._stream)
+        if transport is not None:
+            transport.pause_reading()
+        try:
+            await asyncio.sleep(self._window_s)
+        finally:
+            if transport is not None:
+                transport.resume_reading()
+
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _transport(stream: Any) -> asyncio.ReadTransport | None:
+    """The connection below the SDK's aiohttp client; None once the whole response is there.
+
+    The way down is private to httpx2 and openai, which requirements.txt pins; without it the
+    stream is gathered all the same, at the cost of a read for each token.
+    """
+    answer = getattr(getattr(stream, "_stream", stream), "_aiohttp_response", None)
+    connection = getattr(answer, "connection", None)
+    return None if connection is None else connection.transport
 
 
 class Merger:
@@ -67,9 +90,7 @@ class Merger:
         """The whole events in what has come so far."""
         buffer = (self._buffer + chunk).replace(b"\r\n", b"\n")
         whole, boundary, self._buffer = buffer.rpartition(b"\n\n")
-        if not boundary:
-            return b""
-        return b"".join(self._merge(whole.split(b"\n\n")))
+        return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
     def rest(self) -> bytes:
         """What is left at the end of the stream, as it is."""
@@ -77,88 +98,98 @@ class Merger:
         return b"".join(self._merge([rest])) if rest else b""
 
     def _merge(self, blocks: list[bytes]) -> Iterator[bytes]:
+        """Deltas with the same key as the one before are added to it; all else stays as it is."""
         held: Event | None = None
+        held_key: Key | None = None
         raw = b""
         for block in blocks:
             event = self._read(block)
-            if held is not None and event is not None and _join(held, event):
+            key = _delta_key(event) if event is not None else None
+            if held is not None and key == held_key:
+                _add(held, event)
                 raw = b""
                 continue
             if held is not None:
                 yield raw or _encode(held)
-            if event is None:
-                yield block + b"\n\n"
-            held, raw = event, block + b"\n\n"
+            raw = block + b"\n\n"
+            held, held_key = (event, key) if key is not None else (None, None)
+            if held is None:
+                yield raw
         if held is not None:
             yield raw or _encode(held)
 
     def _read(self, block: bytes) -> Event | None:
-        """The event if it is a delta that others can be merged with."""
-        data = b"\n".join(
-            line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:")
-        )
+        """The event in a block; None for a comment, the end mark and what is not JSON."""
+        data = _data(block)
         if data.startswith(b"[DONE]"):
             self.is_final = True
         if not data.startswith(b"{"):
             return None
         try:
-            event = json.loads(data)
+            event: Event = json.loads(data)
         except ValueError:
             return None
         self._note(event)
-        return event if _delta_key(event) else None
+        return event
 
     def _note(self, event: Event) -> None:
-        if event.get("type") in FINAL_TYPES or "error" in event:
+        kind = event.get("type")
+        if kind in FINAL_TYPES or "error" in event:
             self.is_final = True
-        choices = event.get("choices") or []
-        if any(choice.get("finish_reason") for choice in choices):
-            self.is_final = True
-        if event.get("type") == "response.output_text.delta" or any(
-            (choice.get("delta") or {}).get("content") for choice in choices
-        ):
+        elif kind == "response.output_text.delta":
             self.has_text = True
+        for choice in event.get("choices") or ():
+            if choice.get("finish_reason"):
+                self.is_final = True
+            if (choice.get("delta") or {}).get("content"):
+                self.has_text = True
 
 
-def _delta_key(event: Event) -> tuple[Any, ...] | None:
+def _data(block: bytes) -> bytes:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    lines = (line for line in block.split(b"\n") if line.startswith(b"data:"))
+    return b"\n".join(line[5:].strip() for line in lines)
+
+
+def _delta_key(event: Event) -> Key | None:
     """What two deltas must have in common to be merged; None for what is not such a delta."""
     kind = event.get("type")
-    if kind in ("response.output_text.delta", "response.function_call_arguments.delta"):
-        if event.get("logprobs"):
-            return None
-        return kind, event.get("item_id"), event.get("output_index"), event.get("content_index")
-    if kind is not None or set(event) - _CHAT_KEYS or event.get("usage"):
+    if kind is None:
+        return _chat_key(event)
+    if kind not in MERGED_TYPES or event.get("logprobs"):
         return None
-    return _chat_key(event)
+    return kind, event.get("item_id"), event.get("output_index"), event.get("content_index")
 
 
 _CHAT_KEYS = {"id", "object", "created", "model", "choices", "system_fingerprint", "usage",
               "service_tier", "obfuscation"}  # fmt: skip
 _CHOICE_KEYS = {"index", "delta", "finish_reason", "logprobs"}
+_DELTA_KEYS = {"content", "role"}
 
 
-def _chat_key(event: Event) -> tuple[Any, ...] | None:
-    choices = event.get("choices") or []
-    if len(choices) != 1 or set(choices[0]) - _CHOICE_KEYS:
+def _chat_key(event: Event) -> Key | None:
+    choices = event.get("choices")
+    if not choices or len(choices) != 1 or not event.keys() <= _CHAT_KEYS or event.get("usage"):
         return None
     choice = choices[0]
     delta = choice.get("delta") or {}
-    plain = set(delta) <= {"content", "role"} and isinstance(delta.get("content"), str)
-    if not plain or choice.get("finish_reason") or choice.get("logprobs"):
+    if not choice.keys() <= _CHOICE_KEYS or not delta.keys() <= _DELTA_KEYS:
+        return None
+    is_text = isinstance(delta.get("content"), str)
+    if not is_text or choice.get("finish_reason") or choice.get("logprobs"):
         return None
     return "chat", event.get("id"), choice.get("index"), delta.get("role")
 
 
-def _join(held: Event, event: Event) -> bool:
-    """Add `event` to `held` if they are deltas of the same text."""
-    if _delta_key(held) != _delta_key(event):
-        return False
+def _add(held: Event, event: Event | None) -> None:
+    """Add a delta to another of the same text."""
+    assert event is not None
     if "choices" in held:
         held["choices"][0]["delta"]["content"] += event["choices"][0]["delta"]["content"]
     else:
         held["delta"] += event["delta"]
         held["sequence_number"] = event.get("sequence_number")
-    return True
 
 
 def _encode(event: Event) -> bytes:

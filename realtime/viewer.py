@@ -14,6 +14,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from conversations import actions, queries
 from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.lifecycle import Claim
 from conversations.models import Run, join_text
 from conversations.queries import CatchUp, Heads, SessionState
 from conversations.shapes import MessageView, run_ref
@@ -99,14 +100,15 @@ class Viewer:
         """
         if cursor := self._sessions.get(session_id):
             return cursor
-        if len(self._sessions) >= get_conf().follow_max:
-            await self._make_room()
+        await self._make_room()
         cursor = self._sessions[session_id] = SessionCursor(session_id)
         await self._try(self._layer.group_add, session_group(session_id))
         return cursor
 
     async def _make_room(self) -> None:
         """Stop following a session that was only chatted in and has nothing open."""
+        if len(self._sessions) < get_conf().follow_max:
+            return
         idle = [s for s in self._sessions.values() if not s.full and not s.open]
         if not idle:
             raise AgentSiteError(ErrorCode.TOO_MANY_SESSIONS)
@@ -160,9 +162,9 @@ class Viewer:
         state = await self._read_state(session, rev, session.open)
         for run_id, number in state.numbers.items():
             session.open[run_id].number = number
+        if session.full and state.messages is None:
+            self._put(_resumed(session, state))
         if session.full:
-            if state.messages is None:
-                self._put(_resumed(session, state))
             self._apply_state(session, state)
         await self._catch_up_runs(session)
 
@@ -173,26 +175,39 @@ class Viewer:
             await self._catch_up_run(session, cursor, blocked=blocked)
             blocked = blocked or cursor.run_id in session.open
 
-    async def chat(self, chat: NewChat) -> Posted:
+    async def chat(self, chat: NewChat, claim: Claim | None) -> Posted:
         """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
 
-        Who may start the run does it after this, so that no frame of it comes before.
+        Whoever works on the run begins after this, so that no frame of it comes before.
         """
         async with self.lock:
+            if _parse_optional(chat.session_id) not in self._sessions:
+                await self._make_room()
             posted = await dbpool.write(
                 actions.post_chat,
                 user=self.user,
                 chat=chat,
                 queue_max=get_conf().queue_max,
                 viewed_for=viewed_for(),
+                claim=claim,
             )
             session = await self.join(posted.session_id)
             self._put(_accepted(posted, chat.client_message_id))
             if posted.run_id not in session.ended:
-                session.open_run(posted.run_id, posted.run.run_number)
-                if not posted.is_head:
-                    await self._catch_up(session)
+                await self._follow(session, posted)
             return posted
+
+    async def _follow(self, session: SessionCursor, posted: Posted) -> None:
+        """A full reader was in the group before; another may have missed what was published."""
+        cursor = session.open_run(posted.run_id, posted.run.run_number)
+        if session.full:
+            return
+        if posted.claimed is None:
+            await self._catch_up(session)
+            return
+        first = {"agent": posted.claimed.run.agent}
+        frame = frames.event_frame(posted.run, 1, "run.started", first)
+        self._advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_run_frames(self, message: RunFrames) -> None:
         """Pass on the next frames of a run; fill a gap from the database."""

@@ -80,7 +80,7 @@ def check(arguments: list[str]) -> int:
 def bench(arguments: list[str]) -> int:
     """Measure the relay beside its baselines."""
     install_dev()
-    return python("benchmarks/relay.py", *arguments)
+    return python("-m", "benchmarks.relay", *arguments)
 
 
 def install_dev() -> None:

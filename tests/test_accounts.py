@@ -13,7 +13,12 @@ from tests.support.chats import PASSWORD, make_user, talk
 pytestmark = pytest.mark.django_db
 
 Users = get_user_model()._default_manager
-SIGN_UP = {"username": "ann", "email": "ann@example.com", "password1": PASSWORD, "password2": PASSWORD}
+SIGN_UP = {
+    "username": "ann",
+    "email": "ann@example.com",
+    "password1": PASSWORD,
+    "password2": PASSWORD,
+}
 
 
 def user_of(client: Client) -> Any:
@@ -102,7 +107,11 @@ def test_sign_out_is_a_post(client: Client) -> None:
 def test_the_password_can_be_changed(client: Client) -> None:
     ann = make_user("ann")
     client.force_login(ann)
-    form = {"old_password": PASSWORD, "new_password1": "another-one-9", "new_password2": "another-one-9"}
+    form = {
+        "old_password": PASSWORD,
+        "new_password1": "another-one-9",
+        "new_password2": "another-one-9",
+    }
     response = client.post("/accounts/password/change/", form, follow=True)
     assert "Password changed" in response.content.decode()
     ann.refresh_from_db()

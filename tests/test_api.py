@@ -171,7 +171,9 @@ def test_strangers_are_told_to_sign_in(client: Client, ann: Any, address: str) -
 
 def test_a_bearer_token_signs_in(client: Client, ann: Any) -> None:
     session = talk(ann, ("one", "1"))
-    token = client.post("/api/token/", {"username": "ann", "password": PASSWORD}, "application/json")
+    token = client.post(
+        "/api/token/", {"username": "ann", "password": PASSWORD}, "application/json"
+    )
     headers = {"Authorization": f"Bearer {token.json()['access']}"}
     body = client.get("/api/sessions/", headers=headers).json()
     assert [entry["id"] for entry in body["results"]] == [str(session.pk)]

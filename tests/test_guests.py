@@ -4,7 +4,7 @@ from django.contrib.auth import get_user_model
 from conversations.guests import adopt_guest, create_guest, is_guest
 from conversations.models import ChatSession, Message, Run
 from conversations.notify import Change, SessionListed, register
-from conversations.queries import get_history
+from conversations.queries import get_history, list_sessions
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +40,15 @@ def test_moving_raises_the_revision() -> None:
     session = talk(guest, ("one", "1"))
     adopt_guest(guest, ann)
     assert ChatSession.objects.get(pk=session.pk).rev == session.rev + 1
+
+
+def test_sessions_keep_their_order() -> None:
+    guest, ann = create_guest(), make_user("ann")
+    for number in range(4):
+        talk(guest, (f"{number}", "x"))
+    before = [session.title for session in list_sessions(guest)]
+    adopt_guest(guest, ann)
+    assert [session.title for session in list_sessions(ann)] == before == ["3", "2", "1", "0"]
 
 
 def test_a_reply_at_work_goes_on_for_the_account() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import path
 
@@ -36,7 +37,8 @@ def html_of(client: Client, session: ChatSession | None = None) -> str:
 
 
 def data_of(html: str) -> Any:
-    found = re.search(r'<script id="chat-data" type="application/json">(.*?)</script>', html, re.DOTALL)
+    pattern = r'<script id="chat-data" type="application/json">(.*?)</script>'
+    found = re.search(pattern, html, re.DOTALL)
     assert found
     return json.loads(found[1])
 
@@ -104,10 +106,8 @@ def test_steps_and_thoughts_stand_in_their_place(page: Client, ann: Any) -> None
     ]
     finish(posted, "", parts=parts)
     html = html_of(page, session_of(posted))
-    places = [
-        html.index(text)
-        for text in ("let me &lt;think&gt;", "before", "Used search files", "&lt;found&gt;", "after<")
-    ]
+    order = ("let me &lt;think&gt;", "before", "Used search files", "&lt;found&gt;", "after<")
+    places = [html.index(text) for text in order]
     assert places == sorted(places)
     assert "<found>" not in html
 
@@ -122,7 +122,7 @@ def test_steps_and_thoughts_stand_in_their_place(page: Client, ann: Any) -> None
     ],
 )
 def test_a_reply_says_how_it_ended(
-    page: Client, ann: Any, status: RunStatus, fields: dict[str, str], said: str
+    page: Client, ann: Any, status: RunStatus, fields: dict[str, Any], said: str
 ) -> None:
     posted = ask(ann, "one")
     finish(posted, "so far", status=status, **fields)
@@ -192,7 +192,7 @@ def test_a_foreign_session_is_as_missing_as_a_missing_one(page: Client) -> None:
     foreign = talk(make_user("ben"), ("secret", "1"))
     answers = [page.get(f"/s/{pk}/") for pk in (foreign.pk, uuid4())]
     assert [answer.status_code for answer in answers] == [404, 404]
-    assert [re.sub(r"value=\"\w+\"", "", a.content.decode()) for a in answers][0].count("secret") == 0
+    assert "secret" not in answers[0].content.decode()
     assert page.get("/s/nonsense/").status_code == 404
 
 
@@ -289,7 +289,7 @@ def test_a_failure_is_explained_without_details(settings: Any) -> None:
     assert "secret" not in response.content.decode()
 
 
-def fail(request: Any) -> None:
+def fail(request: Any) -> HttpResponse:
     raise RuntimeError("secret")
 
 

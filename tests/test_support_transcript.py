@@ -77,6 +77,7 @@ SECOND = [started(2), token("you", 2, 2), complete("you", 3, 2)]
         ([started(), token("a", 2), resumed(), started(), token("a", 2), token("b", 3)], ["ab"]),
         ([started(), token("merged", 90), complete("merged", 91)], ["merged"]),
         ([started(), started(epoch=1), token("again", 2, epoch=1)], ["again"]),
+        ([started(), complete("", 1, run=2), *WHOLE[1:]], ["hey", ""]),
     ],
 )
 def test_allowed(frames: list[Frame], texts: list[str]) -> None:

@@ -5,7 +5,7 @@
  */
 export class Branch {
   #messages = new Map();
-  #path = null;
+  #ids = null;
 
   constructor(messages) {
     for (const message of messages) this.#messages.set(message.message_id, message);
@@ -17,8 +17,10 @@ export class Branch {
   }
 
   set(message) {
+    const held = this.#messages.get(message.message_id);
+    const { parent_message_id: parent, number } = message;
+    if (held?.parent_message_id !== parent || held.number !== number) this.#ids = null;
     this.#messages.set(message.message_id, message);
-    this.#path = null;
   }
 
   find(matches) {
@@ -36,8 +38,8 @@ export class Branch {
 
   /** From the oldest to the newest message that is shown. */
   get path() {
-    this.#path ??= this.#walk();
-    return this.#path;
+    this.#ids ??= this.#walk().map((message) => message.message_id);
+    return this.#ids.map((id) => this.#messages.get(id));
   }
 
   /** Whether the message's parents are known, up to the first one of the page. */

@@ -87,7 +87,9 @@ export class Chat {
 
   #send(entry) {
     if (this.sent.has(entry.client_message_id)) return;
-    if (this.connection.send(frameOf(entry))) this.sent.add(entry.client_message_id);
+    if (!this.connection.send(frameOf(entry))) return;
+    this.sent.add(entry.client_message_id);
+    this.outbox.change(entry.client_message_id, { isTried: true });
   }
 
   /** Stop the reply that is written, or about to be. */
@@ -98,9 +100,16 @@ export class Chat {
       this.conversation.cancelling.add(run_id);
       this.#cancel(run_id);
     } else {
-      this.conversation.unwanted.add(message_id);
+      this.#takeBack(message_id.replace("reply:", ""), message_id);
     }
     this.#draw();
+  }
+
+  /** Not stored yet: if it cannot have reached the server it is not sent at all. */
+  #takeBack(client_message_id, message_id) {
+    const entry = this.outbox.get(client_message_id);
+    if (entry?.isTried || entry?.regenerate) this.conversation.unwanted.add(message_id);
+    else if (entry) this.edit(client_message_id);
   }
 
   #cancel(run_id) {
@@ -224,7 +233,7 @@ export class Chat {
       this.#showUnsent();
       this.#resume();
     } catch {
-      location.reload();
+      this.connection.retry();
     }
   }
 

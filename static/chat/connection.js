@@ -41,6 +41,11 @@ export class Connection extends EventTarget {
     else if (this.state === "waiting" || this.state === "offline") this.#connect();
   }
 
+  /** Begin anew, after a pause: what was to follow from this socket could not be had. */
+  retry() {
+    this.#lose(0);
+  }
+
   /** Send a frame; false when there is no open socket. */
   send(frame) {
     if (this.state !== "open" || this.socket.readyState !== WebSocket.OPEN) return false;

@@ -6,8 +6,8 @@ const PATIENCE_MS = 1_500;
 const LASTING = new Set(["signed_out", "refused", "offline"]);
 
 export class ConnectionLine {
-  constructor({ line, text, retry, signIn }, connection, countUnsent) {
-    Object.assign(this, { line, text, retry, signIn, connection, countUnsent });
+  constructor({ line, text, retry, signIn }, { connection, countUnsent, announce }) {
+    Object.assign(this, { line, text, retry, signIn, connection, countUnsent, announce });
     retry.textContent = words.connection.retry;
     retry.addEventListener("click", () => connection.wake());
     connection.addEventListener("state", () => this.#follow());
@@ -32,6 +32,7 @@ export class ConnectionLine {
   #show() {
     this.line.hidden = false;
     this.#write();
+    this.announce(this.text.textContent);
   }
 
   #write() {

@@ -28,6 +28,7 @@ const composer = new Composer({
   hint: find("composer-hint"),
 });
 const sessions = new SessionList(find("session-list"), () => chat.conversation.sessionId);
+const announce = (text) => find("announcer").replaceChildren(text);
 const chat = new Chat({
   connection,
   outbox,
@@ -35,7 +36,7 @@ const chat = new Chat({
   composer,
   sessions,
   title: find("title"),
-  announce: (text) => find("announcer").replaceChildren(text),
+  announce,
 });
 const line = {
   line: find("connection"),
@@ -43,7 +44,8 @@ const line = {
   retry: find("connection-retry"),
   signIn: find("connection-sign-in"),
 };
-new ConnectionLine(line, connection, () => outbox.unsent.length);
+const countUnsent = () => outbox.unsent.length;
+new ConnectionLine(line, { connection, countUnsent, announce });
 
 const ACTIONS = {
   continue: () => chat.submit(words.continue),

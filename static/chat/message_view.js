@@ -36,7 +36,7 @@ function refusal() {
 export class ReplyView {
   constructor(element = fromTemplate("assistant-template"), message = {}) {
     this.element = element;
-    this.messageId = message.message_id;
+    this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(this.#find(".body"), message.parts);
     this.#tellTime(this.#find(".when").dateTime);
   }

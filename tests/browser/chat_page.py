@@ -26,12 +26,14 @@ class ChatPage:
 
     def _listen(self, message: Any) -> None:
         # A server that is away is part of the tests.
-        if message.type == "error" and "ERR_CONNECTION" not in message.text:
+        if message.type == "error" and "WebSocket connection" not in message.text:
             self.faults.append(message.text)
 
     async def open(self, session_id: str = "") -> None:
         """Load the page and wait until it is connected."""
-        await self.page.goto(f"{self.site.origin}/s/{session_id}/" if session_id else self.site.origin)
+        await self.page.goto(
+            f"{self.site.origin}/s/{session_id}/" if session_id else self.site.origin
+        )
         await self.connected()
 
     async def connected(self) -> None:

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, async_playwright
 from tests.browser.chat_page import ChatPage, open_page
 from tests.support.provider import Call, Provider, Reply, echo, run_provider
 from tests.support.site import Site, User, run_site
+from tests.support.waiting import Noticeboard
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -28,19 +29,26 @@ SETTINGS = {
     "FRAMES_PER_MINUTE": "1000",
 }
 
+
 class Model:
     """Answers with the replies it was given, in order, then as `echo` does."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
         self.calls: list[Call] = []
+        self._board = Noticeboard()
 
     def __call__(self, call: Call) -> Reply:
         self.calls.append(call)
+        self._board.post()
         return self.replies.pop(0) if self.replies else echo(call)
 
     def will_say(self, *replies: Reply) -> None:
         self.replies.extend(replies)
+
+    async def called(self, times: int = 1) -> None:
+        """Wait until it has been asked so often."""
+        await self._board.until(lambda: len(self.calls) >= times)
 
     def open(self) -> None:
         """Let every reply go on to its end."""

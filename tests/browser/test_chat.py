@@ -5,9 +5,9 @@ import re
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
-from tests.support.provider import Gate, Reply, ToolCall, words
+from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -18,10 +18,9 @@ WATCH_FOR_REWRITES = """
   window.rewrites = [];
   new MutationObserver((changes) => {
     for (const { type, target, removedNodes } of changes) {
-      const isReply = target.parentElement?.closest(".assistant .body") ?? target.closest?.(".body");
-      if (isReply && (type === "characterData" || removedNodes.length)) {
-        window.rewrites.push(type);
-      }
+      const element = target.closest ? target : target.parentElement;
+      const isRewritten = type === "characterData" || removedNodes.length;
+      if (isRewritten && element.closest(".assistant .body")) window.rewrites.push(type);
     }
   }).observe(document.getElementById("log"), {
     characterData: true, childList: true, subtree: true,
@@ -169,7 +168,7 @@ async def test_regenerate_puts_another_reply_in_the_same_place(
 async def test_a_failed_reply_says_so_and_can_be_tried_again(
     open_chat: Opener, model: Model, ann: User
 ) -> None:
-    model.will_say(*[Reply(error_status=400, error_code="bad")] * 1)
+    model.will_say(Reply(error_status=400))
     chat = await open_chat()
     await chat.send("hello")
     await chat.replied("failed")
@@ -253,12 +252,26 @@ async def test_a_message_that_is_too_long_stays_in_its_box(open_chat: Opener, mo
     await expect(chat.page.locator(".message")).to_have_count(0)
 
 
-async def test_steps_stand_between_the_texts(open_chat: Opener, model: Model, ann: User) -> None:
-    second = Reply(["I have ", "*found* it."], gate=Gate(1))
-    model.will_say(Reply(["Let me look."], tool_calls=[ToolCall("nothing_of_the_kind")]), second)
-    chat = await open_chat()
-    await chat.send("hello")
-    await chat.replied("failed")
+async def test_steps_move_and_stay(open_chat: Opener, site: Site, model: Model, ann: User) -> None:
+    async with site.chat(ann) as other:
+        accepted = await other.chat("hello", agent="tour")
+        await other.wait_end(accepted["run_id"])
+    chat = await open_chat(accepted["session_id"])
+    await expect(chat.reply.locator(".badge")).to_be_visible()
+    await chat.send("Use a tool")
+    step = chat.reply.locator(".step")
+    await expect(step).to_contain_text("Using search library…")
+    await expect(step.locator("progress")).to_be_visible()
+    await expect(step).to_contain_text("Looking at poetry")
+    await chat.replied()
+    await expect(step).to_contain_text("Used search library")
+    await expect(step.locator("progress")).to_be_hidden()
+    await expect(chat.reply.locator(".badge")).to_have_text("scripted, not an AI")
+    shown = await chat.texts()
+    await step.locator("summary").click()
+    await expect(step.locator(".step-output")).to_contain_text("shelves were searched")
+    await chat.page.reload()
+    assert await chat.texts() == shown
 
 
 async def test_thoughts_are_folded_away(open_chat: Opener, model: Model, ann: User) -> None:
@@ -274,15 +287,6 @@ async def test_thoughts_are_folded_away(open_chat: Opener, model: Model, ann: Us
     await expect(thoughts.locator(".reasoning-text")).to_be_visible()
     await chat.page.reload()
     await expect(thoughts).to_contain_text("two and three make five")
-
-
-async def test_starters_are_sent_as_they_are(
-    signed_in: BrowserContext, site: Site, ann: User
-) -> None:
-    chat = await open_page(signed_in, site)
-    starters = chat.page.locator("[data-starter]")
-    for index in range(await starters.count()):
-        await expect(starters.nth(index)).to_be_enabled()
 
 
 async def test_focus_stays_in_the_box(open_chat: Opener, model: Model) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,6 +19,7 @@ SETTINGS = {
     "LEASE_S": "2",
     "BEAT_S": "0.5",
     "PROVIDER_TIMEOUT_S": "2",
+    "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
 }
 """What was asked for in seconds comes in tenths of them; the model's silence may last two."""
@@ -43,7 +45,7 @@ def provider(shared_provider: Provider) -> Iterator[Provider]:
 def drill_site(
     provider: Provider, postgres: Postgres | None = None, /, **changes: str
 ) -> Iterator[Site]:
-    """A site of the test's own, which it may kill."""
+    """A site with other settings."""
     settings = SETTINGS | {"OPENAI_BASE_URL": provider.base_url} | changes
     with run_site(postgres, **settings) as site:
         yield site
@@ -61,17 +63,63 @@ def responses_site(shared_provider: Provider) -> Iterator[Site]:
         yield site
 
 
+def revived(site: Site) -> Site:
+    """Running, also if the test before has killed it."""
+    if not site.process.is_running:
+        site.start()
+    return site
+
+
 @pytest.fixture
 def site(chat_site: Site, provider: Provider) -> Site:
-    """A server on SQLite that no test kills."""
-    return chat_site
+    """A server on SQLite, which the test may kill."""
+    return revived(chat_site)
 
 
 @pytest.fixture(params=["chat", "responses"])
 def either_site(request: pytest.FixtureRequest, provider: Provider) -> Site:
     """The same for each of the model's APIs."""
-    found: Site = request.getfixturevalue(f"{request.param}_site")
-    return found
+    return revived(request.getfixturevalue(f"{request.param}_site"))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Two servers on one Postgres and one Valkey."""
+
+    one: Site
+    two: Site
+    valkey: Valkey
+
+    @property
+    def ann(self) -> User:
+        return self.one.users["ann"]
+
+    @property
+    def ben(self) -> User:
+        return self.one.users["ben"]
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(
+    shared_provider: Provider, postgres: Postgres, shared_valkey: Valkey
+) -> Iterator[Cluster]:
+    with prepared_database(postgres) as url:
+        shared = {"DATABASE_URL": url, "REDIS_URL": shared_valkey.url}
+        with (
+            drill_site(shared_provider, postgres, **shared) as one,
+            drill_site(shared_provider, postgres, **shared) as two,
+        ):
+            yield Cluster(one, two, shared_valkey)
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster, provider: Provider) -> Cluster:
+    """Two servers that the test may kill, with what is behind them."""
+    if not shared_cluster.valkey.process.is_running:
+        shared_cluster.valkey.start()
+    revived(shared_cluster.one)
+    revived(shared_cluster.two)
+    return shared_cluster
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.client import ChatClient, event, frame_of
+from tests.support.client import ChatClient, event
 from tests.support.kept import Kept, converge
 from tests.support.provider import Call, Gate, Provider, Reply, ToolCall, words
 from tests.support.site import Site, User
@@ -63,9 +63,9 @@ async def test_while_it_waits_behind_another(site: Site, ann: User, provider: Pr
         waiting = await client.chat("Second", session_id)
         assert waiting["outcome"] == "queued"
         await stop(client, waiting)
-        assert_stopped(await client.wait_end(waiting["run_id"]), "")
         first.open()
         assert (await client.wait_end(working["run_id"]))["content"] == first.text
+        assert_stopped(await client.wait_end(waiting["run_id"]), "")
         kept = await next_turn_works(site, ann, provider, client, session_id)
     assert [call.prompt for call in provider.calls] == ["First", "Go on"]
     assert kept.prompts == ["First", "Second", "Go on"]
@@ -104,7 +104,7 @@ async def test_before_the_first_token(either_site: Site, provider: Provider) -> 
 async def test_in_mid_text(either_site: Site, provider: Provider) -> None:
     ann = either_site.users["ann"]
     reply = Reply(words(40), gate=Gate(7))
-    shown = "".join(reply.tokens[:7])
+    shown = reply.start(7)
     provider.queue(reply)
     async with either_site.chat(ann) as client:
         accepted = await client.chat("Tell me of the mill")
@@ -127,12 +127,12 @@ async def test_by_another_tab_and_twice(site: Site, ann: User, provider: Provide
         accepted = await sender.chat("Tell me of the mill")
         session_id, run_id = accepted["session_id"], accepted["run_id"]
         await asyncio.gather(sender.resume(session_id), other.resume(session_id, rev=0))
-        await other.wait_text(run_id, "".join(reply.tokens[:3]))
+        await other.wait_text(run_id, reply.start(3))
         asked_at = await stop(other, accepted)
         await stop(sender, accepted)
         ends = [await tab.wait_end(run_id) for tab in (sender, other)]
         assert ends[0] == ends[1]
-        assert_stopped(ends[0], "".join(reply.tokens[:3]))
+        assert_stopped(ends[0], reply.start(3))
         await let_go(await provider.next_call(), asked_at)
         await converge(site, ann, session_id, sender, other)
     assert len([frame for frame in sender.frames if is_terminal(frame)]) == 1
@@ -144,9 +144,9 @@ async def test_during_a_tool(either_site: Site, provider: Provider) -> None:
     async with either_site.chat(ann) as client:
         accepted = await client.chat("Use a tool")
         await client.resume(accepted["session_id"])
-        await client.wait_for(event("tool.progress", name="wait"))
+        await client.wait_for(event("tool.progress"))
         await stop(client, accepted)
-        await client.wait_for(event("tool.failed", name="wait"))
+        await client.wait_for(event("tool.failed"))
         assert_stopped(await client.wait_end(accepted["run_id"]), "One moment.")
         kept = await next_turn_works(either_site, ann, provider, client, accepted["session_id"])
     tools = [p for p in kept.reply(accepted["run_id"])["parts"] if p["type"] == "tool"]
@@ -163,7 +163,7 @@ async def test_during_a_tool_that_blocks_its_thread(
     async with site.chat(ann) as client:
         accepted = await client.chat("Use a tool")
         await client.resume(accepted["session_id"])
-        await client.wait_for(event("tool.started", name="read_file"))
+        await client.wait_for(event("tool.started"))
         await stop(client, accepted)
         assert_stopped(await client.wait_end(accepted["run_id"]), "One moment.")
         await next_turn_works(site, ann, provider, client, accepted["session_id"])
@@ -179,6 +179,7 @@ async def test_as_the_reply_ends(either_site: Site, provider: Provider) -> None:
         accepted = await client.chat("Hello")
         session_id = accepted["session_id"]
         await client.resume(session_id)
+        await client.wait_end(accepted["run_id"])
         for number in range(ROUNDS):
             reply = Reply(words(6), gate=Gate(6))
             provider.queue(reply)
@@ -202,4 +203,4 @@ async def test_after_the_end_is_no_error(site: Site, ann: User) -> None:
         head = await client.wait_for(event("run.head", run_id=accepted["run_id"]))
         await client.ping()
     assert head["metadata"]["status"] == "completed"
-    assert not [frame for frame in client.frames if frame_of("error")(frame)]
+    assert not [frame for frame in client.frames if frame["type"] == "error"]

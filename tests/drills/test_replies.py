@@ -11,7 +11,18 @@ from tests.support.site import Site
 
 FAMILY = "👨‍👩‍👧‍👦"
 HARD_TEXT = [
-    *("Größe ", "日本", "語。\n", "  \u2028", "שלום ", "e", "\u0301", '"\\n" ', "data: ", "\r\n\r\n"),
+    *(
+        "Größe ",
+        "日本",
+        "語。\n",
+        "  \u2028",
+        "שלום ",
+        "e",
+        "\u0301",
+        '"\\n" ',
+        "data: ",
+        "\r\n\r\n",
+    ),
     *FAMILY,
     " <script>",
     "\n\n[DONE]",

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 
 from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
-from conversations.lifecycle import Claimed, Ending, claim_run, finish_run
+from conversations.lifecycle import Claim, Claimed, Ending, claim_run, finish_run
 from conversations.models import ChatSession, Run, RunStatus
 from conversations.queries import parse_id
 
@@ -36,7 +36,7 @@ def ask(user: Any, content: str, session: ChatSession | None = None, **fields: A
     """A chat, accepted; without `session` it begins one."""
     session_id = str(session.pk) if session else ""
     chat = NewChat(content=content, session_id=session_id, **fields)
-    return post_chat(user=user, chat=chat, queue_max=10, viewed_for=VIEWED_FOR)
+    return post_chat(user=user, chat=chat, queue_max=10, viewed_for=VIEWED_FOR, claim=None)
 
 
 def session_of(posted: Posted) -> ChatSession:
@@ -46,13 +46,8 @@ def session_of(posted: Posted) -> ChatSession:
 
 def begin(posted: Posted, *deltas: str, agent: str = "assistant") -> Claimed:
     """The run has been claimed, and has shown `deltas`."""
-    claimed = claim_run(
-        parse_id(posted.run.run_id),
-        worker="test",
-        lease=timedelta(minutes=1),
-        agent=agent,
-        model="scripted",
-    )
+    claim = Claim(worker="test", lease=timedelta(minutes=1), agent=agent, model="scripted")
+    claimed = claim_run(parse_id(posted.run.run_id), claim)
     assert claimed is not None, "another run comes first"
     write_events(
         claimed.run, [(seq, "token", {"delta": delta}) for seq, delta in enumerate(deltas, 2)]

@@ -55,6 +55,11 @@ class RunView:
         return self.seq > 0 and self.terminal is None
 
     @property
+    def never_worked(self) -> bool:
+        """Ended while it waited, and so told of at once, out of turn."""
+        return self.terminal is not None and self.seq == 1
+
+    @property
     def finish_reason(self) -> str:
         """As `complete` told; `error` after a terminal error, empty before the end."""
         if self.terminal is None:
@@ -176,7 +181,8 @@ class Transcript:
         if is_catching_up and self._is_replayed(run, frame):
             return
         assert run.terminal is None, "a frame after the end"
-        self._check_order(run)
+        if not (is_terminal(frame) and frame["metadata"]["seq"] == 1):
+            self._check_order(run)
         self._catching_up.discard(run.run_id)
         self._live.add(run.session_id)
         self._check_place(run, frame, is_catching_up=is_catching_up)
@@ -225,7 +231,8 @@ class Transcript:
         others = [other for other in self.runs.values() if other.session_id == run.session_id]
         ahead = [other.number for other in others if other.number < run.number and other.is_working]
         assert not ahead, f"run {run.number} before the end of {ahead}"
-        behind = [other.number for other in others if other.number > run.number and other.seq]
+        shown = [other for other in others if other.seq and not other.never_worked]
+        behind = [other.number for other in shown if other.number > run.number]
         assert not behind, f"run {run.number} after frames of {behind}"
 
     def _replace(self, run: RunView, frame: Frame) -> None:

@@ -83,7 +83,11 @@ class Reply:
 
     @property
     def text(self) -> str:
-        return "".join(self.tokens)
+        return self.start(len(self.tokens))
+
+    def start(self, count: int) -> str:
+        """The text of the first `count` tokens."""
+        return "".join(self.tokens[:count])
 
     @property
     def output_tokens(self) -> int:

@@ -173,8 +173,9 @@ async def _send_tokens(
         if (pause := due - loop.time()) > 0:
             await asyncio.sleep(pause)
         due += reply.delay_s
-        await _write(response, call, wire.text(token))
+        # Before the write: who has read a token finds it counted.
         call.sent += 1
+        await _write(response, call, wire.text(token))
         call.board.post()
 
 

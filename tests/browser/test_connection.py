@@ -1,0 +1,439 @@
+"""What becomes of a conversation when pages, sockets and servers come and go."""
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext, expect
+
+from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.conftest import Model, Opener, sign_in
+from tests.browser.wire import Frame, Wire
+from tests.support.provider import Gate, Reply, words
+from tests.support.site import Site, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SAY_NOTHING_FOR_A_MINUTE = 4429
+
+# What a browser that keeps pages says as it puts one aside and takes it out again. Chromium keeps
+# none that has ever had a socket.
+TRANSITION = "(name) => dispatchEvent(new PageTransitionEvent(name, { persisted: true }))"
+
+
+def gated(count: int, shown: int) -> Reply:
+    """A reply of `count` words that waits after the first `shown`."""
+    return Reply(words(count), gate=Gate(shown))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def wired(signed_in: BrowserContext, site: Site) -> AsyncIterator[tuple[ChatPage, Wire]]:
+    """A tab whose socket is in our hands."""
+    wire = Wire()
+    chat = ChatPage(await signed_in.new_page(), site)
+    await wire.attach(chat.page)
+    await chat.open()
+    yield chat, wire
+    assert chat.faults == []
+
+
+async def test_reload_in_the_middle(open_chat: Opener, model: Model, ann: User) -> None:
+    reply = gated(12, shown=4)
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    for step in range(3):
+        await chat.page.reload()
+        reply.release(2)
+        await chat.shows("".join(reply.tokens[: 6 + 2 * step]).strip())
+    reply.open()
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_reload_before_the_message_is_stored(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    wire.tamper = lambda frame: [] if event_of(frame) == "accepted" else [frame]
+    await chat.send("hello")
+    await expect(chat.page.locator(".user .body")).to_have_text("hello")
+    wire.tamper = lambda frame: [frame]
+    await chat.page.reload()
+    await chat.in_session()
+    await chat.replied()
+    assert await chat.texts() == ["hello", "You said: hello"]
+    await chat.agrees(ann)
+
+
+async def test_a_cut_socket_in_the_middle(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    reply = gated(20, shown=3)
+    model.will_say(reply)
+    await chat.send("hello")
+    for count in range(6, 19, 3):
+        await chat.shows("".join(reply.tokens[: count - 3]).strip())
+        await wire.cut()
+        reply.release(3)
+        await chat.page.evaluate("dispatchEvent(new Event('online'))")
+    reply.open()
+    await chat.replied()
+    assert wire.opened == 6
+    await chat.agrees(ann)
+
+
+async def test_a_cursor_is_sent_and_not_the_whole_again(
+    wired: tuple[ChatPage, Wire], model: Model
+) -> None:
+    chat, wire = wired
+    reply = gated(8, shown=4)
+    model.will_say(reply)
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    received: list[Frame] = []
+
+    def note(frame: Frame) -> list[Frame]:
+        received.append(frame)
+        return [frame]
+
+    wire.tamper = note
+    await wire.cut()
+    reply.open()
+    await chat.replied()
+    resume = [frame for frame in wire.sent if frame["type"] == "resume"][-1]["metadata"]
+    tokens = [frame for frame in received if frame["type"] == "token"]
+    assert resume["seq"] >= 2
+    assert min(frame["metadata"]["seq"] for frame in tokens) == resume["seq"] + 1
+    assert "".join(frame["content"] for frame in tokens) == "".join(reply.tokens[4:])
+
+
+async def test_lost_and_doubled_frames(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    choice = random.Random(5)
+
+    def tamper(frame: Frame) -> list[Frame]:
+        is_sequenced = "seq" in frame.get("metadata", {}) and event_of(frame) != "snapshot"
+        if not is_sequenced or frame["type"] in ("complete", "error"):
+            return [frame]
+        return [frame] * choice.choice((0, 1, 1, 1, 2))
+
+    wire.tamper = tamper
+    for _ in range(3):
+        reply = Reply(words(60), delay_s=0.02)
+        model.will_say(reply)
+        await chat.send("hello")
+        await chat.shows(" ".join("".join(reply.tokens).split()))
+        await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_every_frame_twice(wired: tuple[ChatPage, Wire], model: Model, ann: User) -> None:
+    chat, wire = wired
+    wire.tamper = lambda frame: [frame, frame]
+    reply = gated(12, shown=4)
+    model.will_say(reply)
+    await chat.send("one")
+    await chat.in_session()
+    await chat.send("two")
+    await chat.press("Do not send")
+    await chat.replied("cancelled")
+    await chat.send("three")
+    reply.open()
+    await chat.replied()
+    assert len(await chat.texts()) == 6
+    await chat.agrees(ann)
+
+
+async def test_asleep_through_two_whole_replies(
+    open_chat: Opener, signed_in: BrowserContext, site: Site, model: Model, ann: User
+) -> None:
+    reply = gated(12, shown=4)
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("one")
+    await chat.shows("the river bends around")
+    await signed_in.set_offline(True)
+    await (await chat.devtools()).send("Page.setWebLifecycleState", {"state": "frozen"})
+    reply.open()
+    async with site.chat(ann) as other:
+        await other.resume(chat.session_id)
+        for text in ("two", "three"):
+            accepted = await other.chat(text, chat.session_id)
+            await other.wait_end(accepted["run_id"])
+    await (await chat.devtools()).send("Page.setWebLifecycleState", {"state": "active"})
+    await signed_in.set_offline(False)
+    await chat.shows("You said: three")
+    await chat.replied()
+    assert len(await chat.texts()) == 6
+    await chat.agrees(ann)
+
+
+async def test_more_was_missed_than_is_told(
+    open_chat: Opener, signed_in: BrowserContext, site: Site, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await chat.send("start")
+    await chat.in_session()
+    await chat.replied()
+    await chat.page.fill("#prompt", "a draft")
+    await signed_in.set_offline(True)
+    await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
+    async with site.chat(ann) as other:
+        for number in range(26):
+            accepted = await other.chat(f"message {number}", chat.session_id)
+            await other.wait_end(accepted["run_id"])
+    await signed_in.set_offline(False)
+    await chat.shows("You said: message 25")
+    assert await chat.texts() == await chat.stored(ann)
+    await expect(chat.page.locator("#prompt")).to_have_value("a draft")
+    await chat.send("and on")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_two_tabs_are_both_live(open_chat: Opener, model: Model, ann: User) -> None:
+    first_reply, second_reply = gated(8, shown=3), gated(8, shown=2)
+    model.will_say(first_reply, second_reply)
+    one = await open_chat()
+    await one.send("from one")
+    two = await open_chat(await one.in_session())
+    first_reply.release(2)
+    for chat in (one, two):
+        await chat.shows("the river bends around an")
+    await two.send("from two")
+    first_reply.open()
+    for chat in (one, two):
+        await expect(chat.page.locator(".user .body").last).to_have_text("from two")
+        await chat.shows("the river")
+    await one.press("Stop")
+    for chat in (one, two):
+        await chat.replied("cancelled")
+    assert await one.texts() == await two.texts() == await one.stored(ann)
+    await one.press("Regenerate")
+    for chat in (one, two):
+        await chat.shows("You said: from two")
+        await chat.replied()
+    assert await one.texts() == await two.texts() == await one.stored(ann)
+    await two.agrees(ann)
+
+
+async def test_the_list_of_sessions_is_live_in_every_tab(open_chat: Opener, model: Model) -> None:
+    reply = gated(3, shown=1)
+    model.will_say(reply)
+    watching, asking = await open_chat(), await open_chat()
+    await asking.send("a new subject")
+    session_id = await asking.in_session()
+    line = watching.page.locator(f'[data-session-id="{session_id}"]')
+    await expect(line).to_contain_text("a new subject")
+    await expect(line).to_contain_text("replying")
+    reply.open()
+    await asking.replied()
+    await expect(line.locator(".session-state")).to_be_empty()
+    await expect(watching.page.locator(".message")).to_have_count(0)
+
+
+async def test_what_is_sent_offline_arrives_once(
+    open_chat: Opener, signed_in: BrowserContext, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await chat.send("start")
+    await chat.in_session()
+    await chat.replied()
+    await signed_in.set_offline(True)
+    await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
+    await chat.send("while away")
+    await expect(chat.reply.locator(".state")).to_have_text("waiting for the connection…")
+    await expect(chat.page.locator("#connection")).to_contain_text("1 message is waiting")
+    await signed_in.set_offline(False)
+    await chat.shows("You said: while away")
+    await chat.replied()
+    assert await chat.texts() == ["start", "You said: start", "while away", "You said: while away"]
+    await chat.agrees(ann)
+
+
+async def test_what_was_typed_offline_can_be_taken_back(
+    open_chat: Opener, signed_in: BrowserContext, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await chat.send("start")
+    await chat.in_session()
+    await chat.replied()
+    await signed_in.set_offline(True)
+    await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
+    await chat.send("while away")
+    await chat.press("Do not send")
+    await expect(chat.page.locator("#prompt")).to_have_value("while away")
+    await signed_in.set_offline(False)
+    await chat.connected()
+    assert await chat.texts() == ["start", "You said: start"]
+    await chat.agrees(ann)
+
+
+async def test_an_answer_that_is_lost_doubles_nothing(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    wire.tamper = lambda frame: [] if event_of(frame) != "connected" else [frame]
+    await chat.send("hello")
+    await model.called()
+    wire.tamper = lambda frame: [frame]
+    await wire.cut()
+    await chat.in_session()
+    await chat.replied()
+    assert [frame["type"] for frame in wire.sent].count("chat") == 2
+    assert len(model.calls) == 1
+    await chat.agrees(ann)
+
+
+async def test_the_line_counts_down_and_can_be_hurried(
+    wired: tuple[ChatPage, Wire], model: Model
+) -> None:
+    chat, wire = wired
+    wire.refuse_with = SAY_NOTHING_FOR_A_MINUTE
+    await wire.cut(SAY_NOTHING_FOR_A_MINUTE)
+    line = chat.page.locator("#connection")
+    await expect(line).to_contain_text("Connection lost. Reconnecting in")
+    wire.refuse_with = None
+    await chat.press("Retry now")
+    await chat.connected()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (4401, "You are signed out."),
+        (4001, "You are signed out."),
+        (4403, "This address may not connect to the chat."),
+    ],
+)
+async def test_a_socket_that_is_not_wanted_does_not_come_back(
+    wired: tuple[ChatPage, Wire], model: Model, code: int, said: str
+) -> None:
+    chat, wire = wired
+    await chat.send("hello")
+    session_id = await chat.in_session()
+    await chat.replied()
+    await wire.cut(code)
+    line = chat.page.locator("#connection")
+    await expect(line).to_contain_text(said)
+    opened = wire.opened
+    await chat.page.evaluate("window.dispatchEvent(new Event('online'))")
+    assert wire.opened == opened
+    link = line.get_by_role("link", name="Sign in")
+    if code == 4403:
+        await expect(link).to_be_hidden()
+    else:
+        address = await link.get_attribute("href") or ""
+        assert address.endswith(f"/accounts/login/?next=%2Fs%2F{session_id}%2F")
+
+
+async def test_a_restart_is_followed_at_once(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    reply = gated(8, shown=3)
+    model.will_say(reply)
+    await chat.send("hello")
+    await chat.shows("the river bends")
+    await wire.cut(4012)
+    reply.open()
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_signing_out_in_one_tab_ends_the_other(open_chat: Opener, model: Model) -> None:
+    one, two = await open_chat(), await open_chat()
+    await one.page.locator(".account summary").click()
+    await one.press("Sign out")
+    await expect(two.page.locator("#connection")).to_contain_text("You are signed out.")
+    await two.page.get_by_role("link", name="Sign in").first.click()
+    await two.page.fill("[name=username]", "ann")
+    await two.page.fill("[name=password]", "a-password-for-tests")
+    await two.page.press("[name=password]", "Enter")
+    await two.connected()
+
+
+async def test_back_from_another_page(open_chat: Opener, model: Model, ann: User) -> None:
+    reply = gated(12, shown=4)
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    await chat.page.goto(f"{chat.site.origin}/accounts/password/change/")
+    reply.release(4)
+    await chat.page.go_back()
+    await chat.shows("the river bends around an old mill where")
+    reply.open()
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_back_from_the_memory_of_the_browser(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    chat, wire = wired
+    reply = gated(12, shown=4)
+    model.will_say(reply)
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    await chat.page.evaluate(TRANSITION, "pagehide")
+    reply.release(4)
+    await model.calls[0].until(lambda call: call.sent == 8)
+    assert await chat.texts() == ["hello", "the river bends around"]
+    await chat.page.evaluate(TRANSITION, "pageshow")
+    await chat.shows("the river bends around an old mill where")
+    assert wire.opened == 2
+    reply.open()
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_the_server_is_killed_in_the_middle(
+    visitor: BrowserContext, own_site: Site, model: Model
+) -> None:
+    ann = own_site.users["ann"]
+    await sign_in(visitor, own_site, ann)
+    model.will_say(gated(12, shown=4))
+    chat = await open_page(visitor, own_site)
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    own_site.kill()
+    await expect(chat.page.locator("#connection")).to_contain_text("Reconnecting in")
+    own_site.start()
+    await chat.replied("interrupted")
+    await expect(chat.reply.locator(".ending")).to_contain_text("The server stopped")
+    assert await chat.texts() == ["hello", "the river bends around"]
+    await chat.agrees(ann)
+    await chat.press("Continue")
+    await chat.shows("You said: Continue")
+    await chat.replied()
+    await chat.press("Regenerate")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+async def test_the_server_is_restarted_in_the_middle(
+    visitor: BrowserContext, own_site: Site, model: Model
+) -> None:
+    ann = own_site.users["ann"]
+    await sign_in(visitor, own_site, ann)
+    reply = Reply(words(60), delay_s=0.02)
+    model.will_say(reply)
+    chat = await open_page(visitor, own_site)
+    await chat.send("hello")
+    await chat.shows("the river bends around")
+    own_site.terminate()
+    own_site.start()
+    await chat.connected()
+    await chat.replied()
+    await chat.agrees(ann)
+
+
+def event_of(frame: Frame) -> str:
+    return str(frame.get("metadata", {}).get("event", ""))

@@ -1,0 +1,183 @@
+"""What fits where: wide and narrow, light and dark."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, expect
+
+from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.conftest import Model, Opener, sign_in
+from tests.support.provider import Gate, Reply, words
+from tests.support.site import Site, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+WIDE = """\
+| a | b | c | d | e | f |
+|-|-|-|-|-|-|
+| one long cell | another long cell | a third long cell | and a fourth | a fifth | a sixth |
+
+```
+a very long line of code that does not fit into any phone however it is held by anybody at all
+```
+
+https://example.com/a/very/long/address/that/has/no/place/to/break/and/would/widen/the/page/if/let
+
+"""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+IS_AT_END = """() => {
+  const { scrollTop, scrollHeight, clientHeight } = document.getElementById("scroller");
+  return scrollHeight - scrollTop - clientHeight < 2;
+}"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def phone(browser: Browser, site: Site, ann: User) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    await sign_in(context, site, ann)
+    yield context
+    await context.close()
+
+
+async def test_nothing_widens_the_page(phone: BrowserContext, site: Site, model: Model) -> None:
+    reply = Reply([WIDE, "end"], gate=Gate(1))
+    model.will_say(reply)
+    chat = await open_page(phone, site)
+    await chat.send("w" * 300)
+    await chat.shows("a very long line")
+    assert await chat.page.evaluate(OVERFLOW) == 0
+    reply.open()
+    await chat.replied()
+    assert await chat.page.evaluate(OVERFLOW) == 0
+
+
+async def test_the_list_is_a_drawer_on_a_phone(
+    phone: BrowserContext, site: Site, model: Model
+) -> None:
+    chat = await open_page(phone, site)
+    await chat.send("find me")
+    await chat.in_session()
+    await chat.replied()
+    drawer = chat.page.locator("#sessions")
+    await expect(drawer).to_be_hidden()
+    await chat.page.get_by_role("button", name="Conversations").tap()
+    await expect(drawer).to_be_visible()
+    await expect(drawer).to_contain_text("find me")
+    await chat.page.keyboard.press("Escape")
+    await expect(drawer).to_be_hidden()
+    await chat.page.get_by_role("button", name="Conversations").tap()
+    await chat.page.touchscreen.tap(380, 400)
+    await expect(drawer).to_be_hidden()
+
+
+async def test_escape_closes_the_drawer_before_it_stops_a_reply(
+    phone: BrowserContext, site: Site, model: Model
+) -> None:
+    reply = Reply(words(6), gate=Gate(2))
+    model.will_say(reply)
+    chat = await open_page(phone, site)
+    await chat.send("hello")
+    await chat.shows("the river")
+    await chat.page.get_by_role("button", name="Conversations").tap()
+    await chat.page.keyboard.press("Escape")
+    await expect(chat.page.locator("#sessions")).to_be_hidden()
+    reply.open()
+    await chat.replied("completed")
+
+
+async def test_targets_are_big_enough_for_fingers(
+    phone: BrowserContext, site: Site, model: Model
+) -> None:
+    chat = await open_page(phone, site)
+    await chat.send("hello")
+    await chat.replied()
+    await chat.page.get_by_role("button", name="Conversations").tap()
+    targets = chat.page.locator("button:visible, summary:visible, .session-list a:visible")
+    for index in range(await targets.count()):
+        box = await targets.nth(index).bounding_box()
+        assert box is not None
+        assert box["height"] >= 44, await targets.nth(index).inner_text()
+
+
+async def test_nothing_moves_when_a_reply_starts_and_ends(open_chat: Opener, model: Model) -> None:
+    reply = Reply(words(6), gate=Gate(2))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("the river")
+    moving = [await top_of(chat, name) for name in (".user .body", ".who", ".assistant .body")]
+    height = (await box_of(chat, ".assistant"))["height"]
+    reply.open()
+    await chat.replied()
+    assert moving == [
+        await top_of(chat, name) for name in (".user .body", ".who", ".assistant .body")
+    ]
+    assert abs((await box_of(chat, ".assistant"))["height"] - height) <= 1
+
+
+async def top_of(chat: ChatPage, selector: str) -> float:
+    return round((await box_of(chat, selector))["y"])
+
+
+async def box_of(chat: ChatPage, selector: str) -> dict[str, float]:
+    box = await chat.page.locator(selector).first.bounding_box()
+    assert box is not None
+    return dict(box)  # type: ignore[arg-type]
+
+
+async def test_the_page_follows_a_growing_reply_until_the_reader_looks_up(
+    open_chat: Opener, model: Model
+) -> None:
+    reply = Reply([f"{line}\n\n" for line in range(80)], gate=Gate(40))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("hello")
+    await chat.shows("39")
+    await chat.page.wait_for_function(IS_AT_END)
+    await chat.page.mouse.move(700, 300)
+    await chat.page.mouse.wheel(0, -400)
+    jump = chat.page.get_by_role("button", name="To the latest")
+    await expect(jump).to_be_visible()
+    place = await chat.page.evaluate("document.getElementById('scroller').scrollTop")
+    reply.release(20)
+    await chat.shows("59")
+    assert await chat.page.evaluate("document.getElementById('scroller').scrollTop") == place
+    await jump.click()
+    await chat.page.wait_for_function(IS_AT_END)
+    reply.open()
+    await chat.replied()
+    await chat.page.wait_for_function(IS_AT_END)
+    await expect(jump).to_be_hidden()
+
+
+async def test_the_theme_follows_the_system_until_it_is_chosen(open_chat: Opener) -> None:
+    chat = await open_chat()
+    await chat.page.emulate_media(color_scheme="dark")
+    assert await is_dark(chat)
+    await chat.page.emulate_media(color_scheme="light")
+    assert not await is_dark(chat)
+    await chat.press("Switch between light and dark")
+    assert await is_dark(chat)
+    await chat.page.reload()
+    assert await is_dark(chat)
+    await chat.page.goto(f"{chat.site.origin}/accounts/password/change/")
+    assert await is_dark(chat)
+
+
+async def is_dark(chat: ChatPage) -> bool:
+    colour = await chat.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    channels = [int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
+    return sum(channels) < 384
+
+
+async def test_reduced_motion_is_still(open_chat: Opener, model: Model) -> None:
+    model.will_say(Reply(words(6), gate=Gate(2)))
+    chat = await open_chat()
+    await chat.page.emulate_media(reduced_motion="reduce")
+    await chat.send("hello")
+    await chat.shows("the river")
+    running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
+    assert await chat.page.evaluate(running) == 0

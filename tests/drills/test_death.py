@@ -1,0 +1,63 @@
+"""The only server dies as by `kill -9`, and is started again."""
+
+import asyncio
+
+from tests.drills.conftest import SETTINGS
+from tests.support.client import event
+from tests.support.kept import converge, read_kept
+from tests.support.provider import Call, Gate, Provider, Reply, words
+from tests.support.site import Site, User
+from tests.support.transcript import Transcript
+
+RECOVERY_S = float(SETTINGS["LEASE_S"]) + float(SETTINGS["SWEEP_S"]) + 2
+"""A lease and a sweep, and what two busy cores may add."""
+
+
+async def test_what_was_shown_is_kept_and_the_rest_is_answered(
+    site: Site, ann: User, provider: Provider
+) -> None:
+    """Of three runs one has shown text, one waits behind it, one waits for its first token."""
+    cut = Reply(words(30), gate=Gate(5))
+    unheard = Reply(words(5), hold=Gate())
+    shown = cut.start(5)
+    talk, quiet = Transcript(), Transcript()
+    async with site.chat(ann, talk) as client, site.chat(ann, quiet) as other:
+        provider.queue(cut)
+        working = await client.chat("Tell me of the mill")
+        await client.resume(working["session_id"])
+        await client.wait_text(working["run_id"], shown)
+        waiting = await client.chat("And then?", working["session_id"])
+        provider.queue(unheard)
+        silent = await other.chat("Are you there?")
+        await other.resume(silent["session_id"])
+        await provider.until(lambda provider: len(provider.calls) == 2)
+        site.kill()
+        await asyncio.gather(client.wait_closed(), other.wait_closed())
+    await asyncio.to_thread(site.start)
+    async with site.chat(ann, talk) as client, site.chat(ann, quiet) as other:
+        before = read_kept(site, ann, working["session_id"])
+        assert before.prompts == ["Tell me of the mill", "And then?"]
+        assert before.reply(working["run_id"])["text"].startswith(shown)
+        await client.resume(working["session_id"])
+        await other.resume(silent["session_id"])
+        end = await client.wait_end(working["run_id"], within=RECOVERY_S)
+        assert end["content"] == shown
+        assert end["metadata"]["finish_reason"] == "interrupted"
+        assert end["metadata"]["reason"] == "worker_lost"
+        assert (await client.wait_end(waiting["run_id"]))["content"] == "You said: And then?"
+        # What had shown nothing is answered by itself, as a second try.
+        await other.wait_for(event("run.reset", run_id=silent["run_id"]), within=RECOVERY_S)
+        answer = await other.wait_end(silent["run_id"])
+        assert answer["content"] == "You said: Are you there?"
+        assert answer["metadata"]["epoch"] == 2
+        again = await client.chat("Go on", working["session_id"])
+        await client.wait_end(again["run_id"])
+        kept = await converge(site, ann, working["session_id"], client)
+        await converge(site, ann, silent["session_id"], other)
+    assert kept.reply(working["run_id"])["reason"] == "worker_lost"
+    assert [call.refusal for call in provider.calls if call.refusal] == []
+    assert said_by_assistant(provider.calls[-1])[0] == shown
+
+
+def said_by_assistant(call: Call) -> list[str]:
+    return [item["content"] for item in call.input if item["role"] == "assistant"]

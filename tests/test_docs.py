@@ -1,0 +1,218 @@
+"""What the documents say is what the code does."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+import reference
+from agents.testing import ScriptedModel, assistant_message, function_call
+from django.core.management import get_commands
+from django.urls import resolve
+from rest_framework_simplejwt.tokens import AccessToken
+
+from agentsite.settings import Environment
+from conversations.errors import ERRORS
+from realtime import protocol, server
+from realtime.conf import RealtimeSettings
+from realtime.process import Process
+from tests.support.client import event
+from tests.support.inprocess import make_user, open_chat_here
+from tests.support.site import ROOT, run_site
+from tests.support.transcript import BaseClient
+
+PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
+FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
+NOT_SETTINGS = {"AGENT_NAMES", "DEFAULT_AGENT"}
+CONF = RealtimeSettings()
+TOKEN_MINUTES = AccessToken.lifetime.total_seconds() / 60
+KIB = 1024
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def code_in(page: str, language: str) -> str:
+    """The first block of code of a page in one language."""
+    block = re.search(rf"```{language}\n(.*?)```", read(page), re.DOTALL)
+    assert block, f"{page} has no {language}"
+    return block[1]
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def page(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+class TestReferences:
+    def test_what_is_made_from_the_code_is_up_to_date(self) -> None:
+        assert reference.outdated() == [], "run: python scripts/reference.py"
+
+    def test_every_frame_and_event(self) -> None:
+        kinds = [
+            *protocol.CLIENT_FRAMES,
+            *protocol.SERVER_FRAMES,
+            *get_args(protocol.StatusMetadata),
+        ]
+        schemas = [kind.model_json_schema()["properties"] for kind in kinds]
+        names = {(schema.get("event") or schema["type"])["const"] for schema in schemas}
+        assert names <= set(re.findall(r"`([\w.]+)`", read("docs/protocol.md")))
+
+    def test_every_close_code(self) -> None:
+        known = {value for name, value in vars(protocol).items() if name.startswith("CLOSE_")}
+        told = re.findall(r"^\| (4\d{3}) \|", read("docs/protocol.md"), re.MULTILINE)
+        assert set(map(int, told)) == known
+
+    def test_every_error_code(self) -> None:
+        told = re.findall(r"^\| `(\w+)` \| (\d+) \|", read("docs/protocol.md"), re.MULTILINE)
+        assert told == [(code.value, str(info.http_status)) for code, info in ERRORS.items()]
+
+    def test_every_setting(self) -> None:
+        told = re.findall(r"^\| `([A-Z_]+)` \|", read("docs/operations.md"), re.MULTILINE)
+        assert sorted(told) == sorted(name.upper() for name in Environment.model_fields)
+
+
+class TestNames:
+    """What a page names is there."""
+
+    def test_links(self, page: Path) -> None:
+        text = page.read_text()
+        pictures = re.findall(r'(?:src|srcset)="([^"]+)"', text)
+        for link in [*pictures, *re.findall(r"\]\(([^)\s]+)\)", text)]:
+            if link.startswith("https://"):
+                continue
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors_of(target), link
+
+    def test_files(self, page: Path) -> None:
+        named = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", page.read_text())
+        assert [name for name in named if not (ROOT / name).exists()] == []
+
+    def test_tests(self, page: Path) -> None:
+        for name, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+            assert re.search(rf"def {test}\b", read(name)), f"{name}::{test}"
+
+    def test_settings(self, page: Path) -> None:
+        known = {name.upper() for name in Environment.model_fields} | NOT_SETTINGS
+        assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())) <= known
+
+    def test_commands(self, page: Path) -> None:
+        text = page.read_text()
+        targets = re.findall(r"^(\w[\w ]*):", read("Makefile"), re.MULTILINE)
+        named = set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE))
+        assert named <= set(" ".join(targets).split())
+        assert set(re.findall(r"manage\.py (\w+)", text)) <= set(get_commands())
+
+    def test_nobodys_machine(self, page: Path) -> None:
+        assert not re.search(r"(^|[\s`(])/(work|tmp|root|home)/|issue #?\d", page.read_text())
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a link may name on a page, as viewers of Markdown make it from the headings."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("README.md", f"nobody watches for {CONF.disconnect_grace_s / 60:.0f} minutes"),
+        ("docs/protocol.md", f"good for {TOKEN_MINUTES:.0f} minutes"),
+        ("docs/protocol.md", f"above {server.MAX_MESSAGE_BYTES // KIB} KiB is not answered"),
+        ("docs/protocol.md", f"`{protocol.SUBPROTOCOL}`"),
+        ("docs/protocol.md", f"Version {protocol.VERSION}."),
+        ("docs/security.md", f"above {CONF.frame_max_bytes // KIB} KiB gets an error"),
+        ("docs/security.md", f"Above {CONF.frames_per_minute} frames a minute"),
+        ("docs/security.md", f"{CONF.outbox_frames} frames, {CONF.outbox_bytes // KIB**2} MiB"),
+        ("docs/security.md", f"takes nothing for {CONF.send_timeout_s:.0f} s"),
+        ("docs/security.md", f"holds {CONF.queue_max} messages that wait"),
+        ("docs/security.md", f"follows {CONF.follow_max} sessions"),
+        ("docs/architecture.md", f"| flusher | {CONF.flush_interval_ms:.0f} ms"),
+        ("docs/architecture.md", f"| poller | {CONF.head_interval_s:.0f} s"),
+        ("docs/architecture.md", f"| sweeper | {CONF.sweep_s:.0f} s"),
+        ("docs/architecture.md", f"a pause of up to {CONF.head_interval_s:.0f} s"),
+        ("docs/architecture.md", f"for about {CONF.disconnect_grace_s:.0f} s"),
+        ("docs/architecture.md", f"{CONF.drain_s:.0f} s for replies to end"),
+        ("docs/architecture.md", f"{CONF.buffer_s:.0f} s or {CONF.buffer_bytes // KIB**2} MiB"),
+    ],
+)
+def test_figures_are_those_of_the_settings(name: str, phrase: str) -> None:
+    assert phrase in " ".join(read(name).split())
+
+
+def test_lines_of_the_log() -> None:
+    sources = "".join(path.read_text() for path in ROOT.glob("realtime/**/*.py"))
+    lines = re.findall(r"^\| `(\w[^`]*<[^`]+)` \|", read("docs/operations.md"), re.MULTILINE)
+    pieces = [piece for line in lines for piece in re.split(r"<\w+>|provider_\.\.\.", line)]
+    assert len(lines) == 5
+    assert [piece for piece in pieces if piece not in sources] == []
+
+
+def test_the_example_of_the_protocol() -> None:
+    base = BaseClient()
+    for line in code_in("docs/protocol.md", "text").splitlines():
+        if line.startswith("> "):
+            protocol.parse_client_frame(line[2:])
+        elif line:
+            frame = json.loads(line.removeprefix("< "))
+            protocol.server_adapter.validate_python(frame)
+            base.apply(frame)
+    assert base.replies == ["Herons stand still for hours."]
+
+
+def test_the_addresses_of_the_rest_api() -> None:
+    addresses = re.findall(r"`(?:GET|POST) (/api/\S+)`", read("docs/protocol.md"))
+    assert len(addresses) == 5
+    for address in addresses:
+        resolve(address.replace("<id>", "0"))
+
+
+def test_the_client_of_the_readme() -> None:
+    with run_site() as site:
+        ann = site.users["ann"]
+        code = code_in("README.md", "python").replace("127.0.0.1:8000", f"127.0.0.1:{site.port}")
+        done = subprocess.run(
+            [sys.executable, "-c", code, ann.username, ann.password, "use a tool"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.stdout.startswith("*Scripted, not an AI.*")
+    assert done.stdout.endswith("shown above.")
+
+
+async def test_the_agent_of_the_page(
+    process: Process, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("agents_of_the_page")
+    exec(compile(code_in("docs/agents.md", "python"), "docs/agents.md", "exec"), module.__dict__)
+    assert {"librarian", "tour"} == {module.get_agent(name).name for name in module.AGENT_NAMES}
+    script = ScriptedModel(
+        [
+            [function_call("search", {"subject": "herons"}, call_id="call_1")],
+            [assistant_message("There is none.")],
+        ]
+    )
+    librarian = module.get_agent("librarian").clone(model=script)
+    monkeypatch.setattr(module, "get_agent", lambda name: librarian)
+    monkeypatch.setattr(module, "DEFAULT_AGENT", "librarian")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    settings.AGENTS = module.__name__
+    user = await asyncio.to_thread(make_user, "ada")
+    async with open_chat_here(user) as client:
+        accepted = await client.chat("Anything about herons?")
+        await client.wait_for(event("tool.progress", progress="Looking at science", fraction=1.0))
+        finished = await client.wait_for(event("tool.finished"))
+        end = await client.wait_end(accepted["run_id"])
+    assert finished["metadata"]["output"] == "No book about herons on 3 shelves."
+    assert end["type"] == "complete"
