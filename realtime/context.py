@@ -49,20 +49,21 @@ def _text(content: str | list[Item]) -> str:
 
 
 def _mend(items: list[Item]) -> list[Item]:
-    """Every call directly or later followed by its output, every output preceded by its call."""
-    answered = {item["call_id"] for item in items if item.get("type") == "function_call_output"}
+    """Every output after its call, every call with its output."""
     asked: set[str] = set()
-    mended: list[Item] = []
+    kept: list[Item] = []
     for item in items:
-        call_id = item.get("call_id")
-        if item.get("type") == "function_call_output" and call_id not in asked:
-            continue
-        mended.append(item)
         if item.get("type") == "function_call":
             asked.add(item["call_id"])
-            if call_id not in answered:
-                mended.append(_output(item["call_id"]))
-    return mended
+        if item.get("type") != "function_call_output" or item["call_id"] in asked:
+            kept.append(item)
+    answered = {item["call_id"] for item in kept if item.get("type") == "function_call_output"}
+    return [mended for item in kept for mended in _answer(item, answered)]
+
+
+def _answer(item: Item, answered: set[str]) -> list[Item]:
+    open_call = item.get("type") == "function_call" and item["call_id"] not in answered
+    return [item, _output(item["call_id"])] if open_call else [item]
 
 
 def _output(call_id: str) -> Item:

@@ -87,7 +87,6 @@ class Journal:
 
     def _pop(self) -> list[tuple[str, dict[str, Any]]]:
         pending, self._pending = self._pending, []
-        self._size, self._waiting_since = 0, None
         return pending
 
     def _batch(self, last_seq: int, pending: list[tuple[str, dict[str, Any]]]) -> Batch:
@@ -101,6 +100,8 @@ class Journal:
         assert batch is not None
         self.last_seq = batch.next_seq
         self.beaten_at = time.monotonic()
+        self._size = sum(len(payload.get("delta", "")) for _, payload in self._pending)
+        self._waiting_since = self.beaten_at if self._pending else None
         waiting, self._commits = self._commits, []
         for seq, done in waiting:
             if seq > self.last_seq:

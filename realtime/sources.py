@@ -47,7 +47,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             if merged := merger.feed(chunk):
                 yield merged
             if merger.has_text and not merger.is_final:
-                await self._gather()
+                await (asyncio.sleep(0) if len(chunk) >= FULL_CHUNK else self._gather())
         yield merger.rest()
         if not merger.is_final:
             raise httpx2.RemoteProtocolError("the event stream broke off")

@@ -28,6 +28,22 @@ WATCH_FOR_REWRITES = """
 }
 """
 
+# Collects everything that the line of a step has said, with its progress.
+WATCH_STEPS = """
+() => {
+  window.steps = new Set();
+  new MutationObserver(() => {
+    const step = document.querySelector(".step");
+    if (!step) return;
+    const [name, bar, note] = step.querySelectorAll(".step-name, progress, .step-note");
+    const said = [name.textContent, bar.hidden ? "" : bar.value, note.textContent];
+    window.steps.add(said.filter(Boolean).join("|"));
+  }).observe(document.getElementById("log"), {
+    attributes: true, characterData: true, childList: true, subtree: true,
+  });
+}
+"""
+
 # How long after the key the message stood on the page, in milliseconds.
 TIME_TO_SHOW = """
 () => {
@@ -258,11 +274,13 @@ async def test_steps_move_and_stay(open_chat: Opener, site: Site, model: Model, 
         await other.wait_end(accepted["run_id"])
     chat = await open_chat(accepted["session_id"])
     await expect(chat.reply.locator(".badge")).to_be_visible()
+    await chat.page.evaluate(WATCH_STEPS)
     await chat.send("Use a tool")
     step = chat.reply.locator(".step")
-    await expect(step).to_contain_text("Using search library…")
-    await expect(step.locator("progress")).to_be_visible()
-    await expect(step).to_contain_text("Looking at poetry")
+    await expect(step).to_contain_text("Used search library")
+    seen = await chat.page.evaluate("[...window.steps]")
+    assert seen[0] == "Using search library…"
+    assert "Using search library…|0.6|Looking at poetry" in seen
     await chat.replied()
     await expect(step).to_contain_text("Used search library")
     await expect(step.locator("progress")).to_be_hidden()

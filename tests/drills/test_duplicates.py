@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Sequence
 
 from tests.drills.conftest import Cluster
+from tests.support.client import ChatClient
 from tests.support.kept import converge, read_kept
 from tests.support.provider import Provider
 from tests.support.site import Site, User
@@ -26,9 +27,7 @@ async def send_copies(sites: Sequence[Site], user: User, name: str) -> None:
             *(sender.send_chat("Only once", client_message_id=name) for sender in senders)
         )
         for client in clients:
-            await client.wait_until(
-                lambda client=client: len(answers(client.frames)) == COPIES // SOCKETS
-            )
+            await answered(client, COPIES // SOCKETS)
         accepted = [frame for client in clients for frame in answers(client.frames)]
         assert {event_of(frame) for frame in accepted} == {"accepted"}
         assert sum(frame["metadata"]["duplicate"] for frame in accepted) == COPIES - 1
@@ -42,6 +41,10 @@ async def send_copies(sites: Sequence[Site], user: User, name: str) -> None:
         kept = await converge(sites[0], user, session_id, *clients)
     assert kept.prompts == ["Only once"]
     assert len(kept.replies) == 1
+
+
+async def answered(client: ChatClient, count: int) -> None:
+    await client.wait_until(lambda: len(answers(client.frames)) >= count)
 
 
 def answers(frames: Sequence[dict]) -> list[dict]:
@@ -69,7 +72,7 @@ async def test_into_a_session_that_is_there(cluster: Cluster, provider: Provider
             )
         )
         for tab in (near, far):
-            await tab.wait_until(lambda tab=tab: len(answers(tab.frames)) >= COPIES // 2)
+            await answered(tab, COPIES // 2)
             await tab.resume(session_id, rev=0)
         await converge(cluster.one, ann, session_id, near, far)
     kept = await asyncio.to_thread(read_kept, cluster.one, ann, session_id)

@@ -11,21 +11,8 @@ from tests.support.site import Site
 
 FAMILY = "👨‍👩‍👧‍👦"
 HARD_TEXT = [
-    *(
-        "Größe ",
-        "日本",
-        "語。\n",
-        "  \u2028",
-        "שלום ",
-        "e",
-        "\u0301",
-        '"\\n" ',
-        "data: ",
-        "\r\n\r\n",
-    ),
-    *FAMILY,
-    " <script>",
-    "\n\n[DONE]",
+    *("Größe ", "日本", "語。\n", "\u2028", "שלום ", "e", "\u0301", *FAMILY),
+    *('"\\n" ', "data: ", "\r\n\r\n", " <script>", "\n\n[DONE]"),
 ]
 
 

@@ -68,15 +68,18 @@ async def converge(
     """Wait until all runs have ended and every follower shows just what is kept."""
     kept = await read_ended(site, user, session_id, within=within)
     for follower in followers:
-        try:
-            await follower.wait_until(
-                lambda follower=follower: not differences(follower, session_id, kept),
-                within=within,
-            )
-        except TimeoutError:
-            faults = "\n".join(differences(follower, session_id, kept))
-            raise AssertionError(f"not what is kept:\n{faults}") from None
+        await _shows(follower, session_id, kept, within)
     return kept
+
+
+async def _shows(follower: ChatClient, session_id: str, kept: Kept, within: float) -> None:
+    def find() -> list[str]:
+        return differences(follower, session_id, kept)
+
+    try:
+        await follower.wait_until(lambda: not find(), within=within)
+    except TimeoutError:
+        raise AssertionError("\n".join(["not what is kept:", *find()])) from None
 
 
 def differences(follower: ChatClient, session_id: str, kept: Kept) -> list[str]:

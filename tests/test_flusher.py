@@ -1,0 +1,184 @@
+"""Commits that fail: nothing is lost, nothing is written twice, one bad run hurts no other."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import OperationalError
+
+from conversations import actions, journal_store, lifecycle, queries
+from conversations.actions import NewChat
+from conversations.lifecycle import Claim, Claimed, RunLostError
+from conversations.models import Run, RunStatus
+from realtime.flusher import Flusher
+from realtime.groups import Envelope
+from realtime.journal import Journal
+from tests.support.inprocess import make_user
+from tests.support.waiting import poll
+
+CLAIM = Claim(worker="w1", lease=timedelta(seconds=15), agent="echo", model="m")
+
+
+class Collector:
+    """In the place of the publisher: what was published."""
+
+    def __init__(self) -> None:
+        self.published: list[dict[str, Any]] = []
+
+    def put(self, envelopes: list[Envelope]) -> None:
+        self.published += [message for _, message in envelopes]
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+async def flusher(collector: Collector, settings: Any, transactional_db: None) -> Any:
+    settings.REALTIME = {**settings.REALTIME, "flush_interval_ms": 1}
+    running = Flusher(collector)  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(running.run()), asyncio.create_task(running.keep_alive())]
+    yield running
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def claim_one(user: AbstractBaseUser) -> Claimed:
+    posted = actions.post_chat(
+        user=user, chat=NewChat(content="hi"), queue_max=1, viewed_for=None, claim=CLAIM
+    )
+    assert posted.claimed is not None
+    return posted.claimed
+
+
+async def open_journal(flusher: Flusher, name: str = "ada") -> Journal:
+    user = await asyncio.to_thread(make_user, name)
+    return flusher.open(await asyncio.to_thread(claim_one, user))
+
+
+def kept_text(journal: Journal) -> str:
+    run = Run.objects.get(pk=journal.claimed.run.pk)
+    return "".join(part["text"] for part in queries.read_parts(run).parts)
+
+
+def fail_times(
+    monkeypatch: pytest.MonkeyPatch, times: int, *, after_commit: bool = False
+) -> Callable[[], int]:
+    """Make the next commits fail, before or after they have taken effect; how many are left."""
+    commit, left = journal_store.commit_batches, [times]
+
+    def failing(batches: Any, lease: timedelta) -> Any:
+        if not left[0]:
+            return commit(batches, lease)
+        left[0] -= 1
+        if after_commit:
+            commit(batches, lease)
+        raise OperationalError("the connection is gone")
+
+    monkeypatch.setattr(journal_store, "commit_batches", failing)
+    return lambda: left[0]
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+async def test_a_failed_commit_is_cleared_up(
+    flusher: Flusher,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    after_commit: bool,
+) -> None:
+    journal = await open_journal(flusher)
+    left = fail_times(monkeypatch, 2, after_commit=after_commit)
+    for word in ("one ", "two ", "three"):
+        journal.append("token", {"delta": word})
+        await journal.commit()
+    assert left() == 0
+    assert await asyncio.to_thread(kept_text, journal) == "one two three"
+    firsts = [message["first"] for message in collector.published]
+    sizes = [len(message["frames"]) for message in collector.published]
+    assert firsts[0] == 2
+    assert [first + size for first, size in zip(firsts, sizes, strict=True)][:-1] == firsts[1:]
+
+
+async def test_text_gathers_into_one_event(flusher: Flusher, collector: Collector) -> None:
+    journal = await open_journal(flusher)
+    for word in ("a", "b", "c"):
+        journal.append("token", {"delta": word})
+    await journal.commit()
+    assert len(collector.published) == 1
+    assert collector.published[0]["chars"] == 3
+    assert journal.last_seq == 2
+
+
+async def test_a_run_that_was_taken_publishes_nothing(
+    flusher: Flusher, collector: Collector
+) -> None:
+    journal = await open_journal(flusher)
+    await Run.objects.filter(pk=journal.claimed.run.pk).aupdate(claim=9)
+    journal.append("token", {"delta": "stale"})
+    with pytest.raises(RunLostError):
+        await journal.commit()
+    assert journal.lost.is_set()
+    assert collector.published == []
+
+
+async def test_one_bad_run_does_not_hold_up_the_others(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "buffer_s": 0.5}
+    bad, good = await open_journal(flusher, "ada"), await open_journal(flusher, "bob")
+    commit = journal_store.commit_batches
+
+    def refuse_bad(batches: Any, lease: timedelta) -> Any:
+        if any(batch.run_id == bad.claimed.run.pk for batch in batches):
+            raise OperationalError("this one cannot be written")
+        return commit(batches, lease)
+
+    monkeypatch.setattr(journal_store, "commit_batches", refuse_bad)
+    bad.append("token", {"delta": "x"})
+    good.append("token", {"delta": "y"})
+    async with asyncio.timeout(10):
+        await good.commit()
+        await bad.lost.wait()
+    assert await asyncio.to_thread(kept_text, good) == "y"
+
+
+async def test_a_silent_run_keeps_its_lease_and_sees_its_cancel(
+    flusher: Flusher, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "beat_s": 0.05, "cancel_poll_s": 0.05}
+    journal = await open_journal(flusher)
+    run_id = journal.claimed.run.pk
+    first = (await Run.objects.aget(pk=run_id)).lease_until
+    await asyncio.to_thread(
+        actions.cancel_run,
+        user=await asyncio.to_thread(lambda: Run.objects.get(pk=run_id).owner),
+        session_id=str(journal.claimed.run.session_id),
+    )
+    async with asyncio.timeout(10):
+        await journal.cancelled.wait()
+    await asyncio.to_thread(
+        poll, lambda: Run.objects.get(pk=run_id).lease_until != first, "a new lease"
+    )
+
+
+async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
+    journal = await open_journal(flusher)
+    journal.append("token", {"delta": "x"})
+    await flusher.close(journal)
+    rest = journal.take_rest()
+    ending = lifecycle.Ending(RunStatus.COMPLETED, journal.folder.close())
+    await asyncio.to_thread(
+        lifecycle.finish_run,
+        journal.claimed,
+        last_seq=journal.last_seq,
+        events=rest,
+        ending=ending,
+    )
+    run = await Run.objects.select_related("reply").aget(pk=journal.claimed.run.pk)
+    assert run.reply.text == "x"
+    assert run.last_seq == 3

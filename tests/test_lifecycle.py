@@ -1,0 +1,197 @@
+"""A run's moves in the database, by workers that are well and workers that are gone."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db.models.functions import Now
+
+from conversations import actions, journal_store, lifecycle, queries
+from conversations.actions import NewChat, Posted
+from conversations.journal_store import Batch
+from conversations.lifecycle import Claim, Claimed, Ending, RunLostError
+from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
+from tests.support.inprocess import make_user
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CLAIM = Claim(worker="w1", lease=timedelta(seconds=15), agent="echo", model="m")
+
+
+@pytest.fixture
+def user(transactional_db: None) -> AbstractBaseUser:
+    return make_user("ada")
+
+
+def post(user: AbstractBaseUser, content: str = "hi", **fields: Any) -> Posted:
+    chat = NewChat(content=content, **fields)
+    return actions.post_chat(user=user, chat=chat, queue_max=10, viewed_for=None, claim=CLAIM)
+
+
+def claimed(posted: Posted) -> Claimed:
+    assert posted.claimed is not None
+    return posted.claimed
+
+
+def commit(work: Claimed, *deltas: str) -> journal_store.Committed:
+    run = Run.objects.get(pk=work.run.pk)
+    events = [(run.last_seq + n, "token", {"delta": delta}) for n, delta in enumerate(deltas, 1)]
+    batch = Batch(run.pk, work.run.claim, work.run.epoch, run.last_seq, events)
+    return journal_store.commit_batches([batch], CLAIM.lease)
+
+
+def expire(work: Claimed) -> None:
+    Run.objects.filter(pk=work.run.pk).update(lease_until=Now() - timedelta(seconds=1))
+
+
+def test_text_is_committed_under_the_fence(user: AbstractBaseUser) -> None:
+    work = claimed(post(user))
+    assert commit(work, "one ", "two").kept == {work.run.pk}
+    run = Run.objects.get()
+    assert run.last_seq == 3
+    assert queries.read_parts(run).parts == [{"type": "text", "text": "one two"}]
+
+
+@pytest.mark.parametrize(
+    "change", [{"claim": 2}, {"last_seq": 7}, {"status": RunStatus.INTERRUPTED}]
+)
+def test_a_run_that_was_taken_away_commits_nothing(
+    user: AbstractBaseUser, change: dict[str, Any]
+) -> None:
+    mine, other = claimed(post(user)), claimed(post(user))
+    Run.objects.filter(pk=mine.run.pk).update(**change)
+    batches = [
+        Batch(work.run.pk, work.run.claim, 1, 1, [(2, "token", {"delta": "x"})])
+        for work in (mine, other)
+    ]
+    committed = journal_store.commit_batches(batches, CLAIM.lease)
+    assert committed.kept == {other.run.pk}
+    assert not RunEvent.objects.filter(run_id=mine.run.pk, seq=2).exists()
+    assert RunEvent.objects.filter(run_id=other.run.pk, seq=2).exists()
+
+
+def test_a_commit_tells_of_cancels(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    actions.cancel_run(user=user, session_id=str(posted.session_id))
+    assert commit(claimed(posted), "x").cancelled == {posted.run_id}
+
+
+def test_the_end_starts_what_waits(user: AbstractBaseUser) -> None:
+    first = post(user)
+    second = post(user, "next", session_id=str(first.session_id))
+    assert second.claimed is None
+    assert lifecycle.claim_run(second.run_id, CLAIM) is None
+    ending = Ending(RunStatus.COMPLETED, [{"type": "text", "text": "done"}])
+    following = lifecycle.finish_run(claimed(first), last_seq=1, events=[], ending=ending)
+    assert following == second.run_id
+    assert lifecycle.claim_run(second.run_id, CLAIM) is not None
+
+
+def test_a_second_end_is_refused(user: AbstractBaseUser) -> None:
+    work = claimed(post(user))
+    ending = Ending(RunStatus.COMPLETED, [])
+    lifecycle.finish_run(work, last_seq=1, events=[], ending=ending)
+    with pytest.raises(RunLostError):
+        lifecycle.finish_run(work, last_seq=1, events=[], ending=ending)
+    assert RunEvent.objects.filter(kind="complete").count() == 1
+
+
+def test_an_orphan_that_showed_nothing_is_tried_again_once(user: AbstractBaseUser) -> None:
+    work = claimed(post(user))
+    assert lifecycle.recover_run(work.run.pk, max_attempts=2) is None, "its lease holds"
+    expire(work)
+    assert queries.list_orphans() == [work.run.pk]
+    assert lifecycle.recover_run(work.run.pk, max_attempts=2) == work.run.pk
+    again = lifecycle.claim_run(work.run.pk, CLAIM)
+    assert again is not None
+    assert again.run.epoch == 2
+    assert commit(work, "stale").kept == set()
+    expire(again)
+    assert lifecycle.recover_run(work.run.pk, max_attempts=2) is None
+    run = Run.objects.get()
+    assert (run.status, run.reason) == (RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
+
+
+def test_an_orphan_that_showed_text_ends_with_it(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    commit(claimed(posted), "so ", "far")
+    expire(claimed(posted))
+    lifecycle.recover_run(posted.run_id, max_attempts=2)
+    run = Run.objects.select_related("reply").get()
+    assert run.status == RunStatus.INTERRUPTED
+    assert run.reply.text == "so far"
+    assert [item.payload for item in Item.objects.all()] == [
+        {"role": "assistant", "content": "so far"}
+    ]
+    last = RunEvent.objects.filter(run=run).latest("seq")
+    assert (last.epoch, last.seq, last.kind) == (1, 4, "complete")
+
+
+def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    actions.cancel_run(user=user, session_id=str(posted.session_id))
+    expire(claimed(posted))
+    lifecycle.recover_run(posted.run_id, max_attempts=2)
+    assert Run.objects.get().status == RunStatus.CANCELLED
+
+
+def test_a_worker_gives_up_only_its_own(user: AbstractBaseUser) -> None:
+    work = claimed(post(user))
+    assert lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w2") is None
+    assert lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w1") == work.run.pk
+
+
+def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    work = claimed(posted)
+    commit(work, "a", "b")
+    ending = Ending(RunStatus.COMPLETED, [{"type": "text", "text": "ab"}])
+    lifecycle.finish_run(work, last_seq=3, events=[], ending=ending)
+    assert lifecycle.fold_events(timedelta(hours=1)) == 0
+    assert lifecycle.fold_events(timedelta(0)) == 1
+    assert list(RunEvent.objects.values_list("kind", flat=True)) == ["run.started", "complete"]
+    caught_up = queries.read_catch_up(posted.run_id, epoch=1, seq=2, limit=100)
+    assert caught_up.parts == [{"type": "text", "text": "ab"}]
+    assert [kind for _, kind, _ in caught_up.events] == ["complete"]
+
+
+def test_forgotten_runs_are_found_when_they_may_be_claimed(user: AbstractBaseUser) -> None:
+    chat = NewChat(content="hi")
+    first = actions.post_chat(user=user, chat=chat, queue_max=10, viewed_for=None, claim=None)
+    post(user, "later", session_id=str(first.session_id))
+    assert queries.list_forgotten(timedelta(0)) == [first.run_id]
+    assert queries.list_forgotten(timedelta(hours=1)) == []
+
+
+def test_unwatched_runs_are_found_after_the_grace(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    assert queries.list_unwatched(timedelta(0)) == [], "started by nobody who watches"
+    lifecycle.mark_viewed([posted.session_id], timedelta(seconds=-5))
+    assert queries.list_unwatched(timedelta(0)) == [posted.run_id]
+    assert queries.list_unwatched(timedelta(minutes=1)) == []
+
+
+def test_the_model_sees_the_branch_that_is_asked_on(user: AbstractBaseUser) -> None:
+    first = post(user, "one")
+    reply = [{"type": "text", "text": "1"}]
+    items = [{"role": "assistant", "content": "1"}]
+    ending = Ending(RunStatus.COMPLETED, reply, items)
+    lifecycle.finish_run(claimed(first), last_seq=1, events=[], ending=ending)
+    session_id = str(first.session_id)
+    second = post(user, "two", session_id=session_id, parent_message_id=first.run.message_id)
+    run = Run.objects.select_related("prompt").get(pk=second.run_id)
+    assert [turn.text or turn.items for turn in queries.list_turns(run, 10)] == [
+        "one",
+        items,
+        "two",
+    ]
+    other = post(user, "another beginning", session_id=session_id, parent_message_id="")
+    run = Run.objects.select_related("prompt").get(pk=other.run_id)
+    assert [turn.text for turn in queries.list_turns(run, 10)] == ["another beginning"]
+    assert [turn.text for turn in queries.list_turns(run, 1)] == ["another beginning"]
+
+
+def test_unstorable_characters_are_replaced(user: AbstractBaseUser) -> None:
+    post(user, "a\x00b\ud800c")
+    assert Message.objects.get(role="user").text == "a\ufffdb\ufffdc"
