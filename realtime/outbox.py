@@ -28,6 +28,11 @@ class Outbox:
         self._filled = asyncio.Event()
         self._close_code: int | None = None
 
+    @property
+    def room(self) -> int:
+        """How many frames may be put before the oldest is sent."""
+        return self._max_frames - len(self._entries)
+
     def put(self, text: str, undo: Undo | None = None) -> bool:
         """Add a frame; False when that was too much: everything with an undo was taken back.
 

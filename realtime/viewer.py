@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 VIEWED_INTERVALS = 3
 """A session counts as watched for so many head intervals: one poll may be late."""
 
+SPARE_FRAMES = 3
+
 MAX_RESYNCS = 3
 """A reader that overflows so often in a row is cut off."""
 
@@ -137,7 +139,7 @@ class Viewer:
     async def _read_state(
         self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
     ) -> SessionState:
-        limit = get_conf().replay_messages
+        limit = min(get_conf().replay_messages, self._room)
         return await dbpool.read(
             queries.read_session_state, session.session_id, rev=rev, runs=runs, limit=limit
         )
@@ -155,6 +157,11 @@ class Viewer:
             view = replace(message, parts=None) if _is_open(session, message) else message
             self._put(frames.message_frame(session_id, state.rev, view, created=False), undo)
         self._put(frames.queue_frame(session_id, state.rev, state.queue), undo)
+
+    @property
+    def _room(self) -> int:
+        """Frames that catching up may add; what is left is for ends, queues and answers."""
+        return max(1, self._outbox.room - SPARE_FRAMES)
 
     async def _catch_up(self, session: SessionCursor) -> None:
         """Read what was missed: the session first, so that no run is met before an earlier one."""
@@ -306,7 +313,7 @@ class Viewer:
                 cursor.run_id,
                 epoch=cursor.epoch,
                 seq=cursor.seq,
-                limit=get_conf().replay_events,
+                limit=min(get_conf().replay_events, self._room),
             )
         except ObjectDoesNotExist:
             session.open.pop(cursor.run_id, None)

@@ -56,8 +56,11 @@ def take(browser: Browser, site: Site, width: int, height: int, scheme: str) -> 
 
 
 def ask(page: Page, text: str, *, wait: bool = True) -> None:
+    messages = page.locator(".user")
+    before = messages.count()
     page.fill("#prompt", text)
     page.press("#prompt", "Enter")
+    expect(messages).to_have_count(before + 1)
     if wait:
         reply = page.locator(".assistant").last
         expect(reply).to_have_attribute("data-status", "completed", timeout=30_000)

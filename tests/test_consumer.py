@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,9 +62,11 @@ async def test_two_followers_show_the_same(process: Process, user: AbstractBaseU
         await asyncio.gather(*(tab.wait_end(second["run_id"]) for tab in (one, two)))
         shown = {str(m.pk): m.text async for m in Message.objects.all()}
         for tab in (one, two):
-            await tab.wait_until(
-                lambda tab=tab: tab.transcript.shown(accepted["session_id"]) == shown
-            )
+            await tab.wait_until(partial(_shows, tab, accepted["session_id"], shown))
+
+
+def _shows(tab: ChatClient, session_id: str, kept: dict[str, str]) -> bool:
+    return tab.transcript.shown(session_id) == kept
 
 
 async def test_pong_echoes_the_time_it_was_given(process: Process, user: AbstractBaseUser) -> None:
@@ -205,14 +208,3 @@ async def test_regenerate_makes_another_reply_to_the_same_message(
     assert second["user_message_id"] == first["user_message_id"]
     assert second["message_id"] != first["message_id"]
     assert end["content"] == "".join(echo_words("again please"))
-
-
-async def _ended(client: ChatClient, session_id: str) -> None:
-    """Wait until the list says that nothing works in a session."""
-    await client.wait_for(
-        lambda f: (
-            f["session_id"] == session_id
-            and f["metadata"].get("event") == "session.activity"
-            and f["metadata"].get("run_status") is None
-        )
-    )

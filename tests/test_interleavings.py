@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from conversations.models import ACTIVE, ChatSession, Run
 from realtime.process import Process
 from tests.support.client import ChatClient, frame_of
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.transcript import Frame, event_of
 
 INTERLEAVINGS = 200
 AT_ONCE = 10
@@ -41,16 +43,17 @@ async def _act(client: ChatClient, session_id: str, rng: random.Random) -> None:
             continue
         on_busy = rng.choice(["enqueue", "interrupt", "reject"])
         after = len(client.frames)
-        metadata = {"client_message_id": str(uuid4()), "on_busy": on_busy}
-        await client.send_chat(f"step {step}", session_id, **metadata)
-        answer = await client.wait_for(
-            lambda f, m=metadata: (
-                f["metadata"].get("client_message_id") == m["client_message_id"]
-                and (f["type"] == "error" or f["metadata"].get("event") == "accepted")
-            ),
-            after=after,
+        client_message_id = str(uuid4())
+        await client.send_chat(
+            f"step {step}", session_id, client_message_id=client_message_id, on_busy=on_busy
         )
+        answer = await client.wait_for(partial(_answers, client_message_id), after=after)
         assert answer["type"] != "error" or answer["metadata"]["code"] == "busy"
+
+
+def _answers(client_message_id: str, frame: Frame) -> bool:
+    is_answer = frame["type"] == "error" or event_of(frame) == "accepted"
+    return is_answer and frame["metadata"].get("client_message_id") == client_message_id
 
 
 async def _interleave(user: AbstractBaseUser, seed: int) -> None:
@@ -69,8 +72,7 @@ async def _interleave(user: AbstractBaseUser, seed: int) -> None:
 async def _all_ended(tab: ChatClient, session_id: str, seed: int) -> None:
     """This tab has seen the end of every run that there is."""
     runs = {
-        str(pk)
-        async for pk in Run.objects.filter(session_id=session_id).values_list("pk", flat=True)
+        str(pk) async for pk in Run.objects.filter(session=session_id).values_list("pk", flat=True)
     }
 
     def ended() -> set[str]:

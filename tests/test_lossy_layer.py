@@ -57,7 +57,7 @@ async def _converged(client: ChatClient, session_id: str) -> None:
     """Everything that is shown is the database's, and every run that was begun has its end."""
     kept = {
         str(message.pk): message.text
-        async for message in Message.objects.filter(session_id=session_id, role="assistant")
+        async for message in Message.objects.filter(session=session_id, role="assistant")
     }
 
     def differences() -> list[str]:

@@ -1,6 +1,7 @@
 """A reader that does not keep up is taken back to what it was sent, and cut in the end."""
 
 import asyncio
+from functools import partial
 
 from realtime.outbox import Outbox
 
@@ -46,8 +47,8 @@ async def test_overflow_takes_back_from_the_newest() -> None:
     undone: list[str] = []
     assert outbox.put("keep")
     for text in "ab":
-        assert outbox.put(text, lambda text=text: undone.append(text))
-    assert not outbox.put("c", lambda: undone.append("c"))
+        assert outbox.put(text, partial(undone.append, text))
+    assert not outbox.put("c", partial(undone.append, "c"))
     assert undone == ["c", "b", "a"]
     await reader.read_all(outbox)
     assert reader.read == ["keep"]

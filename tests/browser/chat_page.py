@@ -43,7 +43,14 @@ class ChatPage:
         await expect(line).to_be_hidden()
 
     async def send(self, text: str) -> None:
-        """Type a message and press Enter."""
+        """Type a message, press Enter and wait until it stands on the page."""
+        messages = self.page.locator(".user")
+        before = await messages.count()
+        await self.enter(text)
+        await expect(messages).to_have_count(before + 1)
+
+    async def enter(self, text: str) -> None:
+        """Type a text and press Enter, whatever comes of it."""
         await self.page.fill("#prompt", text)
         await self.page.press("#prompt", "Enter")
 

@@ -262,7 +262,7 @@ async def test_a_refused_message_can_be_edited(open_chat: Opener, model: Model) 
 async def test_a_message_that_is_too_long_stays_in_its_box(open_chat: Opener, model: Model) -> None:
     chat = await open_chat()
     text = "ß" * 40_000
-    await chat.send(text)
+    await chat.enter(text)
     await expect(chat.page.locator("#prompt")).to_have_value(text)
     await expect(chat.page.locator("#composer-hint")).to_contain_text("64 KB or less")
     await expect(chat.page.locator(".message")).to_have_count(0)
@@ -309,10 +309,12 @@ async def test_thoughts_are_folded_away(open_chat: Opener, model: Model, ann: Us
 
 async def test_focus_stays_in_the_box(open_chat: Opener, model: Model) -> None:
     chat = await open_chat()
+    model.will_say(Reply(["first"]), Reply(["second"]))
     await chat.send("hello")
     await chat.replied()
     await expect(chat.page.locator("#prompt")).to_be_focused()
     await chat.press("Regenerate")
+    await chat.shows("second")
     await chat.replied()
     await expect(chat.page.locator(":focus")).to_have_count(1)
 

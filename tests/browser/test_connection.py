@@ -413,7 +413,9 @@ async def test_the_server_is_killed_in_the_middle(
     await chat.press("Continue")
     await chat.shows("You said: Continue")
     await chat.replied()
+    model.will_say(Reply(["another"]))
     await chat.press("Regenerate")
+    await chat.shows("another")
     await chat.replied()
     await chat.agrees(ann)
 

@@ -64,7 +64,7 @@ async def test_two_first_messages_make_one_guest_and_one_conversation(
 
 async def test_a_failure_to_become_a_guest_keeps_the_text(guest: ChatPage, model: Model) -> None:
     await guest.page.route("**/accounts/guest/", lambda route: route.fulfill(status=503))
-    await guest.send("hello")
+    await guest.enter("hello")
     await expect(guest.page.locator("#composer-hint")).to_contain_text("could not be sent")
     await expect(guest.page.locator("#prompt")).to_have_value("hello")
     await expect(guest.page.locator(".message")).to_have_count(0)

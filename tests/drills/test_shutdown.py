@@ -46,7 +46,7 @@ async def test_replies_end_or_are_kept_or_are_answered_later(
         for client in (*clients, late):
             assert await client.wait_closed() == CLOSE_RESTART
         assert await stopping == 0
-    await asyncio.to_thread(site.start)
+    site.start()
     async with site.chat(ann, tabs[2]) as three, site.chat(ann) as late:
         await three.resume(accepted[2]["session_id"])
         await late.resume(accepted[3]["session_id"], rev=0)

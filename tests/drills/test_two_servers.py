@@ -61,7 +61,7 @@ async def test_valkey_dies_and_comes_back_empty(cluster: Cluster, provider: Prov
         reply.release(10)
         for client in (near, far):
             await client.wait_text(run_id, reply.start(13))
-        await asyncio.to_thread(cluster.valkey.start)
+        cluster.valkey.start()
         reply.release(10)
         async with cluster.two.chat(ann) as newcomer:
             await newcomer.resume(session_id, rev=0)

@@ -1,0 +1,137 @@
+"""Who may open a socket."""
+
+from typing import Any
+
+import jwt
+import pytest
+from channels.routing import URLRouter
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
+
+from realtime.auth import HandshakeAuth, is_own_origin
+from realtime.process import Process
+from realtime.routing import websocket_urlpatterns
+
+HOST = (b"host", b"localhost:8000")
+OWN = (b"origin", b"http://localhost:8000")
+
+
+@pytest.fixture(autouse=True)
+def hosts(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["localhost"]
+
+
+async def close_code(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """How a handshake with these headers ends; None when it is let in."""
+    application = HandshakeAuth(URLRouter(websocket_urlpatterns))
+    communicator = WebsocketCommunicator(application, "/ws/agent/", headers=[HOST, *headers])
+    connected, _ = await communicator.connect()
+    assert connected, "a browser sees the code of an accepted socket only"
+    first = await communicator.receive_output()
+    if first["type"] == "websocket.close":
+        code: int = first["code"]
+        return code
+    await communicator.disconnect()
+    return None
+
+
+@pytest.fixture
+def cookie(transactional_db: None) -> tuple[bytes, bytes]:
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("ada"))
+    return b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode()
+
+
+@pytest.fixture
+def token(transactional_db: None) -> AccessToken:
+    refresh = RefreshToken.for_user(get_user_model().objects.create_user("bob"))
+    assert isinstance(refresh, RefreshToken)
+    return refresh.access_token
+
+
+def bearer(token: object) -> tuple[bytes, bytes]:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+async def test_a_cookie_with_the_own_origin(process: Process, cookie: Any) -> None:
+    assert await close_code([cookie, OWN]) is None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        b"null",
+        b"https://localhost:8000",
+        b"http://localhost:8001",
+        b"http://localhost",
+        b"http://sub.localhost:8000",
+        b"http://localhost:8000.evil.example",
+        b"http://evil.example",
+        b"http://[",
+    ],
+)
+async def test_a_cookie_with_another_origin(process: Process, cookie: Any, origin: Any) -> None:
+    headers = [cookie] if origin is None else [cookie, (b"origin", origin)]
+    assert await close_code(headers) == 4403
+
+
+async def test_nobody_is_told_so(process: Process) -> None:
+    assert await close_code([OWN]) == 4001
+    assert await close_code([OWN, (b"cookie", b"sessionid=made-up")]) == 4001
+    assert await close_code([OWN, (b"cookie", b"sessionid=\xff; x")]) == 4001
+
+
+async def test_a_token_needs_no_origin_but_no_wrong_one(process: Process, token: Any) -> None:
+    assert await close_code([bearer(token)]) is None
+    assert await close_code([bearer(token), OWN]) is None
+    assert await close_code([bearer(token), (b"origin", b"http://evil.example")]) == 4403
+
+
+async def test_tokens_that_do_not_hold(process: Process, token: AccessToken) -> None:
+    for change in (
+        {},
+        {"exp": 1},
+        {"nbf": token.payload["exp"]},
+        {"aud": "another"},
+        {"token_type": "refresh"},
+    ):
+        signed = jwt.encode({"aud": "agentsite", **token.payload, **change}, settings.SECRET_KEY)
+        assert await close_code([bearer(signed)]) == (4001 if change else None), change
+    assert await close_code([bearer("nonsense")]) == 4001
+    assert await close_code([(b"authorization", b"Basic YTpi")]) == 4001
+
+
+async def test_a_disabled_account_is_not_let_in(process: Process, cookie: Any) -> None:
+    await get_user_model().objects.aupdate(is_active=False)
+    assert await close_code([cookie, OWN]) == 4001
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "forwarded", "own"),
+    [
+        ("https://chat.example.org", "chat.example.org", "https", True),
+        ("https://chat.example.org:443", "chat.example.org", "https", True),
+        ("http://chat.example.org", "chat.example.org", "https", False),
+        ("https://chat.example.org", "chat.example.org", "http", False),
+        ("https://chat.example.org", "evil.example", "https", False),
+        ("https://evil.example", "evil.example", "https", False),
+        ("https://partner.example", "chat.example.org", "https", True),
+    ],
+)
+def test_behind_a_proxy(settings: Any, origin: str, host: str, forwarded: str, own: bool) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    settings.ALLOWED_HOSTS = ["chat.example.org"]
+    settings.CSRF_TRUSTED_ORIGINS = ["https://partner.example"]
+    headers = {b"host": host, b"x-forwarded-proto": forwarded}
+    assert is_own_origin({"scheme": "ws"}, headers, origin) is own
+
+
+def test_the_forwarded_scheme_is_not_trusted_by_default(settings: Any) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = None
+    headers = {b"host": "localhost", b"x-forwarded-proto": "https"}
+    assert not is_own_origin({"scheme": "ws"}, headers, "https://localhost")
+    assert is_own_origin({"scheme": "wss"}, headers, "https://localhost")
