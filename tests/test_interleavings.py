@@ -4,7 +4,7 @@ import asyncio
 import random
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -72,7 +72,8 @@ async def _interleave(user: AbstractBaseUser, seed: int) -> None:
 async def _all_ended(tab: ChatClient, session_id: str, seed: int) -> None:
     """This tab has seen the end of every run that there is."""
     runs = {
-        str(pk) async for pk in Run.objects.filter(session=session_id).values_list("pk", flat=True)
+        str(pk)
+        async for pk in Run.objects.filter(session=UUID(session_id)).values_list("pk", flat=True)
     }
 
     def ended() -> set[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 from channels.layers import get_channel_layer
@@ -57,7 +58,7 @@ async def _converged(client: ChatClient, session_id: str) -> None:
     """Everything that is shown is the database's, and every run that was begun has its end."""
     kept = {
         str(message.pk): message.text
-        async for message in Message.objects.filter(session=session_id, role="assistant")
+        async for message in Message.objects.filter(session=UUID(session_id), role="assistant")
     }
 
     def differences() -> list[str]:

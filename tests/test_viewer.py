@@ -3,7 +3,7 @@
 import asyncio
 import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from channels.layers import InMemoryChannelLayer
@@ -55,7 +55,7 @@ class Talk:
         encoded = [frames.event_frame(self.work.ref, *event).encode() for event in events]
         chars = sum(map(len, words))
         _, message = run_frames(self.work.ref, first, encoded, chars=chars, ended=False)
-        return RunFrames(**message)  # type: ignore[typeddict-item]
+        return cast(RunFrames, message)
 
     def end(self) -> None:
         text = "".join(self.words)
