@@ -1,6 +1,6 @@
 """What the tour says."""
 
-LABEL = "*Scripted, not an AI.*"
+LABEL = "Scripted, not an AI."
 
 WELCOME = f"""{LABEL} This is a tour of the chat with replies that were written in advance. \
 Nothing here understands what you write, but everything else is real: the words come over a \
@@ -8,9 +8,9 @@ WebSocket, and each of them was stored before you saw it.
 
 Ask for one of these:
 
-- **a long reply**, to press Stop in the middle, or to reload the page while it is written
-- **Markdown**, to see how formatted text looks
-- **a tool**, to watch one report its progress
+- a long reply, to press Stop in the middle, or to reload the page while it is written
+- Markdown, to see how formatted text looks
+- a tool, to watch one report its progress
 
 To have a model answer instead, set `OPENAI_API_KEY`, or `OPENAI_BASE_URL` and `AGENT_MODEL`, \
 and start again.
@@ -56,7 +56,7 @@ _PARAGRAPHS = (
 
 LONG = (
     f"{LABEL} This reply is long on purpose. Stop it, reload it, or watch it from two windows.\n\n"
-    + "\n\n".join(f"**{number}.** {text}" for number, text in enumerate(_PARAGRAPHS * 4, 1))
+    + "\n\n".join(f"{number}. {text}" for number, text in enumerate(_PARAGRAPHS * 4, 1))
 )
 
 

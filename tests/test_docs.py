@@ -187,7 +187,7 @@ def test_the_client_of_the_readme() -> None:
             text=True,
             timeout=30,
         )
-    assert done.stdout.startswith("*Scripted, not an AI.*")
+    assert done.stdout.startswith("Scripted, not an AI.")
     assert done.stdout.endswith("shown above.")
 
 

@@ -147,7 +147,7 @@ async def test_changed_password_closes_all_other_sockets(cluster: Cluster) -> No
             await client.ping()
         new = "an-entirely-different-one"
         fields = {"old_password": carl.password, "new_password1": new, "new_password2": new}
-        post_form(cluster.one, "/accounts/password_change/", here, **fields)
+        post_form(cluster.one, "/accounts/password/change/", here, **fields)
         await all_closed(one, two, program)
         await other.ping()
         async with cluster.two.chat(carl) as again:
