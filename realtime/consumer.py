@@ -23,6 +23,7 @@ from realtime.process import get_process
 from realtime.protocol import Cancel, Chat, ClientPing, ClientPong, Resume, ServerFrame
 from realtime.ratelimit import FrameLimit
 from realtime.supervisor import Supervisor
+from realtime.tracebacks import describe
 from realtime.viewer import Viewer
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,11 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             await self._dispatch(self.viewer, frame)
         except AgentSiteError as exc:
             self._refuse(exc, frame)
-        except DatabaseError:
-            logger.exception("the database refused a frame")
+        except DatabaseError as exc:
+            logger.error("the database refused a frame: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
-        except Exception:
-            logger.exception("a frame failed")
+        except Exception as exc:
+            logger.error("a frame failed: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
 
     def _parse(self, text: str | None) -> protocol.ClientFrame:

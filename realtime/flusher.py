@@ -16,6 +16,7 @@ from realtime.frames import event_frame
 from realtime.groups import Envelope, run_frames
 from realtime.journal import Journal
 from realtime.publisher import Publisher
+from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ class Flusher:
                 continue
             try:
                 await self._look_for_cancels()
-            except Exception:
-                logger.exception("looking for cancels failed")
+            except Exception as exc:
+                logger.error("looking for cancels failed: %s", describe(exc))
             due = time.monotonic() - conf.beat_s
             await self._tick([j for j in self._journals.values() if j.beaten_at <= due])
 
@@ -125,8 +126,8 @@ class Flusher:
     def _report(self, exc: Exception, runs: int) -> None:
         """In full once for each time that commits begin to fail."""
         known, self._failing = self._failing, True
-        detail = None if known else exc
-        logger.error("commit of %d runs: %s", runs, type(exc).__name__, exc_info=detail)
+        detail = type(exc).__name__ if known else describe(exc)
+        logger.error("commit of %d runs: %s", runs, detail)
 
     async def _commit(self, journals: list[Journal]) -> None:
         batches = [journal.take() for journal in journals]

@@ -13,6 +13,7 @@ from realtime import dbpool, protocol
 from realtime.conf import get_conf
 from realtime.outbox import Outbox
 from realtime.protocol import PongMetadata, ServerPing
+from realtime.tracebacks import describe
 from realtime.viewer import Viewer, viewed_for
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class Poller:
             await asyncio.sleep(get_conf().head_interval_s)
             try:
                 await self.poll()
-            except Exception:
-                logger.exception("poll failed")
+            except Exception as exc:
+                logger.error("poll failed: %s", describe(exc))
 
     async def poll(self) -> None:
         """One round."""
@@ -91,8 +92,8 @@ class Poller:
         for socket in sockets:
             try:
                 await socket.viewer.on_heads(heads)
-            except Exception:
-                logger.exception("catching up failed")
+            except Exception as exc:
+                logger.error("catching up failed: %s", describe(exc))
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
         """Only where something works: nothing else can be cancelled."""

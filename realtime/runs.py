@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -12,14 +11,17 @@ from uuid import UUID
 from agents import ModelSettings, RunConfig, Runner, RunResultStreaming, StreamEvent
 
 from conversations import lifecycle, queries
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claimed, Ending, RunLostError, TokenUsage
-from conversations.models import RunStatus, UsageSource
+from conversations.models import EndReason, RunStatus, UsageSource
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import model_input, stored_items
 from realtime.providers import run_error
 from realtime.run_context import RunContext
+from realtime.sources import Verdict, verdict
 from realtime.tool_hooks import ToolHooks
+from realtime.tracebacks import describe
 from realtime.translate import Translator
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class RunWork:
         self._flusher = flusher
         self._provider = provider
         self._translator = Translator(claimed.run.agent)
+        self._verdict = Verdict()
         self._result: RunResultStreaming | None = None
 
     async def run(self) -> UUID | None:
@@ -74,7 +77,17 @@ class RunWork:
             return self._ending(RunStatus.CANCELLED)
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
-        exc = stream.exception()
+        return self._judge(stream.exception())
+
+    def _judge(self, exc: BaseException | None) -> Ending:
+        """A reply that the model's side cut short is neither finished nor a fault of ours."""
+        match self._verdict.finish_reason:
+            case "length":
+                return self._ending(RunStatus.INTERRUPTED, reason=EndReason.LIMIT)
+            case "content_filter":
+                exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
+            case "failed":
+                exc = AgentSiteError(ErrorCode.PROVIDER_CUT)
         return self._failure(exc) if exc else self._ending(RunStatus.COMPLETED)
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
@@ -88,6 +101,7 @@ class RunWork:
 
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
+        verdict.set(self._verdict)
         turns = await dbpool.read(queries.list_turns, run, conf.context_messages)
         self._result = Runner.run_streamed(
             registry.get_agent(run.agent),
@@ -175,11 +189,3 @@ class RunWork:
                     "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
-
-
-def describe(exc: BaseException) -> str:
-    """Where an exception came from, for the log; not its message, which may quote a prompt."""
-    frames = "".join(traceback.format_tb(exc.__traceback__))
-    cause = exc.__cause__ or exc.__context__
-    below = f"\ncaused by {describe(cause)}" if cause is not None else ""
-    return f"{type(exc).__name__}\n{frames}{below}"

@@ -9,6 +9,7 @@ import logging
 import signal
 from typing import Any
 
+from autobahn.exception import Disconnected
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.interfaces import IPushProducer
@@ -98,7 +99,11 @@ class Server(DaphneServer):
         self.stop()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        await super().handle_reply(protocol, message)
+        try:
+            await super().handle_reply(protocol, message)
+        except Disconnected:
+            # The client has gone; its application is being told.
+            return
         if message["type"] == "websocket.send" and isinstance(protocol, PatientProtocol):
             await protocol.drained(get_conf().send_timeout_s)
 

@@ -9,6 +9,8 @@ over Chat Completions would pass for a finished reply.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -25,6 +27,20 @@ MERGED_TYPES = ("response.output_text.delta", "response.function_call_arguments.
 FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
+@dataclass
+class Verdict:
+    """How the model's side says its latest reply has ended, in Chat Completions' words.
+
+    `failed` besides; empty while it streams. The SDK takes some of these for a finished reply.
+    """
+
+    finish_reason: str = ""
+
+
+verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
+"""A run's own, which the streams of its model calls write to."""
+
+
 async def gather(response: httpx2.Response) -> None:
     """Response hook for the HTTP client: wraps an event stream that is not compressed."""
     kind = response.headers.get("content-type", "")
@@ -39,12 +55,16 @@ class GatheredStream(httpx2.AsyncByteStream):
     def __init__(self, stream: httpx2.AsyncByteStream, window_s: float) -> None:
         self._stream = stream
         self._window_s = window_s
+        self._verdict = verdict.get() or Verdict()
         self._merger = Merger()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         merger = self._merger
         async for chunk in self._stream:
-            if merged := merger.feed(chunk):
+            merged = merger.feed(chunk)
+            # Before the yield: who has seen the end does not come back for more.
+            self._verdict.finish_reason = merger.finish_reason
+            if merged:
                 yield merged
             if merger.has_text and not merger.is_final:
                 await (asyncio.sleep(0) if len(chunk) >= FULL_CHUNK else self._gather())
@@ -85,6 +105,7 @@ class Merger:
         self._buffer = b""
         self.has_text = False
         self.is_final = False
+        self.finish_reason = ""
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events in what has come so far."""
@@ -136,13 +157,24 @@ class Merger:
         kind = event.get("type")
         if kind in FINAL_TYPES or "error" in event:
             self.is_final = True
+            self.finish_reason = _response_reason(event)
         elif kind == "response.output_text.delta":
             self.has_text = True
         for choice in event.get("choices") or ():
             if choice.get("finish_reason"):
                 self.is_final = True
+                self.finish_reason = choice["finish_reason"]
             if (choice.get("delta") or {}).get("content"):
                 self.has_text = True
+
+
+def _response_reason(event: Event) -> str:
+    """What the last event of a response says of its end."""
+    if event.get("type") == "response.completed":
+        return "stop"
+    details = (event.get("response") or {}).get("incomplete_details") or {}
+    reason = details.get("reason", "failed")
+    return "length" if reason == "max_output_tokens" else str(reason)
 
 
 def _data(block: bytes) -> bytes:

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from realtime.tracebacks import describe
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ class Supervisor:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.error("%s died", task.get_name(), exc_info=exc)
+            logger.error("%s died: %s", task.get_name(), describe(exc))
 
     async def stop(self) -> None:
         """Cancel what is left and wait for it."""

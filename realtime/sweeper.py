@@ -10,6 +10,7 @@ from conversations.models import EndReason
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.executors import InlineExecutor
+from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
-            except Exception:
-                logger.exception("sweep failed")
+            except Exception as exc:
+                logger.error("sweep failed: %s", describe(exc))
             await asyncio.sleep(get_conf().sweep_s)
 
     async def sweep(self) -> None:

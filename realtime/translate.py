@@ -12,7 +12,6 @@ Translated = tuple[str, dict[str, Any]]
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-MODEL_CALL_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class Translator:
@@ -38,7 +37,8 @@ class Translator:
             yield from self._reasoning(clean_text(data.delta))
         elif data.type == "response.content_part.added":
             self._new_part = True
-        elif data.type in MODEL_CALL_ENDS:
+        elif data.type == "response.completed":
+            # Only now the SDK makes an item of the text; one that failed or was cut has none.
             self.open_text = ""
 
     def _text(self, delta: str) -> Iterator[Translated]:

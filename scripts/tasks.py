@@ -65,7 +65,7 @@ def test(arguments: list[str]) -> int:
     VENV.install(WEIGHTS, options=("--no-deps",))
     if browser := find_chromium(VENV, ROOT / "tests" / "browser", ROOT / ".cache"):
         os.environ["AGENTSITE_CHROMIUM"] = browser
-    return python("-m", "pytest", *arguments)
+    return python("-m", "pytest", "-n", "auto", *arguments)
 
 
 def check(arguments: list[str]) -> int:

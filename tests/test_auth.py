@@ -135,3 +135,10 @@ def test_the_forwarded_scheme_is_not_trusted_by_default(settings: Any) -> None:
     headers = {b"host": "localhost", b"x-forwarded-proto": "https"}
     assert not is_own_origin({"scheme": "ws"}, headers, "https://localhost")
     assert is_own_origin({"scheme": "wss"}, headers, "https://localhost")
+
+
+async def test_another_address_is_refused(process: Process, cookie: Any) -> None:
+    application = HandshakeAuth(URLRouter(websocket_urlpatterns))
+    communicator = WebsocketCommunicator(application, "/ws/other/", headers=[HOST, cookie, OWN])
+    connected, _ = await communicator.connect()
+    assert not connected

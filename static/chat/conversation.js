@@ -137,14 +137,23 @@ export class Conversation {
 
   #hold(message) {
     this.#see(message.rev);
-    const held = this.branch.get(message.message_id);
-    const isWorking = ACTIVE.has(message.run_status);
-    if (held && isWorking && held.run_status && !ACTIVE.has(held.run_status)) return [];
-    // While a run works, its frames say what is shown of it.
-    const shown = isWorking || !message.parts ? held?.parts : message.parts;
     this.pending.delete(message.client_message_id);
-    this.#change(message.message_id, { ...message, parts: shown ?? [], state: "" });
+    const held = this.branch.get(message.message_id);
+    const isTold = message.role === "assistant" && !message.parts;
+    if (!isTold && !ACTIVE.has(message.run_status)) {
+      this.#change(message.message_id, { ...message, state: "" });
+    } else if (!held || ACTIVE.has(held.run_status)) {
+      this.#follow(message, isTold);
+    }
     return [];
+  }
+
+  /** The frames of its run say what is shown of a reply; where it has no parts, its end too. */
+  #follow(message, isTold) {
+    const held = this.branch.get(message.message_id);
+    const run_status = isTold ? (held?.run_status ?? "running") : message.run_status;
+    const fields = { ...message, run_status, parts: held?.parts ?? [], state: "" };
+    this.#change(message.message_id, fields);
   }
 
   #change(id, fields) {
@@ -283,7 +292,7 @@ export class Conversation {
   #reset({ run_id, epoch }) {
     const run = this.run;
     if (run?.run_id !== run_id || epoch <= run.epoch) return [];
-    this.#change(run.message_id, { parts: [], state: "restarting" });
+    this.#startOver(run.message_id, [], { state: "restarting" });
     this.run = { ...run, epoch, seq: 0 };
     return [];
   }
@@ -297,10 +306,20 @@ export class Conversation {
     if (isOlder) return [];
     this.#moveTo(at);
     const message = this.#reply(at);
-    if (ACTIVE.has(message.run_status)) {
-      this.#change(at.message_id, { parts: at.parts, run_status: at.run_status, state: "" });
+    if (!ACTIVE.has(message.run_status)) return [];
+    const fields = { run_status: at.run_status, state: "" };
+    if (parts.continues(message.parts, at.parts)) {
+      this.#change(at.message_id, { ...fields, parts: at.parts });
+    } else {
+      this.#startOver(at.message_id, at.parts, fields);
     }
     return [];
+  }
+
+  /** Show other parts, not what was shown and more. */
+  #startOver(id, shown, fields) {
+    const generation = (this.branch.get(id).generation ?? 0) + 1;
+    this.#change(id, { ...fields, parts: shown, generation });
   }
 
   /**

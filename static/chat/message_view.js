@@ -38,6 +38,7 @@ export class ReplyView {
     this.element = element;
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(this.#find(".body"), message.parts);
+    this.generation = message.generation;
     this.#tellTime(this.#find(".when").dateTime);
   }
 
@@ -71,7 +72,9 @@ export class ReplyView {
     this.#find(".badge").hidden = name !== SCRIPTED;
   }
 
-  #showParts({ parts, html, run_status }) {
+  #showParts({ parts, html, run_status, generation }) {
+    if (generation !== this.generation) this.body.clear();
+    this.generation = generation;
     if (WORKING.has(run_status) || html === undefined) this.body.grow(parts);
     else this.body.finish(parts, html);
   }

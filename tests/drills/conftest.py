@@ -55,12 +55,14 @@ def drill_site(
 def chat_site(shared_provider: Provider) -> Iterator[Site]:
     with drill_site(shared_provider, AGENT_API="chat") as site:
         yield site
+    assert "Traceback" not in site.log
 
 
 @pytest.fixture(scope="session")
 def responses_site(shared_provider: Provider) -> Iterator[Site]:
     with drill_site(shared_provider, AGENT_API="responses") as site:
         yield site
+    assert "Traceback" not in site.log
 
 
 def revived(site: Site) -> Site:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import urlencode
 
+import jwt
 import psycopg
 import pytest
 from rest_framework_simplejwt.tokens import AccessToken
@@ -77,9 +78,9 @@ def bad_tokens(site: Site, user: User) -> Iterator[str]:
     yield token_for(user, timedelta(seconds=-1))
     yield user.token[:-4]
     yield user.token.replace(".", "", 1)
-    foreign = AccessToken(user.token)  # type: ignore[arg-type]
-    foreign["aud"] = "another-site"
-    yield str(foreign)
+    claims = AccessToken(user.token).payload  # type: ignore[arg-type]
+    yield jwt.encode({**claims, "aud": "another-site"}, site.env["SECRET_KEY"])
+    yield jwt.encode(claims, "another-key" * 5)
     nobody = AccessToken(user.token)  # type: ignore[arg-type]
     nobody["user_id"] = "999999"
     yield str(nobody)

@@ -63,7 +63,9 @@ async def open_chat_here(
     }
     connected, _ = await communicator.connect()
     assert connected
-    client = ChatClient(InProcessConnection(communicator), transcript or Transcript())  # type: ignore[arg-type]
+    transcript = transcript or Transcript()
+    transcript.reconnect()
+    client = ChatClient(InProcessConnection(communicator), transcript)  # type: ignore[arg-type]
     try:
         yield client
     finally:

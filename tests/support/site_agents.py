@@ -10,7 +10,7 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from agentsite.tour import end_events, text_event
 
-AGENT_NAMES = ("echo",)
+AGENT_NAMES = ("echo", "patient")
 DEFAULT_AGENT = "echo"
 
 
@@ -35,6 +35,19 @@ class EchoModel(Model):
             yield event
 
 
+class PatientModel(EchoModel):
+    """Says one word, and then nothing for ever."""
+
+    async def stream_response(
+        self, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        yield text_event("msg_echo", "well ")
+        await asyncio.Event().wait()
+
+
+MODELS = {"echo": EchoModel, "patient": PatientModel}
+
+
 def echo_words(asked: str) -> list[str]:
     """The deltas of the reply to `asked`."""
     return [f"{word}{place} " for place in range(5) for word in asked.split()]
@@ -51,4 +64,4 @@ def message(text: str) -> ResponseOutputMessage:
 
 
 def get_agent(name: str) -> Agent:
-    return Agent(name=name, instructions="Echo.", model=EchoModel())
+    return Agent(name=name, instructions="Echo.", model=MODELS[name]())

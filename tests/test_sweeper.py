@@ -1,0 +1,101 @@
+"""What is left behind is found: runs that nobody watches, runs that nobody started."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.contrib.auth.base_user import AbstractBaseUser
+
+from conversations import actions
+from conversations.actions import NewChat
+from conversations.models import EndReason, Run, RunStatus
+from realtime.process import Process, get_process
+from tests.support.client import ChatClient
+from tests.support.inprocess import make_user, open_chat_here
+from tests.support.waiting import poll
+
+
+@pytest.fixture(autouse=True)
+def quick(settings: Any) -> None:
+    settings.AGENTS = "tests.support.site_agents"
+    settings.REALTIME = {
+        **settings.REALTIME,
+        "head_interval_s": 0.05,
+        "sweep_s": 0.05,
+        "pickup_s": 0.05,
+        "disconnect_grace_s": 0.3,
+    }
+
+
+@pytest.fixture
+def user(transactional_db: None) -> AbstractBaseUser:
+    return make_user("ada")
+
+
+async def begin(client: ChatClient) -> str:
+    """A run that does not end by itself; its id, once it has spoken."""
+    accepted = await client.chat("say something", agent="patient")
+    await client.wait_text(accepted["run_id"], "well")
+    run_id: str = accepted["run_id"]
+    return run_id
+
+
+def status_of(run_id: str) -> tuple[str, str]:
+    run = Run.objects.get(pk=run_id)
+    return run.status, run.reason
+
+
+async def test_a_run_that_nobody_watches_is_cancelled(
+    process: Process, user: AbstractBaseUser
+) -> None:
+    async with open_chat_here(user) as client:
+        run_id = await begin(client)
+    cancelled = (RunStatus.CANCELLED, EndReason.DISCONNECT)
+    await asyncio.to_thread(poll, lambda: status_of(run_id) == cancelled, "the cancel")
+    reply = (await Run.objects.select_related("reply").aget(pk=run_id)).reply
+    assert reply.text == "well "
+
+
+async def test_a_run_that_is_watched_is_not(process: Process, user: AbstractBaseUser) -> None:
+    async with open_chat_here(user) as client:
+        run_id = await begin(client)
+        last = (await Run.objects.select_related("session").aget(pk=run_id)).session.viewed_until
+
+        def viewed_later() -> bool:
+            viewed_until = Run.objects.select_related("session").get(pk=run_id).session.viewed_until
+            return (viewed_until - last).total_seconds() > 1  # type: ignore[operator]
+
+        await asyncio.to_thread(poll, viewed_later, "the watch to be kept up")
+        assert (await asyncio.to_thread(status_of, run_id))[0] == RunStatus.RUNNING
+
+
+async def test_it_may_be_told_to_go_on(
+    user: AbstractBaseUser, settings: Any, transactional_db: None
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "on_disconnect": "continue"}
+    process = get_process()
+    async with open_chat_here(user) as client:
+        run_id = await begin(client)
+    await process.sweeper.sweep()
+    assert (await asyncio.to_thread(status_of, run_id))[0] == RunStatus.RUNNING
+    await process.drain(0)
+    await process.stop()
+    assert await asyncio.to_thread(status_of, run_id) == (
+        RunStatus.INTERRUPTED,
+        EndReason.WORKER_LOST,
+    )
+
+
+async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUser) -> None:
+    posted = await asyncio.to_thread(
+        actions.post_chat,
+        user=user,
+        chat=NewChat(content="anybody there"),
+        queue_max=10,
+        viewed_for=None,
+        claim=None,
+    )
+    run_id = str(posted.run_id)
+    await asyncio.to_thread(
+        poll, lambda: status_of(run_id)[0] == RunStatus.COMPLETED, "the forgotten run"
+    )
