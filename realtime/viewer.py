@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,31 +10,28 @@ from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ObjectDoesNotExist
+from django.db import DatabaseError
 
 from conversations import actions, queries
 from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claim
-from conversations.models import Run, join_text
-from conversations.queries import CatchUp, Heads, SessionState
-from conversations.shapes import MessageView, run_ref
+from conversations.queries import Heads, SessionState
+from conversations.shapes import MessageView
 from realtime import dbpool, frames, protocol
 from realtime.conf import get_conf
 from realtime.cursors import RunCursor, SessionCursor
-from realtime.frames import TERMINAL_KINDS
 from realtime.groups import Notice, RunFrames, SessionFrames, session_group, user_group
-from realtime.outbox import Outbox, Undo
-from realtime.protocol import ResumeMetadata, ServerFrame
+from realtime.membership import Membership
+from realtime.outbox import Outbox
+from realtime.protocol import ResumeMetadata
+from realtime.replay import replay_run
+from realtime.sender import Sender
 
 logger = logging.getLogger(__name__)
 
 VIEWED_INTERVALS = 3
 """A session counts as watched for so many head intervals: one poll may be late."""
-
-SPARE_FRAMES = 3
-
-MAX_RESYNCS = 3
-"""A reader that overflows so often in a row is cut off."""
 
 
 def viewed_for() -> timedelta:
@@ -52,12 +49,9 @@ class Viewer:
     def __init__(self, user: AbstractBaseUser, layer: Any, channel: str, outbox: Outbox) -> None:
         self.user = user
         self.lock = asyncio.Lock()
-        self._layer = layer
-        self._channel = channel
-        self._outbox = outbox
+        self._membership = Membership(layer, channel)
+        self._sender = Sender(outbox)
         self._sessions: dict[UUID, SessionCursor] = {}
-        self._behind = False
-        self._resyncs = 0
 
     @property
     def sessions(self) -> list[UUID]:
@@ -75,25 +69,11 @@ class Viewer:
 
     async def close(self) -> None:
         """Leave every group, whatever the layer says."""
-        for session_id in self.sessions:
-            await self._leave(session_id)
-        await self._try(self._layer.group_discard, user_group(self.user.pk))
+        await self._membership.leave_all()
 
     async def join_user(self) -> None:
         """Be told of the user's list of sessions."""
-        await self._try(self._layer.group_add, user_group(self.user.pk))
-
-    async def _leave(self, session_id: UUID) -> None:
-        self._sessions.pop(session_id, None)
-        await self._try(self._layer.group_discard, session_group(session_id))
-
-    async def _try(self, call: Callable[[str, str], Awaitable[None]], group: str) -> None:
-        """Without the layer a reader lives on heads, until it connects again."""
-        try:
-            async with asyncio.timeout(get_conf().layer_timeout_s):
-                await call(group, self._channel)
-        except Exception as exc:
-            logger.warning("channel layer: group call failed: %s", type(exc).__name__)
+        await self._membership.join(user_group(self.user.pk))
 
     async def join(self, session_id: UUID) -> SessionCursor:
         """Be in the session's group before anything is read: then nothing is missed.
@@ -104,7 +84,7 @@ class Viewer:
             return cursor
         await self._make_room()
         cursor = self._sessions[session_id] = SessionCursor(session_id)
-        await self._try(self._layer.group_add, session_group(session_id))
+        await self._membership.join(session_group(session_id))
         return cursor
 
     async def _make_room(self) -> None:
@@ -114,7 +94,8 @@ class Viewer:
         idle = [s for s in self._sessions.values() if not s.full and not s.open]
         if not idle:
             raise AgentSiteError(ErrorCode.TOO_MANY_SESSIONS)
-        await self._leave(idle[0].session_id)
+        del self._sessions[idle[0].session_id]
+        await self._membership.leave(session_group(idle[0].session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
         """Follow a session, and send what came after `cursor`; raises `AgentSiteError`."""
@@ -132,16 +113,19 @@ class Viewer:
         if named in state.numbers:
             run = session.open_run(named, state.numbers[named])
             run.epoch, run.seq = cursor.epoch, cursor.seq
-        self._put(_resumed(session, state))
+        self._sender.put(_resumed(session, state))
         self._apply_state(session, state)
         await self._catch_up_runs(session)
 
     async def _read_state(
         self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
     ) -> SessionState:
-        limit = min(get_conf().replay_messages, self._room)
         return await dbpool.read(
-            queries.read_session_state, session.session_id, rev=rev, runs=runs, limit=limit
+            queries.read_session_state,
+            session.session_id,
+            rev=rev,
+            runs=runs,
+            limit=self._sender.replay_messages,
         )
 
     def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
@@ -155,22 +139,26 @@ class Viewer:
         session_id = str(session.session_id)
         for message in state.messages:
             view = replace(message, parts=None) if _is_open(session, message) else message
-            self._put(frames.message_frame(session_id, state.rev, view, created=False), undo)
-        self._put(frames.queue_frame(session_id, state.rev, state.queue), undo)
-
-    @property
-    def _room(self) -> int:
-        """Frames that catching up may add; what is left is for ends, queues and answers."""
-        return max(1, self._outbox.room - SPARE_FRAMES)
+            self._sender.put(frames.message_frame(session_id, state.rev, view, created=False), undo)
+        self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
 
     async def _catch_up(self, session: SessionCursor) -> None:
-        """Read what was missed: the session first, so that no run is met before an earlier one."""
+        """Send what was missed; what cannot be read now is sent at one of the next heads."""
+        try:
+            await self._read_missed(session)
+        except DatabaseError as exc:
+            logger.warning("session %s: not read: %s", session.session_id, type(exc).__name__)
+        except ObjectDoesNotExist:
+            self._sessions.pop(session.session_id, None)
+
+    async def _read_missed(self, session: SessionCursor) -> None:
+        """The session first, so that no run is met before an earlier one."""
         rev = session.rev if session.full else None
         state = await self._read_state(session, rev, session.open)
         for run_id, number in state.numbers.items():
             session.open[run_id].number = number
         if session.full and state.messages is None:
-            self._put(_resumed(session, state))
+            self._sender.put(_resumed(session, state))
         if session.full:
             self._apply_state(session, state)
         await self._catch_up_runs(session)
@@ -199,7 +187,7 @@ class Viewer:
                 claim=claim,
             )
             session = await self.join(posted.session_id)
-            self._put(_accepted(posted, chat.client_message_id))
+            self._sender.put(_accepted(posted, chat.client_message_id))
             if posted.run_id not in session.ended:
                 await self._follow(session, posted)
             return posted
@@ -214,13 +202,13 @@ class Viewer:
             return
         first = {"agent": posted.claimed.run.agent}
         frame = frames.event_frame(posted.run, 1, "run.started", first)
-        self._advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
+        self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_run_frames(self, message: RunFrames) -> None:
         """Pass on the next frames of a run; fill a gap from the database."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
-            if session is None or self._behind:
+            if session is None or self._sender.behind:
                 return
             cursor = session.find_run(UUID(message["run_id"]), message["number"])
             if cursor is None or _is_old(cursor, message):
@@ -234,7 +222,7 @@ class Viewer:
     def _forward(self, session: SessionCursor, cursor: RunCursor, message: RunFrames) -> None:
         last = message["first"] + len(message["frames"]) - 1
         for seq, text in enumerate(message["frames"], message["first"]):
-            self._advance(
+            self._sender.advance(
                 session,
                 cursor,
                 text,
@@ -244,30 +232,11 @@ class Viewer:
                 ended=message["ended"] and seq == last,
             )
 
-    def _advance(
-        self,
-        session: SessionCursor,
-        cursor: RunCursor,
-        text: str,
-        *,
-        epoch: int,
-        seq: int,
-        chars: int = 0,
-        ended: bool = False,
-    ) -> None:
-        """Send a frame that brings the reader of a run to (`epoch`, `seq`)."""
-        undo = session.undo_run(cursor)
-        cursor.epoch, cursor.seq = epoch, seq
-        cursor.chars += chars
-        if ended:
-            session.end_run(cursor)
-        self._put_text(text, undo)
-
     async def on_session_frames(self, message: SessionFrames) -> None:
         """Pass on the next change of a session; read what came before it if that was lost."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
-            if session is None or not session.full or self._behind:
+            if session is None or not session.full or self._sender.behind:
                 return
             if message["rev"] > session.rev + 1:
                 await self._catch_up(session)
@@ -277,7 +246,7 @@ class Viewer:
                 for run_id, number in message["runs"]:
                     session.find_run(UUID(run_id), number)
                 for text in message["frames"]:
-                    self._put_text(text, undo)
+                    self._sender.put_text(text, undo)
 
     async def on_notice(self, message: Notice) -> None:
         """Pass on what is said of a run outside its journal."""
@@ -285,97 +254,35 @@ class Viewer:
             session = self._sessions.get(UUID(message["session_id"]))
             run = session and session.find_run(UUID(message["run_id"]), message["number"])
             if run is not None:
-                self._put_text(message["frame"], _nothing)
+                self._sender.put_text(message["frame"], _nothing)
 
     async def on_heads(self, heads: Heads) -> None:
         """Compare with the database: repairs what the layer has lost, last frames too."""
         async with self.lock:
             for session in list(self._sessions.values()):
-                if not self._behind and session.is_behind(heads):
+                if not self._sender.behind and session.is_behind(heads):
                     await self._catch_up(session)
 
     async def on_drained(self) -> None:
         """All was sent: a reader that had overflowed is caught up now."""
-        if not self._behind:
-            self._resyncs = 0
+        if not self._sender.drained():
             return
         async with self.lock:
-            self._behind = False
             for session in list(self._sessions.values()):
                 await self._catch_up(session)
 
     async def _catch_up_run(
         self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
     ) -> None:
-        try:
-            got = await dbpool.read(
-                queries.read_catch_up,
-                cursor.run_id,
-                epoch=cursor.epoch,
-                seq=cursor.seq,
-                limit=min(get_conf().replay_events, self._room),
-            )
-        except ObjectDoesNotExist:
-            session.open.pop(cursor.run_id, None)
-            return
-        if blocked and got.run.epoch:
-            return
-        self._begin_epoch(session, cursor, got.run)
-        if got.parts is not None:
-            self._skip(session, cursor, got, got.parts)
-        for event in got.events:
-            self._send_event(session, cursor, got.run, event)
-
-    def _begin_epoch(self, session: SessionCursor, cursor: RunCursor, run: Run) -> None:
-        if run.epoch == cursor.epoch:
-            return
-        if not cursor.seq or not session.full:
-            cursor.epoch, cursor.seq, cursor.chars = run.epoch, 0, 0
-            return
-        metadata = protocol.RunReset(**frames.run_metadata(run_ref(run)), reason="worker_lost")
-        reset = protocol.status(metadata, str(session.session_id)).encode()
-        self._advance(session, cursor, reset, epoch=run.epoch, seq=0, chars=-cursor.chars)
-
-    def _skip(
-        self, session: SessionCursor, cursor: RunCursor, got: CatchUp, parts: list[dict[str, Any]]
-    ) -> None:
-        """Too much was missed: a snapshot, or for those who know only tokens, the missing text."""
-        missing = join_text(parts)[cursor.chars :]
-        if session.full:
-            frame: ServerFrame = frames.snapshot_frame(got.run, got.seq, parts)
-        else:
-            frame = frames.event_frame(run_ref(got.run), got.seq, "token", {"delta": missing})
-        self._advance(
-            session, cursor, frame.encode(), epoch=cursor.epoch, seq=got.seq, chars=len(missing)
+        got = await dbpool.read(
+            queries.read_catch_up,
+            cursor.run_id,
+            epoch=cursor.epoch,
+            seq=cursor.seq,
+            limit=self._sender.replay_events,
         )
-
-    def _send_event(
-        self, session: SessionCursor, cursor: RunCursor, run: Run, event: queries.EventRow
-    ) -> None:
-        seq, kind, payload = event
-        ended = kind in TERMINAL_KINDS
-        if ended:
-            frame = frames.terminal_frame(run, payload)
-        else:
-            frame = frames.event_frame(run_ref(run), seq, kind, payload)
-        chars = len(payload["delta"]) if kind == "token" else 0
-        self._advance(
-            session, cursor, frame.encode(), epoch=run.epoch, seq=seq, chars=chars, ended=ended
-        )
-
-    def _put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
-        self._put_text(frame.encode(), undo)
-
-    def _put_text(self, text: str, undo: Undo | None) -> None:
-        if self._behind and undo is not None:
-            undo()
-            return
-        if self._outbox.put(text, undo):
-            return
-        self._behind = True
-        self._resyncs += 1
-        if self._resyncs >= MAX_RESYNCS:
-            self._outbox.cut(protocol.CLOSE_TOO_FAST)
+        if not blocked or not got.run.epoch:
+            replay_run(self._sender, session, cursor, got)
 
 
 def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:

@@ -142,12 +142,15 @@ async def test_tool_arguments_that_are_none(
     assert [call.refusal for call in provider.calls if call.refusal] == []
 
 
-async def test_unknown_tool_and_endless_turns_end(either_site: Site, provider: Provider) -> None:
-    ann = either_site.users["ann"]
-    async with either_site.chat(ann) as client:
-        for tool, code in (("no_such_tool", "internal"), ("look_up", "limit_turns")):
-            call = ToolCall(tool, '{"word": "mill"}')
-            provider.script = lambda _, call=call: Reply(tool_calls=[call])
-            accepted = await client.chat("Hello")
-            end = await client.wait_end(accepted["run_id"])
-            assert (end["type"], end["metadata"]["code"]) == ("error", code)
+@pytest.mark.parametrize(
+    ("tool", "code"), [("no_such_tool", "internal"), ("look_up", "limit_turns")]
+)
+async def test_useless_tool_calls_end(
+    either_site: Site, provider: Provider, tool: str, code: str
+) -> None:
+    """One that does not exist, and one that is called again and again."""
+    provider.script = lambda call: Reply(tool_calls=[ToolCall(tool, '{"word": "mill"}')])
+    async with either_site.chat(either_site.users["ann"]) as client:
+        accepted = await client.chat("Hello")
+        end = await client.wait_end(accepted["run_id"])
+    assert (end["type"], end["metadata"]["code"]) == ("error", code)

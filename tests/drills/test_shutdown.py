@@ -51,9 +51,8 @@ async def test_replies_end_or_are_kept_or_are_answered_later(
         await three.resume(accepted[2]["session_id"])
         await late.resume(accepted[3]["session_id"], rev=0)
         for client, number, text in ((three, 2, "Chat 2"), (late, 3, "Too late?")):
-            end = await client.wait_end(accepted[number]["run_id"])
-            assert end["content"] == f"You said: {text}"
-            await converge(site, ann, accepted[number]["session_id"], client)
+            kept = await converge(site, ann, accepted[number]["session_id"], client)
+            assert [reply["text"] for reply in kept.replies] == [f"You said: {text}"]
         # With nothing to do it stops at once.
         assert await asyncio.to_thread(site.terminate) == 0
         assert await late.wait_closed() == CLOSE_RESTART
