@@ -4,7 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run test check bench
+.PHONY: run test drills check bench screenshots
 
-run test check bench:
+run test drills check bench screenshots:
 	@$(PYTHON) scripts/bootstrap.py $@ $(ARGS)

@@ -68,7 +68,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.viewer.join_user()
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
-        self.put(_connected())
+        self.put(_connected(self.viewer))
         sending = self.outbox.run(self._send_text, self.close, self.viewer.on_drained)
         self.tasks.start(sending, "outbox")
 
@@ -190,7 +190,7 @@ def _decode(text: str | None) -> protocol.ClientFrame:
     return protocol.parse_client_frame(text)
 
 
-def _connected() -> protocol.Status:
+def _connected(viewer: Viewer) -> protocol.Status:
     conf = get_conf()
     limits = protocol.Limits(
         frame_max_bytes=conf.frame_max_bytes,
@@ -199,7 +199,10 @@ def _connected() -> protocol.Status:
         follow_max=conf.follow_max,
     )
     metadata = protocol.Connected(
-        protocol=protocol.SUBPROTOCOL, heartbeat_s=conf.heartbeat_s, limits=limits
+        protocol=protocol.SUBPROTOCOL,
+        user_id=str(viewer.user.pk),
+        heartbeat_s=conf.heartbeat_s,
+        limits=limits,
     )
     return protocol.status(metadata)
 

@@ -197,11 +197,12 @@ class Limits(_Outgoing):
 
 
 class Connected(_Outgoing):
-    """First frame of every socket."""
+    """First frame of every socket; `user_id` is whose it is."""
 
     text: ClassVar[str] = "connected"
     event: Literal["connected"] = "connected"
     protocol: str
+    user_id: str
     heartbeat_s: float
     limits: Limits
 

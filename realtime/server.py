@@ -43,6 +43,14 @@ class PatientProtocol(WebSocketProtocol):
         self.transport.registerProducer(self, True)
         super().onOpen()
 
+    def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
+        """The limit is for what comes in; autobahn would refuse longer replies too."""
+        limit, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            super().sendMessage(*args, **options)
+        finally:
+            self.maxMessagePayloadSize = limit
+
     def pauseProducing(self) -> None:  # noqa: N802
         self.writable.clear()
 

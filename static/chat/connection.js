@@ -14,9 +14,11 @@ const RESTART = 4012;
 const FINAL_STATES = { 4001: "signed_out", 4401: "signed_out", 4403: "refused" };
 
 export class Connection extends EventTarget {
-  constructor(url) {
+  /** `isOwn(userId)` tells whether a socket is that of the page's user. */
+  constructor(url, isOwn) {
     super();
     this.url = url;
+    this.isOwn = isOwn;
     this.state = "idle";
     this.retryAt = 0;
     this.attempts = 0;
@@ -80,16 +82,23 @@ export class Connection extends EventTarget {
 
   #receive(frame) {
     this.#expect(2 * this.heartbeatMs);
-    if (frame.metadata?.event === "connected") this.#open(frame.metadata);
+    if (frame.metadata?.event === "connected" && !this.#open(frame.metadata)) return;
     if (frame.metadata?.event === "draining") this.#leave(frame.metadata.reconnect_after_ms);
     this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
   }
 
+  /** False when somebody else has signed in meanwhile: nothing is to be sent in their name. */
   #open(metadata) {
+    if (!this.isOwn(metadata.user_id)) {
+      this.#drop();
+      this.#become("signed_out");
+      return false;
+    }
     this.heartbeatMs = metadata.heartbeat_s * 1_000;
     this.#expect(2 * this.heartbeatMs);
     this.openedAt = Date.now();
     this.#become("open");
+    return true;
   }
 
   /** Something must be heard within `ms`, else the socket is dead. */

@@ -13,8 +13,8 @@ const find = (id) => document.getElementById(id);
 const address = new URL(data.urls.socket, location.href);
 address.protocol = address.protocol.replace("http", "ws");
 
-const connection = new Connection(address.href);
 const outbox = new Outbox(data.user);
+const connection = new Connection(address.href, (user) => user === outbox.user);
 const transcript = new Transcript({
   log: find("log"),
   scroller: find("scroller"),

@@ -7,7 +7,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage
-from tests.browser.conftest import Model
+from tests.browser.conftest import Model, sign_in
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site
 
@@ -120,3 +120,27 @@ async def test_what_a_guest_typed_is_not_sent_by_another(
     await guest.replied()
     assert await guest.texts() == ["mine", "You said: mine"]
     assert [call.prompt for call in model.calls] == ["first", "mine"]
+
+
+async def test_another_sign_in_in_the_same_browser_sends_nothing_in_their_name(
+    guest: ChatPage, model: Model, site: Site
+) -> None:
+    """A new conversation has no session that the server could refuse."""
+    await guest.send("first")
+    await guest.in_session()
+    await guest.replied()
+    await guest.page.goto(site.origin)
+    await guest.connected()
+    await guest.page.context.set_offline(True)
+    await expect(guest.page.locator("#connection")).to_contain_text("You are offline.")
+    await guest.send("secret")
+    await expect(guest.reply.locator(".state")).to_have_text("waiting for the connection…")
+    await guest.page.context.clear_cookies()
+    await sign_in(guest.page.context, site, site.users["ben"])
+    await guest.page.context.set_offline(False)
+    await expect(guest.page.locator("#connection")).to_contain_text("You are signed out.")
+    assert [call.prompt for call in model.calls] == ["first"]
+    titles = [
+        line["title"] for line in site.get_json("/api/sessions/", site.users["ben"])["results"]
+    ]
+    assert "secret" not in titles

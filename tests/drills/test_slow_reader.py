@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.drills.conftest import drill_site
-from tests.support.client import ChatClient, event, open_chat
+from tests.support.client import ChatClient, open_chat
 from tests.support.kept import converge
 from tests.support.provider import Provider, Reply, words
 from tests.support.site import Site
 
 LARGE = "".join(words(1_500)) + "\n\n"
-REPLY = [LARGE] * 64
+REPLY = [LARGE] * 24
 PUSHED_BYTES = 20_000_000
 SLEEPERS = 4
 RECEIVE_BUFFER = 4_096
@@ -25,7 +25,8 @@ SLOWEST_PONG_S = 1.0
 
 @pytest.fixture(scope="module")
 def pushing_site(shared_provider: Provider) -> Iterator[Site]:
-    with drill_site(shared_provider, SEND_TIMEOUT_S=str(SEND_TIMEOUT_S)) as site:
+    changes = {"SEND_TIMEOUT_S": str(SEND_TIMEOUT_S), "CONTEXT_MESSAGES": "1"}
+    with drill_site(shared_provider, **changes) as site:
         yield site
 
 

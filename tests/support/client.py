@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -195,11 +197,16 @@ async def open_chat(
     bearer: str = "",
     origin: str = "",
     transcript: Transcript | None = None,
+    receive_buffer: int = 0,
 ) -> AsyncIterator[ChatClient]:
-    """A connected client; with the `transcript` of an earlier one it goes on where that ended."""
+    """A connected client; with the `transcript` of an earlier one it goes on where that ended.
+
+    `receive_buffer` is how many bytes the kernel may keep for a client that does not read.
+    """
     headers = {"Cookie": cookie, "Authorization": bearer and f"Bearer {bearer}", "Origin": origin}
     connection = await connect(
         url,
+        sock=await _connect_narrow(url, receive_buffer) if receive_buffer else None,
         additional_headers={name: value for name, value in headers.items() if value},
         compression=None,
         ping_interval=None,
@@ -215,6 +222,16 @@ async def open_chat(
         yield client
     finally:
         await client.close()
+
+
+async def _connect_narrow(url: str, receive_buffer: int) -> socket.socket:
+    """Connected, the buffer having been set before: afterwards it would be too late."""
+    parts = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+    return sock
 
 
 def _frame(kind: str, session_id: str, metadata: dict[str, Any]) -> Frame:
