@@ -13,6 +13,7 @@ from realtime.process import Process
 from tests.support.client import ChatClient, event, frame_of
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.site_agents import echo_words
+from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
 
 
@@ -136,7 +137,7 @@ async def test_too_many_frames_are_refused_then_cut_off(
 
 
 async def test_a_foreign_session_does_not_exist(process: Process, user: AbstractBaseUser) -> None:
-    stranger = await asyncio.to_thread(make_user, "eve")
+    stranger = await in_thread(make_user, "eve")
     async with open_chat_here(user) as mine, open_chat_here(stranger) as theirs:
         accepted = await mine.chat("private")
         await mine.wait_end(accepted["run_id"])

@@ -17,6 +17,7 @@ from realtime.flusher import Flusher
 from realtime.groups import Envelope
 from realtime.journal import Journal
 from tests.support.inprocess import make_user
+from tests.support.threads import in_thread
 from tests.support.waiting import poll
 
 CLAIM = Claim(worker="w1", lease=timedelta(seconds=15), agent="echo", model="m")
@@ -57,8 +58,8 @@ def claim_one(user: AbstractBaseUser) -> Claimed:
 
 
 async def open_journal(flusher: Flusher, name: str = "ada") -> Journal:
-    user = await asyncio.to_thread(make_user, name)
-    return flusher.open(await asyncio.to_thread(claim_one, user))
+    user = await in_thread(make_user, name)
+    return flusher.open(await in_thread(claim_one, user))
 
 
 def kept_text(journal: Journal) -> str:
@@ -97,7 +98,7 @@ async def test_a_failed_commit_is_cleared_up(
         journal.append("token", {"delta": word})
         await journal.commit()
     assert left() == 0
-    assert await asyncio.to_thread(kept_text, journal) == "one two three"
+    assert await in_thread(kept_text, journal) == "one two three"
     firsts = [message["first"] for message in collector.published]
     sizes = [len(message["frames"]) for message in collector.published]
     assert firsts[0] == 2
@@ -144,7 +145,7 @@ async def test_one_bad_run_does_not_hold_up_the_others(
     async with asyncio.timeout(10):
         await good.commit()
         await bad.lost.wait()
-    assert await asyncio.to_thread(kept_text, good) == "y"
+    assert await in_thread(kept_text, good) == "y"
 
 
 async def test_a_silent_run_keeps_its_lease_and_sees_its_cancel(
@@ -154,16 +155,14 @@ async def test_a_silent_run_keeps_its_lease_and_sees_its_cancel(
     journal = await open_journal(flusher)
     run_id = journal.claimed.run.pk
     first = (await Run.objects.aget(pk=run_id)).lease_until
-    await asyncio.to_thread(
+    await in_thread(
         actions.cancel_run,
-        user=await asyncio.to_thread(lambda: Run.objects.get(pk=run_id).owner),
+        user=await in_thread(lambda: Run.objects.get(pk=run_id).owner),
         session_id=str(journal.claimed.run.session_id),
     )
     async with asyncio.timeout(10):
         await journal.cancelled.wait()
-    await asyncio.to_thread(
-        poll, lambda: Run.objects.get(pk=run_id).lease_until != first, "a new lease"
-    )
+    await in_thread(poll, lambda: Run.objects.get(pk=run_id).lease_until != first, "a new lease")
 
 
 async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
@@ -172,7 +171,7 @@ async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
     await flusher.close(journal)
     rest = journal.take_rest()
     ending = lifecycle.Ending(RunStatus.COMPLETED, journal.folder.close())
-    await asyncio.to_thread(
+    await in_thread(
         lifecycle.finish_run,
         journal.claimed,
         last_seq=journal.last_seq,

@@ -13,6 +13,7 @@ from conversations.models import ACTIVE, ChatSession, Run
 from realtime.process import Process
 from tests.support.client import ChatClient, frame_of
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.threads import in_thread
 from tests.support.transcript import Frame, event_of
 
 INTERLEAVINGS = 200
@@ -90,7 +91,7 @@ async def _all_ended(tab: ChatClient, session_id: str, seed: int) -> None:
 async def test_200_interleavings_leave_no_run_behind(
     process: Process, transactional_db: None
 ) -> None:
-    user = await asyncio.to_thread(make_user, "ada")
+    user = await in_thread(make_user, "ada")
     for start in range(0, INTERLEAVINGS, AT_ONCE):
         seeds = range(start, start + AT_ONCE)
         await asyncio.gather(*(_interleave(user, seed) for seed in seeds))
@@ -104,7 +105,7 @@ async def test_200_interleavings_leave_no_run_behind(
 
 
 async def test_interrupt_goes_before_what_waits(process: Process, transactional_db: None) -> None:
-    user = await asyncio.to_thread(make_user, "ada")
+    user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
         first = await client.chat("word " * 2_000)
         session_id = first["session_id"]
@@ -129,7 +130,7 @@ async def test_the_queue_holds_so_many_and_reject_refuses(
     process: Process, transactional_db: None, settings: Any
 ) -> None:
     settings.REALTIME = {**settings.REALTIME, "queue_max": 1}
-    user = await asyncio.to_thread(make_user, "ada")
+    user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
         first = await client.chat("word " * 2_000)
         await client.chat("waits", first["session_id"])

@@ -13,6 +13,7 @@ from realtime.process import Process
 from tests.support.client import ChatClient
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.site_agents import echo_words
+from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
 
 REPLIES = 1_000
@@ -80,7 +81,7 @@ async def _converged(client: ChatClient, session_id: str) -> None:
 
 @pytest.mark.timeout(300)
 async def test_1000_replies_over_a_lossy_layer(process: Process, transactional_db: None) -> None:
-    users = [await asyncio.to_thread(make_user, f"user{n}") for n in range(SESSIONS)]
+    users = [await in_thread(make_user, f"user{n}") for n in range(SESSIONS)]
     await asyncio.gather(*(_talk(user, number) for number, user in enumerate(users)))
     counts = get_channel_layer().counts
     assert min(counts[fault] for fault in ("dropped", "duplicated", "reordered", "last_lost")) > 100

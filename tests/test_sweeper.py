@@ -1,6 +1,5 @@
 """What is left behind is found: runs that nobody watches, runs that nobody started."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from conversations.models import EndReason, Run, RunStatus
 from realtime.process import Process, get_process
 from tests.support.client import ChatClient
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.threads import in_thread
 from tests.support.waiting import poll
 
 
@@ -51,7 +51,7 @@ async def test_a_run_that_nobody_watches_is_cancelled(
     async with open_chat_here(user) as client:
         run_id = await begin(client)
     cancelled = (RunStatus.CANCELLED, EndReason.DISCONNECT)
-    await asyncio.to_thread(poll, lambda: status_of(run_id) == cancelled, "the cancel")
+    await in_thread(poll, lambda: status_of(run_id) == cancelled, "the cancel")
     reply = (await Run.objects.select_related("reply").aget(pk=run_id)).reply
     assert reply.text == "well "
 
@@ -65,8 +65,8 @@ async def test_a_run_that_is_watched_is_not(process: Process, user: AbstractBase
             viewed_until = Run.objects.select_related("session").get(pk=run_id).session.viewed_until
             return (viewed_until - last).total_seconds() > 1  # type: ignore[operator]
 
-        await asyncio.to_thread(poll, viewed_later, "the watch to be kept up")
-        assert (await asyncio.to_thread(status_of, run_id))[0] == RunStatus.RUNNING
+        await in_thread(poll, viewed_later, "the watch to be kept up")
+        assert (await in_thread(status_of, run_id))[0] == RunStatus.RUNNING
 
 
 async def test_it_may_be_told_to_go_on(
@@ -77,17 +77,17 @@ async def test_it_may_be_told_to_go_on(
     async with open_chat_here(user) as client:
         run_id = await begin(client)
     await process.sweeper.sweep()
-    assert (await asyncio.to_thread(status_of, run_id))[0] == RunStatus.RUNNING
+    assert (await in_thread(status_of, run_id))[0] == RunStatus.RUNNING
     await process.drain(0)
     await process.stop()
-    assert await asyncio.to_thread(status_of, run_id) == (
+    assert await in_thread(status_of, run_id) == (
         RunStatus.INTERRUPTED,
         EndReason.WORKER_LOST,
     )
 
 
 async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUser) -> None:
-    posted = await asyncio.to_thread(
+    posted = await in_thread(
         actions.post_chat,
         user=user,
         chat=NewChat(content="anybody there"),
@@ -96,6 +96,4 @@ async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUs
         claim=None,
     )
     run_id = str(posted.run_id)
-    await asyncio.to_thread(
-        poll, lambda: status_of(run_id)[0] == RunStatus.COMPLETED, "the forgotten run"
-    )
+    await in_thread(poll, lambda: status_of(run_id)[0] == RunStatus.COMPLETED, "the forgotten run")

@@ -20,6 +20,7 @@ from realtime.outbox import Outbox
 from realtime.protocol import ResumeMetadata
 from realtime.viewer import Viewer
 from tests.support.inprocess import make_user
+from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient, Frame, Transcript
 
 CLAIM = Claim(worker="w1", lease=timedelta(seconds=60), agent="echo", model="m")
@@ -108,7 +109,7 @@ def shown(found: list[Frame]) -> Transcript:
 
 
 async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
-    await asyncio.to_thread(talk.say, "one ", "two ", "three")
+    await in_thread(talk.say, "one ", "two ", "three")
     socket = Socket(talk.user)
     cursor = ResumeMetadata(rev=1, run_id=talk.work.ref.run_id, epoch=1, seq=3)
     await socket.viewer.resume(talk.session_id, cursor)
@@ -118,7 +119,7 @@ async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
 
 async def test_too_much_becomes_a_snapshot(talk: Talk, settings: Any) -> None:
     settings.REALTIME = {**settings.REALTIME, "replay_events": 2}
-    await asyncio.to_thread(talk.say, *"abcdef")
+    await in_thread(talk.say, *"abcdef")
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     transcript = shown(await socket.read())
@@ -128,10 +129,10 @@ async def test_too_much_becomes_a_snapshot(talk: Talk, settings: Any) -> None:
 
 @pytest.mark.parametrize("seq", [0, 3, 7])
 async def test_a_cursor_in_an_ended_run_is_told_its_end(talk: Talk, seq: int) -> None:
-    await asyncio.to_thread(talk.say, *"abcde")
-    await asyncio.to_thread(talk.end)
+    await in_thread(talk.say, *"abcde")
+    await in_thread(talk.end)
     if seq == 3:
-        await asyncio.to_thread(lifecycle.fold_events, timedelta(0))
+        await in_thread(lifecycle.fold_events, timedelta(0))
     socket = Socket(talk.user)
     cursor = ResumeMetadata(rev=2, run_id=talk.work.ref.run_id, epoch=1, seq=seq)
     await socket.viewer.resume(talk.session_id, cursor)
@@ -144,8 +145,8 @@ async def test_a_cursor_in_an_ended_run_is_told_its_end(talk: Talk, seq: int) ->
 async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
-    await asyncio.to_thread(talk.say, "lost ")
-    late = await asyncio.to_thread(talk.say, "found")
+    await in_thread(talk.say, "lost ")
+    late = await in_thread(talk.say, "found")
     await socket.viewer.on_run_frames(late)
     await socket.viewer.on_run_frames(late)
     assert shown(await socket.read()).text(talk.work.ref.run_id) == "lost found"
@@ -154,11 +155,9 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
 async def test_heads_repair_a_lost_end(talk: Talk) -> None:
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
-    await asyncio.to_thread(talk.say, "all lost")
-    await asyncio.to_thread(talk.end)
-    heads = await asyncio.to_thread(
-        queries.read_heads, socket.viewer.sessions, socket.viewer.open_runs
-    )
+    await in_thread(talk.say, "all lost")
+    await in_thread(talk.end)
+    heads = await in_thread(queries.read_heads, socket.viewer.sessions, socket.viewer.open_runs)
     await socket.viewer.on_heads(heads)
     transcript = shown(await socket.read())
     assert transcript.runs[talk.work.ref.run_id].finish_reason == "completed"
@@ -170,8 +169,8 @@ async def test_an_overflow_is_caught_up_without_a_gap(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     await socket.read()
     for word in "abcdefghij":
-        await socket.viewer.on_run_frames(await asyncio.to_thread(talk.say, word))
-    await asyncio.to_thread(talk.end)
+        await socket.viewer.on_run_frames(await in_thread(talk.say, word))
+    await in_thread(talk.end)
     assert shown(await socket.read()).text(talk.work.ref.run_id) == "abcdefghij"
 
 
@@ -181,10 +180,10 @@ async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any)
     async with socket.viewer.lock:
         session = await socket.viewer.join(talk.posted.session_id)
         session.open_run(talk.posted.run_id, 1)
-    await socket.viewer.on_run_frames(await asyncio.to_thread(talk.say, "one "))
-    await asyncio.to_thread(talk.say, *"abcdef")
-    await asyncio.to_thread(talk.end)
-    heads = await asyncio.to_thread(queries.read_heads, [], socket.viewer.open_runs)
+    await socket.viewer.on_run_frames(await in_thread(talk.say, "one "))
+    await in_thread(talk.say, *"abcdef")
+    await in_thread(talk.end)
+    heads = await in_thread(queries.read_heads, [], socket.viewer.open_runs)
     await socket.viewer.on_heads(heads)
     for frame in await socket.read():
         base.apply(frame)
@@ -194,13 +193,11 @@ async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any)
 async def test_a_new_epoch_is_announced(talk: Talk) -> None:
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
-    await asyncio.to_thread(
-        lifecycle.recover_run, talk.posted.run_id, max_attempts=2, worker=CLAIM.worker
-    )
-    again = await asyncio.to_thread(lifecycle.claim_run, talk.posted.run_id, CLAIM)
+    await in_thread(lifecycle.recover_run, talk.posted.run_id, max_attempts=2, worker=CLAIM.worker)
+    again = await in_thread(lifecycle.claim_run, talk.posted.run_id, CLAIM)
     assert again is not None
     talk.work, talk.last_seq = again, 1
-    await socket.viewer.on_run_frames(await asyncio.to_thread(talk.say, "second try"))
+    await socket.viewer.on_run_frames(await in_thread(talk.say, "second try"))
     transcript = shown(await socket.read())
     assert transcript.runs[talk.work.ref.run_id].epoch == 2
     assert transcript.text(talk.work.ref.run_id) == "second try"
