@@ -1,6 +1,5 @@
 """What the documents say is what the code does."""
 
-import asyncio
 import json
 import re
 import subprocess
@@ -24,6 +23,7 @@ from realtime.process import Process
 from tests.support.client import event
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.site import ROOT, run_site
+from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
@@ -208,7 +208,7 @@ async def test_the_agent_of_the_page(
     monkeypatch.setattr(module, "DEFAULT_AGENT", "librarian")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     settings.AGENTS = module.__name__
-    user = await asyncio.to_thread(make_user, "ada")
+    user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
         accepted = await client.chat("Anything about herons?")
         await client.wait_for(event("tool.progress", progress="Looking at science", fraction=1.0))
