@@ -208,15 +208,18 @@ class SessionState:
 
 
 def read_session_state(
-    session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int
+    session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """What came after `rev` (nothing, when that is None), the revision being read first."""
+    """What came after `rev` (nothing, when that is None), the revision being read first.
+
+    `messages` are at most `limit` with at most `max_chars` of text.
+    """
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
     active = get_active_run(session_id)
     return SessionState(
         rev=session.rev,
         run_count=session.run_count,
-        messages=[] if rev is None else _list_changes(session_id, rev, limit),
+        messages=[] if rev is None else _list_changes(session_id, rev, limit, max_chars),
         queue=list_queue(session_id),
         active=(active.pk, active.number) if active else None,
         numbers=dict(
@@ -225,10 +228,12 @@ def read_session_state(
     )
 
 
-def _list_changes(session_id: UUID, rev: int, limit: int) -> list[MessageView] | None:
+def _list_changes(
+    session_id: UUID, rev: int, limit: int, max_chars: int
+) -> list[MessageView] | None:
     changed = Message.objects.filter(session_id=session_id, rev__gt=rev)
     rows = list(changed.select_related("run").order_by("rev", "number")[: limit + 1])
-    if len(rows) > limit:
+    if len(rows) > limit or sum(len(row.text) for row in rows) > max_chars:
         return None
     return [message_view(row, run=reply_run(row)) for row in rows]
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -69,8 +69,12 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
         self.put(_connected(self.viewer))
-        sending = self.outbox.run(self._send_text, self.close, self.viewer.on_drained)
-        self.tasks.start(sending, "outbox")
+        self.tasks.start(self._send_all(self.viewer), "outbox")
+
+    async def _send_all(self, viewer: Viewer) -> None:
+        """Until the client has gone, of which `disconnect` tells."""
+        with suppress(OSError):
+            await self.outbox.run(self._send_text, self.close, viewer.on_drained)
 
     async def _send_text(self, text: str) -> None:
         await self.send(text_data=text)

@@ -11,10 +11,14 @@ Undo = Callable[[], None]
 
 
 class Entry(NamedTuple):
-    """A frame, and how to make its reader's cursor as if it had never been put."""
+    """A frame, and how to make its reader's cursor as if it had never been put.
+
+    `size` is what it counts for against the bound.
+    """
 
     text: str
     undo: Undo | None
+    size: int
 
 
 class Outbox:
@@ -33,16 +37,22 @@ class Outbox:
         """How many frames may be put before the oldest is sent."""
         return self._max_frames - len(self._entries)
 
-    def put(self, text: str, undo: Undo | None = None) -> bool:
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than the bytes that may, what does not count included."""
+        return sum(len(entry.text) for entry in self._entries) > self._max_bytes
+
+    def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
         """Add a frame; False when that was too much: everything with an undo was taken back.
 
         A single frame may be larger than the bound. A reader that does not even keep up with
-        what cannot be taken back is cut.
+        what cannot be taken back is cut. Unless it `counts`, the caller sees to the bytes.
         """
         if self._close_code is not None:
             return True
-        self._entries.append(Entry(text, undo))
-        self._size += len(text)
+        size = len(text) if counts else 0
+        self._entries.append(Entry(text, undo, size))
+        self._size += size
         self._filled.set()
         if not self._overflows():
             return True
@@ -76,7 +86,7 @@ class Outbox:
             if entry.undo is not None:
                 entry.undo()
         self._entries = deque(entry for entry in self._entries if entry.undo is None)
-        self._size = sum(len(entry.text) for entry in self._entries)
+        self._size = sum(entry.size for entry in self._entries)
 
     async def run(
         self,
@@ -90,7 +100,7 @@ class Outbox:
             self._filled.clear()
             while self._entries:
                 entry = self._entries.popleft()
-                self._size -= len(entry.text)
+                self._size -= entry.size
                 await send(entry.text)
             if self._close_code is not None:
                 await close(self._close_code)

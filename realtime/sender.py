@@ -1,5 +1,8 @@
 """The way from a reader's cursors into its outbox."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from realtime.conf import get_conf
 from realtime.cursors import RunCursor, SessionCursor
 from realtime.outbox import Outbox, Undo
@@ -15,12 +18,30 @@ class Sender:
     """Puts frames and moves cursors together, so that an overflow takes back both.
 
     `behind` after an overflow: nothing that moves a cursor is put until the outbox has drained.
+    While `catching_up`, what is put is no overflow, or a long text could never be caught up with:
+    whoever reads it from the database pauses when the sender is full.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._resyncs = 0
+        self._catching_up = False
         self.behind = False
+
+    @contextmanager
+    def catching_up(self) -> Iterator[None]:
+        """What is put meanwhile is read from the database."""
+        self._catching_up = True
+        try:
+            yield
+        finally:
+            self._catching_up = False
+
+    def pause_if_full(self) -> bool:
+        """Whether the rest must wait until all this has been sent."""
+        if not self.behind and self._outbox.is_full:
+            self.behind = True
+        return self.behind
 
     @property
     def room(self) -> int:
@@ -43,7 +64,7 @@ class Sender:
         if self.behind and undo is not None:
             undo()
             return
-        if self._outbox.put(text, undo):
+        if self._outbox.put(text, undo, counts=not self._catching_up):
             return
         self.behind = True
         self._resyncs += 1

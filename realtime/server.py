@@ -35,6 +35,8 @@ RECONNECT_AFTER_MS = 1_000
 class PatientProtocol(WebSocketProtocol):
     """Tells whether the client's side of the connection takes more."""
 
+    maxMessagePayloadSize: int  # noqa: N815
+
     def onOpen(self) -> None:  # noqa: N802  (Twisted's names)
         self.writable = asyncio.Event()
         self.writable.set()
@@ -61,7 +63,10 @@ class PatientProtocol(WebSocketProtocol):
         self.writable.set()
 
     async def drained(self, timeout_s: float) -> None:
-        """Wait until there is room; a client that takes nothing for so long is cut off."""
+        """Wait until there is room.
+
+        A client that takes nothing for so long is cut off; raises `TimeoutError`.
+        """
         if self.writable.is_set():
             return
         try:
@@ -69,6 +74,7 @@ class PatientProtocol(WebSocketProtocol):
                 await self.writable.wait()
         except TimeoutError:
             self.transport.abortConnection()
+            raise
 
 
 class Server(DaphneServer):
@@ -107,11 +113,11 @@ class Server(DaphneServer):
         self.stop()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Raises `OSError` for a client that has gone, as ASGI has it."""
         try:
             await super().handle_reply(protocol, message)
-        except Disconnected:
-            # The client has gone; its application is being told.
-            return
+        except Disconnected as exc:
+            raise ConnectionResetError from exc
         if message["type"] == "websocket.send" and isinstance(protocol, PatientProtocol):
             await protocol.drained(get_conf().send_timeout_s)
 

@@ -103,7 +103,8 @@ class Viewer:
             found = await dbpool.read(queries.get_session, self.user, session_id)
             session = await self.join(found.pk)
             session.full = True
-            await self._answer_resume(session, cursor)
+            with self._sender.catching_up():
+                await self._answer_resume(session, cursor)
 
     async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
         named = _parse_optional(cursor.run_id)
@@ -126,6 +127,7 @@ class Viewer:
             rev=rev,
             runs=runs,
             limit=self._sender.replay_messages,
+            max_chars=get_conf().outbox_bytes,
         )
 
     def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
@@ -145,7 +147,8 @@ class Viewer:
     async def _catch_up(self, session: SessionCursor) -> None:
         """Send what was missed; what cannot be read now is sent at one of the next heads."""
         try:
-            await self._read_missed(session)
+            with self._sender.catching_up():
+                await self._read_missed(session)
         except DatabaseError as exc:
             logger.warning("session %s: not read: %s", session.session_id, type(exc).__name__)
         except ObjectDoesNotExist:
@@ -167,6 +170,8 @@ class Viewer:
         """In order; behind one that still works, only those that were never claimed."""
         blocked = False
         for cursor in sorted(session.open.values(), key=lambda cursor: cursor.number):
+            if self._sender.pause_if_full():
+                return
             await self._catch_up_run(session, cursor, blocked=blocked)
             blocked = blocked or cursor.run_id in session.open
 

@@ -16,13 +16,12 @@ SETTINGS = {
     "HEAD_INTERVAL_S": "0.5",
     "SWEEP_S": "0.3",
     "PICKUP_S": "0.5",
-    "LEASE_S": "2",
+    "LEASE_S": "3",
     "BEAT_S": "0.5",
-    "PROVIDER_TIMEOUT_S": "2",
     "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
 }
-"""What was asked for in seconds comes in tenths of them; the model's silence may last two."""
+"""What comes in seconds by default comes in tenths of them."""
 
 
 @pytest.fixture(scope="session")

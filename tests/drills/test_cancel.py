@@ -120,6 +120,23 @@ async def test_in_mid_text(either_site: Site, provider: Provider) -> None:
     assert [item["content"] for item in said] == [shown]
 
 
+async def test_at_every_token(site: Site, ann: User, provider: Provider) -> None:
+    async with site.chat(ann) as client:
+        session_id = ""
+        for count in range(1, 8):
+            reply = Reply(words(9), gate=Gate(count))
+            provider.queue(reply)
+            accepted = await client.chat("Tell me of the mill", session_id)
+            if not session_id:
+                session_id = accepted["session_id"]
+                await client.resume(session_id)
+            await client.wait_text(accepted["run_id"], reply.start(count))
+            asked_at = await stop(client, accepted)
+            assert_stopped(await client.wait_end(accepted["run_id"]), reply.start(count))
+            await let_go(await provider.next_call(), asked_at)
+        await next_turn_works(site, ann, provider, client, session_id)
+
+
 async def test_by_another_tab_and_twice(site: Site, ann: User, provider: Provider) -> None:
     reply = Reply(words(40), gate=Gate(3))
     provider.queue(reply)

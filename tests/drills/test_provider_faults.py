@@ -1,19 +1,19 @@
 """What the model's side can do wrong: a typed error, the text kept, the next turn works."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tests.drills.conftest import SETTINGS, drill_site
+from tests.drills.conftest import drill_site
 from tests.support.kept import converge
 from tests.support.processes import free_port
 from tests.support.provider import Gate, Provider, Reply, ToolCall, words
 from tests.support.site import Site
 
 SHOWN = 5
-SILENCE_S = float(SETTINGS["PROVIDER_TIMEOUT_S"])
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,20 @@ async def fails(site: Site, provider: Provider, fault: Fault, reply: Reply) -> N
     assert [call.refusal for call in provider.calls if call.refusal] == []
 
 
+@pytest.fixture(scope="module", params=["chat", "responses"])
+def hasty_site(request: pytest.FixtureRequest, shared_provider: Provider) -> Iterator[Site]:
+    changes = {"AGENT_API": request.param, "PROVIDER_TIMEOUT_S": "1"}
+    with drill_site(shared_provider, **changes) as site:
+        yield site
+
+
 @pytest.mark.parametrize("shown", [0, SHOWN])
-async def test_silence(either_site: Site, provider: Provider, shown: int) -> None:
+async def test_silence(hasty_site: Site, provider: Provider, shown: int) -> None:
     """The model says nothing more, before its first word or in the middle of its reply."""
     silence: dict[str, Any] = {"hang_after": SHOWN} if shown else {"hold": Gate()}
     code = "provider_cut" if shown else "provider_unavailable"
     fault = Fault("silent", code, True, silence, shown)
-    await fails(either_site, provider, fault, Reply(words(12), **silence))
+    await fails(hasty_site, provider, fault, Reply(words(12), **silence))
     await (await provider.next_call()).until(lambda call: call.disconnected_at)
 
 

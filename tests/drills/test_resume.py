@@ -7,16 +7,15 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.drills.conftest import drill_site
 from tests.support.client import ChatClient, event
-from tests.support.kept import converge, read_ended
+from tests.support.kept import converge, read_ended, read_history, run_view
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site, User
-from tests.support.transcript import RunView, Transcript, text_of
+from tests.support.transcript import Transcript
 from tests.support.waiting import poll
 
 PAGE_DATA = re.compile(r'<script id="chat-data" type="application/json">(.*?)</script>', re.DOTALL)
@@ -31,32 +30,8 @@ def read_page(site: Site, cookie: str, session_id: str) -> tuple[str, Transcript
     assert found
     data = json.loads(found[1])
     transcript = Transcript()
-    transcript.seed(_run_view(session_id, data["run"], data["parts"]), rev=data["rev"])
+    transcript.seed(run_view(session_id, data["run"], data["parts"]), rev=data["rev"])
     return html.unescape(page), transcript
-
-
-def read_history(site: Site, user: User, session_id: str) -> Transcript:
-    """What a client starts from that has loaded the history by REST."""
-    data = site.get_json(f"/api/sessions/{session_id}/", user)
-    transcript = Transcript()
-    for message in data["messages"]:
-        transcript.messages[message["message_id"]] = message | {"session_id": session_id}
-    if run := data["run"]:
-        parts = transcript.messages[run["message_id"]]["parts"]
-        transcript.seed(_run_view(session_id, run, parts), rev=data["rev"])
-    return transcript
-
-
-def _run_view(session_id: str, run: dict[str, Any], parts: list[dict[str, Any]]) -> RunView:
-    return RunView(
-        session_id,
-        run["run_id"],
-        run["run_number"],
-        epoch=run["epoch"],
-        seq=run["seq"],
-        text=text_of(parts),
-        message_id=run["message_id"],
-    )
 
 
 async def shown_by_another(site: Site, user: User, session_id: str, run_id: str, text: str) -> None:

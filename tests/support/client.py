@@ -15,6 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.transcript import Frame, Transcript, event_of, is_terminal
 from tests.support.waiting import TIMEOUT_S
 
+TCP_ESTABLISHED = 1
+
 Match = Callable[[Frame], object]
 
 
@@ -51,8 +53,8 @@ class ChatClient:
         """Send any frame."""
         await self.send_text(json.dumps(frame))
 
-    async def send_text(self, text: str) -> None:
-        """Send any text, also one that is no frame."""
+    async def send_text(self, text: str | bytes) -> None:
+        """Send any text, also one that is no frame, or bytes."""
         await self._connection.send(text)
 
     async def chat(self, content: str, session_id: str = "", **metadata: Any) -> dict[str, Any]:
@@ -152,6 +154,13 @@ class ChatClient:
     def wake_up(self) -> None:
         """Read again."""
         self._connection.transport.resume_reading()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the server has given the connection up, which a sleeper does not notice."""
+        sock = self._connection.transport.get_extra_info("socket")
+        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state != TCP_ESTABLISHED
 
     def drop(self) -> None:
         """Cut the connection without a word."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.support.client import ChatClient
 from tests.support.site import Site, User
+from tests.support.transcript import RunView, Transcript, text_of
 from tests.support.waiting import TIMEOUT_S, poll
 
 UNFINISHED = ("queued", "running")
@@ -44,6 +45,31 @@ class Kept:
 def read_kept(site: Site, user: User, session_id: str) -> Kept:
     """The session as it is now."""
     return Kept(site.get_json(f"/api/sessions/{session_id}/transcript/", user)["messages"])
+
+
+def read_history(site: Site, user: User, session_id: str) -> Transcript:
+    """What a client starts from that has loaded the history by REST."""
+    data = site.get_json(f"/api/sessions/{session_id}/", user)
+    transcript = Transcript()
+    for message in data["messages"]:
+        transcript.messages[message["message_id"]] = message | {"session_id": session_id}
+    if run := data["run"]:
+        parts = transcript.messages[run["message_id"]]["parts"]
+        transcript.seed(run_view(session_id, run, parts), rev=data["rev"])
+    return transcript
+
+
+def run_view(session_id: str, run: dict[str, Any], parts: list[dict[str, Any]]) -> RunView:
+    """A run at work as pages and the REST API tell of it; `parts` are its reply's so far."""
+    return RunView(
+        session_id,
+        run["run_id"],
+        run["run_number"],
+        epoch=run["epoch"],
+        seq=run["seq"],
+        text=text_of(parts),
+        message_id=run["message_id"],
+    )
 
 
 async def read_ended(site: Site, user: User, session_id: str, *, within: float = TIMEOUT_S) -> Kept:

@@ -40,6 +40,8 @@ def main() -> None:
     params.port = parser.parse_args().port
     params.n_parallel = 2
     params.n_ctx = 4096
+    # It does not always find an end.
+    params.n_predict = 200
     params.cache_ram_mib = 64
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
