@@ -108,8 +108,10 @@ class Viewer:
 
     async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
         named = _parse_optional(cursor.run_id)
-        state = await self._read_state(session, cursor.rev, [named] if named else [])
-        session.open = {}
+        asked = [*session.open, *([named] if named else [])]
+        state = await self._read_state(session, cursor.rev, asked)
+        # A run that this socket has begun to show is owed its end, whether the cursor names it or
+        # was written before its first frame arrived.
         session.floor = state.active[1] if state.active else state.run_count + 1
         if named in state.numbers:
             run = session.open_run(named, state.numbers[named])

@@ -209,3 +209,16 @@ async def test_too_many_changes_ask_for_a_reload(talk: Talk, settings: Any) -> N
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     resumed = (await socket.read())[0]
     assert resumed["metadata"]["recovered"] is False
+
+
+async def test_a_run_that_was_begun_is_owed_its_end(talk: Talk) -> None:
+    """A page resumes right after `accepted`, and the run ends before that is read."""
+    socket = Socket(talk.user)
+    async with socket.viewer.lock:
+        session = await socket.viewer.join(talk.posted.session_id)
+        session.open_run(talk.posted.run_id, 1)
+    await in_thread(talk.end)
+    await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
+    found = await socket.read()
+    assert [frame["type"] for frame in found].count("complete") == 1
+    assert socket.viewer.open_runs == []
