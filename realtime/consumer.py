@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -72,9 +72,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         self.tasks.start(self._send_all(self.viewer), "outbox")
 
     async def _send_all(self, viewer: Viewer) -> None:
-        """Until the client has gone, of which `disconnect` tells."""
-        with suppress(OSError):
+        """Until the client has gone, of which `disconnect` tells; no socket is left mute."""
+        try:
             await self.outbox.run(self._send_text, self.close, viewer.on_drained)
+        except OSError:
+            return
+        except Exception as exc:
+            logger.error("sending failed: %s", describe(exc))
+            await self.close(protocol.CLOSE_RESTART)
 
     async def _send_text(self, text: str) -> None:
         await self.send(text_data=text)
