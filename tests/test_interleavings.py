@@ -107,10 +107,10 @@ async def test_200_interleavings_leave_no_run_behind(
 async def test_interrupt_goes_before_what_waits(process: Process, transactional_db: None) -> None:
     user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
-        first = await client.chat("word " * 2_000)
+        first = await client.chat("take your time", agent="patient")
         session_id = first["session_id"]
-        waiting = await client.chat("waiting", session_id)
-        urgent = await client.chat("urgent", session_id, on_busy="interrupt")
+        waiting = await client.chat("waiting", session_id, agent="echo")
+        urgent = await client.chat("urgent", session_id, agent="echo", on_busy="interrupt")
         assert [a["outcome"] for a in (first, waiting, urgent)] == [
             "started",
             "queued",
@@ -132,8 +132,8 @@ async def test_the_queue_holds_so_many_and_reject_refuses(
     settings.REALTIME = {**settings.REALTIME, "queue_max": 1}
     user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
-        first = await client.chat("word " * 2_000)
-        await client.chat("waits", first["session_id"])
+        first = await client.chat("take your time", agent="patient")
+        await client.chat("waits", first["session_id"], agent="echo")
         for on_busy, code in (("enqueue", "queue_full"), ("reject", "busy")):
             after = len(client.frames)
             await client.send_chat("no room", first["session_id"], on_busy=on_busy)
