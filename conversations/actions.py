@@ -23,15 +23,15 @@ from conversations.models import (
     Role,
     Run,
     RunStatus,
+    TitleSource,
 )
 from conversations.notify import MessageChanged, RunCancelling, RunQueued
 from conversations.queries import User, parse_id, sessions_of
 from conversations.shapes import RunRef, message_view, run_ref
 from conversations.text import clean_text
+from conversations.titles import clean_title, first_words, save_title
 
 OnBusy = Literal["enqueue", "interrupt", "reject"]
-
-TITLE_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class _Post:
 
     def _save_session(self) -> None:
         session = self.session
-        session.title = session.title or _title(self.chat.content)
+        session.title = session.title or first_words(self.chat.content)
         session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
         fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
         session.save(update_fields=fields)
@@ -263,11 +263,6 @@ class _Post:
         position = self.change.unfinished.index(run)
         self.change.add(RunQueued(run_ref(run), position=position))
         return None
-
-
-def _title(content: str) -> str:
-    words = " ".join(clean_text(content).split())
-    return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
@@ -338,3 +333,16 @@ def _stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
 
 def _stopped(run: Run, ended_before: bool, next_run: UUID | None = None) -> Stopped:
     return Stopped(run_ref(run), run.status, run.last_seq, ended_before, next_run)
+
+
+@transaction.atomic
+def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
+    """Give a session the user's own title, which nothing else replaces.
+
+    Raises `AgentSiteError`: bad_frame (no title), not_found.
+    """
+    if not (cleaned := clean_title(title)):
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    save_title(session, cleaned, TitleSource.USER)
+    return session

@@ -25,12 +25,16 @@ EventRow = tuple[int, str, dict[str, Any]]
 ListKind = Literal["created", "updated", "deleted", "activity"]
 
 
-def lock_session(sessions: QuerySet[ChatSession], session_id: UUID) -> ChatSession:
+def lock_session(
+    sessions: QuerySet[ChatSession], session_id: UUID, *, is_activity: bool = True
+) -> ChatSession:
     """Raise the revision of one of `sessions`, which locks its row, and read it.
 
-    Raises `AgentSiteError(not_found)`.
+    What is no activity leaves the session's place in the list. Raises
+    `AgentSiteError(not_found)`.
     """
-    moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, active_at=timezone.now())
+    moment = {"active_at": timezone.now()} if is_activity else {}
+    moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, **moment)
     if not moved:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     return ChatSession.objects.get(pk=session_id)

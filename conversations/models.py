@@ -21,6 +21,14 @@ class Guest(models.Model):
         return f"guest {self.pk}"
 
 
+class TitleSource(models.TextChoices):
+    """Who a session's title is by; the first words are only there until there is a better one."""
+
+    WORDS = "words", _("first words")
+    MODEL = "model", _("model")
+    USER = "user", _("user")
+
+
 class ChatSession(models.Model):
     """One conversation of one user.
 
@@ -33,6 +41,9 @@ class ChatSession(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_sessions"
     )
     title = models.CharField(_("title"), max_length=200, blank=True)
+    title_source = models.CharField(
+        max_length=5, choices=TitleSource.choices, default=TitleSource.WORDS
+    )
     agent = models.CharField(_("agent"), max_length=100, blank=True)
     rev = models.PositiveBigIntegerField(default=0)
     message_count = models.PositiveIntegerField(default=0)

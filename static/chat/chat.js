@@ -247,7 +247,9 @@ export class Chat {
   #list(frame) {
     this.sessions.apply(frame);
     const { title } = frame.metadata;
-    if (frame.session_id === this.conversation.sessionId && title) this.title.textContent = title;
+    if (frame.session_id !== this.conversation.sessionId || !title) return;
+    document.title = document.title.replace(this.title.textContent, () => title);
+    this.title.textContent = title;
   }
 
   // What is shown
