@@ -41,15 +41,22 @@ class SessionCursor:
         """The cursor of a run that is owed its terminal frame."""
         return self.open.setdefault(run_id, RunCursor(run_id, number))
 
-    def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """The cursor for frames of a run; None when they are not for this reader, or old."""
+    def get_run(self, run_id: UUID, number: int) -> RunCursor | None:
+        """The cursor of a run that is open, and now of this number."""
         if cursor := self.open.get(run_id):
             # An interruption moves what waits by one; an old message does not move it back.
             cursor.number = max(cursor.number, number)
+        return cursor
+
+    def is_owed(self, run_id: UUID, number: int) -> bool:
+        """Whether a run that is not open is one that this reader must be shown."""
+        return self.full and run_id not in self.ended and number >= self.floor
+
+    def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
+        """The cursor of a run, open from now on; None when it is not for this reader, or old."""
+        if cursor := self.get_run(run_id, number):
             return cursor
-        if not self.full or run_id in self.ended or number < self.floor:
-            return None
-        return self.open_run(run_id, number)
+        return self.open_run(run_id, number) if self.is_owed(run_id, number) else None
 
     def has_earlier(self, number: int) -> bool:
         """Whether a run is open whose terminal frame comes before the frames of run `number`."""

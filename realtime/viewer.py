@@ -112,7 +112,7 @@ class Viewer:
         state = await self._read_state(session, cursor.rev, asked)
         # A run that this socket has begun to show is owed its end, whether the cursor names it or
         # was written before its first frame arrived.
-        session.floor = state.active[1] if state.active else state.run_count + 1
+        session.floor = _first_owed(state)
         if named in state.numbers:
             run = session.open_run(named, state.numbers[named])
             run.epoch, run.seq = cursor.epoch, cursor.seq
@@ -163,6 +163,7 @@ class Viewer:
         for run_id, number in state.numbers.items():
             session.open[run_id].number = number
         if session.full and state.messages is None:
+            session.floor = _first_owed(state)
             self._sender.put(_resumed(session, state))
         if session.full:
             self._apply_state(session, state)
@@ -217,8 +218,14 @@ class Viewer:
             session = self._sessions.get(UUID(message["session_id"]))
             if session is None or self._sender.behind:
                 return
-            cursor = session.find_run(UUID(message["run_id"]), message["number"])
-            if cursor is None or _is_old(cursor, message):
+            named = UUID(message["run_id"]), message["number"]
+            cursor = session.get_run(*named)
+            if cursor is None:
+                # Its beginning was lost, and with it perhaps whole runs that come before it.
+                if session.is_owed(*named):
+                    await self._catch_up(session)
+                return
+            if _is_old(cursor, message):
                 return
             in_turn = not message["epoch"] or not session.has_earlier(cursor.number)
             if in_turn and _is_next(cursor, message):
@@ -259,7 +266,7 @@ class Viewer:
         """Pass on what is said of a run outside its journal."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
-            run = session and session.find_run(UUID(message["run_id"]), message["number"])
+            run = session and session.get_run(UUID(message["run_id"]), message["number"])
             if run is not None:
                 self._sender.put_text(message["frame"], _nothing)
 
@@ -311,6 +318,11 @@ def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
         run_id=str(state.active[0]) if state.active else None,
     )
     return protocol.status(resumed, str(session.session_id))
+
+
+def _first_owed(state: SessionState) -> int:
+    """The number of the first run of which a reader of the whole history is still shown frames."""
+    return state.active[1] if state.active else state.run_count + 1
 
 
 def _is_open(session: SessionCursor, message: MessageView) -> bool:

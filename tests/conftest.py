@@ -30,9 +30,14 @@ django.setup()
 
 from collections.abc import AsyncIterator  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from realtime.process import Process, get_process  # noqa: E402
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = ["tests.support.fixtures"]
 

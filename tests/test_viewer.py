@@ -31,7 +31,11 @@ class Talk:
 
     def __init__(self) -> None:
         self.user: AbstractBaseUser = make_user("ada")
-        chat = NewChat(content="hi")
+        self.ask()
+
+    def ask(self, session_id: str = "") -> None:
+        """Begin a run, in a new session if none is named."""
+        chat = NewChat(content="hi", session_id=session_id)
         self.posted = actions.post_chat(
             user=self.user, chat=chat, queue_max=10, viewed_for=None, claim=CLAIM
         )
@@ -56,6 +60,12 @@ class Talk:
         encoded = [frames.event_frame(self.work.ref, *event).encode() for event in events]
         chars = sum(map(len, words))
         _, message = run_frames(self.work.ref, first, encoded, chars=chars, ended=False)
+        return cast(RunFrames, message)
+
+    def begun(self) -> RunFrames:
+        """The message of the run's first frame."""
+        first = frames.event_frame(self.work.ref, 1, "run.started", {"agent": "echo"})
+        _, message = run_frames(self.work.ref, 1, [first.encode()], chars=0, ended=False)
         return cast(RunFrames, message)
 
     def end(self) -> None:
@@ -150,6 +160,20 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     await socket.viewer.on_run_frames(late)
     await socket.viewer.on_run_frames(late)
     assert shown(await socket.read()).text(talk.work.ref.run_id) == "lost found"
+
+
+async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: Talk) -> None:
+    socket = Socket(talk.user)
+    await in_thread(talk.end)
+    await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=100))
+    await in_thread(talk.ask, talk.session_id)
+    await in_thread(talk.end)
+    lost = talk.work.ref.run_id
+    await in_thread(talk.ask, talk.session_id)
+    await socket.viewer.on_run_frames(talk.begun())
+    found = shown(await socket.read())
+    assert found.runs[lost].finish_reason == "completed"
+    assert socket.viewer.open_runs == [talk.posted.run_id]
 
 
 async def test_heads_repair_a_lost_end(talk: Talk) -> None:
