@@ -271,6 +271,7 @@ AGENT_API = env.agent_api or ("responses" if MODEL_KIND == "openai" else "chat")
 OPENAI_API_KEY = reveal(env.openai_api_key)
 OPENAI_BASE_URL = env.openai_base_url
 RUN_EXECUTOR = env.run_executor
+MODEL_SERVICE: str | None = None
 
 # Django
 

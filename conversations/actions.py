@@ -154,9 +154,18 @@ class _Post:
             raise _AlreadyPostedError
         return session
 
+    @property
+    def _agent(self) -> str:
+        return self.chat.agent or self.session.agent
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether its agent cannot begin yet, whatever is before it."""
+        return self.claim is not None and not self.claim.admits(self._agent)
+
     def _decide(self) -> Outcome:
         if self.interrupted is None:
-            return Outcome.STARTED
+            return Outcome.QUEUED if self._is_held else Outcome.STARTED
         if self.chat.on_busy == "reject":
             raise AgentSiteError(ErrorCode.BUSY)
         if len(self.waiting) >= self.queue_max:
@@ -220,7 +229,7 @@ class _Post:
             session=self.session,
             owner_id=self.user.pk,
             number=number,
-            agent=self.chat.agent or self.session.agent,
+            agent=self._agent,
             prompt=prompt,
             reply=reply,
             client_message_id=self.chat.client_message_id,
@@ -258,7 +267,7 @@ class _Post:
 
     def _start(self, run: Run) -> Claimed | None:
         """Begin at once where nothing is before it; else say at which place of the queue it is."""
-        if self.change.claimable == run.pk:
+        if self.change.claimable == run.pk and not self._is_held:
             return start_run(self.change, run, self.claim) if self.claim else None
         position = self.change.unfinished.index(run)
         self.change.add(RunQueued(run_ref(run), position=position))

@@ -129,13 +129,28 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
 
 def end_unowned(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
     """End a run that no worker owns: its last event, its row and its reply."""
+    run.reason = reason
+    payload = {"finish_reason": status.value, "reason": reason.value}
+    _end(change, run, status, "complete", payload)
+
+
+def fail_unowned(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
+    """The same for one that has failed."""
+    run.error_code = error_code.value
+    payload = {"code": error_code.value, "retry_after": None}
+    _end(change, run, RunStatus.FAILED, "error", payload)
+
+
+def _end(
+    change: ChangeBuilder, run: Run, status: RunStatus, kind: str, payload: dict[str, Any]
+) -> None:
     run.last_seq += 1
     run.status = status
-    run.reason = reason
     run.ended_at = timezone.now()
-    run.save(update_fields=["last_seq", "status", "reason", "ended_at", "claim", "lease_until"])
+    outcome = ["last_seq", "status", "reason", "error_code", "ended_at", "claim", "lease_until"]
+    run.save(update_fields=outcome)
     change.unfinished.remove(run)
-    last = (run.last_seq, "complete", {"finish_reason": status.value, "reason": reason.value})
+    last = (run.last_seq, kind, payload)
     write_events(run, [last])
     update_reply(change, run)
     change.add(RunAdvanced(run, [last]))

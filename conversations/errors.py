@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     PROVIDER_CUT = "provider_cut"
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
+    MODEL_NOT_READY = "model_not_ready"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
@@ -78,6 +79,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.CONTENT_FILTERED: ErrorInfo(
         422, False, _("The model's content filter stopped the reply.")
+    ),
+    ErrorCode.MODEL_NOT_READY: ErrorInfo(
+        503, True, _("The model on this machine could not be made ready.")
     ),
     ErrorCode.UNAVAILABLE: ErrorInfo(
         503, True, _("The service cannot save anything at the moment. Nothing was sent.")

@@ -14,10 +14,12 @@ from conversations.changes import (
     ChangeBuilder,
     EventRow,
     end_unowned,
+    fail_unowned,
     lock_run,
     update_reply,
     write_events,
 )
+from conversations.errors import ErrorCode
 from conversations.models import (
     ChatSession,
     EndReason,
@@ -42,12 +44,20 @@ class RunLostError(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """Who takes a run, for how long, and what it is worked on with where it names no agent."""
+    """Who takes a run, for how long, and what it is worked on with where it names no agent.
+
+    `agents` are those whose runs may begin now, "" being the default one; None: all.
+    """
 
     worker: str
     lease: timedelta
     agent: str
     model: str
+    agents: frozenset[str] | None = None
+
+    def admits(self, agent: str) -> bool:
+        """Whether a run of that agent may begin."""
+        return self.agents is None or agent in self.agents
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Ending:
 def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
     """Take a queued run that is the first of its session; None when it is not to be had."""
     change, run = lock_run(run_id)
-    if run is None or change.claimable != run_id:
+    if run is None or change.claimable != run_id or not claim.admits(run.agent):
         transaction.set_rollback(True)
         return None
     claimed = start_run(change, run, claim)
@@ -177,6 +187,17 @@ def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
 def _write_items(run: Run, items: list[dict[str, Any]]) -> None:
     rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
     Item.objects.bulk_create(rows, batch_size=500)
+
+
+@transaction.atomic
+def fail_queued(run_id: UUID, error_code: ErrorCode) -> None:
+    """End a run that nobody will begin; nothing if somebody has."""
+    change, run = lock_run(run_id)
+    if run is None or run.status != RunStatus.QUEUED:
+        transaction.set_rollback(True)
+        return
+    fail_unowned(change, run, error_code)
+    change.announce("activity")
 
 
 @transaction.atomic

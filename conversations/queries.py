@@ -268,13 +268,26 @@ def list_orphans() -> list[UUID]:
     return list(runs.values_list("pk", flat=True)[:500])
 
 
-def list_forgotten(age: timedelta) -> list[UUID]:
-    """Claimable runs that have been queued for longer than `age`."""
+def list_forgotten(age: timedelta, agents: frozenset[str] | None = None) -> list[UUID]:
+    """Claimable runs that have been queued for longer than `age`, if given, only of `agents`."""
+    runs = _claimable_runs().filter(queued_at__lt=Now() - age)
+    if agents is not None:
+        runs = runs.filter(agent__in=agents)
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_held(agents: frozenset[str]) -> list[UUID]:
+    """Runs that would be claimable if their agent were one of `agents`."""
+    runs = _claimable_runs().exclude(agent__in=agents)
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+def _claimable_runs() -> QuerySet[Run]:
+    """Queued runs that are the first unfinished ones of their sessions."""
     earlier = Run.objects.filter(session=OuterRef("session"), status__in=ACTIVE).filter(
         number__lt=OuterRef("number")
     )
-    runs = Run.objects.filter(status=RunStatus.QUEUED, queued_at__lt=Now() - age)
-    return list(runs.exclude(Exists(earlier)).values_list("pk", flat=True)[:500])
+    return Run.objects.filter(status=RunStatus.QUEUED).exclude(Exists(earlier))
 
 
 def list_unwatched(grace: timedelta) -> list[UUID]:

@@ -69,6 +69,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
         self.put(_connected(self.viewer))
+        if (frame := self.process.gate.frame()) is not None:
+            self.put(frame)
         self.tasks.start(self._send_all(self.viewer), "outbox")
 
     async def _send_all(self, viewer: Viewer) -> None:
@@ -156,6 +158,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             self.process.executor.interrupt(posted.session_id)
         if posted.claimed is not None:
             self.process.executor.work_on(posted.claimed)
+        elif posted.outcome == Outcome.QUEUED:
+            self.process.gate.wake()
 
     async def _cancel(self, frame: Cancel) -> None:
         stopped = await dbpool.write(

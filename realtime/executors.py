@@ -17,6 +17,7 @@ from conversations.lifecycle import Claim, Claimed, RunLostError
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.flusher import Flusher
+from realtime.gate import Gate
 from realtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ logger = logging.getLogger(__name__)
 class InlineExecutor:
     """The runs of one event loop; the database decides who may work on which."""
 
-    def __init__(self, flusher: Flusher) -> None:
+    def __init__(self, flusher: Flusher, gate: Gate) -> None:
         # Imported with the first run: the Agents SDK takes more than a second.
         from realtime.providers import Provider
 
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"[:100]
         self._flusher = flusher
-        self._provider = Provider()
+        self._gate = gate
+        self._provider = Provider(gate)
         self._tasks = Supervisor()
         self._working: dict[UUID, RunWork] = {}
         self._known: set[UUID] = set()
@@ -56,6 +58,7 @@ class InlineExecutor:
             lease=timedelta(seconds=get_conf().lease_s),
             agent=registry.default_agent(),
             model=settings.AGENT_MODEL,
+            agents=self._gate.admitted,
         )
 
     def start(self, run_id: UUID) -> None:

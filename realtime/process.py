@@ -10,7 +10,9 @@ from channels.layers import get_channel_layer
 from realtime import dbpool
 from realtime.executors import InlineExecutor
 from realtime.flusher import Flusher
+from realtime.gate import Gate
 from realtime.groups import Envelope
+from realtime.model_service import ModelStatus, load_service
 from realtime.poller import Poller
 from realtime.publisher import Publisher, send
 from realtime.supervisor import Supervisor
@@ -28,9 +30,10 @@ class Process:
         self.loop = asyncio.get_running_loop()
         self.publisher = Publisher()
         self.flusher = Flusher(self.publisher)
-        self.executor = InlineExecutor(self.flusher)
+        self.gate = Gate(load_service())
+        self.executor = InlineExecutor(self.flusher, self.gate)
         self.poller = Poller()
-        self.sweeper = Sweeper(self.executor)
+        self.sweeper = Sweeper(self.executor, self.gate)
         self._services = Supervisor()
 
     def start(self) -> None:
@@ -39,7 +42,16 @@ class Process:
         self._services.start(self.flusher.keep_alive(), "lease keeper")
         self._services.start(self.poller.run(), "poller")
         self._services.start(self.sweeper.run(), "sweeper")
+        self._services.start(self.gate.run(self._tell_model), "model")
         Process.current = self
+
+    def _tell_model(self) -> None:
+        """The model is further: every socket is told, and what waits for it may go on."""
+        if (frame := self.gate.frame()) is not None:
+            text = frame.encode()
+            self.poller.each(lambda socket: socket.outbox.put(text))
+        if self.gate.is_open or self.gate.has_failed:
+            self._services.start(self.sweeper.settle(), "what waits for the model")
 
     async def drain(self, seconds: float) -> None:
         """Let replies end for so long, give up the rest, and publish all that is committed."""
@@ -64,6 +76,14 @@ def get_process() -> Process:
         process = Process()
         process.start()
     return process
+
+
+def model_status() -> ModelStatus | None:
+    """How far this process's own model is, from any thread; None where there is none."""
+    if Process.current is not None:
+        return Process.current.gate.status
+    service = load_service()
+    return service.status if service else None
 
 
 def publish(envelopes: list[Envelope]) -> None:

@@ -225,6 +225,20 @@ class Draining(_Outgoing):
     reconnect_after_ms: int
 
 
+class ModelStatus(_Outgoing):
+    """How far the server's own model is, where it has one; `fraction` is from 0 to 1.
+
+    Comes after `connected` and at every change.
+    """
+
+    text: ClassVar[str] = "{detail}"
+    event: Literal["model.status"] = "model.status"
+    model: str
+    state: Literal["starting", "fetching", "loading", "ready", "failed"]
+    detail: str
+    fraction: float | None = None
+
+
 class MessageMetadata(_Outgoing):
     """A message; the receiver replaces what it holds under `message_id`.
 
@@ -330,7 +344,7 @@ class Accepted(_Outgoing):
 
 
 class RunQueued(RunMetadata):
-    """`position` is the place in the queue, from 1."""
+    """`position` is the place in the queue; 0: next, once the model is ready (`model.status`)."""
 
     text: ClassVar[str] = "waiting"
     event: Literal["run.queued"] = "run.queued"
@@ -450,6 +464,7 @@ StatusMetadata = (
     Connected
     | Resumed
     | Draining
+    | ModelStatus
     | MessageCreated
     | MessageUpdated
     | QueueChanged

@@ -1,6 +1,6 @@
 """From settings to the model that answers, and from its errors to ours.
 
-Reads `settings.AGENT_MODEL`, `AGENT_API`, `OPENAI_API_KEY` and `OPENAI_BASE_URL`.
+Reads `settings.AGENT_MODEL` and `AGENT_API`; the gate says where the model's server is.
 """
 
 from typing import Any
@@ -12,6 +12,8 @@ from django.conf import settings
 
 from conversations.errors import AgentSiteError, ErrorCode
 from realtime.conf import get_conf
+from realtime.gate import Gate
+from realtime.model_service import Endpoint
 from realtime.sources import gather
 
 RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
@@ -27,12 +29,16 @@ RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
 
 
 class Provider(ModelProvider):
-    """One HTTP client for all runs of an event loop, with few and large events."""
+    """One HTTP client for all runs of an event loop, with few and large events.
 
-    def __init__(self) -> None:
+    A model of our own that is started again is another server.
+    """
+
+    def __init__(self, gate: Gate) -> None:
         # Exporting traces would send prompts to a third party.
         agents.set_tracing_disabled(True)
-        self._client: openai.AsyncOpenAI | None = None
+        self._gate = gate
+        self._clients: dict[Endpoint, openai.AsyncOpenAI] = {}
 
     def get_model(self, model_name: str | None) -> Model:
         """The model of that name, or of the settings; agents with their own do not ask."""
@@ -45,19 +51,20 @@ class Provider(ModelProvider):
         return kind(model=name, openai_client=self._connect())
 
     def _connect(self) -> openai.AsyncOpenAI:
-        if self._client is None:
-            self._client = openai.AsyncOpenAI(
-                api_key=settings.OPENAI_API_KEY or "none",
-                base_url=settings.OPENAI_BASE_URL,
+        endpoint = self._gate.endpoint
+        if endpoint not in self._clients:
+            self._clients[endpoint] = openai.AsyncOpenAI(
+                api_key=endpoint.api_key,
+                base_url=endpoint.base_url,
                 max_retries=0,
                 timeout=get_conf().provider_timeout_s,
                 http_client=openai.DefaultAioHttpClient(event_hooks={"response": [gather]}),
             )
-        return self._client
+        return self._clients[endpoint]
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients.values():
+            await client.close()
 
 
 def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:

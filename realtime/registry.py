@@ -30,6 +30,16 @@ def default_agent() -> str:
     return str(_module().DEFAULT_AGENT)
 
 
+def independent_agents() -> frozenset[str]:
+    """The agents that bring a model of their own; "" is among them if the default one does."""
+    named = {name for name in agent_names() if not _asks_settings(get_agent(name))}
+    return frozenset(named | {""} if default_agent() in named else named)
+
+
+def _asks_settings(agent: "Agent[Any]") -> bool:
+    return agent.model is None or isinstance(agent.model, str)
+
+
 def get_agent(name: str) -> "Agent[Any]":
     """The agent of that name; one that is not there any more is replaced by the default."""
     known = name if name in agent_names() else default_agent()

@@ -6,10 +6,12 @@ import time
 from datetime import timedelta
 
 from conversations import actions, lifecycle, queries
+from conversations.errors import ErrorCode
 from conversations.models import EndReason
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.executors import InlineExecutor
+from realtime.gate import Gate
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
@@ -18,8 +20,9 @@ logger = logging.getLogger(__name__)
 class Sweeper:
     """Every process has one; the database lets only one of them act on a run."""
 
-    def __init__(self, executor: InlineExecutor) -> None:
+    def __init__(self, executor: InlineExecutor, gate: Gate) -> None:
         self._executor = executor
+        self._gate = gate
         self._began = time.monotonic()
 
     async def run(self) -> None:
@@ -34,11 +37,33 @@ class Sweeper:
         """One round."""
         conf = get_conf()
         await self._recover(conf.max_attempts)
-        for run_id in await dbpool.read(queries.list_forgotten, timedelta(seconds=conf.pickup_s)):
-            self._executor.start(run_id)
+        await self._start(timedelta(seconds=conf.pickup_s))
+        if self._gate.has_failed:
+            await self.give_up()
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(conf.disconnect_grace_s)
         await dbpool.write(lifecycle.fold_events, timedelta(seconds=conf.fold_after_s))
+
+    async def _start(self, age: timedelta) -> None:
+        for run_id in await dbpool.read(queries.list_forgotten, age, self._gate.admitted):
+            self._executor.start(run_id)
+
+    async def settle(self) -> None:
+        """Begin what has waited for the model, or end it if the model does not come."""
+        if self._gate.has_failed:
+            await self.give_up()
+        else:
+            await self._start(timedelta(0))
+
+    async def give_up(self) -> None:
+        """End what waits for the model; behind each may be another one."""
+        admitted = self._gate.admitted or frozenset()
+        while self._gate.has_failed:
+            held = await dbpool.read(queries.list_held, admitted)
+            if not held:
+                return
+            for run_id in held:
+                await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
 
     async def _recover(self, max_attempts: int) -> None:
         for run_id in await dbpool.read(queries.list_orphans):

@@ -1,0 +1,41 @@
+"""A model of the process's own that comes up, and fails, when a test says so."""
+
+import asyncio
+from collections.abc import Callable
+from typing import ClassVar
+
+from realtime.model_service import Endpoint, ModelState, ModelStatus
+
+DOTTED_NAME = "tests.support.model_service.ToldModel"
+
+
+class ToldModel:
+    """`settings.MODEL_SERVICE`; the test reaches the one that was made last by `current`."""
+
+    current: ClassVar["ToldModel"]
+
+    def __init__(self) -> None:
+        self.status = ModelStatus("told", "starting", "starting")
+        self.endpoint: Endpoint | None = None
+        self.woken = 0
+        self._changed: Callable[[], None] = _nobody
+        ToldModel.current = self
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        await asyncio.Event().wait()
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def tell(
+        self, state: ModelState, detail: str = "", fraction: float | None = None, base_url: str = ""
+    ) -> None:
+        """It is in that state now; call from the loop of its process."""
+        self.status = ModelStatus("told", state, detail or state, fraction)
+        self.endpoint = Endpoint(base_url, "a-key") if state == "ready" else None
+        self._changed()
+
+
+def _nobody() -> None:
+    """Before `run`."""
