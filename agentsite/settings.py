@@ -77,6 +77,12 @@ class Environment(RealtimeSettings, BaseSettings):
         default=None,
         description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
     )
+    restore_days: int = Field(
+        default=30,
+        ge=0,
+        le=3_650,
+        description="Days in which a deleted conversation can be restored.",
+    )
     run_executor: Literal["inline"] = Field(
         default="inline", description="Where replies are worked on: in the web process."
     )
@@ -272,6 +278,7 @@ OPENAI_API_KEY = reveal(env.openai_api_key)
 OPENAI_BASE_URL = env.openai_base_url
 RUN_EXECUTOR = env.run_executor
 MODEL_SERVICE: str | None = None
+RESTORE_DAYS = env.restore_days
 
 # Django
 

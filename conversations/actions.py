@@ -176,7 +176,7 @@ class _Post:
         """The number of the new run: the last, or just behind the one that it interrupts."""
         if self.outcome != Outcome.INTERRUPTING or self.interrupted is None:
             return self.session.run_count + 1
-        _stop(self.change, self.interrupted, EndReason.REDIRECT)
+        ask_to_stop(self.change, self.interrupted, EndReason.REDIRECT)
         number = self.waiting[0].number if self.waiting else self.session.run_count + 1
         for run in reversed(self.waiting):
             run.number += 1
@@ -309,7 +309,7 @@ def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
     if run is None:
         transaction.set_rollback(True)
         return _stopped(Run.objects.get(pk=run_id), ended_before=True)
-    _stop(change, run, reason)
+    ask_to_stop(change, run, reason)
     change.announce("activity")
     return _stopped(run, ended_before=False, next_run=change.claimable)
 
@@ -330,7 +330,7 @@ def _find_run(
     return run
 
 
-def _stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
+def ask_to_stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
     """End a queued run; ask a running one; leave an ended one alone."""
     if run.status == RunStatus.QUEUED:
         end_unowned(change, run, RunStatus.CANCELLED, reason)

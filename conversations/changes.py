@@ -80,7 +80,9 @@ class ChangeBuilder:
         """Tell people once the transaction has committed; `kind` is for the owner's list."""
         if self._waiting_ids() != self._waiting_before:
             self.add(QueueChanged([queue_view(run) for run in self.waiting]))
-        self.add(self._line(kind))
+        # What still ends in a deleted session does not put it back on the list.
+        if self.session.deleted_at is None or kind == "deleted":
+            self.add(self._line(kind))
         session = self.session
         notify.announce(Change(session.pk, session.owner_id, session.rev, tuple(self.events)))
 
@@ -93,6 +95,7 @@ class ChangeBuilder:
             title=self.session.title,
             active_at=self.session.active_at.isoformat(),
             run_status=self.head.status if self.head else None,
+            archived=self.session.is_archived,
         )
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Max
 from django.utils import timezone
 
-from conversations.models import ChatSession, Message
-from conversations.queries import get_active_run, list_path, read_parts, reply_run
-from conversations.serializers import message_data
-from conversations.shapes import message_view
+from conversations.api.serializers import message_data
+from conversations.message_reads import list_messages, show_messages
+from conversations.models import ChatSession
+from conversations.queries import list_path
 
 FORMAT = "agentsite.transcript"
 VERSION = 1
@@ -39,14 +40,8 @@ def get_transcript(session: ChatSession) -> dict[str, Any]:
 
 def _messages(session: ChatSession) -> Iterator[dict[str, Any]]:
     branch = _branch(session)
-    active = get_active_run(session.pk)
-    rows = Message.objects.filter(session=session).select_related("run").order_by("number")
-    for row in rows.iterator(chunk_size=CHUNK):
-        run = reply_run(row)
-        at_work = run is not None and active is not None and run.pk == active.pk
-        parts = read_parts(run).parts if run is not None and at_work else None
-        view = message_view(row, run=run, parts=parts)
-        yield message_data(view) | {"on_active_branch": row.pk in branch}
+    for view in show_messages(session, list_messages(session).iterator(chunk_size=CHUNK)):
+        yield message_data(view) | {"on_active_branch": UUID(view.message_id) in branch}
 
 
 def _branch(session: ChatSession) -> set[Any]:

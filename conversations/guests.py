@@ -43,11 +43,8 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     theirs = ChatSession.objects.filter(owner_id=guest_user.pk)
-    for session_id, active_at in list(theirs.order_by("pk").values_list("pk", "active_at")):
-        session = lock_session(theirs, session_id)
-        # Nothing was said in it: it keeps its place in the list.
-        session.active_at = active_at
-        _move_session(session, user)
+    for session_id in list(theirs.order_by("pk").values_list("pk", flat=True)):
+        _move_session(lock_session(theirs, session_id, is_activity=False), user)
 
 
 def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
@@ -58,6 +55,6 @@ def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
     )
     runs.update(owner_id=user.pk)
     session.owner_id = user.pk
-    session.save(update_fields=["owner", "active_at"])
+    session.save(update_fields=["owner"])
     if session.deleted_at is None:
         ChangeBuilder(session).announce("created")

@@ -65,6 +65,10 @@ class ChatSession(models.Model):
     def __str__(self) -> str:
         return self.title or str(self.id)
 
+    @property
+    def is_archived(self) -> bool:
+        return self.archived_at is not None
+
 
 class Role(models.TextChoices):
     """Who a message is by."""

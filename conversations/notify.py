@@ -60,6 +60,7 @@ class SessionListed:
     title: str
     active_at: str
     run_status: str | None
+    archived: bool
 
 
 Event = MessageChanged | QueueChanged | RunQueued | RunCancelling | RunAdvanced | SessionListed

@@ -2,10 +2,21 @@
 
 from django.urls import path
 
-from conversations.views import SessionsView, SessionView, TranscriptView
+from conversations.api.messages import MessagesView
+from conversations.api.runs import EventsView, RunsView, RunView
+from conversations.api.sessions import RestoreView, SessionsView, SessionView
+from conversations.api.transcripts import TranscriptView
+
+SESSION = "sessions/<str:session_id>/"
+RUN = f"{SESSION}runs/<str:run_id>/"
 
 urlpatterns = [
     path("sessions/", SessionsView.as_view(), name="api-sessions"),
-    path("sessions/<str:session_id>/", SessionView.as_view(), name="api-session"),
-    path("sessions/<str:session_id>/transcript/", TranscriptView.as_view(), name="api-transcript"),
+    path(SESSION, SessionView.as_view(), name="api-session"),
+    path(f"{SESSION}restore/", RestoreView.as_view(), name="api-restore"),
+    path(f"{SESSION}messages/", MessagesView.as_view(), name="api-messages"),
+    path(f"{SESSION}runs/", RunsView.as_view(), name="api-runs"),
+    path(RUN, RunView.as_view(), name="api-run"),
+    path(f"{RUN}events/", EventsView.as_view(), name="api-events"),
+    path(f"{SESSION}transcript/", TranscriptView.as_view(), name="api-transcript"),
 ]

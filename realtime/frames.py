@@ -137,7 +137,11 @@ _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
 def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
     """A line of the owner's list of sessions."""
     metadata = _LIST_KINDS[line.kind](
-        rev=rev, title=line.title, active_at=line.active_at, run_status=line.run_status
+        rev=rev,
+        title=line.title,
+        active_at=line.active_at,
+        run_status=line.run_status,
+        archived=line.archived,
     )
     return protocol.status(metadata, session_id)  # type: ignore[arg-type]
 

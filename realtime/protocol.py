@@ -300,6 +300,7 @@ class SessionMetadata(_Outgoing):
     title: str
     active_at: str
     run_status: str | None = None
+    archived: bool = False
 
 
 class SessionCreated(SessionMetadata):
@@ -310,7 +311,7 @@ class SessionCreated(SessionMetadata):
 
 
 class SessionUpdated(SessionMetadata):
-    """A session was renamed or archived."""
+    """A session was renamed, archived, taken out of the archive or restored."""
 
     text: ClassVar[str] = "conversation changed"
     event: Literal["session.updated"] = "session.updated"

@@ -12,9 +12,9 @@ export class SessionList {
   }
 
   /** Take in a `session.*` frame. */
-  apply({ session_id, metadata: { event, title, run_status } }) {
+  apply({ session_id, metadata: { event, title, run_status, archived } }) {
     const line = this.element.querySelector(`[data-session-id="${session_id}"]`);
-    if (event === "session.deleted") {
+    if (event === "session.deleted" || archived) {
       line?.remove();
       return;
     }

@@ -1,0 +1,24 @@
+"""REST: the messages of a session, page by page."""
+
+from rest_framework.generics import GenericAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.api.pagination import ByNumber
+from conversations.api.serializers import message_data
+from conversations.message_reads import list_messages, show_messages
+from conversations.models import Message
+from conversations.queries import get_session
+
+
+class MessagesView(GenericAPIView[Message]):
+    """Everything that was said, in order, on all branches."""
+
+    pagination_class = ByNumber
+
+    def get(self, request: Request, session_id: str) -> Response:
+        """From the first message on."""
+        session = get_session(request.user, session_id)
+        page = self.paginate_queryset(list_messages(session)) or []
+        views = show_messages(session, page)
+        return self.get_paginated_response([message_data(view) for view in views])

@@ -1,0 +1,71 @@
+"""Sessions, messages and runs as the REST API shows them, and what it takes."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rest_framework import serializers
+
+from conversations.models import ChatSession, Run
+from conversations.shapes import History, MessageView
+
+
+class SessionSerializer(serializers.ModelSerializer[ChatSession]):
+    """A session without its messages; `run_status` is that of its unfinished run, or null."""
+
+    run_status = serializers.CharField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = ChatSession
+        fields = (
+            *("id", "title", "agent", "rev", "message_count", "run_status"),
+            *("created_at", "active_at", "archived_at", "deleted_at"),
+        )
+        read_only_fields = fields
+
+
+class NewSessionSerializer(serializers.Serializer[Any]):
+    """A session that is to begin; without a title it gets one from its first message."""
+
+    title = serializers.CharField(max_length=200, required=False, allow_blank=True)
+
+
+class SessionChangeSerializer(serializers.Serializer[Any]):
+    """What is to be changed; a field that is absent stays as it is."""
+
+    title = serializers.CharField(max_length=200, required=False)
+    archived = serializers.BooleanField(required=False)
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    """One reply: how it went and what it used."""
+
+    run_id = serializers.UUIDField(source="id")
+    run_number = serializers.IntegerField(source="number")
+    message_id = serializers.UUIDField(source="reply_id")
+    user_message_id = serializers.UUIDField(source="prompt_id")
+    seq = serializers.IntegerField(source="last_seq")
+    reason = serializers.CharField(allow_blank=True)
+
+    class Meta:
+        model = Run
+        fields = (
+            *("run_id", "run_number", "message_id", "user_message_id", "status", "agent", "model"),
+            *("epoch", "seq", "reason", "error_code", "input_tokens", "output_tokens"),
+            *("cached_input_tokens", "reasoning_tokens", "usage_source"),
+            *("created_at", "claimed_at", "first_token_at", "cancel_requested_at", "ended_at"),
+        )
+        read_only_fields = fields
+
+
+def message_data(message: MessageView) -> dict[str, Any]:
+    """A message, with its answer text beside the parts."""
+    return {**asdict(message), "text": message.text}
+
+
+def history_data(history: History) -> dict[str, Any]:
+    """The latest messages of the active branch, the run at work and the queue."""
+    return {
+        "messages": [message_data(message) for message in history.messages],
+        "run": asdict(history.run) if history.run else None,
+        "queue": [asdict(entry) for entry in history.queue],
+    }

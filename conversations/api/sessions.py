@@ -1,0 +1,100 @@
+"""REST: the list of a user's sessions, and one of them with its history."""
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework import status
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from conversations import session_list
+from conversations.actions import rename_session
+from conversations.api.filters import SessionFilter
+from conversations.api.pagination import ByActivity
+from conversations.api.serializers import (
+    NewSessionSerializer,
+    SessionChangeSerializer,
+    SessionSerializer,
+    history_data,
+)
+from conversations.models import ChatSession
+from conversations.queries import User, get_history, get_session, with_run_status
+
+
+class SessionsView(ListAPIView[ChatSession]):
+    """Sessions, and new ones."""
+
+    serializer_class = SessionSerializer
+    pagination_class = ByActivity
+    filter_backends = [DjangoFilterBackend]
+    filterset_class = SessionFilter
+
+    def get_queryset(self) -> QuerySet[ChatSession]:
+        return with_run_status(session_list.kept_of(self.request.user))
+
+    def post(self, request: Request) -> Response:
+        """Begin a session in which nothing has been said."""
+        asked = NewSessionSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        session = session_list.create_session(user=request.user, **asked.validated_data)
+        return Response(_line(session), status=status.HTTP_201_CREATED)
+
+
+class SessionView(APIView):
+    """One session."""
+
+    def get(self, request: Request, session_id: str) -> Response:
+        """The latest messages of the active branch, the run at work, and what waits."""
+        return Response(_whole(request.user, session_id))
+
+    def patch(self, request: Request, session_id: str) -> Response:
+        """Rename it, archive it or take it out of the archive."""
+        asked = SessionChangeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        with transaction.atomic():
+            _change(request.user, session_id, **asked.validated_data)
+        return Response(_reload(request.user, session_id))
+
+    def delete(self, request: Request, session_id: str) -> Response:
+        """Delete it; replies that are being written are stopped."""
+        session_list.delete_session(user=request.user, session_id=session_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class RestoreView(APIView):
+    """The undo of a deletion."""
+
+    def post(self, request: Request, session_id: str) -> Response:
+        """Bring a deleted session back."""
+        session_list.restore_session(user=request.user, session_id=session_id)
+        return Response(_reload(request.user, session_id))
+
+
+def _change(
+    user: User, session_id: str, *, title: str | None = None, archived: bool | None = None
+) -> None:
+    if title is not None:
+        rename_session(user=user, session_id=session_id, title=title)
+    if archived is not None:
+        session_list.archive_session(user=user, session_id=session_id, archived=archived)
+
+
+def _whole(user: User, session_id: str) -> dict[str, Any]:
+    session = get_session(user, session_id)
+    history = get_history(session)
+    run_status = history.run.status if history.run else None
+    return {**_line(session), "run_status": run_status, **history_data(history)}
+
+
+def _reload(user: User, session_id: str) -> dict[str, Any]:
+    return _line(with_run_status(session_list.kept_of(user)).get(pk=session_id))
+
+
+def _line(session: ChatSession) -> dict[str, Any]:
+    if not hasattr(session, "run_status"):
+        session.run_status = None  # type: ignore[attr-defined]
+    return dict(SessionSerializer(session).data)

@@ -1,0 +1,26 @@
+"""Reads of the messages of a session that its reader was let into."""
+
+from collections.abc import Iterable
+
+from django.db.models import QuerySet
+
+from conversations.models import ChatSession, Message
+from conversations.queries import get_active_run, read_parts, reply_run
+from conversations.shapes import MessageView, message_view
+
+
+def list_messages(session: ChatSession) -> QuerySet[Message]:
+    """All messages with their runs, those of left branches too."""
+    return Message.objects.filter(session=session).select_related("run").order_by("number")
+
+
+def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[MessageView]:
+    """The messages as they are shown: a reply at work with what there is of it."""
+    active = get_active_run(session.pk)
+    views = []
+    for row in rows:
+        run = reply_run(row)
+        at_work = run is not None and active is not None and run.pk == active.pk
+        parts = read_parts(active).parts if at_work and active else None
+        views.append(message_view(row, run=run, parts=parts))
+    return views

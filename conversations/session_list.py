@@ -1,0 +1,82 @@
+"""A user's list of sessions: begun, renamed, put away, deleted, and brought back for a while."""
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from conversations.actions import ask_to_stop
+from conversations.changes import ChangeBuilder, lock_session
+from conversations.models import ChatSession, EndReason, TitleSource
+from conversations.queries import User, parse_id, sessions_of
+from conversations.titles import clean_title
+
+Shelf = Literal["current", "archived", "all", "deleted"]
+SHELVES: dict[str, Q] = {
+    "current": Q(deleted_at=None, archived_at=None),
+    "archived": Q(deleted_at=None, archived_at__isnull=False),
+    "all": Q(deleted_at=None),
+    "deleted": Q(deleted_at__isnull=False),
+}
+
+
+def kept_of(user: User) -> QuerySet[ChatSession]:
+    """The sessions of `user` with those that were deleted and can still be restored."""
+    return ChatSession.objects.filter(Q(deleted_at=None) | restorable(), owner_id=user.pk)
+
+
+def restorable() -> Q:
+    """Deleted, but not too long ago."""
+    since = timezone.now() - timedelta(days=settings.RESTORE_DAYS)
+    return Q(deleted_at__gte=since)
+
+
+@transaction.atomic
+def create_session(*, user: User, title: str = "") -> ChatSession:
+    """A session in which nothing has been said."""
+    cleaned = clean_title(title)
+    source = TitleSource.USER if cleaned else TitleSource.WORDS
+    session = ChatSession(title=cleaned, title_source=source)
+    session.owner_id = user.pk  # type: ignore[assignment]
+    session.save()
+    ChangeBuilder(session, is_new=True).announce("created")
+    return session
+
+
+@transaction.atomic
+def archive_session(*, user: User, session_id: str, archived: bool) -> ChatSession:
+    """Put a session away or take it out again; raises `AgentSiteError(not_found)`."""
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    if archived != session.is_archived:
+        session.archived_at = timezone.now() if archived else None
+    return _save(session, "archived_at")
+
+
+@transaction.atomic
+def delete_session(*, user: User, session_id: str) -> None:
+    """Take a session off every list and stop what works in it; raises `AgentSiteError`."""
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    change = ChangeBuilder(session)
+    # From the last, so that none of them becomes the one to be begun next.
+    for run in reversed(list(change.unfinished)):
+        ask_to_stop(change, run, EndReason.USER)
+    session.deleted_at = timezone.now()
+    session.save(update_fields=["deleted_at"])
+    change.announce("deleted")
+
+
+@transaction.atomic
+def restore_session(*, user: User, session_id: str) -> ChatSession:
+    """Undo a deletion, for `RESTORE_DAYS`; raises `AgentSiteError(not_found)`."""
+    session = lock_session(kept_of(user), parse_id(session_id), is_activity=False)
+    session.deleted_at = None
+    return _save(session, "deleted_at")
+
+
+def _save(session: ChatSession, *fields: Any) -> ChatSession:
+    session.save(update_fields=fields)
+    ChangeBuilder(session).announce("updated")
+    return session
