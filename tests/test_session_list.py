@@ -97,6 +97,7 @@ class TestChanges:
         address = f"/api/sessions/{foreign.pk}/"
         answers = [
             api.patch(address, {"title": "mine"}, JSON),
+            api.patch(address, {}, JSON),
             api.delete(address),
             api.post(f"{address}restore/"),
             *(api.get(f"{address}{name}/") for name in ("messages", "runs")),

@@ -57,7 +57,8 @@ class SessionView(APIView):
         asked.is_valid(raise_exception=True)
         with transaction.atomic():
             _change(request.user, session_id, **asked.validated_data)
-        return Response(_reload(request.user, session_id))
+        session = get_session(request.user, session_id)
+        return Response(_reload(session))
 
     def delete(self, request: Request, session_id: str) -> Response:
         """Delete it; replies that are being written are stopped."""
@@ -70,8 +71,8 @@ class RestoreView(APIView):
 
     def post(self, request: Request, session_id: str) -> Response:
         """Bring a deleted session back."""
-        session_list.restore_session(user=request.user, session_id=session_id)
-        return Response(_reload(request.user, session_id))
+        session = session_list.restore_session(user=request.user, session_id=session_id)
+        return Response(_reload(session))
 
 
 def _change(
@@ -90,8 +91,8 @@ def _whole(user: User, session_id: str) -> dict[str, Any]:
     return {**_line(session), "run_status": run_status, **history_data(history)}
 
 
-def _reload(user: User, session_id: str) -> dict[str, Any]:
-    return _line(with_run_status(session_list.kept_of(user)).get(pk=session_id))
+def _reload(session: ChatSession) -> dict[str, Any]:
+    return _line(with_run_status(ChatSession.objects.filter(pk=session.pk)).get())
 
 
 def _line(session: ChatSession) -> dict[str, Any]:
