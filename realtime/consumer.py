@@ -42,6 +42,11 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         self.tasks, self.cleanup = Supervisor(), ExitStack()
         try:
             await super().__call__(scope, receive, send)
+        except Exception as exc:
+            if hasattr(self, "channel_name"):
+                raise
+            logger.error("the channel layer gave no channel: %s", describe(exc))
+            await _turn_away(receive, send)
         finally:
             self.cleanup.close()
             await self.tasks.stop()
@@ -201,6 +206,13 @@ def _decode(text: str | None) -> protocol.ClientFrame:
     if len(text.encode("utf-8", "surrogatepass")) > get_conf().frame_max_bytes:
         raise AgentSiteError(ErrorCode.TOO_LARGE)
     return protocol.parse_client_frame(text)
+
+
+async def _turn_away(receive: Any, send: Any) -> None:
+    """A browser sees a code only after `accept`; this one tells it to come back later."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": protocol.CLOSE_RESTART})
 
 
 def _connected(viewer: Viewer) -> protocol.Status:

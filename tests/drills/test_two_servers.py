@@ -61,6 +61,8 @@ async def test_valkey_dies_and_comes_back_empty(cluster: Cluster, provider: Prov
         reply.release(10)
         for client in (near, far):
             await client.wait_text(run_id, reply.start(13))
+        async with cluster.one.chat(ann) as early:
+            assert await early.wait_closed() == CLOSE_RESTART
         cluster.valkey.start()
         reply.release(10)
         async with cluster.two.chat(ann) as newcomer:
