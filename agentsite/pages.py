@@ -60,7 +60,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "agent": card,
         "guest": is_guest(request.user),
         "lines": [shown.session_line(line, session) for line in sessions],
-        "messages": shown.messages(history, card),
+        "messages": shown.messages(history, card, request.user.get_username()),
         "busy": history.run is not None,
         "earlier": bool(messages and messages[0].parent_message_id),
         "transcript_url": reverse("api-transcript", args=[session.pk]) if session else "",
@@ -79,6 +79,7 @@ def _page_data(
     live = [m.parts for m in history.messages if run and m.message_id == run.message_id]
     return {
         "user": str(request.user.pk or ""),
+        "username": request.user.get_username(),
         "session_id": str(session.pk) if session else "",
         "rev": history.rev,
         "run": asdict(run) if run else None,

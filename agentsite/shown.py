@@ -32,20 +32,22 @@ class ShownMessage:
     created_at: datetime | None = None
 
 
-def messages(history: History, card: AgentCard) -> list[ShownMessage]:
-    """The history as the page shows it."""
+def messages(history: History, card: AgentCard, username: str) -> list[ShownMessage]:
+    """The history as the page shows it to `username`."""
     queue = [entry.run_id for entry in history.queue]
-    return [_message(message, queue, card) for message in history.messages]
+    return [_message(message, queue, card, username) for message in history.messages]
 
 
-def _message(message: MessageView, queue: list[str], card: AgentCard) -> ShownMessage:
+def _message(
+    message: MessageView, queue: list[str], card: AgentCard, username: str
+) -> ShownMessage:
     created_at = datetime.fromisoformat(message.created_at)
     if message.role == "user":
         return ShownMessage(message.message_id, "user", message.text, created_at=created_at)
     working = message.run_status in ACTIVE
     return ShownMessage(
         message_id=message.message_id,
-        blocks=[_block(part, rendered=not working) for part in message.parts or []],
+        blocks=[_block(part, username, rendered=not working) for part in message.parts or []],
         status=message.run_status or RunStatus.COMPLETED,
         label=get_label(message.agent) or card.label,
         scripted=is_scripted(message.agent) or (not message.agent and card.scripted),
@@ -61,15 +63,19 @@ def _state(message: MessageView, queue: list[str]) -> str:
     if message.run_id in queue:
         place = queue.index(message.run_id) + 1
         return str(words.STATES["waiting"]).format(position=place)
+    if message.run_status == RunStatus.AWAITING_INPUT:
+        return str(words.STATES["awaiting"])
     return str(words.STATES["writing" if message.text else "thinking"])
 
 
-def _block(part: dict[str, Any], *, rendered: bool) -> dict[str, Any]:
+def _block(part: dict[str, Any], username: str, *, rendered: bool) -> dict[str, Any]:
     """A part with what `chat/block.html` needs beside it."""
     if part["type"] == "text":
         return part | ({"html": render_markdown(part["text"])} if rendered else {})
     if part["type"] == "reasoning":
         return part
+    if part["type"] == "approval":
+        return part | _approval(part, username)
     return {
         "type": "tool",
         "status": part["status"],
@@ -81,6 +87,17 @@ def _block(part: dict[str, Any], *, rendered: bool) -> dict[str, Any]:
     }
 
 
+def _approval(part: dict[str, Any], username: str) -> dict[str, Any]:
+    decided_at = part.get("decided_at")
+    return {
+        "title": str(words.APPROVALS["title"]).format(tool=part["tool"].replace("_", " ")),
+        "outcome": words.describe_decision(
+            part.get("decision", ""), part.get("by") or "", username
+        ),
+        "decided_at": datetime.fromisoformat(decided_at) if decided_at else None,
+    }
+
+
 def blank(card: AgentCard) -> dict[str, Any]:
     """Empty ones of everything the page's own code adds."""
     return {
@@ -88,13 +105,18 @@ def blank(card: AgentCard) -> dict[str, Any]:
         "assistant": ShownMessage(label=card.label, scripted=card.scripted),
         "step": {"status": "started", "fraction": None},
         "reasoning": {},
+        "approval": {},
         "line": {},
     }
 
 
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
     """One of `list_sessions` as a line of the list."""
-    states = {RunStatus.RUNNING: "replying", RunStatus.QUEUED: "queued"}
+    states = {
+        RunStatus.RUNNING: "replying",
+        RunStatus.QUEUED: "queued",
+        RunStatus.AWAITING_INPUT: "awaiting",
+    }
     return {
         "id": session.pk,
         "url": reverse("session", args=[session.pk]),

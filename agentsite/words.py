@@ -18,6 +18,7 @@ ENDINGS: dict[str, Text] = {
     EndReason.REDIRECT: _("Stopped for your newer message."),
     EndReason.DISCONNECT: _("Stopped because nobody was reading along. What you see is saved."),
     EndReason.LIMIT: _("Stopped at a limit. What you see is saved."),
+    EndReason.APPROVAL_EXPIRED: _("Nobody answered in time. What you see is saved."),
     EndReason.WORKER_LOST: _(
         "The server stopped while this was being written. What you see is saved."
     ),
@@ -30,6 +31,7 @@ STATES: dict[str, Text] = {
     "thinking": _("thinking…"),
     "writing": _("writing…"),
     "stopping": _("stopping…"),
+    "awaiting": _("waiting for your decision"),
     "restarting": _("starting again…"),
 }
 STEPS: dict[str, Text] = {
@@ -38,19 +40,32 @@ STEPS: dict[str, Text] = {
     "finished": _("Used {name}"),
     "failed": _("{name} did not finish"),
 }
+APPROVALS: dict[str, Text] = {
+    "title": _("Allow {tool}?"),
+    "approve_you": _("You approved this."),
+    "approve": _("{by} approved this."),
+    "reject_you": _("You rejected this."),
+    "reject": _("{by} rejected this."),
+    "expired": _("Nobody answered in time."),
+    "cancelled": _("Not answered: the reply was stopped."),
+    "before": _("That was answered already."),
+}
 SCRIPT: dict[str, Any] = {
     "states": STATES,
     "endings": ENDINGS,
     "errors": ERROR_TEXTS,
     "steps": STEPS,
+    "approvals": APPROVALS,
     "continue": _("Continue"),
     "untitled": _("New conversation"),
     "replying": _("replying"),
     "queued": _("waiting"),
+    "awaiting": _("needs you"),
     "usage": _("{input} tokens in, {output} out"),
     "announce": {
         "started": _("{agent} is replying."),
         "completed": _("{agent} has replied."),
+        "asked": _("{agent} needs your approval."),
         "sent": _("Message sent."),
     },
     "connection": {
@@ -72,6 +87,14 @@ SCRIPT: dict[str, Any] = {
     },
     "missing": _("This conversation does not exist any more."),
 }
+
+
+def describe_decision(decision: str, by: str, username: str) -> str:
+    """What became of a request, to the reader `username`; empty while it is open."""
+    if not decision:
+        return ""
+    known = f"{decision}_you" if by and by == username else decision
+    return str(APPROVALS[known]).format(by=by)
 
 
 def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from conversations.changes import ChangeBuilder, end_unowned, lock_run, lock_session
+from conversations.changes import ChangeBuilder, lock_run, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claim, Claimed, start_run
 from conversations.models import (
@@ -30,18 +30,22 @@ from conversations.queries import User, parse_id, sessions_of
 from conversations.shapes import RunRef, message_view, run_ref
 from conversations.text import clean_text
 from conversations.titles import clean_title, first_words, save_title
+from conversations.unowned import end_unowned
 
 OnBusy = Literal["enqueue", "interrupt", "reject"]
 
 
 @dataclass(frozen=True)
 class NewChat:
-    """What a user asks. `parent_message_id` "" begins a branch at the root; None goes on."""
+    """What a user asks. `parent_message_id` "" begins a branch at the root; None goes on.
+
+    Without `on_busy` it waits for a reply at work, and takes the place of one that awaits input.
+    """
 
     content: str
     session_id: str = ""
     client_message_id: str | None = None
-    on_busy: OnBusy = "enqueue"
+    on_busy: OnBusy | None = None
     agent: str | None = None
     parent_message_id: str | None = None
     regenerate: str | None = None
@@ -166,11 +170,13 @@ class _Post:
     def _decide(self) -> Outcome:
         if self.interrupted is None:
             return Outcome.QUEUED if self._is_held else Outcome.STARTED
-        if self.chat.on_busy == "reject":
+        awaits = self.interrupted.status == RunStatus.AWAITING_INPUT
+        on_busy = self.chat.on_busy or ("interrupt" if awaits else "enqueue")
+        if on_busy == "reject":
             raise AgentSiteError(ErrorCode.BUSY)
         if len(self.waiting) >= self.queue_max:
             raise AgentSiteError(ErrorCode.QUEUE_FULL)
-        return Outcome.QUEUED if self.chat.on_busy == "enqueue" else Outcome.INTERRUPTING
+        return Outcome.QUEUED if on_busy == "enqueue" else Outcome.INTERRUPTING
 
     def _make_room(self) -> int:
         """The number of the new run: the last, or just behind the one that it interrupts."""
@@ -331,8 +337,8 @@ def _find_run(
 
 
 def ask_to_stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
-    """End a queued run; ask a running one; leave an ended one alone."""
-    if run.status == RunStatus.QUEUED:
+    """End a run that nobody works on; ask a running one; leave an ended one alone."""
+    if run.status in (RunStatus.QUEUED, RunStatus.AWAITING_INPUT):
         end_unowned(change, run, RunStatus.CANCELLED, reason)
     elif run.status == RunStatus.RUNNING and run.cancel_requested_at is None:
         run.cancel_requested_at = timezone.now()

@@ -1,6 +1,6 @@
 """The frame of every write: lock a session, collect what happened, tell people after it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
@@ -10,19 +10,22 @@ from django.utils import timezone
 
 from conversations import notify
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ACTIVE, ChatSession, EndReason, Run, RunEvent, RunStatus
+from conversations.models import ACTIVE, ChatSession, Item, Run, RunEvent, RunStatus
 from conversations.notify import (
     Change,
     Event,
     MessageChanged,
     QueueChanged,
-    RunAdvanced,
     SessionListed,
 )
 from conversations.shapes import message_view, queue_view
 
 EventRow = tuple[int, str, dict[str, Any]]
 ListKind = Literal["created", "updated", "deleted", "activity"]
+
+
+class RunLostError(Exception):
+    """The run is not this worker's any more."""
 
 
 def lock_session(
@@ -43,7 +46,7 @@ def lock_session(
 class ChangeBuilder:
     """What one transaction does to one locked session.
 
-    `unfinished` are its queued and running runs in order, with prompts and replies; whoever moves
+    `unfinished` are its active runs in order, with prompts and replies; whoever moves
     one keeps this list true.
     """
 
@@ -55,7 +58,7 @@ class ChangeBuilder:
 
     @property
     def head(self) -> Run | None:
-        """The running run, else the first that waits."""
+        """The run at work or awaiting input, else the first that waits."""
         return self.unfinished[0] if self.unfinished else None
 
     @property
@@ -130,33 +133,11 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
     )
 
 
-def end_unowned(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
-    """End a run that no worker owns: its last event, its row and its reply."""
-    run.reason = reason
-    payload = {"finish_reason": status.value, "reason": reason.value}
-    _end(change, run, status, "complete", payload)
-
-
-def fail_unowned(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
-    """The same for one that has failed."""
-    run.error_code = error_code.value
-    payload = {"code": error_code.value, "retry_after": None}
-    _end(change, run, RunStatus.FAILED, "error", payload)
-
-
-def _end(
-    change: ChangeBuilder, run: Run, status: RunStatus, kind: str, payload: dict[str, Any]
-) -> None:
-    run.last_seq += 1
-    run.status = status
-    run.ended_at = timezone.now()
-    outcome = ["last_seq", "status", "reason", "error_code", "ended_at", "claim", "lease_until"]
-    run.save(update_fields=outcome)
-    change.unfinished.remove(run)
-    last = (run.last_seq, kind, payload)
-    write_events(run, [last])
-    update_reply(change, run)
-    change.add(RunAdvanced(run, [last]))
+def write_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
+    """Make these the items of the run's reply, in place of what there was."""
+    Item.objects.filter(run_id=run.pk).delete()
+    rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
+    Item.objects.bulk_create(rows, batch_size=500)
 
 
 def update_reply(change: ChangeBuilder, run: Run) -> None:

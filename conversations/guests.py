@@ -8,7 +8,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
 from conversations.changes import ChangeBuilder, lock_session
-from conversations.models import ChatSession, Guest, Run
+from conversations.models import Approval, ChatSession, Guest, Run
 from conversations.queries import User
 
 NAME_BYTES = 8
@@ -35,6 +35,7 @@ def is_guest(user: User) -> bool:
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     """Move the guest's sessions and runs to `user`, and delete the guest."""
     _move_sessions(guest_user, user)
+    Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
     # From here on no session can be begun as the guest; one begun meanwhile moves too.
     guest_row = get_user_model()._default_manager.select_for_update().get(pk=guest_user.pk)
     _move_sessions(guest_user, user)

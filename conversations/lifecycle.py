@@ -13,33 +13,31 @@ from django.utils import timezone
 from conversations.changes import (
     ChangeBuilder,
     EventRow,
-    end_unowned,
-    fail_unowned,
+    RunLostError,
     lock_run,
     update_reply,
     write_events,
+    write_items,
 )
 from conversations.errors import ErrorCode
 from conversations.models import (
     ChatSession,
     EndReason,
-    Item,
     Run,
     RunEvent,
+    RunState,
     RunStatus,
     UsageSource,
+    join_text,
 )
 from conversations.notify import RunAdvanced
-from conversations.parts import fold
-from conversations.queries import read_events
+from conversations.queries import read_parts
+from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, run_ref
+from conversations.unowned import end_unowned, fail_unowned, write_unowned
 
 SHOWN_KINDS = ("token", "tool.started")
 FOLD_ROWS = 500
-
-
-class RunLostError(Exception):
-    """The run is not this worker's any more."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A run that this worker owns; `last_seq` is its first event's."""
+    """A run that this worker owns, from `last_seq` on; `resumption` is where it goes on."""
 
     run: Run
     ref: RunRef
     last_seq: int
+    resumption: Resumption | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,17 @@ class TokenUsage:
     cached_input_tokens: int | None = None
     reasoning_tokens: int | None = None
     source: UsageSource = UsageSource.UNKNOWN
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields of a run's row that hold it."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "usage_source": self.source,
+        }
 
 
 @dataclass(frozen=True)
@@ -115,11 +125,16 @@ def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
 
 
 def start_run(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
-    """Give the head of the locked session's queue to a worker, and write its first event."""
+    """Give the head of the locked session's queue to a worker.
+
+    Its journal begins in a new epoch, or goes on where the run has awaited input.
+    """
+    resumption = load_resumption(run) if run.epoch else None
+    if resumption is None:
+        run.epoch += 1
+        run.last_seq = 1
     run.status = RunStatus.RUNNING
     run.claim += 1
-    run.epoch += 1
-    run.last_seq = 1
     run.worker = claim.worker
     run.agent = run.agent or claim.agent
     run.model = claim.model
@@ -129,10 +144,11 @@ def start_run(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         claimed_at=Now(),
         **{name: getattr(run, name) for name in kept},
     )
-    first = (1, "run.started", {"agent": run.agent})
-    write_events(run, [first])
-    change.add(RunAdvanced(run, [first]))
-    return Claimed(run, run_ref(run), last_seq=1)
+    if resumption is None:
+        first = (1, "run.started", {"agent": run.agent})
+        write_events(run, [first])
+        change.add(RunAdvanced(run, [first]))
+    return Claimed(run, run_ref(run), run.last_seq, resumption)
 
 
 @transaction.atomic
@@ -152,7 +168,8 @@ def finish_run(
     _write_outcome(run, ending, rows[-1][0])
     change.unfinished.remove(run)
     write_events(run, rows)
-    _write_items(run, ending.items)
+    write_items(run, ending.items)
+    RunState.objects.filter(run_id=run.pk).delete()
     run.reply.parts = ending.parts
     update_reply(change, run)
     change.add(RunAdvanced(run, rows))
@@ -162,16 +179,12 @@ def finish_run(
 
 def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
     """The terminal status, fenced once more: a commit of text does not take the session's lock."""
-    outcome = {
+    outcome: dict[str, Any] = {
         "status": ending.status,
         "reason": ending.reason,
         "error_code": ending.error_code,
         "first_token_at": ending.first_token_at,
-        "input_tokens": ending.usage.input_tokens,
-        "output_tokens": ending.usage.output_tokens,
-        "cached_input_tokens": ending.usage.cached_input_tokens,
-        "reasoning_tokens": ending.usage.reasoning_tokens,
-        "usage_source": ending.usage.source,
+        **ending.usage.columns,
         "last_seq": last_seq,
         "lease_until": None,
     }
@@ -182,11 +195,6 @@ def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
         raise RunLostError
     for name, value in outcome.items():
         setattr(run, name, value)
-
-
-def _write_items(run: Run, items: list[dict[str, Any]]) -> None:
-    rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
-    Item.objects.bulk_create(rows, batch_size=500)
 
 
 @transaction.atomic
@@ -213,11 +221,9 @@ def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -
     if run is None or not mine.exists():
         transaction.set_rollback(True)
         return None
-    run.claim += 1
-    run.lease_until = None
     if run.cancel_requested_at is not None:
         _end_orphan(change, run, RunStatus.CANCELLED, EndReason(run.reason or EndReason.USER))
-    elif run.epoch < max_attempts and not _has_shown(run):
+    elif _may_try_again(run, max_attempts):
         _queue_again(change, run)
     else:
         _end_orphan(change, run, RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
@@ -225,25 +231,24 @@ def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -
     return change.claimable
 
 
-def _has_shown(run: Run) -> bool:
-    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind__in=SHOWN_KINDS)
-    return events.exists()
+def _may_try_again(run: Run, max_attempts: int) -> bool:
+    """Nothing was shown since the run began, or since its requests were answered."""
+    state = RunState.objects.filter(run_id=run.pk).first()
+    since, attempts = (state.seq, state.attempts) if state else (0, run.epoch)
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=since)
+    return attempts < max_attempts and not events.filter(kind__in=SHOWN_KINDS).exists()
 
 
 def _queue_again(change: ChangeBuilder, run: Run) -> None:
-    run.status = RunStatus.QUEUED
-    run.worker = ""
-    run.queued_at = timezone.now()
-    run.save(update_fields=["status", "worker", "queued_at", "claim", "lease_until"])
+    again = {"status": RunStatus.QUEUED, "queued_at": timezone.now(), "worker": ""}
+    write_unowned(change, run, [], claim=run.claim + 1, lease_until=None, **again)
     update_reply(change, run)
 
 
 def _end_orphan(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
     """What was committed is the reply, for people and for the model."""
-    folder = fold((kind, payload) for _, kind, payload in read_events(run))
-    run.reply.parts = folder.close()
-    _write_items(run, partial_items(run.reply.text))
-    end_unowned(change, run, status, reason)
+    write_items(run, partial_items(join_text(read_parts(run).parts)))
+    end_unowned(change, run, status, reason, claim=run.claim + 1, lease_until=None)
 
 
 def partial_items(text: str) -> list[dict[str, Any]]:

@@ -80,8 +80,9 @@ class Role(models.TextChoices):
 class Message(models.Model):
     """What people see.
 
-    `parts` is a list of `{"type": "text", "text"}`, `{"type": "reasoning", "text"}` and
-    `{"type": "tool", "tool_call_id", "name", "arguments", "status", "output", ...}`.
+    `parts` is a list of `{"type": "text", "text"}`, `{"type": "reasoning", "text"}`,
+    `{"type": "tool", "tool_call_id", "name", "arguments", "status", "output", ...}` and
+    `{"type": "approval", "request_id", "tool_call_id", "tool", "arguments", "decision", ...}`.
     An assistant's message is the reply of exactly one run (`message.run`).
     """
 
@@ -124,13 +125,17 @@ class RunStatus(models.TextChoices):
 
     QUEUED = "queued", _("queued")
     RUNNING = "running", _("running")
+    AWAITING_INPUT = "awaiting_input", _("awaiting input")
     COMPLETED = "completed", _("completed")
     CANCELLED = "cancelled", _("cancelled")
     FAILED = "failed", _("failed")
     INTERRUPTED = "interrupted", _("interrupted")
 
 
-ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
+HOLDING = (RunStatus.RUNNING, RunStatus.AWAITING_INPUT)
+"""Nothing else of the session is worked on meanwhile."""
+
+ACTIVE = (RunStatus.QUEUED, *HOLDING)
 
 
 class EndReason(models.TextChoices):
@@ -141,6 +146,7 @@ class EndReason(models.TextChoices):
     DISCONNECT = "disconnect", _("nobody was watching")
     LIMIT = "limit", _("a limit was reached")
     WORKER_LOST = "worker_lost", _("the server stopped")
+    APPROVAL_EXPIRED = "approval_expired", _("nobody answered in time")
 
 
 class UsageSource(models.TextChoices):
@@ -173,7 +179,7 @@ class Run(models.Model):
     )
     number = models.PositiveIntegerField()
     status = models.CharField(
-        _("status"), max_length=12, choices=RunStatus.choices, default=RunStatus.QUEUED
+        _("status"), max_length=20, choices=RunStatus.choices, default=RunStatus.QUEUED
     )
     agent = models.CharField(_("agent"), max_length=100, blank=True)
     model = models.CharField(_("model"), max_length=200, blank=True)
@@ -216,8 +222,8 @@ class Run(models.Model):
             models.UniqueConstraint(fields=["session", "number"], name="run_number"),
             models.UniqueConstraint(
                 fields=["session"],
-                condition=Q(status=RunStatus.RUNNING),
-                name="one_running_run_a_session",
+                condition=Q(status__in=HOLDING),
+                name="one_holding_run_a_session",
             ),
             models.UniqueConstraint(
                 fields=["owner", "client_message_id"], name="one_run_a_client_message"
@@ -263,3 +269,72 @@ class Item(models.Model):
 
     def __str__(self) -> str:
         return f"item {self.position}"
+
+
+class Decision(models.TextChoices):
+    """What became of a request; the last two are nobody's decision."""
+
+    APPROVE = "approve", _("approved")
+    REJECT = "reject", _("rejected")
+    EXPIRED = "expired", _("expired")
+    CANCELLED = "cancelled", _("cancelled")
+
+
+class Approval(models.Model):
+    """A tool call that a run may make only when its user says so; `id` is the request's.
+
+    `args_hash` binds the decision to the tool and to its exact arguments; `seq` is that of the
+    event that asked.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="approvals")
+    seq = models.PositiveIntegerField()
+    tool_call_id = models.TextField()
+    tool = models.CharField(_("tool"), max_length=200)
+    description = models.TextField(blank=True)
+    arguments = models.TextField(_("arguments"), blank=True)
+    args_hash = models.CharField(max_length=64)
+    decision = models.CharField(
+        _("decision"), max_length=10, choices=Decision.choices, blank=True, default=""
+    )
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
+    message = models.TextField(blank=True)
+    expires_at = models.DateTimeField(_("expires"))
+    created_at = models.DateTimeField(_("asked"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("approval")
+        verbose_name_plural = _("approvals")
+        constraints = [models.UniqueConstraint(fields=["run", "seq"], name="approval_seq")]
+        indexes = [
+            models.Index(fields=["expires_at"], condition=Q(decision=""), name="open_approvals")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tool} ({self.decision or 'open'})"
+
+
+class RunState(models.Model):
+    """What the SDK goes on from when a run's requests are answered; gone when the run has ended.
+
+    `payload` is JSON as text, which also holds what a database's JSON does not. `seq` is the first
+    request's; `attempts` counts how often a worker has gone on from here.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="state"
+    )
+    seq = models.PositiveIntegerField()
+    payload = models.TextField()
+    attempts = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"state at {self.seq}"

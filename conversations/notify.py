@@ -53,6 +53,13 @@ class RunAdvanced:
 
 
 @dataclass(frozen=True)
+class RunReady:
+    """A queued run may be claimed now."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True)
 class SessionListed:
     """A line of the owner's list of sessions changed."""
 
@@ -63,7 +70,15 @@ class SessionListed:
     archived: bool
 
 
-Event = MessageChanged | QueueChanged | RunQueued | RunCancelling | RunAdvanced | SessionListed
+Event = (
+    MessageChanged
+    | QueueChanged
+    | RunQueued
+    | RunCancelling
+    | RunAdvanced
+    | RunReady
+    | SessionListed
+)
 
 
 @dataclass(frozen=True)

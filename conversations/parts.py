@@ -34,6 +34,10 @@ class PartsFolder:
             self.parts.append({"type": "tool", "status": "started", **payload})
         elif kind.startswith("tool."):
             self._update_tool(kind.removeprefix("tool."), payload)
+        elif kind == "input.requested":
+            self.parts.append({"type": "approval", **payload})
+        elif kind == "input.resolved":
+            self._resolve(payload)
 
     def _add_text(self, delta: str) -> None:
         if self.has_text and self.parts[-1]["type"] != "text":
@@ -49,10 +53,15 @@ class PartsFolder:
 
     def _update_tool(self, status: str, payload: Payload) -> None:
         for part in reversed(self.parts):
-            if part.get("tool_call_id") == payload["tool_call_id"]:
+            if part["type"] == "tool" and part["tool_call_id"] == payload["tool_call_id"]:
                 part.update(payload, status=status)
                 return
         self.parts.append({"type": "tool", "status": status, **payload})
+
+    def _resolve(self, payload: Payload) -> None:
+        for part in self.parts:
+            if part.get("request_id") == payload["request_id"]:
+                part.update(payload)
 
     def close(self) -> list[Part]:
         """The final parts: a tool that is still at work is marked as failed."""
@@ -60,6 +69,11 @@ class PartsFolder:
             if part["type"] == "tool" and part["status"] in ("started", "progress"):
                 part["status"] = "failed"
         return self.parts
+
+
+def open_requests(parts: Iterable[Part]) -> list[Part]:
+    """The approvals among `parts` that nobody has decided."""
+    return [part for part in parts if part["type"] == "approval" and "decision" not in part]
 
 
 def fold(events: Iterable[tuple[str, Payload]]) -> PartsFolder:

@@ -16,7 +16,17 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ACTIVE, ChatSession, Item, Message, Run, RunEvent, RunStatus
+from conversations.models import (
+    ACTIVE,
+    HOLDING,
+    Approval,
+    ChatSession,
+    Item,
+    Message,
+    Run,
+    RunEvent,
+    RunStatus,
+)
 from conversations.parts import PartsFolder, fold
 from conversations.shapes import (
     History,
@@ -53,14 +63,14 @@ def get_session(user: User, session_id: str | UUID) -> ChatSession:
 
 
 def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
-    """Newest activity first, each with `run_status` (running, queued or None)."""
+    """Newest activity first, each with `run_status` (one of `ACTIVE` or None)."""
     return with_run_status(sessions_of(user).filter(archived_at=None)).order_by(
         "-active_at", "-id"
     )[:limit]
 
 
 def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
-    """Adds `run_status`, that of the session's first unfinished run."""
+    """Adds `run_status`, that of the session's first active run."""
     active = Run.objects.filter(session=OuterRef("pk"), status__in=ACTIVE).order_by("number")
     return sessions.annotate(run_status=Subquery(active.values("status")[:1]))
 
@@ -123,7 +133,7 @@ def load_messages(ids: list[UUID]) -> list[Message]:
 
 
 def get_active_run(session_id: UUID) -> Run | None:
-    """The running run, else the head of the queue."""
+    """The run at work or awaiting input, else the head of the queue."""
     runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
     return runs.order_by("number").first()
 
@@ -136,8 +146,8 @@ def list_queue(session_id: UUID) -> list[QueueView]:
         for run in runs.select_related("prompt").order_by("number")[:100]
         if run.status == RunStatus.QUEUED
     ]
-    running = runs.filter(status=RunStatus.RUNNING).exists()
-    return [queue_view(run) for run in (waiting if running else waiting[1:])]
+    held = runs.filter(status__in=HOLDING).exists()
+    return [queue_view(run) for run in (waiting if held else waiting[1:])]
 
 
 def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[EventRow]:
@@ -266,6 +276,14 @@ def list_orphans() -> list[UUID]:
     """Runs whose lease has expired, by the database's clock."""
     runs = Run.objects.filter(status=RunStatus.RUNNING, lease_until__lt=Now())
     return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_expired() -> list[UUID]:
+    """Runs that have awaited input for too long, by the database's clock."""
+    late = Approval.objects.filter(
+        decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
+    )
+    return list(late.values_list("run_id", flat=True).distinct()[:500])
 
 
 def list_forgotten(age: timedelta, agents: frozenset[str] | None = None) -> list[UUID]:

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from conversations.models import Message, Run, join_text
+from conversations.models import Approval, Message, Run, join_text
 from conversations.rendering import render_reply
 
 
@@ -74,6 +74,25 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class ApprovalView:
+    """A request to run a tool, and what was decided, by whom and when (ISO 8601) if it was."""
+
+    request_id: str
+    session_id: str
+    run_id: str
+    tool_call_id: str
+    tool: str
+    description: str
+    arguments: str
+    created_at: str
+    expires_at: str
+    decision: str | None = None
+    by: str | None = None
+    decided_at: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
 class History:
     """A session as a page shows it: what is in it, and the cursor to resume from."""
 
@@ -117,6 +136,45 @@ def run_view(run: Run) -> RunView:
 def queue_view(run: Run) -> QueueView:
     """`run` in the queue; its prompt must be loaded."""
     return QueueView(str(run.id), run.number, str(run.prompt_id), run.prompt.text)
+
+
+def approval_view(approval: Approval) -> ApprovalView:
+    """`approval` as its row says; its run and who decided must be loaded."""
+    return ApprovalView(
+        request_id=str(approval.pk),
+        session_id=str(approval.run.session_id),
+        run_id=str(approval.run_id),
+        tool_call_id=approval.tool_call_id,
+        tool=approval.tool,
+        description=approval.description,
+        arguments=approval.arguments,
+        created_at=approval.created_at.isoformat(),
+        expires_at=approval.expires_at.isoformat(),
+        decision=approval.decision or None,
+        by=approval.decided_by.get_username() if approval.decided_by else None,
+        decided_at=approval.decided_at.isoformat() if approval.decided_at else None,
+        message=approval.message or None,
+    )
+
+
+def request_payload(approval: Approval) -> dict[str, Any]:
+    """The event that asks."""
+    return {
+        "request_id": str(approval.pk),
+        "tool_call_id": approval.tool_call_id,
+        "tool": approval.tool,
+        "description": approval.description,
+        "arguments": approval.arguments,
+        "expires_at": approval.expires_at.isoformat(),
+    }
+
+
+def resolved_payload(approval: Approval) -> dict[str, Any]:
+    """The event that tells what was decided, and by whom where it was a person."""
+    view = approval_view(approval)
+    told = {name: getattr(view, name) for name in ("decision", "by", "decided_at", "message")}
+    known = {name: value for name, value in told.items() if value is not None}
+    return {"request_id": view.request_id, **known}
 
 
 def _optional(value: UUID | None) -> str | None:

@@ -7,6 +7,7 @@ from conversations.notify import (
     RunAdvanced,
     RunCancelling,
     RunQueued,
+    RunReady,
     SessionListed,
 )
 from conversations.shapes import MessageView, RunRef, run_ref
@@ -21,12 +22,15 @@ from realtime.groups import (
     session_group,
     user_group,
 )
-from realtime.process import publish
+from realtime.process import publish, start_run
 
 
 def on_change(change: Change) -> None:
-    """Publish a change; called in the thread that has committed it."""
+    """Publish a change, and begin what may begin; called in the thread that has committed it."""
     publish(envelopes_of(change))
+    for event in change.events:
+        if isinstance(event, RunReady):
+            start_run(event.run_id)
 
 
 def envelopes_of(change: Change) -> list[Envelope]:

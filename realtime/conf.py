@@ -85,6 +85,9 @@ class RealtimeSettings(BaseModel):
     context_messages: Count = Field(
         default=60, description="Messages of a conversation that the model is given."
     )
+    approval_expires_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+        default=86_400, description="How long a reply waits for its user to approve a tool call."
+    )
     max_turns: Count = Field(default=10, description="Model calls that one run may make.")
     provider_timeout_s: Seconds = Field(
         default=60, description="The longest silence of the model's server before a run fails."

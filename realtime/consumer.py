@@ -10,7 +10,7 @@ from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import DatabaseError
 
-from conversations import actions
+from conversations import actions, approvals
 from conversations.actions import NewChat, Stopped
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Outcome
@@ -20,11 +20,19 @@ from realtime.groups import Notice, RunFrames, SessionFrames, UserFrames
 from realtime.outbox import Outbox
 from realtime.poller import Socket
 from realtime.process import get_process
-from realtime.protocol import Cancel, Chat, ClientPing, ClientPong, Resume, ServerFrame
+from realtime.protocol import (
+    Cancel,
+    Chat,
+    ClientPing,
+    ClientPong,
+    Respond,
+    Resume,
+    ServerFrame,
+)
 from realtime.ratelimit import FrameLimit
 from realtime.supervisor import Supervisor
 from realtime.tracebacks import describe
-from realtime.viewer import Viewer
+from realtime.viewer import Viewer, viewed_for
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +151,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 await self._cancel(frame)
             case Resume():
                 await viewer.resume(frame.session_id, frame.metadata)
+            case Respond():
+                await self._respond(frame)
             case ClientPing():
                 self._pong(frame)
             case ClientPong():
@@ -178,6 +188,18 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         self.put(_stop_answer(stopped))
         if stopped.next_run is not None:
             self.process.executor.start(stopped.next_run)
+
+    async def _respond(self, frame: Respond) -> None:
+        decided = await dbpool.write(
+            approvals.decide,
+            user=self.scope["user"],
+            session_id=frame.session_id,
+            request_id=frame.metadata.request_id,
+            verdict=frame.metadata.decision,
+            message=frame.metadata.message,
+            viewed_for=viewed_for(),
+        )
+        self.put(frames.responded_frame(decided))
 
     def _pong(self, frame: ClientPing) -> None:
         metadata = protocol.PongMetadata(server_time=time.time(), ts=frame.metadata.ts)

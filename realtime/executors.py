@@ -13,7 +13,8 @@ from uuid import UUID
 from django.conf import settings
 
 from conversations import lifecycle
-from conversations.lifecycle import Claim, Claimed, RunLostError
+from conversations.changes import RunLostError
+from conversations.lifecycle import Claim, Claimed
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.flusher import Flusher
@@ -40,6 +41,7 @@ class InlineExecutor:
         self._tasks = Supervisor()
         self._working: dict[UUID, RunWork] = {}
         self._known: set[UUID] = set()
+        self._wanted: set[UUID] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,8 +64,15 @@ class InlineExecutor:
         )
 
     def start(self, run_id: UUID) -> None:
-        """Claim a queued run and work on it, unless somebody else does."""
-        if not self._draining and run_id not in self._known:
+        """Claim a queued run and work on it, unless somebody else does.
+
+        One that is only now suspended here, and answered already, is begun again after that.
+        """
+        if self._draining:
+            return
+        if run_id in self._known:
+            self._wanted.add(run_id)
+        else:
             self._begin(run_id, self._claim_and_run(run_id))
 
     def work_on(self, claimed: Claimed) -> None:
@@ -92,6 +101,9 @@ class InlineExecutor:
         finally:
             self._known.discard(run_id)
             self._working.pop(run_id, None)
+            if run_id in self._wanted:
+                self._wanted.remove(run_id)
+                self.start(run_id)
             if not self._known:
                 self._idle.set()
         if following is not None:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from conversations.approvals import Decided
 from conversations.errors import ERRORS, ErrorCode
 from conversations.models import Run, RunStatus
 from conversations.notify import SessionListed
+from conversations.parts import open_requests
 from conversations.rendering import render_reply
 from conversations.shapes import MessageView, QueueView, RunRef, run_ref
 from realtime import protocol
@@ -93,9 +95,24 @@ def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
         seq=seq,
         message_id=ref.message_id,
         parts=parts,
+        open_requests=[protocol.OpenRequest(**part) for part in open_requests(parts)],
         run_status=run.status,
     )
     return protocol.status(metadata, ref.session_id)
+
+
+def responded_frame(decided: Decided) -> Status:
+    """What holds about a request after an answer."""
+    approval = decided.approval
+    metadata = protocol.Responded(
+        **run_metadata(decided.run),
+        request_id=approval.request_id,
+        decision=approval.decision,
+        by=approval.by,
+        decided_at=approval.decided_at,
+        duplicate=decided.duplicate,
+    )
+    return protocol.status(metadata, approval.session_id)
 
 
 def message_frame(session_id: str, rev: int, message: MessageView, *, created: bool) -> Status:

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.utils import timezone
 
-from conversations.changes import EventRow
+from conversations.changes import EventRow, RunLostError
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claimed, RunLostError
+from conversations.lifecycle import Claimed
 from conversations.parts import PartsFolder
 
 MERGED_KINDS = ("token", "reasoning.delta")
@@ -28,9 +28,9 @@ class Journal:
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:
         self.claimed = claimed
-        self.folder = PartsFolder()
+        self.folder = claimed.resumption.folder if claimed.resumption else PartsFolder()
         self.last_seq = claimed.last_seq
-        self.first_token_at: datetime | None = None
+        self.first_token_at: datetime | None = claimed.run.first_token_at
         self.beaten_at = time.monotonic()
         self.lost = asyncio.Event()
         self.cancelled = asyncio.Event()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from typing import ClassVar, Optional
+from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
@@ -76,6 +77,13 @@ def get_process() -> Process:
         process = Process()
         process.start()
     return process
+
+
+def start_run(run_id: UUID) -> None:
+    """Begin a run from any thread; without a running loop a sweeper of another process will."""
+    process = Process.current
+    if process is not None and not process.loop.is_closed():
+        process.loop.call_soon_threadsafe(process.executor.start, run_id)
 
 
 def model_status() -> ModelStatus | None:

@@ -28,10 +28,13 @@ class _Incoming(BaseModel):
 
 
 class ChatMetadata(_Incoming):
-    """How a chat is to be taken."""
+    """How a chat is to be taken.
+
+    Without `on_busy` it is enqueued behind a reply at work, and interrupts one that awaits input.
+    """
 
     client_message_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    on_busy: Literal["enqueue", "interrupt", "reject"] = "enqueue"
+    on_busy: Literal["enqueue", "interrupt", "reject"] | None = None
     agent: ShortText | None = None
     parent_message_id: ShortText | None = None
     regenerate: ShortText | None = None
@@ -97,13 +100,36 @@ class Resume(_Incoming):
     metadata: ResumeMetadata = ResumeMetadata()
 
 
-ClientFrame = Chat | Cancel | ClientPing | ClientPong | Resume
-CLIENT_FRAMES: tuple[type[BaseModel], ...] = (Chat, Cancel, ClientPing, ClientPong, Resume)
+class RespondMetadata(_Incoming):
+    """What is decided about a request; with `reject`, the model is told `message`."""
+
+    request_id: ShortText
+    decision: Literal["approve", "reject"]
+    message: Annotated[str, Field(max_length=2_000)] = ""
+
+
+class Respond(_Incoming):
+    """Answer a request of a reply that awaits input."""
+
+    type: Literal["respond"]
+    session_id: ShortText
+    metadata: RespondMetadata
+
+
+ClientFrame = Chat | Cancel | ClientPing | ClientPong | Resume | Respond
+CLIENT_FRAMES: tuple[type[BaseModel], ...] = (
+    Chat,
+    Cancel,
+    ClientPing,
+    ClientPong,
+    Resume,
+    Respond,
+)
 
 _client_adapter: TypeAdapter[ClientFrame] = TypeAdapter(
     Annotated[ClientFrame, Field(discriminator="type")]
 )
-_CLIENT_TYPES = {"chat", "cancel", "ping", "pong", "resume"}
+_CLIENT_TYPES = {"chat", "cancel", "ping", "pong", "resume", "respond"}
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -166,7 +192,9 @@ class CompleteMetadata(SequencedMetadata):
     """How the run ended."""
 
     finish_reason: Literal["completed", "cancelled", "interrupted"]
-    reason: Literal["user", "redirect", "disconnect", "limit", "worker_lost"] | None = None
+    reason: (
+        Literal["user", "redirect", "disconnect", "limit", "worker_lost", "approval_expired"] | None
+    ) = None
     usage: Usage
     usage_source: Literal["measured", "estimated", "unknown"]
     html: str
@@ -376,14 +404,41 @@ class RunReset(RunMetadata):
     reason: Literal["worker_lost"]
 
 
+class Responded(RunMetadata):
+    """Answers `respond` with what holds now; a `duplicate` has changed nothing."""
+
+    text: ClassVar[str] = "answered"
+    event: Literal["responded"] = "responded"
+    request_id: str
+    decision: Literal["approve", "reject", "cancelled", "expired"]
+    by: str | None = None
+    decided_at: str
+    duplicate: bool
+
+
+class OpenRequest(_Outgoing):
+    """A tool call that waits to be approved; `arguments` is what the model gave, to the letter."""
+
+    request_id: str
+    tool_call_id: str
+    tool: str
+    description: str
+    arguments: str
+    expires_at: str
+
+
 class Snapshot(RunMetadata):
-    """Replaces all that is shown of the run; the next frame is `seq + 1`."""
+    """Replaces all that is shown of the run; the next frame is `seq + 1`.
+
+    `open_requests` are those of `parts` that nobody has decided.
+    """
 
     text: ClassVar[str] = "caught up"
     event: Literal["snapshot"] = "snapshot"
     seq: int
     message_id: str
     parts: list[dict[str, Any]]
+    open_requests: list[OpenRequest] = []
     run_status: str
 
 
@@ -452,6 +507,34 @@ class AgentChanged(SequencedMetadata):
     name: str
 
 
+class InputRequested(SequencedMetadata):
+    """The run awaits its user's decision about a tool call; answer with `respond`.
+
+    `arguments` is what the model gave, to the letter; `description` says what the tool does.
+    """
+
+    text: ClassVar[str] = "{tool} needs your approval"
+    event: Literal["input.requested"] = "input.requested"
+    request_id: str
+    tool_call_id: str
+    tool: str
+    description: str
+    arguments: str
+    expires_at: str
+
+
+class InputResolved(SequencedMetadata):
+    """A request is decided, `by` somebody, or will not be: the run was stopped or expired."""
+
+    text: ClassVar[str] = "{decision}"
+    event: Literal["input.resolved"] = "input.resolved"
+    request_id: str
+    decision: Literal["approve", "reject", "cancelled", "expired"]
+    by: str | None = None
+    decided_at: str
+    message: str | None = None
+
+
 SEQUENCED_STATUS = (
     RunStarted,
     ToolStarted,
@@ -460,6 +543,8 @@ SEQUENCED_STATUS = (
     ToolFailed,
     ReasoningDelta,
     AgentChanged,
+    InputRequested,
+    InputResolved,
 )
 StatusMetadata = (
     Connected
@@ -478,6 +563,7 @@ StatusMetadata = (
     | RunHead
     | RunCancelling
     | RunReset
+    | Responded
     | Snapshot
     | RunStarted
     | ToolStarted
@@ -486,6 +572,8 @@ StatusMetadata = (
     | ToolFailed
     | ReasoningDelta
     | AgentChanged
+    | InputRequested
+    | InputResolved
 )
 
 

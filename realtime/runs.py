@@ -3,18 +3,21 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
-from agents import ModelSettings, RunConfig, Runner, RunResultStreaming, StreamEvent
+from agents import Agent, ModelSettings, RunConfig, Runner, RunResultStreaming, StreamEvent
 
 from conversations import lifecycle, queries
+from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.lifecycle import Claimed, Ending, RunLostError, TokenUsage
+from conversations.lifecycle import Claimed, Ending, TokenUsage
 from conversations.models import EndReason, RunStatus, UsageSource
-from realtime import dbpool, registry
+from conversations.suspension import Suspension, suspend_run
+from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import model_input, stored_items
 from realtime.providers import run_error
@@ -27,6 +30,8 @@ from realtime.translate import Translator
 if TYPE_CHECKING:
     from realtime.flusher import Flusher
     from realtime.providers import Provider
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -44,22 +49,25 @@ class RunWork:
         self.journal = flusher.open(claimed)
         self._flusher = flusher
         self._provider = provider
-        self._translator = Translator(claimed.run.agent)
+        self._translator = _translator(claimed)
         self._verdict = Verdict()
         self._result: RunResultStreaming | None = None
 
     async def run(self) -> UUID | None:
-        """Work to the end; the id of the session's next run. Raises `RunLostError`."""
+        """Work to the end, or until input is awaited; the id of the session's next run.
+
+        Raises `RunLostError`.
+        """
         try:
-            ending = await self._reach_end()
+            outcome = await self._reach_end()
             await self._flusher.close(self.journal)
-            return await self._finish(ending)
+            return await self._leave(outcome)
         except asyncio.CancelledError:
             await self._flusher.close(self.journal)
             raise
 
-    async def _reach_end(self) -> Ending:
-        """Let the agent work until it is done, has failed, is stopped or is not ours any more."""
+    async def _reach_end(self) -> Ending | Suspension:
+        """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
         stream = asyncio.create_task(self._stream(), name=f"stream {self.claimed.run.pk}")
         signals = [
             asyncio.create_task(self.journal.cancelled.wait()),
@@ -79,7 +87,7 @@ class RunWork:
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
 
-    def _judge(self, exc: BaseException | None) -> Ending:
+    def _judge(self, exc: BaseException | None) -> Ending | Suspension:
         """A reply that the model's side cut short is neither finished nor a fault of ours."""
         match self._verdict.finish_reason:
             case "length":
@@ -88,7 +96,11 @@ class RunWork:
                 exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
             case "failed":
                 exc = AgentSiteError(ErrorCode.PROVIDER_CUT)
-        return self._failure(exc) if exc else self._ending(RunStatus.COMPLETED)
+        if exc is not None:
+            return self._failure(exc)
+        if self._result is not None and self._result.interruptions:
+            return self._suspension(self._result)
+        return self._ending(RunStatus.COMPLETED)
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
         """Close the provider's stream and async tools; a sync tool ends when it ends."""
@@ -102,13 +114,14 @@ class RunWork:
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
         verdict.set(self._verdict)
-        turns = await dbpool.read(queries.list_turns, run, conf.context_messages)
+        context = RunContext(
+            run.owner_id, run.session_id, run.pk, self.journal, asyncio.get_running_loop()
+        )
+        agent = registry.get_agent(run.agent)
         self._result = Runner.run_streamed(
-            registry.get_agent(run.agent),
-            input=model_input(turns),  # type: ignore[arg-type]
-            context=RunContext(
-                run.owner_id, run.session_id, run.pk, self.journal, asyncio.get_running_loop()
-            ),
+            agent,
+            input=await self._input(agent, context),
+            context=context,
             max_turns=conf.max_turns,
             hooks=ToolHooks(self.journal),
             run_config=RunConfig(
@@ -125,6 +138,13 @@ class RunWork:
         if (exc := self._result.run_loop_exception) is not None:
             raise exc
 
+    async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
+        """What was said so far, or where the run has asked, with the answers."""
+        if self.claimed.resumption is not None:
+            return await approvals.resume(agent, self.claimed.resumption, context)
+        turns = await dbpool.read(queries.list_turns, self.claimed.run, get_conf().context_messages)
+        return model_input(turns)
+
     def _failure(self, exc: BaseException) -> Ending:
         if self.journal.cancelled.is_set():
             return self._ending(RunStatus.CANCELLED)
@@ -136,15 +156,30 @@ class RunWork:
 
     def _ending(self, status: RunStatus, **fields: Any) -> Ending:
         self._fail_open_tools()
-        made = [item.to_input_item() for item in self._result.new_items] if self._result else []
         return Ending(
             status=status,
             parts=self.journal.folder.close(),
-            items=stored_items(made, self._translator.open_text),  # type: ignore[arg-type]
+            items=self._items(),
             usage=self._usage(status),
             first_token_at=self.journal.first_token_at,
             **fields,
         )
+
+    def _suspension(self, result: RunResultStreaming) -> Suspension:
+        return Suspension(
+            requests=approvals.requests_of(result),
+            state=approvals.state_of(result),
+            items=self._items(),
+            expires_in=timedelta(seconds=get_conf().approval_expires_s),
+            usage=self._usage(RunStatus.COMPLETED),
+            first_token_at=self.journal.first_token_at,
+        )
+
+    def _items(self) -> list[dict[str, Any]]:
+        """What later runs are given of this reply."""
+        if self._result is None:
+            return self.claimed.resumption.items if self.claimed.resumption else []
+        return stored_items(approvals.made_items(self._result), self._translator.open_text)
 
     def _fail_open_tools(self) -> None:
         for part in list(self.journal.folder.parts):
@@ -167,18 +202,24 @@ class RunWork:
             source=UsageSource.MEASURED,
         )
 
-    async def _finish(self, ending: Ending) -> UUID | None:
-        """One transaction; tried again for as long as a run may outlive its database."""
+    async def _leave(self, outcome: Ending | Suspension) -> UUID | None:
+        """Write how it stands; a run that was asked to stop before it could ask is stopped."""
         rest = self.journal.take_rest()
+        if isinstance(outcome, Suspension):
+            if await self._persist(suspend_run, rest, suspension=outcome):
+                return None
+            outcome = self._ending(RunStatus.CANCELLED)
+        return await self._persist(lifecycle.finish_run, rest, ending=outcome)
+
+    async def _persist(
+        self, write: Callable[..., T], events: list[EventRow], **outcome: object
+    ) -> T:
+        """One transaction; tried again for as long as a run may outlive its database."""
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
             try:
                 return await dbpool.write(
-                    lifecycle.finish_run,
-                    self.claimed,
-                    last_seq=self.journal.last_seq,
-                    events=rest,
-                    ending=ending,
+                    write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
                 )
             except RunLostError:
                 raise
@@ -189,3 +230,9 @@ class RunWork:
                     "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def _translator(claimed: Claimed) -> Translator:
+    if (before := claimed.resumption) is None:
+        return Translator(claimed.run.agent)
+    return Translator(before.agent, has_text=before.folder.has_text)

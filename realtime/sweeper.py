@@ -5,7 +5,7 @@ import logging
 import time
 from datetime import timedelta
 
-from conversations import actions, lifecycle, queries
+from conversations import actions, lifecycle, queries, suspension
 from conversations.errors import ErrorCode
 from conversations.models import EndReason
 from realtime import dbpool
@@ -37,6 +37,7 @@ class Sweeper:
         """One round."""
         conf = get_conf()
         await self._recover(conf.max_attempts)
+        await self._expire()
         await self._start(timedelta(seconds=conf.pickup_s))
         if self._gate.has_failed:
             await self.give_up()
@@ -69,6 +70,12 @@ class Sweeper:
         for run_id in await dbpool.read(queries.list_orphans):
             logger.warning("run %s: its worker is gone", run_id)
             following = await dbpool.write(lifecycle.recover_run, run_id, max_attempts=max_attempts)
+            if following is not None:
+                self._executor.start(following)
+
+    async def _expire(self) -> None:
+        for run_id in await dbpool.read(queries.list_expired):
+            following = await dbpool.write(suspension.expire_run, run_id)
             if following is not None:
                 self._executor.start(following)
 

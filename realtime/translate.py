@@ -15,11 +15,14 @@ REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning
 
 
 class Translator:
-    """Pure: no clock, no database. `open_text` is the text of the model call under way."""
+    """Pure: no clock, no database. `open_text` is the text of the model call under way.
 
-    def __init__(self, agent: str) -> None:
+    `has_text` when text was shown before, by a run that goes on.
+    """
+
+    def __init__(self, agent: str, *, has_text: bool = False) -> None:
         self._agent = agent
-        self._has_text = False
+        self._has_text = has_text
         self._new_part = False
         self.open_text = ""
 

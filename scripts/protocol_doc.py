@@ -23,6 +23,7 @@ SHAPES: tuple[Model, ...] = (
     protocol.Limits,
     protocol.MessageMetadata,
     protocol.QueueEntry,
+    protocol.OpenRequest,
     protocol.SessionMetadata,
 )
 STATUS_EVENTS: tuple[Model, ...] = get_args(protocol.StatusMetadata)

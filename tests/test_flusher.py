@@ -11,7 +11,8 @@ from django.db import OperationalError
 
 from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat
-from conversations.lifecycle import Claim, Claimed, RunLostError
+from conversations.changes import RunLostError
+from conversations.lifecycle import Claim, Claimed
 from conversations.models import Run, RunStatus
 from realtime.flusher import Flusher
 from realtime.groups import Envelope

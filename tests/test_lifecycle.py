@@ -9,8 +9,9 @@ from django.db.models.functions import Now
 
 from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat, Posted
+from conversations.changes import RunLostError
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claim, Claimed, Ending, RunLostError
+from conversations.lifecycle import Claim, Claimed, Ending
 from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
 from tests.support.inprocess import make_user
 

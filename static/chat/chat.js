@@ -4,6 +4,7 @@
  * It knows the parts of the page; they do not know each other.
  */
 
+import { focusApproval, markSent } from "./approval.js";
 import { Conversation } from "./conversation.js";
 import { becomeGuest } from "./guest.js";
 import { loadHistory } from "./history.js";
@@ -18,6 +19,7 @@ export class Chat {
   constructor({ connection, outbox, transcript, composer, sessions, announce, title }) {
     Object.assign(this, { connection, outbox, transcript, composer, sessions, announce, title });
     this.sent = new Set();
+    this.answers = new Map();
     this.conversation = new Conversation(data);
     transcript.adopt(this.conversation);
     this.#showUnsent();
@@ -117,6 +119,19 @@ export class Chat {
     this.connection.send({ type: "cancel", session_id: sessionId, metadata: { run_id } });
   }
 
+  /** Answer a request; sent anew with each connection until the server has said what holds. */
+  respond(answer) {
+    this.answers.set(answer.request_id, answer);
+    this.composer.focus();
+    this.#answer(answer);
+    this.#draw();
+  }
+
+  #answer(metadata) {
+    const { sessionId } = this.conversation;
+    this.connection.send({ type: "respond", session_id: sessionId, metadata });
+  }
+
   /** Send a refused message again. */
   resend(client_message_id) {
     this.outbox.change(client_message_id, { refused: null });
@@ -144,6 +159,7 @@ export class Chat {
       this.#resume();
       this.#flush();
       for (const id of this.conversation.cancelling) this.#cancel(id);
+      for (const answer of this.answers.values()) this.#answer(answer);
     }
     this.#draw();
   }
@@ -179,6 +195,10 @@ export class Chat {
         return this.#refused(effect);
       case "started":
         return this.announce(fill(words.announce.started, { agent: agentOf(effect.message) }));
+      case "asked":
+        return this.#asked(effect);
+      case "answered":
+        return this.#answered(effect);
       case "ended":
         return this.#ended(effect.message);
       case "missing":
@@ -215,6 +235,16 @@ export class Chat {
     } else {
       this.outbox.change(client_message_id, { refused: text });
     }
+  }
+
+  #asked({ message, request_id }) {
+    this.announce(fill(words.announce.asked, { agent: agentOf(message) }));
+    this.focusing = request_id;
+  }
+
+  #answered({ request_id, duplicate }) {
+    this.answers.delete(request_id);
+    if (duplicate) this.composer.setHint(words.approvals.before);
   }
 
   #ended(message) {
@@ -262,10 +292,17 @@ export class Chat {
       this.isDrawing = false;
       this.transcript.sync(this.conversation, this.#isOpen || !this.outbox.user);
       this.composer.setBusy(this.conversation.isBusy);
+      this.#showRequests();
       this.#tellQueue();
     };
     if (document.visibilityState === "visible") requestAnimationFrame(draw);
     else setTimeout(draw);
+  }
+
+  #showRequests() {
+    markSent(this.answers);
+    if (this.focusing) focusApproval(this.focusing);
+    this.focusing = null;
   }
 
   #tellQueue() {

@@ -8,13 +8,15 @@
  *   {kind: "cancel", run_id}                   it was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "started" | "ended", message}
+ *   {kind: "asked", message, request_id}       the reply waits for an answer
+ *   {kind: "answered", request_id, duplicate}  the server has this page's answer, or an earlier one
  *   {kind: "notice", text} | {kind: "missing"}
  */
 
 import { Branch } from "./branch.js";
 import * as parts from "./parts.js";
 
-const ACTIVE = new Set(["queued", "running"]);
+const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
 const MAX_GAPS = 3;
 
 export class Conversation {
@@ -118,6 +120,12 @@ export class Conversation {
         return this.#start(frame);
       case "reasoning.delta":
         return this.#advance(frame, (shown) => parts.addReasoning(shown, at.delta));
+      case "input.requested":
+        return this.#ask(frame);
+      case "input.resolved":
+        return this.#advance(frame, (shown) => parts.resolveRequest(shown, at));
+      case "responded":
+        return [{ kind: "answered", request_id: at.request_id, duplicate: at.duplicate }];
       case "agent.changed":
         return this.#advance(frame, () => {}, { agent: at.name });
       default:
@@ -257,7 +265,8 @@ export class Conversation {
     const message = this.#reply(at);
     if (!ACTIVE.has(message.run_status)) return [];
     grow(message.parts);
-    this.#change(at.message_id, { ...fields, run_status: "running", state: "" });
+    const run_status = parts.hasOpenRequest(message.parts) ? "awaiting_input" : "running";
+    this.#change(at.message_id, { ...fields, run_status, state: "" });
     return this.branch.isConnected(message) ? [] : [{ kind: "reload" }];
   }
 
@@ -287,6 +296,15 @@ export class Conversation {
     const needs = this.#advance(frame, () => {}, { agent: at.agent, run_id: at.run_id });
     if (!isNew) return needs;
     return [...needs, { kind: "started", message: this.branch.get(at.message_id) }];
+  }
+
+  #ask(frame) {
+    const at = frame.metadata;
+    const isNew = this.#placeOf(at) === "next";
+    const needs = this.#advance(frame, (shown) => parts.addRequest(shown, at));
+    if (!isNew) return needs;
+    const message = this.branch.get(at.message_id);
+    return [...needs, { kind: "asked", message, request_id: at.request_id }];
   }
 
   #reset({ run_id, epoch }) {

@@ -1,5 +1,6 @@
 /** Puts the chat page together. */
 
+import { answerOf } from "./approval.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection, followPage } from "./connection.js";
@@ -66,6 +67,8 @@ function act(button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (button) act(button);
+  const answer = event.target.closest("[data-answer]");
+  if (answer) chat.respond(answerOf(answer));
   const starter = event.target.closest("[data-starter]");
   if (starter) chat.submit(starter.textContent);
   const menu = document.querySelector(".account[open]");

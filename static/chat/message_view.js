@@ -5,7 +5,7 @@ import { ReplyBody } from "./reply_body.js";
 import { data, fill, words } from "./words.js";
 
 const SCRIPTED = "tour";
-export const WORKING = new Set(["queued", "running"]);
+export const WORKING = new Set(["queued", "running", "awaiting_input"]);
 
 export class UserView {
   constructor(element = fromTemplate("user-template")) {
@@ -110,6 +110,7 @@ export function stateOf(message, { position, isStopping, isConnected }) {
   if (message.state === "sending") return isConnected ? states.sending : states.offline;
   if (isStopping) return states.stopping;
   if (position > 0) return fill(states.waiting, { position });
+  if (message.run_status === "awaiting_input") return states.awaiting;
   if (message.state === "restarting") return states.restarting;
   return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;
 }

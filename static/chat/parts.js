@@ -36,9 +36,28 @@ function grow(parts, type, delta) {
 /** Apply `tool.started`, `.progress`, `.finished` or `.failed`. */
 export function applyTool(parts, { event, tool_call_id, name, ...fields }) {
   const status = event.slice("tool.".length);
-  const known = parts.findLast((part) => part.tool_call_id === tool_call_id);
+  const isSame = (part) => part.type === "tool" && part.tool_call_id === tool_call_id;
+  const known = parts.findLast(isSame);
   if (known) Object.assign(known, fields, { status });
   else parts.push({ ...fields, type: "tool", tool_call_id, name, status });
+}
+
+/** Apply `input.requested`. */
+export function addRequest(parts, at) {
+  const { request_id, tool_call_id, tool, description, expires_at } = at;
+  const call = { tool_call_id, tool, description, arguments: at.arguments, expires_at };
+  parts.push({ type: "approval", request_id, ...call });
+}
+
+/** Apply `input.resolved`. */
+export function resolveRequest(parts, { request_id, decision, by, decided_at, message }) {
+  const request = parts.find((part) => part.request_id === request_id);
+  if (request) Object.assign(request, { decision, by, decided_at, message });
+}
+
+/** Whether somebody has to answer before the reply goes on. */
+export function hasOpenRequest(parts) {
+  return parts.some((part) => part.type === "approval" && !part.decision);
 }
 
 /** The final parts: a step that is still at work has failed. */

@@ -5,6 +5,7 @@
  * takes its place.
  */
 
+import { updateApproval } from "./approval.js";
 import { fromTemplate, setText } from "./elements.js";
 import { textsOf } from "./parts.js";
 import { fill, words } from "./words.js";
@@ -56,6 +57,7 @@ export class ReplyBody {
 
   #make(type) {
     if (type === "tool") return fromTemplate("step-template");
+    if (type === "approval") return fromTemplate("approval-template");
     if (type === "reasoning") return fromTemplate("reasoning-template");
     const element = document.createElement("div");
     element.className = "plain";
@@ -65,6 +67,10 @@ export class ReplyBody {
   #update(element, part, shown = { length: 0 }) {
     if (part.type === "tool") {
       updateStep(element, part);
+      return;
+    }
+    if (part.type === "approval") {
+      updateApproval(element, part);
       return;
     }
     const target = element.querySelector(".reasoning-text") ?? element;

@@ -3,7 +3,8 @@
 import { fromTemplate, setText } from "./elements.js";
 import { data, words } from "./words.js";
 
-const STATES = { running: words.replying, queued: words.queued };
+const { replying, queued, awaiting } = words;
+const STATES = { running: replying, queued, awaiting_input: awaiting };
 
 export class SessionList {
   constructor(element, getCurrent) {

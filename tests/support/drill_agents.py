@@ -34,6 +34,27 @@ def read_file(path: str) -> str:
     return Path(path).read_text()
 
 
+@function_tool
+def fail() -> str:
+    """Raise."""
+    raise RuntimeError("as it should")
+
+
+@function_tool(needs_approval=True)
+def erase(path: str) -> str:
+    """Erase a file.
+
+    For tests, a line is added to it instead.
+    """
+    with Path(path).open("a") as file:
+        file.write("erased\n")
+    return f"Erased {path}."
+
+
+TOOLS = [look_up, wait, read_file, fail, erase]
+
+
 @cache
 def get_agent(name: str) -> Agent[RunContext]:
-    return Agent(name=name, instructions="Answer.", tools=[look_up, wait, read_file])
+    specialist = Agent[RunContext](name="specialist", instructions="Answer.", tools=[*TOOLS])
+    return Agent(name=name, instructions="Answer.", tools=[*TOOLS], handoffs=[specialist])

@@ -1,0 +1,58 @@
+/** A tool call that waits to be approved, or what was decided about it. */
+
+import { setText } from "./elements.js";
+import { data, fill, words } from "./words.js";
+
+/** Bring a card in line with its part of the reply. */
+export function updateApproval(element, part) {
+  const { approvals } = words;
+  const tool = part.tool.replaceAll("_", " ");
+  element.dataset.requestId = part.request_id;
+  element.dataset.decision = part.decision ?? "";
+  setText(element.querySelector(".approval-title"), fill(approvals.title, { tool }));
+  setText(element.querySelector(".approval-description"), part.description);
+  setText(element.querySelector(".approval-arguments"), part.arguments);
+  setText(element.querySelector(".approval-outcome"), outcomeOf(part));
+  setText(element.querySelector(".approval-message"), part.message ?? "");
+  tellTime(element.querySelector(".approval-time"), part.decided_at);
+  element.querySelector(".approval-actions").hidden = Boolean(part.decision);
+}
+
+/** "You approved this", "ben rejected this", "Nobody answered in time". */
+function outcomeOf({ decision, by }) {
+  if (!decision) return "";
+  const isMine = by === data.username;
+  return fill(words.approvals[isMine ? `${decision}_you` : decision], { by });
+}
+
+function tellTime(element, decidedAt) {
+  element.hidden = !decidedAt;
+  if (!decidedAt) return;
+  element.dateTime = decidedAt;
+  const date = new Date(decidedAt);
+  setText(element, date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
+}
+
+/** What a press of one of a card's buttons says: `{request_id, decision, message}`. */
+export function answerOf(button) {
+  const card = button.closest(".approval");
+  const { value } = card.querySelector(".approval-why");
+  const { answer: decision } = button.dataset;
+  const answer = { request_id: card.dataset.requestId, decision };
+  return decision === "reject" && value.trim() ? { ...answer, message: value.trim() } : answer;
+}
+
+/** Nothing of the card can be pressed while the answer is on its way. */
+export function markSent(requestIds) {
+  for (const card of document.querySelectorAll('.approval[data-decision=""]')) {
+    const isSent = requestIds.has(card.dataset.requestId);
+    card.toggleAttribute("data-sent", isSent);
+    for (const control of card.querySelectorAll("button, input")) control.disabled = isSent;
+  }
+}
+
+/** Bring the reader to a new card: not to a button, and not while something is being typed. */
+export function focusApproval(requestId) {
+  if (document.activeElement?.value) return;
+  document.querySelector(`.approval[data-request-id="${requestId}"]`)?.focus();
+}
