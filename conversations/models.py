@@ -338,3 +338,29 @@ class RunState(models.Model):
 
     def __str__(self) -> str:
         return f"state at {self.seq}"
+
+
+class SearchEntry(models.Model):
+    """What can be searched for: the text of a message, or a session's title without a message.
+
+    Nothing but the database's own triggers writes these; see `conversations.search_index`.
+    """
+
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="+")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    message = models.OneToOneField(
+        Message, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    text = models.TextField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session"], condition=Q(message=None), name="one_title_a_session"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"entry {self.pk}"

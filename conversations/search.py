@@ -1,39 +1,111 @@
-"""Sessions by what is said in them."""
+"""Sessions and messages by the words in them.
 
+`conversations.search_index` keeps the index. All words must be in one title or in one message, in
+any order; the last one may be the beginning of a word.
+"""
+
+import string
+from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet, TextField
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection
+from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL
 
-from conversations.models import ChatSession, Message
+from conversations.models import ChatSession, SearchEntry
+from conversations.text import clean_text
+
+NEWEST = 1_000
+"""So many matches, the newest, are looked at where they may be anybody's."""
+
+EVERYTHING = 1_000_000_000
+
+MAX_WORDS = 20
+PREFIX_MIN = 3
+
+_BLANKS = str.maketrans(dict.fromkeys(string.punctuation, " "))
+
+Phrase = list[str]
 
 
-class SpokenText(Func):
-    """The text parts of a message as one text."""
+def containing(
+    sessions: QuerySet[ChatSession], words: str, *, owner: AbstractBaseUser | AnonymousUser | None
+) -> QuerySet[ChatSession]:
+    """Those of `sessions` with `words` in the title or in a message; all of them without words.
 
-    output_field = TextField()
-    arity = 1
-    template = "NULL"
+    `owner` is whose sessions they are; None for anybody's, of whose matches only the `NEWEST`
+    count.
+    """
+    if not words.strip():
+        return sessions
+    return sessions.filter(pk__in=_matches("session_id", words, owner))
 
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        template = (
-            "(SELECT group_concat(json_extract(part.value, '$.text'), ' ')"
-            " FROM json_each(%(expressions)s) AS part"
-            " WHERE json_extract(part.value, '$.type') = 'text')"
+
+def find_entries(
+    owner: AbstractBaseUser | AnonymousUser | None, words: str, limit: int
+) -> list[SearchEntry]:
+    """The newest titles and messages with `words`, with their sessions; deleted ones are out."""
+    entries = SearchEntry.objects.filter(pk__in=_matches("id", words, owner))
+    alive = entries.filter(session__deleted_at=None).select_related("session")
+    return list(alive.order_by("-pk")[:limit])
+
+
+def _matches(column: str, words: str, owner: Any) -> Any:
+    phrases = phrases_of(words)
+    if not phrases:
+        return []
+    by_vendor = _in_postgres if connection.vendor == "postgresql" else _in_sqlite
+    sql, query = by_vendor(phrases, None if owner is None else owner.pk)
+    newest = NEWEST if owner is None else EVERYTHING
+    return RawSQL(sql.format(column=column), [*query, newest])  # noqa: S611 (no text in the SQL)
+
+
+def phrases_of(words: str) -> list[Phrase]:
+    """The words of a query; those that punctuation joins must stand beside each other."""
+    chunks = (chunk.translate(_BLANKS).split() for chunk in clean_text(words).split())
+    phrases = ([word for word in chunk if any(map(str.isalnum, word))] for chunk in chunks)
+    return [phrase for phrase in phrases if phrase][:MAX_WORDS]
+
+
+def _is_open(phrase: Phrase) -> bool:
+    """Whether the last word of a query may go on: a letter or two would match too much."""
+    return len(phrase[-1]) >= PREFIX_MIN
+
+
+def _in_sqlite(phrases: Sequence[Phrase], owner_id: Any) -> tuple[str, list[Any]]:
+    sql = """
+        SELECT {column} FROM conversations_searchentry WHERE id IN (
+            SELECT rowid FROM conversations_searchindex
+            WHERE conversations_searchindex MATCH %s ORDER BY rowid DESC LIMIT %s
         )
-        return self.as_sql(compiler, connection, template=template, **context)
+    """
+    terms = [_fts5_term(" ".join(phrase)) for phrase in phrases]
+    terms[-1] += "*" if _is_open(phrases[-1]) else ""
+    query = f"text : ({' AND '.join(terms)})"
+    if owner_id is not None:
+        key = SearchEntry._meta.get_field("owner").get_db_prep_value(owner_id, connection)
+        query = f"owner_id : {_fts5_term(str(key))} AND {query}"
+    return sql, [query]
 
-    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        template = (
-            "(SELECT string_agg(part ->> 'text', ' ')"
-            " FROM jsonb_array_elements(%(expressions)s) AS part"
-            " WHERE part ->> 'type' = 'text')"
-        )
-        return self.as_sql(compiler, connection, template=template, **context)
+
+def _fts5_term(words: str) -> str:
+    return '"' + words.replace('"', '""') + '"'
 
 
-def containing(sessions: QuerySet[ChatSession], words: str) -> QuerySet[ChatSession]:
-    """Those of `sessions` with `words` in the title or in what somebody said."""
-    spoken = Message.objects.filter(session=OuterRef("pk")).annotate(spoken=SpokenText(F("parts")))
-    return sessions.filter(
-        Q(title__icontains=words) | Exists(spoken.filter(spoken__icontains=words))
-    )
+def _in_postgres(phrases: Sequence[Phrase], owner_id: Any) -> tuple[str, list[Any]]:
+    terms = [" <-> ".join(map(_tsquery_term, phrase)) for phrase in phrases]
+    terms[-1] += ":*" if _is_open(phrases[-1]) else ""
+    query, condition = [" & ".join(terms)], "to_tsquery('simple', %s)"
+    if owner_id is not None:
+        query, condition = [*query, f"' {owner_id}'"], f"({condition} && %s::tsquery)"
+    sql = f"""
+        SELECT {{column}} FROM conversations_searchentry
+        WHERE document @@ {condition} ORDER BY id DESC LIMIT %s
+    """  # noqa: S608 (placeholders alone)
+    return sql, query
+
+
+def _tsquery_term(word: str) -> str:
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"

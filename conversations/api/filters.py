@@ -47,7 +47,7 @@ class SessionFilter(django_filters.FilterSet):
         return queryset.filter(SHELVES[value])
 
     def filter_search(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
-        return containing(queryset, value)
+        return containing(queryset, value, owner=self.request.user)
 
     def filter_status(self, queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
         return queryset.filter(Exists(Run.objects.filter(session=OuterRef("pk"), status=value)))

@@ -1,0 +1,205 @@
+"""Search by words, on both databases."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection, transaction
+from pytest_django import DjangoDbBlocker
+
+from conversations import search_index
+from conversations.guests import adopt_guest, create_guest
+from conversations.models import ChatSession, Message, SearchEntry, TitleSource
+from conversations.queries import sessions_of
+from conversations.search import containing, find_entries, phrases_of
+from conversations.titles import save_title
+from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+from tests.support.databases import make_tables, orm_on
+from tests.support.servers import Postgres
+
+TEXT = "Pear trees make an orchard; user@example.com wrote C++ in naïve Größe, 3.5 kg. Über 日本"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "sqlite":
+        request.getfixturevalue("db")
+        yield
+        return
+    url, blocker = request.getfixturevalue("tables"), request.getfixturevalue("django_db_blocker")
+    with blocker.unblock(), orm_on(url):
+        yield
+
+
+@pytest.fixture(scope="module")
+def tables(postgres: Postgres, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+    """The URL of a Postgres database with all tables."""
+    with django_db_blocker.unblock(), postgres.database() as url:
+        make_tables(url)
+        yield url
+
+
+@pytest.fixture
+def ann(database: None) -> Any:
+    return make_user("ann")
+
+
+def found(user: Any, words: str) -> list[str]:
+    """Titles of the user's sessions, the newest first."""
+    sessions = containing(sessions_of(user), words, owner=user).order_by("-active_at")
+    return [session.title for session in sessions]
+
+
+def found_by_staff(words: str) -> list[str]:
+    sessions = containing(ChatSession.objects.all(), words, owner=None).order_by("active_at")
+    return [session.title for session in sessions]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("pear", "ORCHARD", "trees pear", "orch", "example", "user@example.com", "com wrote"),
+        *("c++", "3.5", "Größe", "日本", "question", "quest", "Pear  \n trees"),
+    ],
+)
+def test_words_are_found(ann: Any, words: str) -> None:
+    talk(ann, ("the question", TEXT))
+    assert found(ann, words) == ["the question"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("apple", "pear apple", "ear", "or", "trees@pear", "question orchard", "owner", "text"),
+        # Nothing of what the two query languages know does anything.
+        *("pear OR apple", "pear NOT apple", "NEAR(pear trees)", "text:pear", "pear AND trees"),
+        *('"', "'", "\\", "*", "()", "!", "pear | apple", "-", "---", "'owner 1'", "%", "_"),
+        *("<b>", "^apple", "\x00", "pear:*A", "{text} : x", "a" * 200, "\ud800"),
+    ],
+)
+def test_what_is_not_there_is_not_found(ann: Any, words: str) -> None:
+    talk(ann, ("the question", TEXT))
+    assert found(ann, words) == []
+
+
+def test_no_words_are_no_condition(ann: Any) -> None:
+    talk(ann, ("one", "1"))
+    assert found(ann, "  ") == ["one"]
+
+
+def test_everybody_finds_their_own(ann: Any) -> None:
+    ben = make_user("ben")
+    talk(ann, ("an orchard", "x"))
+    talk(ben, ("the orchard", "x"))
+    assert found(ann, "orchard") == ["an orchard"]
+    assert found(ben, "orchard") == ["the orchard"]
+    assert found_by_staff("orchard") == ["an orchard", "the orchard"]
+    assert found_by_staff(str(ann.pk)) == []
+
+
+def test_a_reply_is_found_when_it_has_ended(ann: Any) -> None:
+    posted = ask(ann, "question")
+    assert found(ann, "orchard") == []
+    session = session_of(posted)
+    finish(posted, "orchard")
+    assert found(ann, "orchard") == ["question"]
+    begin(ask(ann, "more", session), "secretly")
+    assert found(ann, "secretly") == []
+
+
+def test_tools_and_thoughts_are_not_searched(ann: Any) -> None:
+    tool = {"type": "tool", "tool_call_id": "1", "name": "dig", "status": "finished"}
+    parts = [{"type": "reasoning", "text": "hidden"}, tool, {"type": "text", "text": "shown"}]
+    finish(ask(ann, "question"), "", parts=parts)
+    assert [found(ann, words) for words in ("hidden", "dig", "shown")] == [[], [], ["question"]]
+
+
+def test_a_new_title_replaces_the_old_one(ann: Any) -> None:
+    session = talk(ann, ("one", "1"))
+    Message.objects.filter(session=session, role="user").update(parts=[])
+    save_title(session, "Orchards", TitleSource.USER)
+    assert (found(ann, "one"), found(ann, "orchards")) == ([], ["Orchards"])
+
+
+def test_sessions_take_their_words_to_a_new_owner(ann: Any) -> None:
+    guest = create_guest()
+    talk(guest, ("an orchard", "pears"))
+    with transaction.atomic():
+        adopt_guest(guest, ann)
+    assert found(ann, "pears") == ["an orchard"]
+    assert SearchEntry.objects.exclude(owner=ann).count() == 0
+
+
+def test_deleted_rows_are_gone_from_the_index(ann: Any) -> None:
+    session = talk(ann, ("an orchard", "pears"))
+    talk(ann, ("other", "plums"))
+    session.delete()
+    assert (found(ann, "pears"), found(ann, "plums")) == ([], ["other"])
+    assert SearchEntry.objects.count() == 3
+    if connection.vendor == "sqlite":
+        check_index()
+
+
+def check_index() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO conversations_searchindex (conversations_searchindex, rank)"
+            " VALUES ('integrity-check', 1)"
+        )
+
+
+def test_entries_tell_what_matched_the_newest_first(ann: Any) -> None:
+    talk(ann, ("an orchard", "orchards in bloom"))
+    talk(ann, ("two", "the orchard again"))
+    texts = [entry.text for entry in find_entries(ann, "orchard", 2)]
+    assert texts == ["the orchard again", "orchards in bloom"]
+
+
+def test_a_long_text_can_be_kept(ann: Any) -> None:
+    talk(ann, ("long", "orchard " + "".join(f"w{n} " for n in range(200_000))))
+    assert found(ann, "orchard") == ["long"]
+
+
+def test_what_is_there_already_is_indexed(ann: Any) -> None:
+    """The index comes to a database that is in use."""
+    talk(ann, ("an orchard", "pears"))
+    uninstall()
+    SearchEntry.objects.all().delete()
+    talk(ann, ("meanwhile", "plums"))
+    assert SearchEntry.objects.count() == 0
+    search_index.install(apps.get_app_config("conversations"), using="default")
+    assert (found(ann, "pears"), found(ann, "plums")) == (["an orchard"], ["meanwhile"])
+
+
+def uninstall() -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            search_index.lift(apps.get_app_config("conversations"), "default", plan=[None])
+            cursor.execute("DROP TABLE conversations_searchindex")
+        else:
+            cursor.execute(
+                "SET CONSTRAINTS ALL IMMEDIATE;"
+                "ALTER TABLE conversations_searchentry DROP COLUMN document;"
+                "DROP FUNCTION conversations_search_message, conversations_search_session,"
+                " conversations_search_text CASCADE"
+            )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tables_can_be_made_anew_by_migrations() -> None:
+    """As Django changes a column on SQLite."""
+    ann, config = make_user("ann"), apps.get_app_config("conversations")
+    talk(ann, ("before", "pears"))
+    search_index.lift(config, "default", plan=[None])
+    with connection.schema_editor() as editor:
+        for model in (ChatSession, Message, SearchEntry):
+            editor._remake_table(model)  # type: ignore[attr-defined]
+    search_index.install(config, "default")
+    talk(ann, ("after", "pears"))
+    assert found(ann, "pears") == ["after", "before"]
+    check_index()
+
+
+def test_phrases() -> None:
+    assert phrases_of('to "user@example.com" — ok!') == [["to"], ["user", "example", "com"], ["ok"]]
