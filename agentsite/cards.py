@@ -1,19 +1,18 @@
-"""What the page says about the agent that will answer."""
+"""What the page says about the agents that answer."""
 
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.utils.translation import gettext as _
 
-from realtime.registry import default_agent
-
-TOUR = "tour"
+from agentsite.tour_texts import NAME as TOUR
+from realtime.registry import AgentEntry, get_entry, list_entries
 
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent as people are introduced to it."""
+    """An agent as people are introduced to it; `model` is the one that answers."""
 
+    name: str
     label: str
     scripted: bool
     description: str
@@ -31,24 +30,30 @@ def get_label(name: str | None) -> str:
     return name[:1].upper() + name[1:] if name else ""
 
 
-def get_card() -> AgentCard:
-    """The agent that a new conversation begins with."""
-    name = default_agent()
-    if is_scripted(name):
-        return AgentCard(
-            label=get_label(name),
-            scripted=True,
-            description=_(
-                "A guided tour of this chat: its answers are scripted and stream through the "
-                "real machinery. Set a model, and your own agent answers here."
-            ),
-            model="",
-            starters=(_("Show me some Markdown"), _("Write a long reply"), _("Use a tool")),
-        )
+def list_cards() -> list[AgentCard]:
+    """The agents that a new conversation may begin with; the first one is offered first."""
+    return [_card(entry) for entry in list_entries()]
+
+
+def get_card(name: str = "") -> AgentCard:
+    """The agent of that name, or the first."""
+    return _card(get_entry(name))
+
+
+def _card(entry: AgentEntry) -> AgentCard:
     return AgentCard(
-        label=get_label(name),
-        scripted=False,
-        description=_("Ask anything."),
-        model=settings.AGENT_MODEL,
-        starters=(),
+        name=entry.name,
+        label=get_label(entry.name),
+        scripted=is_scripted(entry.name),
+        description=str(entry.description),
+        model=_model(entry),
+        starters=tuple(map(str, entry.starters)),
     )
+
+
+def _model(entry: AgentEntry) -> str:
+    """The name of its model; an object that is a model of its own has none."""
+    own = entry.agent.model
+    if own is None:
+        return str(settings.AGENT_MODEL)
+    return own if isinstance(own, str) else ""

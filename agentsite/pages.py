@@ -14,7 +14,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 from agentsite import shown, words
-from agentsite.cards import AgentCard, get_card
+from agentsite.cards import AgentCard, get_card, list_cards
 from conversations.errors import AgentSiteError
 from conversations.guests import is_guest
 from conversations.models import ChatSession
@@ -52,12 +52,12 @@ def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
-    card = get_card()
+    card = get_card(session.agent if session else "")
     sessions = list_sessions(request.user) if request.user.is_authenticated else []
     messages = history.messages
     context = {
         "title": (session.title if session else "") or _("New conversation"),
-        "agent": card,
+        "agents": [card] if session else list_cards(),
         "guest": is_guest(request.user),
         "lines": [shown.session_line(line, session) for line in sessions],
         "messages": shown.messages(history, card, request.user.get_username()),

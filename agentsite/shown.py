@@ -76,10 +76,13 @@ def _block(part: dict[str, Any], username: str, *, rendered: bool) -> dict[str, 
         return part
     if part["type"] == "approval":
         return part | _approval(part, username)
+    if part["type"] == "agent":
+        label = str(words.TAKES_OVER).format(agent=get_label(part["name"]))
+        return {"type": "agent", "label": label}
     return {
         "type": "tool",
         "status": part["status"],
-        "label": str(words.STEPS[part["status"]]).format(name=part["name"].replace("_", " ")),
+        "label": words.describe_step(part),
         "fraction": part.get("fraction") if part["status"] == "progress" else None,
         "note": part.get("progress", "") if part["status"] == "progress" else "",
         "arguments": part.get("arguments") or "",
@@ -106,6 +109,7 @@ def blank(card: AgentCard) -> dict[str, Any]:
         "step": {"status": "started", "fraction": None},
         "reasoning": {},
         "approval": {},
+        "agent": {},
         "line": {},
     }
 

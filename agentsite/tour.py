@@ -14,6 +14,7 @@ from typing import Any
 from agents import Agent, Model, ModelResponse, function_tool
 from agents.items import TResponseStreamEvent
 from agents.tool_context import ToolContext
+from django.utils.translation import gettext_lazy as _
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
@@ -27,6 +28,7 @@ from openai.types.responses import (
 )
 
 from agentsite import tour_texts
+from realtime.registry import AgentEntry
 from realtime.run_context import RunContext
 
 WORD_PAUSE_S = 0.03
@@ -40,11 +42,8 @@ async def search_library(context: ToolContext[RunContext], subject: str) -> str:
     for place, shelf in enumerate(SHELVES, 1):
         context.context.progress(context, f"Looking at {shelf}", place / len(SHELVES))
         await asyncio.sleep(TOOL_PAUSE_S)
+    context.context.summarise(context, f"Searched {len(SHELVES)} shelves")
     return f"{len(SHELVES)} shelves were searched for “{subject}”."
-
-
-def make_agent() -> Agent[RunContext]:
-    return Agent(name="tour", instructions="Scripted.", model=TourModel(), tools=[search_library])
 
 
 class TourModel(Model):
@@ -155,3 +154,15 @@ def end_events(item: ResponseOutputItem) -> list[TResponseStreamEvent]:
         ),
         ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed"),
     ]
+
+
+ENTRY = AgentEntry(
+    Agent[RunContext](
+        name=tour_texts.NAME, instructions="Scripted.", model=TourModel(), tools=[search_library]
+    ),
+    description=_(
+        "A guided tour of this chat: its answers are scripted and stream through the real "
+        "machinery. Set a model, and your own agent answers here."
+    ),
+    starters=[_("Show me some Markdown"), _("Write a long reply"), _("Use a tool")],
+)

@@ -1,5 +1,6 @@
 """What the tour says."""
 
+NAME = "tour"
 LABEL = "Scripted, not an AI."
 
 WELCOME = f"""{LABEL} This is a tour of the chat with replies that were written in advance. \

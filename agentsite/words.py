@@ -50,12 +50,16 @@ APPROVALS: dict[str, Text] = {
     "cancelled": _("Not answered: the reply was stopped."),
     "before": _("That was answered already."),
 }
+TOOK = _("{step}, {seconds} s")
+TAKES_OVER = _("{agent} takes over")
 SCRIPT: dict[str, Any] = {
     "states": STATES,
     "endings": ENDINGS,
     "errors": ERROR_TEXTS,
     "steps": STEPS,
     "approvals": APPROVALS,
+    "took": TOOK,
+    "takes_over": TAKES_OVER,
     "continue": _("Continue"),
     "untitled": _("New conversation"),
     "replying": _("replying"),
@@ -104,3 +108,13 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
     if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
         return ERROR_TEXTS[error_code]
     return ENDINGS.get(reason or "") or ENDINGS.get(status or "", "")
+
+
+def describe_step(part: dict[str, Any]) -> str:
+    """What a tool does or has done and, when it has ended, how long that took."""
+    status, summary = part["status"], part.get("summary")
+    label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
+    said = summary if status == "finished" and summary else label
+    if "duration_ms" not in part:
+        return said
+    return str(TOOK).format(step=said, seconds=f"{part['duration_ms'] / 1000:.1f}")

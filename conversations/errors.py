@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
     MODEL_NOT_READY = "model_not_ready"
+    TOOLS_UNAVAILABLE = "tools_unavailable"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
@@ -82,6 +83,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.MODEL_NOT_READY: ErrorInfo(
         503, True, _("The model on this machine could not be made ready.")
+    ),
+    ErrorCode.TOOLS_UNAVAILABLE: ErrorInfo(
+        503, True, _("A service that this agent works with cannot be reached at the moment.")
     ),
     ErrorCode.UNAVAILABLE: ErrorInfo(
         503, True, _("The service cannot save anything at the moment. Nothing was sent.")

@@ -81,6 +81,7 @@ class Message(models.Model):
     """What people see.
 
     `parts` is a list of `{"type": "text", "text"}`, `{"type": "reasoning", "text"}`,
+    `{"type": "agent", "name"}` where another agent took over, and
     `{"type": "tool", "tool_call_id", "name", "arguments", "status", "output", ...}` and
     `{"type": "approval", "request_id", "tool_call_id", "tool", "arguments", "decision", ...}`.
     An assistant's message is the reply of exactly one run (`message.run`).

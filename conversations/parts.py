@@ -12,7 +12,7 @@ SEPARATOR = "\n\n"
 class PartsFolder:
     """Applies events one by one; `parts` is always what a reader has been shown so far.
 
-    The first token after a tool or reasoning part begins with `SEPARATOR` when there was text
+    The first token after another part begins with `SEPARATOR` when there was text
     before, so that the tokens of a run, joined, are the joined text parts.
     """
 
@@ -30,6 +30,8 @@ class PartsFolder:
             self._add_text(payload["delta"])
         elif kind == "reasoning.delta":
             self._grow("reasoning", payload["delta"])
+        elif kind == "agent.changed":
+            self.parts.append({"type": "agent", "name": payload["name"]})
         elif kind == "tool.started":
             self.parts.append({"type": "tool", "status": "started", **payload})
         elif kind.startswith("tool."):
@@ -82,3 +84,9 @@ def fold(events: Iterable[tuple[str, Payload]]) -> PartsFolder:
     for kind, payload in events:
         folder.apply(kind, payload)
     return folder
+
+
+def last_agent(parts: Iterable[Part]) -> str | None:
+    """The agent that took over last; None where the first one has spoken alone."""
+    names = [part["name"] for part in parts if part["type"] == "agent"]
+    return names[-1] if names else None

@@ -49,6 +49,14 @@ def parse_id(value: str | UUID) -> UUID:
         raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
 
 
+def get_user(user_id: int) -> AbstractBaseUser:
+    """The user of that id, for work on their behalf; raises `AgentSiteError(not_authenticated)`."""
+    user = get_user_model()._default_manager.filter(pk=user_id, is_active=True).first()
+    if user is None:
+        raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
+    return user
+
+
 def sessions_of(user: User) -> QuerySet[ChatSession]:
     """The sessions that `user` may read."""
     return ChatSession.objects.filter(owner_id=user.pk, deleted_at=None)

@@ -1,7 +1,9 @@
 """A user's list of sessions: begun, renamed, put away, deleted, and brought back for a while."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -47,12 +49,19 @@ def create_session(*, user: User, title: str = "") -> ChatSession:
 
 
 @transaction.atomic
-def archive_session(*, user: User, session_id: str, archived: bool) -> ChatSession:
+def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
     """Put a session away or take it out again; raises `AgentSiteError(not_found)`."""
     session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
     if archived != session.is_archived:
         session.archived_at = timezone.now() if archived else None
     return _save(session, "archived_at")
+
+
+@transaction.atomic
+def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
+    """Put all of these away, or none of them; their titles. Raises `AgentSiteError(not_found)`."""
+    wanted = sorted(set(map(parse_id, session_ids)))
+    return [archive_session(user=user, session_id=pk, archived=True).title for pk in wanted]
 
 
 @transaction.atomic

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Approval, Message, Run, join_text
+from conversations.parts import last_agent
 from conversations.rendering import render_reply
 
 
@@ -106,17 +107,18 @@ def message_view(
     message: Message, *, run: Run | None = None, parts: list[dict[str, Any]] | None = None
 ) -> MessageView:
     """`run` is the run that the message is the reply of, `parts` what is shown of it so far."""
+    shown: list[dict[str, Any]] = message.parts if parts is None else parts
     return MessageView(
         message_id=str(message.id),
         number=message.number,
         role=message.role,
-        parts=message.parts if parts is None else parts,
+        parts=shown,
         created_at=message.created_at.isoformat(),
         parent_message_id=_optional(message.parent_id),
         run_id=str(run.id) if run else None,
         run_number=run.number if run else None,
         run_status=run.status if run else None,
-        agent=run.agent if run else None,
+        agent=(last_agent(shown) or run.agent) if run else None,
         reason=(run.reason or None) if run else None,
         error_code=(run.error_code or None) if run else None,
         client_message_id=message.client_message_id or None,

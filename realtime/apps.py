@@ -1,4 +1,7 @@
+import os
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class RealtimeConfig(AppConfig):
@@ -11,3 +14,5 @@ class RealtimeConfig(AppConfig):
         from realtime.announcer import on_change
 
         notify.register(on_change)
+        # An agent without a model of its own is made with the settings that suit this one.
+        os.environ.setdefault("OPENAI_DEFAULT_MODEL", settings.AGENT_MODEL)

@@ -89,6 +89,20 @@ class RealtimeSettings(BaseModel):
         default=86_400, description="How long a reply waits for its user to approve a tool call."
     )
     max_turns: Count = Field(default=10, description="Model calls that one run may make.")
+    progress_interval_ms: Annotated[float, Field(ge=0, le=60_000)] = Field(
+        default=250,
+        description="A tool's progress is told at most so often, the latest of it, in "
+        "milliseconds.",
+    )
+    tool_arguments_chars: Count = Field(
+        default=4_000, description="Characters of a tool's arguments that people are shown."
+    )
+    tool_output_chars: Count = Field(
+        default=4_000, description="Characters of a tool's output that people are shown."
+    )
+    tool_server_timeout_s: Seconds = Field(
+        default=15, description="How long an MCP server may take to connect or to answer for that."
+    )
     provider_timeout_s: Seconds = Field(
         default=60, description="The longest silence of the model's server before a run fails."
     )

@@ -33,11 +33,13 @@ class InlineExecutor:
     def __init__(self, flusher: Flusher, gate: Gate) -> None:
         # Imported with the first run: the Agents SDK takes more than a second.
         from realtime.providers import Provider
+        from realtime.tool_servers import ToolServers
 
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"[:100]
         self._flusher = flusher
         self._gate = gate
         self._provider = Provider(gate)
+        self._tool_servers = ToolServers()
         self._tasks = Supervisor()
         self._working: dict[UUID, RunWork] = {}
         self._known: set[UUID] = set()
@@ -119,7 +121,9 @@ class InlineExecutor:
         from realtime.runs import RunWork
 
         run_id = claimed.run.pk
-        work = self._working[run_id] = RunWork(claimed, self._flusher, self._provider)
+        work = self._working[run_id] = RunWork(
+            claimed, self._flusher, self._provider, self._tool_servers
+        )
         try:
             return await work.run()
         except RunLostError:
@@ -145,6 +149,7 @@ class InlineExecutor:
             )
 
     async def close(self) -> None:
-        """Close the connections to the model; drain first."""
+        """Close the connections to the model and to tool servers; drain first."""
         await self._tasks.stop()
+        await self._tool_servers.close()
         await self._provider.close()

@@ -322,7 +322,7 @@ class QueueChanged(_Outgoing):
 
 
 class SessionMetadata(_Outgoing):
-    """A line of the list of sessions."""
+    """A line of the list of sessions; one that is `archived` leaves it."""
 
     rev: int
     title: str
@@ -472,13 +472,15 @@ class ToolProgress(SequencedMetadata):
 
 
 class ToolFinished(SequencedMetadata):
-    """A tool has returned."""
+    """A tool has returned; `summary` says in a few words what it has done."""
 
     text: ClassVar[str] = "used {name}"
     event: Literal["tool.finished"] = "tool.finished"
     tool_call_id: str
     name: str
     output: str
+    summary: str | None = None
+    duration_ms: int | None = None
 
 
 class ToolFailed(SequencedMetadata):
@@ -489,6 +491,8 @@ class ToolFailed(SequencedMetadata):
     tool_call_id: str
     name: str
     output: str | None = None
+    summary: str | None = None
+    duration_ms: int | None = None
 
 
 class ReasoningDelta(SequencedMetadata):

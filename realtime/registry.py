@@ -1,33 +1,61 @@
 """The site's agents, found by the dotted name in `settings.AGENTS`.
 
-That module has `AGENT_NAMES`, `DEFAULT_AGENT` and `get_agent(name) -> agents.Agent`. Importing
-the Agents SDK takes more than a second, so only what runs agents calls `get_agent`.
+That module has `AGENTS`, a sequence of `AgentEntry`. Importing the Agents SDK takes more than a
+second, so only what runs or shows agents calls the functions here.
 """
 
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import Promise
 
 if TYPE_CHECKING:
     from agents import Agent
 
 
-def _module() -> Any:
-    # An agent without a model of its own is made with the settings that suit this one.
-    os.environ.setdefault("OPENAI_DEFAULT_MODEL", settings.AGENT_MODEL)
-    return import_module(settings.AGENTS)
+@dataclass(frozen=True)
+class AgentEntry:
+    """An agent that people may choose, and how they are introduced to it.
+
+    The description is a sentence or two; the starters are first messages to choose from.
+    """
+
+    agent: "Agent[Any]"
+    description: str | Promise = ""
+    starters: Sequence[str | Promise] = ()
+
+    @property
+    def name(self) -> str:
+        return self.agent.name
+
+
+def list_entries() -> list[AgentEntry]:
+    """All of them, in order; raises `ImproperlyConfigured` for none and for a name given twice."""
+    entries = list(import_module(settings.AGENTS).AGENTS)
+    names = [entry.name for entry in entries]
+    if not names or len(set(names)) < len(names):
+        raise ImproperlyConfigured(f"{settings.AGENTS}.AGENTS must be agents of different names")
+    return entries
+
+
+def get_entry(name: str = "") -> AgentEntry:
+    """The entry of that name; one that is not there any more is replaced by the first."""
+    entries = list_entries()
+    return next((entry for entry in entries if entry.name == name), entries[0])
 
 
 def agent_names() -> tuple[str, ...]:
     """The names that a client may ask for."""
-    return tuple(_module().AGENT_NAMES)
+    return tuple(entry.name for entry in list_entries())
 
 
 def default_agent() -> str:
     """The agent of sessions that name none."""
-    return str(_module().DEFAULT_AGENT)
+    return get_entry().name
 
 
 def independent_agents() -> frozenset[str]:
@@ -41,7 +69,9 @@ def _asks_settings(agent: "Agent[Any]") -> bool:
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """The agent of that name; one that is not there any more is replaced by the default."""
-    known = name if name in agent_names() else default_agent()
-    agent: Agent[Any] = _module().get_agent(known)
+    """The agent of that name, or the first, as it may be run."""
+    agent = get_entry(name).agent
+    for guardrail in agent.input_guardrails:
+        # Beside the model it would let tokens out before it has decided.
+        guardrail.run_in_parallel = False
     return agent

@@ -1,16 +1,12 @@
 """What a tool is given of the run that called it."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from agents.tool_context import ToolContext
 
-from conversations.text import clean_text
-from realtime.journal import Journal
-
-PROGRESS_LENGTH = 200
+from realtime.progress import ProgressReports
 
 
 @dataclass(frozen=True)
@@ -20,29 +16,15 @@ class RunContext:
     user_id: int
     session_id: UUID
     run_id: UUID
-    journal: Journal
-    loop: asyncio.AbstractEventLoop
+    reports: ProgressReports
 
     def progress(self, tool: ToolContext[Any], text: str, fraction: float | None = None) -> None:
         """Tell how far a tool is: a short text and, from 0 to 1, a fraction.
 
         From a sync tool too, which the SDK runs in a thread.
         """
-        payload: dict[str, Any] = {
-            "tool_call_id": tool.tool_call_id,
-            "name": tool.tool_name,
-            "progress": clean_text(text)[:PROGRESS_LENGTH],
-        }
-        if fraction is not None:
-            payload["fraction"] = min(1.0, max(0.0, fraction))
-        if _running_loop() is self.loop:
-            self.journal.append("tool.progress", payload)
-        else:
-            self.loop.call_soon_threadsafe(self.journal.append, "tool.progress", payload)
+        self.reports.report(tool.tool_call_id, tool.tool_name, text, fraction)
 
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    def summarise(self, tool: ToolContext[Any], text: str) -> None:
+        """Say in a few words what a tool has done: the page shows that in place of its name."""
+        self.reports.summarise(tool.tool_call_id, text)

@@ -20,10 +20,12 @@ from conversations.suspension import Suspension, suspend_run
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import model_input, stored_items
+from realtime.progress import ProgressReports
 from realtime.providers import run_error
 from realtime.run_context import RunContext
 from realtime.sources import Verdict, verdict
 from realtime.tool_hooks import ToolHooks
+from realtime.tool_servers import ToolServers
 from realtime.tracebacks import describe
 from realtime.translate import Translator
 
@@ -44,12 +46,20 @@ RETRY_PAUSE_S = 0.5
 class RunWork:
     """A claimed run at work; `stop` ends it early with its text kept."""
 
-    def __init__(self, claimed: Claimed, flusher: "Flusher", provider: "Provider") -> None:
+    def __init__(
+        self,
+        claimed: Claimed,
+        flusher: "Flusher",
+        provider: "Provider",
+        tool_servers: ToolServers,
+    ) -> None:
         self.claimed = claimed
         self.journal = flusher.open(claimed)
         self._flusher = flusher
         self._provider = provider
         self._translator = _translator(claimed)
+        self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
+        self._hooks = ToolHooks(self.journal, tool_servers)
         self._verdict = Verdict()
         self._result: RunResultStreaming | None = None
 
@@ -79,6 +89,7 @@ class RunWork:
             for signal in signals:
                 signal.cancel()
             await self._unwind(stream)
+            self._reports.end_all()
         if self.journal.lost.is_set():
             raise RunLostError
         if stream not in done:
@@ -114,20 +125,19 @@ class RunWork:
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
         verdict.set(self._verdict)
-        context = RunContext(
-            run.owner_id, run.session_id, run.pk, self.journal, asyncio.get_running_loop()
-        )
+        context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = registry.get_agent(run.agent)
         self._result = Runner.run_streamed(
             agent,
             input=await self._input(agent, context),
             context=context,
             max_turns=conf.max_turns,
-            hooks=ToolHooks(self.journal),
+            hooks=self._hooks,
             run_config=RunConfig(
                 model_provider=self._provider,
                 model_settings=ModelSettings(include_usage=True),
                 tracing_disabled=True,
+                tool_error_formatter=ToolHooks.note_error,
             ),
         )
         events = cast(AsyncGenerator[StreamEvent, None], self._result.stream_events())

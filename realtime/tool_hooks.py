@@ -3,37 +3,57 @@
 import asyncio
 from typing import Any
 
-from agents import RunContextWrapper, RunHooks, Tool
+from agents import RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
 from agents.tool_context import ToolContext
 
 from conversations.text import clean_text
+from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.run_context import RunContext
-
-SHOWN_LENGTH = 4_000
-"""Characters of a tool's arguments and output that are shown and kept for people."""
+from realtime.tool_servers import ToolServers
 
 
 class ToolHooks(RunHooks[RunContext]):
     """Tells the journal of every tool; no tool starts before that is committed."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, servers: ToolServers) -> None:
         self._journal = journal
+        self._servers = servers
+
+    async def on_agent_start(self, context: Any, agent: Any) -> None:
+        """Before the agent's tools are asked for, and again for each that takes over."""
+        await self._servers.connect(agent.mcp_servers)
 
     async def on_tool_start(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
     ) -> None:
-        payload = {**_call(context, tool), "arguments": _shown(_arguments(context))}
-        self._journal.append("tool.started", payload)
+        call = _call(context, tool)
+        arguments = _shown(_arguments(context), get_conf().tool_arguments_chars)
+        self._journal.append("tool.started", {**call, "arguments": arguments})
         await self._journal.commit()
         if self._journal.cancelled.is_set():
             raise asyncio.CancelledError
+        context.context.reports.begin(call["tool_call_id"])
 
     async def on_tool_end(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool, result: object
     ) -> None:
-        payload = {**_call(context, tool), "output": _shown(str(result))}
-        self._journal.append("tool.finished", payload)
+        call = _call(context, tool)
+        end = context.context.reports.end(call["tool_call_id"])
+        payload = {
+            **call,
+            "output": _shown(str(result), get_conf().tool_output_chars),
+            "duration_ms": round(end.seconds * 1000),
+        }
+        if end.summary:
+            payload["summary"] = end.summary
+        self._journal.append("tool.failed" if end.failed else "tool.finished", payload)
+
+    @staticmethod
+    def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
+        """What the model is told of an error stays the SDK's; people are shown that it is one."""
+        if args.kind == "tool_exception":
+            args.run_context.context.reports.fail(args.call_id)
 
 
 def _call(context: RunContextWrapper[RunContext], tool: Tool) -> dict[str, Any]:
@@ -45,6 +65,6 @@ def _arguments(context: RunContextWrapper[RunContext]) -> str:
     return context.tool_arguments if isinstance(context, ToolContext) else ""
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, length: int) -> str:
     text = clean_text(text)
-    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -39,7 +39,7 @@ from realtime.process import Process, get_process  # noqa: E402
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.agent_site"]
 
 
 @pytest.fixture

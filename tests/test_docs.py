@@ -19,6 +19,7 @@ from conversations.errors import ERRORS
 from realtime import protocol, server
 from realtime.conf import RealtimeSettings
 from realtime.process import Process
+from realtime.registry import AgentEntry
 from tests.support.addresses import routes
 from tests.support.client import event
 from tests.support.inprocess import make_user, open_chat_here
@@ -28,7 +29,6 @@ from tests.support.transcript import BaseClient
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
 FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
-NOT_SETTINGS = {"AGENT_NAMES", "DEFAULT_AGENT"}
 CONF = RealtimeSettings()
 TOKEN_MINUTES = AccessToken.lifetime.total_seconds() / 60
 KIB = 1024
@@ -102,7 +102,7 @@ class TestNames:
             assert re.search(rf"def {test}\b", read(name)), f"{name}::{test}"
 
     def test_settings(self, page: Path) -> None:
-        known = {name.upper() for name in Environment.model_fields} | NOT_SETTINGS
+        known = {name.upper() for name in Environment.model_fields}
         assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())) <= known
 
     def test_commands(self, page: Path) -> None:
@@ -193,24 +193,22 @@ def test_the_client_of_the_readme() -> None:
 async def test_the_agent_of_the_page(
     process: Process, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("agents_of_the_page")
+    module: Any = ModuleType("agents_of_the_page")
     exec(compile(code_in("docs/agents.md", "python"), "docs/agents.md", "exec"), module.__dict__)
-    assert {"librarian", "tour"} == {module.get_agent(name).name for name in module.AGENT_NAMES}
     script = ScriptedModel(
         [
             [function_call("search", {"subject": "herons"}, call_id="call_1")],
             [assistant_message("There is none.")],
         ]
     )
-    librarian = module.get_agent("librarian").clone(model=script)
-    monkeypatch.setattr(module, "get_agent", lambda name: librarian)
-    monkeypatch.setattr(module, "DEFAULT_AGENT", "librarian")
+    librarian = module.librarian.clone(model=script)
+    monkeypatch.setattr(module, "AGENTS", [AgentEntry(librarian)])
     monkeypatch.setitem(sys.modules, module.__name__, module)
     settings.AGENTS = module.__name__
     user = await in_thread(make_user, "ada")
     async with open_chat_here(user) as client:
         accepted = await client.chat("Anything about herons?")
-        await client.wait_for(event("tool.progress", progress="Looking at science", fraction=1.0))
+        await client.wait_for(event("tool.progress", progress="Looking at history"))
         finished = await client.wait_for(event("tool.finished"))
         end = await client.wait_end(accepted["run_id"])
     assert finished["metadata"]["output"] == "No book about herons on 3 shelves."

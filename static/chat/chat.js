@@ -16,8 +16,9 @@ import { count, data, fill, words } from "./words.js";
 const KB = 1_024;
 
 export class Chat {
-  constructor({ connection, outbox, transcript, composer, sessions, announce, title }) {
-    Object.assign(this, { connection, outbox, transcript, composer, sessions, announce, title });
+  constructor({ connection, outbox, transcript, composer, sessions, picker, announce, title }) {
+    Object.assign(this, { connection, outbox, transcript, composer, sessions, picker });
+    Object.assign(this, { announce, title });
     this.sent = new Set();
     this.answers = new Map();
     this.conversation = new Conversation(data);
@@ -43,6 +44,7 @@ export class Chat {
       session_id: this.conversation.sessionId,
       content,
       regenerate,
+      agent: this.conversation.sessionId ? undefined : this.picker.chosen,
     };
     if (!this.#fits(entry)) return;
     this.outbox.add(entry);
@@ -314,7 +316,11 @@ export class Chat {
   }
 }
 
-function frameOf({ session_id, content, client_message_id, regenerate }) {
-  const metadata = { client_message_id, ...(regenerate && { regenerate }) };
+function frameOf({ session_id, content, client_message_id, regenerate, agent }) {
+  const metadata = {
+    client_message_id,
+    ...(regenerate && { regenerate }),
+    ...(agent && { agent }),
+  };
   return { type: "chat", session_id, content, metadata };
 }

@@ -127,7 +127,7 @@ export class Conversation {
       case "responded":
         return [{ kind: "answered", request_id: at.request_id, duplicate: at.duplicate }];
       case "agent.changed":
-        return this.#advance(frame, () => {}, { agent: at.name });
+        return this.#advance(frame, (shown) => parts.addAgent(shown, at.name), { agent: at.name });
       default:
         if (!at.event.startsWith("tool.")) return [];
         return this.#advance(frame, (shown) => parts.applyTool(shown, toolOf(at)));
@@ -160,7 +160,9 @@ export class Conversation {
   #follow(message, isTold) {
     const held = this.branch.get(message.message_id);
     const run_status = isTold ? (held?.run_status ?? "running") : message.run_status;
-    const fields = { ...message, run_status, parts: held?.parts ?? [], state: "" };
+    const shown = held?.parts ?? [];
+    const agent = parts.agentOf(shown) ?? message.agent;
+    const fields = { ...message, run_status, agent, parts: shown, state: "" };
     this.#change(message.message_id, fields);
   }
 
@@ -178,11 +180,11 @@ export class Conversation {
 
   // What was typed here and is not stored yet
 
-  /** Show an unsent entry of the outbox: `{client_message_id, content, regenerate, refused}`. */
-  addPending({ client_message_id, content, regenerate, refused }) {
+  /** Show an unsent entry of the outbox: `{client_message_id, content, regenerate, agent, refused}`. */
+  addPending({ client_message_id, content, regenerate, agent, refused }) {
     const prompt = regenerate ? null : promptOf(client_message_id, content);
     const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : prompt.message_id;
-    this.pending.set(client_message_id, { prompt, reply: replyOf(client_message_id, parent) });
+    this.pending.set(client_message_id, { prompt, reply: replyOf(client_message_id, parent, agent) });
     if (refused) this.#showRefusal(client_message_id, refused);
   }
 
@@ -389,8 +391,9 @@ function promptOf(client_message_id, content) {
   };
 }
 
-function replyOf(client_message_id, parent_message_id) {
+function replyOf(client_message_id, parent_message_id, agent) {
   return {
+    agent,
     message_id: `reply:${client_message_id}`,
     role: "assistant",
     parent_message_id,
@@ -401,8 +404,9 @@ function replyOf(client_message_id, parent_message_id) {
   };
 }
 
-function toolOf({ event, tool_call_id, name, arguments: given, progress, fraction, output }) {
-  const fields = { arguments: given, progress, fraction, output };
+function toolOf({ event, tool_call_id, name, arguments: given, ...at }) {
+  const { progress, fraction, output, summary, duration_ms } = at;
+  const fields = { arguments: given, progress, fraction, output, summary, duration_ms };
   const known = Object.entries(fields).filter(([, value]) => value !== undefined);
   return { event, tool_call_id, name, ...Object.fromEntries(known) };
 }

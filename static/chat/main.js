@@ -1,5 +1,6 @@
 /** Puts the chat page together. */
 
+import { AgentPicker } from "./agent_picker.js";
 import { answerOf } from "./approval.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
@@ -36,6 +37,7 @@ const chat = new Chat({
   transcript,
   composer,
   sessions,
+  picker: new AgentPicker(find("welcome")),
   title: find("title"),
   announce,
 });

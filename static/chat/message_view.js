@@ -2,7 +2,7 @@
 
 import { fromTemplate, setText } from "./elements.js";
 import { ReplyBody } from "./reply_body.js";
-import { data, fill, words } from "./words.js";
+import { data, fill, nameOf, words } from "./words.js";
 
 const SCRIPTED = "tour";
 export const WORKING = new Set(["queued", "running", "awaiting_input"]);
@@ -117,6 +117,5 @@ export function stateOf(message, { position, isStopping, isConnected }) {
 
 /** The name of the agent that replies, as people see it. */
 export function agentOf({ agent }) {
-  const name = agent || data.agent.label;
-  return name[0].toUpperCase() + name.slice(1);
+  return nameOf(agent || data.agent.label);
 }

@@ -2,7 +2,7 @@
  * What was typed and is not stored by the server yet: kept in this tab over reloads, and sent
  * again under the same id until it is accepted, so that nothing is lost nor doubled.
  *
- * Entries: `{client_message_id, session_id, content, regenerate, refused, isTried}`.
+ * Entries: `{client_message_id, session_id, content, regenerate, agent, refused, isTried}`.
  */
 
 const KEY = "agentsite.outbox.";

@@ -1,7 +1,7 @@
 /**
  * The parts of a reply, grown by the frames of its run.
  *
- * The first token after a step begins with a separator when there was text before, so that the
+ * The first token after another part begins with a separator when there was text before, so that the
  * tokens of a run, joined, are the joined text parts.
  */
 
@@ -27,6 +27,16 @@ export function addReasoning(parts, delta) {
   grow(parts, "reasoning", delta);
 }
 
+/** Another agent goes on with the reply. */
+export function addAgent(parts, name) {
+  parts.push({ type: "agent", name });
+}
+
+/** The agent that took over last, if one did. */
+export function agentOf(parts) {
+  return parts.findLast((part) => part.type === "agent")?.name;
+}
+
 function grow(parts, type, delta) {
   const last = parts.at(-1);
   if (last?.type === type) last.text += delta;
@@ -36,8 +46,10 @@ function grow(parts, type, delta) {
 /** Apply `tool.started`, `.progress`, `.finished` or `.failed`. */
 export function applyTool(parts, { event, tool_call_id, name, ...fields }) {
   const status = event.slice("tool.".length);
+  // Some models give the calls of each turn the same ids again.
+  const isNew = status === "started";
   const isSame = (part) => part.type === "tool" && part.tool_call_id === tool_call_id;
-  const known = parts.findLast(isSame);
+  const known = !isNew && parts.findLast(isSame);
   if (known) Object.assign(known, fields, { status });
   else parts.push({ ...fields, type: "tool", tool_call_id, name, status });
 }

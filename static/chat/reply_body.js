@@ -1,5 +1,5 @@
 /**
- * What a reply consists of: text, steps and thoughts, in the order of its parts.
+ * What a reply consists of: text, steps, thoughts and handovers, in the order of its parts.
  *
  * While it streams, text is only ever appended; when it has ended, the server's sanitised HTML
  * takes its place.
@@ -8,7 +8,7 @@
 import { updateApproval } from "./approval.js";
 import { fromTemplate, setText } from "./elements.js";
 import { textsOf } from "./parts.js";
-import { fill, words } from "./words.js";
+import { fill, nameOf, words } from "./words.js";
 
 export class ReplyBody {
   /** `shown`: the parts that the server has rendered in `element`, if they are known. */
@@ -59,6 +59,7 @@ export class ReplyBody {
     if (type === "tool") return fromTemplate("step-template");
     if (type === "approval") return fromTemplate("approval-template");
     if (type === "reasoning") return fromTemplate("reasoning-template");
+    if (type === "agent") return fromTemplate("agent-template");
     const element = document.createElement("div");
     element.className = "plain";
     return element;
@@ -71,6 +72,10 @@ export class ReplyBody {
     }
     if (part.type === "approval") {
       updateApproval(element, part);
+      return;
+    }
+    if (part.type === "agent") {
+      setText(element, fill(words.takes_over, { agent: nameOf(part.name) }));
       return;
     }
     const target = element.querySelector(".reasoning-text") ?? element;
@@ -96,12 +101,19 @@ function splitHtml(html, count) {
 function updateStep(element, part) {
   const isMoving = part.status === "progress";
   element.dataset.status = part.status;
-  const name = part.name.replaceAll("_", " ");
-  setText(element.querySelector(".step-name"), fill(words.steps[part.status], { name }));
+  setText(element.querySelector(".step-name"), stepLabel(part));
   setText(element.querySelector(".step-note"), isMoving ? (part.progress ?? "") : "");
   setText(element.querySelector(".step-arguments"), part.arguments ?? "");
   setText(element.querySelector(".step-output"), part.output ?? "");
   const bar = element.querySelector("progress");
   bar.hidden = !isMoving || part.fraction === undefined;
   bar.value = part.fraction ?? 0;
+}
+
+/** What a step does or has done and, when it has ended, how long that took. */
+function stepLabel({ status, name, summary, duration_ms }) {
+  const label = fill(words.steps[status], { name: name.replaceAll("_", " ") });
+  const said = status === "finished" && summary ? summary : label;
+  if (duration_ms === undefined) return said;
+  return fill(words.took, { step: said, seconds: (duration_ms / 1_000).toFixed(1) });
 }

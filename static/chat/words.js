@@ -16,3 +16,8 @@ export function fill(text, values) {
 export function count(one, many, number) {
   return number === 1 ? one : fill(many, { count: number });
 }
+
+/** An agent's name as people see it. */
+export function nameOf(agent) {
+  return agent[0].toUpperCase() + agent.slice(1);
+}

@@ -7,8 +7,8 @@ from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
-from tests.support.provider import Gate, Reply, words
-from tests.support.site import Site, User
+from tests.support.provider import Gate, Reply, ToolCall, words
+from tests.support.site import User, run_site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -268,28 +268,58 @@ async def test_a_message_that_is_too_long_stays_in_its_box(open_chat: Opener, mo
     await expect(chat.page.locator(".message")).to_have_count(0)
 
 
-async def test_steps_move_and_stay(open_chat: Opener, site: Site, model: Model, ann: User) -> None:
-    async with site.chat(ann) as other:
-        accepted = await other.chat("hello", agent="tour")
-        await other.wait_end(accepted["run_id"])
-    chat = await open_chat(accepted["session_id"])
-    await expect(chat.reply.locator(".badge")).to_be_visible()
-    await chat.page.evaluate(WATCH_STEPS)
-    await chat.send("Use a tool")
-    step = chat.reply.locator(".step")
-    await expect(step).to_contain_text("Used search library")
-    seen = await chat.page.evaluate("[...window.steps]")
-    assert seen[0] == "Using search library…"
-    assert "Using search library…|0.6|Looking at poetry" in seen
+async def test_steps_move_and_stay(visitor: BrowserContext) -> None:
+    with run_site(AGENT_MODEL="tour", ALLOW_GUESTS="1", PROGRESS_INTERVAL_MS="0") as site:
+        chat = ChatPage(await visitor.new_page(), site)
+        await chat.page.goto(site.origin)
+        await expect(chat.page.locator(".welcome .badge")).to_be_visible()
+        await chat.page.evaluate(WATCH_STEPS)
+        await chat.send("Use a tool")
+        step = chat.reply.locator(".step")
+        await expect(step).to_contain_text("Searched 5 shelves")
+        seen = await chat.page.evaluate("[...window.steps]")
+        assert seen[0] == "Using search library…"
+        assert "Using search library…|0.6|Looking at poetry" in seen
+        await chat.replied()
+        await expect(step.locator(".step-name")).to_have_text(re.compile(r"shelves, \d\.\d s$"))
+        await expect(step.locator("progress")).to_be_hidden()
+        await expect(chat.reply.locator(".badge")).to_have_text("scripted, not an AI")
+        shown = await chat.texts()
+        await step.locator("summary").click()
+        await expect(step.locator(".step-output")).to_contain_text("shelves were searched")
+        await chat.page.reload()
+        assert await chat.texts() == shown
+        assert chat.faults == []
+
+
+async def test_an_agent_is_chosen_once(open_chat: Opener, model: Model, ann: User) -> None:
+    chat = await open_chat()
+    await chat.page.get_by_label("Site").check()
+    card = chat.page.locator(".agent-card:visible")
+    await expect(card).to_have_count(1)
+    await expect(card.locator("h2")).to_have_text("Site")
+    await card.get_by_role("button").first.click()
     await chat.replied()
-    await expect(step).to_contain_text("Used search library")
-    await expect(step.locator("progress")).to_be_hidden()
-    await expect(chat.reply.locator(".badge")).to_have_text("scripted, not an AI")
-    shown = await chat.texts()
-    await step.locator("summary").click()
-    await expect(step.locator(".step-output")).to_contain_text("shelves were searched")
+    await expect(chat.reply.locator(".who")).to_have_text("Site")
+    assert "search_conversations" in str(model.calls[0].body["tools"])
+    await chat.send("And again")
+    await chat.replied()
     await chat.page.reload()
-    assert await chat.texts() == shown
+    await expect(chat.reply.locator(".who")).to_have_text("Site")
+
+
+async def test_who_takes_over_is_told_where_it_does(open_chat: Opener, model: Model) -> None:
+    to_the_writer = Reply(["One moment."], tool_calls=[ToolCall("transfer_to_writer")])
+    model.will_say(to_the_writer, Reply(["Dear all,"]))
+    chat = await open_chat()
+    await chat.page.get_by_label("Team").check()
+    await chat.send("Write a letter")
+    await chat.replied()
+    for _ in range(2):
+        await expect(chat.reply.locator(".who")).to_have_text("Writer")
+        shown = await chat.texts()
+        assert shown[1] == "One moment. Writer takes over Dear all,"
+        await chat.page.reload()
 
 
 async def test_thoughts_are_folded_away(open_chat: Opener, model: Model, ann: User) -> None:

@@ -1,16 +1,13 @@
 """An agent on the model of the settings, with tools that end when a test says so."""
 
 import asyncio
-from functools import cache
 from pathlib import Path
 
 from agents import Agent, function_tool
 from agents.tool_context import ToolContext
 
+from realtime.registry import AgentEntry
 from realtime.run_context import RunContext
-
-AGENT_NAMES = ("assistant",)
-DEFAULT_AGENT = "assistant"
 
 
 @function_tool
@@ -54,7 +51,8 @@ def erase(path: str) -> str:
 TOOLS = [look_up, wait, read_file, fail, erase]
 
 
-@cache
-def get_agent(name: str) -> Agent[RunContext]:
-    specialist = Agent[RunContext](name="specialist", instructions="Answer.", tools=[*TOOLS])
-    return Agent(name=name, instructions="Answer.", tools=[*TOOLS], handoffs=[specialist])
+specialist = Agent[RunContext](name="specialist", instructions="Answer.", tools=[*TOOLS])
+assistant = Agent[RunContext](
+    name="assistant", instructions="Answer.", tools=[*TOOLS], handoffs=[specialist]
+)
+AGENTS = [AgentEntry(assistant)]

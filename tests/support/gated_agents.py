@@ -2,13 +2,7 @@
 
 from agents import Agent
 
+from realtime.registry import AgentEntry
 from tests.support import site_agents
 
-AGENT_NAMES = ("local", "echo")
-DEFAULT_AGENT = "local"
-
-
-def get_agent(name: str) -> Agent:
-    if name == "echo":
-        return site_agents.get_agent("echo")
-    return Agent(name="local", instructions="Answer.")
+AGENTS = [AgentEntry(Agent(name="local", instructions="Answer.")), *site_agents.AGENTS[:1]]

@@ -9,9 +9,7 @@ from agents.items import TResponseStreamEvent
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from agentsite.tour import end_events, text_event
-
-AGENT_NAMES = ("echo", "patient")
-DEFAULT_AGENT = "echo"
+from realtime.registry import AgentEntry
 
 
 class EchoModel(Model):
@@ -63,5 +61,7 @@ def message(text: str) -> ResponseOutputMessage:
     )
 
 
-def get_agent(name: str) -> Agent:
-    return Agent(name=name, instructions="Echo.", model=MODELS[name]())
+AGENTS = [
+    AgentEntry(Agent(name=name, instructions="Echo.", model=model()))
+    for name, model in MODELS.items()
+]

@@ -1,0 +1,134 @@
+"""What a person's own conversations say: reads for tools, the user first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+
+from conversations.models import ChatSession, Message, Role
+from conversations.queries import User, get_session, list_path, load_messages, sessions_of
+from conversations.search import SpokenText
+
+SCANNED = 500
+"""Newest messages with the words that are looked at: a session may have many."""
+
+EXCERPT = 160
+"""Characters around what was found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A session with what was searched for; `excerpt` is empty where the title alone has it."""
+
+    session_id: str
+    title: str
+    active_at: str
+    archived: bool
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A whole conversation as text; `shortened` where its beginning has been left out."""
+
+    session_id: str
+    title: str
+    created_at: str
+    messages: int
+    shortened: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """Sessions that a person has written in, and the messages that they wrote there."""
+
+    conversations: int
+    messages: int
+
+
+def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> list[Found]:
+    """Sessions with all the words of `text` in the title or in one message, newest first.
+
+    Without words, the newest sessions.
+    """
+    words = text.casefold().split()
+    sessions = sessions_of(user).exclude(pk=apart_from)
+    found = {session.pk: _found(session) for session in _titled(sessions, words)[:limit]}
+    for message in _matching(sessions, words):
+        if len(found) >= limit:
+            break
+        excerpt = _excerpt(message.text, words[0])
+        known = found.get(message.session_id)
+        if known is None or not known.excerpt:
+            found[message.session_id] = _found(message.session, excerpt)
+    return sorted(found.values(), key=lambda one: one.active_at, reverse=True)
+
+
+def _titled(sessions: QuerySet[ChatSession], words: Iterable[str]) -> QuerySet[ChatSession]:
+    for word in words:
+        sessions = sessions.filter(title__icontains=word)
+    return sessions.order_by("-active_at", "-id")
+
+
+def _matching(sessions: QuerySet[ChatSession], words: list[str]) -> QuerySet[Message]:
+    if not words:
+        return Message.objects.none()
+    messages = Message.objects.filter(session__in=sessions)
+    messages = messages.annotate(spoken=SpokenText(F("parts"))).select_related("session")
+    for word in words:
+        messages = messages.filter(_has(word))
+    return messages.order_by("-created_at")[:SCANNED]
+
+
+def _has(word: str) -> Q:
+    """SQLite knows the cases of ASCII alone."""
+    cases = {word} if word.isascii() else {word, word.capitalize(), word.upper()}
+    return reduce(or_, (Q(spoken__icontains=case) for case in sorted(cases)))
+
+
+def _found(session: ChatSession, excerpt: str = "") -> Found:
+    return Found(
+        session_id=str(session.pk),
+        title=session.title,
+        active_at=session.active_at.isoformat(),
+        archived=session.is_archived,
+        excerpt=excerpt,
+    )
+
+
+def _excerpt(text: str, word: str) -> str:
+    words = " ".join(text.split())
+    place = max(0, words.casefold().find(word) - EXCERPT // 2)
+    cut = words[place : place + EXCERPT]
+    return ("…" if place else "") + cut + ("…" if place + EXCERPT < len(words) else "")
+
+
+def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:
+    """What was said in a session, its newest `max_chars`; raises `AgentSiteError(not_found)`."""
+    session = get_session(user, session_id)
+    ids = list_path(session.active_leaf_id, limit) if session.active_leaf_id else []
+    lines = [f"{message.role}: {message.text}" for message in load_messages(ids) if message.text]
+    text = "\n\n".join(lines)
+    return Said(
+        session_id=str(session.pk),
+        title=session.title,
+        created_at=session.created_at.isoformat(),
+        messages=len(lines),
+        shortened=len(text) > max_chars or len(ids) == limit,
+        text=text[-max_chars:],
+    )
+
+
+def count_since(user: User, start: datetime | None) -> Count:
+    """What a person has written since `start`, or ever."""
+    written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER)
+    if start is not None:
+        written = written.filter(created_at__gte=start)
+    return Count(
+        conversations=written.values("session").distinct().count(), messages=written.count()
+    )

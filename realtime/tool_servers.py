@@ -1,0 +1,71 @@
+"""MCP servers: connected when an agent first needs one, closed when the process stops."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from agents.mcp import MCPServer, MCPServerManager
+
+from conversations.errors import AgentSiteError, ErrorCode
+from realtime.conf import get_conf
+from realtime.tracebacks import describe
+
+logger = logging.getLogger(__name__)
+
+
+class ToolServers:
+    """The connections of one event loop, shared by its runs; one that has died is made again."""
+
+    def __init__(self) -> None:
+        self._managers: dict[MCPServer, MCPServerManager] = {}
+        self._locks: dict[MCPServer, asyncio.Lock] = {}
+
+    async def connect(self, servers: Iterable[MCPServer]) -> None:
+        """Have these answer; raises `AgentSiteError(tools_unavailable)`."""
+        for server in servers:
+            async with self._locks.setdefault(server, asyncio.Lock()):
+                if not await self._answers(server):
+                    await self._connect(server)
+
+    async def _answers(self, server: MCPServer) -> bool:
+        """Whether a connection is there and alive; a server that caches its tools is not asked."""
+        if server not in self._managers:
+            return False
+        try:
+            async with asyncio.timeout(get_conf().tool_server_timeout_s):
+                await server.list_tools()
+        except Exception as exc:
+            logger.warning("tool server %s is gone: %s", server.name, type(exc).__name__)
+            return False
+        return True
+
+    async def _connect(self, server: MCPServer) -> None:
+        await self._disconnect(server)
+        timeout = get_conf().tool_server_timeout_s
+        # "In parallel" gives the connection a task of its own, which alone may close it.
+        manager = self._managers[server] = MCPServerManager(
+            [server],
+            strict=True,
+            connect_in_parallel=True,
+            connect_timeout_seconds=timeout,
+            cleanup_timeout_seconds=timeout,
+            suppress_cancelled_error=False,
+        )
+        try:
+            await manager.connect_all()
+        except asyncio.CancelledError:
+            await self._disconnect(server)
+            raise
+        except Exception as exc:
+            await self._disconnect(server)
+            logger.error("tool server %s: %s", server.name, describe(exc))
+            raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE) from exc
+
+    async def _disconnect(self, server: MCPServer) -> None:
+        if (manager := self._managers.pop(server, None)) is not None:
+            await manager.cleanup_all()
+
+    async def close(self) -> None:
+        """Close every connection; whoever still needs one gets another."""
+        for server in list(self._managers):
+            await self._disconnect(server)
