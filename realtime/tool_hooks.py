@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from agents import RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
+from agents import RunContextWrapper, RunHooks, RunState, Tool, ToolErrorFormatterArgs
 from agents.tool_context import ToolContext
 
 from conversations.text import clean_text
@@ -23,6 +23,12 @@ class ToolHooks(RunHooks[RunContext]):
     async def on_agent_start(self, context: Any, agent: Any) -> None:
         """Before the agent's tools are asked for, and again for each that takes over."""
         await self._servers.connect(agent.mcp_servers)
+
+    async def reconnect(self, state: RunState[RunContext]) -> None:
+        """A run that goes on calls the tools it has asked for before any agent starts."""
+        for request in state.get_interruptions():
+            if request.agent is not None:
+                await self._servers.connect(request.agent.mcp_servers)
 
     async def on_tool_start(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
