@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -10,7 +11,7 @@ from tests.drills.conftest import SETTINGS
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.site import Site, run_site
-from tests.support.smollm import MODEL, run_smollm
+from tests.support.smollm import MODEL, TOKENS_MAX, run_smollm
 from tests.support.transcript import Transcript
 from tests.support.waiting import poll
 
@@ -68,7 +69,7 @@ async def test_stops(model_site: Site, model_url: str) -> None:
         end = await client.wait_end(run_id)
         assert end["metadata"]["finish_reason"] == "cancelled"
         assert end["content"].startswith(shown)
-        poll(lambda: not is_busy(model_url), "the end of the generation", within=2)
+        assert written_until_idle(model_url) < TOKENS_MAX * 3 / 4
         again = await client.chat("Say hello.", session_id)
         assert (await client.wait_end(again["run_id"], within=PATIENCE_S))["type"] == "complete"
         kept = await converge(site, ann, session_id, client)
@@ -96,5 +97,22 @@ async def test_is_resumed(model_site: Site) -> None:
 
 def is_busy(model_url: str) -> bool:
     """Whether the model is writing something just now."""
+    return bool(working_slots(model_url))
+
+
+def working_slots(model_url: str) -> list[dict[str, Any]]:
     with urlopen(model_url.removesuffix("/v1") + "/slots") as response:
-        return any(slot["is_processing"] for slot in json.load(response))
+        return [slot for slot in json.load(response) if slot["is_processing"]]
+
+
+def written_until_idle(model_url: str) -> int:
+    """How many tokens of a reply the model has made when it is last seen at work."""
+    written = [0]
+
+    def is_idle() -> bool:
+        slots = working_slots(model_url)
+        written.extend(slot["next_token"][0]["n_decoded"] for slot in slots)
+        return not slots
+
+    poll(is_idle, "the end of the generation")
+    return max(written)

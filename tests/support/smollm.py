@@ -12,6 +12,9 @@ from tests.support.servers import package_dir, scratch_dir
 
 MODEL = "smollm2"
 
+TOKENS_MAX = 200
+"""Of one reply: the model does not always find an end."""
+
 
 @contextlib.contextmanager
 def run_smollm() -> Iterator[str]:
@@ -40,8 +43,7 @@ def main() -> None:
     params.port = parser.parse_args().port
     params.n_parallel = 2
     params.n_ctx = 4096
-    # It does not always find an end.
-    params.n_predict = 200
+    params.n_predict = TOKENS_MAX
     params.cache_ram_mib = 64
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
