@@ -1,20 +1,15 @@
 """What a person's own conversations say: reads for tools, the user first."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
-from operator import or_
 from uuid import UUID
-
-from django.db.models import F, Q, QuerySet
 
 from conversations.models import ChatSession, Message, Role
 from conversations.queries import User, get_session, list_path, load_messages, sessions_of
-from conversations.search import SpokenText
+from conversations.search import find_entries
 
 SCANNED = 500
-"""Newest messages with the words that are looked at: a session may have many."""
+"""Newest titles and messages with the words that are looked at: a session may have many."""
 
 EXCERPT = 160
 """Characters around what was found."""
@@ -56,39 +51,18 @@ def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> l
 
     Without words, the newest sessions.
     """
-    words = text.casefold().split()
-    sessions = sessions_of(user).exclude(pk=apart_from)
-    found = {session.pk: _found(session) for session in _titled(sessions, words)[:limit]}
-    for message in _matching(sessions, words):
-        if len(found) >= limit:
-            break
-        excerpt = _excerpt(message.text, words[0])
-        known = found.get(message.session_id)
+    if not text.strip():
+        newest = sessions_of(user).exclude(pk=apart_from).order_by("-active_at", "-id")
+        return [_found(session) for session in newest[:limit]]
+    found: dict[UUID, Found] = {}
+    for entry in find_entries(user, text, SCANNED):
+        known = found.get(entry.session_id)
+        if entry.session_id == apart_from or (known is None and len(found) >= limit):
+            continue
         if known is None or not known.excerpt:
-            found[message.session_id] = _found(message.session, excerpt)
+            excerpt = _excerpt(entry.text, text.split()[0]) if entry.message_id else ""
+            found[entry.session_id] = _found(entry.session, excerpt)
     return sorted(found.values(), key=lambda one: one.active_at, reverse=True)
-
-
-def _titled(sessions: QuerySet[ChatSession], words: Iterable[str]) -> QuerySet[ChatSession]:
-    for word in words:
-        sessions = sessions.filter(title__icontains=word)
-    return sessions.order_by("-active_at", "-id")
-
-
-def _matching(sessions: QuerySet[ChatSession], words: list[str]) -> QuerySet[Message]:
-    if not words:
-        return Message.objects.none()
-    messages = Message.objects.filter(session__in=sessions)
-    messages = messages.annotate(spoken=SpokenText(F("parts"))).select_related("session")
-    for word in words:
-        messages = messages.filter(_has(word))
-    return messages.order_by("-created_at")[:SCANNED]
-
-
-def _has(word: str) -> Q:
-    """SQLite knows the cases of ASCII alone."""
-    cases = {word} if word.isascii() else {word, word.capitalize(), word.upper()}
-    return reduce(or_, (Q(spoken__icontains=case) for case in sorted(cases)))
 
 
 def _found(session: ChatSession, excerpt: str = "") -> Found:
@@ -103,7 +77,7 @@ def _found(session: ChatSession, excerpt: str = "") -> Found:
 
 def _excerpt(text: str, word: str) -> str:
     words = " ".join(text.split())
-    place = max(0, words.casefold().find(word) - EXCERPT // 2)
+    place = max(0, words.casefold().find(word.casefold()) - EXCERPT // 2)
     cut = words[place : place + EXCERPT]
     return ("…" if place else "") + cut + ("…" if place + EXCERPT < len(words) else "")
 
