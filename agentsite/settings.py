@@ -1,16 +1,26 @@
 """Django's settings, made from the environment; docs/operations.md lists every name."""
 
+import json
 import os
 import sys
 import tempfile
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dj_database_url
 from django.core.management.utils import get_random_secret_key
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from realtime.conf import RealtimeSettings
@@ -19,6 +29,16 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
 Words = Annotated[list[str], NoDecode]
+
+
+class ModelPrice(BaseModel):
+    """What a million tokens of a model cost; cached input costs as much as other by default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: Decimal = Field(ge=0)
+    cached_input: Decimal | None = Field(default=None, ge=0)
+    output: Decimal = Field(ge=0)
 
 
 class Environment(RealtimeSettings, BaseSettings):
@@ -83,6 +103,15 @@ class Environment(RealtimeSettings, BaseSettings):
         le=3_650,
         description="Days in which a deleted conversation can be restored.",
     )
+    model_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(
+        default={},
+        description="What a million tokens cost, as JSON: "
+        '`{"gpt-5.4-mini": {"input": "0.25", "cached_input": "0.025", "output": "2"}}`. '
+        "The cost of other models is unknown.",
+    )
+    cost_currency: str = Field(
+        default="USD", pattern=r"^[A-Z]{3}$", description="The currency of all these prices."
+    )
     run_executor: Literal["inline"] = Field(
         default="inline", description="Where replies are worked on: in the web process."
     )
@@ -111,6 +140,16 @@ class Environment(RealtimeSettings, BaseSettings):
     @classmethod
     def split_words(cls, value: object) -> object:
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("model_prices", mode="before")
+    @classmethod
+    def parse_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value, parse_float=str)
+        except ValueError as exc:
+            raise ValueError("is not JSON") from exc
 
     @field_validator("secret_key")
     @classmethod
@@ -275,6 +314,8 @@ MODEL_KIND = env.model_kind
 AGENT_MODEL = env.agent_model or {"openai": "gpt-5.4-mini"}.get(MODEL_KIND, "tour")
 AGENT_API = env.agent_api or ("responses" if MODEL_KIND == "openai" else "chat")
 OPENAI_API_KEY = reveal(env.openai_api_key)
+MODEL_PRICES = {name: price.model_dump() for name, price in env.model_prices.items()}
+COST_CURRENCY = env.cost_currency
 OPENAI_BASE_URL = env.openai_base_url
 RUN_EXECUTOR = env.run_executor
 MODEL_SERVICE: str | None = None

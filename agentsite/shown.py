@@ -29,6 +29,7 @@ class ShownMessage:
     ending: str = ""
     live: bool = False
     waiting: bool = False
+    limited: bool = False
     created_at: datetime | None = None
 
 
@@ -55,6 +56,7 @@ def _message(
         ending=str(words.describe_ending(message.run_status, message.reason, message.error_code)),
         live=message.run_status == RunStatus.RUNNING,
         waiting=message.run_id in queue,
+        limited=(message.error_code or "").startswith("limit_"),
         created_at=created_at,
     )
 

@@ -122,6 +122,8 @@ def run_sides(options: argparse.Namespace) -> Iterator[dict[str, Side]]:
                 "AGENT_MODEL": "stand-in",
                 "AGENT_API": options.api,
                 "FRAMES_PER_MINUTE": "100000",
+                "RUNS_PER_USER": "100000",
+                "TOKENS_PER_DAY": "0",
             }
             site = stack.enter_context(run_site(**provider, **settings))
             users = site.make_users(*(f"user{number}" for number in range(options.clients)))

@@ -14,6 +14,7 @@ from django.utils import timezone
 from conversations.changes import ChangeBuilder, lock_run, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claim, Claimed, start_run
+from conversations.limits import ChatLimits, check_user
 from conversations.models import (
     ACTIVE,
     ChatSession,
@@ -81,7 +82,7 @@ def post_chat(
     *,
     user: AbstractBaseUser,
     chat: NewChat,
-    queue_max: int,
+    limits: ChatLimits,
     viewed_for: timedelta | None,
     claim: Claim | None,
 ) -> Posted:
@@ -90,15 +91,15 @@ def post_chat(
     A run that need not wait is given to the worker of `claim` at once. Somebody watches for at
     least `viewed_for`; None: a reply that nobody watches is not cancelled for that.
 
-    Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full,
-    duplicate_mismatch.
+    Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full, limit_runs,
+    limit_tokens, duplicate_mismatch.
     """
     if not chat.regenerate and not chat.content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     if (first := _find_duplicate(user, chat)) is not None:
         return first
     try:
-        return _Post(user, chat, queue_max, viewed_for, claim).write()
+        return _Post(user, chat, limits, viewed_for, claim).write()
     except (IntegrityError, _AlreadyPostedError):
         if (first := _find_duplicate(user, chat)) is None:
             raise
@@ -122,7 +123,7 @@ class _Post:
 
     user: AbstractBaseUser
     chat: NewChat
-    queue_max: int
+    limits: ChatLimits
     viewed_for: timedelta | None
     claim: Claim | None
 
@@ -168,13 +169,14 @@ class _Post:
         return self.claim is not None and not self.claim.admits(self._agent)
 
     def _decide(self) -> Outcome:
+        check_user(self.user.pk, self.limits, starts=self.interrupted is None)
         if self.interrupted is None:
             return Outcome.QUEUED if self._is_held else Outcome.STARTED
         awaits = self.interrupted.status == RunStatus.AWAITING_INPUT
         on_busy = self.chat.on_busy or ("interrupt" if awaits else "enqueue")
         if on_busy == "reject":
             raise AgentSiteError(ErrorCode.BUSY)
-        if len(self.waiting) >= self.queue_max:
+        if len(self.waiting) >= self.limits.queue_max:
             raise AgentSiteError(ErrorCode.QUEUE_FULL)
         return Outcome.QUEUED if on_busy == "enqueue" else Outcome.INTERRUPTING
 

@@ -11,7 +11,8 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from conversations.models import ChatSession, Message, Run
-from conversations.queries import get_history
+from conversations.queries import get_history, session_usage, user_usage
+from conversations.usage import UsageTotals
 
 OWNER = f"owner__{get_user_model().USERNAME_FIELD}"
 EXCERPT_LENGTH = 100
@@ -49,8 +50,17 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     ordering = ("-active_at", "-id")
     fields = (
         *("id", "title", "owner", "agent", "rev", "message_count", "run_count"),
-        *("created_at", "active_at", "archived_at", "deleted_at", "transcript"),
+        *("created_at", "active_at", "archived_at", "deleted_at"),
+        *("usage", "owner_usage", "transcript"),
     )
+
+    @admin.display(description=_("usage"))
+    def usage(self, session: ChatSession) -> str:
+        return describe_usage(session_usage(session))
+
+    @admin.display(description=_("usage of the owner"))
+    def owner_usage(self, session: ChatSession) -> str:
+        return describe_usage(user_usage(session.owner))
 
     @admin.display(description=_("latest messages"))
     def transcript(self, session: ChatSession) -> SafeString:
@@ -85,7 +95,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     list_display = (
         *("session", "number", "owner", "status", "reason", "error_code", "agent", "model"),
-        *("input_tokens", "output_tokens", "created_at", "ended_at"),
+        *("input_tokens", "output_tokens", "cost", "created_at", "ended_at"),
     )
     list_filter = ("status", "reason", "agent", "model", "created_at")
     list_select_related = ("session", "owner")
@@ -97,5 +107,24 @@ class RunAdmin(ReadOnlyAdmin):
         *("agent", "model", "prompt", "reply", "client_message_id"),
         *("claim", "epoch", "last_seq", "worker", "lease_until", "cancel_requested_at"),
         *("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"),
-        *("usage_source", "created_at", "claimed_at", "first_token_at", "ended_at"),
+        *("usage_source", "cost", "retries", "created_at", "queued_at", "claimed_at"),
+        *("first_token_at", "last_token_at", "stopped_at", "ended_at"),
     )
+
+
+def describe_usage(totals: UsageTotals) -> str:
+    """A line; what is missing from its sums is told as well."""
+    known = totals.cost is not None
+    cost = f"{totals.cost:f} {totals.currency}" if known else str(_("cost unknown"))
+    line = _(
+        "%(runs)s replies: %(input)s tokens in, %(output)s out, %(cost)s "
+        "(%(estimated)s estimated, %(unknown)s unknown, %(unpriced)s without a price)"
+    )
+    counts = {"runs": totals.runs, "input": totals.input_tokens, "output": totals.output_tokens}
+    return str(line) % {
+        **counts,
+        "cost": cost,
+        "estimated": totals.estimated,
+        "unknown": totals.unknown,
+        "unpriced": totals.unpriced,
+    }

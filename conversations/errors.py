@@ -22,10 +22,17 @@ class ErrorCode(StrEnum):
     DUPLICATE_MISMATCH = "duplicate_mismatch"
     UNKNOWN_AGENT = "unknown_agent"
     TOO_MANY_SESSIONS = "too_many_sessions"
+    LIMIT_RUNS = "limit_runs"
+    LIMIT_TOKENS = "limit_tokens"
     LIMIT_TURNS = "limit_turns"
+    LIMIT_TIME = "limit_time"
+    LIMIT_LENGTH = "limit_length"
     GUARDRAIL = "guardrail"
     PROVIDER_RATE_LIMITED = "provider_rate_limited"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
+    PROVIDER_TIMEOUT = "provider_timeout"
+    PROVIDER_KEY = "provider_key"
+    PROVIDER_QUOTA = "provider_quota"
     PROVIDER_REFUSED = "provider_refused"
     PROVIDER_CUT = "provider_cut"
     CONTEXT_TOO_LONG = "context_too_long"
@@ -61,8 +68,20 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.TOO_MANY_SESSIONS: ErrorInfo(
         409, False, _("This connection follows too many conversations.")
     ),
+    ErrorCode.LIMIT_RUNS: ErrorInfo(
+        429, True, _("Too many of your conversations are being replied to. Let one finish first.")
+    ),
+    ErrorCode.LIMIT_TOKENS: ErrorInfo(
+        429, True, _("You have used all that a day allows. Try again later.")
+    ),
     ErrorCode.LIMIT_TURNS: ErrorInfo(
         422, True, _("The agent took too many steps without finishing.")
+    ),
+    ErrorCode.LIMIT_TIME: ErrorInfo(
+        422, True, _("This reply took too long and was ended. What you see is saved.")
+    ),
+    ErrorCode.LIMIT_LENGTH: ErrorInfo(
+        422, True, _("This reply was cut at the longest length. What you see is saved.")
     ),
     ErrorCode.GUARDRAIL: ErrorInfo(422, False, _("The agent's rules do not allow this.")),
     ErrorCode.PROVIDER_RATE_LIMITED: ErrorInfo(
@@ -70,6 +89,17 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.PROVIDER_UNAVAILABLE: ErrorInfo(
         503, True, _("The model cannot be reached at the moment.")
+    ),
+    ErrorCode.PROVIDER_TIMEOUT: ErrorInfo(504, True, _("The model did not answer in time.")),
+    ErrorCode.PROVIDER_KEY: ErrorInfo(
+        502,
+        False,
+        _("The model's server refused this site's key. Whoever runs the site must renew it."),
+    ),
+    ErrorCode.PROVIDER_QUOTA: ErrorInfo(
+        502,
+        False,
+        _("This site's account with the model's provider is used up. Tell whoever runs the site."),
     ),
     ErrorCode.PROVIDER_REFUSED: ErrorInfo(502, False, _("The model refused the request.")),
     ErrorCode.PROVIDER_CUT: ErrorInfo(

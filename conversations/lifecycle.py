@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Max, Min
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -27,17 +28,19 @@ from conversations.models import (
     RunEvent,
     RunState,
     RunStatus,
-    UsageSource,
     join_text,
 )
 from conversations.notify import RunAdvanced
-from conversations.queries import read_parts
+from conversations.queries import list_turns, read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, run_ref
 from conversations.unowned import end_unowned, fail_unowned, write_unowned
+from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
 
 SHOWN_KINDS = ("token", "tool.started")
 FOLD_ROWS = 500
+ASKED_TURNS = 60
+"""How far back the input of a lost reply is estimated from."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +72,6 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class TokenUsage:
-    """Tokens of all model calls of a run; None where it is not known."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    source: UsageSource = UsageSource.UNKNOWN
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The fields of a run's row that hold it."""
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cached_input_tokens": self.cached_input_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-            "usage_source": self.source,
-        }
-
-
-@dataclass(frozen=True)
 class Ending:
     """How a run ends; `parts` is its whole reply, `items` what the model is given of it later."""
 
@@ -100,8 +81,11 @@ class Ending:
     reason: str = ""
     error_code: str = ""
     retry_after: float | None = None
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = UNKNOWN_USAGE
     first_token_at: datetime | None = None
+    last_token_at: datetime | None = None
+    stopped_at: datetime | None = None
+    retries: int = 0
 
     @property
     def event(self) -> tuple[str, dict[str, Any]]:
@@ -184,7 +168,10 @@ def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
         "reason": ending.reason,
         "error_code": ending.error_code,
         "first_token_at": ending.first_token_at,
-        **ending.usage.columns,
+        "last_token_at": ending.last_token_at,
+        "stopped_at": ending.stopped_at,
+        "retries": ending.retries,
+        **usage_columns(ending.usage, run.model),
         "last_seq": last_seq,
         "lease_until": None,
     }
@@ -247,8 +234,18 @@ def _queue_again(change: ChangeBuilder, run: Run) -> None:
 
 def _end_orphan(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
     """What was committed is the reply, for people and for the model."""
-    write_items(run, partial_items(join_text(read_parts(run).parts)))
-    end_unowned(change, run, status, reason, claim=run.claim + 1, lease_until=None)
+    parts = read_parts(run).parts
+    write_items(run, partial_items(join_text(parts)))
+    facts = _orphan_facts(run, parts)
+    end_unowned(change, run, status, reason, claim=run.claim + 1, lease_until=None, **facts)
+
+
+def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What its worker would have told: when it spoke, and what it took."""
+    asked = [item for turn in list_turns(run, ASKED_TURNS) for item in (turn.text, *turn.items)]
+    tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
+    spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
+    return usage_columns(estimate_orphan(run, asked, parts), run.model) | spoke
 
 
 def partial_items(text: str) -> list[dict[str, Any]]:

@@ -209,10 +209,16 @@ class Run(models.Model):
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
 
+    # In the currency of the settings; null where a count or a price is not known.
+    cost = models.DecimalField(_("cost"), max_digits=14, decimal_places=6, null=True, blank=True)
+
     created_at = models.DateTimeField(_("queued"), auto_now_add=True)
     queued_at = models.DateTimeField(auto_now_add=True)
     claimed_at = models.DateTimeField(null=True, blank=True)
     first_token_at = models.DateTimeField(null=True, blank=True)
+    last_token_at = models.DateTimeField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    retries = models.PositiveSmallIntegerField(default=0)
     ended_at = models.DateTimeField(null=True, blank=True)
     folded = models.BooleanField(default=False)
 
@@ -231,6 +237,7 @@ class Run(models.Model):
             ),
         ]
         indexes = [
+            models.Index(fields=["owner", "created_at"], name="runs_by_owner"),
             models.Index(fields=["status"], condition=Q(status__in=ACTIVE), name="active_runs"),
             models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
         ]

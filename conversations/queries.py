@@ -32,10 +32,13 @@ from conversations.shapes import (
     History,
     MessageView,
     QueueView,
+    RunTimings,
     message_view,
     queue_view,
+    run_timings,
     run_view,
 )
+from conversations.usage import UsageTotals, total_usage
 
 User = AbstractBaseUser | AnonymousUser
 EventRow = tuple[int, str, dict[str, Any]]
@@ -348,6 +351,22 @@ def list_turns(run: Run, limit: int) -> list[Turn]:
         Turn(None, items.get(replies[m.pk], [])) if m.pk in replies else Turn(m.text, [])
         for m in messages
     ]
+
+
+def session_usage(session: ChatSession) -> UsageTotals:
+    """What a session's replies have taken, those on other branches too."""
+    return total_usage(Run.objects.filter(session_id=session.pk))
+
+
+def user_usage(user: User, since: datetime | None = None) -> UsageTotals:
+    """What a user's replies have taken, those in deleted sessions too."""
+    runs = Run.objects.filter(owner_id=user.pk)
+    return total_usage(runs if since is None else runs.filter(created_at__gte=since))
+
+
+def get_run_timings(run: Run) -> RunTimings:
+    """When what happened to a run; its reply is loaded with it."""
+    return run_timings(run, run.reply.parts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What readers are handed: plain values, no rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -101,6 +102,47 @@ class History:
     messages: list[MessageView]
     run: RunView | None
     queue: list[QueueView]
+
+
+@dataclass(frozen=True)
+class ToolTiming:
+    """How long a tool took; None while it works, and where a stop left it open."""
+
+    tool_call_id: str
+    name: str
+    status: str
+    duration_ms: int | None
+
+
+@dataclass(frozen=True)
+class RunTimings:
+    """When what happened to a run; None for what did not, or not yet.
+
+    `stopped_at` is when a stop that was asked for at `cancel_requested_at` had closed the model's
+    stream and its tools. `retries` are requests to the model's server that were sent again.
+    """
+
+    created_at: datetime
+    queued_at: datetime
+    claimed_at: datetime | None
+    first_token_at: datetime | None
+    last_token_at: datetime | None
+    cancel_requested_at: datetime | None
+    stopped_at: datetime | None
+    ended_at: datetime | None
+    retries: int
+    tools: list[ToolTiming]
+
+
+def run_timings(run: Run, parts: list[dict[str, Any]]) -> RunTimings:
+    """Those of `run`, whose reply has `parts`."""
+    times = {field.name: getattr(run, field.name) for field in fields(RunTimings)[:-1]}
+    tools = [_tool_timing(part) for part in parts if part["type"] == "tool"]
+    return RunTimings(**times, tools=tools)
+
+
+def _tool_timing(part: dict[str, Any]) -> ToolTiming:
+    return ToolTiming(part["tool_call_id"], part["name"], part["status"], part.get("duration_ms"))
 
 
 def message_view(

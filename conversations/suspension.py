@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,12 +21,13 @@ from conversations.changes import (
     write_events,
     write_items,
 )
-from conversations.lifecycle import Claimed, TokenUsage
+from conversations.lifecycle import Claimed
 from conversations.models import Approval, EndReason, Run, RunState, RunStatus
 from conversations.notify import RunAdvanced
 from conversations.shapes import request_payload
 from conversations.text import clean_text
 from conversations.unowned import end_unowned
+from conversations.usage import UNKNOWN_USAGE, TokenUsage, usage_columns
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class Suspension:
     state: dict[str, Any]
     items: list[dict[str, Any]]
     expires_in: timedelta
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = UNKNOWN_USAGE
     first_token_at: datetime | None = None
+    last_token_at: datetime | None = None
+    retries: int = 0
 
 
 @transaction.atomic
@@ -114,10 +117,12 @@ def _give_up_lease(run: Run, suspension: Suspension, last_seq: int) -> None:
         pk=run.pk, claim=run.claim, last_seq=run.last_seq, status=RunStatus.RUNNING
     )
     fields = {
-        **suspension.usage.columns,
+        **usage_columns(suspension.usage, run.model),
         "status": RunStatus.AWAITING_INPUT,
         "last_seq": last_seq,
         "first_token_at": suspension.first_token_at,
+        "last_token_at": suspension.last_token_at,
+        "retries": suspension.retries,
         "worker": "",
         "lease_until": None,
     }

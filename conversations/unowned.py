@@ -11,6 +11,7 @@ from conversations.models import Approval, Decision, EndReason, Run, RunState, R
 from conversations.notify import RunAdvanced
 from conversations.queries import read_parts
 from conversations.shapes import resolved_payload
+from conversations.usage import NO_USAGE, usage_columns
 
 NewEvent = tuple[str, dict[str, Any]]
 
@@ -51,7 +52,12 @@ def fail_unowned(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None
 def _end(change: ChangeBuilder, run: Run, last: NewEvent, **fields: Any) -> None:
     """What was committed is the reply; one that was never claimed has none."""
     events = [*_close_requests(run, fields.get("reason")), last] if run.epoch else [last]
-    write_unowned(change, run, events, ended_at=timezone.now(), **fields)
+    now = timezone.now()
+    if not run.claim:
+        fields |= usage_columns(NO_USAGE, run.model)
+    if fields["status"] == RunStatus.CANCELLED:
+        fields["stopped_at"] = now
+    write_unowned(change, run, events, ended_at=now, **fields)
     if run.epoch:
         run.reply.parts = read_parts(run).close()
         RunState.objects.filter(run_id=run.pk).delete()

@@ -103,6 +103,33 @@ class RealtimeSettings(BaseModel):
     tool_server_timeout_s: Seconds = Field(
         default=15, description="How long an MCP server may take to connect or to answer for that."
     )
+    run_max_s: Seconds = Field(
+        default=600, description="How long one reply may be worked on; waiting does not count."
+    )
+    tool_timeout_s: Seconds = Field(
+        default=60,
+        description="How long a tool may take that has no `timeout` of its own; the model is told.",
+    )
+    parallel_tools: Count = Field(
+        default=8, description="Tools of one reply that may run at once; the others wait."
+    )
+    output_tokens: Count = Field(
+        default=32_000,
+        description="The longest reply of one run in tokens, counted by its text, reasoning and "
+        "tool calls. An agent's own `max_tokens` reaches the model besides.",
+    )
+    runs_per_user: Count = Field(
+        default=10, description="Conversations of one user that may be replied to at once."
+    )
+    tokens_per_day: Annotated[int, Field(ge=0)] = Field(
+        default=2_000_000,
+        description="Tokens that one user's replies may take in 24 hours; 0 for no limit.",
+    )
+    starts_at_once: Count = Field(
+        default=16,
+        description="Replies that a process sets up at the same time; later ones wait their turn, "
+        "so that the first are served first.",
+    )
     provider_timeout_s: Seconds = Field(
         default=60, description="The longest silence of the model's server before a run fails."
     )

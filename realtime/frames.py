@@ -9,6 +9,7 @@ from conversations.notify import SessionListed
 from conversations.parts import open_requests
 from conversations.rendering import render_reply
 from conversations.shapes import MessageView, QueueView, RunRef, run_ref
+from conversations.usage import currency
 from realtime import protocol
 from realtime.protocol import ServerFrame, Status
 
@@ -56,6 +57,8 @@ def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
         retryable=ERRORS[code].retryable,
         retry_after=payload.get("retry_after"),
         terminal=True,
+        usage=_usage(run),
+        usage_source=run.usage_source,
     )
     return protocol.Error(
         session_id=ref.session_id, content=str(ERRORS[code].text), metadata=metadata
@@ -82,6 +85,8 @@ def _usage(run: Run) -> protocol.Usage:
         total_tokens=total,
         cached_input_tokens=run.cached_input_tokens,
         reasoning_tokens=run.reasoning_tokens,
+        cost=None if run.cost is None else f"{run.cost:f}",
+        currency=None if run.cost is None else currency(),
     )
 
 

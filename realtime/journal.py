@@ -31,6 +31,7 @@ class Journal:
         self.folder = claimed.resumption.folder if claimed.resumption else PartsFolder()
         self.last_seq = claimed.last_seq
         self.first_token_at: datetime | None = claimed.run.first_token_at
+        self.last_token_at: datetime | None = claimed.run.last_token_at
         self.beaten_at = time.monotonic()
         self.lost = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -49,8 +50,9 @@ class Journal:
         """Add an event; text right after text becomes part of it."""
         self.folder.apply(kind, payload)
         first = kind == "token" and self.first_token_at is None
-        if first:
-            self.first_token_at = timezone.now()
+        if kind == "token":
+            self.last_token_at = timezone.now()
+            self.first_token_at = self.first_token_at or self.last_token_at
         if self._pending and kind in MERGED_KINDS and self._pending[-1][0] == kind:
             self._pending[-1][1]["delta"] += payload["delta"]
         else:

@@ -164,13 +164,18 @@ class _Outgoing(BaseModel):
 
 
 class Usage(_Outgoing):
-    """Tokens of all model calls of a run; a field is absent where it is not known."""
+    """Tokens of all model calls of a run; a field is absent where it is not known.
+
+    `cost` is a decimal number, by the site's price list.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
     cached_input_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cost: str | None = None
+    currency: str | None = None
 
 
 class RunMetadata(_Outgoing):
@@ -188,6 +193,9 @@ class SequencedMetadata(RunMetadata):
     message_id: str
 
 
+UsageSource = Literal["measured", "estimated", "unknown"]
+
+
 class CompleteMetadata(SequencedMetadata):
     """How the run ended."""
 
@@ -196,7 +204,7 @@ class CompleteMetadata(SequencedMetadata):
         Literal["user", "redirect", "disconnect", "limit", "worker_lost", "approval_expired"] | None
     ) = None
     usage: Usage
-    usage_source: Literal["measured", "estimated", "unknown"]
+    usage_source: UsageSource
     html: str
 
 
@@ -213,6 +221,8 @@ class ErrorMetadata(_Outgoing):
     seq: int | None = None
     message_id: str | None = None
     terminal: bool | None = None
+    usage: Usage | None = None
+    usage_source: UsageSource | None = None
 
 
 class Limits(_Outgoing):

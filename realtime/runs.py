@@ -9,25 +9,38 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
-from agents import Agent, ModelSettings, RunConfig, Runner, RunResultStreaming, StreamEvent
+from agents import (
+    Agent,
+    ModelSettings,
+    RawResponsesStreamEvent,
+    RunConfig,
+    Runner,
+    RunResultStreaming,
+    StreamEvent,
+    ToolExecutionConfig,
+)
+from django.utils import timezone
 
 from conversations import lifecycle, queries
 from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.lifecycle import Claimed, Ending, TokenUsage
-from conversations.models import EndReason, RunStatus, UsageSource
+from conversations.lifecycle import Claimed, Ending
+from conversations.models import EndReason, RunStatus
 from conversations.suspension import Suspension, suspend_run
+from conversations.usage import NO_USAGE, TokenUsage, usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import model_input, stored_items
+from realtime.limits import StartPlace
 from realtime.progress import ProgressReports
-from realtime.providers import run_error
 from realtime.run_context import RunContext
+from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
 from realtime.sources import Verdict, verdict
-from realtime.tool_hooks import ToolHooks
 from realtime.tool_servers import ToolServers
 from realtime.tracebacks import describe
 from realtime.translate import Translator
+from realtime.usage import UsageMeter
+from realtime.work_hooks import WorkHooks
 
 if TYPE_CHECKING:
     from realtime.flusher import Flusher
@@ -59,8 +72,9 @@ class RunWork:
         self._provider = provider
         self._translator = _translator(claimed)
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
-        self._hooks = ToolHooks(self.journal, tool_servers)
         self._verdict = Verdict()
+        self._meter = UsageMeter(usage_of(claimed.run) if claimed.resumption else NO_USAGE)
+        self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
         self._result: RunResultStreaming | None = None
 
     async def run(self) -> UUID | None:
@@ -84,7 +98,11 @@ class RunWork:
             asyncio.create_task(self.journal.lost.wait()),
         ]
         try:
-            done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                [stream, *signals],
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=get_conf().run_max_s,
+            )
         finally:
             for signal in signals:
                 signal.cancel()
@@ -92,8 +110,10 @@ class RunWork:
             self._reports.end_all()
         if self.journal.lost.is_set():
             raise RunLostError
-        if stream not in done:
+        if stream not in done and self.journal.cancelled.is_set():
             return self._ending(RunStatus.CANCELLED)
+        if stream not in done:
+            return self._failure(AgentSiteError(ErrorCode.LIMIT_TIME))
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
@@ -102,11 +122,12 @@ class RunWork:
         """A reply that the model's side cut short is neither finished nor a fault of ours."""
         match self._verdict.finish_reason:
             case "length":
-                return self._ending(RunStatus.INTERRUPTED, reason=EndReason.LIMIT)
+                exc = AgentSiteError(ErrorCode.LIMIT_LENGTH)
             case "content_filter":
                 exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
             case "failed":
-                exc = AgentSiteError(ErrorCode.PROVIDER_CUT)
+                has_text = self.journal.folder.has_text
+                exc = broken_stream(self._verdict.error_code, has_text=has_text)
         if exc is not None:
             return self._failure(exc)
         if self._result is not None and self._result.interruptions:
@@ -115,16 +136,17 @@ class RunWork:
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
         """Close the provider's stream and async tools; a sync tool ends when it ends."""
+        if self._result is not None and not self._result.is_complete:
+            self._result.cancel()
         if stream.done():
             return
-        if self._result is not None:
-            self._result.cancel()
         stream.cancel()
         await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
 
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
         verdict.set(self._verdict)
+        place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = registry.get_agent(run.agent)
         self._result = Runner.run_streamed(
@@ -136,16 +158,27 @@ class RunWork:
             run_config=RunConfig(
                 model_provider=self._provider,
                 model_settings=ModelSettings(include_usage=True),
+                tool_execution=ToolExecutionConfig(
+                    max_function_tool_concurrency=conf.parallel_tools
+                ),
                 tracing_disabled=True,
-                tool_error_formatter=ToolHooks.note_error,
+                tool_error_formatter=WorkHooks.note_error,
             ),
         )
-        events = cast(AsyncGenerator[StreamEvent, None], self._result.stream_events())
+        self._meter.start(self._result.context_wrapper.usage)
+        await self._read(self._result, place)
+
+    async def _read(self, result: RunResultStreaming, place: StartPlace) -> None:
+        """Tell the journal what comes, to the end; raises what ended it early."""
+        events = cast(AsyncGenerator[StreamEvent, None], result.stream_events())
         async with aclosing(events):
             async for event in events:
                 for kind, payload in self._translator.translate(event):
                     self.journal.append(kind, payload)
-        if (exc := self._result.run_loop_exception) is not None:
+                if isinstance(event, RawResponsesStreamEvent):
+                    place.leave()
+                    self._meter.note(event.data)
+        if (exc := result.run_loop_exception) is not None:
             raise exc
 
     async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
@@ -161,9 +194,14 @@ class RunWork:
         if self.journal.cancelled.is_set():
             return self._ending(RunStatus.CANCELLED)
         error = run_error(exc, has_text=self.journal.folder.has_text)
+        if is_refusal(exc):
+            self._meter.note_refusal()
         logger.error("run %s: %s\n%s", self.claimed.run.pk, error.code, describe(exc))
         return self._ending(
-            RunStatus.FAILED, error_code=error.code.value, retry_after=error.retry_after
+            RunStatus.FAILED,
+            error_code=error.code.value,
+            retry_after=error.retry_after,
+            reason=EndReason.LIMIT if error.code in RUN_LIMITS else "",
         )
 
     def _ending(self, status: RunStatus, **fields: Any) -> Ending:
@@ -172,8 +210,10 @@ class RunWork:
             status=status,
             parts=self.journal.folder.close(),
             items=self._items(),
-            usage=self._usage(status),
+            usage=self._usage(),
             first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            stopped_at=timezone.now() if status == RunStatus.CANCELLED else None,
             **fields,
         )
 
@@ -183,8 +223,9 @@ class RunWork:
             state=approvals.state_of(result),
             items=self._items(),
             expires_in=timedelta(seconds=get_conf().approval_expires_s),
-            usage=self._usage(RunStatus.COMPLETED),
+            usage=self._usage(),
             first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
         )
 
     def _items(self) -> list[dict[str, Any]]:
@@ -199,20 +240,9 @@ class RunWork:
                 call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
                 self.journal.append("tool.failed", call)
 
-    def _usage(self, status: RunStatus) -> TokenUsage:
-        """Measured for a reply that was completed; a cut stream does not tell its own."""
-        if self._result is None or status != RunStatus.COMPLETED:
-            return TokenUsage()
-        usage = self._result.context_wrapper.usage
-        if not usage.total_tokens:
-            return TokenUsage()
-        return TokenUsage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.input_tokens_details.cached_tokens,
-            reasoning_tokens=usage.output_tokens_details.reasoning_tokens,
-            source=UsageSource.MEASURED,
-        )
+    def _usage(self) -> TokenUsage:
+        """What the run has taken, however it ends."""
+        return self._meter.total(self._result.context_wrapper.usage if self._result else None)
 
     async def _leave(self, outcome: Ending | Suspension) -> UUID | None:
         """Write how it stands; a run that was asked to stop before it could ask is stopped."""

@@ -31,10 +31,12 @@ FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "
 class Verdict:
     """How the model's side says its latest reply has ended, in Chat Completions' words.
 
-    `failed` besides; empty while it streams. The SDK takes some of these for a finished reply.
+    `failed` besides, with the code of the error; empty while it streams. The SDK takes some of
+    these for a finished reply.
     """
 
     finish_reason: str = ""
+    error_code: str = ""
 
 
 verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
@@ -64,6 +66,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             merged = merger.feed(chunk)
             # Before the yield: who has seen the end does not come back for more.
             self._verdict.finish_reason = merger.finish_reason
+            self._verdict.error_code = merger.error_code
             if merged:
                 yield merged
             if merger.has_text and not merger.is_final:
@@ -106,6 +109,7 @@ class Merger:
         self.has_text = False
         self.is_final = False
         self.finish_reason = ""
+        self.error_code = ""
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events in what has come so far."""
@@ -158,6 +162,7 @@ class Merger:
         if kind in FINAL_TYPES or "error" in event:
             self.is_final = True
             self.finish_reason = _response_reason(event)
+            self.error_code = _error_code(event)
         elif kind == "response.output_text.delta":
             self.has_text = True
         for choice in event.get("choices") or ():
@@ -175,6 +180,12 @@ def _response_reason(event: Event) -> str:
     details = (event.get("response") or {}).get("incomplete_details") or {}
     reason = details.get("reason", "failed")
     return "length" if reason == "max_output_tokens" else str(reason)
+
+
+def _error_code(event: Event) -> str:
+    """Of a failure; the two APIs put it in different places."""
+    error = event.get("error") or (event.get("response") or {}).get("error") or event
+    return str(error.get("code") or "") if isinstance(error, dict) else ""
 
 
 def _data(block: bytes) -> bytes:

@@ -22,6 +22,7 @@ from realtime import dbpool, frames, protocol
 from realtime.conf import get_conf
 from realtime.cursors import RunCursor, SessionCursor
 from realtime.groups import Notice, RunFrames, SessionFrames, session_group, user_group
+from realtime.limits import chat_limits
 from realtime.membership import Membership
 from realtime.outbox import Outbox
 from realtime.protocol import ResumeMetadata
@@ -190,7 +191,7 @@ class Viewer:
                 actions.post_chat,
                 user=self.user,
                 chat=chat,
-                queue_max=get_conf().queue_max,
+                limits=chat_limits(),
                 viewed_for=viewed_for(),
                 claim=claim,
             )

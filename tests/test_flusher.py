@@ -13,6 +13,7 @@ from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat
 from conversations.changes import RunLostError
 from conversations.lifecycle import Claim, Claimed
+from conversations.limits import ChatLimits
 from conversations.models import Run, RunStatus
 from realtime.flusher import Flusher
 from realtime.groups import Envelope
@@ -52,7 +53,11 @@ async def flusher(collector: Collector, settings: Any, transactional_db: None) -
 
 def claim_one(user: AbstractBaseUser) -> Claimed:
     posted = actions.post_chat(
-        user=user, chat=NewChat(content="hi"), queue_max=1, viewed_for=None, claim=CLAIM
+        user=user,
+        chat=NewChat(content="hi"),
+        limits=ChatLimits(queue_max=1),
+        viewed_for=None,
+        claim=CLAIM,
     )
     assert posted.claimed is not None
     return posted.claimed

@@ -12,6 +12,7 @@ from conversations.actions import NewChat, Posted
 from conversations.changes import RunLostError
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed, Ending
+from conversations.limits import ChatLimits
 from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
 from tests.support.inprocess import make_user
 
@@ -27,7 +28,9 @@ def user(transactional_db: None) -> AbstractBaseUser:
 
 def post(user: AbstractBaseUser, content: str = "hi", **fields: Any) -> Posted:
     chat = NewChat(content=content, **fields)
-    return actions.post_chat(user=user, chat=chat, queue_max=10, viewed_for=None, claim=CLAIM)
+    return actions.post_chat(
+        user=user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=CLAIM
+    )
 
 
 def claimed(posted: Posted) -> Claimed:
@@ -159,7 +162,9 @@ def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:
 
 def test_forgotten_runs_are_found_when_they_may_be_claimed(user: AbstractBaseUser) -> None:
     chat = NewChat(content="hi")
-    first = actions.post_chat(user=user, chat=chat, queue_max=10, viewed_for=None, claim=None)
+    first = actions.post_chat(
+        user=user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=None
+    )
     post(user, "later", session_id=str(first.session_id))
     assert queries.list_forgotten(timedelta(0)) == [first.run_id]
     assert queries.list_forgotten(timedelta(hours=1)) == []

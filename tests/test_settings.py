@@ -55,6 +55,12 @@ def test_lists_are_split_and_empty_means_unset(set_environment):
         ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: needs at least 50 characters"),
         ({"DEBUG": "1", "PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
         ({"DEBUG": "1", "LEASE_S": "0"}, "LEASE_S: Input should be greater than 0"),
+        ({"DEBUG": "1", "MODEL_PRICES": "{"}, "MODEL_PRICES: is not JSON"),
+        ({"DEBUG": "1", "MODEL_PRICES": '{"m": {"input": 1}}'}, "MODEL_PRICES: Field required"),
+        (
+            {"DEBUG": "1", "COST_CURRENCY": "$"},
+            "COST_CURRENCY: String should match pattern '^[A-Z]{3}$'",
+        ),
         ({"DEBUG": "1", "DATABASE_URL": "x"}, "DATABASE_URL: is not a database URL"),
         (
             {"DEBUG": "1", "DATABASE_URL": "mysql://host/name"},
@@ -236,3 +242,10 @@ def test_tokens_are_short_and_say_for_whom(django_user_model, db, client):
     assert token["aud"] == "agentsite"
     assert token["exp"] - token["iat"] <= 900
     assert token["user_id"] == str(user.pk)
+
+
+def test_prices_are_exact(set_environment):
+    prices = '{"m": {"input": 0.1, "output": "8"}}'
+    set_environment(DEBUG="1", MODEL_PRICES=prices, COST_CURRENCY="EUR")
+    price = read_environment().model_prices["m"]
+    assert (str(price.input), price.cached_input, str(price.output)) == ("0.1", None, "8")

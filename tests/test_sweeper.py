@@ -7,6 +7,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 
 from conversations import actions
 from conversations.actions import NewChat
+from conversations.limits import ChatLimits
 from conversations.models import EndReason, Run, RunStatus
 from realtime.process import Process, get_process
 from tests.support.client import ChatClient
@@ -91,7 +92,7 @@ async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUs
         actions.post_chat,
         user=user,
         chat=NewChat(content="anybody there"),
-        queue_max=10,
+        limits=ChatLimits(),
         viewed_for=None,
         claim=None,
     )

@@ -13,6 +13,7 @@ from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed, Ending
+from conversations.limits import ChatLimits
 from conversations.models import RunStatus
 from realtime import frames
 from realtime.groups import RunFrames, run_frames
@@ -37,7 +38,7 @@ class Talk:
         """Begin a run, in a new session if none is named."""
         chat = NewChat(content="hi", session_id=session_id)
         self.posted = actions.post_chat(
-            user=self.user, chat=chat, queue_max=10, viewed_for=None, claim=CLAIM
+            user=self.user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=CLAIM
         )
         assert self.posted.claimed is not None
         self.work: Claimed = self.posted.claimed

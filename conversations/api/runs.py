@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations.api.pagination import ByNumberBackwards
-from conversations.api.serializers import RunSerializer
+from conversations.api.serializers import RunSerializer, tools_data
 from conversations.models import Run, RunEvent
 from conversations.queries import get_session
 from conversations.run_reads import get_run_of, list_events, runs_of
@@ -29,7 +29,8 @@ class RunView(APIView):
 
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
         session = get_session(request.user, session_id)
-        return Response(RunSerializer(get_run_of(session, run_id)).data)
+        run = get_run_of(session, run_id)
+        return Response({**RunSerializer(run).data, "tools": tools_data(run)})
 
 
 class EventSerializer(serializers.ModelSerializer[RunEvent]):

@@ -6,7 +6,9 @@ from typing import Any
 from rest_framework import serializers
 
 from conversations.models import ChatSession, Run
+from conversations.queries import get_run_timings
 from conversations.shapes import History, MessageView
+from conversations.usage import UsageTotals, currency
 
 
 class SessionSerializer(serializers.ModelSerializer[ChatSession]):
@@ -45,16 +47,32 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     user_message_id = serializers.UUIDField(source="prompt_id")
     seq = serializers.IntegerField(source="last_seq")
     reason = serializers.CharField(allow_blank=True)
+    currency = serializers.SerializerMethodField()
+
+    def get_currency(self, run: Run) -> str:
+        """That of `cost`."""
+        return currency()
 
     class Meta:
         model = Run
         fields = (
             *("run_id", "run_number", "message_id", "user_message_id", "status", "agent", "model"),
             *("epoch", "seq", "reason", "error_code", "input_tokens", "output_tokens"),
-            *("cached_input_tokens", "reasoning_tokens", "usage_source"),
-            *("created_at", "claimed_at", "first_token_at", "cancel_requested_at", "ended_at"),
+            *("cached_input_tokens", "reasoning_tokens", "usage_source", "cost", "currency"),
+            *("created_at", "queued_at", "claimed_at", "first_token_at", "last_token_at"),
+            *("cancel_requested_at", "stopped_at", "ended_at", "retries"),
         )
         read_only_fields = fields
+
+
+def tools_data(run: Run) -> list[dict[str, Any]]:
+    """The tools of a reply, and how long each of them took."""
+    return [asdict(tool) for tool in get_run_timings(run).tools]
+
+
+def usage_data(totals: UsageTotals) -> dict[str, Any]:
+    """Sums over replies; `cost` is a decimal number in text, or null."""
+    return {**asdict(totals), "cost": None if totals.cost is None else f"{totals.cost:f}"}
 
 
 def message_data(message: MessageView) -> dict[str, Any]:

@@ -20,9 +20,16 @@ from conversations.api.serializers import (
     SessionChangeSerializer,
     SessionSerializer,
     history_data,
+    usage_data,
 )
 from conversations.models import ChatSession
-from conversations.queries import User, get_history, get_session, with_run_status
+from conversations.queries import (
+    User,
+    get_history,
+    get_session,
+    session_usage,
+    with_run_status,
+)
 
 
 class SessionsView(ListAPIView[ChatSession]):
@@ -88,7 +95,8 @@ def _whole(user: User, session_id: str) -> dict[str, Any]:
     session = get_session(user, session_id)
     history = get_history(session)
     run_status = history.run.status if history.run else None
-    return {**_line(session), "run_status": run_status, **history_data(history)}
+    usage = usage_data(session_usage(session))
+    return {**_line(session), "run_status": run_status, "usage": usage, **history_data(history)}
 
 
 def _reload(session: ChatSession) -> dict[str, Any]:

@@ -356,7 +356,7 @@ export class Conversation {
     parts.closeTools(shown);
     const fields =
       type === "error"
-        ? { run_status: "failed", error_code: at.code, error_text: content }
+        ? { run_status: "failed", error_code: at.code, error_text: content, usage: at.usage }
         : {
             run_status: at.finish_reason,
             reason: at.reason,

@@ -52,6 +52,7 @@ export class ReplyView {
     const { dataset } = this.element;
     dataset.status = message.run_status;
     setFlag(dataset, "waiting", isWaiting);
+    setFlag(dataset, "limited", message.error_code?.startsWith("limit_"));
     setFlag(dataset, "live", message.run_status === "running");
     if (message.agent) this.#nameAgent(message.agent);
     setText(this.#find(".state"), WORKING.has(message.run_status) ? state : "");

@@ -27,6 +27,7 @@ SETTINGS = {
     "BEAT_S": "0.5",
     "QUEUE_MAX": "2",
     "FRAMES_PER_MINUTE": "1000",
+    "RUNS_PER_USER": "1000",
 }
 
 

@@ -20,6 +20,7 @@ SETTINGS = {
     "BEAT_S": "0.5",
     "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
+    "RUNS_PER_USER": "10000",
 }
 """What comes in seconds by default comes in tenths of them."""
 

@@ -38,7 +38,15 @@ FAULTS = [
     ),
     Fault("broken", "provider_unavailable", True, {"error_status": 500}),
     Fault("overloaded", "provider_unavailable", True, {"error_status": 503}),
-    Fault("refused key", "provider_refused", False, {"error_status": 401}),
+    Fault("slow gateway", "provider_timeout", True, {"error_status": 504}),
+    Fault("refused key", "provider_key", False, {"error_status": 401}),
+    Fault("forbidden", "provider_key", False, {"error_status": 403}),
+    Fault(
+        "account used up",
+        "provider_quota",
+        False,
+        {"error_status": 429, "error_code": "insufficient_quota"},
+    ),
     Fault("unknown model", "provider_refused", False, {"error_status": 404}),
     Fault(
         "too long",
@@ -75,8 +83,12 @@ async def test_longest_reply_is_cut_at_the_limit(
         again = await client.chat("Go on", accepted["session_id"])
         await client.wait_end(again["run_id"])
         await converge(either_site, ann, accepted["session_id"], client)
-    assert end["content"] == reply.text
-    assert (end["metadata"]["finish_reason"], end["metadata"]["reason"]) == ("interrupted", "limit")
+    assert end["metadata"]["code"] == "limit_length"
+    assert end["metadata"]["retryable"] is True
+    if tokens:
+        assert end["metadata"]["usage_source"] == "measured"
+        assert end["metadata"]["usage"]["output_tokens"] == tokens
+    assert client.transcript.text(accepted["run_id"]) == reply.text
     said = [item["content"] for item in provider.calls[-1].input if item["role"] == "assistant"]
     assert said == [reply.text] * bool(tokens)
 
@@ -114,7 +126,7 @@ def hasty_site(request: pytest.FixtureRequest, shared_provider: Provider) -> Ite
 async def test_silence(hasty_site: Site, provider: Provider, shown: int) -> None:
     """The model says nothing more, before its first word or in the middle of its reply."""
     silence: dict[str, Any] = {"hang_after": SHOWN} if shown else {"hold": Gate()}
-    code = "provider_cut" if shown else "provider_unavailable"
+    code = "provider_cut" if shown else "provider_timeout"
     fault = Fault("silent", code, True, silence, shown)
     await fails(hasty_site, provider, fault, Reply(words(12), **silence))
     await (await provider.next_call()).until(lambda call: call.disconnected_at)

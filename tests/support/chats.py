@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
 from conversations.lifecycle import Claim, Claimed, Ending, claim_run, finish_run
+from conversations.limits import ChatLimits
 from conversations.models import ChatSession, Run, RunStatus
 from conversations.queries import parse_id
 
@@ -36,7 +37,7 @@ def ask(user: Any, content: str, session: ChatSession | None = None, **fields: A
     """A chat, accepted; without `session` it begins one."""
     session_id = str(session.pk) if session else ""
     chat = NewChat(content=content, session_id=session_id, **fields)
-    return post_chat(user=user, chat=chat, queue_max=10, viewed_for=VIEWED_FOR, claim=None)
+    return post_chat(user=user, chat=chat, limits=ChatLimits(), viewed_for=VIEWED_FOR, claim=None)
 
 
 def session_of(posted: Posted) -> ChatSession:

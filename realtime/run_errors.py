@@ -1,0 +1,113 @@
+"""From the exception that ended a run to what people are told of it."""
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any
+
+import agents
+import httpx2
+import openai
+
+from conversations.errors import AgentSiteError, ErrorCode
+
+RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
+    (agents.MaxTurnsExceeded, ErrorCode.LIMIT_TURNS),
+    (agents.ToolTimeoutError, ErrorCode.LIMIT_TIME),
+    (agents.InputGuardrailTripwireTriggered, ErrorCode.GUARDRAIL),
+    (agents.OutputGuardrailTripwireTriggered, ErrorCode.GUARDRAIL),
+    (openai.RateLimitError, ErrorCode.PROVIDER_RATE_LIMITED),
+    (openai.AuthenticationError, ErrorCode.PROVIDER_KEY),
+    (openai.PermissionDeniedError, ErrorCode.PROVIDER_KEY),
+    (openai.APITimeoutError, ErrorCode.PROVIDER_TIMEOUT),
+    (openai.APIConnectionError, ErrorCode.PROVIDER_UNAVAILABLE),
+    (openai.InternalServerError, ErrorCode.PROVIDER_UNAVAILABLE),
+    (openai.APIStatusError, ErrorCode.PROVIDER_REFUSED),
+    (openai.APIError, ErrorCode.PROVIDER_CUT),
+]
+"""The first that fits; what fits none is ours."""
+
+PROVIDER_CODES = {
+    "content_filter": ErrorCode.CONTENT_FILTERED,
+    "context_length_exceeded": ErrorCode.CONTEXT_TOO_LONG,
+    "exceed_context_size_error": ErrorCode.CONTEXT_TOO_LONG,
+    "insufficient_quota": ErrorCode.PROVIDER_QUOTA,
+    "rate_limit_exceeded": ErrorCode.PROVIDER_RATE_LIMITED,
+}
+"""What servers say in an error's `code` or `type`, which tells more than its HTTP status."""
+
+TOO_LONG_WORDS = ("context length", "context window", "context size", "maximum context")
+
+STATUS_TIMEOUTS = (408, 504)
+
+RUN_LIMITS = (ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH)
+"""The limits that end a reply which goes well."""
+
+
+def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
+    """What to tell people; `has_text` tells that they have seen a part of the reply."""
+    if isinstance(exc, AgentSiteError):
+        return exc
+    code = next((code for kind, code in RUN_ERRORS if isinstance(exc, kind)), ErrorCode.INTERNAL)
+    if isinstance(exc, openai.APIError):
+        code = _provider_code(exc, code, has_text=has_text)
+    return AgentSiteError(code, retry_after=_retry_after(exc))
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether the request was turned away, or not even delivered."""
+    return isinstance(exc, openai.APIStatusError) or _is_unreachable(exc)
+
+
+def _is_unreachable(exc: BaseException) -> bool:
+    """The client takes every connection that was refused for one that took too long."""
+    return isinstance(exc.__cause__, httpx2.ConnectTimeout | httpx2.ConnectError)
+
+
+def broken_stream(said: str, *, has_text: bool) -> AgentSiteError:
+    """A stream that has told of its own failure, with the code `said` or none."""
+    cut = ErrorCode.PROVIDER_CUT if has_text else ErrorCode.PROVIDER_UNAVAILABLE
+    return AgentSiteError(PROVIDER_CODES.get(said, cut))
+
+
+def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> ErrorCode:
+    for said in (exc.code, exc.type):
+        if said in PROVIDER_CODES:
+            return PROVIDER_CODES[said]
+    if code == ErrorCode.PROVIDER_REFUSED:
+        return _refusal(exc)
+    if isinstance(exc, openai.APIStatusError):
+        return ErrorCode.PROVIDER_TIMEOUT if exc.status_code in STATUS_TIMEOUTS else code
+    if has_text:
+        return ErrorCode.PROVIDER_CUT
+    if _is_unreachable(exc) or code == ErrorCode.PROVIDER_CUT:
+        return ErrorCode.PROVIDER_UNAVAILABLE
+    return code
+
+
+def _refusal(exc: Any) -> ErrorCode:
+    """Servers that are merely compatible tell a too long prompt in words alone."""
+    if exc.status_code in STATUS_TIMEOUTS:
+        return ErrorCode.PROVIDER_TIMEOUT
+    said = str(exc.message).lower()
+    is_too_long = exc.status_code == 413 or any(words in said for words in TOO_LONG_WORDS)
+    return ErrorCode.CONTEXT_TOO_LONG if is_too_long else ErrorCode.PROVIDER_REFUSED
+
+
+def _retry_after(exc: BaseException) -> float | None:
+    if not isinstance(exc, openai.APIStatusError):
+        return None
+    return parse_retry_after(exc.response.headers)
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from `retry-after-ms` or either form of `retry-after`; None without a sound one."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    date = parsedate_tz(headers.get("retry-after", ""))
+    return None if date is None else max(0.0, mktime_tz(date) - time.time())
