@@ -136,10 +136,10 @@ class RunWork:
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
         """Close the provider's stream and async tools; a sync tool ends when it ends."""
-        if self._result is not None and not self._result.is_complete:
-            self._result.cancel()
         if stream.done():
             return
+        if self._result is not None:
+            self._result.cancel()
         stream.cancel()
         await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
 
@@ -178,6 +178,10 @@ class RunWork:
                 if isinstance(event, RawResponsesStreamEvent):
                     place.leave()
                     self._meter.note(event.data)
+                    if self._meter.is_over:
+                        # Before the stream is closed, which waits for the run's end.
+                        result.cancel()
+                        raise AgentSiteError(ErrorCode.LIMIT_LENGTH)
         if (exc := result.run_loop_exception) is not None:
             raise exc
 

@@ -7,7 +7,6 @@ from typing import Any
 from agents.usage import Usage
 from openai.types.responses import ResponseUsage
 
-from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import UsageSource
 from conversations.tokens import byte_count, tokens_in
 from conversations.usage import NO_USAGE, TokenUsage, add_usage, subtract_usage
@@ -50,7 +49,7 @@ class UsageMeter:
         self._open = OpenCall(counted.total_tokens, byte_count(text))
 
     def note(self, event: Any) -> None:
-        """Take in a raw event of the stream; raises `AgentSiteError(limit_length)`."""
+        """Take in a raw event of the stream."""
         if self._open is None:
             return
         self._open.is_refused = False
@@ -59,11 +58,14 @@ class UsageMeter:
         elif event.type.endswith(".delta") and isinstance(event.delta, str):
             self._grow(self._open, byte_count(event.delta))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether more was made than a reply may have."""
+        return tokens_in(self._output_size) > get_conf().output_tokens
+
     def _grow(self, call: OpenCall, size: int) -> None:
         call.output_size += size
         self._output_size += size
-        if tokens_in(self._output_size) > get_conf().output_tokens:
-            raise AgentSiteError(ErrorCode.LIMIT_LENGTH)
 
     def _end_call(self, call: OpenCall, event: Any) -> None:
         said: ResponseUsage | None = event.response.usage
