@@ -6,6 +6,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.staticfiles import finders
 from django.core.checks import CheckMessage, Error, Tags, register
 
 Apps = Sequence[AppConfig] | None
@@ -34,6 +35,15 @@ def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         )
         for name in sorted(layers_with_timeout(settings.CHANNEL_LAYERS))
     ]
+
+
+@register(Tags.staticfiles)
+def check_libraries(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """They are not part of the sources: without them the chat page is dead."""
+    if finders.find("vendor/markdown-it.js"):
+        return []
+    hint = "Run: pip install -r requirements-build.txt && python scripts/libraries.py"
+    return [Error("The libraries of the chat page are missing.", hint=hint, id="agentsite.E003")]
 
 
 def layers_with_timeout(layers: dict[str, Any]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def _message(
     working = message.run_status in ACTIVE
     return ShownMessage(
         message_id=message.message_id,
-        blocks=[_block(part, username, rendered=not working) for part in message.parts or []],
+        blocks=[_block(part, username) for part in message.parts or []],
         status=message.run_status or RunStatus.COMPLETED,
         label=get_label(message.agent) or card.label,
         scripted=is_scripted(message.agent) or (not message.agent and card.scripted),
@@ -70,10 +70,10 @@ def _state(message: MessageView, queue: list[str]) -> str:
     return str(words.STATES["writing" if message.text else "thinking"])
 
 
-def _block(part: dict[str, Any], username: str, *, rendered: bool) -> dict[str, Any]:
+def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
     """A part with what `chat/block.html` needs beside it."""
     if part["type"] == "text":
-        return part | ({"html": render_markdown(part["text"])} if rendered else {})
+        return part | {"html": render_markdown(part["text"])}
     if part["type"] == "reasoning":
         return part
     if part["type"] == "approval":

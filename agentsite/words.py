@@ -89,6 +89,7 @@ SCRIPT: dict[str, Any] = {
         "queued": _("{count} messages are waiting for their turn."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
+    "copy": {"done": _("Copied"), "failed": _("Not copied")},
     "missing": _("This conversation does not exist any more."),
 }
 

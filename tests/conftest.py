@@ -3,7 +3,12 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
+
+import libraries
+from venvs import Venv
 
 from tests.support.site import INHERITED
 
@@ -23,6 +28,10 @@ os.environ |= {
     "DATABASE_URL": f"sqlite:///{WORK_DIR}/db.sqlite3",
     "LOG_LEVEL": "WARNING",
 }
+
+# Sites that are started find the page's libraries in place.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    libraries.bring(Venv(Path(sys.prefix)))
 
 import django  # noqa: E402
 

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import libraries
+import npm
 import pytest
 from bootstrap import complaint_about
 from chromium import find_chromium
 from playwright.sync_api import sync_playwright
 from tasks import main
-from venvs import Venv
+from venvs import SetupError, Venv
 
 from tests.support.processes import free_port
 from tests.support.site import ROOT
@@ -142,13 +144,17 @@ def test_everything_is_pinned():
     assert not [line for line in lines if not re.fullmatch(r"[\w.,\[\]-]+==[\w.]+", line)]
 
 
+def assert_portable(path: Path) -> None:
+    """A lock of npm that says what, and not from where."""
+    packages = [e for name, e in json.loads(path.read_text())["packages"].items() if name]
+    assert packages
+    assert all(entry["integrity"].startswith("sha512-") for entry in packages)
+    assert not [entry for entry in packages if "resolved" in entry]
+
+
 class TestChromium:
     def test_lock_has_hashes_and_no_hosts(self):
-        lock = json.loads((ROOT / "tests" / "browser" / "package-lock.json").read_text())
-        packages = [entry for name, entry in lock["packages"].items() if name]
-        assert packages
-        assert all(entry["integrity"].startswith("sha512-") for entry in packages)
-        assert not [entry for entry in packages if "resolved" in entry]
+        assert_portable(ROOT / "tests" / "browser" / "package-lock.json")
 
     def test_without_npm_the_systems_own_is_taken(self, tmp_path, monkeypatch, capsys):
         system = tmp_path / "bin" / "chromium"
@@ -177,3 +183,40 @@ class TestChromium:
             assert page.title() == "42"
             assert page.screenshot().startswith(b"\x89PNG")
             browser.close()
+
+
+class TestLibraries:
+    def test_lock_has_hashes_and_no_hosts(self):
+        assert_portable(ROOT / "package-lock.json")
+
+    def test_are_fetched_once(self, tmp_path, monkeypatch):
+        calls = []
+
+        def install(venv, sources, target, log):
+            calls.append(target)
+            for source in libraries.SERVED.values():
+                path = target / "node_modules" / source
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("let a;\n//# sourceMappingURL=a.map\n")
+            return True
+
+        monkeypatch.setattr(npm, "install", install)
+        monkeypatch.setattr(libraries, "TARGET", tmp_path / "vendor")
+        for _ in range(2):
+            libraries.bring(Venv(tmp_path))
+        assert len(calls) == 1
+        assert (tmp_path / "vendor" / "markdown-it.js").read_text() == "let a;\n"
+
+    def test_no_network_is_told_in_one_line(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(libraries, "TARGET", tmp_path / "vendor")
+        monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{free_port()}/")
+        monkeypatch.setenv("npm_config_fetch_retries", "0")
+        monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+        with pytest.raises(SetupError, match=r"could not be fetched from npm, is there a network"):
+            libraries.bring(Venv(Path(sys.prefix)))
+        assert not (tmp_path / "vendor").exists()
+
+    def test_what_the_page_imports_is_served(self):
+        script = (ROOT / "static" / "chat" / "languages.js").read_text()
+        imported = set(re.findall(r"vendor/languages/(\w+)\.js", script))
+        assert imported == set(libraries.LANGUAGES)

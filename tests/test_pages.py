@@ -65,7 +65,7 @@ def test_the_page_carries_its_cursor(page: Client, ann: Any) -> None:
         3,
     )
     assert data["parts"] == [{"type": "text", "text": "so far"}]
-    assert '<div class="plain">so far</div>' in html
+    assert '<div class="rendered"><p>so far</p>' in html
     assert "data-busy" in html
 
 

@@ -43,7 +43,14 @@ def test_hostile_markdown_runs_and_fetches_nothing(text: str) -> None:
     for _, name, attributes in TAG.findall(html):
         assert name not in {"script", "img", "svg", "iframe", "style", "link", "div", "object"}
         found = re.findall(r'([a-z-]+)="([^"]*)"', attributes)
-        assert {key for key, _ in found} <= {"href", "rel", "class", "align", "start"}
+        assert {key for key, _ in found} <= {
+            "href",
+            "rel",
+            "class",
+            "align",
+            "start",
+            "data-language",
+        }
         assert all(re.match("https?:|mailto:", value) for key, value in found if key == "href")
     assert "<" not in TAG.sub("", html)
 

@@ -1,5 +1,6 @@
 /** One message on the page; a reply keeps its element from "sending" to its end. */
 
+import { finishBlocks } from "./blocks.js";
 import { fromTemplate, setText } from "./elements.js";
 import { ReplyBody } from "./reply_body.js";
 import { data, fill, nameOf, words } from "./words.js";
@@ -36,6 +37,7 @@ function refusal() {
 export class ReplyView {
   constructor(element = fromTemplate("assistant-template"), message = {}) {
     this.element = element;
+    if (!message.parts) finishBlocks(element);
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(this.#find(".body"), message.parts);
     this.generation = message.generation;
@@ -76,7 +78,7 @@ export class ReplyView {
   #showParts({ parts, html, run_status, generation }) {
     if (generation !== this.generation) this.body.clear();
     this.generation = generation;
-    if (WORKING.has(run_status) || html === undefined) this.body.grow(parts);
+    if (WORKING.has(run_status)) this.body.grow(parts);
     else this.body.finish(parts, html);
   }
 

@@ -1,0 +1,37 @@
+/** What a finished block of a reply gets beside its text: room to scroll, a button to copy code. */
+
+import { copyText, showCopied } from "./clipboard.js";
+import { fromTemplate } from "./elements.js";
+import { highlight } from "./highlight.js";
+
+/** Equip a block, or those within it. */
+export function finishBlock(block) {
+  for (const code of within(block, "pre")) finishCode(code);
+  for (const table of within(block, "table")) wrap(table, "wide");
+}
+
+/** Equip everything that the server has rendered in `root`. */
+export function finishBlocks(root) {
+  for (const part of root.querySelectorAll(".rendered")) finishBlock(part);
+}
+
+function within(block, name) {
+  return block.matches(name) ? [block] : block.querySelectorAll(name);
+}
+
+function finishCode(block) {
+  if (block.parentElement.className === "code") return;
+  const frame = wrap(block, "code");
+  const button = fromTemplate("copy-template");
+  button.addEventListener("click", async () => showCopied(button, await copyText(block.textContent)));
+  frame.append(button);
+  highlight(block);
+}
+
+function wrap(element, className) {
+  const frame = document.createElement("div");
+  frame.className = className;
+  element.replaceWith(frame);
+  frame.append(element);
+  return frame;
+}

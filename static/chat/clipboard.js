@@ -1,0 +1,38 @@
+/** Copying, also where pages may not use the clipboard's own interface: on plain HTTP. */
+
+import { words } from "./words.js";
+
+const SHOWN_MS = 2_000;
+
+/** Put a text, or the promise of one, on the clipboard; whether that was possible. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(await text);
+    return true;
+  } catch {
+    return copyBySelection(await text);
+  }
+}
+
+function copyBySelection(text) {
+  const field = document.createElement("textarea");
+  const focused = document.activeElement;
+  field.value = text;
+  field.className = "visually-hidden";
+  document.body.append(field);
+  field.select();
+  const isDone = document.execCommand("copy");
+  field.remove();
+  focused?.focus({ preventScroll: true });
+  return isDone;
+}
+
+/** Say on the button for a moment whether it worked. */
+export function showCopied(button, isDone) {
+  const label = button.querySelector(".label");
+  const before = (button.dataset.label ??= label.textContent);
+  label.textContent = isDone ? words.copy.done : words.copy.failed;
+  document.getElementById("announcer").replaceChildren(label.textContent);
+  clearTimeout(Number(button.dataset.timer));
+  button.dataset.timer = setTimeout(() => (label.textContent = before), SHOWN_MS);
+}

@@ -1,0 +1,83 @@
+/** Markdown by the rules of conversations/rendering.py, so that both make the same of a text. */
+
+import MarkdownIt from "../vendor/markdown-it.js";
+
+/** Longer texts are shown as they are. */
+export const MAX_CHARS = 131_072;
+const HEADING_SHIFT = 2;
+
+const parser = MarkdownIt("commonmark", { html: false, breaks: true });
+parser.enable(["table", "strikethrough"]);
+for (const rule of [lowerHeadings, linkImages, alignCells, nameHosts]) {
+  parser.core.ruler.push(rule.name, rule);
+}
+
+/** The tokens of a text; `env.references` are the link targets it knows, and learns. */
+export function parse(text, env = {}) {
+  return parser.parse(text, env);
+}
+
+function lowerHeadings({ tokens }) {
+  for (const token of tokens) {
+    if (token.type !== "heading_open" && token.type !== "heading_close") continue;
+    token.tag = `h${Math.min(6, Number(token.tag[1]) + HEADING_SHIFT)}`;
+  }
+}
+
+function linkImages({ tokens, Token }) {
+  for (const block of tokens) {
+    let isInLink = false;
+    block.children = (block.children ?? []).flatMap((token) => {
+      if (token.type === "link_open" || token.type === "link_close") {
+        isInLink = token.type === "link_open";
+      }
+      return token.type === "image" ? imageLink(Token, token, isInLink) : [token];
+    });
+  }
+}
+
+/** A link to the picture; inside another link its words alone. */
+function imageLink(Token, image, isInLink) {
+  const address = image.attrGet("src") ?? "";
+  const words = new Token("text", "", 0);
+  words.content = image.content || address;
+  if (isInLink) return [words];
+  const opening = new Token("link_open", "a", 1);
+  opening.attrs = [["href", address]];
+  return [opening, words, new Token("link_close", "a", -1)];
+}
+
+function alignCells({ tokens }) {
+  for (const token of tokens) {
+    const style = token.attrGet("style");
+    if (style) token.attrs = [["align", style.replace("text-align:", "")]];
+  }
+}
+
+function nameHosts({ tokens }) {
+  for (const block of tokens) markLinks(block.children ?? []);
+}
+
+/** Give each closing link token the host that the link's own words do not show. */
+function markLinks(tokens) {
+  let host = "";
+  let words = "";
+  for (const token of tokens) {
+    if (token.type === "link_open") {
+      host = hostOf(token.attrGet("href") ?? "");
+      words = "";
+    } else if (token.type === "link_close") {
+      const isShown = hostOf(words) === host && !words.includes(" ");
+      token.meta = { host: isShown ? "" : host };
+    } else {
+      words += token.content;
+    }
+  }
+}
+
+function hostOf(href) {
+  const [, authority = ""] = /^(?:[a-z][a-z0-9+.-]*:)?\/\/([^/?#]*)/i.exec(href) ?? [];
+  const host = authority.slice(authority.lastIndexOf("@") + 1);
+  const [, bracketed] = /^\[([^\]]*)/.exec(host) ?? [];
+  return (bracketed ?? host.split(":")[0]).toLowerCase();
+}

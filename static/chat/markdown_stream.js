@@ -1,0 +1,150 @@
+/**
+ * Markdown that grows, in an element of its own.
+ *
+ * A block is settled once the next one has begun on a whole line: from then on it is neither
+ * parsed nor touched. Only what follows is made anew, and brought in line with what is shown; a
+ * long block of code is not even that: its text is appended.
+ */
+
+import { OpenFence } from "./markdown_fence.js";
+import { nodesOf } from "./markdown_nodes.js";
+import { presentable } from "./markdown_tail.js";
+import { MAX_CHARS, parse } from "./markdown.js";
+import { morph } from "./morph.js";
+
+export class MarkdownStream {
+  #seen = 0;
+  #open = "";
+  #references = {};
+  #settled = [];
+  #fence = null;
+
+  /** `onSettled(block)` is told of every block that stays as it is. */
+  constructor(element, onSettled = () => {}) {
+    this.element = element;
+    this.onSettled = onSettled;
+  }
+
+  /** Show `text`, which goes on from what was shown before. */
+  draw(text) {
+    if (text.length > MAX_CHARS) {
+      this.#drawPlain(text);
+      return;
+    }
+    this.#open += text.slice(this.#seen).replaceAll("\0", "\uFFFD");
+    this.#seen = text.length;
+    if (this.#fence) this.#growFence();
+    if (!this.#fence) this.#drawBlocks();
+  }
+
+  /** Show the whole text for good: `blocks` are its nodes, those of `text` by default. */
+  finish(text, blocks = wholeOf(text)) {
+    const whole = [...blocks.children];
+    const count = this.#settled.length;
+    whole.forEach((block, index) => this.#finishBlock(block, index, index < count));
+    this.#settled.length = whole.length;
+    while (this.element.children.length > whole.length) this.element.lastElementChild.remove();
+  }
+
+  #drawBlocks() {
+    const source = presentable(this.#open);
+    const blocks = blocksOf(parse(source, { references: { ...this.#references } }));
+    const lines = this.#open.split("\n");
+    const last = blocks.findLastIndex(({ start }) => start < lines.length - 1);
+    const isFence = blocks[last]?.tokens[0].type === "fence";
+    if (last > 0 || isFence) this.#settleLines(lines, blocks[last].start);
+    if (isFence) this.#beginFence(blocks[last].tokens);
+    else this.#show(blocks.slice(Math.max(0, last)).map(({ tokens }) => nodesOf(tokens).firstChild));
+  }
+
+  /** The first `count` lines hold whole blocks, and targets of links. */
+  #settleLines(lines, count) {
+    const text = lines.slice(0, count).join("\n");
+    const nodes = nodesOf(parse(text, { references: this.#references }));
+    this.#show([...nodes.children]);
+    while (this.#settled.length < this.element.children.length) {
+      this.#settle(this.element.children[this.#settled.length]);
+    }
+    this.#open = lines.slice(count).join("\n");
+  }
+
+  #settle(block) {
+    this.#settled.push(block.outerHTML);
+    this.onSettled(block);
+  }
+
+  /** Show these blocks behind the settled ones, and nothing else. */
+  #show(blocks) {
+    const first = this.#settled.length;
+    blocks.forEach((block, index) => {
+      const present = this.element.children[first + index];
+      if (present) morph(present, block);
+      else this.element.append(block);
+    });
+    const count = first + blocks.length;
+    while (this.element.children.length > count) this.element.lastElementChild.remove();
+  }
+
+  #beginFence(tokens) {
+    const [line] = this.#open.split("\n", 1);
+    const block = nodesOf(tokens).firstChild;
+    const code = document.createTextNode("");
+    block.firstChild.replaceChildren(code);
+    this.element.children[this.#settled.length]?.remove();
+    this.#show([block]);
+    this.#open = this.#open.slice(line.length + 1);
+    this.#fence = new OpenFence(line, code);
+    this.#growFence();
+  }
+
+  #growFence() {
+    this.#open = this.#fence.take(this.#open);
+    if (!this.#fence.isClosed) return;
+    this.#fence = null;
+    this.#settle(this.element.lastElementChild);
+    this.#drawBlocks();
+  }
+
+  #drawPlain(text) {
+    if (this.element.firstElementChild?.className !== "overlong") {
+      this.#settled = [];
+      this.#seen = 0;
+      const block = document.createElement("pre");
+      block.className = "overlong";
+      this.element.replaceChildren(block);
+    }
+    this.element.firstElementChild.append(text.slice(this.#seen));
+    this.#seen = text.length;
+  }
+
+  /** What is right already stays; so does the selection in what is nearly so. */
+  #finishBlock(block, index, isSettled) {
+    const html = block.outerHTML;
+    if (html === this.#settled[index]) return;
+    this.#settled[index] = html;
+    const present = this.element.children[index];
+    if (!present) this.element.append(block);
+    else if (isSettled) present.replaceWith(block);
+    else morph(present, block);
+    this.onSettled(this.element.children[index]);
+  }
+}
+
+function wholeOf(text) {
+  if (text.length <= MAX_CHARS) return nodesOf(parse(text));
+  const fragment = document.createDocumentFragment();
+  const block = document.createElement("pre");
+  block.append(text);
+  fragment.append(block);
+  return fragment;
+}
+
+/** The tokens of each outermost block, and the line that it begins on. */
+function blocksOf(tokens) {
+  const blocks = [];
+  for (const token of tokens) {
+    if (token.level === 0 && token.nesting >= 0) blocks.push({ start: token.map[0], tokens: [] });
+    blocks.at(-1).tokens.push(token);
+  }
+  return blocks;
+}

@@ -1,0 +1,50 @@
+/** Text of a reply, as Markdown, at an even pace. */
+
+import { finishBlock } from "./blocks.js";
+import { MarkdownStream } from "./markdown_stream.js";
+import { Pace } from "./pace.js";
+
+export class TextPart {
+  /** `element`: where the server has rendered `part` already. */
+  constructor(element, part) {
+    this.element = element ?? document.createElement("div");
+    this.element.className = "rendered";
+    this.text = part.text;
+    this.#begin();
+    if (element) this.#adopt(part.text);
+  }
+
+  #begin() {
+    this.stream = new MarkdownStream(this.element, finishBlock);
+    this.pace = new Pace((text) => this.stream.draw(text));
+  }
+
+  /** Made anew out of sight, so that it can grow. */
+  #adopt(text) {
+    const shown = document.createElement("div");
+    this.stream = new MarkdownStream(shown, finishBlock);
+    this.stream.draw(text);
+    this.stream.element = this.element;
+    this.element.replaceChildren(...shown.childNodes);
+    this.pace.skip(text);
+  }
+
+  grow({ text }, isLast) {
+    this.text = text;
+    this.pace.follow(text);
+    this.element.toggleAttribute("data-growing", isLast);
+  }
+
+  finish({ text }, blocks) {
+    this.pace.stop();
+    this.element.removeAttribute("data-growing");
+    if (this.isFinished && this.text === text && !blocks) return;
+    this.text = text;
+    this.isFinished = true;
+    this.stream.finish(text, blocks);
+  }
+
+  remove() {
+    this.pace.stop();
+  }
+}

@@ -1,0 +1,54 @@
+"""Replies in Markdown: what models write, and what the rules make difficult."""
+
+PLAIN = {
+    "paragraphs": "One line\nand another.\n\nA second paragraph, with  two spaces  \nand a break.",
+    "emphasis": "**bold**, *italic*, ***both***, ~~gone~~, `code`, **`bold code`** and 2*3*4.",
+    "headings": "# One\n\n## Two ##\n\n### Three\nText at once.\n\nSetext\n======\n\nLower\n---\n",
+    "lists": "- one\n- two\n  - nested *word*\n    1. deep\n    2. er\n- three\n\nText.\n\n1. a",
+    "loose": "- one\n\n- two\n\n  with a paragraph\n\n- three\n\n7) seven\n8) eight",
+    "two_lists": "- a\n- b\n* c\n* d\n1. e\n1) f",
+    "code": "Before:\n\n```python\ndef f(x):\n    return `x`  # ``\n```\n\nAfter.",
+    "indented_code": "Before:\n\n    one\n\n    two\n\n\nAfter.",
+    "tildes": "~~~ C++ {.numbered}\nint x;\n```\n~~~\n",
+    "long_fence": "````md\n```js\nlet a;\n```\n````\nText right after.",
+    "open_fence": "Text\n\n```js\nconst never = 'closed';\n  still",
+    "indented_fence": "  ```\n   one\n  two\n three\n  ```\n",
+    "empty_fence": "```\n```\n\n```sh\n\n```\n",
+    "code_in_list": "1. First:\n\n   ```bash\n   make run\n   ```\n\n2. Then:\n   ```\n   x",
+    "code_in_quote": "> ```\n> a\n> ```\n> text\n\nout",
+    "table": "| a | b | c |\n|:--|:-:|--:|\n| 1 | **2** | `3` |\n| x | y |\n\nAfter.",
+    "table_after_text": "See:\n| a | b |\n|---|---|\n| 1 | 2 |\ntext\n",
+    "no_table": "| this | is\n| not | one\n\n| nor this |",
+    "quote": "> quoted\n> more\nlazy\n\n> > deep\n> back\n\ntext",
+    "rule": "a\n\n---\n\nb\n\n***\n\n_ _ _\n",
+    "links": "[words](https://a.example/b) <https://c.example> [https://d.example](https://e.example)"
+    " [mail](mailto:a@b.example) [rel](/x) [odd](//f.example/y) [p](https://u:p@g.example:81/)",
+    "link_title": '[a](https://a.example "title") [b](<https://b.example/a b>)',
+    "images": "![cat](https://a.example/cat.png) ![](https://b.example/p.png)"
+    " [![in](https://c.example/i.png)](https://d.example)",
+    "references_before": '[a]: https://a.example "t"\n\nSee [a] and [words][a].\n\n- [a]',
+    "references_after": "See [a] and [words][b].\n\nMore.\n\n[a]: https://a.example\n[b]: https://b.example",
+    "html": "<b>not</b> <i>html</i>\n\n<div>\nblock\n</div>\n\n&amp; &lt;b&gt; &copy; &#65; &nope;",
+    "escapes": r"\*not\* \`code\` \# no \[a](b) 1\. one",
+    "unicode": "日本語の文。**強調**した。\n\nעברית ו-English\n\n😀😀 e\u0301 \u00a0x\u200by",
+    "windows": "one\r\ntwo\r\n\r\n- a\r\n- b\r\n\r\n```\r\nx\r\n```\r\n",
+    "tabs": "-\tone\n\n\ttwo\n\n\tcode\n",
+    "nul": "a\0b\n\n```\nc\0d\n```\n",
+    "breaks": "a\\\nb  \nc\n\nd",
+    "deep": "".join(f"{'  ' * depth}- {depth}\n" for depth in range(12)),
+    "deep_quote": "> " * 30 + "deep",
+    "unclosed": "**never closed and `neither\n\nis this* [or](this\n\n~~x",
+    "marks_alone": "a\n-\n\n#\n\n*\n\n>\n\n|\n\n+",
+    "numbers": "1\n\n2024. A year.\n\n1986\\. Not a list.\n\n0. zero\n",
+    "blank": "\n\n\n  \n",
+    "ends_in_marks": "text **bold** and *",
+    "hosts": "[a](https://EXAMPLE.org/) [b](https://[::1]:80/) [c](https://xn--mnchen-3ya.example/)"
+    " [d](https://münchen.example) [x y](https://x) [https://x y](https://x)",
+    "schemes": "[a](javascript:1) [b](data:text/html,x) [c](ftp://x) [d](http:e) [e](https://)"
+    " [f](http://a b) [g](mailto:) [h](#x) [i](?q) [j](https:///x) [k](HTTPS://K.example)",
+    "softbreak_in_link": "[one\ntwo](https://a.example) [`c`](https://b.example)",
+    "long_line": "word " * 2_000,
+    "mixed": "Found:\n\n1. **Search** three places:\n   - the *shelves*\n   - the `index`"
+    "\n\n2. Compare\n\n| place | hits |\n| --- | ---: |\n| shelves | 3 |\n\n```python\nprint('done')\n```\n\n"
+    "> Note: nothing else.\n\nIs that **enough**?",
+}
