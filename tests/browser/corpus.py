@@ -49,6 +49,7 @@ PLAIN = {
     "softbreak_in_link": "[one\ntwo](https://a.example) [`c`](https://b.example)",
     "long_line": "word " * 2_000,
     "mixed": "Found:\n\n1. **Search** three places:\n   - the *shelves*\n   - the `index`"
-    "\n\n2. Compare\n\n| place | hits |\n| --- | ---: |\n| shelves | 3 |\n\n```python\nprint('done')\n```\n\n"
+    "\n\n2. Compare\n\n"
+    "| place | hits |\n| --- | ---: |\n| shelves | 3 |\n\n```python\nprint('done')\n```\n\n"
     "> Note: nothing else.\n\nIs that **enough**?",
 }
