@@ -10,6 +10,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from agentsite import tour
+from agentsite.local_model.identity import introduce
 from agentsite.site_tools import SITE_TOOLS
 from realtime.registry import AgentEntry
 from realtime.run_context import RunContext
@@ -21,7 +22,7 @@ STYLE = (
 
 assistant = Agent[RunContext](
     name="assistant",
-    instructions=f"You are a helpful assistant on a website. {STYLE}",
+    instructions=introduce(f"You are a helpful assistant on a website. {STYLE}"),
 )
 
 writer = Agent[RunContext](
@@ -96,3 +97,6 @@ AGENTS = [
 ]
 if settings.MODEL_KIND == "tour":
     AGENTS = [tour.ENTRY]
+elif settings.MODEL_KIND == "local":
+    # A small model calls tools when it need not. The tour answers while the model is fetched.
+    AGENTS = [AGENTS[0], tour.ENTRY]

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from agentsite import shown, words
 from agentsite.cards import AgentCard, get_card, list_cards
+from agentsite.local_model.card import ModelCard, get_model_card
 from conversations.errors import AgentSiteError
 from conversations.guests import is_guest
 from conversations.models import ChatSession
@@ -52,12 +53,15 @@ def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
-    card = get_card(session.agent if session else "")
+    card = get_card(session.agent if session else request.GET.get("agent", ""))
+    model = get_model_card()
     sessions = list_sessions(request.user) if request.user.is_authenticated else []
     messages = history.messages
     context = {
         "title": (session.title if session else "") or _("New conversation"),
         "agents": [card] if session else list_cards(),
+        "chosen": card.name,
+        "model": model,
         "guest": is_guest(request.user),
         "lines": [shown.session_line(line, session) for line in sessions],
         "messages": shown.messages(history, card, request.user.get_username()),
@@ -65,14 +69,18 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "earlier": bool(messages and messages[0].parent_message_id),
         "transcript_url": reverse("api-transcript", args=[session.pk]) if session else "",
         "blank": shown.blank(card),
-        "data": _page_data(request, session, history, card),
+        "data": _page_data(request, session, history, card, model),
         "words": words.SCRIPT,
     }
     return render(request, "chat/chat.html", context)
 
 
 def _page_data(
-    request: HttpRequest, session: ChatSession | None, history: History, card: AgentCard
+    request: HttpRequest,
+    session: ChatSession | None,
+    history: History,
+    card: AgentCard,
+    model: ModelCard | None,
 ) -> dict[str, Any]:
     """What the page's code starts from: who, where, and the cursor of what is rendered."""
     run = history.run
@@ -88,12 +96,14 @@ def _page_data(
         "messages": [
             {name: getattr(message, name) for name in CURSOR_FIELDS} for message in history.messages
         ],
+        "model": asdict(model.status) if model else None,
         "agent": {"label": card.label, "scripted": card.scripted},
         "frame_max_bytes": get_conf().frame_max_bytes,
         "urls": {
             "socket": "/ws/agent/",
             "guest": reverse("guest"),
             "login": reverse("login"),
+            "model": reverse("model"),
             "session": reverse("session", args=[UUID(int=0)]),
         },
     }

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     field_validator,
@@ -23,10 +24,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agentsite.local_model import weights
 from realtime.conf import RealtimeSettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
+
+LOCAL_PATIENCE_S = 600
+"""A processor may read a long conversation for minutes before it says the first word."""
 
 Words = Annotated[list[str], NoDecode]
 
@@ -92,6 +97,20 @@ class Environment(RealtimeSettings, BaseSettings):
     agent_model: str | None = Field(
         default=None,
         description="The model's name there; `tour` for the scripted tour, which is not an AI.",
+    )
+    local_model_path: FilePath | None = Field(
+        default=None,
+        description="Without either, answers come from a model on this machine: from this GGUF "
+        "file instead of the one that is fetched by default.",
+    )
+    local_model_mirror: bool = Field(
+        default=True,
+        description="That one is fetched from its official source, or else from a mirror; `off` "
+        "forbids the mirror.",
+    )
+    local_model_cache: Path | None = Field(
+        default=None,
+        description="The folder that keeps it. In the user's cache folder by default.",
     )
     agent_api: Literal["chat", "responses"] | None = Field(
         default=None,
@@ -181,22 +200,27 @@ class Environment(RealtimeSettings, BaseSettings):
             raise ValueError("ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org")
         if self.openai_base_url and not self.agent_model:
             raise ValueError("AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there")
-        if self.agent_model and self.model_kind == "tour" and self.agent_model != "tour":
+        if self.agent_model and self.model_kind == "local":
             raise ValueError("AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it")
+        if self.local_model_path and self.model_kind in ("openai", "compatible"):
+            raise ValueError("LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL")
         return self
 
     @property
-    def model_kind(self) -> Literal["openai", "compatible", "tour"]:
-        """What answers; nothing falls back to the tour once a model is named."""
+    def model_kind(self) -> Literal["openai", "compatible", "local", "tour"]:
+        """What answers; nothing falls back to the tour, which must be asked for."""
         if self.agent_model == "tour":
             return "tour"
         if self.openai_base_url:
             return "compatible"
-        return "openai" if self.openai_api_key else "tour"
+        return "openai" if self.openai_api_key else "local"
 
     @property
     def realtime(self) -> dict[str, Any]:
-        return self.model_dump(include=set(RealtimeSettings.model_fields))
+        given = self.model_dump(include=set(RealtimeSettings.model_fields))
+        if self.model_kind == "local" and "provider_timeout_s" not in self.model_fields_set:
+            given["provider_timeout_s"] = LOCAL_PATIENCE_S
+        return given
 
 
 def database_from(url: str) -> dict[str, Any]:
@@ -311,14 +335,20 @@ DJANGO_SUPERUSER_PASSWORD = reveal(env.django_superuser_password)
 
 AGENTS = "agentsite.agents"
 MODEL_KIND = env.model_kind
-AGENT_MODEL = env.agent_model or {"openai": "gpt-5.4-mini"}.get(MODEL_KIND, "tour")
+LOCAL_MODEL_WEIGHTS = (
+    weights.of_file(env.local_model_path) if env.local_model_path else weights.QWEN
+)
+LOCAL_MODEL_CACHE = env.local_model_cache or weights.user_cache()
+LOCAL_MODEL_MIRROR = env.local_model_mirror
+MODEL_SERVICE = "agentsite.local_model.supervisor.LocalModel" if MODEL_KIND == "local" else None
+DEFAULT_MODELS = {"openai": "gpt-5.4-mini", "local": LOCAL_MODEL_WEIGHTS.name, "tour": "tour"}
+AGENT_MODEL = env.agent_model or DEFAULT_MODELS[MODEL_KIND]
 AGENT_API = env.agent_api or ("responses" if MODEL_KIND == "openai" else "chat")
 OPENAI_API_KEY = reveal(env.openai_api_key)
 MODEL_PRICES = {name: price.model_dump() for name, price in env.model_prices.items()}
 COST_CURRENCY = env.cost_currency
 OPENAI_BASE_URL = env.openai_base_url
 RUN_EXECUTOR = env.run_executor
-MODEL_SERVICE: str | None = None
 RESTORE_DAYS = env.restore_days
 
 # Django

@@ -12,6 +12,7 @@ from agentsite.cards import AgentCard, get_label, is_scripted
 from conversations.models import ACTIVE, ChatSession, RunStatus
 from conversations.rendering import render_markdown
 from conversations.shapes import History, MessageView
+from realtime.process import model_status
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def _state(message: MessageView, queue: list[str]) -> str:
     if message.run_id in queue:
         place = queue.index(message.run_id) + 1
         return str(words.STATES["waiting"]).format(position=place)
+    model = model_status()
+    if message.run_status == RunStatus.QUEUED and model and model.state not in ("ready", "failed"):
+        return str(words.STATES["model"]).format(detail=model.detail)
     if message.run_status == RunStatus.AWAITING_INPUT:
         return str(words.STATES["awaiting"])
     return str(words.STATES["writing" if message.text else "thinking"])

@@ -5,9 +5,11 @@ from django.urls import include, path
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
 from agentsite.health import healthz
+from agentsite.local_model.card import model
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
+    path("model/", model, name="model"),
     path("admin/", admin.site.urls),
     path("api/token/", TokenObtainPairView.as_view(), name="token"),
     path("api/token/refresh/", TokenRefreshView.as_view(), name="token_refresh"),

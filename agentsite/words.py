@@ -27,6 +27,7 @@ ERROR_TEXTS: dict[str, Text] = {code.value: info.text for code, info in ERRORS.i
 STATES: dict[str, Text] = {
     "sending": _("sending…"),
     "offline": _("waiting for the connection…"),
+    "model": _("waiting: {detail}"),
     "waiting": _("waiting, number {position} in line"),
     "thinking": _("thinking…"),
     "writing": _("writing…"),

@@ -27,6 +27,8 @@ os.environ |= {
     "SECRET_KEY": "for-tests-only-" * 4,
     "DATABASE_URL": f"sqlite:///{WORK_DIR}/db.sqlite3",
     "LOG_LEVEL": "WARNING",
+    # Nothing is fetched by accident.
+    "AGENT_MODEL": "tour",
 }
 
 # Sites that are started find the page's libraries in place.

@@ -35,8 +35,8 @@ def set_environment(monkeypatch):
 def test_debug_needs_nothing(set_environment):
     set_environment(DEBUG="1")
     env = read_environment()
-    assert (env.host, env.port, env.model_kind) == ("127.0.0.1", 8000, "tour")
-    assert env.realtime == RealtimeSettings().model_dump()
+    assert (env.host, env.port, env.model_kind) == ("127.0.0.1", 8000, "local")
+    assert env.realtime == RealtimeSettings(provider_timeout_s=600).model_dump()
 
 
 def test_lists_are_split_and_empty_means_unset(set_environment):
@@ -83,6 +83,14 @@ def test_lists_are_split_and_empty_means_unset(set_environment):
             "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it",
         ),
         (
+            {"DEBUG": "1", "LOCAL_MODEL_PATH": "manage.py", "OPENAI_API_KEY": "sk"},
+            "LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL",
+        ),
+        (
+            {"DEBUG": "1", "LOCAL_MODEL_PATH": "missing.gguf"},
+            "LOCAL_MODEL_PATH: Path does not point to a file",
+        ),
+        (
             {"DEBUG": "1", "AGENT_API": "both"},
             "AGENT_API: Input should be 'chat' or 'responses'",
         ),
@@ -114,7 +122,8 @@ def test_a_fault_ends_every_command_without_traceback_or_secret():
 @pytest.mark.parametrize(
     ("names", "kind"),
     [
-        ({}, "tour"),
+        ({}, "local"),
+        ({"AGENT_MODEL": "tour"}, "tour"),
         ({"AGENT_MODEL": "tour", "OPENAI_API_KEY": "sk"}, "tour"),
         ({"OPENAI_API_KEY": "sk"}, "openai"),
         ({"OPENAI_BASE_URL": "http://h/v1", "AGENT_MODEL": "m"}, "compatible"),

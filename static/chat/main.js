@@ -6,6 +6,7 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection, followPage } from "./connection.js";
 import { ConnectionLine } from "./connection_line.js";
+import { ModelPanel } from "./model.js";
 import { Outbox } from "./outbox.js";
 import { SessionList } from "./session_list.js";
 import { Transcript } from "./transcript.js";
@@ -49,6 +50,9 @@ const line = {
 };
 const countUnsent = () => outbox.unsent.length;
 new ConnectionLine(line, { connection, countUnsent, announce });
+
+const model = { panel: find("model"), detail: find("model-detail"), progress: find("model-progress") };
+new ModelPanel(model, { connection, announce });
 
 const ACTIONS = {
   continue: () => chat.submit(words.continue),

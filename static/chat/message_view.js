@@ -2,6 +2,7 @@
 
 import { finishBlocks } from "./blocks.js";
 import { fromTemplate, setText } from "./elements.js";
+import { waitingText } from "./model.js";
 import { ReplyBody } from "./reply_body.js";
 import { data, fill, nameOf, words } from "./words.js";
 
@@ -115,6 +116,8 @@ export function stateOf(message, { position, isStopping, isConnected }) {
   if (position > 0) return fill(states.waiting, { position });
   if (message.run_status === "awaiting_input") return states.awaiting;
   if (message.state === "restarting") return states.restarting;
+  const waiting = waitingText(message);
+  if (waiting) return waiting;
   return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;
 }
 

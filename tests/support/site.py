@@ -37,6 +37,8 @@ DEFAULTS = {
     "HOST": "127.0.0.1",
     "ALLOW_GUESTS": "0",
     "DJANGO_SUPERUSER_PASSWORD": "for-tests-only",
+    # Nothing is fetched by accident.
+    "AGENT_MODEL": "tour",
 }
 
 

@@ -1,0 +1,88 @@
+"""The process of the model: `python -m agentsite.local_model.child`, fed by its supervisor.
+
+Reads a job from standard input and ends when that closes, so that it never outlives its parent.
+Tells on standard output how far it is, a line of JSON each: `{"state", ...}`.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from agentsite.local_model import machine
+from agentsite.local_model.faults import LocalModelError
+from agentsite.local_model.fetch import fetch
+from agentsite.local_model.job import Job, decode
+from agentsite.local_model.serving import serve
+
+REPORT_S = 0.25
+
+
+class Teller:
+    """The way to the parent; what libraries print goes to standard error instead."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        self._told_at = 0.0
+
+    def tell(self, state: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"state": state, **fields}) + "\n")
+
+    def progress(self, done: int) -> None:
+        """As often as anybody could read it."""
+        now = time.monotonic()
+        if now - self._told_at >= REPORT_S:
+            self._told_at = now
+            self.tell("fetching", done=done)
+
+
+class Notes(logging.Handler):
+    """What is logged here is told to the parent, who has the log."""
+
+    def __init__(self, teller: Teller) -> None:
+        super().__init__()
+        self._teller = teller
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._teller.tell("note", text=record.getMessage())
+
+
+def main() -> None:
+    teller = Teller()
+    logging.basicConfig(handlers=[Notes(teller)], level=logging.INFO)
+    job = decode(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        server, url = _bring_up(job, teller)
+    except LocalModelError as exc:
+        teller.tell("failed", fault=exc.fault, values=exc.values)
+        return
+    teller.tell("ready", url=url)
+    threading.Event().wait()
+    del server
+
+
+def _bring_up(job: Job, teller: Teller) -> tuple[Any, str]:
+    """What would make the fetch useless is looked at before it."""
+    machine.check_processor()
+    machine.check_runtime()
+    path = fetch(job.weights, job.folder, mirror=job.mirror, report=teller.progress)
+    teller.tell("loading")
+    return serve(job, path)
+
+
+def _end_with_parent() -> None:
+    """Take along whatever was started from here."""
+    sys.stdin.buffer.read()
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`manage.py local_model`: look after the site's own model without a server."""
+
+import shutil
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from agentsite.local_model import machine, words
+from agentsite.local_model.faults import LocalModelError
+from agentsite.local_model.fetch import fetch, is_there, partial_of
+from agentsite.local_model.terminal import Terminal
+
+MB = 1e6
+
+
+class Command(BaseCommand):
+    help = "Tell of the model that answers without a key, fetch it, or remove what was fetched."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("action", choices=["status", "fetch", "remove"])
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.weights = settings.LOCAL_MODEL_WEIGHTS
+        self.folder = settings.LOCAL_MODEL_CACHE
+        self.file = self.weights.file_in(self.folder)
+        {"status": self.status, "fetch": self.fetch, "remove": self.remove}[options["action"]]()
+
+    def status(self) -> None:
+        """Which model, where it is, and whether this computer can run it."""
+        weights, available = self.weights, machine.available_memory()
+        free = "unknown" if available is None else f"{available / MB:,.0f} MB"
+        self.say(f"model   {weights.label}, {weights.size / MB:,.0f} MB")
+        self.say(f"used    {'yes' if settings.MODEL_KIND == 'local' else 'no: ' + self.other()}")
+        self.say(f"file    {self.file}: {self.found()}")
+        self.say(f"memory  {weights.memory / MB:,.0f} MB needed, {free} available")
+        self.say(f"runs    {self.verdict()}")
+
+    def other(self) -> str:
+        """What answers instead."""
+        return f"answers come from {settings.AGENT_MODEL}"
+
+    def found(self) -> str:
+        partial = partial_of(self.file)
+        if self.file.is_file():
+            return "there"
+        if partial.exists():
+            return f"begun, {partial.stat().st_size / self.weights.size:.0%}"
+        return "not fetched"
+
+    def verdict(self) -> str:
+        try:
+            machine.check_processor()
+            machine.check_runtime()
+            machine.check_memory(self.weights.memory)
+        except LocalModelError as exc:
+            return f"no. {words.describe_fault(exc.fault, exc.values)}"
+        return "yes, on this computer"
+
+    def fetch(self) -> None:
+        """In the foreground; what is there already is not fetched again."""
+        terminal = Terminal(self.weights)
+        try:
+            file = fetch(
+                self.weights,
+                self.folder,
+                mirror=settings.LOCAL_MODEL_MIRROR,
+                report=lambda done: terminal.tell(words.fetching(self.weights, done)),
+            )
+        except LocalModelError as exc:
+            raise CommandError(words.describe_fault(exc.fault, exc.values)) from exc
+        except KeyboardInterrupt:
+            raise CommandError("interrupted; what has come is kept") from None
+        self.say(f"there: {file}")
+
+    def remove(self) -> None:
+        """All that was ever fetched, never a file of the user's own."""
+        if not self.weights.is_fetched:
+            raise CommandError("LOCAL_MODEL_PATH names a file of your own: remove it yourself")
+        known = is_there(self.weights, self.file) or partial_of(self.file).exists()
+        for path in (self.file, partial_of(self.file)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "mirror", ignore_errors=True)
+        self.say(f"removed from {self.folder}" if known else "nothing to remove")
+
+    def say(self, text: str) -> None:
+        self.stdout.write(f"agentsite: {text}")

@@ -1,0 +1,13 @@
+"""An old processor, by what the system tells of it."""
+
+import tempfile
+from pathlib import Path
+
+from agentsite.local_model import child, machine
+
+if __name__ == "__main__":
+    with tempfile.NamedTemporaryFile("w") as info:
+        info.write("flags\t\t: fpu sse sse2 ssse3 avx\n")
+        info.flush()
+        machine.CPU_INFO = Path(info.name)
+        child.main()

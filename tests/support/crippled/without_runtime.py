@@ -1,0 +1,9 @@
+"""A platform that there is no llama.cpp for."""
+
+import sys
+
+from agentsite.local_model import child
+
+if __name__ == "__main__":
+    sys.modules["xllamacpp"] = None  # type: ignore[assignment]
+    child.main()

@@ -1,0 +1,9 @@
+"""The site's settings with other weights for its own model: those in `TEST_WEIGHTS`, as JSON."""
+
+import json
+import os
+
+from agentsite.local_model.weights import Weights
+from agentsite.settings import *  # noqa: F403
+
+LOCAL_MODEL_WEIGHTS = Weights(**json.loads(os.environ["TEST_WEIGHTS"]))
