@@ -20,6 +20,7 @@ from conversations.text import clean_text
 from conversations.unowned import write_unowned
 
 Verdict = Literal["approve", "reject"]
+VERDICTS: tuple[Verdict, ...] = ("approve", "reject")
 
 MESSAGE_LENGTH = 2_000
 

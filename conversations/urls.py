@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from conversations.api.approvals import ApprovalsView, ApprovalView
 from conversations.api.messages import MessagesView
 from conversations.api.runs import EventsView, RunsView, RunView
 from conversations.api.sessions import RestoreView, SessionsView, SessionView
@@ -18,5 +19,7 @@ urlpatterns = [
     path(f"{SESSION}runs/", RunsView.as_view(), name="api-runs"),
     path(RUN, RunView.as_view(), name="api-run"),
     path(f"{RUN}events/", EventsView.as_view(), name="api-events"),
+    path(f"{SESSION}approvals/", ApprovalsView.as_view(), name="api-approvals"),
+    path("approvals/<str:request_id>/", ApprovalView.as_view(), name="api-approval"),
     path(f"{SESSION}transcript/", TranscriptView.as_view(), name="api-transcript"),
 ]
