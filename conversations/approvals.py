@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -48,7 +47,7 @@ def _approvals_of(user: User) -> QuerySet[Approval]:
 @transaction.atomic
 def decide(
     *,
-    user: AbstractBaseUser,
+    user: User,
     request_id: str,
     verdict: Verdict,
     message: str = "",
@@ -87,7 +86,7 @@ def _decided(approval: Approval, *, duplicate: bool) -> Decided:
     return Decided(approval_view(approval), run_ref(approval.run), duplicate)
 
 
-def _record(approval: Approval, user: AbstractBaseUser, verdict: Verdict, message: str) -> None:
+def _record(approval: Approval, user: User, verdict: Verdict, message: str) -> None:
     approval.decision = verdict
     approval.decided_by_id = user.pk
     approval.decided_at = timezone.now()

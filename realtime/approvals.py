@@ -40,7 +40,18 @@ def _description(item: ToolApprovalItem) -> str:
 
 def state_of(result: RunResultStreaming) -> dict[str, Any]:
     """What `resume` goes on from; the run's context is not part of it."""
-    return result.to_state().to_json(context_serializer=lambda context: {})
+    state = result.to_state().to_json(context_serializer=lambda context: {})
+    if isinstance(state["original_input"], list):
+        state["original_input"] = [_as_given(item) for item in state["original_input"]]
+    return state
+
+
+def _as_given(item: dict[str, Any]) -> dict[str, Any]:
+    """The SDK writes the text of earlier replies in a form that its Chat Completions refuses."""
+    if item.get("role") != "assistant" or "type" in item:
+        return item
+    text = "".join(part["text"] for part in item["content"])
+    return {"role": "assistant", "content": text}
 
 
 def made_items(result: RunResultStreaming) -> list[Any]:

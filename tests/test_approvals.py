@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db.models.functions import Now
 from django.test import Client
 
@@ -33,7 +33,7 @@ def provider(request: pytest.FixtureRequest, settings: Any, provider: Provider) 
 
 
 @pytest.fixture
-async def ada(transactional_db: None, process: Process) -> AbstractBaseUser:
+async def ada(transactional_db: None, process: Process) -> User:
     return await in_thread(make_user, "ada")
 
 
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_an_approved_call_is_made_and_the_reply_goes_on(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -69,7 +69,7 @@ async def test_an_approved_call_is_made_and_the_reply_goes_on(
 
 
 async def test_a_rejection_reaches_the_model_with_what_the_user_said(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -83,7 +83,7 @@ async def test_a_rejection_reaches_the_model_with_what_the_user_said(
 
 
 async def test_a_reply_goes_on_when_all_its_requests_are_answered(
-    provider: Provider, ada: AbstractBaseUser, path: Path, tmp_path: Path
+    provider: Provider, ada: User, path: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept"
     calls = erase(path), ToolCall("look_up", '{"word": "mill"}'), erase(kept)
@@ -109,7 +109,7 @@ async def test_a_reply_goes_on_when_all_its_requests_are_answered(
     assert provider.calls[-1].refusal == ""
 
 
-async def test_a_reply_may_ask_again(provider: Provider, ada: AbstractBaseUser, path: Path) -> None:
+async def test_a_reply_may_ask_again(provider: Provider, ada: User, path: Path) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
         for turn in (1, 2):
@@ -124,7 +124,7 @@ async def test_a_reply_may_ask_again(provider: Provider, ada: AbstractBaseUser, 
 
 
 async def test_the_agent_that_was_handed_over_to_goes_on(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     provider.queue(Reply(tool_calls=[ToolCall("transfer_to_specialist")]))
     async with open_chat_here(ada) as client:
@@ -138,9 +138,7 @@ async def test_the_agent_that_was_handed_over_to_goes_on(
     assert times_run(path) == 1
 
 
-async def test_the_first_answer_holds(
-    provider: Provider, ada: AbstractBaseUser, path: Path
-) -> None:
+async def test_the_first_answer_holds(provider: Provider, ada: User, path: Path) -> None:
     async with open_chat_here(ada) as client, open_chat_here(ada) as other:
         accepted = await ask(client, provider, erase(path))
         [asked] = requests(client, accepted["run_id"])
@@ -155,9 +153,7 @@ async def test_the_first_answer_holds(
     assert len(provider.calls) == 2
 
 
-async def test_nobody_answers_for_another(
-    provider: Provider, ada: AbstractBaseUser, path: Path
-) -> None:
+async def test_nobody_answers_for_another(provider: Provider, ada: User, path: Path) -> None:
     eve = await in_thread(make_user, "eve")
     async with open_chat_here(ada) as client, open_chat_here(eve) as foreign:
         accepted = await ask(client, provider, erase(path))
@@ -189,9 +185,7 @@ def post(api: Client, request_id: str, **data: str) -> Any:
     return api.post(f"/api/approvals/{request_id}/", data, content_type="application/json")
 
 
-async def test_it_is_answered_by_rest(
-    provider: Provider, ada: AbstractBaseUser, path: Path
-) -> None:
+async def test_it_is_answered_by_rest(provider: Provider, ada: User, path: Path) -> None:
     api = Client()
     await in_thread(api.force_login, ada)
     async with open_chat_here(ada) as client:
@@ -213,7 +207,7 @@ async def test_it_is_answered_by_rest(
 
 
 async def test_a_stop_ends_it_and_the_next_turn_works(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -237,7 +231,7 @@ async def test_a_stop_ends_it_and_the_next_turn_works(
 
 
 async def test_a_newer_message_takes_its_place_unless_it_is_to_wait(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -263,7 +257,7 @@ async def expire() -> None:
 
 
 async def test_what_nobody_answers_expires_without_another_call(
-    provider: Provider, ada: AbstractBaseUser, process: Process, path: Path
+    provider: Provider, ada: User, process: Process, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -283,7 +277,7 @@ async def test_what_nobody_answers_expires_without_another_call(
 
 
 async def test_an_answer_that_comes_too_late_is_none(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -298,7 +292,7 @@ async def test_an_answer_that_comes_too_late_is_none(
 
 
 async def test_an_answer_is_for_the_arguments_that_were_shown(
-    provider: Provider, ada: AbstractBaseUser, path: Path
+    provider: Provider, ada: User, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -316,7 +310,7 @@ async def test_an_answer_is_for_the_arguments_that_were_shown(
 
 
 async def test_a_reader_that_comes_back_is_shown_the_open_request(
-    provider: Provider, ada: AbstractBaseUser, path: Path, settings: Any
+    provider: Provider, ada: User, path: Path, settings: Any
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -336,7 +330,7 @@ async def test_a_reader_that_comes_back_is_shown_the_open_request(
 
 
 async def test_it_waits_also_when_nobody_watches(
-    provider: Provider, ada: AbstractBaseUser, process: Process, path: Path
+    provider: Provider, ada: User, process: Process, path: Path
 ) -> None:
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
@@ -344,8 +338,9 @@ async def test_it_waits_also_when_nobody_watches(
     assert await in_thread(queries.list_unwatched, timedelta(0)) == []
     async with open_chat_here(ada) as client:
         history = await in_thread(queries.get_history, await ChatSession.objects.aget())
+        assert history.run is not None
         assert history.run.status == "awaiting_input"
-        [request_id] = [part["request_id"] for part in history.messages[-1].parts[1:]]
+        [request_id] = [part["request_id"] for part in (history.messages[-1].parts or [])[1:]]
         provider.queue(DONE)
         await respond(client, accepted, request_id, "approve")
         assert await in_thread(queries.list_unwatched, timedelta(0)) == []

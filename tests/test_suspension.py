@@ -12,6 +12,7 @@ from conversations.changes import RunLostError
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed
 from conversations.models import Approval, EndReason, Item, Run, RunEvent, RunState, RunStatus
+from conversations.shapes import run_view
 from conversations.suspension import Request, Suspension, suspend_run
 from tests.support.chats import ask, begin, make_user, session_of
 
@@ -68,7 +69,7 @@ def test_nobody_owns_a_run_that_awaits_input(ann: Any) -> None:
         "token",
         "input.requested",
     ]
-    assert queries.get_history(session_of(posted)).run == queries.run_view(run)
+    assert queries.get_history(session_of(posted)).run == run_view(run)
 
 
 def test_it_goes_on_in_the_same_epoch_behind_a_new_fence(ann: Any) -> None:

@@ -9,6 +9,7 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 
 from conversations.queries import SignIn
 from realtime.routing import websocket_urlpatterns
@@ -45,9 +46,10 @@ class InProcessConnection:
         return text
 
 
-def make_user(name: str) -> AbstractBaseUser:
+def make_user(name: str) -> User:
     """An account, made from the test's own thread."""
-    return get_user_model().objects.create_user(name)
+    user: User = get_user_model().objects.create_user(name)
+    return user
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from tests.support.site import Site, User
 from tests.support.transcript import RunView, Transcript, text_of
 from tests.support.waiting import TIMEOUT_S, poll
 
-UNFINISHED = ("queued", "running")
+UNFINISHED = ("queued", "running", "awaiting_input")
 
 
 class Kept:
