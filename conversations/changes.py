@@ -18,7 +18,7 @@ from conversations.notify import (
     QueueChanged,
     SessionListed,
 )
-from conversations.shapes import message_view, queue_view
+from conversations.shapes import QueueView, message_view, queue_view
 
 EventRow = tuple[int, str, dict[str, Any]]
 ListKind = Literal["created", "updated", "deleted", "activity"]
@@ -54,7 +54,7 @@ class ChangeBuilder:
         self.session = session
         self.events: list[Event] = []
         self.unfinished: list[Run] = [] if is_new else _list_unfinished(session)
-        self._waiting_before = self._waiting_ids()
+        self._queue_before = self._queue()
 
     @property
     def head(self) -> Run | None:
@@ -81,16 +81,16 @@ class ChangeBuilder:
 
     def announce(self, kind: ListKind) -> None:
         """Tell people once the transaction has committed; `kind` is for the owner's list."""
-        if self._waiting_ids() != self._waiting_before:
-            self.add(QueueChanged([queue_view(run) for run in self.waiting]))
+        if (queue := self._queue()) != self._queue_before:
+            self.add(QueueChanged(queue))
         # What still ends in a deleted session does not put it back on the list.
         if self.session.deleted_at is None or kind == "deleted":
             self.add(self._line(kind))
         session = self.session
         notify.announce(Change(session.pk, session.owner_id, session.rev, tuple(self.events)))
 
-    def _waiting_ids(self) -> list[UUID]:
-        return [run.pk for run in self.waiting]
+    def _queue(self) -> list[QueueView]:
+        return [queue_view(run) for run in self.waiting]
 
     def _line(self, kind: ListKind) -> SessionListed:
         return SessionListed(

@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     BUSY = "busy"
     QUEUE_FULL = "queue_full"
+    NOT_QUEUED = "not_queued"
     DUPLICATE_MISMATCH = "duplicate_mismatch"
     UNKNOWN_AGENT = "unknown_agent"
     TOO_MANY_SESSIONS = "too_many_sessions"
@@ -61,6 +62,7 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.RATE_LIMITED: ErrorInfo(429, True, _("Too many messages in a short time.")),
     ErrorCode.BUSY: ErrorInfo(409, True, _("A reply is still being written.")),
     ErrorCode.QUEUE_FULL: ErrorInfo(409, True, _("Too many messages are waiting already.")),
+    ErrorCode.NOT_QUEUED: ErrorInfo(409, False, _("That message does not wait any more.")),
     ErrorCode.DUPLICATE_MISMATCH: ErrorInfo(
         409, False, _("A different message was already sent under this id.")
     ),

@@ -96,6 +96,8 @@ class Message(models.Model):
         "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
     )
     client_message_id = models.CharField(max_length=100, blank=True)
+    # Taken back before it was answered: it is on no branch any more.
+    withdrawn = models.BooleanField(default=False)
     rev = models.PositiveBigIntegerField()
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 

@@ -154,7 +154,7 @@ def list_queue(session_id: UUID) -> list[QueueView]:
     runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
     waiting = [
         run
-        for run in runs.select_related("prompt").order_by("number")[:100]
+        for run in runs.select_related("prompt", "reply").order_by("number")[:100]
         if run.status == RunStatus.QUEUED
     ]
     held = runs.filter(status__in=HOLDING).exists()

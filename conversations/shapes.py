@@ -31,6 +31,7 @@ class MessageView:
     reason: str | None = None
     error_code: str | None = None
     client_message_id: str | None = None
+    withdrawn: bool = False
 
     @property
     def text(self) -> str:
@@ -44,12 +45,13 @@ class MessageView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """A run that waits for its turn."""
+    """A run that waits for its turn; `again` asks for another reply to an earlier message."""
 
     run_id: str
     run_number: int
     message_id: str
     content: str
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def message_view(
         reason=(run.reason or None) if run else None,
         error_code=(run.error_code or None) if run else None,
         client_message_id=message.client_message_id or None,
+        withdrawn=message.withdrawn,
     )
 
 
@@ -178,8 +181,15 @@ def run_view(run: Run) -> RunView:
 
 
 def queue_view(run: Run) -> QueueView:
-    """`run` in the queue; its prompt must be loaded."""
-    return QueueView(str(run.id), run.number, str(run.prompt_id), run.prompt.text)
+    """`run` in the queue; its messages must be loaded."""
+    return QueueView(
+        run_id=str(run.id),
+        run_number=run.number,
+        message_id=str(run.prompt_id),
+        content=run.prompt.text,
+        # The first reply to a message is made with it.
+        again=run.reply.number != run.prompt.number + 1,
+    )
 
 
 def approval_view(approval: Approval) -> ApprovalView:

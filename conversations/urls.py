@@ -4,6 +4,7 @@ from django.urls import path
 
 from conversations.api.approvals import ApprovalsView, ApprovalView
 from conversations.api.messages import MessagesView
+from conversations.api.queue import QueuedView, SessionQueueView
 from conversations.api.runs import EventsView, RunsView, RunView
 from conversations.api.sessions import RestoreView, SessionsView, SessionView
 from conversations.api.transcripts import TranscriptView
@@ -16,6 +17,8 @@ urlpatterns = [
     path(SESSION, SessionView.as_view(), name="api-session"),
     path(f"{SESSION}restore/", RestoreView.as_view(), name="api-restore"),
     path(f"{SESSION}messages/", MessagesView.as_view(), name="api-messages"),
+    path(f"{SESSION}queue/", SessionQueueView.as_view(), name="api-queue"),
+    path(f"{SESSION}queue/<str:run_id>/", QueuedView.as_view(), name="api-queued"),
     path(f"{SESSION}runs/", RunsView.as_view(), name="api-runs"),
     path(RUN, RunView.as_view(), name="api-run"),
     path(f"{RUN}events/", EventsView.as_view(), name="api-events"),

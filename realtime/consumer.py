@@ -25,10 +25,12 @@ from realtime.protocol import (
     Chat,
     ClientPing,
     ClientPong,
+    Queue,
     Respond,
     Resume,
     ServerFrame,
 )
+from realtime.queue_frames import change_queue
 from realtime.ratelimit import FrameLimit
 from realtime.supervisor import Supervisor
 from realtime.tracebacks import describe
@@ -153,6 +155,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 await viewer.resume(frame.session_id, frame.metadata)
             case Respond():
                 await self._respond(frame)
+            case Queue():
+                await self._queue(frame)
             case ClientPing():
                 self._pong(frame)
             case ClientPong():
@@ -200,6 +204,11 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             viewed_for=viewed_for(),
         )
         self.put(frames.responded_frame(decided))
+
+    async def _queue(self, frame: Queue) -> None:
+        queue = await dbpool.write(change_queue, self.scope["user"], frame)
+        done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
+        self.put(protocol.status(done, frame.session_id))
 
     def _pong(self, frame: ClientPing) -> None:
         metadata = protocol.PongMetadata(server_time=time.time(), ts=frame.metadata.ts)

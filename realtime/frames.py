@@ -137,6 +137,7 @@ def message_frame(session_id: str, rev: int, message: MessageView, *, created: b
         reason=message.reason,
         error_code=message.error_code,
         client_message_id=message.client_message_id,
+        withdrawn=message.withdrawn or None,
         html=message.html if message.role == "assistant" and message.parts else None,
     )
     return protocol.status(metadata, session_id)
@@ -144,8 +145,13 @@ def message_frame(session_id: str, rev: int, message: MessageView, *, created: b
 
 def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
     """The whole queue."""
-    entries = [protocol.QueueEntry(**entry.__dict__) for entry in queue]
-    return protocol.status(protocol.QueueChanged(rev=rev, queue=entries), session_id)
+    changed = protocol.QueueChanged(rev=rev, queue=queue_entries(queue))
+    return protocol.status(changed, session_id)
+
+
+def queue_entries(queue: list[QueueView]) -> list[protocol.QueueEntry]:
+    """What waits, in order."""
+    return [protocol.QueueEntry(**entry.__dict__) for entry in queue]
 
 
 _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {

@@ -7,7 +7,7 @@ A frame is one JSON object in a WebSocket text message: `type`, `session_id`, `c
 import json
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from conversations.errors import AgentSiteError, ErrorCode
 
@@ -92,6 +92,33 @@ class ResumeMetadata(_Incoming):
     seq: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
+class QueueMetadata(_Incoming):
+    """What to do with the message of a run: `position` counts from 1.
+
+    `edit` gives it the frame's `content`, `remove` takes it back, `move` has it wait at
+    `position`; `clear` takes back all that waits.
+    """
+
+    op: Literal["edit", "remove", "move", "clear"]
+    run_id: ShortText = ""
+    position: Annotated[int, Field(ge=1, le=1_000)] = 1
+
+    @model_validator(mode="after")
+    def refuse_incomplete(self) -> "QueueMetadata":
+        if self.op != "clear" and not self.run_id:
+            raise ValueError("which one?")
+        return self
+
+
+class Queue(_Incoming):
+    """Change what waits for its turn."""
+
+    type: Literal["queue"]
+    session_id: ShortText
+    content: str = ""
+    metadata: QueueMetadata
+
+
 class Resume(_Incoming):
     """Follow a session and catch up from a cursor."""
 
@@ -116,7 +143,7 @@ class Respond(_Incoming):
     metadata: RespondMetadata
 
 
-ClientFrame = Chat | Cancel | ClientPing | ClientPong | Resume | Respond
+ClientFrame = Chat | Cancel | ClientPing | ClientPong | Resume | Respond | Queue
 CLIENT_FRAMES: tuple[type[BaseModel], ...] = (
     Chat,
     Cancel,
@@ -124,12 +151,13 @@ CLIENT_FRAMES: tuple[type[BaseModel], ...] = (
     ClientPong,
     Resume,
     Respond,
+    Queue,
 )
 
 _client_adapter: TypeAdapter[ClientFrame] = TypeAdapter(
     Annotated[ClientFrame, Field(discriminator="type")]
 )
-_CLIENT_TYPES = {"chat", "cancel", "ping", "pong", "resume", "respond"}
+_CLIENT_TYPES = {"chat", "cancel", "ping", "pong", "resume", "respond", "queue"}
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -280,7 +308,8 @@ class ModelStatus(_Outgoing):
 class MessageMetadata(_Outgoing):
     """A message; the receiver replaces what it holds under `message_id`.
 
-    Without `parts` the receiver keeps those that it has: they come by the frames of the run.
+    Without `parts` the receiver keeps those that it has: they come by the frames of the run. One
+    that is `withdrawn` was taken back while it waited: the receiver drops it.
     """
 
     rev: int
@@ -296,6 +325,7 @@ class MessageMetadata(_Outgoing):
     reason: str | None = None
     error_code: str | None = None
     client_message_id: str | None = None
+    withdrawn: bool | None = None
     html: str | None = None
 
 
@@ -314,12 +344,13 @@ class MessageUpdated(MessageMetadata):
 
 
 class QueueEntry(_Outgoing):
-    """A run that waits for its turn."""
+    """A run that waits for its turn; `again` asks for another reply to an earlier message."""
 
     run_id: str
     run_number: int
     message_id: str
     content: str
+    again: bool
 
 
 class QueueChanged(_Outgoing):
@@ -328,6 +359,15 @@ class QueueChanged(_Outgoing):
     text: ClassVar[str] = "queue changed"
     event: Literal["queue.changed"] = "queue.changed"
     rev: int
+    queue: list[QueueEntry]
+
+
+class QueueDone(_Outgoing):
+    """Answers `queue`: it is done, and this waits now. It moves no cursor."""
+
+    text: ClassVar[str] = "queue changed"
+    event: Literal["queue.done"] = "queue.done"
+    op: Literal["edit", "remove", "move", "clear"]
     queue: list[QueueEntry]
 
 
@@ -568,6 +608,7 @@ StatusMetadata = (
     | MessageCreated
     | MessageUpdated
     | QueueChanged
+    | QueueDone
     | SessionCreated
     | SessionUpdated
     | SessionDeleted

@@ -23,6 +23,12 @@ export class Branch {
     this.#messages.set(message.message_id, message);
   }
 
+  /** A message that was taken back. */
+  delete(id) {
+    this.#messages.delete(id);
+    this.#ids = null;
+  }
+
   find(matches) {
     return [...this.#messages.values()].find(matches);
   }

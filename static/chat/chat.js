@@ -16,9 +16,10 @@ import { count, data, fill, words } from "./words.js";
 const KB = 1_024;
 
 export class Chat {
-  constructor({ connection, outbox, transcript, composer, sessions, picker, announce, title }) {
-    Object.assign(this, { connection, outbox, transcript, composer, sessions, picker });
-    Object.assign(this, { announce, title });
+  constructor({ connection, outbox, transcript, composer, queue, sessions, ...rest }) {
+    Object.assign(this, { connection, outbox, transcript, composer, queue, sessions });
+    const { picker, announce, title } = rest;
+    Object.assign(this, { picker, announce, title });
     this.sent = new Set();
     this.answers = new Map();
     this.conversation = new Conversation(data);
@@ -28,6 +29,7 @@ export class Chat {
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
     composer.addEventListener("submit", (event) => this.submit(event.detail));
     composer.addEventListener("stop", () => this.stop());
+    queue.addEventListener("change", (event) => this.#changeQueue(event.detail));
     this.#draw();
   }
 
@@ -107,6 +109,19 @@ export class Chat {
       this.#takeBack(message_id.replace("reply:", ""), message_id);
     }
     this.#draw();
+  }
+
+  /** Take back a message that waits, or is about to. */
+  drop(message) {
+    const { run_id } = message;
+    const isBehind = run_id && message !== this.conversation.active;
+    if (isBehind) this.#changeQueue({ content: "", metadata: { op: "remove", run_id } });
+    else this.stop(message);
+  }
+
+  #changeQueue({ content, metadata }) {
+    const { sessionId } = this.conversation;
+    this.connection.send({ type: "queue", session_id: sessionId, content, metadata });
   }
 
   /** Not stored yet: if it cannot have reached the server it is not sent at all. */
@@ -294,6 +309,7 @@ export class Chat {
       this.isDrawing = false;
       this.transcript.sync(this.conversation, this.#isOpen || !this.outbox.user);
       this.composer.setBusy(this.conversation.isBusy);
+      this.queue.show(this.conversation.queue);
       this.#showRequests();
       this.#tellQueue();
     };

@@ -32,6 +32,7 @@ export class Conversation {
     this.lastRev = rev;
     this.run = run;
     this.ended = new Set();
+    this.withdrawn = new Set();
     this.queue = queue;
     this.pending = new Map();
     this.cancelling = new Set();
@@ -146,6 +147,7 @@ export class Conversation {
   #hold(message) {
     this.#see(message.rev);
     this.pending.delete(message.client_message_id);
+    if (message.withdrawn) return this.#drop(message);
     const held = this.branch.get(message.message_id);
     const isTold = message.role === "assistant" && !message.parts;
     if (!isTold && !ACTIVE.has(message.run_status)) {
@@ -153,6 +155,13 @@ export class Conversation {
     } else if (!held || ACTIVE.has(held.run_status)) {
       this.#follow(message, isTold);
     }
+    return [];
+  }
+
+  /** It was taken back while it waited; its run still has an end. */
+  #drop({ message_id }) {
+    this.withdrawn.add(message_id);
+    this.branch.delete(message_id);
     return [];
   }
 
@@ -352,6 +361,7 @@ export class Conversation {
     if (this.run?.run_id === at.run_id) this.run = null;
     this.gaps = 0;
     this.cancelling.delete(at.run_id);
+    if (this.withdrawn.has(at.message_id)) return [];
     const shown = this.#reply(at).parts;
     parts.closeTools(shown);
     const fields =

@@ -8,6 +8,7 @@ import { Connection, followPage } from "./connection.js";
 import { ConnectionLine } from "./connection_line.js";
 import { ModelPanel } from "./model.js";
 import { Outbox } from "./outbox.js";
+import { Queue } from "./queue.js";
 import { SessionList } from "./session_list.js";
 import { Transcript } from "./transcript.js";
 import { data, words } from "./words.js";
@@ -37,6 +38,7 @@ const chat = new Chat({
   outbox,
   transcript,
   composer,
+  queue: new Queue(find("queue")),
   sessions,
   picker: new AgentPicker(find("welcome")),
   title: find("title"),
@@ -58,7 +60,7 @@ const ACTIONS = {
   continue: () => chat.submit(words.continue),
   regenerate: (id) => chat.submit("", id),
   retry: (id) => chat.submit("", id),
-  drop: (id) => chat.stop(chat.conversation.get(id)),
+  drop: (id) => chat.drop(chat.conversation.get(id)),
   resend: (id) => chat.resend(id.replace("prompt:", "")),
   edit: (id) => chat.edit(id.replace("prompt:", "")),
 };
