@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from conversations.models import ChatSession, Message, Run
+from conversations.models import Approval, ChatSession, Message, Run
 from conversations.queries import get_history, session_usage, user_usage
 from conversations.usage import UsageTotals
 
@@ -128,3 +128,23 @@ def describe_usage(totals: UsageTotals) -> str:
         "unknown": totals.unknown,
         "unpriced": totals.unpriced,
     }
+
+
+@admin.register(Approval)
+class ApprovalAdmin(ReadOnlyAdmin):
+    """A tool call that needed approval: what was asked, and who decided."""
+
+    list_display = ("tool", "run", "decision", "decided_by", "decided_at", "created_at")
+    list_filter = ("decision", "tool", "created_at")
+    list_select_related = ("run", "decided_by")
+    search_fields = ("tool", "id", "run__id")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+    fields = (
+        *("id", "run", "tool", "description", "exact_arguments", "decision", "decided_by"),
+        *("decided_at", "message", "expires_at", "created_at"),
+    )
+
+    @admin.display(description=_("arguments"))
+    def exact_arguments(self, approval: Approval) -> SafeString:
+        return format_html("<pre>{}</pre>", approval.arguments)

@@ -16,6 +16,7 @@ PAGES = (
     "conversations/chatsession/",
     "conversations/message/",
     "conversations/run/",
+    "conversations/approval/",
     "password_change/",
 )
 

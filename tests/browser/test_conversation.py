@@ -284,3 +284,32 @@ async def test_what_is_not_known_is_let_pass(page: Page) -> None:
     unknown = ({"type": "novelty", "session_id": SESSION, "metadata": {}}, status("novelty"))
     played = await play(page, *unknown, *TURN)
     assert played.effects == ["started"]
+
+
+def requested(seq: int, request_id: str = "q1") -> Any:
+    call = {"tool_call_id": "c1", "tool": "erase", "description": "", "arguments": "{}"}
+    return status("input.requested", request_id=request_id, expires_at="", **call, **at(seq))
+
+
+def resolved(seq: int, request_id: str = "q1", decision: str = "approve") -> Any:
+    answer = {"request_id": request_id, "decision": decision, "decided_at": ""}
+    return status("input.resolved", **answer, **at(seq))
+
+
+async def test_a_reply_waits_for_its_requests_and_goes_on(page: Page) -> None:
+    asking = (*TURN, token(2, "one"), requested(3), requested(4, "q2"), requested(4, "q2"))
+    played = await play(page, *asking)
+    assert played.statuses[-1] == "awaiting_input"
+    assert played.effects == ["started", "asked", "asked"]
+    played = await play(page, *asking, resolved(5, "q2", "reject"))
+    assert played.statuses[-1] == "awaiting_input"
+    played = await play(page, *asking, resolved(5, "q2"), resolved(6), token(7, "\n\ntwo"))
+    assert played.statuses[-1] == "running"
+    assert played.texts[-1] == "one\n\ntwo"
+    assert played.kinds[-1] == "text approval approval text"
+
+
+async def test_a_second_answer_is_told_apart(page: Page) -> None:
+    where = {"request_id": "q1", "run_id": "r1"}
+    played = await play(page, status("responded", duplicate=True, **where))
+    assert played.effects == ["answered"]
