@@ -188,9 +188,8 @@ class RunWork:
     async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
         """What was said so far, or where the run has asked, with the answers."""
         if self.claimed.resumption is not None:
-            state = await approvals.resume(agent, self.claimed.resumption, context)
-            await self._hooks.reconnect(state)
-            return state
+            await self._hooks.reconnect(agent, self.claimed.resumption.agent)
+            return await approvals.resume(agent, self.claimed.resumption, context)
         turns = await dbpool.read(queries.list_turns, self.claimed.run, get_conf().context_messages)
         return model_input(turns)
 

@@ -3,14 +3,14 @@
 import asyncio
 from typing import Any
 
-from agents import RunContextWrapper, RunHooks, RunState, Tool, ToolErrorFormatterArgs
+from agents import Agent, RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
 from agents.tool_context import ToolContext
 
 from conversations.text import clean_text
 from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.run_context import RunContext
-from realtime.tool_servers import ToolServers
+from realtime.tool_servers import ToolServers, find_agent
 
 
 class ToolHooks(RunHooks[RunContext]):
@@ -24,11 +24,11 @@ class ToolHooks(RunHooks[RunContext]):
         """Before the agent's tools are asked for, and again for each that takes over."""
         await self._servers.connect(agent.mcp_servers)
 
-    async def reconnect(self, state: RunState[RunContext]) -> None:
-        """A run that goes on calls the tools it has asked for before any agent starts."""
-        for request in state.get_interruptions():
-            if request.agent is not None:
-                await self._servers.connect(request.agent.mcp_servers)
+    async def reconnect(self, agent: Agent[Any], name: str) -> None:
+        """For a run of `agent` that goes on: the one that has asked does not start again."""
+        asked = find_agent(agent, name)
+        if asked is not None:
+            await self._servers.connect(asked.mcp_servers)
 
     async def on_tool_start(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool

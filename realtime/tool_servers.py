@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Any
 
+from agents import Agent, Handoff
 from agents.mcp import MCPServer, MCPServerManager
 
 from conversations.errors import AgentSiteError, ErrorCode
@@ -11,6 +13,26 @@ from realtime.conf import get_conf
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
+
+
+def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
+    """The agent of that name among those that `agent` may hand over to, itself included."""
+    seen, found = set(), [agent]
+    while found:
+        at = found.pop()
+        if at.name == name:
+            return at
+        seen.add(at.name)
+        found += [other for other in map(_target, at.handoffs) if other and other.name not in seen]
+    return None
+
+
+def _target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
+    """The SDK keeps a reference in a `Handoff` that it has made itself."""
+    if isinstance(handoff, Agent):
+        return handoff
+    reference = handoff._agent_ref
+    return reference() if reference else None  # type: ignore[return-value]
 
 
 class ToolServers:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import reference
-from agents.testing import ScriptedModel, assistant_message, function_call
+from django.contrib.auth.models import User
 from django.core.management import get_commands
 from rest_framework_simplejwt.tokens import AccessToken
 
@@ -19,12 +19,9 @@ from conversations.errors import ERRORS
 from realtime import protocol, server
 from realtime.conf import RealtimeSettings
 from realtime.process import Process
-from realtime.registry import AgentEntry
 from tests.support.addresses import routes
-from tests.support.client import event
-from tests.support.inprocess import make_user, open_chat_here
+from tests.support.agent_site import Serve
 from tests.support.site import ROOT, run_site
-from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
@@ -190,26 +187,24 @@ def test_the_client_of_the_readme() -> None:
     assert done.stdout.endswith("shown above.")
 
 
-async def test_the_agent_of_the_page(
-    process: Process, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module: Any = ModuleType("agents_of_the_page")
-    exec(compile(code_in("docs/agents.md", "python"), "docs/agents.md", "exec"), module.__dict__)
-    script = ScriptedModel(
-        [
-            [function_call("search", {"subject": "herons"}, call_id="call_1")],
-            [assistant_message("There is none.")],
-        ]
+def code_of_agents() -> dict[str, Any]:
+    """All Python of docs/agents.md, as one module."""
+    blocks = re.findall(r"^```python\n(.*?)^```", read("docs/agents.md"), re.DOTALL | re.MULTILINE)
+    module = ModuleType("agents_of_the_page")
+    for block in blocks:
+        exec(compile(block, "docs/agents.md", "exec"), module.__dict__)
+    return module.__dict__
+
+
+class TestAgentsPage:
+    def test_the_list_is_one(self, settings: Any) -> None:
+        (entry,) = code_of_agents()["AGENTS"]
+        assert (entry.name, entry.starters) == ("librarian", ["Is there anything about herons?"])
+
+    @pytest.mark.parametrize(
+        "name", re.findall(r"^async def (test_\w+)", read("docs/agents.md"), re.MULTILINE)
     )
-    librarian = module.librarian.clone(model=script)
-    monkeypatch.setattr(module, "AGENTS", [AgentEntry(librarian)])
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    settings.AGENTS = module.__name__
-    user = await in_thread(make_user, "ada")
-    async with open_chat_here(user) as client:
-        accepted = await client.chat("Anything about herons?")
-        await client.wait_for(event("tool.progress", progress="Looking at history"))
-        finished = await client.wait_for(event("tool.finished"))
-        end = await client.wait_end(accepted["run_id"])
-    assert finished["metadata"]["output"] == "No book about herons on 3 shelves."
-    assert end["type"] == "complete"
+    async def test_its_tests(
+        self, name: str, process: Process, serve_agents: Serve, ada: User
+    ) -> None:
+        await code_of_agents()[name](process, serve_agents, ada)

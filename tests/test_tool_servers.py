@@ -1,0 +1,117 @@
+"""MCP servers: real ones, in processes of their own."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents import Agent
+from agents.mcp import MCPServerStdio
+from django.contrib.auth.models import User
+
+from realtime.process import Process
+from tests.support.agent_site import AgentSite
+from tests.support.client import event
+from tests.support.inprocess import open_chat_here
+from tests.support.provider import Reply, ToolCall
+from tests.support.site import ROOT
+
+ASK = Reply(tool_calls=[ToolCall("depth_of", '{"water": "lake"}')])
+
+
+def make_agent(pid_file: Path, **fields: Any) -> Agent[Any]:
+    arguments = ["-m", "tests.support.mcp_server", str(pid_file)]
+    params: Any = {"command": sys.executable, "args": arguments, "cwd": str(ROOT)}
+    return Agent(name="diver", mcp_servers=[MCPServerStdio(params, name="depth", **fields)])
+
+
+async def dive(site: AgentSite, ada: User) -> list[dict[str, Any]]:
+    """Have the agent ask for a depth; the frames of that reply."""
+    site.provider.queue(ASK, Reply(["Deep."]))
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("How deep?")
+        await client.wait_end(accepted["run_id"])
+        return list(client.frames)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def outputs(frames: list[dict[str, Any]]) -> list[str]:
+    return [
+        f["metadata"]["output"] for f in frames if f["metadata"].get("event") == "tool.finished"
+    ]
+
+
+async def test_connected_once_and_closed_with_the_process(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    agent_site.serve(make_agent(pid_file))
+    assert not pid_file.exists()
+    assert "4 metres" in outputs(await dive(agent_site, ada))[0]
+    pid = int(pid_file.read_text())
+    await dive(agent_site, ada)
+    assert int(pid_file.read_text()) == pid
+    await process.executor.close()
+    assert not is_alive(pid)
+
+
+async def test_one_that_has_died_is_connected_again(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    agent_site.serve(make_agent(pid_file))
+    await dive(agent_site, ada)
+    pid = int(pid_file.read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert "4 metres" in outputs(await dive(agent_site, ada))[0]
+    assert int(pid_file.read_text()) != pid
+
+
+async def test_one_that_is_not_there_is_an_error_with_a_code(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    missing: Any = {"command": str(tmp_path / "missing")}
+    agent_site.serve(Agent(name="diver", mcp_servers=[MCPServerStdio(missing, name="depth")]))
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("How deep?")
+        end = await client.wait_end(accepted["run_id"])
+    assert (end["type"], end["metadata"]["code"]) == ("error", "tools_unavailable")
+    assert end["metadata"]["retryable"] is True
+    assert agent_site.provider.calls == []
+
+
+async def test_a_handoff_connects_those_of_the_other_agent(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    diver = make_agent(tmp_path / "pid")
+    agent_site.serve(Agent(name="host", handoffs=[diver]))
+    agent_site.provider.queue(Reply(tool_calls=[ToolCall("transfer_to_diver")]))
+    assert "4 metres" in outputs(await dive(agent_site, ada))[0]
+
+
+async def test_approval_and_going_on_in_another_process(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    agent_site.serve(make_agent(tmp_path / "pid", require_approval="always"))
+    agent_site.provider.queue(ASK, Reply(["Deep."]))
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("How deep?")
+        await client.resume(accepted["session_id"])
+        asked = await client.wait_for(event("input.requested"))
+        # As after a restart: nothing is connected.
+        await process.executor._tool_servers.close()
+        metadata = {"request_id": asked["metadata"]["request_id"], "decision": "approve"}
+        await client.send(
+            {"type": "respond", "session_id": accepted["session_id"], "metadata": metadata}
+        )
+        end = await client.wait_end(accepted["run_id"])
+        assert "4 metres" in outputs(client.frames)[0]
+    assert end["content"] == "Deep."
