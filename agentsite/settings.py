@@ -30,10 +30,17 @@ from realtime.conf import RealtimeSettings
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-LOCAL_PATIENCE_S = 600
-"""A processor may read a long conversation for minutes before it says the first word."""
-
 Words = Annotated[list[str], NoDecode]
+
+MODEST = {"titles": "words", "summaries": "off"}
+"""Of a model that is slow, or none, no more is asked than replies."""
+
+# A processor may read a long conversation for minutes before it says the first word; what it is
+# given leaves room for the reply.
+LOCAL = MODEST | {"provider_timeout_s": 600.0, "context_tokens": "2800"}
+
+BY_KIND: dict[str, dict[str, Any]] = {"tour": MODEST, "local": LOCAL}
+"""By the kind of model, what else is set by default."""
 
 
 class ModelPrice(BaseModel):
@@ -217,10 +224,9 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def realtime(self) -> dict[str, Any]:
+        defaults = BY_KIND.get(self.model_kind, {})
         given = self.model_dump(include=set(RealtimeSettings.model_fields))
-        if self.model_kind == "local" and "provider_timeout_s" not in self.model_fields_set:
-            given["provider_timeout_s"] = LOCAL_PATIENCE_S
-        return given
+        return given | {key: defaults[key] for key in defaults.keys() - self.model_fields_set}
 
 
 def database_from(url: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class ShownMessage:
     waiting: bool = False
     limited: bool = False
     created_at: datetime | None = None
+    summary: str | None = None
 
 
 def messages(history: History, card: AgentCard, username: str) -> list[ShownMessage]:
@@ -59,6 +60,7 @@ def _message(
         waiting=message.run_id in queue,
         limited=(message.error_code or "").startswith("limit_"),
         created_at=created_at,
+        summary=message.summary,
     )
 
 

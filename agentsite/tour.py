@@ -49,6 +49,8 @@ async def search_library(context: ToolContext[RunContext], subject: str) -> str:
 class TourModel(Model):
     """Answers from a script, one word at a time, as a provider's stream would."""
 
+    is_scripted = True
+
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise NotImplementedError("the tour only streams")
 

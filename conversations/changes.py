@@ -79,12 +79,12 @@ class ChangeBuilder:
     def add(self, event: Event) -> None:
         self.events.append(event)
 
-    def announce(self, kind: ListKind) -> None:
-        """Tell people once the transaction has committed; `kind` is for the owner's list."""
+    def announce(self, kind: ListKind | None) -> None:
+        """Tell people once the transaction has committed; the owner's list by `kind`, if any."""
         if (queue := self._queue()) != self._queue_before:
             self.add(QueueChanged(queue))
         # What still ends in a deleted session does not put it back on the list.
-        if self.session.deleted_at is None or kind == "deleted":
+        if kind is not None and (self.session.deleted_at is None or kind == "deleted"):
             self.add(self._line(kind))
         session = self.session
         notify.announce(Change(session.pk, session.owner_id, session.rev, tuple(self.events)))

@@ -21,6 +21,7 @@ from conversations.changes import (
     write_items,
 )
 from conversations.errors import ErrorCode
+from conversations.items import items_of_parts
 from conversations.models import (
     ChatSession,
     EndReason,
@@ -28,12 +29,12 @@ from conversations.models import (
     RunEvent,
     RunState,
     RunStatus,
-    join_text,
 )
 from conversations.notify import RunAdvanced
-from conversations.queries import list_turns, read_parts
+from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, run_ref
+from conversations.turns import read_path
 from conversations.unowned import end_unowned, fail_unowned, write_unowned
 from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
 
@@ -72,6 +73,20 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class ContextSize:
+    """Tokens of a run's first input; see `conversations.turns.Gauge`."""
+
+    estimate: int | None = None
+    measured: int | None = None
+    refused: int | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields of a run's row that hold it."""
+        return {f"context_{name}": value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
 class Ending:
     """How a run ends; `parts` is its whole reply, `items` what the model is given of it later."""
 
@@ -82,6 +97,7 @@ class Ending:
     error_code: str = ""
     retry_after: float | None = None
     usage: TokenUsage = UNKNOWN_USAGE
+    context: ContextSize = ContextSize()
     first_token_at: datetime | None = None
     last_token_at: datetime | None = None
     stopped_at: datetime | None = None
@@ -172,6 +188,7 @@ def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
         "stopped_at": ending.stopped_at,
         "retries": ending.retries,
         **usage_columns(ending.usage, run.model),
+        **ending.context.columns,
         "last_seq": last_seq,
         "lease_until": None,
     }
@@ -235,22 +252,18 @@ def _queue_again(change: ChangeBuilder, run: Run) -> None:
 def _end_orphan(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
     """What was committed is the reply, for people and for the model."""
     parts = read_parts(run).parts
-    write_items(run, partial_items(join_text(parts)))
+    write_items(run, items_of_parts(parts))
     facts = _orphan_facts(run, parts)
     end_unowned(change, run, status, reason, claim=run.claim + 1, lease_until=None, **facts)
 
 
 def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """What its worker would have told: when it spoke, and what it took."""
-    asked = [item for turn in list_turns(run, ASKED_TURNS) for item in (turn.text, *turn.items)]
+    turns = read_path(run, run.prompt_id, ASKED_TURNS).turns
+    asked = [item for turn in turns for item in (turn.text, *turn.items)]
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
     return usage_columns(estimate_orphan(run, asked, parts), run.model) | spoke
-
-
-def partial_items(text: str) -> list[dict[str, Any]]:
-    """What the model is told of a reply that was cut short: its text, if there was any."""
-    return [{"role": "assistant", "content": text}] if text else []
 
 
 @transaction.atomic

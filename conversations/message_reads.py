@@ -11,7 +11,8 @@ from conversations.shapes import MessageView, message_view
 
 def list_messages(session: ChatSession) -> QuerySet[Message]:
     """All messages with their runs, those of left branches too."""
-    return Message.objects.filter(session=session).select_related("run").order_by("number")
+    messages = Message.objects.filter(session=session).select_related("run", "summary")
+    return messages.order_by("number")
 
 
 def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[MessageView]:

@@ -54,6 +54,7 @@ class ChatSession(models.Model):
     viewed_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     active_at = models.DateTimeField(_("last activity"), auto_now_add=True)
+    upkeep_until = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)
     deleted_at = models.DateTimeField(null=True, blank=True)
 
@@ -210,6 +211,10 @@ class Run(models.Model):
     usage_source = models.CharField(
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
+    # Tokens of the first input: see `conversations.turns.Gauge`.
+    context_estimate = models.PositiveIntegerField(null=True, blank=True)
+    context_measured = models.PositiveIntegerField(null=True, blank=True)
+    context_refused = models.PositiveIntegerField(null=True, blank=True)
 
     # In the currency of the settings; null where a count or a price is not known.
     cost = models.DecimalField(_("cost"), max_digits=14, decimal_places=6, null=True, blank=True)
@@ -374,3 +379,46 @@ class SearchEntry(models.Model):
 
     def __str__(self) -> str:
         return f"entry {self.pk}"
+
+
+class SideCall(models.Model):
+    """A call of the model that is no part of a reply; its usage counts like a reply's."""
+
+    class Purpose(models.TextChoices):
+        """What it was for."""
+
+        TITLE = "title", _("title")
+        SUMMARY = "summary", _("summary")
+
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="side_calls")
+    purpose = models.CharField(max_length=7, choices=Purpose.choices)
+    model = models.CharField(max_length=200)
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
+    usage_source = models.CharField(
+        max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
+    )
+    cost = models.DecimalField(max_digits=14, decimal_places=6, null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.purpose} by {self.model}"
+
+
+class Summary(models.Model):
+    """What a model is given in place of a conversation's beginning, down to `message`, a reply.
+
+    Without a text it is given nothing in its place. Other branches do not have it.
+    """
+
+    message = models.OneToOneField(
+        Message, on_delete=models.CASCADE, primary_key=True, related_name="summary"
+    )
+    text = models.TextField(blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"summary down to {self.message_id}"

@@ -21,11 +21,11 @@ from conversations.models import (
     HOLDING,
     Approval,
     ChatSession,
-    Item,
     Message,
     Run,
     RunEvent,
     RunStatus,
+    SideCall,
 )
 from conversations.parts import PartsFolder, fold
 from conversations.shapes import (
@@ -114,7 +114,7 @@ def _shown(message: Message, active: Run | None, shown: list[dict[str, Any]]) ->
 
 
 def reply_run(message: Message) -> Run | None:
-    """The run that `message` is the reply of; load with `select_related("run")`."""
+    """The run that `message` is the reply of; load with `select_related("run", "summary")`."""
     run: Run | None = getattr(message, "run", None)
     return run
 
@@ -139,7 +139,7 @@ def list_path(leaf: UUID, limit: int) -> list[UUID]:
 
 def load_messages(ids: list[UUID]) -> list[Message]:
     """The messages of `ids`, in that order, with their runs."""
-    found = Message.objects.select_related("run").in_bulk(ids)
+    found = Message.objects.select_related("run", "summary").in_bulk(ids)
     return [found[pk] for pk in ids]
 
 
@@ -253,7 +253,7 @@ def _list_changes(
     session_id: UUID, rev: int, limit: int, max_chars: int
 ) -> list[MessageView] | None:
     changed = Message.objects.filter(session_id=session_id, rev__gt=rev)
-    rows = list(changed.select_related("run").order_by("rev", "number")[: limit + 1])
+    rows = list(changed.select_related("run", "summary").order_by("rev", "number")[: limit + 1])
     if len(rows) > limit or sum(len(row.text) for row in rows) > max_chars:
         return None
     return [message_view(row, run=reply_run(row)) for row in rows]
@@ -329,39 +329,19 @@ def list_unwatched(grace: timedelta) -> list[UUID]:
     return list(runs.values_list("pk", flat=True)[:500])
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One message as the model is to see it: a user's text, or the items of a reply."""
-
-    text: str | None
-    items: list[dict[str, Any]]
-
-
-def list_turns(run: Run, limit: int) -> list[Turn]:
-    """The last `limit` turns up to the run's prompt, oldest first."""
-    if run.prompt.parent_id is None:
-        return [Turn(run.prompt.text, [])]
-    messages = load_messages(list_path(run.prompt_id, limit))
-    replies = {m.pk: m.run.pk for m in messages if reply_run(m)}
-    items: dict[UUID, list[dict[str, Any]]] = {}
-    rows = Item.objects.filter(run_id__in=replies.values()).order_by("run_id", "position")
-    for run_id, payload in rows.values_list("run_id", "payload"):
-        items.setdefault(run_id, []).append(payload)
-    return [
-        Turn(None, items.get(replies[m.pk], [])) if m.pk in replies else Turn(m.text, [])
-        for m in messages
-    ]
-
-
 def session_usage(session: ChatSession) -> UsageTotals:
-    """What a session's replies have taken, those on other branches too."""
-    return total_usage(Run.objects.filter(session_id=session.pk))
+    """What a session has taken, replies on other branches, its title and summaries too."""
+    side_calls = SideCall.objects.filter(session_id=session.pk)
+    return total_usage(Run.objects.filter(session_id=session.pk), side_calls)
 
 
 def user_usage(user: User, since: datetime | None = None) -> UsageTotals:
-    """What a user's replies have taken, those in deleted sessions too."""
+    """What a user's sessions have taken, deleted ones too."""
     runs = Run.objects.filter(owner_id=user.pk)
-    return total_usage(runs if since is None else runs.filter(created_at__gte=since))
+    side_calls = SideCall.objects.filter(session__owner_id=user.pk)
+    if since is None:
+        return total_usage(runs, side_calls)
+    return total_usage(runs.filter(created_at__gte=since), side_calls.filter(created_at__gte=since))
 
 
 def get_run_timings(run: Run) -> RunTimings:

@@ -15,7 +15,9 @@ from conversations.rendering import render_reply
 class MessageView:
     """A message as a page or a frame shows it; `created_at` is ISO 8601.
 
-    `parts` is None where the receiver keeps those that it has.
+    `parts` is None where the receiver keeps those that it has. `summary` is what the model is
+    given in place of all down to this message; empty where that is nothing, None where all is
+    given, or where the receiver keeps what it has.
     """
 
     message_id: str
@@ -32,6 +34,7 @@ class MessageView:
     error_code: str | None = None
     client_message_id: str | None = None
     withdrawn: bool = False
+    summary: str | None = None
 
     @property
     def text(self) -> str:
@@ -167,7 +170,14 @@ def message_view(
         error_code=(run.error_code or None) if run else None,
         client_message_id=message.client_message_id or None,
         withdrawn=message.withdrawn,
+        summary=_loaded_summary(message),
     )
+
+
+def _loaded_summary(message: Message) -> str | None:
+    """Only where it was loaded along: nearly all messages have none."""
+    row = message._state.fields_cache.get("summary")
+    return row.text if row is not None else None
 
 
 def run_ref(run: Run) -> RunRef:

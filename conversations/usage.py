@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
-from conversations.models import Run, UsageSource
+from conversations.models import Run, SideCall, UsageSource
 from conversations.tokens import estimate_tokens
 
 MILLION = 1_000_000
@@ -119,10 +119,10 @@ def usage_columns(usage: TokenUsage, model: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class UsageTotals:
-    """Of many runs. `cost` is of those whose cost is known, None when there is none of them.
+    """Of many runs, and of the calls for titles and summaries.
 
-    `estimated`, `unknown` and `unpriced` tell how many runs the sums hold by estimate or not at
-    all.
+    `cost` is of those whose cost is known, None when there is none of them. `estimated`,
+    `unknown` and `unpriced` tell how many the sums hold by estimate or not at all.
     """
 
     runs: int
@@ -137,12 +137,20 @@ class UsageTotals:
     currency: str
 
 
-def total_usage(runs: QuerySet[Run]) -> UsageTotals:
-    """One query, over ended runs."""
-    ended = runs.filter(ended_at__isnull=False)
+def total_usage(runs: QuerySet[Run], side_calls: QuerySet[SideCall]) -> UsageTotals:
+    """Over ended runs, and the calls for titles and summaries; one query each."""
+    replies = _sum(runs.filter(ended_at__isnull=False))
+    others = _sum(side_calls)
+    costs = [cost for sums in (replies, others) if (cost := sums.pop("cost_sum")) is not None]
+    replies["runs"], _ = replies.pop("rows"), others.pop("rows")
+    both = {name: value + others.get(name, 0) for name, value in replies.items()}
+    return UsageTotals(cost=sum(costs) if costs else None, currency=currency(), **both)
+
+
+def _sum(rows: QuerySet[Any]) -> dict[str, Any]:
     sums = {name: Coalesce(Sum(name), 0) for name in TOKEN_COLUMNS}
-    found = ended.aggregate(
-        runs=Count("pk"),
+    return rows.aggregate(
+        rows=Count("pk"),
         estimated=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
         unknown=Count("pk", filter=Q(usage_source=UsageSource.UNKNOWN)),
         unpriced=Count("pk", filter=Q(cost=None)),
@@ -150,7 +158,6 @@ def total_usage(runs: QuerySet[Run]) -> UsageTotals:
         cost_sum=Sum("cost"),
         **sums,
     )
-    return UsageTotals(cost=found.pop("cost_sum"), currency=currency(), **found)
 
 
 def currency() -> str:

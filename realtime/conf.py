@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
+
+MIN_BUDGET = 256
+"""Tokens: with less a model cannot be told what it is asked."""
 
 
 class RealtimeSettings(BaseModel):
@@ -82,11 +85,27 @@ class RealtimeSettings(BaseModel):
     replay_messages: Count = Field(
         default=50, description="Missed messages sent on resume; more ask for a reload."
     )
+    context_tokens: str = Field(
+        default="",
+        description="Tokens of a conversation that a model is given, by the start of its name, "
+        "such as `gpt-4o=60000,qwen=6000`; a number alone is for all others.",
+    )
     context_messages: Count = Field(
-        default=60, description="Messages of a conversation that the model is given."
+        default=60, description="Messages of a conversation that a model is given at most."
     )
     approval_expires_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
         default=86_400, description="How long a reply waits for its user to approve a tool call."
+    )
+    titles: Literal["model", "words"] = Field(
+        default="model",
+        description="Who names a conversation: its model, after the first reply, or its first "
+        "words, as with the tour and a model of the server's own by default.",
+    )
+    summaries: Literal["model", "off"] = Field(
+        default="model",
+        description="Whether a model is given a summary of its own in place of the beginning of a "
+        "conversation that is too long for it; `off` by default with the tour and a model of the "
+        "server's own: the beginning is left out.",
     )
     max_turns: Count = Field(default=10, description="Model calls that one run may make.")
     progress_interval_ms: Annotated[float, Field(ge=0, le=60_000)] = Field(
@@ -151,6 +170,23 @@ class RealtimeSettings(BaseModel):
     send_timeout_s: Seconds = Field(
         default=30, description="A socket that takes nothing for so long is cut."
     )
+
+    @field_validator("context_tokens")
+    @classmethod
+    def refuse_bad_budgets(cls, value: str) -> str:
+        parse_budgets(value)
+        return value
+
+
+def parse_budgets(text: str) -> dict[str, int]:
+    """Tokens by the start of a model's name, "" for all others; raises `ValueError`."""
+    budgets = {}
+    for entry in filter(None, text.replace(" ", "").split(",")):
+        start, _, tokens = entry.rpartition("=")
+        if not tokens.isdecimal() or int(tokens) < MIN_BUDGET:
+            raise ValueError(f"needs numbers from {MIN_BUDGET} on, as in gpt-4o=60000,8000")
+        budgets[start.lower()] = int(tokens)
+    return budgets
 
 
 @lru_cache(maxsize=1)

@@ -1,22 +1,180 @@
 """From what is stored to what the model is given, and back."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from conversations.lifecycle import partial_items
-from conversations.queries import Turn
+from django.conf import settings
 
-Item = dict[str, Any]
+from conversations.errors import ErrorCode
+from conversations.items import CALL, OUTPUT, Item, mend, text_items
+from conversations.lifecycle import ContextSize
+from conversations.models import Run
+from conversations.text import clean_text
+from conversations.turns import Gauge, Turn, read_path
+from realtime.budgets import get_budget
+from realtime.conf import get_conf
+from realtime.estimates import estimate_items, estimate_text
 
-CANCELLED_OUTPUT = "The user stopped this before it had finished."
+if TYPE_CHECKING:
+    from agents import Agent
+    from agents.result import RunResultBase
+
+FACTOR_MIN, FACTOR_MAX = 0.5, 1.5
+"""How far a text's tokens may be from their estimate; more than that is instructions and tools."""
+
+OUTPUT_CHARS = 100_000
+"""Of a tool's output; the run that called it has been given all of it."""
+
+CALL_FIELDS = ("call_id", "name", "arguments")
+LEFT_OUT = "[The beginning of this conversation is left out.]\n\n"
+SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
+CLIPPED = "\n[the rest was left out]"
 
 
-def model_input(turns: Iterable[Turn]) -> list[Item]:
-    """The input items of a run: users' texts, and the items of the replies between them."""
-    items: list[Item] = []
-    for turn in turns:
-        items += [{"role": "user", "content": turn.text}] if turn.text else turn.items
+@dataclass(frozen=True)
+class ModelInput:
+    """The input items of a run, and their tokens as we estimate them.
+
+    `share` is how much of what the model may be given they take, from 0 to 1.
+    """
+
+    items: list[Item]
+    estimate: int
+    share: float = 0.0
+
+
+def read_input(run: Run, agent: "Agent[Any]", *, refused: int | None = None) -> ModelInput:
+    """What the model is given for `run`: the newest turns of its branch that fit the budget.
+
+    `refused` is the estimate of an input that the model has not taken for its length: this one
+    is at most half of it.
+    """
+    limit = get_conf().context_messages
+    path = read_path(run, run.prompt_id, limit)
+    window = Window(run, get_budget(name_model(agent)), refused=refused)
+    preface = preface_of(path.summary)
+    window.reserve(preface)
+    turns = window.fill(path.turns)
+    if window.is_full and not path.summary:
+        preface = preface_of("")
+    items = model_items(turns, preface)
+    share = 1.0 if window.is_full else max(window.share, len(turns) / limit)
+    return ModelInput(items, round(estimate_items(items)), share)
+
+
+def preface_of(summary: str | None) -> str:
+    """What a model is told of the turns that it is not given; they are not the user's words."""
+    if summary is None:
+        return ""
+    return SUMMARY.format(text=summary) if summary else LEFT_OUT
+
+
+def measure_input(
+    given: ModelInput | None, result: "RunResultBase | None", error_code: str
+) -> ContextSize:
+    """How heavy the first input of an ended run was."""
+    if given is None:
+        return ContextSize()
+    calls = result.context_wrapper.usage.request_usage_entries if result else []
+    return ContextSize(
+        estimate=given.estimate,
+        measured=calls[0].input_tokens if calls else None,
+        refused=given.estimate if error_code == ErrorCode.CONTEXT_TOO_LONG else None,
+    )
+
+
+def name_model(agent: "Agent[Any]") -> str:
+    """The name of the model that answers for an agent."""
+    model = agent.model
+    name = model if isinstance(model, str) else getattr(model, "model", None)
+    return str(name or settings.AGENT_MODEL)
+
+
+class Window:
+    """As many of a branch's newest turns as a model may be given for `run`.
+
+    Our estimates become tokens as the provider counts them by what it counted for earlier runs of
+    the same agent and model. `refused` is an estimate that was too much for the model.
+    """
+
+    def __init__(self, run: Run, budget: int, *, refused: int | None = None) -> None:
+        self.is_full = False
+        self._source = run.agent, run.model
+        self._budget = budget
+        self._limit = refused / 2 if refused is not None else float("inf")
+        self._factor: float | None = None
+        self._overhead = 0.0
+        self._estimate = 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of it is taken, from 0 to 1."""
+        tokens = self._overhead + (self._factor or 1.0) * self._estimate
+        return max(tokens / self._budget, self._estimate / self._limit)
+
+    def reserve(self, text: str) -> None:
+        """Keep room for a text."""
+        self._estimate += estimate_text(text)
+
+    def fill(self, turns: Iterable[Turn]) -> list[Turn]:
+        """Those of `turns` that fit, oldest first; `turns` come newest first.
+
+        The first of them is always there; what is kept begins with a user's text.
+        """
+        kept: list[Turn] = []
+        for turn in turns:
+            self._learn(turn.gauge)
+            clipped = _clip(turn, self._budget // 2)
+            weight = estimate_items(items_of(clipped))
+            self._estimate += weight
+            if kept and self.share > 1:
+                self._estimate -= weight
+                self.is_full = True
+                break
+            kept.append(clipped)
+        while len(kept) > 1 and kept[-1].text is None:
+            kept.pop()
+        return kept[::-1]
+
+    def _learn(self, gauge: Gauge | None) -> None:
+        """Take in what is known of an earlier run; the latest measure counts."""
+        if gauge is None or (gauge.agent, gauge.model) != self._source:
+            return
+        if gauge.refused is not None:
+            self._limit = min(self._limit, gauge.refused / 2)
+        if self._factor is None and gauge.measured and gauge.estimate:
+            factor = gauge.measured / gauge.estimate
+            self._factor = min(FACTOR_MAX, max(FACTOR_MIN, factor))
+            self._overhead = max(0.0, gauge.measured - self._factor * gauge.estimate)
+
+
+def _clip(turn: Turn, chars: int) -> Turn:
+    """The turn with the outputs of its tools cut to so many characters."""
+    return replace(turn, items=[_clip_item(item, chars) for item in turn.items])
+
+
+def _clip_item(item: Item, chars: int) -> Item:
+    output = item.get("output")
+    if not isinstance(output, str) or len(output) <= chars:
+        return item
+    return item | {"output": output[:chars] + CLIPPED}
+
+
+def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
+    """The input items of a run: users' texts, and the items of the replies between them.
+
+    The preface comes with the first text: some models refuse two messages of a user in a row.
+    """
+    items = mend(item for turn in turns for item in items_of(turn))
+    if preface:
+        items[0] = items[0] | {"content": preface + items[0]["content"]}
     return items
+
+
+def items_of(turn: Turn) -> list[Item]:
+    """The input items of one turn."""
+    return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
 
 
 def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
@@ -27,15 +185,19 @@ def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
     that no finished item holds.
     """
     items = [kept for item in made if (kept := _portable(item)) is not None]
-    return [*_mend(items), *partial_items(cut_text)]
+    return [*mend(items), *text_items(cut_text)]
 
 
 def _portable(item: Item) -> Item | None:
     kind = item.get("type")
-    if kind == "function_call":
-        return {"type": kind, **{key: item[key] for key in ("call_id", "name", "arguments")}}
-    if kind == "function_call_output":
-        return {"type": kind, "call_id": item["call_id"], "output": item["output"]}
+    if kind == CALL:
+        return {"type": kind, **{key: clean_text(item[key]) for key in CALL_FIELDS}}
+    if kind == OUTPUT:
+        return {
+            "type": kind,
+            "call_id": clean_text(item["call_id"]),
+            "output": _text(item["output"]),
+        }
     if item.get("role") == "assistant":
         text = _text(item["content"])
         return {"role": "assistant", "content": text} if text else None
@@ -43,28 +205,7 @@ def _portable(item: Item) -> Item | None:
 
 
 def _text(content: str | list[Item]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or part.get("refusal") or "" for part in content)
-
-
-def _mend(items: list[Item]) -> list[Item]:
-    """Every output after its call, every call with its output."""
-    asked: set[str] = set()
-    kept: list[Item] = []
-    for item in items:
-        if item.get("type") == "function_call":
-            asked.add(item["call_id"])
-        if item.get("type") != "function_call_output" or item["call_id"] in asked:
-            kept.append(item)
-    answered = {item["call_id"] for item in kept if item.get("type") == "function_call_output"}
-    return [mended for item in kept for mended in _answer(item, answered)]
-
-
-def _answer(item: Item, answered: set[str]) -> list[Item]:
-    open_call = item.get("type") == "function_call" and item["call_id"] not in answered
-    return [item, _output(item["call_id"])] if open_call else [item]
-
-
-def _output(call_id: str) -> Item:
-    return {"type": "function_call_output", "call_id": call_id, "output": CANCELLED_OUTPUT}
+    """The text of a message or of a tool's output; pictures and files are left out."""
+    if not isinstance(content, str):
+        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
+    return clean_text(content)

@@ -20,6 +20,7 @@ from realtime.conf import get_conf
 from realtime.flusher import Flusher
 from realtime.gate import Gate
 from realtime.supervisor import Supervisor
+from realtime.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from realtime.runs import RunWork
@@ -40,6 +41,7 @@ class InlineExecutor:
         self._gate = gate
         self._provider = Provider(gate)
         self._tool_servers = ToolServers()
+        self._upkeep = Upkeep(self._provider)
         self._tasks = Supervisor()
         self._working: dict[UUID, RunWork] = {}
         self._known: set[UUID] = set()
@@ -125,10 +127,18 @@ class InlineExecutor:
             claimed, self._flusher, self._provider, self._tool_servers
         )
         try:
-            return await work.run()
+            following = await work.run()
         except RunLostError:
             logger.warning("run %s: lost to another worker", run_id)
             return None
+        if not self._draining:
+            self._upkeep.follow(claimed.run, work.context_share)
+        return following
+
+    async def settled(self) -> None:
+        """Wait until nothing is worked on, nor done after it."""
+        await self._idle.wait()
+        await self._upkeep.settled()
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new, let what works go on for so long, then give the rest up."""
@@ -139,6 +149,7 @@ class InlineExecutor:
         except TimeoutError:
             logger.warning("%d replies are cut off", len(self._working))
         cut = list(self._working)
+        await self._upkeep.stop()
         await self._tasks.stop()
         for run_id in cut:
             await dbpool.write(
@@ -150,6 +161,7 @@ class InlineExecutor:
 
     async def close(self) -> None:
         """Close the connections to the model and to tool servers; drain first."""
+        await self._upkeep.stop()
         await self._tasks.stop()
         await self._tool_servers.close()
         await self._provider.close()

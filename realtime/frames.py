@@ -138,6 +138,7 @@ def message_frame(session_id: str, rev: int, message: MessageView, *, created: b
         error_code=message.error_code,
         client_message_id=message.client_message_id,
         withdrawn=message.withdrawn or None,
+        summary=message.summary,
         html=message.html if message.role == "assistant" and message.parts else None,
     )
     return protocol.status(metadata, session_id)

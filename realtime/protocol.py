@@ -309,7 +309,9 @@ class MessageMetadata(_Outgoing):
     """A message; the receiver replaces what it holds under `message_id`.
 
     Without `parts` the receiver keeps those that it has: they come by the frames of the run. One
-    that is `withdrawn` was taken back while it waited: the receiver drops it.
+    that is `withdrawn` was taken back while it waited: the receiver drops it. `summary` is what
+    the model is given in place of all down to this message, empty where that is nothing; without
+    it the receiver keeps what it has.
     """
 
     rev: int
@@ -326,6 +328,7 @@ class MessageMetadata(_Outgoing):
     error_code: str | None = None
     client_message_id: str | None = None
     withdrawn: bool | None = None
+    summary: str | None = None
     html: str | None = None
 
 

@@ -21,7 +21,7 @@ from agents import (
 )
 from django.utils import timezone
 
-from conversations import lifecycle, queries
+from conversations import lifecycle
 from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claimed, Ending
@@ -30,7 +30,7 @@ from conversations.suspension import Suspension, suspend_run
 from conversations.usage import NO_USAGE, TokenUsage, usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
-from realtime.context import model_input, stored_items
+from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.limits import StartPlace
 from realtime.progress import ProgressReports
 from realtime.run_context import RunContext
@@ -76,6 +76,12 @@ class RunWork:
         self._meter = UsageMeter(usage_of(claimed.run) if claimed.resumption else NO_USAGE)
         self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
         self._result: RunResultStreaming | None = None
+        self._given: ModelInput | None = None
+
+    @property
+    def context_share(self) -> float:
+        """How much of what the model may be given the run's input took, from 0 to 1."""
+        return self._given.share if self._given else 0.0
 
     async def run(self) -> UUID | None:
         """Work to the end, or until input is awaited; the id of the session's next run.
@@ -190,8 +196,8 @@ class RunWork:
         if self.claimed.resumption is not None:
             await self._hooks.reconnect(agent, self.claimed.resumption.agent)
             return await approvals.resume(agent, self.claimed.resumption, context)
-        turns = await dbpool.read(queries.list_turns, self.claimed.run, get_conf().context_messages)
-        return model_input(turns)
+        self._given = await dbpool.read(read_input, self.claimed.run, agent)
+        return self._given.items
 
     def _failure(self, exc: BaseException) -> Ending:
         if self.journal.cancelled.is_set():
@@ -214,6 +220,7 @@ class RunWork:
             parts=self.journal.folder.close(),
             items=self._items(),
             usage=self._usage(),
+            context=measure_input(self._given, self._result, fields.get("error_code", "")),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
             stopped_at=timezone.now() if status == RunStatus.CANCELLED else None,

@@ -27,6 +27,11 @@ class Supervisor:
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("%s died: %s", task.get_name(), describe(exc))
 
+    async def settled(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
     async def stop(self) -> None:
         """Cancel what is left and wait for it."""
         tasks = list(self._tasks)

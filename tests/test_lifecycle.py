@@ -10,10 +10,12 @@ from django.db.models.functions import Now
 from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat, Posted
 from conversations.changes import RunLostError
+from conversations.items import LOST_OUTPUT
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed, Ending
 from conversations.limits import ChatLimits
 from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
+from conversations.turns import Turn, read_path
 from tests.support.inprocess import make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,6 +49,11 @@ def commit(work: Claimed, *deltas: str) -> journal_store.Committed:
 
 def expire(work: Claimed) -> None:
     Run.objects.filter(pk=work.run.pk).update(lease_until=Now() - timedelta(seconds=1))
+
+
+def turns_of(run: Run) -> list[Turn]:
+    """What the model may be given for a run, newest first."""
+    return read_path(run, run.prompt_id, 10).turns
 
 
 def test_text_is_committed_under_the_fence(user: AbstractBaseUser) -> None:
@@ -132,6 +139,27 @@ def test_an_orphan_that_showed_text_ends_with_it(user: AbstractBaseUser) -> None
     assert (last.epoch, last.seq, last.kind) == (1, 4, "complete")
 
 
+def test_an_orphan_keeps_the_tools_that_had_finished(user: AbstractBaseUser) -> None:
+    work = claimed(post(user))
+    call = {"tool_call_id": "a", "name": "search"}
+    events = [
+        (2, "token", {"delta": "Looking."}),
+        (3, "tool.started", {**call, "arguments": '{"q": "x"}'}),
+        (4, "tool.finished", {**call, "output": "found"}),
+        (5, "tool.started", {"tool_call_id": "b", "name": "write", "arguments": '{"te'}),
+    ]
+    journal_store.commit_batches([Batch(work.run.pk, 1, 1, 1, events)], CLAIM.lease)
+    expire(work)
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
+    assert [item.payload for item in Item.objects.order_by("position")] == [
+        {"role": "assistant", "content": "Looking."},
+        {"type": "function_call", "call_id": "a", "name": "search", "arguments": '{"q": "x"}'},
+        {"type": "function_call_output", "call_id": "a", "output": "found"},
+        {"type": "function_call", "call_id": "b", "name": "write", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "b", "output": LOST_OUTPUT},
+    ]
+
+
 def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None:
     posted = post(user)
     actions.cancel_run(user=user, session_id=str(posted.session_id))
@@ -187,15 +215,10 @@ def test_the_model_sees_the_branch_that_is_asked_on(user: AbstractBaseUser) -> N
     session_id = str(first.session_id)
     second = post(user, "two", session_id=session_id, parent_message_id=first.run.message_id)
     run = Run.objects.select_related("prompt").get(pk=second.run_id)
-    assert [turn.text or turn.items for turn in queries.list_turns(run, 10)] == [
-        "one",
-        items,
-        "two",
-    ]
+    assert [turn.text or turn.items for turn in turns_of(run)] == ["two", items, "one"]
     other = post(user, "another beginning", session_id=session_id, parent_message_id="")
     run = Run.objects.select_related("prompt").get(pk=other.run_id)
-    assert [turn.text for turn in queries.list_turns(run, 10)] == ["another beginning"]
-    assert [turn.text for turn in queries.list_turns(run, 1)] == ["another beginning"]
+    assert [turn.text for turn in turns_of(run)] == ["another beginning"]
 
 
 def test_unstorable_characters_are_replaced(user: AbstractBaseUser) -> None:

@@ -13,7 +13,8 @@ from django.test import Client
 from conversations import actions, queue
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ChatSession, Message, Run, RunStatus
-from conversations.queries import get_history, list_turns
+from conversations.queries import get_history
+from conversations.turns import read_path
 from realtime.process import Process
 from tests.support.chats import ask, begin, finish, make_user, session_of
 from tests.support.client import ChatClient, event, frame_of
@@ -87,8 +88,8 @@ class Line:
         seen = []
         unfinished = Run.objects.filter(session=self.session, ended_at=None).order_by("number")
         while run := unfinished.first():
-            turns = [turn.text or "·" for turn in list_turns(run, 60)]
-            seen.append(" ".join(turns))
+            turns = read_path(run, run.prompt_id, 60).turns
+            seen.append(" ".join(turn.text or "·" for turn in reversed(turns)))
             finish(next(p for p in self.posted.values() if p.run.run_id == str(run.pk)), "ok")
         return seen
 

@@ -11,7 +11,8 @@ from django.db import connection
 
 from agentsite import checks
 from agentsite import settings as site_settings
-from agentsite.settings import Environment, database, postgres, read_environment
+from agentsite.local_model import serving
+from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime.conf import RealtimeSettings
 from tests.support.servers import run_postgres, scratch_dir
 from tests.support.site import ROOT, environment, run_python
@@ -36,7 +37,18 @@ def test_debug_needs_nothing(set_environment):
     set_environment(DEBUG="1")
     env = read_environment()
     assert (env.host, env.port, env.model_kind) == ("127.0.0.1", 8000, "local")
-    assert env.realtime == RealtimeSettings(provider_timeout_s=600).model_dump()
+    assert env.realtime == RealtimeSettings().model_dump() | LOCAL
+
+
+def test_what_the_local_model_is_given_leaves_room_for_its_reply():
+    assert int(str(LOCAL["context_tokens"])) + serving.REPLY_MAX < serving.CONTEXT
+
+
+def test_a_real_model_is_asked_for_titles_and_any_where_that_is_wished(set_environment):
+    set_environment(DEBUG="1", OPENAI_API_KEY="sk-test")
+    assert read_environment().realtime["titles"] == "model"
+    set_environment(DEBUG="1", TITLES="model")
+    assert read_environment().realtime["titles"] == "model"
 
 
 def test_lists_are_split_and_empty_means_unset(set_environment):

@@ -4,6 +4,7 @@ import { finishBlocks } from "./blocks.js";
 import { fromTemplate, setText } from "./elements.js";
 import { waitingText } from "./model.js";
 import { ReplyBody } from "./reply_body.js";
+import { showSummary } from "./summary.js";
 import { data, fill, nameOf, words } from "./words.js";
 
 const SCRIPTED = "tour";
@@ -62,6 +63,7 @@ export class ReplyView {
     if (message.parts) this.#showParts(message);
     if (message.parts) setText(this.#find(".ending"), endingOf(message));
     this.#tellTime(message.created_at, message.usage);
+    showSummary(this.element, message.summary);
   }
 
   #begin({ message_id }) {

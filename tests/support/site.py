@@ -39,6 +39,9 @@ DEFAULTS = {
     "DJANGO_SUPERUSER_PASSWORD": "for-tests-only",
     # Nothing is fetched by accident.
     "AGENT_MODEL": "tour",
+    # The model is asked for what the test asks for, and no more.
+    "TITLES": "words",
+    "SUMMARIES": "off",
 }
 
 
