@@ -100,7 +100,7 @@ def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 20
 
 def count_since(user: User, start: datetime | None) -> Count:
     """What a person has written since `start`, or ever."""
-    written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER)
+    written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER, withdrawn=False)
     if start is not None:
         written = written.filter(created_at__gte=start)
     return Count(

@@ -46,10 +46,13 @@ def containing(
 def find_entries(
     owner: AbstractBaseUser | AnonymousUser | None, words: str, limit: int
 ) -> list[SearchEntry]:
-    """The newest titles and messages with `words`, with their sessions; deleted ones are out."""
+    """The newest titles and messages with `words`, with their sessions.
+
+    What was deleted or taken back is out.
+    """
     entries = SearchEntry.objects.filter(pk__in=_matches("id", words, owner))
-    alive = entries.filter(session__deleted_at=None).select_related("session")
-    return list(alive.order_by("-pk")[:limit])
+    alive = entries.filter(session__deleted_at=None).exclude(message__withdrawn=True)
+    return list(alive.select_related("session").order_by("-pk")[:limit])
 
 
 def _matches(column: str, words: str, owner: Any) -> Any:

@@ -4,15 +4,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from agents import Agent
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import path
 
 from agentsite import urls
-from agentsite.words import describe_ending
+from agentsite.words import describe_ending, describe_step
 from conversations.actions import cancel_run
 from conversations.models import ACTIVE, ChatSession, EndReason, RunStatus
 from conversations.queries import get_history
+from tests.support.agent_site import Serve
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
@@ -294,3 +296,30 @@ def fail(request: Any) -> HttpResponse:
 
 
 urlpatterns = [*urls.urlpatterns, path("fail/", fail)]
+
+
+def test_a_new_conversation_begins_with_an_agent_of_ones_choice(
+    page: Client, ann: Any, serve_agents: Serve
+) -> None:
+    serve_agents(Agent(name="one"), Agent(name="two", model="small"))
+    html = page.get("/").content.decode()
+    assert html.count('type="radio"') == 2
+    assert '<div class="agent-card" data-agent="two" hidden>' in html
+    assert "Answers come from small." in html
+    session = session_of(ask(ann, "hello", agent="two"))
+    html = html_of(page, session)
+    assert 'type="radio"' not in html
+    assert '<div class="agent-card" data-agent="two">' in html
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"status": "started"}, "Using look up…"),
+        ({"status": "finished", "duration_ms": 420}, "Used look up, 0.4 s"),
+        ({"status": "finished", "summary": "Found 3", "duration_ms": 1_960}, "Found 3, 2.0 s"),
+        ({"status": "failed", "summary": "Found 3"}, "look up did not finish"),
+    ],
+)
+def test_a_step_says_what_was_done(part: dict[str, Any], said: str) -> None:
+    assert describe_step({"name": "look_up", **part}) == said
