@@ -34,6 +34,7 @@ STATES: dict[str, Text] = {
     "stopping": _("stopping…"),
     "awaiting": _("waiting for your decision"),
     "restarting": _("starting again…"),
+    "retrying": _("waiting for the model, trying again in {seconds} s…"),
 }
 STEPS: dict[str, Text] = {
     "started": _("Using {name}…"),

@@ -149,6 +149,14 @@ class RealtimeSettings(BaseModel):
         description="Replies that a process sets up at the same time; later ones wait their turn, "
         "so that the first are served first.",
     )
+    provider_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=2,
+        description="How often the model's server is asked again when it is busy or cannot be "
+        "reached, as long as a reply has shown nothing.",
+    )
+    retry_wait_max_s: Seconds = Field(
+        default=20, description="A server that asks for a longer pause is not asked again."
+    )
     provider_timeout_s: Seconds = Field(
         default=60, description="The longest silence of the model's server before a run fails."
     )

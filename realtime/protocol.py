@@ -503,6 +503,16 @@ class RunStarted(SequencedMetadata):
     agent: str
 
 
+class RunRetrying(SequencedMetadata):
+    """The model's server is asked again after `wait_s` seconds; `code` is what it had answered."""
+
+    text: ClassVar[str] = "waiting for the model, trying again in {wait_s} s"
+    event: Literal["run.retrying"] = "run.retrying"
+    attempt: int
+    wait_s: int
+    code: ErrorCode
+
+
 class ToolStarted(SequencedMetadata):
     """A tool is about to run."""
 
@@ -594,6 +604,7 @@ class InputResolved(SequencedMetadata):
 
 SEQUENCED_STATUS = (
     RunStarted,
+    RunRetrying,
     ToolStarted,
     ToolProgress,
     ToolFinished,
@@ -624,6 +635,7 @@ StatusMetadata = (
     | Responded
     | Snapshot
     | RunStarted
+    | RunRetrying
     | ToolStarted
     | ToolProgress
     | ToolFinished

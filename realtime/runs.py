@@ -33,6 +33,7 @@ from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.limits import StartPlace
 from realtime.progress import ProgressReports
+from realtime.retries import Retries
 from realtime.run_context import RunContext
 from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
 from realtime.sources import Verdict, verdict
@@ -75,6 +76,7 @@ class RunWork:
         self._verdict = Verdict()
         self._meter = UsageMeter(usage_of(claimed.run) if claimed.resumption else NO_USAGE)
         self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
+        self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
 
@@ -163,7 +165,7 @@ class RunWork:
             hooks=self._hooks,
             run_config=RunConfig(
                 model_provider=self._provider,
-                model_settings=ModelSettings(include_usage=True),
+                model_settings=ModelSettings(include_usage=True, retry=self._retries.settings),
                 tool_execution=ToolExecutionConfig(
                     max_function_tool_concurrency=conf.parallel_tools
                 ),
@@ -224,6 +226,7 @@ class RunWork:
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
             stopped_at=timezone.now() if status == RunStatus.CANCELLED else None,
+            retries=self.claimed.run.retries + self._retries.count,
             **fields,
         )
 
@@ -236,6 +239,7 @@ class RunWork:
             usage=self._usage(),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
+            retries=self.claimed.run.retries + self._retries.count,
         )
 
     def _items(self) -> list[dict[str, Any]]:

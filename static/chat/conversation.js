@@ -129,10 +129,27 @@ export class Conversation {
         return [{ kind: "answered", request_id: at.request_id, duplicate: at.duplicate }];
       case "agent.changed":
         return this.#advance(frame, (shown) => parts.addAgent(shown, at.name), { agent: at.name });
+      case "run.retrying":
+        return this.#retry(frame);
       default:
-        if (!at.event.startsWith("tool.")) return [];
-        return this.#advance(frame, (shown) => parts.applyTool(shown, toolOf(at)));
+        return this.#other(frame);
     }
+  }
+
+  /** Tools, and what a newer server may tell of a run. */
+  #other(frame) {
+    const at = frame.metadata;
+    if (at.seq === undefined) return [];
+    const isTool = at.event.startsWith("tool.");
+    return this.#advance(frame, (shown) => isTool && parts.applyTool(shown, toolOf(at)));
+  }
+
+  #retry(frame) {
+    const { message_id, wait_s } = frame.metadata;
+    const isNext = this.#placeOf(frame.metadata) === "next";
+    const needs = this.#advance(frame, () => {});
+    if (isNext) this.#change(message_id, { state: "retrying", wait_s });
+    return needs;
   }
 
   // Messages

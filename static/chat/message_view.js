@@ -118,6 +118,7 @@ export function stateOf(message, { position, isStopping, isConnected }) {
   if (position > 0) return fill(states.waiting, { position });
   if (message.run_status === "awaiting_input") return states.awaiting;
   if (message.state === "restarting") return states.restarting;
+  if (message.state === "retrying") return fill(states.retrying, { seconds: message.wait_s });
   const waiting = waitingText(message);
   if (waiting) return waiting;
   return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;

@@ -28,6 +28,7 @@ SETTINGS = {
     "QUEUE_MAX": "2",
     "FRAMES_PER_MINUTE": "1000",
     "RUNS_PER_USER": "1000",
+    "PROVIDER_RETRIES": "0",
 }
 
 

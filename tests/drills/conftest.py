@@ -21,6 +21,7 @@ SETTINGS = {
     "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
     "RUNS_PER_USER": "10000",
+    "PROVIDER_RETRIES": "0",
 }
 """What comes in seconds by default comes in tenths of them."""
 
