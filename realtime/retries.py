@@ -30,7 +30,12 @@ class Retries:
     @property
     def settings(self) -> ModelRetrySettings:
         """For the SDK's model settings."""
-        return ModelRetrySettings(max_retries=get_conf().provider_retries, policy=self._decide)
+
+        # A function: the SDK copies settings deeply, and would copy what a method is bound to.
+        def decide(context: RetryPolicyContext) -> RetryDecision:
+            return self._decide(context)
+
+        return ModelRetrySettings(max_retries=get_conf().provider_retries, policy=decide)
 
     def _decide(self, context: RetryPolicyContext) -> RetryDecision:
         """After an answer has begun, or a tool, people would see it twice."""
