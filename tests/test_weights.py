@@ -95,6 +95,8 @@ def test_from_the_mirror(fetcher: Fetcher, source: WeightsSource) -> None:
     source.has_official = False
     assert fetcher.has_all(fetcher())
     assert len(source.downloads) == 2
+    assert fetcher.reports == sorted(fetcher.reports)
+    assert fetcher.reports[-1] == SIZE
 
 
 def test_the_mirror_goes_on_where_the_official_source_broke_off(

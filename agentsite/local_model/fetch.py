@@ -68,6 +68,7 @@ class Download:
         self._partial = partial_of(self._target)
         self._scratch = folder / "mirror"
         self._report = report
+        self._told = 0
         self._sources: list[Source] = [Official(weights)] if weights.url else []
         if mirror and weights.parts:
             self._sources.append(Mirror(weights, self._scratch))
@@ -79,7 +80,12 @@ class Download:
 
     def watch(self) -> None:
         """Somebody else fetches: tell how far that is."""
-        self._report(self.size)
+        self._tell(self.size)
+
+    def _tell(self, done: int) -> None:
+        """Never less than before, whatever is counted twice or thrown away."""
+        self._told = max(self._told, min(done, self._weights.size))
+        self._report(self._told)
 
     def run(self) -> None:
         """Try the sources in turn, twice; raises `LocalModelError` when none gave the file."""
@@ -124,7 +130,7 @@ class Download:
                 for piece in pieces:
                     file.write(piece[: self._weights.size - written])
                     written += len(piece)
-                    self._report(min(self._weights.size, written + source.ahead()))
+                    self._tell(written + source.ahead())
         if written < self._weights.size:
             raise SourceError(f"{type(source).__name__}: ended after {written} bytes")
 

