@@ -1,5 +1,6 @@
 """Sign-up, sign-in and guests; a guest who signs up or in takes the conversations along."""
 
+from math import ceil
 from typing import Any
 
 from django.conf import settings
@@ -8,14 +9,16 @@ from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
+from django.shortcuts import render
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from conversations.api_errors import error_body
-from conversations.errors import ErrorCode
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.guests import adopt_guest, create_guest, is_guest
+from conversations.sign_in_limits import allow_again, limit_sign_in, limit_sign_up
 
 UserModel = get_user_model()
 BACKEND = settings.AUTHENTICATION_BACKENDS[0]
@@ -29,13 +32,40 @@ class SignUpForm(UserCreationForm):
         fields = (UserModel.USERNAME_FIELD, UserModel.get_email_field_name())
 
 
-class LoginView(views.LoginView):
+class LimitedMixin:
+    """A form that may be sent only so often; above that, a page that says when to come back."""
+
+    def limit(self, request: HttpRequest) -> None:
+        """Raises `AgentSiteError(rate_limited)`."""
+        raise NotImplementedError
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            self.limit(request)
+        except AgentSiteError as exc:
+            return _refuse(request, exc)
+        answer: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
+        return answer
+
+
+def _refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
+    seconds = exc.retry_after or 0
+    answer = render(request, "429.html", {"minutes": ceil(seconds / 60)}, status=429)
+    answer["Retry-After"] = f"{seconds:.0f}"
+    return answer
+
+
+class LoginView(LimitedMixin, views.LoginView):
     """Django's own; it knows when a guest comes."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_in(request, request.POST.get("username", ""))
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return super().get_context_data(is_guest=is_guest(self.request.user), **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        allow_again(form.get_user().get_username())
         sign_in(self.request, form.get_user())
         return HttpResponseRedirect(self.get_success_url())
 
@@ -45,6 +75,9 @@ class SignUpView(LoginView):
 
     template_name = "registration/signup.html"
     authentication_form = SignUpForm  # type: ignore[assignment]
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_up(request)
 
     def get_form_kwargs(self) -> dict[str, Any]:
         kwargs = super().get_form_kwargs()
@@ -71,6 +104,10 @@ def guest(request: HttpRequest) -> JsonResponse:
     if not request.user.is_authenticated:
         if not settings.ALLOW_GUESTS:
             return JsonResponse(error_body(ErrorCode.NOT_AUTHENTICATED), status=401)
+        try:
+            limit_sign_up(request)
+        except AgentSiteError as exc:
+            return JsonResponse(error_body(exc.code), status=exc.info.http_status)
         login(request, create_guest(), backend=BACKEND)
     return JsonResponse({"user": str(request.user.pk), "csrf_token": get_token(request)})
 

@@ -78,6 +78,13 @@ class Environment(RealtimeSettings, BaseSettings):
         description="Served through a proxy that speaks TLS and sets X-Forwarded-Proto: secure "
         "cookies, HSTS, plain HTTP redirected. On unless DEBUG.",
     )
+    proxies: int | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="How many proxies stand before the site, each adding the address it sees to "
+        "X-Forwarded-For. 1 with HTTPS, else 0.",
+    )
     host: str = Field(default="127.0.0.1", description="The address `serve` listens on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="The port `serve` listens on.")
     database_url: SecretStr | None = Field(
@@ -122,6 +129,9 @@ class Environment(RealtimeSettings, BaseSettings):
     agent_api: Literal["chat", "responses"] | None = Field(
         default=None,
         description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
+    )
+    api_requests_per_minute: int = Field(
+        default=600, ge=1, description="REST requests a minute of one user, in each process."
     )
     restore_days: int = Field(
         default=30,
@@ -370,6 +380,8 @@ INSTALLED_APPS = [
     "channels",
     "csp",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "agentsite",
     "realtime",
     "conversations",
@@ -457,17 +469,48 @@ DEFAULT_FROM_EMAIL = env.default_from_email
 
 # REST
 
+HTTPS = not DEBUG if env.https is None else env.https
+PROXIES = int(HTTPS) if env.proxies is None else env.proxies
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         # First in the list, so that an unauthenticated call is told `WWW-Authenticate: Bearer`.
+        "conversations.api.authentication.ApiKeyAuthentication",
         "rest_framework_simplejwt.authentication.JWTAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "conversations.api_errors.exception_handler",
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "conversations.api.authentication.HasScope",
+    ],
+    "DEFAULT_THROTTLE_CLASSES": ["conversations.api.authentication.RequestThrottle"],
+    "DEFAULT_THROTTLE_RATES": {"requests": f"{env.api_requests_per_minute}/min"},
+    "NUM_PROXIES": PROXIES,
     # JSON alone: the browsable pages need inline scripts, which the content policy forbids.
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["conversations.api.parsing.BoundedJSONParser"],
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "agentsite",
+    "OAS_VERSION": "3.1.1",
+    "DESCRIPTION": "Conversations with agents. docs/protocol.md says how they stream.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "RunStatusEnum": "conversations.models.RunStatus",
+        "OutcomeEnum": "conversations.models.Outcome",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "conversations.api.schema.describe_errors",
+    ],
 }
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
@@ -497,7 +540,6 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 
-HTTPS = not DEBUG if env.https is None else env.https
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS

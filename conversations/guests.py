@@ -8,7 +8,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
 from conversations.changes import ChangeBuilder, lock_session
-from conversations.models import Approval, ChatSession, Guest, Run
+from conversations.models import Approval, ChatSession, Feedback, Guest, Run
 from conversations.queries import User
 
 NAME_BYTES = 8
@@ -55,6 +55,7 @@ def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
         client_message_id=None
     )
     runs.update(owner_id=user.pk)
+    Feedback.objects.filter(message__session=session).update(user_id=user.pk)
     session.owner_id = user.pk
     session.save(update_fields=["owner"])
     if session.deleted_at is None:

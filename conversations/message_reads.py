@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from django.db.models import QuerySet
 
-from conversations.models import ChatSession, Message
+from conversations.models import ChatSession, Message, Run
 from conversations.queries import get_active_run, read_parts, reply_run
 from conversations.shapes import MessageView, message_view
 
@@ -25,3 +25,9 @@ def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[Message
         parts = read_parts(active).parts if at_work and active else None
         views.append(message_view(row, run=run, parts=parts))
     return views
+
+
+def get_reply_view(session: ChatSession, run: Run) -> MessageView:
+    """The reply of one of the session's runs as it is shown."""
+    [view] = show_messages(session, list_messages(session).filter(pk=run.reply_id))
+    return view

@@ -257,6 +257,96 @@ class Run(models.Model):
         return self.status not in ACTIVE
 
 
+class Verdict(models.TextChoices):
+    """What a reader thinks of a reply."""
+
+    UP = "up", _("good")
+    DOWN = "down", _("bad")
+
+
+class Feedback(models.Model):
+    """One reader's verdict on one reply."""
+
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="feedback")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_feedback"
+    )
+    value = models.CharField(_("verdict"), max_length=4, choices=Verdict.choices)
+    comment = models.TextField(_("comment"), blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("feedback")
+        verbose_name_plural = _("feedback")
+        constraints = [
+            models.UniqueConstraint(fields=["message", "user"], name="one_feedback_a_reader")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.value} for {self.message_id}"
+
+
+class Share(models.Model):
+    """A link under which anybody reads a session, up to the message it was made at."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="shares")
+    leaf = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="+")
+    token_hash = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("share")
+        verbose_name_plural = _("shares")
+
+    def __str__(self) -> str:
+        return f"share {self.id}"
+
+
+class Scope(models.TextChoices):
+    """What an API key is good for."""
+
+    READ = "read", _("read")
+    WRITE = "write", _("write")
+    EXPORT = "export", _("export")
+
+
+class ApiKey(models.Model):
+    """Lets a program in as a user; the key itself is only shown when it is made."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys"
+    )
+    name = models.CharField(_("name"), max_length=100)
+    prefix = models.CharField(_("begins with"), max_length=16, unique=True)
+    key_hash = models.CharField(max_length=64)
+    scopes = models.JSONField(_("scopes"), default=list)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+
+class Attempts(models.Model):
+    """How often something was tried from one place since its period began; `key` is a hash."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    count = models.PositiveIntegerField(default=0)
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.count} until {self.until:%H:%M:%S}"
+
+
 class RunEvent(models.Model):
     """One frame of a run's journal: one row = one frame = one seq."""
 

@@ -3,26 +3,41 @@
 from django.urls import path
 
 from conversations.api.approvals import ApprovalsView, ApprovalView
+from conversations.api.feedback import FeedbackListView, FeedbackView
+from conversations.api.keys import KeysView, KeyView
 from conversations.api.messages import MessagesView
 from conversations.api.queue import QueuedView, SessionQueueView
 from conversations.api.runs import EventsView, RunsView, RunView
 from conversations.api.sessions import RestoreView, SessionsView, SessionView
-from conversations.api.transcripts import TranscriptView
+from conversations.api.shares import SharedView, SharesView, ShareView
+from conversations.api.tokens import RefreshView, TokenView
 
 SESSION = "sessions/<str:session_id>/"
 RUN = f"{SESSION}runs/<str:run_id>/"
 
 urlpatterns = [
+    path("token/", TokenView.as_view(), name="token"),
+    path("token/refresh/", RefreshView.as_view(), name="token_refresh"),
+    path("keys/", KeysView.as_view(), name="api-keys"),
+    path("keys/<str:key_id>/", KeyView.as_view(), name="api-key"),
+    path("shared/<str:token>/", SharedView.as_view(), name="api-shared"),
     path("sessions/", SessionsView.as_view(), name="api-sessions"),
     path(SESSION, SessionView.as_view(), name="api-session"),
     path(f"{SESSION}restore/", RestoreView.as_view(), name="api-restore"),
     path(f"{SESSION}messages/", MessagesView.as_view(), name="api-messages"),
     path(f"{SESSION}queue/", SessionQueueView.as_view(), name="api-queue"),
     path(f"{SESSION}queue/<str:run_id>/", QueuedView.as_view(), name="api-queued"),
+    path(
+        f"{SESSION}messages/<str:message_id>/feedback/",
+        FeedbackView.as_view(),
+        name="api-feedback",
+    ),
+    path(f"{SESSION}feedback/", FeedbackListView.as_view(), name="api-feedback-list"),
+    path(f"{SESSION}shares/", SharesView.as_view(), name="api-shares"),
+    path(f"{SESSION}shares/<str:share_id>/", ShareView.as_view(), name="api-share"),
     path(f"{SESSION}runs/", RunsView.as_view(), name="api-runs"),
     path(RUN, RunView.as_view(), name="api-run"),
     path(f"{RUN}events/", EventsView.as_view(), name="api-events"),
     path(f"{SESSION}approvals/", ApprovalsView.as_view(), name="api-approvals"),
     path("approvals/<str:request_id>/", ApprovalView.as_view(), name="api-approval"),
-    path(f"{SESSION}transcript/", TranscriptView.as_view(), name="api-transcript"),
 ]

@@ -175,6 +175,9 @@ class RealtimeSettings(BaseModel):
     drain_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=10, description="How long running replies may go on after a stop signal."
     )
+    rest_wait_s: Seconds = Field(
+        default=300, description="How long a chat over REST waits for its reply."
+    )
     send_timeout_s: Seconds = Field(
         default=30, description="A socket that takes nothing for so long is cut."
     )

@@ -4,17 +4,15 @@ import logging
 import time
 from contextlib import ExitStack
 from typing import Any, assert_never
-from uuid import UUID
 
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import DatabaseError
 
-from conversations import actions, approvals
+from conversations import approvals
 from conversations.actions import NewChat, Stopped
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import Outcome
-from realtime import dbpool, frames, protocol, registry
+from realtime import commands, dbpool, frames, protocol
 from realtime.conf import get_conf
 from realtime.groups import Notice, RunFrames, SessionFrames, UserFrames
 from realtime.outbox import Outbox
@@ -165,33 +163,19 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 assert_never(frame)
 
     async def _chat(self, viewer: Viewer, frame: Chat) -> None:
-        agent = frame.metadata.agent
-        if agent is not None and agent not in registry.agent_names():
-            raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
         metadata = frame.metadata.model_dump()
-        posted = await viewer.chat(
-            NewChat(content=frame.content, session_id=frame.session_id, **metadata),
-            self.process.executor.make_claim(),
-        )
-        if posted.outcome == Outcome.INTERRUPTING:
-            self.process.executor.interrupt(posted.session_id)
-        if posted.claimed is not None:
-            self.process.executor.work_on(posted.claimed)
-        elif posted.outcome == Outcome.QUEUED:
-            self.process.gate.wake()
+        new = NewChat(content=frame.content, session_id=frame.session_id, **metadata)
+        await commands.chat(self.process, viewer, new)
 
     async def _cancel(self, frame: Cancel) -> None:
-        stopped = await dbpool.write(
-            actions.cancel_run,
-            user=self.scope["user"],
+        stopped = await commands.cancel(
+            self.process,
+            self.scope["user"],
             session_id=frame.session_id,
             run_id=frame.metadata.run_id,
             client_message_id=frame.metadata.client_message_id,
         )
-        self.process.executor.cancel(UUID(stopped.run.run_id))
         self.put(_stop_answer(stopped))
-        if stopped.next_run is not None:
-            self.process.executor.start(stopped.next_run)
 
     async def _respond(self, frame: Respond) -> None:
         decided = await dbpool.write(

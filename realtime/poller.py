@@ -97,6 +97,7 @@ class Poller:
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
         """Only where something works: nothing else can be cancelled."""
-        watched = {pk for socket in sockets for pk in socket.viewer.working_sessions}
+        viewers = [socket.viewer for socket in sockets if socket.viewer.watches]
+        watched = {pk for viewer in viewers for pk in viewer.working_sessions}
         if watched:
             await dbpool.write(lifecycle.mark_viewed, list(watched), viewed_for())

@@ -12,12 +12,11 @@ from typing import Any
 from autobahn.exception import Disconnected
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
 
 from realtime import protocol
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
+from realtime.valve import Valve
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +30,16 @@ RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
 
 
-@implementer(IPushProducer)
 class PatientProtocol(WebSocketProtocol):
     """Tells whether the client's side of the connection takes more."""
 
     maxMessagePayloadSize: int  # noqa: N815
 
     def onOpen(self) -> None:  # noqa: N802  (Twisted's names)
-        self.writable = asyncio.Event()
-        self.writable.set()
+        self.valve = Valve(self.transport.abortConnection)
         # The HTTP channel that this connection began as is registered still.
         self.transport.unregisterProducer()
-        self.transport.registerProducer(self, True)
+        self.transport.registerProducer(self.valve, True)
         super().onOpen()
 
     def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
@@ -53,28 +50,14 @@ class PatientProtocol(WebSocketProtocol):
         finally:
             self.maxMessagePayloadSize = limit
 
-    def pauseProducing(self) -> None:  # noqa: N802
-        self.writable.clear()
 
-    def resumeProducing(self) -> None:  # noqa: N802
-        self.writable.set()
-
-    def stopProducing(self) -> None:  # noqa: N802
-        self.writable.set()
-
-    async def drained(self, timeout_s: float) -> None:
-        """Wait until there is room.
-
-        A client that takes nothing for so long is cut off; raises `TimeoutError`.
-        """
-        if self.writable.is_set():
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.writable.wait()
-        except TimeoutError:
-            self.transport.abortConnection()
-            raise
+def _valve_of(connection: Any) -> Valve:
+    """That of a socket, or of an answer that is being streamed."""
+    if not hasattr(connection, "valve"):
+        connection.valve = Valve(connection.channel.transport.abortConnection)
+        connection.registerProducer(connection.valve, True)
+    valve: Valve = connection.valve
+    return valve
 
 
 class Server(DaphneServer):
@@ -114,12 +97,16 @@ class Server(DaphneServer):
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Raises `OSError` for a client that has gone, as ASGI has it."""
+        kind, more = message["type"], message.get("more_body", False)
+        if kind == "http.response.body" and not more and hasattr(protocol, "valve"):
+            protocol.unregisterProducer()
         try:
             await super().handle_reply(protocol, message)
         except Disconnected as exc:
             raise ConnectionResetError from exc
-        if message["type"] == "websocket.send" and isinstance(protocol, PatientProtocol):
-            await protocol.drained(get_conf().send_timeout_s)
+        streamed = kind == "http.response.body" and more and protocol.channel is not None
+        if streamed or (kind == "websocket.send" and isinstance(protocol, PatientProtocol)):
+            await _valve_of(protocol).drained(get_conf().send_timeout_s)
 
     def kill_all_applications(self) -> Any:
         """Daphne trips over connections whose application has ended already."""

@@ -44,11 +44,21 @@ class Viewer:
     """The reader of one socket; every public coroutine holds its lock.
 
     The layer may lose, repeat and reorder what it carries: a frame is passed on only when it is
-    the next one, and everything else is read from the database.
+    the next one, and everything else is read from the database. A reply that nobody `watches` any
+    more is stopped after a while.
     """
 
-    def __init__(self, user: AbstractBaseUser, layer: Any, channel: str, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        user: AbstractBaseUser,
+        layer: Any,
+        channel: str,
+        outbox: Outbox,
+        *,
+        watches: bool = True,
+    ) -> None:
         self.user = user
+        self.watches = watches
         self.lock = asyncio.Lock()
         self._membership = Membership(layer, channel)
         self._sender = Sender(outbox)
@@ -192,7 +202,7 @@ class Viewer:
                 user=self.user,
                 chat=chat,
                 limits=chat_limits(),
-                viewed_for=viewed_for(),
+                viewed_for=viewed_for() if self.watches else None,
                 claim=claim,
             )
             session = await self.join(posted.session_id)

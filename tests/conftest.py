@@ -29,6 +29,7 @@ os.environ |= {
     "LOG_LEVEL": "WARNING",
     # Nothing is fetched by accident.
     "AGENT_MODEL": "tour",
+    "API_REQUESTS_PER_MINUTE": "1000000",
 }
 
 # Sites that are started find the page's libraries in place.

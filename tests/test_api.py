@@ -8,11 +8,10 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from conversations.actions import cancel_run
 from conversations.api_errors import exception_handler
 from conversations.errors import ERRORS, AgentSiteError, ErrorCode
 from conversations.models import ChatSession
-from tests.support.chats import PASSWORD, ask, begin, finish, make_user, session_of, talk
+from tests.support.chats import PASSWORD, ask, begin, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
 
@@ -104,54 +103,6 @@ def test_a_session_with_its_history(api: Client, ann: Any) -> None:
     assert body["messages"][1]["run_id"] == body["run"]["run_id"] == posted.run.run_id
     assert (body["run"]["epoch"], body["run"]["seq"]) == (1, 3)
     assert [entry["content"] for entry in body["queue"]] == ["two"]
-
-
-def test_a_transcript_is_a_download_of_everything(api: Client, ann: Any) -> None:
-    session = talk(ann, ("one", "1"), ("two", "2"))
-    response = api.get(f"/api/sessions/{session.pk}/transcript/")
-    assert response["Content-Type"] == "application/json"
-    assert response["Content-Disposition"] == (
-        f'attachment; filename="conversation-{session.pk}.json"'
-    )
-    assert response["X-Content-Type-Options"] == "nosniff"
-    body = response.json()
-    assert (body["format"], body["version"]) == ("agentsite.transcript", 1)
-    assert body["session"]["title"] == "one"
-    assert [(m["number"], m["text"]) for m in body["messages"]] == [
-        (1, "one"),
-        (2, "1"),
-        (3, "two"),
-        (4, "2"),
-    ]
-    assert list(body)[-1] == "messages"
-
-
-def test_a_transcript_tells_left_branches_apart(api: Client, ann: Any) -> None:
-    session = talk(ann, ("one", "first try"))
-    reply = session.messages.get(number=2)
-    again = ask(ann, "", session, regenerate=str(reply.pk))
-    finish(again, "second try")
-    messages = api.get(f"/api/sessions/{session.pk}/transcript/").json()["messages"]
-    assert [(m["text"], m["on_active_branch"]) for m in messages] == [
-        ("one", True),
-        ("first try", False),
-        ("second try", True),
-    ]
-
-
-def test_a_transcript_of_a_reply_at_work_holds_what_was_shown(api: Client, ann: Any) -> None:
-    posted = ask(ann, "one")
-    begin(posted, "so ", "far")
-    messages = api.get(f"/api/sessions/{posted.session_id}/transcript/").json()["messages"]
-    assert messages[1]["text"] == "so far"
-    assert messages[1]["run_status"] == "running"
-
-
-def test_a_transcript_says_how_replies_ended(api: Client, ann: Any) -> None:
-    posted = ask(ann, "one")
-    cancel_run(user=ann, session_id=str(posted.session_id))
-    reply = api.get(f"/api/sessions/{posted.session_id}/transcript/").json()["messages"][1]
-    assert (reply["run_status"], reply["reason"]) == ("cancelled", "user")
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

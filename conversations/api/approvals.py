@@ -3,18 +3,27 @@
 from dataclasses import asdict
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from conversations.api.schema import Answered, ApprovalField
 from conversations.approvals import MESSAGE_LENGTH, VERDICTS, decide, list_approvals
 from conversations.queries import get_session
+
+
+class ApprovalListSerializer(serializers.Serializer[Any]):
+    """All of them, for the schema."""
+
+    results = serializers.ListField(child=ApprovalField())
 
 
 class ApprovalsView(APIView):
     """The requests of a session."""
 
+    @extend_schema(responses=ApprovalListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
         """All of them, oldest first; those that wait have no `decision`."""
         session = get_session(request.user, session_id)
@@ -31,6 +40,7 @@ class AnswerSerializer(serializers.Serializer[Any]):
 class ApprovalView(APIView):
     """One request."""
 
+    @extend_schema(request=AnswerSerializer, responses=Answered)
     def post(self, request: Request, request_id: str) -> Response:
         """Answer it; `duplicate` when it was decided before, which stays as it is."""
         asked = AnswerSerializer(data=request.data)

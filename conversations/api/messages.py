@@ -1,11 +1,13 @@
 """REST: the messages of a session, page by page."""
 
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.pagination import ByNumber
-from conversations.api.serializers import message_data
+from conversations.api.serializers import MessagePageSerializer, message_data
 from conversations.message_reads import list_messages, show_messages
 from conversations.models import Message
 from conversations.queries import get_session
@@ -16,6 +18,10 @@ class MessagesView(GenericAPIView[Message]):
 
     pagination_class = ByNumber
 
+    @extend_schema(
+        responses=MessagePageSerializer,
+        parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
+    )
     def get(self, request: Request, session_id: str) -> Response:
         """From the first message on."""
         session = get_session(request.user, session_id)

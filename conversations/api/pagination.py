@@ -25,6 +25,14 @@ class KeysetPagination(CursorPagination):
         except (ValidationError, ValueError, OverflowError) as exc:
             raise NotFound from exc
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """As OpenAPI 3.1 has it."""
+        page: dict[str, Any] = super().get_paginated_response_schema(schema)
+        for name in ("next", "previous"):
+            page["properties"][name] = {"type": ["string", "null"], "format": "uri"}
+        page["required"] = list(page["properties"])
+        return page
+
 
 class ByActivity(KeysetPagination):
     """Newest activity first, as in the page's list."""

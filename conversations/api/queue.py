@@ -4,12 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations import queue
+from conversations.api.schema import QueueField
 from conversations.shapes import QueueView
 
 
@@ -20,12 +22,20 @@ class QueuedChangeSerializer(serializers.Serializer[Any]):
     position = serializers.IntegerField(min_value=1, required=False)
 
 
+class QueueSerializer(serializers.Serializer[Any]):
+    """What waits, for the schema."""
+
+    queue = serializers.ListField(child=QueueField())
+
+
 class SessionQueueView(APIView):
     """What waits in a session, in order."""
 
+    @extend_schema(responses=QueueSerializer)
     def get(self, request: Request, session_id: str) -> Response:
         return _answer(queue.get_queue(request.user, session_id))
 
+    @extend_schema(responses={200: QueueSerializer}, operation_id="sessions_queue_clear")
     def delete(self, request: Request, session_id: str) -> Response:
         """Take all of it back."""
         return _answer(queue.clear_queue(user=request.user, session_id=session_id))
@@ -34,6 +44,7 @@ class SessionQueueView(APIView):
 class QueuedView(APIView):
     """One message that waits; every answer is the queue as it is then."""
 
+    @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)
     def patch(self, request: Request, session_id: str, run_id: str) -> Response:
         """Give it another text, another place, or both."""
         asked = QueuedChangeSerializer(data=request.data)
@@ -47,6 +58,7 @@ class QueuedView(APIView):
                 queue.move_queued(**names, position=position)
         return _answer(queue.get_queue(request.user, session_id))
 
+    @extend_schema(responses={200: QueueSerializer})
     def delete(self, request: Request, session_id: str, run_id: str) -> Response:
         """Take it back."""
         left = queue.remove_queued(user=request.user, session_id=session_id, run_id=run_id)

@@ -1,6 +1,7 @@
 """REST: the replies of a session and their journals."""
 
 from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
@@ -8,8 +9,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations.api.pagination import ByNumberBackwards
-from conversations.api.serializers import RunSerializer, tools_data
-from conversations.models import Run, RunEvent
+from conversations.api.serializers import RunDetailSerializer, RunSerializer, tools_data
+from conversations.models import Run, RunEvent, RunStatus
 from conversations.queries import get_session
 from conversations.run_reads import get_run_of, list_events, runs_of
 
@@ -21,12 +22,15 @@ class RunsView(ListAPIView[Run]):
     pagination_class = ByNumberBackwards
 
     def get_queryset(self) -> QuerySet[Run]:
+        if getattr(self, "swagger_fake_view", False):
+            return Run.objects.none()
         return runs_of(get_session(self.request.user, self.kwargs["session_id"]))
 
 
 class RunView(APIView):
     """One reply, with its timings and what it used."""
 
+    @extend_schema(responses=RunDetailSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
         session = get_session(request.user, session_id)
         run = get_run_of(session, run_id)
@@ -39,6 +43,18 @@ class EventSerializer(serializers.ModelSerializer[RunEvent]):
     class Meta:
         model = RunEvent
         fields = ("seq", "kind", "payload", "created_at")
+
+
+class EventPageSerializer(serializers.Serializer[None]):
+    """A piece of a journal, for the schema."""
+
+    run_id = serializers.UUIDField()
+    epoch = serializers.IntegerField()
+    seq = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=RunStatus.choices)
+    folded = serializers.BooleanField()
+    events = EventSerializer(many=True)
+    next_after = serializers.IntegerField(allow_null=True)
 
 
 class EventsQuery(serializers.Serializer[None]):
@@ -55,6 +71,7 @@ class EventsView(APIView):
     is in the message.
     """
 
+    @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
         """The events after `after`; `next_after` is null once the run has ended and all is read."""
         asked = EventsQuery(data=request.query_params)

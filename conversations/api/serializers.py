@@ -5,6 +5,13 @@ from typing import Any
 
 from rest_framework import serializers
 
+from conversations.api.schema import (
+    MessageField,
+    QueueField,
+    RunViewField,
+    ToolTimingField,
+    TotalsField,
+)
 from conversations.models import ChatSession, Run
 from conversations.queries import get_run_timings
 from conversations.shapes import History, MessageView
@@ -23,6 +30,26 @@ class SessionSerializer(serializers.ModelSerializer[ChatSession]):
             *("created_at", "active_at", "archived_at", "deleted_at"),
         )
         read_only_fields = fields
+
+
+class SessionDetailSerializer(SessionSerializer):
+    """A session with its latest messages, its active run and its queue, for the schema."""
+
+    messages = serializers.ListField(child=MessageField())
+    run = RunViewField(allow_null=True)
+    queue = serializers.ListField(child=QueueField())
+    usage = TotalsField()
+
+    class Meta(SessionSerializer.Meta):
+        fields = (*SessionSerializer.Meta.fields, "messages", "run", "queue", "usage")  # type: ignore[assignment]
+
+
+class MessagePageSerializer(serializers.Serializer[Any]):
+    """A page of messages, for the schema."""
+
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = serializers.ListField(child=MessageField())
 
 
 class NewSessionSerializer(serializers.Serializer[Any]):
@@ -63,6 +90,15 @@ class RunSerializer(serializers.ModelSerializer[Run]):
             *("cancel_requested_at", "stopped_at", "ended_at", "retries"),
         )
         read_only_fields = fields
+
+
+class RunDetailSerializer(RunSerializer):
+    """One reply with its tools, for the schema."""
+
+    tools = serializers.ListField(child=ToolTimingField())
+
+    class Meta(RunSerializer.Meta):
+        fields = (*RunSerializer.Meta.fields, "tools")  # type: ignore[assignment]
 
 
 def tools_data(run: Run) -> list[dict[str, Any]]:

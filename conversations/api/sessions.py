@@ -5,6 +5,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
@@ -18,6 +19,7 @@ from conversations.api.pagination import ByActivity
 from conversations.api.serializers import (
     NewSessionSerializer,
     SessionChangeSerializer,
+    SessionDetailSerializer,
     SessionSerializer,
     history_data,
     usage_data,
@@ -43,6 +45,7 @@ class SessionsView(ListAPIView[ChatSession]):
     def get_queryset(self) -> QuerySet[ChatSession]:
         return with_run_status(session_list.kept_of(self.request.user))
 
+    @extend_schema(request=NewSessionSerializer, responses={201: SessionSerializer})
     def post(self, request: Request) -> Response:
         """Begin a session in which nothing has been said."""
         asked = NewSessionSerializer(data=request.data)
@@ -54,10 +57,12 @@ class SessionsView(ListAPIView[ChatSession]):
 class SessionView(APIView):
     """One session."""
 
+    @extend_schema(responses=SessionDetailSerializer)
     def get(self, request: Request, session_id: str) -> Response:
         """The latest messages of the active branch, the run at work, and what waits."""
         return Response(_whole(request.user, session_id))
 
+    @extend_schema(request=SessionChangeSerializer, responses=SessionSerializer)
     def patch(self, request: Request, session_id: str) -> Response:
         """Rename it, archive it or take it out of the archive."""
         asked = SessionChangeSerializer(data=request.data)
@@ -67,6 +72,7 @@ class SessionView(APIView):
         session = get_session(request.user, session_id)
         return Response(_reload(session))
 
+    @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str) -> Response:
         """Delete it; replies that are being written are stopped."""
         session_list.delete_session(user=request.user, session_id=session_id)
@@ -76,6 +82,7 @@ class SessionView(APIView):
 class RestoreView(APIView):
     """The undo of a deletion."""
 
+    @extend_schema(request=None, responses=SessionSerializer)
     def post(self, request: Request, session_id: str) -> Response:
         """Bring a deleted session back."""
         session = session_list.restore_session(user=request.user, session_id=session_id)

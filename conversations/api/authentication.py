@@ -1,0 +1,47 @@
+"""REST: who calls, and what they may do with the key that they came with."""
+
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.throttling import UserRateThrottle
+
+from conversations.api_keys import MARK, find_key
+from conversations.models import ApiKey, Scope
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer agk_...`; any other bearer is somebody else's to judge."""
+
+    def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
+        kind, _, text = get_authorization_header(request).decode("latin1").partition(" ")
+        if kind.lower() != "bearer" or not text.startswith(MARK):
+            return None
+        key = find_key(text.strip())
+        if key is None:
+            raise AuthenticationFailed
+        return key.owner, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasScope(BasePermission):
+    """A key does what its scopes say; a view's `scope` tells which one it asks for.
+
+    `scope = ""` is for what no key may do.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not isinstance(request.auth, ApiKey):
+            return True
+        by_method = Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+        return getattr(view, "scope", by_method) in request.auth.scopes
+
+
+class RequestThrottle(UserRateThrottle):
+    """Requests of one user, or of one address, a minute in this process."""
+
+    scope = "requests"

@@ -1,0 +1,127 @@
+"""What the OpenAPI document says that the views alone do not."""
+
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass, make_dataclass
+from http import HTTPStatus
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
+from drf_spectacular.plumbing import ResolvedComponent
+from drf_spectacular.utils import extend_schema_field
+from pydantic import TypeAdapter
+from rest_framework import serializers
+
+from conversations.errors import ErrorCode
+from conversations.shapes import ApprovalView, MessageView, QueueView, RunView, ToolTiming
+from conversations.usage import UsageTotals
+
+EVERYWHERE = (400, 401, 403, 404, 406, 409, 413, 415, 429, 503)
+IN_TURNS = (422, 500, 502)
+"""How a reply can fail, too."""
+
+Message = make_dataclass(
+    "Message", [*((field.name, field.type) for field in fields_of(MessageView)), ("text", str)]
+)
+Answered = make_dataclass(
+    "Answered",
+    [*((field.name, field.type) for field in fields_of(ApprovalView)), ("duplicate", bool)],
+)
+Totals = make_dataclass(
+    "Totals",
+    [
+        *((field.name, field.type) for field in fields_of(UsageTotals) if field.name != "cost"),
+        ("cost", str | None),
+    ],
+)
+
+
+class ShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Lets dataclasses stand where serializers do."""
+
+    @classmethod
+    def _matches(cls, target: Any) -> bool:
+        return isinstance(target, type) and is_dataclass(target)
+
+    def get_name(self, auto_schema: Any, direction: Any) -> str:
+        name: str = self.target.__name__
+        return name
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema = TypeAdapter(self.target).json_schema(
+            mode="serialization", ref_template="#/components/schemas/{model}"
+        )
+        for name, part in schema.pop("$defs", {}).items():
+            component = ResolvedComponent(  # type: ignore[no-untyped-call]
+                name=name, type=ResolvedComponent.SCHEMA, object=name, schema=part
+            )
+            auto_schema.registry.register_on_missing(component)
+        return schema
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """API keys are bearers."""
+
+    target_class = "conversations.api.authentication.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "An API key: `agk_...`."}
+
+
+@extend_schema_field(Message)
+class MessageField(serializers.JSONField):
+    """A message of a session."""
+
+
+@extend_schema_field(RunView)  # type: ignore[arg-type]
+class RunViewField(serializers.JSONField):
+    """Where a run is."""
+
+
+@extend_schema_field(QueueView)  # type: ignore[arg-type]
+class QueueField(serializers.JSONField):
+    """A message that waits."""
+
+
+@extend_schema_field(ToolTiming)  # type: ignore[arg-type]
+class ToolTimingField(serializers.JSONField):
+    """How long a tool took."""
+
+
+@extend_schema_field(ApprovalView)  # type: ignore[arg-type]
+class ApprovalField(serializers.JSONField):
+    """A request to approve a tool call."""
+
+
+@extend_schema_field(Totals)
+class TotalsField(serializers.JSONField):
+    """What the replies of a session used."""
+
+
+def describe_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Every operation can be refused; all refusals have one shape."""
+    result["components"]["schemas"]["Error"] = _error_schema()
+    for address, operations in result["paths"].items():
+        for operation in operations.values():
+            codes = EVERYWHERE + (IN_TURNS if address.endswith("/chat/") else ())
+            for code in codes:
+                operation["responses"].setdefault(str(code), _refusal(code))
+    return result
+
+
+def _refusal(code: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {
+        "description": HTTPStatus(code).phrase,
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    fields = {
+        "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
+        "text": {"type": "string", "description": "For people."},
+        "retryable": {"type": "boolean"},
+    }
+    error = {"type": "object", "properties": fields, "required": list(fields)}
+    return {"type": "object", "properties": {"error": error}, "required": ["error"]}

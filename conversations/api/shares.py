@@ -1,0 +1,79 @@
+"""REST: links to read by, and what they show."""
+
+from dataclasses import asdict
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, status
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from conversations.models import Share
+from conversations.sharing import SharedSession, create_share, get_shared, list_shares, revoke_share
+
+PRIVATE = {"Cache-Control": "private, no-store", "X-Robots-Tag": "noindex"}
+
+
+class ShareSerializer(serializers.ModelSerializer[Share]):
+    """A link that holds; its token was shown once."""
+
+    class Meta:
+        model = Share
+        fields = ("id", "created_at")
+        read_only_fields = fields
+
+
+class ShareListSerializer(serializers.Serializer[None]):
+    """All of them, for the schema."""
+
+    results = ShareSerializer(many=True)
+
+
+class NewShareSerializer(ShareSerializer):
+    """A link that was just made, for the schema."""
+
+    token = serializers.CharField()
+
+    class Meta(ShareSerializer.Meta):
+        fields = (*ShareSerializer.Meta.fields, "token")  # type: ignore[assignment]
+
+
+class SharesView(APIView):
+    """The links to one session."""
+
+    @extend_schema(responses=ShareListSerializer)
+    def get(self, request: Request, session_id: str) -> Response:
+        """Those that hold."""
+        shares = list_shares(user=request.user, session_id=session_id)
+        return Response({"results": ShareSerializer(shares, many=True).data})
+
+    @extend_schema(request=None, responses={201: NewShareSerializer})
+    def post(self, request: Request, session_id: str) -> Response:
+        """A link to all that has been said on the active branch; `token` is shown once."""
+        share, token = create_share(user=request.user, session_id=session_id)
+        made = {**ShareSerializer(share).data, "token": token}
+        return Response(made, status=status.HTTP_201_CREATED)
+
+
+class ShareView(APIView):
+    """One link to a session."""
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, session_id: str, share_id: str) -> Response:
+        """Revoke it."""
+        revoke_share(user=request.user, session_id=session_id, share_id=share_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class SharedView(APIView):
+    """What a link shows, to anybody."""
+
+    authentication_classes: list[Any] = []
+    permission_classes = [AllowAny]
+
+    @extend_schema(responses=SharedSession)
+    def get(self, request: Request, token: str) -> Response:
+        """The conversation without its tools."""
+        return Response(asdict(get_shared(token)), headers=PRIVATE)

@@ -1,0 +1,69 @@
+"""Keys with which programs come in as a user, made, found and revoked."""
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ApiKey
+from conversations.queries import User, parse_id
+from conversations.secrets import hash_token, make_token
+from conversations.text import clean_text
+
+MARK = "agk_"
+"""What every key begins with, so that it is told from a token, and found where it has leaked."""
+
+KEYS_MAX = 50
+
+USED_EVERY = timedelta(minutes=1)
+"""How exact `last_used_at` is: a key in use does not write with every request."""
+
+
+def list_keys(user: User) -> QuerySet[ApiKey]:
+    """Those that hold, the newest first."""
+    return ApiKey.objects.filter(owner_id=user.pk, revoked_at=None).order_by("-created_at")
+
+
+def create_key(*, user: User, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
+    """A new key and its text, which is not kept; raises `AgentSiteError(forbidden)` at too many."""
+    if list_keys(user).count() >= KEYS_MAX:
+        raise AgentSiteError(ErrorCode.FORBIDDEN)
+    prefix = f"{MARK}{secrets.token_hex(4)}"
+    text = f"{prefix}_{make_token()}"
+    key = ApiKey(
+        name=clean_text(name),
+        prefix=prefix,
+        key_hash=hash_token(text),
+        scopes=sorted(set(scopes)),
+    )
+    key.owner_id = user.pk  # type: ignore[assignment]
+    key.save()
+    return key, text
+
+
+def revoke_key(*, user: User, key_id: str) -> None:
+    """End a key; raises `AgentSiteError(not_found)`."""
+    if not list_keys(user).filter(pk=parse_id(key_id)).update(revoked_at=timezone.now()):
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+
+
+def find_key(text: str) -> ApiKey | None:
+    """The key of that text with its owner, if it holds; notes that it was used."""
+    prefix = "_".join(text.split("_")[:2])
+    keys = ApiKey.objects.filter(prefix=prefix, revoked_at=None, owner__is_active=True)
+    key = keys.select_related("owner").first()
+    if key is None or not hmac.compare_digest(key.key_hash, hash_token(text)):
+        return None
+    _note_use(key)
+    return key
+
+
+def _note_use(key: ApiKey) -> None:
+    now = timezone.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY)
+    if key.last_used_at is None or key.last_used_at < now - USED_EVERY:
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)

@@ -1,0 +1,41 @@
+"""How often something may be tried, counted in the database for all processes together."""
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import Case, F, Q, Value, When
+from django.http import HttpRequest
+from django.utils import timezone
+
+from conversations.models import Attempts
+from conversations.secrets import hash_token
+
+
+def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
+    """Count one more try of `what`; the seconds to wait when that was more than `limit`."""
+    key, now = hash_token(what), timezone.now()
+    _, is_new = Attempts.objects.get_or_create(key=key, defaults={"until": now + period})
+    if is_new:
+        Attempts.objects.filter(until__lt=now).exclude(key=key).delete()
+    goes_on = Q(until__gt=now)
+    Attempts.objects.filter(key=key).update(
+        count=Case(When(goes_on, then=F("count") + 1), default=Value(1)),
+        until=Case(When(goes_on, then=F("until")), default=Value(now + period)),
+    )
+    row = Attempts.objects.filter(key=key).first()
+    if row is None or row.count <= limit:
+        return None
+    return max(1.0, (row.until - now).total_seconds())
+
+
+def forget_attempts(what: str) -> None:
+    """Begin to count anew, after a try that was right."""
+    Attempts.objects.filter(key=hash_token(what)).delete()
+
+
+def address_of(request: HttpRequest) -> str:
+    """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    if settings.PROXIES and len(forwarded) >= settings.PROXIES:
+        return str(forwarded[-settings.PROXIES].strip()) or str(request.META["REMOTE_ADDR"])
+    return str(request.META["REMOTE_ADDR"])

@@ -1,0 +1,154 @@
+"""Conversations out of an export, as they were."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+
+from conversations.exports.as_json import MANY, ONE, VERSION
+from conversations.exports.digest import Digest
+from conversations.exports.source import TIMING_FIELDS, USAGE_FIELDS, Conversation, Record
+from conversations.items import items_of_parts
+from conversations.models import (
+    ACTIVE,
+    ChatSession,
+    EndReason,
+    Feedback,
+    Item,
+    Message,
+    Role,
+    Run,
+    RunStatus,
+)
+
+BATCH = 500
+
+
+class ImportRefusedError(Exception):
+    """The file is no export, is damaged, or is there already; the text says which."""
+
+
+def list_exported(data: Any) -> list[Record]:
+    """The conversations of a parsed JSON export; raises `ImportRefusedError`."""
+    kind = data.get("format") if isinstance(data, dict) else None
+    if kind not in (ONE, MANY) or data.get("version") != VERSION:
+        raise ImportRefusedError("not an export of this version")
+    found: list[Record] = [data] if kind == ONE else data["sessions"]
+    return found
+
+
+@transaction.atomic
+def import_conversation(owner: AbstractBaseUser, record: Record) -> ChatSession:
+    """Make the session with all of its ids and times; raises `ImportRefusedError`."""
+    _check(record)
+    header = record["session"]
+    if ChatSession.objects.filter(pk=header["id"]).exists():
+        raise ImportRefusedError(f"session {header['id']} is there already")
+    session = _add_session(owner, header)
+    messages = record["messages"]
+    _add_messages(session, messages)
+    _add_runs(session, [message for message in messages if message["role"] == Role.ASSISTANT])
+    _add_feedback(session, messages)
+    branch = [message["message_id"] for message in messages if message["on_active_branch"]]
+    ChatSession.objects.filter(pk=session.pk).update(
+        created_at=datetime.fromisoformat(header["created_at"]),
+        active_at=datetime.fromisoformat(header["active_at"]),
+        active_leaf_id=branch[-1] if branch else None,
+        message_count=max((message["number"] for message in messages), default=0),
+        run_count=session.runs.count(),
+    )
+    return session
+
+
+def _check(record: Record) -> None:
+    digest = Digest(Conversation(record["session"], iter(record["messages"])))
+    for _ in digest.messages():
+        pass
+    if digest.value != record["sha256"]:
+        raise ImportRefusedError(f"session {record['session']['id']} is damaged")
+
+
+def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
+    session = ChatSession(
+        id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
+    )
+    session.owner_id = owner.pk
+    session.save(force_insert=True)
+    return session
+
+
+def _add_messages(session: ChatSession, messages: list[Record]) -> None:
+    """Parents come later than their replies when a branch was moved: so they are set at the end."""
+    rows = [
+        Message(
+            id=UUID(message["message_id"]),
+            session=session,
+            number=message["number"],
+            role=message["role"],
+            parts=message["parts"],
+            client_message_id=message["client_message_id"] or "",
+            rev=session.rev,
+            withdrawn=message["withdrawn"],
+        )
+        for message in messages
+    ]
+    Message.objects.bulk_create(rows, batch_size=BATCH)
+    for row, message in zip(rows, messages, strict=True):
+        row.created_at = datetime.fromisoformat(message["created_at"])
+        row.parent_id = UUID(parent) if (parent := message["parent_message_id"]) else None
+    Message.objects.bulk_update(rows, ["created_at", "parent_id"], batch_size=BATCH)
+
+
+def _add_runs(session: ChatSession, replies: list[Record]) -> None:
+    rows = [_run(session, reply) for reply in replies]
+    Run.objects.bulk_create(rows, batch_size=BATCH)
+    for row, reply in zip(rows, replies, strict=True):
+        for name in TIMING_FIELDS:
+            setattr(row, name, _time(reply["timings"][name]))
+    Run.objects.bulk_update(rows, TIMING_FIELDS, batch_size=BATCH)
+    Item.objects.bulk_create(list(_items(rows, replies)), batch_size=BATCH)
+
+
+def _run(session: ChatSession, reply: Record) -> Run:
+    """What was at work when it was exported is not begun again here."""
+    ended = reply["run_status"] not in ACTIVE
+    return Run(
+        id=UUID(reply["run_id"]),
+        session=session,
+        owner_id=session.owner_id,
+        number=reply["run_number"],
+        status=reply["run_status"] if ended else RunStatus.INTERRUPTED,
+        reason=reply["reason"] or "" if ended else EndReason.WORKER_LOST,
+        error_code=reply["error_code"] or "",
+        agent=reply["agent"] or "",
+        model=reply["model"],
+        cost=reply["cost"],
+        retries=reply["retries"],
+        prompt_id=reply["parent_message_id"],
+        reply_id=UUID(reply["message_id"]),
+        usage_source=reply["usage"]["source"],
+        folded=True,
+        **{name: reply["usage"][name] for name in USAGE_FIELDS},
+    )
+
+
+def _items(runs: list[Run], replies: list[Record]) -> Iterable[Item]:
+    """The model is told what was shown; its own items are not in an export."""
+    for run, reply in zip(runs, replies, strict=True):
+        for position, payload in enumerate(items_of_parts(reply["parts"])):
+            yield Item(run=run, position=position, payload=payload)
+
+
+def _add_feedback(session: ChatSession, messages: list[Record]) -> None:
+    Feedback.objects.bulk_create(
+        Feedback(message_id=message["message_id"], user_id=session.owner_id, **verdict)
+        for message in messages
+        for verdict in message["feedback"][:1]
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,34 @@
+"""`manage.py import_transcript FILE --user NAME`: conversations out of a JSON export."""
+
+import argparse
+import json
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from conversations.imports import ImportRefusedError, import_conversation, list_exported
+
+
+class Command(BaseCommand):
+    """Makes the sessions of a file as they were, for one user."""
+
+    help = "Import conversations that were exported as JSON."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=argparse.FileType(encoding="utf-8"))
+        parser.add_argument("--user", required=True, help="whose the conversations become")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        model = get_user_model()
+        owner = model._default_manager.filter(**{model.USERNAME_FIELD: options["user"]}).first()
+        if owner is None:
+            raise CommandError(f"there is no user {options['user']}")
+        try:
+            with options["file"] as file:
+                found = list_exported(json.load(file))
+            for record in found:
+                import_conversation(owner, record)
+        except (ImportRefusedError, ValueError, KeyError, TypeError) as exc:
+            raise CommandError(f"not imported: {exc}") from exc
+        self.stdout.write(f"agentsite: {len(found)} conversations imported")

@@ -1,0 +1,91 @@
+"""Links under which anybody reads a session, until they are revoked."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.message_reads import show_messages
+from conversations.models import ChatSession, Share
+from conversations.queries import User, get_session, list_path, load_messages, parse_id
+from conversations.rendering import render_reply
+from conversations.secrets import hash_token, make_token
+
+SHOWN_MAX = 2_000
+
+
+@dataclass(frozen=True)
+class SharedMessage:
+    """What strangers see of a message: no tools, no reasoning, no ids."""
+
+    role: str
+    text: str
+    html: str
+    created_at: str
+    run_status: str | None
+
+
+@dataclass(frozen=True)
+class SharedSession:
+    """What strangers see of a session; `shared_at` is when the link was made."""
+
+    title: str
+    shared_at: datetime
+    messages: list[SharedMessage]
+
+
+def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
+    """The links that hold, the newest first; raises `AgentSiteError(not_found)`."""
+    return _holding(get_session(user, session_id)).order_by("-created_at")
+
+
+def create_share(*, user: User, session_id: str) -> tuple[Share, str]:
+    """A new link to what is on the active branch now, and its token, which is not kept.
+
+    Raises `AgentSiteError(not_found)`, also where nothing has been said.
+    """
+    session = get_session(user, session_id)
+    if session.active_leaf_id is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    token = make_token()
+    share = Share.objects.create(
+        session=session, leaf_id=session.active_leaf_id, token_hash=hash_token(token)
+    )
+    return share, token
+
+
+def revoke_share(*, user: User, session_id: str, share_id: str) -> None:
+    """End a link; raises `AgentSiteError(not_found)`."""
+    holding = _holding(get_session(user, session_id)).filter(pk=parse_id(share_id))
+    if not holding.update(revoked_at=timezone.now()):
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+
+
+def get_shared(token: str) -> SharedSession:
+    """What a link shows; raises `AgentSiteError(not_found)` for one that does not hold."""
+    shares = Share.objects.filter(
+        token_hash=hash_token(token),
+        revoked_at=None,
+        session__deleted_at=None,
+        session__owner__is_active=True,
+    )
+    share = shares.select_related("session").first()
+    if share is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    rows = load_messages(list_path(share.leaf_id, SHOWN_MAX))
+    messages = [
+        SharedMessage(view.role, view.text, _html(view.parts), view.created_at, view.run_status)
+        for view in show_messages(share.session, rows)
+    ]
+    return SharedSession(share.session.title, share.created_at, messages)
+
+
+def _html(parts: list[dict[str, Any]] | None) -> str:
+    return render_reply(parts or [])
+
+
+def _holding(session: ChatSession) -> QuerySet[Share]:
+    return Share.objects.filter(session=session, revoked_at=None)

@@ -1,0 +1,197 @@
+"""REST: a chat turn without a WebSocket, and its stop."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.actions import NewChat
+from conversations.api.schema import MessageField
+from conversations.api.serializers import RunSerializer, message_data
+from conversations.api_errors import error_body
+from conversations.errors import ERRORS, ErrorCode
+from conversations.message_reads import get_reply_view
+from conversations.models import Outcome, RunStatus
+from conversations.queries import User, get_session
+from conversations.run_reads import get_run_of
+from realtime import commands, dbpool
+from realtime.api.async_views import AsyncAPIView
+from realtime.conf import get_conf
+from realtime.process import get_process
+from realtime.turns import Frame, stream_turn
+
+ON_BUSY = ("enqueue", "interrupt", "reject")
+
+
+class EventStreamRenderer(BaseRenderer):
+    """Stands for `text/event-stream` when `Accept` is looked at; errors are JSON there too."""
+
+    media_type = "text/event-stream"
+    format = "sse"
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        rendered: bytes = JSONRenderer().render(data)
+        return rendered
+
+
+class ChatSerializer(serializers.Serializer[Any]):
+    """A message to the agent."""
+
+    content = serializers.CharField(
+        required=False, allow_blank=True, default="", trim_whitespace=False, max_length=65_536
+    )
+    client_message_id = serializers.CharField(max_length=100, required=False)
+    on_busy = serializers.ChoiceField(choices=ON_BUSY, default="enqueue")
+    agent = serializers.CharField(max_length=100, required=False)
+    parent_message_id = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    regenerate = serializers.CharField(max_length=100, required=False)
+
+
+class NewTurnSerializer(ChatSerializer):
+    """The same; without `wait` the answer does not wait for the reply."""
+
+    wait = serializers.BooleanField(default=True)
+
+
+class TurnSerializer(serializers.Serializer[Any]):
+    """A chat and what became of it, for the schema."""
+
+    session_id = serializers.UUIDField()
+    outcome = serializers.ChoiceField(choices=Outcome.choices)
+    duplicate = serializers.BooleanField()
+    run = RunSerializer()
+    message = MessageField()
+
+
+class StoppedSerializer(serializers.Serializer[Any]):
+    """What a stop has found, for the schema."""
+
+    run_id = serializers.UUIDField()
+    run_number = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=RunStatus.choices)
+    ended_before = serializers.BooleanField()
+
+
+class CancelSerializer(serializers.Serializer[Any]):
+    """Which reply to stop; with neither, the active one."""
+
+    run_id = serializers.CharField(max_length=100, required=False)
+    client_message_id = serializers.CharField(max_length=100, required=False)
+
+
+class ChatView(AsyncAPIView):
+    """A chat turn."""
+
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        request=NewTurnSerializer,
+        responses={
+            (200, "application/json"): TurnSerializer,
+            (200, "text/event-stream"): OpenApiTypes.STR,
+            (202, "application/json"): TurnSerializer,
+        },
+    )
+    async def post(self, request: Request, session_id: str = "") -> Any:
+        """Send a message; the answer is the reply, or with `text/event-stream` its frames."""
+        asked = NewTurnSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        fields = dict(asked.validated_data)
+        wait = fields.pop("wait")
+        new = NewChat(session_id=session_id, **fields)
+        if request.accepted_renderer.format == EventStreamRenderer.format:
+            return await _stream(stream_turn(request.user, new, watches=True))  # type: ignore[arg-type]
+        frames = stream_turn(request.user, new, watches=False)  # type: ignore[arg-type]
+        accepted = await _read(frames, wait=wait)
+        status, body = await dbpool.read(_answer, request.user, accepted)
+        return Response(body, status=status)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Errors are JSON, whatever was to be streamed."""
+        if isinstance(response, Response):
+            request.accepted_renderer = JSONRenderer()
+            request.accepted_media_type = JSONRenderer.media_type
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class CancelView(AsyncAPIView):
+    """The stop of a reply."""
+
+    @extend_schema(request=CancelSerializer, responses=StoppedSerializer)
+    async def post(self, request: Request, session_id: str) -> Response:
+        """Ask a reply to stop; one that has ended already says so."""
+        asked = CancelSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        stopped = await commands.cancel(
+            get_process(), request.user, session_id=session_id, **asked.validated_data
+        )
+        return Response(
+            {
+                "run_id": stopped.run.run_id,
+                "run_number": stopped.run.run_number,
+                "status": stopped.status,
+                "ended_before": stopped.ended_before,
+            }
+        )
+
+
+async def _stream(frames: AsyncGenerator[Frame, None]) -> StreamingHttpResponse:
+    """The first frame is awaited here, so that a refusal is an HTTP status."""
+    first = await anext(frames)
+    return StreamingHttpResponse(
+        _events(first, frames),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(first: Frame, frames: AsyncGenerator[Frame, None]) -> AsyncIterator[str]:
+    async with aclosing(frames):
+        yield _event(first)
+        async for frame in frames:
+            yield _event(frame)
+
+
+def _event(frame: Frame) -> str:
+    return f"event: {frame['type']}\ndata: {json.dumps(frame)}\n\n"
+
+
+async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
+    """`accepted`, once the reply has ended, asks for something, or has taken too long."""
+    async with aclosing(frames):
+        accepted = await anext(frames)
+        try:
+            async with asyncio.timeout(get_conf().rest_wait_s if wait else 0):
+                async for frame in frames:
+                    if frame["metadata"].get("event") == "input.requested":
+                        break
+        except TimeoutError:
+            pass
+    return accepted
+
+
+def _answer(user: User, accepted: Frame) -> tuple[int, dict[str, Any]]:
+    """200 with the reply, 202 when it is not there yet, the error's own when it has failed."""
+    metadata = accepted["metadata"]
+    session = get_session(user, accepted["session_id"])
+    run = get_run_of(session, metadata["run_id"])
+    body = {
+        "session_id": str(session.pk),
+        "outcome": metadata["outcome"],
+        "duplicate": metadata["duplicate"],
+        "run": RunSerializer(run).data,
+        "message": message_data(get_reply_view(session, run)),
+    }
+    if run.status == RunStatus.FAILED:
+        code = ErrorCode(run.error_code)
+        return ERRORS[code].http_status, {**error_body(code), **body}
+    return (200 if run.is_ended else 202), body

@@ -1,0 +1,122 @@
+"""REST: conversations as downloads, streamed at flat memory."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.exceptions import ValidationError
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from conversations.api.filters import SessionFilter
+from conversations.exports.formats import FORMATS, encode
+from conversations.exports.source import read_conversations
+from conversations.models import ChatSession, Scope
+from conversations.queries import get_session, sessions_of
+from conversations.session_list import kept_of
+from realtime import dbpool
+
+
+class FormatRenderer(BaseRenderer):
+    """Stands for a format when `Accept` is looked at; what is rendered are errors, as JSON."""
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        rendered: bytes = JSONRenderer().render(data)
+        return rendered
+
+
+RENDERERS = [
+    type(
+        f"{name.title()}Renderer",
+        (FormatRenderer,),
+        {"media_type": kind.media_type, "format": name},
+    )
+    for name, kind in FORMATS.items()
+]
+
+
+def _choices(field: Any) -> list[str] | None:
+    return [value for value, _ in field.extra.get("choices", ())] or None
+
+
+FORMAT_PARAMETER = OpenApiParameter("export_format", enum=list(FORMATS))
+FILES = {
+    (200, kind.media_type): OpenApiTypes.OBJECT if name == "json" else OpenApiTypes.STR
+    for name, kind in FORMATS.items()
+}
+FILTERS = [
+    OpenApiParameter(name, enum=_choices(field), description=str(field.label or ""))
+    for name, field in SessionFilter.base_filters.items()
+]
+
+
+class DownloadView(APIView):
+    """What is common to all downloads: `?export_format=`, else `Accept`, else JSON."""
+
+    scope = Scope.EXPORT
+    renderer_classes = RENDERERS
+
+    def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
+        """The sessions as an attachment that no browser takes for anything else."""
+        kind = FORMATS[self._format_name()]
+        write = kind.write_one if one else kind.write
+        return StreamingHttpResponse(
+            stream(encode(write(read_conversations(sessions)))),
+            content_type=f"{kind.media_type}; charset=utf-8",
+            headers={
+                "Content-Disposition": f'attachment; filename="{name}.{kind.extension}"',
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "private, no-store",
+            },
+        )
+
+    def _format_name(self) -> str:
+        name = self.request.query_params.get("export_format")
+        if name is None:
+            return str(self.request.accepted_renderer.format)
+        if name not in FORMATS:
+            raise ValidationError
+        return name
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Errors are JSON, whatever was to be downloaded."""
+        if isinstance(response, Response):
+            request.accepted_renderer = JSONRenderer()
+            request.accepted_media_type = JSONRenderer.media_type
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class TranscriptView(DownloadView):
+    """One session as a file."""
+
+    @extend_schema(parameters=[FORMAT_PARAMETER], responses=FILES)
+    def get(self, request: Request, session_id: str) -> Any:
+        """All of its messages, those of left branches too."""
+        session = get_session(request.user, session_id)
+        sessions = sessions_of(request.user).filter(pk=session.pk)
+        return self.answer(sessions, name=f"conversation-{session.pk}", one=True)
+
+
+class ExportView(DownloadView):
+    """All sessions that match a filter as one file."""
+
+    @extend_schema(parameters=[FORMAT_PARAMETER, *FILTERS], responses=FILES)
+    def get(self, request: Request) -> Any:
+        """The oldest first; filters are those of the list, `state` is `all` by default."""
+        query = request.query_params.copy()
+        query.setdefault("state", "all")
+        wanted = SessionFilter(query, queryset=kept_of(request.user), request=request)
+        if not wanted.is_valid():
+            raise ValidationError
+        return self.answer(wanted.qs, name="conversations", one=False)
+
+
+async def stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Each piece is read in a thread of the pool; no connection is kept between two."""
+    while piece := await dbpool.read(next, pieces, b""):
+        yield piece

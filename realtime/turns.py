@@ -1,0 +1,92 @@
+"""A chat without a socket: a reader of its own, from the chat to the end of its reply."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from channels.layers import get_channel_layer
+from django.contrib.auth.base_user import AbstractBaseUser
+
+from conversations.actions import NewChat
+from conversations.queries import SignIn
+from realtime import commands
+from realtime.conf import get_conf
+from realtime.outbox import Outbox
+from realtime.poller import Socket
+from realtime.process import Process, get_process
+from realtime.supervisor import Supervisor
+from realtime.viewer import Viewer
+
+Frame = dict[str, Any]
+
+
+async def stream_turn(
+    user: AbstractBaseUser, new: NewChat, *, watches: bool
+) -> AsyncGenerator[Frame, None]:
+    """`accepted`, then the frames of the reply up to its last; raises `AgentSiteError` at first.
+
+    It ends early when the server stops: the same `client_message_id` goes on. A reader that does
+    not `watch` keeps no reply alive by reading it, and ends none by going away.
+    """
+    async with _open(user, watches=watches) as reader:
+        posted = await commands.chat(reader.process, reader.viewer, new)
+        async for frame in reader.frames():
+            yield frame
+            if _is_last(frame, posted.run.run_id):
+                return
+
+
+def _is_last(frame: Frame, run_id: str) -> bool:
+    metadata = frame["metadata"]
+    ended = frame["type"] == "complete" or (frame["type"] == "error" and metadata.get("terminal"))
+    return bool(ended and metadata["run_id"] == run_id)
+
+
+class _Reader:
+    """What a socket's consumer is to a socket, with a place for one frame instead."""
+
+    def __init__(self, process: Process, viewer: Viewer, outbox: Outbox) -> None:
+        self.process = process
+        self.viewer = viewer
+        self.outbox = outbox
+        self._ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
+
+    async def send_all(self) -> None:
+        await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
+
+    async def _close(self, code: int) -> None:
+        await self._ready.put(None)
+
+    async def receive_all(self, layer: Any, channel: str) -> None:
+        """Hand on what comes through the layer, until cancelled."""
+        while True:
+            message = await layer.receive(channel)
+            if message["type"] == "run.frames":
+                await self.viewer.on_run_frames(message)
+            elif message["type"] == "run.notice":
+                await self.viewer.on_notice(message)
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Until the server stops."""
+        while (text := await self._ready.get()) is not None:
+            yield json.loads(text)
+
+
+@asynccontextmanager
+async def _open(user: AbstractBaseUser, *, watches: bool) -> AsyncIterator[_Reader]:
+    conf, process, layer = get_conf(), get_process(), get_channel_layer()
+    channel = await layer.new_channel()
+    outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
+    viewer = Viewer(user, layer, channel, outbox, watches=watches)
+    reader, tasks = _Reader(process, viewer, outbox), Supervisor()
+    sign_in = SignIn(user.pk, user.get_session_auth_hash(), None, None)
+    with process.poller.watch(Socket(viewer, outbox, sign_in)):
+        try:
+            tasks.start(reader.receive_all(layer, channel), f"receive {channel}")
+            tasks.start(reader.send_all(), f"send {channel}")
+            yield reader
+        finally:
+            await tasks.stop()
+            await viewer.close()

@@ -1,0 +1,18 @@
+"""The REST API of this app, mounted under /api/."""
+
+from django.urls import path
+
+from conversations.urls import SESSION
+from realtime.api.chat import CancelView, ChatView
+from realtime.api.documents import asyncapi, typescript
+from realtime.api.downloads import ExportView, TranscriptView
+
+urlpatterns = [
+    path("asyncapi.json", asyncapi, name="api-asyncapi"),
+    path("protocol.d.ts", typescript, name="api-typescript"),
+    path("chat/", ChatView.as_view(), name="api-new-chat"),
+    path(f"{SESSION}chat/", ChatView.as_view(), name="api-chat"),
+    path(f"{SESSION}cancel/", CancelView.as_view(), name="api-cancel"),
+    path(f"{SESSION}transcript/", TranscriptView.as_view(), name="api-transcript"),
+    path("export/", ExportView.as_view(), name="api-export"),
+]

@@ -1,0 +1,27 @@
+"""Streamed answers, read whole, in the tests' own process."""
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.test import AsyncClient
+
+
+class Download:
+    """An answer and its body; `error` is what was refused."""
+
+    def __init__(self, response: HttpResponse, body: bytes) -> None:
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+async def download(client: AsyncClient, address: str, **options: Any) -> Download:
+    """GET an address that answers with a stream, or with an error."""
+    response: Any = await client.get(address, **options)
+    if not response.streaming:
+        return Download(response, response.content)
+    return Download(response, b"".join([piece async for piece in response]))

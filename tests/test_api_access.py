@@ -1,0 +1,178 @@
+"""Who gets into the REST API: keys and their scopes, tokens, and how often one may try."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from conversations import sign_in_limits
+from conversations.api.authentication import RequestThrottle
+from conversations.attempts import address_of
+from conversations.models import ApiKey, Attempts
+from tests.support.chats import PASSWORD, make_user, talk
+
+pytestmark = pytest.mark.django_db
+
+JSON = "application/json"
+
+
+@pytest.fixture
+def ann() -> Any:
+    return make_user("ann")
+
+
+@pytest.fixture
+def api(ann: Any) -> Client:
+    client = Client()
+    client.force_login(ann)
+    return client
+
+
+def make_key(api: Client, *scopes: str) -> dict[str, Any]:
+    answer = api.post("/api/keys/", {"name": "script", "scopes": scopes}, JSON)
+    assert answer.status_code == 201
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def bearer(made: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {made['key']}"}
+
+
+class TestKeys:
+    def test_a_key_lets_its_owner_in(self, api: Client, ann: Any, client: Client) -> None:
+        talk(make_user("ben"), ("foreign", "1"))
+        session = talk(ann, ("mine", "1"))
+        body = client.get("/api/sessions/", headers=bearer(make_key(api, "read"))).json()
+        assert [entry["id"] for entry in body["results"]] == [str(session.pk)]
+        assert ApiKey.objects.get().last_used_at is not None
+
+    @pytest.mark.parametrize(
+        ("scope", "method", "address", "status"),
+        [
+            ("read", "get", "/api/sessions/", 200),
+            ("read", "post", "/api/sessions/", 403),
+            ("read", "get", "/api/keys/", 403),
+            ("write", "post", "/api/sessions/", 201),
+            ("write", "get", "/api/sessions/", 403),
+            ("write", "post", "/api/keys/", 403),
+            ("export", "get", "/api/sessions/", 403),
+        ],
+    )
+    def test_scopes(
+        self, api: Client, client: Client, scope: str, method: str, address: str, status: int
+    ) -> None:
+        headers = bearer(make_key(api, scope))
+        body = {"name": "x", "scopes": ["read"]}
+        answer = getattr(client, method)(
+            address, *([body, JSON] if method == "post" else []), headers=headers
+        )
+        assert answer.status_code == status
+
+    def test_a_revoked_key_is_refused(self, api: Client, client: Client) -> None:
+        made = make_key(api, "read", "write")
+        assert api.delete(f"/api/keys/{made['id']}/").status_code == 204
+        answer = client.get("/api/sessions/", headers=bearer(made))
+        assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
+        assert api.get("/api/keys/").json()["results"] == []
+
+    def test_a_key_ends_with_its_account(self, api: Client, ann: Any, client: Client) -> None:
+        made = make_key(api, "read")
+        type(ann).objects.update(is_active=False)
+        assert client.get("/api/sessions/", headers=bearer(made)).status_code == 401
+
+    @pytest.mark.parametrize("text", ["agk_", "agk_x_y", "agk_\xff", "agk_00000000_" + "x" * 9_000])
+    def test_other_texts_are_refused(self, client: Client, text: str) -> None:
+        headers = {"Authorization": f"Bearer {text}"}
+        assert client.get("/api/sessions/", headers=headers).status_code == 401
+
+    def test_the_right_beginning_is_not_enough(self, api: Client, client: Client) -> None:
+        made = make_key(api, "read")
+        wrong = {"key": made["key"][:-1] + ("a" if made["key"][-1] != "a" else "b")}
+        assert client.get("/api/sessions/", headers=bearer(wrong)).status_code == 401
+
+    def test_only_a_hash_is_kept(self, api: Client) -> None:
+        made = make_key(api, "read")
+        assert made["key"] not in str(ApiKey.objects.values())
+        assert made["key"] not in api.get("/api/keys/").content.decode()
+
+    def test_nobody_revokes_anothers(self, api: Client, client: Client) -> None:
+        made = make_key(api, "read")
+        client.force_login(make_user("ben"))
+        assert client.delete(f"/api/keys/{made['id']}/").status_code == 404
+
+    @pytest.mark.parametrize("scopes", [[], ["admin"], "read", None, ["read"] * 4])
+    def test_unknown_scopes(self, api: Client, scopes: object) -> None:
+        answer = api.post("/api/keys/", {"name": "x", "scopes": scopes}, JSON)
+        assert answer.status_code == 400
+
+
+class TestLimits:
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sign_in_limits, "TRIES_A_NAME", 2)
+        monkeypatch.setattr(sign_in_limits, "SIGN_UPS_AN_ADDRESS", 2)
+
+    def guess(self, client: Client, password: str = "wrong") -> int:
+        body = {"username": "Ann", "password": password}
+        return client.post("/api/token/", body, JSON).status_code
+
+    def test_guesses_are_counted_whatever_the_way(self, client: Client, ann: Any) -> None:
+        form = {"username": "ann", "password": "wrong"}
+        assert client.post("/accounts/login/", form).status_code == 200
+        assert self.guess(client) == 401
+        assert self.guess(client) == 429
+        refused = client.post("/accounts/login/", form)
+        assert refused.status_code == 429
+        assert int(refused["Retry-After"]) > 0
+
+    def test_who_knows_the_password_is_not_held_up(self, client: Client, ann: Any) -> None:
+        body = {"username": "ann", "password": PASSWORD}
+        for _ in range(5):
+            assert client.post("/api/token/", body, JSON).status_code == 200
+            assert client.post("/accounts/login/", body).status_code == 302
+
+    def test_later_it_is_allowed_again(self, client: Client, ann: Any) -> None:
+        assert [self.guess(client) for _ in range(3)] == [401, 401, 429]
+        Attempts.objects.update(until=timezone.now() - timedelta(seconds=1))
+        assert self.guess(client) == 401
+
+    def test_new_accounts_and_guests(self, client: Client, settings: Any) -> None:
+        settings.ALLOW_GUESTS = True
+        answers = [Client().post("/accounts/guest/").status_code for _ in range(3)]
+        assert answers == [200, 200, 429]
+        assert client.post("/accounts/signup/", {}).status_code == 429
+
+    @pytest.mark.parametrize(
+        ("proxies", "seen"), [(0, "127.0.0.1"), (1, "10.0.0.2"), (2, "10.0.0.1"), (3, "127.0.0.1")]
+    )
+    def test_an_address_is_taken_from_our_own_proxies_alone(
+        self, settings: Any, rf: Any, proxies: int, seen: str
+    ) -> None:
+        settings.PROXIES = proxies
+        request = rf.get("/", headers={"X-Forwarded-For": "10.0.0.1, 10.0.0.2"})
+        assert address_of(request) == seen
+
+    def test_too_many_requests(self, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache.clear()
+        monkeypatch.setattr(RequestThrottle, "rate", "2/min", raising=False)
+        answers = [api.get("/api/sessions/") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["code"] == "rate_limited"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("[1]", 400),
+        ("{" * 10, 400),
+        ('{"title": ' + "[" * 50_000 + "]" * 50_000 + "}", 400),
+        ('{"title": NaN}', 400),
+        ('"' + "x" * 300_000 + '"', 413),
+    ],
+)
+def test_bodies_that_are_no_use(api: Client, body: str, status: int) -> None:
+    assert api.post("/api/sessions/", body, JSON).status_code == status
