@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations import notify
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ACTIVE, ChatSession, Item, Run, RunEvent, RunStatus
+from conversations.models import ChatSession, Item, Run, RunEvent, RunStatus
 from conversations.notify import (
     Change,
     Event,
@@ -18,6 +18,7 @@ from conversations.notify import (
     QueueChanged,
     SessionListed,
 )
+from conversations.queries import list_unfinished
 from conversations.shapes import QueueView, message_view, queue_view
 
 EventRow = tuple[int, str, dict[str, Any]]
@@ -53,7 +54,7 @@ class ChangeBuilder:
     def __init__(self, session: ChatSession, *, is_new: bool = False) -> None:
         self.session = session
         self.events: list[Event] = []
-        self.unfinished: list[Run] = [] if is_new else _list_unfinished(session)
+        self.unfinished: list[Run] = [] if is_new else list_unfinished(session.pk)
         self._queue_before = self._queue()
 
     @property
@@ -100,12 +101,6 @@ class ChangeBuilder:
             run_status=self.head.status if self.head else None,
             archived=self.session.is_archived,
         )
-
-
-def _list_unfinished(session: ChatSession) -> list[Run]:
-    """Sorted here: to put an order into this query's SQL costs more than the whole of it."""
-    runs = Run.objects.filter(session_id=session.pk, status__in=ACTIVE)
-    return sorted(runs.select_related("prompt", "reply"), key=lambda run: run.number)
 
 
 def lock_run(run_id: UUID, session_id: UUID | None = None) -> tuple[ChangeBuilder, Run | None]:

@@ -245,7 +245,8 @@ class Run(models.Model):
         ]
         indexes = [
             models.Index(fields=["owner", "created_at"], name="runs_by_owner"),
-            models.Index(fields=["status"], condition=Q(status__in=ACTIVE), name="active_runs"),
+            # Not a partial one: SQLite uses those only where the statuses are in the SQL itself.
+            models.Index(fields=["status", "session"], name="runs_by_status"),
             models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
         ]
 

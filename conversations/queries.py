@@ -12,7 +12,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
@@ -82,8 +82,10 @@ def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
 
 def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
     """Adds `run_status`, that of the session's first active run."""
-    active = Run.objects.filter(session=OuterRef("pk"), status__in=ACTIVE).order_by("number")
-    return sessions.annotate(run_status=Subquery(active.values("status")[:1]))
+    runs = Run.objects.filter(session=OuterRef("pk"))
+    holding = Subquery(runs.filter(status__in=HOLDING).values("status")[:1])
+    queued = Subquery(runs.filter(status=RunStatus.QUEUED).values("status")[:1])
+    return sessions.annotate(run_status=Coalesce(holding, queued))
 
 
 def get_history(session: ChatSession, limit: int = 200) -> History:
@@ -143,22 +145,23 @@ def load_messages(ids: list[UUID]) -> list[Message]:
     return [found[pk] for pk in ids]
 
 
+def list_unfinished(session_id: UUID) -> list[Run]:
+    """Runs that have not ended, in order, with prompts and replies.
+
+    Sorted here: an order in this query's SQL makes SQLite read every run of the session.
+    """
+    runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
+    return sorted(runs.select_related("prompt", "reply"), key=lambda run: run.number)
+
+
 def get_active_run(session_id: UUID) -> Run | None:
     """The run at work or awaiting input, else the head of the queue."""
-    runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
-    return runs.order_by("number").first()
+    return next(iter(list_unfinished(session_id)), None)
 
 
 def list_queue(session_id: UUID) -> list[QueueView]:
     """What waits behind the active run, in order."""
-    runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
-    waiting = [
-        run
-        for run in runs.select_related("prompt", "reply").order_by("number")[:100]
-        if run.status == RunStatus.QUEUED
-    ]
-    held = runs.filter(status__in=HOLDING).exists()
-    return [queue_view(run) for run in (waiting if held else waiting[1:])]
+    return [queue_view(run) for run in list_unfinished(session_id)[1:]]
 
 
 def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[EventRow]:
