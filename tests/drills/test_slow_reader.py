@@ -29,6 +29,8 @@ SLOWEST_PONG_S = 1.0
 def pushing_site(shared_provider: Provider) -> Iterator[Site]:
     # The model is not sent it all again each time: that would be the memory that is measured.
     changes = {"SEND_TIMEOUT_S": str(SEND_TIMEOUT_S), "CONTEXT_MESSAGES": "1"}
+    # Nor does a limit stand in the way of so much text.
+    changes |= {"TOKENS_PER_DAY": "0", "OUTPUT_TOKENS": "1000000"}
     with drill_site(shared_provider, **changes) as site:
         yield site
 
