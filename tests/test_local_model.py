@@ -13,10 +13,12 @@ import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from agentsite.local_model import supervisor, weights
+from agentsite.local_model.process import CHILD
 from agentsite.local_model.supervisor import LocalModel
 from realtime.process import get_process
 from tests.support.client import ChatClient, event
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.local_site import run_local_site
 from tests.support.threads import in_thread
 from tests.support.waiting import poll
 from tests.support.weights_source import WeightsSource, run_weights_source, small_model
@@ -129,13 +131,13 @@ async def test_stop_stops_the_generation(model: LocalModel, user: AbstractBaseUs
 async def test_a_killed_child_is_started_again(model: LocalModel, user: AbstractBaseUser) -> None:
     async with open_chat_here(user) as client:
         await state(client, "ready")
-        first = child_of(model)
+        first = child_of_this()
         os.kill(first, signal.SIGKILL)
         await state(client, "starting", detail="the model has stopped and is started again")
         accepted = await client.chat("Say hello.")
         end = await client.wait_end(accepted["run_id"], within=PATIENCE_S)
     assert end["type"] == "complete"
-    assert child_of(model) != first
+    assert child_of_this() != first
 
 
 @pytest.mark.usefixtures("fetched")
@@ -143,7 +145,7 @@ async def test_only_who_has_the_key_may_ask(model: LocalModel, user: AbstractBas
     async with open_chat_here(user) as client:
         await state(client, "ready")
     assert model.endpoint is not None
-    assert model.endpoint.api_key not in command_line(child_of(model))
+    assert model.endpoint.api_key not in command_line(child_of_this())
     assert await in_thread(status_of, model.endpoint.base_url, "another key") == 401
     assert await in_thread(status_of, model.endpoint.base_url, model.endpoint.api_key) == 200
 
@@ -155,10 +157,20 @@ async def test_the_child_ends_with_the_web_process(user: AbstractBaseUser) -> No
     assert isinstance(model, LocalModel)
     async with open_chat_here(user) as client:
         await state(client, "ready")
-    pid = child_of(model)
+    pid = child_of_this()
     await process.drain(0)
     await process.stop()
     assert not is_alive(pid)
+
+
+async def test_the_child_ends_when_its_parent_is_killed(source: WeightsSource) -> None:
+    with run_local_site(source) as site:
+        ann = site.users["ann"]
+        async with site.chat(ann) as client:
+            await state(client, "ready")
+        child = children_of(site.process.pid)[0]
+        site.kill()
+        await in_thread(poll, lambda: not is_alive(child), "its end", within=5)
 
 
 async def failure(client: ChatClient) -> str:
@@ -243,16 +255,22 @@ async def test_any_other_file_is_served_as_it_is(local: Any, user: AbstractBaseU
     assert end["type"] == "complete"
 
 
-def child_of(model: LocalModel) -> int:
+def child_of_this() -> int:
     """The process id of the child, found as the system knows it."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-        if parent == os.getpid() and model.child in command_line(int(path.name)):
-            return int(path.name)
-    raise AssertionError("no child")
+    return children_of(os.getpid())[0]
+
+
+def children_of(parent: int) -> list[int]:
+    """The children of a process that serve a model."""
+    pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if parent_of(pid) == parent and CHILD in command_line(pid)]
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def is_alive(pid: int) -> bool:

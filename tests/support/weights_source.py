@@ -5,7 +5,7 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,6 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         source = self.source
         source.requests.append((self.path, self.headers.get("Range", "")))
+        # A process that was ended does not read on.
+        with suppress(ConnectionError):
+            self._serve(source)
+
+    def _serve(self, source: WeightsSource) -> None:
         kind, _, rest = self.path.strip("/").partition("/")
         if kind == "official" and source.has_official:
             self._official()
