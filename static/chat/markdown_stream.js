@@ -69,7 +69,7 @@ export class MarkdownStream {
   }
 
   #settle(block) {
-    this.#settled.push(block.outerHTML);
+    this.#settled.push(htmlOf(block));
     this.onSettled(block);
   }
 
@@ -88,12 +88,10 @@ export class MarkdownStream {
   #beginFence(tokens) {
     const [line] = this.#open.split("\n", 1);
     const block = nodesOf(tokens).firstChild;
-    const code = document.createTextNode("");
-    block.firstChild.replaceChildren(code);
     this.element.children[this.#settled.length]?.remove();
     this.#show([block]);
     this.#open = this.#open.slice(line.length + 1);
-    this.#fence = new OpenFence(line, code);
+    this.#fence = new OpenFence(line, block.firstChild);
     this.#growFence();
   }
 
@@ -102,7 +100,7 @@ export class MarkdownStream {
     if (!this.#fence.isClosed) return;
     this.#fence = null;
     this.#settle(this.element.lastElementChild);
-    this.#drawBlocks();
+    if (this.#open) this.#drawBlocks();
   }
 
   #drawPlain(text) {
@@ -128,6 +126,14 @@ export class MarkdownStream {
     else morph(present, block);
     this.onSettled(this.element.children[index]);
   }
+}
+
+/** As the server writes it: a long block of code may stand in pieces here. */
+function htmlOf(block) {
+  if (!block.querySelector(".piece")) return block.outerHTML;
+  const whole = block.cloneNode(true);
+  whole.firstChild.replaceChildren(whole.textContent);
+  return whole.outerHTML;
 }
 
 function wholeOf(text) {

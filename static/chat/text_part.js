@@ -16,7 +16,13 @@ export class TextPart {
 
   #begin() {
     this.stream = new MarkdownStream(this.element, finishBlock);
-    this.pace = new Pace((text) => this.stream.draw(text));
+    this.pace = new Pace((text) => this.#draw(text));
+  }
+
+  /** Its place on the page is part of what a draw costs. */
+  #draw(text) {
+    this.stream.draw(text);
+    return this.element.offsetHeight;
   }
 
   /** Made anew out of sight, so that it can grow. */
