@@ -24,6 +24,7 @@ from conversations.shapes import History
 from realtime.conf import get_conf
 
 EMPTY = History(rev=0, messages=[], run=None, queue=[])
+PAGE = 40
 CURSOR_FIELDS = (
     *("message_id", "number", "role", "parent_message_id", "run_id", "run_status"),
     *("agent", "client_message_id"),
@@ -49,7 +50,15 @@ def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
         found = get_session(request.user, session_id)
     except AgentSiteError as exc:
         raise Http404 from exc
-    return _render(request, found, get_history(found))
+    return _render(request, found, _history(found, request.GET.get("before", "")))
+
+
+def _history(session: ChatSession, before: str) -> History:
+    """The latest page, or the one before that message; what is missing is not found."""
+    try:
+        return get_history(session, PAGE, before=before)
+    except AgentSiteError as exc:
+        raise Http404 from exc
 
 
 def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
@@ -66,8 +75,8 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "lines": [shown.session_line(line, session) for line in sessions],
         "messages": shown.messages(history, card, request.user.get_username()),
         "busy": history.run is not None,
-        "earlier": bool(messages and messages[0].parent_message_id),
-        "transcript_url": reverse("api-transcript", args=[session.pk]) if session else "",
+        "earlier": messages[0].message_id if messages and messages[0].parent_message_id else "",
+        "before": "before" in request.GET,
         "blank": shown.blank(card),
         "data": _page_data(request, session, history, card, model),
         "words": words.SCRIPT,

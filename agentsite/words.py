@@ -91,6 +91,11 @@ SCRIPT: dict[str, Any] = {
         "queued": _("{count} messages are waiting for their turn."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
+    "titles": {
+        "plain": "{title} · agentsite",
+        "busy": _("Replying · {title} · agentsite"),
+        "replied": _("New reply · {title} · agentsite"),
+    },
     "copy": {"done": _("Copied"), "failed": _("Not copied")},
     "missing": _("This conversation does not exist any more."),
 }

@@ -88,13 +88,17 @@ def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
     return sessions.annotate(run_status=Coalesce(holding, queued))
 
 
-def get_history(session: ChatSession, limit: int = 200) -> History:
+def get_history(session: ChatSession, limit: int = 200, *, before: str = "") -> History:
     """The last `limit` messages on the session's active branch, and where its runs are.
+
+    With `before`, the id of a message, only those above it; raises `AgentSiteError(not_found)`.
 
     The revision is read first and the events last: what is committed meanwhile is sent again
     to a client that resumes from here, and changes nothing.
     """
     rev = ChatSession.objects.values_list("rev", flat=True).get(pk=session.pk)
+    if before:
+        return History(rev, _list_above(session, parse_id(before), limit), None, [])
     active = get_active_run(session.pk)
     queue = list_queue(session.pk)
     leaf = ChatSession.objects.values_list("active_leaf_id", flat=True).get(pk=session.pk)
@@ -106,6 +110,14 @@ def get_history(session: ChatSession, limit: int = 200) -> History:
         run=run_view(active) if active else None,
         queue=queue,
     )
+
+
+def _list_above(session: ChatSession, message_id: UUID, limit: int) -> list[MessageView]:
+    message = Message.objects.filter(session=session, pk=message_id).first()
+    if message is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    above = load_messages(list_path(message.parent_id, limit)) if message.parent_id else []
+    return [message_view(one, run=reply_run(one)) for one in above]
 
 
 def _shown(message: Message, active: Run | None, shown: list[dict[str, Any]]) -> MessageView:

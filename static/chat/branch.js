@@ -29,6 +29,13 @@ export class Branch {
     this.#ids = null;
   }
 
+  /** Messages from before the first one, oldest first. */
+  addEarlier(messages) {
+    for (const message of messages) this.#messages.set(message.message_id, message);
+    this.root = messages[0]?.message_id ?? this.root;
+    this.#ids = null;
+  }
+
   find(matches) {
     return [...this.#messages.values()].find(matches);
   }

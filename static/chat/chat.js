@@ -27,9 +27,10 @@ export class Chat {
     this.#showUnsent();
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
-    composer.addEventListener("submit", (event) => this.submit(event.detail));
+    composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
     composer.addEventListener("stop", () => this.stop());
     queue.addEventListener("change", (event) => this.#changeQueue(event.detail));
+    composer.addEventListener("edit", () => this.editLast());
     this.#draw();
   }
 
@@ -39,13 +40,23 @@ export class Chat {
 
   // Out
 
-  /** Send a message, or ask for another reply in place of `regenerate`. */
-  async submit(content, regenerate = null) {
+  #submitTyped({ text, isUrgent, edited }) {
+    this.submit(text, {
+      on_busy: isUrgent ? "interrupt" : undefined,
+      parent_message_id: edited ? (edited.parent_message_id ?? "") : undefined,
+    });
+  }
+
+  /**
+   * Send a message; `options`: `on_busy`, `parent_message_id` for one that goes on from there, or
+   * `regenerate` to ask for another reply in place of that one.
+   */
+  async submit(content, options = {}) {
     const entry = {
       client_message_id: newId(),
       session_id: this.conversation.sessionId,
       content,
-      regenerate,
+      ...options,
       agent: this.conversation.sessionId ? undefined : this.picker.chosen,
     };
     if (!this.#fits(entry)) return;
@@ -149,6 +160,20 @@ export class Chat {
     this.connection.send({ type: "respond", session_id: sessionId, metadata });
   }
 
+  /** Take the last message back into the composer, to send another in its place. */
+  editLast() {
+    if (this.conversation.isBusy) return;
+    const message = this.conversation.messages.findLast(({ role }) => role === "user");
+    const text = message && this.transcript.textOf(message);
+    if (text && !message.state) this.composer.beginEdit(text, message);
+  }
+
+  /** Show messages from before the first one. */
+  addEarlier({ data: earlier, messages }) {
+    this.conversation.addEarlier(earlier.messages);
+    this.transcript.prepend(messages, this.conversation);
+  }
+
   /** Send a refused message again. */
   resend(client_message_id) {
     this.outbox.change(client_message_id, { refused: null });
@@ -212,6 +237,8 @@ export class Chat {
         return this.#refused(effect);
       case "started":
         return this.announce(fill(words.announce.started, { agent: agentOf(effect.message) }));
+      case "tool":
+        return this.announce(toolWords(effect));
       case "asked":
         return this.#asked(effect);
       case "answered":
@@ -268,6 +295,7 @@ export class Chat {
     const { run_status, error_text, error_code, reason } = message;
     const said = error_text ?? words.errors[error_code] ?? words.endings[reason];
     const agent = agentOf(message);
+    this.title.tellReply();
     this.announce(run_status === "completed" ? fill(words.announce.completed, { agent }) : said);
   }
 
@@ -277,6 +305,7 @@ export class Chat {
       const fresh = await loadHistory(addressOf(this.conversation.sessionId));
       this.conversation.load(fresh.data);
       this.transcript.replace(fresh.messages, this.conversation);
+      this.earlier.goOnFrom(fresh.earlier);
       this.#showUnsent();
       this.#resume();
     } catch {
@@ -295,8 +324,7 @@ export class Chat {
     this.sessions.apply(frame);
     const { title } = frame.metadata;
     if (frame.session_id !== this.conversation.sessionId || !title) return;
-    document.title = document.title.replace(this.title.textContent, () => title);
-    this.title.textContent = title;
+    this.title.rename(title);
   }
 
   // What is shown
@@ -310,6 +338,7 @@ export class Chat {
       this.transcript.sync(this.conversation, this.#isOpen || !this.outbox.user);
       this.composer.setBusy(this.conversation.isBusy);
       this.queue.show(this.conversation.queue);
+      this.title.setBusy(this.conversation.isBusy);
       this.#showRequests();
       this.#tellQueue();
     };
@@ -332,11 +361,12 @@ export class Chat {
   }
 }
 
-function frameOf({ session_id, content, client_message_id, regenerate, agent }) {
-  const metadata = {
-    client_message_id,
-    ...(regenerate && { regenerate }),
-    ...(agent && { agent }),
-  };
+function frameOf({ session_id, content, client_message_id, ...options }) {
+  const { regenerate, agent, on_busy, parent_message_id } = options;
+  const metadata = { client_message_id, regenerate, agent, on_busy, parent_message_id };
   return { type: "chat", session_id, content, metadata };
+}
+
+function toolWords({ event, name }) {
+  return fill(words.steps[event.slice("tool.".length)], { name: name.replaceAll("_", " ") });
 }

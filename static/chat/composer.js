@@ -1,9 +1,16 @@
-/** Where one types; says `submit` (detail: the text) and `stop`. */
+/**
+ * Where one types.
+ *
+ * Says `submit` (detail: `{text, isUrgent, edited}`), `stop`, and `edit` when the last message is
+ * to be taken back into it.
+ */
 
 export class Composer extends EventTarget {
-  constructor({ form, input, send, stop, hint }) {
+  constructor({ form, input, send, stop, hint, urgent, editing }) {
     super();
-    Object.assign(this, { form, input, send, stop, hint });
+    Object.assign(this, { form, input, send, stop, hint, urgent, editing });
+    urgent.addEventListener("click", () => this.#send(true));
+    editing.querySelector("button").addEventListener("click", () => this.endEdit());
     form.addEventListener("submit", (event) => this.#submit(event));
     input.addEventListener("input", () => this.#adapt());
     input.addEventListener("keydown", (event) => this.#press(event));
@@ -35,8 +42,35 @@ export class Composer extends EventTarget {
   /** Put a text back to be edited; what is being typed stays in front of it. */
   take(text) {
     this.input.value = [this.input.value, text].filter(Boolean).join("\n");
-    this.#adapt();
+    this.#change();
     this.input.focus();
+  }
+
+  /** Have `text` edited: what is sent takes the place of `message`. */
+  beginEdit(text, message) {
+    this.edited = message;
+    this.editing.hidden = false;
+    this.input.value = text;
+    this.#change();
+    this.input.focus();
+  }
+
+  /** Leave the message as it was. */
+  endEdit() {
+    this.#empty();
+    this.input.focus();
+  }
+
+  #empty() {
+    this.edited = null;
+    this.editing.hidden = true;
+    this.input.value = "";
+    this.#change();
+  }
+
+  /** As if it had been typed. */
+  #change() {
+    this.input.dispatchEvent(new Event("input"));
   }
 
   setHint(text, isBad = false) {
@@ -49,6 +83,7 @@ export class Composer extends EventTarget {
     const isEmpty = !this.input.value.trim();
     this.stop.hidden = !this.isBusy;
     this.send.hidden = this.isBusy && isEmpty;
+    this.urgent.hidden = !this.isBusy || isEmpty;
     if (!CSS.supports("field-sizing", "content")) {
       this.input.style.height = "auto";
       this.input.style.height = `${this.input.scrollHeight}px`;
@@ -57,26 +92,36 @@ export class Composer extends EventTarget {
 
   #submit(event) {
     event.preventDefault();
+    this.#send(false);
+  }
+
+  #send(isUrgent) {
+    const { edited } = this;
     const text = this.input.value;
     if (!text.trim()) return;
-    this.input.value = "";
     this.setHint("");
-    this.#adapt();
+    this.#empty();
     this.input.focus();
-    this.dispatchEvent(new CustomEvent("submit", { detail: text }));
+    this.dispatchEvent(new CustomEvent("submit", { detail: { text, isUrgent, edited } }));
   }
 
   #press(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    this.form.requestSubmit();
+    if (event.isComposing || event.shiftKey || event.altKey) return;
+    const isCommand = event.ctrlKey || event.metaKey;
+    if (event.key === "Enter") {
+      event.preventDefault();
+      this.#send(isCommand && this.isBusy);
+    } else if (event.key === "ArrowUp" && !this.input.value && !isCommand) {
+      event.preventDefault();
+      this.dispatchEvent(new Event("edit"));
+    }
   }
 
   #escape(event) {
-    const closesSomething = document.querySelector(":popover-open, .account[open]");
-    if (event.key === "Escape" && this.isBusy && !event.isComposing && !closesSomething) {
-      this.#stop();
-    }
+    const closesSomething = document.querySelector(":popover-open, .account[open], dialog[open]");
+    if (event.key !== "Escape" || event.isComposing || closesSomething) return;
+    if (this.edited) this.endEdit();
+    else if (this.isBusy) this.#stop();
   }
 
   #stop() {

@@ -8,6 +8,7 @@
  *   {kind: "cancel", run_id}                   it was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "started" | "ended", message}
+ *   {kind: "tool", event, name}                a tool has begun, or failed
  *   {kind: "asked", message, request_id}       the reply waits for an answer
  *   {kind: "answered", request_id, duplicate}  the server has this page's answer, or an earlier one
  *   {kind: "notice", text} | {kind: "missing"}
@@ -42,11 +43,17 @@ export class Conversation {
     if (run) this.#change(run.message_id, { parts: shown });
   }
 
+  /** Messages from before the first one, as the server has rendered them. */
+  addEarlier(messages) {
+    this.branch.addEarlier(messages);
+  }
+
   /** The messages that are shown, oldest first; what is not stored yet comes last. */
   get messages() {
     let shown = this.branch.path;
     for (const { prompt, reply } of this.pending.values()) {
-      if (!prompt) shown = upTo(shown, reply.parent_message_id);
+      const parent = (prompt ?? reply).parent_message_id;
+      if (parent !== undefined) shown = upTo(shown, parent);
       shown = [...shown, ...[prompt, reply].filter(Boolean)];
     }
     return shown;
@@ -140,8 +147,7 @@ export class Conversation {
   #other(frame) {
     const at = frame.metadata;
     if (at.seq === undefined) return [];
-    const isTool = at.event.startsWith("tool.");
-    return this.#advance(frame, (shown) => isTool && parts.applyTool(shown, toolOf(at)));
+    return at.event.startsWith("tool.") ? this.#use(frame) : this.#advance(frame, () => {});
   }
 
   #retry(frame) {
@@ -206,9 +212,12 @@ export class Conversation {
 
   // What was typed here and is not stored yet
 
-  /** Show an unsent entry of the outbox: `{client_message_id, content, regenerate, agent, refused}`. */
-  addPending({ client_message_id, content, regenerate, agent, refused }) {
-    const prompt = regenerate ? null : promptOf(client_message_id, content);
+  /**
+   * Show an unsent entry of the outbox: `{client_message_id, content, agent, refused}`, with
+   * `regenerate` or `parent_message_id` where it takes the place of what follows that message.
+   */
+  addPending({ client_message_id, content, regenerate, parent_message_id, agent, refused }) {
+    const prompt = regenerate ? null : promptOf(client_message_id, content, parent_message_id);
     const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : prompt.message_id;
     this.pending.set(client_message_id, { prompt, reply: replyOf(client_message_id, parent, agent) });
     if (refused) this.#showRefusal(client_message_id, refused);
@@ -236,7 +245,8 @@ export class Conversation {
     const last = this.branch.last?.message_id ?? null;
     this.pending.delete(client_message_id);
     if (prompt && !this.branch.get(user_message_id)) {
-      this.#add(user_message_id, { ...prompt, parent_message_id: last, state: "" });
+      const { parent_message_id = last } = prompt;
+      this.#add(user_message_id, { ...prompt, parent_message_id, state: "" });
     }
     if (!this.branch.get(message_id)) this.#addReply(message_id, user_message_id, run_id);
   }
@@ -326,6 +336,14 @@ export class Conversation {
     return [...needs, { kind: "started", message: this.branch.get(at.message_id) }];
   }
 
+  #use(frame) {
+    const at = frame.metadata;
+    const isNew = this.#placeOf(at) === "next";
+    const needs = this.#advance(frame, (shown) => parts.applyTool(shown, toolOf(at)));
+    const isTold = at.event === "tool.started" || at.event === "tool.failed";
+    return isNew && isTold ? [...needs, { kind: "tool", event: at.event, name: at.name }] : needs;
+  }
+
   #ask(frame) {
     const at = frame.metadata;
     const isNew = this.#placeOf(at) === "next";
@@ -403,15 +421,17 @@ export class Conversation {
 }
 
 function upTo(messages, id) {
+  if (!id) return [];
   const place = messages.findIndex((message) => message.message_id === id);
   return place < 0 ? messages : messages.slice(0, place + 1);
 }
 
-function promptOf(client_message_id, content) {
+function promptOf(client_message_id, content, parent_message_id) {
   return {
     message_id: `prompt:${client_message_id}`,
     role: "user",
     client_message_id,
+    parent_message_id: parent_message_id === "" ? null : parent_message_id,
     state: "sending",
     version: 1,
     parts: [{ type: "text", text: content }],

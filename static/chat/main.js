@@ -6,10 +6,16 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection, followPage } from "./connection.js";
 import { ConnectionLine } from "./connection_line.js";
+import { copyText, showCopied } from "./clipboard.js";
+import { Draft } from "./draft.js";
+import { EarlierMessages } from "./earlier.js";
 import { ModelPanel } from "./model.js";
 import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
+import { PageTitle } from "./page_title.js";
+import { ReadingPlace } from "./reading_place.js";
 import { SessionList } from "./session_list.js";
+import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
 import { data, words } from "./words.js";
 
@@ -30,6 +36,8 @@ const composer = new Composer({
   send: find("send"),
   stop: find("stop"),
   hint: find("composer-hint"),
+  urgent: find("urgent"),
+  editing: find("editing"),
 });
 const sessions = new SessionList(find("session-list"), () => chat.conversation.sessionId);
 const announce = (text) => find("announcer").replaceChildren(text);
@@ -41,9 +49,21 @@ const chat = new Chat({
   queue: new Queue(find("queue")),
   sessions,
   picker: new AgentPicker(find("welcome")),
-  title: find("title"),
+  title: new PageTitle(find("title")),
   announce,
 });
+const scroller = find("scroller");
+const earlier = new EarlierMessages({ element: find("earlier"), scroller }, (history) =>
+  chat.addEarlier(history),
+);
+chat.earlier = earlier;
+new ReadingPlace({ transcript, scroller, earlier }).restore();
+const shortcuts = new Shortcuts({ dialog: find("shortcuts"), newChat: find("new-chat") });
+find("show-shortcuts").addEventListener("click", () => shortcuts.show());
+const draft = new Draft(find("prompt"), () => ({
+  user: outbox.user,
+  session: chat.conversation.sessionId,
+}));
 const line = {
   line: find("connection"),
   text: find("connection-text"),
@@ -58,12 +78,17 @@ new ModelPanel(model, { connection, announce });
 
 const ACTIONS = {
   continue: () => chat.submit(words.continue),
-  regenerate: (id) => chat.submit("", id),
-  retry: (id) => chat.submit("", id),
+  regenerate: (id) => chat.submit("", { regenerate: id }),
+  retry: (id) => chat.submit("", { regenerate: id }),
   drop: (id) => chat.drop(chat.conversation.get(id)),
   resend: (id) => chat.resend(id.replace("prompt:", "")),
   edit: (id) => chat.edit(id.replace("prompt:", "")),
 };
+
+async function copyMessage(button) {
+  const { innerText } = button.closest(".message").querySelector(".body");
+  showCopied(button, await copyText(innerText.trim()));
+}
 
 /** The button goes away with what it does: the focus goes back to where one types. */
 function act(button) {
@@ -75,6 +100,8 @@ function act(button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (button) act(button);
+  const copy = event.target.closest("[data-copy]");
+  if (copy) copyMessage(copy);
   const answer = event.target.closest("[data-answer]");
   if (answer) chat.respond(answerOf(answer));
   const starter = event.target.closest("[data-starter]");
@@ -88,6 +115,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 composer.enable();
+draft.restore();
 followPage(connection);
 // A page that comes back from the browser's memory is shown again, not loaded again.
 addEventListener("pageshow", () => {

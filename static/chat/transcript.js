@@ -19,9 +19,34 @@ export class Transcript {
   adopt(conversation) {
     this.views = new Map();
     this.versions = new Map();
-    for (const message of conversation.messages) {
+    this.#adopt(conversation, conversation.messages);
+  }
+
+  #adopt(conversation, messages) {
+    for (const message of messages) {
       const element = this.log.querySelector(`[data-message-id="${message.message_id}"]`);
       if (element) this.#add(conversation, message, element);
+    }
+  }
+
+  /** Put earlier messages before the first one; what is in sight does not move. */
+  prepend(elements, conversation) {
+    const below = this.scroller.scrollHeight - this.scroller.scrollTop;
+    this.#firstPlace().before(...elements.map((element) => document.adoptNode(element)));
+    const ids = new Set(elements.map((element) => element.dataset.messageId));
+    this.#adopt(conversation, conversation.messages.filter(({ message_id: id }) => ids.has(id)));
+    this.#rename(conversation);
+    this.scroller.scrollTop = this.scroller.scrollHeight - below;
+  }
+
+  /** A reply is named by its prompt, which may have come only now. */
+  #rename(conversation) {
+    for (const message of conversation.messages) {
+      const key = keyOf(conversation, message);
+      const view = this.views.get(message.message_id);
+      if (!view || key === message.message_id) continue;
+      this.views.delete(message.message_id);
+      this.views.set(key, view);
     }
   }
 
@@ -76,6 +101,11 @@ export class Transcript {
     element.remove();
     this.views.delete(key);
     if (hadFocus) document.getElementById("prompt").focus();
+  }
+
+  /** What a message of the user's says, wherever it has been rendered. */
+  textOf({ message_id: id }) {
+    return this.log.querySelector(`[data-message-id="${id}"] .body`)?.textContent ?? "";
   }
 
   /** Go to the end and stay there. */

@@ -1,0 +1,41 @@
+/** What is being typed, kept for each conversation in this browser. */
+
+const KEY = "agentsite.draft.";
+
+export class Draft {
+  /** `getPlace()` names whose it is and where; a new conversation has the empty name. */
+  constructor(input, getPlace) {
+    Object.assign(this, { input, getPlace });
+    input.addEventListener("input", () => this.store());
+  }
+
+  get #key() {
+    const { user, session } = this.getPlace();
+    return `${KEY}${user}.${session}`;
+  }
+
+  /** Put it back where nothing has been typed since. */
+  restore() {
+    const text = this.#read();
+    if (!text || this.input.value) return;
+    this.input.value = text;
+    this.input.dispatchEvent(new Event("input"));
+  }
+
+  store() {
+    try {
+      if (this.input.value) localStorage.setItem(this.#key, this.input.value);
+      else localStorage.removeItem(this.#key);
+    } catch {
+      // Storage is blocked or full: the text lives as long as the page.
+    }
+  }
+
+  #read() {
+    try {
+      return localStorage.getItem(this.#key);
+    } catch {
+      return null;
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/** Where one was reading, over a reload of the tab. */
+
+const KEY = "agentsite.place.";
+const MAX_PAGES = 20;
+
+export class ReadingPlace {
+  constructor({ transcript, scroller, earlier }) {
+    Object.assign(this, { transcript, scroller, earlier });
+    addEventListener("pagehide", () => this.#store());
+  }
+
+  /** Go back to the place, wherever the page has to be loaded from. */
+  async restore() {
+    const place = this.#read();
+    if (!place) return;
+    this.transcript.isFollowing = false;
+    for (let pages = 0; !this.#find(place.id) && pages < MAX_PAGES; pages += 1) {
+      if (!(await this.earlier.load())) break;
+    }
+    const element = this.#find(place.id);
+    if (element) this.scroller.scrollTop += this.#offsetOf(element) - place.offset;
+    else this.transcript.follow();
+  }
+
+  #store() {
+    const shown = [...this.scroller.querySelectorAll(".message")];
+    const element = shown.find((message) => message.getBoundingClientRect().bottom > this.#top);
+    const isReading = element && !this.transcript.isFollowing;
+    const place = { id: element?.dataset.messageId, offset: element && this.#offsetOf(element) };
+    try {
+      if (isReading) sessionStorage.setItem(KEY + location.pathname, JSON.stringify(place));
+      else sessionStorage.removeItem(KEY + location.pathname);
+    } catch {
+      // Storage is blocked: the page opens at its end.
+    }
+  }
+
+  #read() {
+    try {
+      return JSON.parse(sessionStorage.getItem(KEY + location.pathname));
+    } catch {
+      return null;
+    }
+  }
+
+  get #top() {
+    return this.scroller.getBoundingClientRect().top;
+  }
+
+  #offsetOf(element) {
+    return element.getBoundingClientRect().top - this.#top;
+  }
+
+  #find(id) {
+    return this.scroller.querySelector(`[data-message-id="${CSS.escape(id)}"]`);
+  }
+}

@@ -1,0 +1,61 @@
+"""Whatever a model says: nothing runs, and nothing is fetched."""
+
+import re
+
+import pytest
+from playwright.async_api import Request
+
+from tests.browser.conftest import Model, Opener
+from tests.browser.hostile import REPLIES
+from tests.support.provider import Reply
+from tests.support.site import Site, User
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+
+ALIVE = "script, img, svg, iframe, object, embed, link, style, video, audio, base, meta, math"
+INSPECT = f"""
+() => ({{
+  title: document.title,
+  alive: [...document.querySelectorAll("#log :is({ALIVE})")].map((e) => e.outerHTML),
+  handlers: [...document.querySelectorAll("#log .rendered *")]
+    .flatMap((e) => e.getAttributeNames()).filter((name) => /^on|^style$|^src/.test(name)),
+  hrefs: [...document.querySelectorAll("#log .rendered a[href]")].map((a) => a.href),
+  rels: [...document.querySelectorAll("#log .rendered a")].map((a) => a.rel),
+  messages: document.querySelectorAll("#log > .message").length,
+}})
+"""
+
+
+async def test_nothing_runs_and_nothing_is_fetched(
+    open_chat: Opener, site: Site, model: Model, ann: User
+) -> None:
+    assert len(REPLIES) >= 60
+    asked: list[str] = []
+    model.will_say(Reply(["begin"]))
+    chat = await open_chat()
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    chat.page.on("request", note)
+    await chat.send("begin")
+    session_id = await chat.in_session()
+    async with site.chat(ann) as other:
+        for text in REPLIES:
+            model.will_say(Reply([text[i : i + 5] for i in range(0, len(text), 5)]))
+            accepted = await other.chat("go on", session_id)
+            await other.wait_end(accepted["run_id"])
+    await chat.replied()
+    streamed = await chat.page.evaluate(INSPECT)
+    await chat.page.reload()
+    await chat.connected()
+    rendered = await chat.page.evaluate(INSPECT)
+    for shown in (streamed, rendered):
+        assert "hacked" not in shown["title"]
+        assert shown["messages"] == 2 * (len(REPLIES) + 1)
+        assert shown["alive"] == []
+        assert shown["handlers"] == []
+        assert all(re.match(r"https?:|mailto:", href) for href in shown["hrefs"]), shown["hrefs"]
+        assert set(shown["rels"]) == {"noopener noreferrer nofollow"}
+    assert rendered["hrefs"] == streamed["hrefs"]
+    assert [url for url in asked if not url.startswith(site.origin)] == []
