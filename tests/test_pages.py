@@ -178,16 +178,28 @@ def test_a_session_at_work_is_marked_in_the_list(page: Client, ann: Any) -> None
     assert '<span class="session-state">replying</span>' in html_of(page)
 
 
-def test_long_histories_are_cut_and_say_so(
+def test_long_histories_are_cut_and_go_on_before(
     page: Client, ann: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = talk(ann, ("first question", "1"), ("second question", "2"))
-    monkeypatch.setattr("agentsite.pages.get_history", lambda found: get_history(found, limit=2))
+    monkeypatch.setattr("agentsite.pages.PAGE", 2)
     html = html_of(page, session)
     log = html[html.index('id="log"') : html.index("</main>")]
     assert "first question" not in log
     assert "second question" in log
-    assert f'href="/api/sessions/{session.pk}/transcript/"' in log
+    before = re.search(r'href="(\?before=[^"]+)"', log)
+    assert before
+    earlier = page.get(f"/s/{session.pk}/{before[1]}").content.decode()
+    log = earlier[earlier.index('id="log"') : earlier.index("</main>")]
+    assert "first question" in log
+    assert "second question" not in log
+    assert "before=" not in log
+
+
+def test_a_page_before_a_foreign_message_is_missing(page: Client, ann: Any) -> None:
+    session, foreign = talk(ann, ("one", "1")), talk(make_user("ben"), ("secret", "1"))
+    for message_id in (foreign.active_leaf_id, uuid4(), "nonsense"):
+        assert page.get(f"/s/{session.pk}/?before={message_id}").status_code == 404
 
 
 def test_a_foreign_session_is_as_missing_as_a_missing_one(page: Client) -> None:

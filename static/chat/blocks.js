@@ -33,5 +33,15 @@ function wrap(element, className) {
   frame.className = className;
   element.replaceWith(frame);
   frame.append(element);
+  widths.observe(frame);
   return frame;
 }
+
+/** What does not fit can be scrolled by keys. */
+const widths = new ResizeObserver((entries) => {
+  for (const { target: frame } of entries) {
+    const scroller = frame.className === "code" ? frame.firstElementChild : frame;
+    if (scroller.scrollWidth > scroller.clientWidth) scroller.tabIndex = 0;
+    else scroller.removeAttribute("tabindex");
+  }
+});
