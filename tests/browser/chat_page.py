@@ -93,6 +93,14 @@ class ChatPage:
         session = self.site.get_json(f"/api/sessions/{self.session_id}/", user)
         return [" ".join(message["text"].split()) for message in session["messages"]]
 
+    async def read_from_the_start(self) -> None:
+        """Scroll up until nothing earlier is left."""
+        messages = self.page.locator("#log > .message")
+        while await self.page.locator("#earlier a").count():
+            shown = await messages.count()
+            await self.page.evaluate("document.getElementById('scroller').scrollTop = 0")
+            await expect(messages).not_to_have_count(shown)
+
     async def agrees(self, user: User) -> None:
         """The page says what the database says, now and after a reload."""
         stored = await self.stored(user)

@@ -49,6 +49,7 @@ async def test_nothing_runs_and_nothing_is_fetched(
     streamed = await chat.page.evaluate(INSPECT)
     await chat.page.reload()
     await chat.connected()
+    await chat.read_from_the_start()
     rendered = await chat.page.evaluate(INSPECT)
     for shown in (streamed, rendered):
         assert "hacked" not in shown["title"]
