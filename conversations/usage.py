@@ -144,7 +144,9 @@ def total_usage(runs: QuerySet[Run], side_calls: QuerySet[SideCall]) -> UsageTot
     costs = [cost for sums in (replies, others) if (cost := sums.pop("cost_sum")) is not None]
     replies["runs"], _ = replies.pop("rows"), others.pop("rows")
     both = {name: value + others.get(name, 0) for name, value in replies.items()}
-    return UsageTotals(cost=sum(costs) if costs else None, currency=currency(), **both)
+    # SQLite adds decimals as floating-point numbers.
+    cost = sum(costs, Decimal(0)).quantize(COST_PLACES) if costs else None
+    return UsageTotals(cost=cost, currency=currency(), **both)
 
 
 def _sum(rows: QuerySet[Any]) -> dict[str, Any]:
