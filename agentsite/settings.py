@@ -139,6 +139,13 @@ class Environment(RealtimeSettings, BaseSettings):
         le=3_650,
         description="Days in which a deleted conversation can be restored.",
     )
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days after its last use in which `manage.py purge` leaves a conversation; for "
+        "ever by default.",
+    )
     model_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(
         default={},
         description="What a million tokens cost, as JSON: "
@@ -366,6 +373,7 @@ COST_CURRENCY = env.cost_currency
 OPENAI_BASE_URL = env.openai_base_url
 RUN_EXECUTOR = env.run_executor
 RESTORE_DAYS = env.restore_days
+RETENTION_DAYS = env.retention_days
 
 # Django
 

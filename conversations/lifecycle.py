@@ -34,6 +34,7 @@ from conversations.notify import RunAdvanced
 from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, run_ref
+from conversations.sketch import draw_sketch
 from conversations.turns import read_path
 from conversations.unowned import end_unowned, fail_unowned, write_unowned
 from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
@@ -270,12 +271,13 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
 def fold_events(age: timedelta) -> int:
     """Drop streamed text of runs that ended longer than `age` ago; how many runs were folded.
 
-    The text is in the message; the other events stay.
+    The text is in the message, its timing in the run's sketch; the other events stay.
     """
     ended = Run.objects.filter(folded=False, ended_at__lt=Now() - age).order_by("ended_at")
     folded = 0
     for run_id in ended.values_list("pk", flat=True)[:20]:
         rows = RunEvent.objects.filter(run_id=run_id, kind__in=("token", "reasoning.delta"))
+        _keep_sketch(run_id)
         seqs = list(rows.values_list("epoch", "seq")[:FOLD_ROWS])
         _delete_events(run_id, seqs)
         if len(seqs) < FOLD_ROWS:
@@ -284,6 +286,17 @@ def fold_events(age: timedelta) -> int:
         if len(seqs) == FOLD_ROWS:
             break
     return folded
+
+
+def _keep_sketch(run_id: UUID) -> None:
+    """Once, before the first of its events goes."""
+    run = Run.objects.get(pk=run_id)
+    if run.sketch is not None:
+        return
+    tokens = RunEvent.objects.filter(run_id=run_id, epoch=run.epoch, kind="token").order_by("seq")
+    times = tokens.values_list("created_at", "payload")
+    deltas = ((moment, len(payload["delta"])) for moment, payload in times.iterator())
+    Run.objects.filter(pk=run_id).update(sketch=draw_sketch(run.created_at, deltas))
 
 
 def _delete_events(run_id: UUID, seqs: list[tuple[int, int]]) -> None:

@@ -61,7 +61,10 @@ class ChatSession(models.Model):
     class Meta:
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
-        indexes = [models.Index(F("owner"), F("active_at").desc(), F("id").desc(), name="by_owner")]
+        indexes = [
+            models.Index(F("owner"), F("active_at").desc(), F("id").desc(), name="by_owner"),
+            models.Index(F("active_at").desc(), F("id").desc(), name="by_activity"),
+        ]
 
     def __str__(self) -> str:
         return self.title or str(self.id)
@@ -228,6 +231,8 @@ class Run(models.Model):
     retries = models.PositiveSmallIntegerField(default=0)
     ended_at = models.DateTimeField(null=True, blank=True)
     folded = models.BooleanField(default=False)
+    # When the text came, once its events are folded: see `conversations.sketch`.
+    sketch = models.JSONField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("run")
@@ -248,6 +253,13 @@ class Run(models.Model):
             # Not a partial one: SQLite uses those only where the statuses are in the SQL itself.
             models.Index(fields=["status", "session"], name="runs_by_status"),
             models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
+            models.Index(F("created_at").desc(), F("id").desc(), name="runs_by_time"),
+            models.Index(fields=["status", "created_at"], name="runs_by_status_and_time"),
+            models.Index(
+                fields=["error_code", "created_at"],
+                condition=~Q(error_code=""),
+                name="runs_by_error",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -513,3 +525,7 @@ class Summary(models.Model):
 
     def __str__(self) -> str:
         return f"summary down to {self.message_id}"
+
+
+# Django finds an app's models here.
+from conversations.review_models import AuditEntry, Label, Review  # noqa: E402, F401

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -169,16 +170,31 @@ class _Turn:
             cached_input_tokens=0,
             reasoning_tokens=0,
             usage_source=UsageSource.MEASURED,
+            cost=Decimal(300 + 120 * number + 8 * tokens) / 4_000_000,
             created_at=asked,
             queued_at=asked,
             claimed_at=claimed,
             first_token_at=first_token if text else None,
+            last_token_at=self.ended_at if text else None,
+            stopped_at=self.ended_at if status == RunStatus.CANCELLED else None,
             ended_at=self.ended_at,
             folded=True,
+            sketch=self._sketch(asked, first_token, len(text)),
         )
         events = list(self._events(claimed, first_token, tool, texts))
         self.run.last_seq = events[-1].seq
         self.rows = [self.prompt, self.reply, self.run, *events, *self._items(text)]
+
+    def _sketch(self, asked: datetime, first_token: datetime, size: int) -> list[list[int]]:
+        """Text that came evenly."""
+        start, end = (
+            (m - asked) // timedelta(milliseconds=1) for m in (first_token, self.ended_at)
+        )
+        steps = min(20, size)
+        return [
+            [start + (end - start) * place // steps, size * place // steps]
+            for place in range(1, steps + 1)
+        ]
 
     def _message(
         self, maker: _Maker, role: Role, parent: Any, moment: datetime, text: str

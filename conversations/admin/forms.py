@@ -1,0 +1,33 @@
+"""What staff fill in about a session."""
+
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from conversations import reviews
+from conversations.review_models import Review
+
+
+class ReviewForm(forms.ModelForm):
+    """Assignee, labels, note, and whether it is done."""
+
+    is_reviewed = forms.BooleanField(label=_("Reviewed"), required=False)
+
+    class Meta:
+        model = Review
+        fields = ("assignee", "labels", "note")
+        widgets = {
+            "labels": forms.CheckboxSelectMultiple,
+            "note": forms.Textarea(attrs={"rows": 3}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
+        self.fields["assignee"].queryset = reviews.list_staff()  # type: ignore[attr-defined]
+        self.fields["labels"].queryset = reviews.list_labels()  # type: ignore[attr-defined]
+        self.fields["labels"].required = False
+        self.initial["is_reviewed"] = self.instance.reviewed_at is not None
+        if self.instance.pk:
+            self.initial["labels"] = list(self.instance.labels.all())

@@ -1,0 +1,262 @@
+"""Sessions: a list to find them by, and a page that reads as the conversation it was."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from conversations import audit, reviews
+from conversations.admin.figures import figures_view
+from conversations.admin.filters import RUN_FILTERS, run_condition
+from conversations.admin.forms import ReviewForm
+from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, with_word
+from conversations.admin.review_filters import DeletedFilter, LabelFilter, ReviewFilter
+from conversations.admin.words import describe_usage
+from conversations.models import ChatSession, RunStatus
+from conversations.queries import session_usage, user_usage
+from conversations.replay import read_replay
+from conversations.review_models import AuditAction
+from conversations.review_reads import (
+    SessionFacts,
+    find_run,
+    has_message,
+    read_facts,
+    read_session_page,
+    sessions_with_runs,
+)
+from conversations.search import NEWEST, containing
+
+READ = "conversations.read_transcript"
+REVIEW = "conversations.change_review"
+
+
+class SessionChangeList(KeysetChangeList):
+    """Filters on replies hold for one and the same reply."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        found = super().get_queryset(request, exclude_parameters)
+        condition = run_condition(self.filter_specs)
+        return found if condition is None else sessions_with_runs(found, condition)
+
+
+@admin.register(ChatSession)
+class ChatSessionAdmin(ReadOnlyAdmin):
+    """Everybody's sessions, for staff."""
+
+    keyset = "active_at"
+    list_display = (
+        *("title_shown", "owner", "active_shown", "status_shown", "made_by", "messages_shown"),
+        *("tokens_shown", "cost_shown", "wait_shown", "review_shown"),
+    )
+    list_display_links = ("title_shown",)
+    list_filter = (*RUN_FILTERS, ReviewFilter, LabelFilter, DeletedFilter)
+    list_select_related = ("owner", "review__assignee")
+    search_fields = ("title",)
+    search_help_text = _(
+        "Words of a title or of a message (the newest %(newest)s matches count), an id, or @ and a"
+        " user's name."
+    ) % {"newest": f"{NEWEST:,}"}
+    actions = ("assign_to_me", "mark_reviewed")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return SessionChangeList
+
+    def complete(self, rows: list[ChatSession]) -> list[ChatSession]:
+        facts = read_facts(rows)
+        for row in rows:
+            row.facts = facts.get(row.pk, SessionFacts())  # type: ignore[attr-defined]
+        return rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if search_term.startswith("@"):
+            name = {get_user_model().USERNAME_FIELD: search_term[1:].strip()}
+            users = get_user_model()._default_manager.filter(**name)
+            return queryset.filter(owner__in=list(users)), False
+        if (session_id := _as_id(search_term)) is not None:
+            return queryset.filter(pk=session_id), False
+        if search_term.strip() and not request.user.has_perm(READ):
+            raise PermissionDenied
+        return containing(queryset, search_term, owner=None), False
+
+    # Columns
+
+    @admin.display(description=_("session"))
+    def title_shown(self, session: ChatSession) -> str:
+        return str(session)
+
+    @admin.display(description=_("last reply"))
+    def status_shown(self, session: Any) -> Any:
+        facts: SessionFacts = session.facts
+        if not facts.status:
+            return "–"
+        word = str(RunStatus(facts.status).label)
+        return with_word(word, facts.status, facts.error_code)
+
+    @admin.display(description=_("last activity"))
+    def active_shown(self, session: ChatSession) -> str:
+        return timezone.localtime(session.active_at).strftime("%Y-%m-%d %H:%M")
+
+    @admin.display(description=_("agent, model"))
+    def made_by(self, session: Any) -> str:
+        return ", ".join(filter(None, [session.agent, session.facts.model])) or "–"
+
+    @admin.display(description=_("messages"))
+    def messages_shown(self, session: ChatSession) -> str:
+        return f"{session.message_count:,}"
+
+    @admin.display(description=_("tokens"))
+    def tokens_shown(self, session: Any) -> str:
+        return "–" if session.facts.tokens is None else f"{session.facts.tokens:,}"
+
+    @admin.display(description=_("cost"))
+    def cost_shown(self, session: Any) -> str:
+        return "–" if session.facts.cost is None else f"{session.facts.cost:.4f}"
+
+    @admin.display(description=_("wait, s"))
+    def wait_shown(self, session: Any) -> str:
+        return "–" if session.facts.first_token_s is None else f"{session.facts.first_token_s:.1f}"
+
+    @admin.display(description=_("review"))
+    def review_shown(self, session: Any) -> Any:
+        review = getattr(session, "review", None)
+        if review is None:
+            return "–"
+        if review.reviewed_at and review.reviewed_at >= session.active_at:
+            return with_word(_("reviewed"), "completed")
+        if review.reviewed_at:
+            return with_word(_("went on"), "running")
+        return with_word(review.assignee or _("open"), "queued")
+
+    # Actions
+
+    def has_review_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(REVIEW)
+
+    @admin.action(description=_("Assign to me"), permissions=["review"])
+    def assign_to_me(self, request: HttpRequest, queryset: QuerySet[ChatSession]) -> None:
+        ids = list(queryset.values_list("pk", flat=True))
+        reviews.assign(staff=request.user, session_ids=ids, assignee=request.user)
+        messages.success(request, _("Assigned to you: %d") % len(ids))
+
+    @admin.action(description=_("Mark as reviewed"), permissions=["review"])
+    def mark_reviewed(self, request: HttpRequest, queryset: QuerySet[ChatSession]) -> None:
+        ids = list(queryset.values_list("pk", flat=True))
+        reviews.mark_reviewed(staff=request.user, session_ids=ids)
+        messages.success(request, _("Marked as reviewed: %d") % len(ids))
+
+    # The page of one session
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                "figures/",
+                self.admin_site.admin_view(self.figures_view),
+                name="conversations_figures",
+            ),
+            path(
+                "<uuid:session_id>/review/",
+                self.admin_site.admin_view(self.review_view),
+                name="conversations_chatsession_review",
+            ),
+            path(
+                "<uuid:session_id>/replay/<uuid:run_id>/",
+                self.admin_site.admin_view(self.replay_view),
+                name="conversations_chatsession_replay",
+            ),
+        ]
+        return [*own, *super().get_urls()]
+
+    def figures_view(self, request: HttpRequest) -> HttpResponse:
+        return figures_view(request, self.admin_site)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        session = self._get_session(request, object_id)
+        if request.method == "POST":
+            raise PermissionDenied
+        return self._show(request, session, ReviewForm(instance=reviews.get_review(session)))
+
+    def review_view(self, request: HttpRequest, session_id: UUID) -> HttpResponse:
+        """Save the review and come back to the session."""
+        session = self._get_session(request, session_id)
+        if request.method != "POST" or not request.user.has_perm(REVIEW):
+            raise PermissionDenied
+        form = ReviewForm(request.POST, instance=reviews.get_review(session))
+        if not form.is_valid():
+            return self._show(request, session, form)
+        reviews.save_review(
+            staff=request.user,
+            review=form.save(commit=False),
+            labels=list(form.cleaned_data["labels"]),
+            is_reviewed=form.cleaned_data["is_reviewed"],
+        )
+        messages.success(request, _("Review saved."))
+        return HttpResponseRedirect(_address(session))
+
+    def replay_view(self, request: HttpRequest, session_id: UUID, run_id: UUID) -> HttpResponse:
+        """One reply with its timing, as JSON."""
+        session = self._get_session(request, session_id)
+        if not request.user.has_perm(READ):
+            raise PermissionDenied
+        run = find_run(session, run_id)
+        if run is None:
+            raise Http404
+        audit.record(request.user, AuditAction.REPLAYED, session.pk, run=run.number)
+        return JsonResponse(read_replay(run))
+
+    def _get_session(self, request: HttpRequest, session_id: str | UUID) -> ChatSession:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        session: ChatSession | None = self.get_object(request, str(session_id))
+        if session is None:
+            raise Http404
+        return session
+
+    def _show(self, request: HttpRequest, session: ChatSession, form: ReviewForm) -> HttpResponse:
+        until = _as_id(request.GET.get("until", ""))
+        if until is not None and not has_message(session, until):
+            raise Http404
+        may_read = request.user.has_perm(READ)
+        audit.record(request.user, AuditAction.VIEWED, session.pk, transcript=may_read)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": str(session),
+            "opts": self.opts,
+            "session": session,
+            "usage": describe_usage(session_usage(session)),
+            "owner_usage": describe_usage(user_usage(session.owner)),
+            "page": read_session_page(session, until),
+            "is_latest": until is None,
+            "form": form,
+            "may_read": may_read,
+            "may_review": request.user.has_perm(REVIEW),
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/conversations/session.html", context)
+
+
+def _as_id(text: str) -> UUID | None:
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+def _address(session: ChatSession) -> str:
+    return reverse("admin:conversations_chatsession_change", args=[session.pk])

@@ -1,0 +1,178 @@
+"""Figures of a period: how much, how fast, what went wrong; counted by the database, a day a row.
+
+Days are those of UTC. Percentiles come from counts of rounded times, to the next 10 ms below a
+second, 100 ms below ten, and a second above.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import CharField, Count, F, FloatField, Func, Q, QuerySet, Sum
+from django.utils import timezone
+
+from conversations.models import ChatSession, Run, RunStatus
+
+
+class Day(Func):
+    """The day of a moment as `2026-01-31`; Django's own would call Python for every row."""
+
+    output_field = CharField()
+    template = "substr(%(expressions)s, 1, 10)"
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "to_char(%(expressions)s AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
+class RoundedMs(Func):
+    """Milliseconds from the first moment to the second, rounded up; negative ones are 0."""
+
+    output_field = FloatField()
+    arity = 2
+
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
+        start, params = compiler.compile(self.source_expressions[0])
+        end, more = compiler.compile(self.source_expressions[1])
+        between, floor = (
+            f"((julianday({end}) - julianday({start})) * 86400000.0)",
+            "CAST({} AS int)",
+        )
+        if connection.vendor == "postgresql":
+            between, floor = f"(extract(epoch FROM ({end} - {start})) * 1000)", "floor({})"
+        ten, hundred, thousand = (
+            f"({floor.format(f'{between} / {step}')} + 1) * {step}" for step in (10, 100, 1000)
+        )
+        sql = (
+            f"CASE WHEN {between} <= 0 THEN 0 WHEN {between} < 1000 THEN {ten}"
+            f" WHEN {between} < 10000 THEN {hundred} ELSE {thousand} END"
+        )
+        return sql, [*more, *params] * 6
+
+
+@dataclass
+class DayFigures:
+    """One day; `cost` is None where nothing had a price, `first_token` and `stop` are in ms."""
+
+    sessions: int = 0
+    replies: int = 0
+    failed: int = 0
+    tokens: int = 0
+    cost: Decimal | None = None
+    first_token: Counter[float] = field(default_factory=Counter)
+    stop: Counter[float] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    good: int = 0
+    bad: int = 0
+
+
+@dataclass
+class Share:
+    """What one agent with one model did."""
+
+    agent: str
+    model: str
+    replies: int = 0
+    failed: int = 0
+    tokens: int = 0
+    cost: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All days of a period in order, also those on which nothing happened."""
+
+    days: dict[str, DayFigures]
+    shares: list[Share]
+
+    def column(self, name: str) -> list[Any]:
+        """One figure of each day."""
+        return [getattr(day, name) for day in self.days.values()]
+
+    @property
+    def errors(self) -> list[tuple[str, int]]:
+        """How often each code came, the most frequent first."""
+        return sum((day.errors for day in self.days.values()), Counter()).most_common()
+
+
+def percentile(counts: Counter[float], share: float) -> float | None:
+    """The least time that `share` of the counted ones do not exceed."""
+    left = share * counts.total()
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 1e-9:
+            return value
+    return None
+
+
+def read_figures(days: int, now: datetime | None = None) -> Figures:
+    """The last `days` days, today's part among them."""
+    today = (now or timezone.now()).astimezone(UTC).date()
+    first = today - timedelta(days=days - 1)
+    start = datetime.combine(first, time(), tzinfo=UTC)
+    found = {(first + timedelta(days=n)).isoformat(): DayFigures() for n in range(days)}
+    runs = Run.objects.filter(created_at__gte=start)
+    figures = Figures(found, [])
+    _count_sessions(found, start)
+    _count_runs(figures, runs)
+    _count_times(found, "first_token", _times(runs, "created_at", "first_token_at"))
+    stopped = runs.filter(status=RunStatus.CANCELLED)
+    _count_times(found, "stop", _times(stopped, "cancel_requested_at", "stopped_at"))
+    _count_errors(found, runs)
+    return figures
+
+
+def _count_sessions(days: dict[str, DayFigures], start: datetime) -> None:
+    sessions = ChatSession.objects.filter(created_at__gte=start).annotate(day=Day("created_at"))
+    for day, count in sessions.order_by().values_list("day").annotate(Count("pk")):
+        if day in days:
+            days[day].sessions = count
+
+
+def _count_runs(figures: Figures, runs: QuerySet[Run]) -> None:
+    shares: dict[tuple[str, str], Share] = {}
+    rows = runs.annotate(day=Day("created_at")).order_by().values("day", "agent", "model")
+    for row in rows.annotate(
+        replies=Count("pk"),
+        failed=Count("pk", filter=Q(status=RunStatus.FAILED)),
+        tokens=Sum(F("input_tokens") + F("output_tokens")),
+        sum=Sum("cost"),
+    ):
+        key = row["agent"], row["model"]
+        share = shares.setdefault(key, Share(*key))
+        for target in (share, figures.days.get(row["day"])):
+            if target is not None:
+                _add(target, row)
+    figures.shares.extend(sorted(shares.values(), key=lambda share: -share.replies))
+
+
+def _add(target: DayFigures | Share, row: Any) -> None:
+    target.replies += row["replies"]
+    target.failed += row["failed"]
+    target.tokens += row["tokens"] or 0
+    if row["sum"] is not None:
+        target.cost = (target.cost or Decimal(0)) + row["sum"]
+
+
+def _times(runs: QuerySet[Run], start: str, end: str) -> Iterable[tuple[str, float, int]]:
+    rows = runs.filter(**{f"{start}__isnull": False, f"{end}__isnull": False})
+    rows = rows.annotate(day=Day("created_at"), ms=RoundedMs(start, end)).order_by()
+    return rows.values_list("day", "ms").annotate(Count("pk"))
+
+
+def _count_times(
+    days: dict[str, DayFigures], name: str, rows: Iterable[tuple[str, float, int]]
+) -> None:
+    for day, ms, count in rows:
+        if day in days:
+            getattr(days[day], name)[float(ms)] += count
+
+
+def _count_errors(days: dict[str, DayFigures], runs: QuerySet[Run]) -> None:
+    rows = runs.exclude(error_code="").annotate(day=Day("created_at")).order_by()
+    for day, code, count in rows.values_list("day", "error_code").annotate(Count("pk")):
+        if day in days:
+            days[day].errors[code] += count

@@ -1,0 +1,26 @@
+"""`manage.py erase_user NAME`: the right to be forgotten."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError
+from django.core.management.base import BaseCommand, CommandParser
+
+from conversations.privacy import erase_user
+
+
+class Command(BaseCommand):
+    help = "Delete an account with everything of this person, for good."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username")
+        parser.add_argument("--no-input", action="store_true", help="do not ask")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        model, name = get_user_model(), options["username"]
+        user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+        if user is None:
+            raise CommandError("no such user")
+        if not options["no_input"] and input(f"Type {name} to erase this user: ") != name:
+            raise CommandError("nothing was erased")
+        self.stdout.write(f"erased, with {erase_user(user):,} sessions")

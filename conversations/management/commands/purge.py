@@ -1,0 +1,27 @@
+"""`manage.py purge`: for a timer, once a day."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from django.utils import timezone
+
+from conversations.privacy import list_expired, purge
+
+
+class Command(BaseCommand):
+    help = (
+        "Delete for good the sessions that nobody has used for RETENTION_DAYS, those that users"
+        " deleted RESTORE_DAYS ago, and expired sign-ins."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="only tell how many")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        kept = settings.RETENTION_DAYS
+        self.stdout.write(f"RETENTION_DAYS is {'not set' if kept is None else kept}")
+        if options["dry_run"]:
+            self.stdout.write(f"{list_expired(timezone.now()).count():,} sessions to delete")
+        else:
+            self.stdout.write(f"{purge():,} sessions deleted")

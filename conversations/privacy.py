@@ -1,0 +1,97 @@
+"""Deleting for good: what is too old, and all there is of one person."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.sessions.models import Session
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from conversations import audit
+from conversations.errors import AgentSiteError
+from conversations.models import ACTIVE, ChatSession, Run
+from conversations.review_models import AuditAction
+from conversations.session_list import delete_session
+
+SESSIONS_A_BATCH = 20
+"""Few, because on SQLite nobody else writes meanwhile."""
+
+
+def list_expired(now: datetime) -> QuerySet[ChatSession]:
+    """Sessions that have been deleted for `RESTORE_DAYS`, or quiet for `RETENTION_DAYS`.
+
+    One with a reply at work is not among them.
+    """
+    expired = Q(deleted_at__lt=now - timedelta(days=settings.RESTORE_DAYS))
+    if settings.RETENTION_DAYS is not None:
+        expired |= Q(active_at__lt=now - timedelta(days=settings.RETENTION_DAYS))
+    at_work = Run.objects.filter(session=OuterRef("pk"), status__in=ACTIVE)
+    return ChatSession.objects.filter(expired).exclude(Exists(at_work))
+
+
+def purge() -> int:
+    """Delete what is too old; how many sessions that were."""
+    deleted = sum(_delete_sessions(list_expired(timezone.now())))
+    Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    if deleted:
+        forget_words()
+        audit.record(None, AuditAction.PURGED, sessions=deleted)
+    return deleted
+
+
+def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
+    """With all that hangs on them, in small transactions; the size of each."""
+    while True:
+        with transaction.atomic():
+            batch = list(sessions.order_by("pk").values_list("pk", flat=True)[:SESSIONS_A_BATCH])
+            ChatSession.objects.filter(pk__in=batch).delete()
+        if not batch:
+            return
+        yield len(batch)
+
+
+def erase_user(user: AbstractBaseUser) -> int:
+    """Delete the account and all there is of this person; how many sessions there were.
+
+    Replies at work are stopped, sockets are closed; entries of the audit log stay, without a name.
+    """
+    users = get_user_model()._default_manager.filter(pk=user.pk)
+    users.update(is_active=False)
+    theirs = ChatSession.objects.filter(owner_id=user.pk)
+    for session_id in list(theirs.filter(deleted_at=None).values_list("pk", flat=True)):
+        _take_off_lists(user, session_id)
+    deleted = sum(_delete_sessions(theirs))
+    _end_sign_ins(user.pk)
+    users.delete()
+    forget_words()
+    audit.record(None, AuditAction.ERASED, sessions=deleted)
+    return deleted
+
+
+def _take_off_lists(user: AbstractBaseUser, session_id: UUID) -> None:
+    with suppress(AgentSiteError):  # deleted meanwhile
+        delete_session(user=user, session_id=str(session_id))
+
+
+def _end_sign_ins(user_id: Any) -> None:
+    """Sign-ins name their user inside their data alone."""
+    for session in Session.objects.iterator(chunk_size=500):
+        if str(session.get_decoded().get("_auth_user_id")) == str(user_id):
+            session.delete()
+
+
+def forget_words() -> None:
+    """SQLite's index keeps the words of what was deleted until its parts are merged."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO conversations_searchindex (conversations_searchindex)"
+                " VALUES ('optimize')"
+            )

@@ -1,0 +1,144 @@
+"""What staff see of everybody's sessions; whoever calls has asked for their permission."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.utils import timezone
+
+from conversations.drawing import Drawing, draw
+from conversations.message_reads import show_messages
+from conversations.models import ChatSession, Message, Run
+from conversations.queries import list_path, load_messages, reply_run
+from conversations.shapes import MessageView
+from conversations.timeline import read_timelines
+
+PAGE = 40
+RECENT = 2_000
+FEW = 2_000
+
+
+@dataclass(frozen=True)
+class SessionFacts:
+    """What a list tells of a session's runs; times in seconds, of the slowest."""
+
+    status: str = ""
+    error_code: str = ""
+    model: str = ""
+    tokens: int | None = None
+    cost: Decimal | None = None
+    first_token_s: float | None = None
+
+
+def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
+    """By session id, in two queries for all of them."""
+    runs = Run.objects.filter(session__in=[session.pk for session in sessions])
+    latest = {run.session_id: run for run in runs.filter(number=F("session__run_count"))}
+    sums = runs.values("session_id").annotate(
+        tokens=Sum(F("input_tokens") + F("output_tokens")),
+        cost=Sum("cost"),
+        slowest=Max(first_token_delay()),
+    )
+    return {row["session_id"]: _facts(latest.get(row["session_id"]), row) for row in sums}
+
+
+def _facts(last: Run | None, sums: Mapping[str, Any]) -> SessionFacts:
+    slowest = sums["slowest"]
+    return SessionFacts(
+        status=last.status if last else "",
+        error_code=last.error_code if last else "",
+        model=last.model if last else "",
+        tokens=sums["tokens"],
+        cost=sums["cost"],
+        first_token_s=slowest.total_seconds() if slowest else None,
+    )
+
+
+def first_token_delay() -> Any:
+    """From the question to the first token, as an expression over runs."""
+    return F("first_token_at") - F("created_at")
+
+
+def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
+    """Those of `sessions` with one run for which all of `condition` holds.
+
+    Few such runs are looked up first; of many, one is found soon for each session in turn.
+    """
+    ids = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)[: FEW + 1]
+    if len(found := set(ids)) <= FEW and len(ids) <= FEW:
+        return sessions.filter(pk__in=found)
+    return sessions.filter(Exists(Run.objects.filter(condition, session=OuterRef("pk"))))
+
+
+def recent_values(column: str) -> list[str]:
+    """What the column of the newest runs holds, for a filter's choices."""
+    rows = Run.objects.order_by("-created_at", "-id").values_list(column, flat=True)[:RECENT]
+    return sorted({value for value in rows if value})
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A message of a session page, with its run's picture where it is a reply.
+
+    `others` are the ids of messages at the same place in other branches.
+    """
+
+    view: MessageView
+    run: Run | None
+    drawing: Drawing | None
+    others: list[UUID]
+
+
+@dataclass(frozen=True)
+class SessionPage:
+    """Some messages of one branch; `earlier` is the message to go on from, upwards."""
+
+    messages: list[Shown]
+    earlier: UUID | None
+
+
+def read_session_page(session: ChatSession, until: UUID | None = None) -> SessionPage:
+    """The last messages of the active branch, or of the one that `until` is on."""
+    leaf = until or session.active_leaf_id
+    rows = load_messages(list_path(leaf, PAGE)) if leaf else []
+    views = show_messages(session, rows)
+    runs = {row.pk: run for row in rows if (run := reply_run(row))}
+    timelines = read_timelines(runs.values(), timezone.now())
+    siblings = _list_siblings(session, rows)
+    return SessionPage(
+        messages=[
+            Shown(
+                view=view,
+                run=runs.get(row.pk),
+                drawing=draw(timelines[runs[row.pk].pk]) if row.pk in runs else None,
+                others=[pk for pk in siblings.get(row.parent_id, []) if pk != row.pk],
+            )
+            for row, view in zip(rows, views, strict=True)
+        ],
+        earlier=rows[0].parent_id if rows else None,
+    )
+
+
+def _list_siblings(session: ChatSession, rows: Sequence[Message]) -> dict[UUID | None, list[UUID]]:
+    """Ids by parent, for the places of `rows`."""
+    parents = [row.parent_id for row in rows]
+    places = Q(parent_id__in=[pk for pk in parents if pk])
+    if None in parents:
+        places |= Q(parent_id=None)
+    found: dict[UUID | None, list[UUID]] = {}
+    messages = Message.objects.filter(places, session_id=session.pk).order_by("number")
+    for pk, parent_id in messages.values_list("pk", "parent_id"):
+        found.setdefault(parent_id, []).append(pk)
+    return found
+
+
+def has_message(session: ChatSession, message_id: UUID) -> bool:
+    return Message.objects.filter(pk=message_id, session=session).exists()
+
+
+def find_run(session: ChatSession, run_id: UUID) -> Run | None:
+    """A run of the session with its reply."""
+    return Run.objects.select_related("reply").filter(pk=run_id, session=session).first()

@@ -1,0 +1,82 @@
+"""What staff do about sessions: assign, label, note, mark as reviewed."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from conversations import audit
+from conversations.models import ChatSession
+from conversations.review_models import AuditAction, Label, Review
+
+Staff = AbstractBaseUser | AnonymousUser
+
+LEFT = Q(review__reviewed_at=None) | Q(review__reviewed_at__lt=F("active_at"))
+"""Not reviewed, or not since something was said."""
+
+
+def list_staff() -> QuerySet[AbstractBaseUser]:
+    """Whom a review can be assigned to."""
+    model = get_user_model()
+    staff = model._default_manager.filter(is_staff=True, is_active=True)
+    return staff.order_by(model.USERNAME_FIELD)
+
+
+def list_labels() -> QuerySet[Label]:
+    return Label.objects.all()
+
+
+def get_review(session: ChatSession) -> Review:
+    """The session's review, which is not kept before something is in it."""
+    return Review.objects.filter(session=session).first() or Review(session=session)
+
+
+@transaction.atomic
+def save_review(
+    *, staff: Staff, review: Review, labels: Sequence[Label], is_reviewed: bool
+) -> Review:
+    """Keep what was filled in; `reviewed_at` is when the session was last marked as reviewed."""
+    review.reviewed_at = timezone.now() if is_reviewed else None
+    review.reviewed_by_id = staff.pk if is_reviewed else None
+    review.save()
+    review.labels.set(labels)
+    audit.record(
+        staff,
+        AuditAction.REVIEWED,
+        review.session_id,
+        reviewed=is_reviewed,
+        labels=[label.name for label in labels],
+    )
+    return review
+
+
+@transaction.atomic
+def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> None:
+    """Give these sessions to `assignee`; what was reviewed stays so."""
+    rows = [Review(session_id=pk, assignee_id=assignee.pk) for pk in session_ids]
+    Review.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["session"],
+        update_fields=["assignee"],
+    )
+    audit.record_each(staff, AuditAction.ASSIGNED, session_ids, to=str(assignee))
+
+
+@transaction.atomic
+def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
+    """As if each had been opened and ticked; labels and notes stay."""
+    now = timezone.now()
+    rows = [Review(session_id=pk, reviewed_at=now, reviewed_by_id=staff.pk) for pk in session_ids]
+    Review.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["session"],
+        update_fields=["reviewed_at", "reviewed_by"],
+    )
+    audit.record_each(staff, AuditAction.REVIEWED, session_ids, reviewed=True)

@@ -1,0 +1,147 @@
+"""What is deleted is gone, from every table."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from conversations.models import ChatSession, Run
+from conversations.privacy import erase_user, purge
+from conversations.review_models import AuditEntry, Label, Review
+from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+
+CANARY = "quetzalcoatlus"
+
+
+@pytest.fixture
+def ann(db: None) -> Any:
+    return make_user("ann")
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    """Every value of every table, with the table's name."""
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
+            for row in cursor.fetchall():
+                yield from ((table, _text(value)) for value in row)
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def tables_with(text: str) -> set[str]:
+    return {table for table, value in cells() if text in value.casefold()}
+
+
+def relations_to(user_id: int) -> list[str]:
+    """Names of all columns in which rows still name the user."""
+    return [
+        f"{model._meta.label}.{field.name}"
+        for model in apps.get_models(include_auto_created=True)
+        for field in model._meta.concrete_fields
+        if field.is_relation
+        and field.related_model is not None
+        and getattr(field.related_model, "_meta", None) is not None
+        and field.related_model._meta.label == "auth.User"
+        and model._base_manager.filter(**{field.name: user_id}).exists()
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_of_an_erased_user_is_left() -> None:
+    name = f"ann-{CANARY}"
+    ann, staff = make_user(name), make_user("staff", is_staff=True, is_superuser=True)
+    fill(ann, staff)
+    ben = talk(make_user("ben"), ("ben's", "stays"))
+    assert len(tables_with(CANARY)) > 5
+    assert len(relations_to(ann.pk)) >= 3
+    call_command("erase_user", name, no_input=True, stdout=StringIO())
+    assert tables_with(CANARY) == set()
+    assert relations_to(ann.pk) == []
+    assert list(ChatSession.objects.all()) == [ben]
+    assert AuditEntry.objects.filter(action="erased").count() == 1
+
+
+def fill(ann: Any, staff: Any) -> None:
+    """Rows of every kind, each with the word."""
+    browser = Client()
+    browser.force_login(ann)
+    tool = {"type": "tool", "tool_call_id": "c", "name": CANARY, "status": "finished"}
+    parts = [tool | {"arguments": CANARY, "output": CANARY}, {"type": "text", "text": CANARY}]
+    posted = ask(ann, CANARY, client_message_id=CANARY)
+    finish(posted, "", parts=parts, items=[{"role": "assistant", "content": CANARY}])
+    session = session_of(posted)
+    begin(ask(ann, f"{CANARY} at work", session), CANARY)
+    ask(ann, f"{CANARY} in the queue", session)
+    review = Review.objects.create(session=session, assignee=staff, note=CANARY)
+    review.labels.add(Label.objects.create(name="label"))
+    desk = Client()
+    desk.force_login(staff)
+    desk.get(f"/admin/conversations/chatsession/{session.pk}/change/")
+
+
+def test_erasing_asks_and_knows_the_name(ann: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "no")
+    for name in ("ann", "nobody"):
+        with pytest.raises(CommandError):
+            call_command("erase_user", name)
+    assert relations_to(ann.pk) == []
+    ann.refresh_from_db()
+    assert ann.is_active
+
+
+def test_an_erased_owner_of_nothing(ann: Any) -> None:
+    assert erase_user(ann) == 0
+
+
+def age(session: ChatSession, days: float, **fields: Any) -> None:
+    moment = timezone.now() - timedelta(days=days)
+    ChatSession.objects.filter(pk=session.pk).update(
+        **dict.fromkeys(fields or ("active_at",), moment)
+    )
+
+
+def left() -> set[str]:
+    return set(ChatSession.objects.values_list("title", flat=True))
+
+
+def test_old_sessions_are_purged(ann: Any, settings: Any) -> None:
+    settings.RETENTION_DAYS, settings.RESTORE_DAYS = 30, 3
+    for title, days in (("old", 31), ("young", 29)):
+        age(talk(ann, (title, "x")), days)
+    for title, days in (("deleted", 4), ("restorable", 2)):
+        age(talk(ann, (title, "x")), days, deleted_at=True)
+    posted = ask(ann, "old but at work")
+    begin(posted)
+    age(session_of(posted), 31)
+    out = StringIO()
+    call_command("purge", dry_run=True, stdout=out)
+    assert "2 sessions to delete" in out.getvalue()
+    call_command("purge", stdout=out)
+    assert left() == {"young", "restorable", "old but at work"}
+    assert Run.objects.count() == 3
+    assert AuditEntry.objects.get().detail == {"sessions": 2}
+    assert purge() == 0
+
+
+def test_everything_is_kept_by_default(ann: Any) -> None:
+    for number in range(3):
+        age(talk(ann, (f"{number}", "x")), 3_000)
+    assert purge() == 0
+
+
+def test_many_are_purged_in_small_batches(ann: Any, settings: Any) -> None:
+    settings.RETENTION_DAYS = 1
+    for number in range(45):
+        age(talk(ann, (f"{number}", "x")), 2)
+    assert purge() == 45
+    assert left() == set()

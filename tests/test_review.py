@@ -1,0 +1,235 @@
+"""Staff at work: what they find, see and keep, and what is kept of that."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.utils import timezone
+
+from conversations.models import ChatSession, Run, RunStatus
+from conversations.review_models import AuditEntry, Label, Review
+from tests.support.chats import ask, finish, make_user, session_of, talk
+
+pytestmark = pytest.mark.django_db
+
+SESSIONS = "/admin/conversations/chatsession/"
+
+
+@pytest.fixture
+def ann() -> Any:
+    return make_user("ann")
+
+
+@pytest.fixture
+def staff() -> Any:
+    return make_user("staff", is_staff=True)
+
+
+@pytest.fixture
+def desk(staff: Any) -> Client:
+    """A browser of somebody who may do all that reviewers do, and nothing else."""
+    allow(staff, "view_chatsession", "view_run", "read_transcript", "change_review")
+    return browser_of(staff)
+
+
+def allow(user: Any, *names: str) -> None:
+    user.user_permissions.add(*Permission.objects.filter(codename__in=names))
+
+
+def browser_of(user: Any) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page_of(session: ChatSession) -> str:
+    return f"{SESSIONS}{session.pk}/change/"
+
+
+def titles(desk: Client, query: str = "") -> list[str]:
+    """The sessions of a list, the newest first."""
+    response = desk.get(f"{SESSIONS}{query}")
+    assert response.status_code == 200, response.content
+    return re.findall(r'/change/[^"]*">([^<]*)</a>', response.content.decode())
+
+
+def actions() -> list[tuple[str, Any]]:
+    rows = AuditEntry.objects.order_by("pk")
+    return [(entry.action, entry.session_id) for entry in rows]
+
+
+def fail(user: Any, content: str, code: str, *, days_ago: float = 0) -> ChatSession:
+    posted = ask(user, content)
+    finish(posted, "", status=RunStatus.FAILED, error_code=code)
+    moment = timezone.now() - timedelta(days=days_ago)
+    Run.objects.filter(pk=posted.run_id).update(created_at=moment)
+    return session_of(posted)
+
+
+class TestList:
+    def test_conditions_hold_for_one_and_the_same_reply(self, desk: Client, ann: Any) -> None:
+        fail(ann, "long ago", "provider_cut", days_ago=9)
+        both = fail(ann, "both", "provider_cut", days_ago=9)
+        finish(ask(ann, "fine", both), "1")
+        fail(ann, "now", "provider_cut")
+        assert titles(desk, "?status=failed&asked=week") == ["now"]
+        assert titles(desk, "?error_code=provider_cut") == ["now", "both", "long ago"]
+        assert titles(desk, "?status=completed") == ["both"]
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("?model=scripted&agent=assistant", ["one"]),
+            ("?tokens=1000", ["one"]),
+            ("?tokens=10000", []),
+            ("?wait=2", []),
+            ("?asked=today&wait=x&tokens=x&asked=x", ["one"]),
+            ("?deleted=no", ["one"]),
+            ("?deleted=yes", []),
+        ],
+    )
+    def test_filters(self, desk: Client, ann: Any, query: str, found: list[str]) -> None:
+        talk(ann, ("one", "1"))
+        Run.objects.update(input_tokens=900, output_tokens=100)
+        assert titles(desk, query) == found
+
+    def test_pages_go_on_where_the_last_one_ended(self, desk: Client, ann: Any) -> None:
+        for number in range(120):
+            ChatSession.objects.create(owner=ann, title=f"s{number}")
+        # Many at the same moment: the key tells them apart.
+        ChatSession.objects.update(active_at=timezone.now())
+        seen, query = [], "?"
+        while query:
+            html = desk.get(f"{SESSIONS}{query}").content.decode()
+            seen += titles(desk, query)
+            found = re.search(r'href="(\?[^"]*)" rel="next"', html)
+            query = found[1].replace("&amp;", "&") if found else ""
+        assert len(seen) == len(set(seen)) == 120
+
+    @pytest.mark.parametrize("place", ["x", "7", "W10", "WyJ4IiwgMV0", "bnVsbA", "ÿ"])
+    def test_a_place_of_somebody_elses_making(self, desk: Client, ann: Any, place: str) -> None:
+        talk(ann, ("one", "1"))
+        assert titles(desk, f"?p={place}") == ["one"]
+
+    def test_what_is_left(self, desk: Client, ann: Any, staff: Any) -> None:
+        done, mine, went_on = (talk(ann, (name, "1")) for name in ("done", "mine", "went on"))
+        talk(ann, ("open", "1"))
+        now = timezone.now()
+        Review.objects.create(session=done, reviewed_at=now)
+        Review.objects.create(session=mine, assignee=staff)
+        Review.objects.create(session=went_on, reviewed_at=now - timedelta(days=1))
+        assert titles(desk, "?review=left") == ["open", "went on", "mine"]
+        assert titles(desk, "?review=mine") == titles(desk, "?review=assigned") == ["mine"]
+        assert titles(desk, "?review=done") == ["done"]
+        assert titles(desk, "?review=changed") == ["went on"]
+
+    def test_several_at_once(self, desk: Client, ann: Any, staff: Any) -> None:
+        one, two = (talk(ann, (name, "1")) for name in ("one", "two"))
+        Review.objects.create(session=one, note="kept")
+        for action in ("assign_to_me", "mark_reviewed"):
+            form = {"action": action, "_selected_action": [str(one.pk), str(two.pk)]}
+            assert desk.post(SESSIONS, form).status_code == 302
+        reviews = Review.objects.order_by("session__title")
+        assert [(r.assignee, r.reviewed_by, r.note) for r in reviews] == [
+            (staff, staff, "kept"),
+            (staff, staff, ""),
+        ]
+        assert all(review.reviewed_at for review in reviews)
+        assert len(actions()) == 4
+
+
+class TestSession:
+    def test_every_view_is_in_the_log(self, desk: Client, ann: Any, staff: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        assert b"one" in desk.get(page_of(session)).content
+        entry = AuditEntry.objects.get()
+        assert (entry.actor, entry.action, entry.session_id) == (staff, "viewed", session.pk)
+
+    def test_to_read_is_a_permission_of_its_own(self, staff: Any, ann: Any) -> None:
+        allow(staff, "view_chatsession")
+        session = talk(ann, ("title", "the secret"), ("more", "again"))
+        html = browser_of(staff).get(page_of(session)).content.decode()
+        assert "the secret" not in html
+        assert "more" not in html.split("</dl>")[1].split("You may")[0].replace("more</a>", "")
+        assert browser_of(staff).get(f"{SESSIONS}?q=secret").status_code == 403
+
+    def test_a_review_is_kept(self, desk: Client, ann: Any, staff: Any) -> None:
+        session, label = talk(ann, ("one", "1")), Label.objects.create(name="wrong answer")
+        form = {"assignee": staff.pk, "labels": [label.pk], "note": "why?", "is_reviewed": "on"}
+        assert desk.post(f"{SESSIONS}{session.pk}/review/", form).status_code == 302
+        review = Review.objects.get()
+        assert (review.assignee, review.note, review.reviewed_by) == (staff, "why?", staff)
+        assert titles(desk, f"?label={label.pk}&review=done") == ["one"]
+        assert actions() == [("reviewed", session.pk)]
+        desk.post(f"{SESSIONS}{session.pk}/review/", {"note": "again"})
+        review.refresh_from_db()
+        assert (review.reviewed_at, review.labels.count()) == (None, 0)
+
+    def test_users_are_no_reviewers(self, desk: Client, ann: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        response = desk.post(f"{SESSIONS}{session.pk}/review/", {"assignee": ann.pk})
+        assert b"Select a valid choice" in response.content
+        assert not Review.objects.exists()
+
+    def test_to_review_is_a_permission_of_its_own(self, staff: Any, ann: Any) -> None:
+        allow(staff, "view_chatsession", "read_transcript")
+        session = talk(ann, ("one", "1"))
+        address = f"{SESSIONS}{session.pk}/review/"
+        assert browser_of(staff).post(address, {"note": "x"}).status_code == 403
+        form = {"action": "mark_reviewed", "_selected_action": [str(session.pk)]}
+        browser_of(staff).post(SESSIONS, form)
+        assert not Review.objects.exists()
+
+    def test_long_conversations_and_branches(self, desk: Client, ann: Any) -> None:
+        session = talk(ann, *((f"question {number}", "x") for number in range(30)))
+        html = desk.get(page_of(session)).content.decode()
+        assert "question 29" in html
+        assert ">question 2<" not in html
+        earlier = re.search(r'href="(\?until=[^"]*)">Earlier', html)
+        assert earlier
+        html = desk.get(page_of(session) + earlier[1]).content.decode()
+        assert ">question 2<" in html
+        finish(ask(ann, "instead", session, parent_message_id=""), "of it")
+        html = desk.get(page_of(session)).content.decode()
+        other = re.search(r'href="(\?until=[^"]*)">another branch', html)
+        assert other
+        assert ">question 0<" in desk.get(page_of(session) + other[1]).content.decode()
+
+    @pytest.mark.parametrize("query", ["?until=00000000-0000-4000-8000-000000000000"])
+    def test_a_message_of_no_session(self, desk: Client, ann: Any, query: str) -> None:
+        session = talk(ann, ("one", "1"))
+        assert desk.get(page_of(session) + query).status_code == 404
+
+    def test_a_foreign_message_is_not_shown(self, desk: Client, ann: Any) -> None:
+        session, other = talk(ann, ("one", "1")), talk(ann, ("two", "2"))
+        query = f"?until={other.active_leaf_id}"
+        assert desk.get(page_of(session) + query).status_code == 404
+
+    def test_a_session_that_is_not_there(self, desk: Client) -> None:
+        assert (
+            desk.get(f"{SESSIONS}00000000-0000-4000-8000-000000000000/change/").status_code == 404
+        )
+
+    def test_it_costs_the_same_for_many(
+        self, desk: Client, ann: Any, django_assert_max_num_queries: Any
+    ) -> None:
+        session = talk(ann, *((f"{number}", "x") for number in range(12)))
+        with django_assert_max_num_queries(25):
+            desk.get(page_of(session))
+
+
+def test_the_log_cannot_be_changed(desk: Client, staff: Any, ann: Any) -> None:
+    allow(staff, "view_auditentry", "change_auditentry", "delete_auditentry")
+    session = talk(ann, ("one", "1"))
+    desk.get(page_of(session))
+    log = "/admin/conversations/auditentry/"
+    assert str(session.pk) in desk.get(f"{log}?q={session.pk}").content.decode()
+    entry = AuditEntry.objects.get()
+    assert desk.post(f"{log}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert desk.post(f"{log}{entry.pk}/change/", {"action": "x"}).status_code == 403
+    form = {"action": "delete_selected", "_selected_action": [entry.pk]}
+    desk.post(log, form)
+    assert AuditEntry.objects.count() == 1
