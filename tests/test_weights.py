@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,15 @@ def test_the_pinned_file_is_whole() -> None:
         f"{number}==0.2.0" for number in range(1, 23)
     ]
     assert all("--hash=sha256:" in line for line in QWEN.parts)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert user_cache().is_relative_to(tempfile.gettempdir())
 
 
 def test_all_checkouts_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
