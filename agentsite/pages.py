@@ -23,6 +23,7 @@ from conversations.queries import get_history, get_session, list_sessions
 from conversations.shapes import History
 from realtime.conf import get_conf
 
+LISTED = 100
 EMPTY = History(rev=0, messages=[], run=None, queue=[])
 PAGE = 40
 CURSOR_FIELDS = (
@@ -64,7 +65,7 @@ def _history(session: ChatSession, before: str) -> History:
 def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
     card = get_card(session.agent if session else request.GET.get("agent", ""))
     model = get_model_card()
-    sessions = list_sessions(request.user) if request.user.is_authenticated else []
+    sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
     messages = history.messages
     context = {
         "title": (session.title if session else "") or _("New conversation"),
@@ -73,6 +74,8 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "model": model,
         "guest": is_guest(request.user),
         "lines": [shown.session_line(line, session) for line in sessions],
+        "more_lines": len(sessions) == LISTED,
+        "downloads": words.DOWNLOADS,
         "messages": shown.messages(history, card, request.user.get_username()),
         "busy": history.run is not None,
         "earlier": messages[0].message_id if messages and messages[0].parent_message_id else "",
@@ -98,6 +101,7 @@ def _page_data(
         "user": str(request.user.pk or ""),
         "username": request.user.get_username(),
         "session_id": str(session.pk) if session else "",
+        "archived": session is not None and session.is_archived,
         "rev": history.rev,
         "run": asdict(run) if run else None,
         "parts": live[0] if live else [],
@@ -113,6 +117,7 @@ def _page_data(
             "guest": reverse("guest"),
             "login": reverse("login"),
             "model": reverse("model"),
+            "sessions": reverse("api-sessions"),
             "session": reverse("session", args=[UUID(int=0)]),
         },
     }

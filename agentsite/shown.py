@@ -129,10 +129,13 @@ def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
         RunStatus.QUEUED: "queued",
         RunStatus.AWAITING_INPUT: "awaiting",
     }
+    title = session.title or _("New conversation")
     return {
         "id": session.pk,
         "url": reverse("session", args=[session.pk]),
-        "title": session.title or _("New conversation"),
+        "active_at": session.active_at.isoformat(),
+        "title": title,
+        "actions": str(words.MANAGE["actions"]).format(title=title),
         "current": current is not None and session.pk == current.pk,
         "state": words.SCRIPT.get(states.get(session.run_status, ""), ""),
     }

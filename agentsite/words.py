@@ -52,6 +52,28 @@ APPROVALS: dict[str, Text] = {
     "cancelled": _("Not answered: the reply was stopped."),
     "before": _("That was answered already."),
 }
+MANAGE: dict[str, Text] = {
+    "actions": _("Actions for {title}"),
+    "archived": _("“{title}” is archived."),
+    "unarchived": _("“{title}” is back in the list."),
+    "deleted": _("“{title}” is deleted."),
+    "failed": _("That did not work. Nothing was changed: try again."),
+    "search_failed": _("The search did not work. Try again."),
+    "found_one": _("1 conversation found."),
+    "found": _("{count} conversations found."),
+    "found_more": _("The newest {count} are shown."),
+    "nothing_found": _("Nothing found."),
+    "nothing_archived": _("Nothing is archived."),
+}
+DOWNLOADS: dict[str, Text] = {
+    "markdown": "Markdown",
+    "html": _("Web page"),
+    "text": _("Plain text"),
+    "csv": "CSV",
+    "json": "JSON",
+    "jsonl": "JSON Lines",
+    "openai": _("Training data"),
+}
 TOOK = _("{step}, {seconds} s")
 TAKES_OVER = _("{agent} takes over")
 SCRIPT: dict[str, Any] = {
@@ -60,6 +82,7 @@ SCRIPT: dict[str, Any] = {
     "errors": ERROR_TEXTS,
     "steps": STEPS,
     "approvals": APPROVALS,
+    "manage": MANAGE,
     "took": TOOK,
     "takes_over": TAKES_OVER,
     "continue": _("Continue"),
@@ -67,6 +90,7 @@ SCRIPT: dict[str, Any] = {
     "replying": _("replying"),
     "queued": _("waiting"),
     "awaiting": _("needs you"),
+    "archived": _("archived"),
     "usage": _("{input} tokens in, {output} out"),
     "announce": {
         "started": _("{agent} is replying."),

@@ -16,6 +16,7 @@ import { PageTitle } from "./page_title.js";
 import { ReadingPlace } from "./reading_place.js";
 import { SessionList } from "./session_list.js";
 import { Shortcuts } from "./shortcuts.js";
+import { SessionManager } from "./session_manager.js";
 import { Transcript } from "./transcript.js";
 import { data, words } from "./words.js";
 
@@ -64,6 +65,12 @@ const draft = new Draft(find("prompt"), () => ({
   user: outbox.user,
   session: chat.conversation.sessionId,
 }));
+new SessionManager({
+  sessions,
+  connection,
+  announce,
+  getCurrent: () => chat.conversation.sessionId,
+});
 const line = {
   line: find("connection"),
   text: find("connection-text"),

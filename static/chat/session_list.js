@@ -1,7 +1,7 @@
 /** The list of the user's sessions, newest activity first, live in every tab. */
 
 import { fromTemplate, setText } from "./elements.js";
-import { data, words } from "./words.js";
+import { data, fill, words } from "./words.js";
 
 const { replying, queued, awaiting } = words;
 const STATES = { running: replying, queued, awaiting_input: awaiting };
@@ -13,33 +13,29 @@ export class SessionList {
   }
 
   /** Take in a `session.*` frame. */
-  apply({ session_id, metadata: { event, title, run_status, archived } }) {
-    const line = this.element.querySelector(`[data-session-id="${session_id}"]`);
-    if (event === "session.deleted" || archived) {
-      line?.remove();
-      return;
-    }
-    const shown = line ?? this.#add(session_id);
-    setText(shown.querySelector(".session-title"), title || words.untitled);
-    setText(shown.querySelector(".session-state"), STATES[run_status] ?? "");
-    if (event !== "session.updated") this.#raise(shown);
+  apply({ session_id, metadata: { event, ...shown } }) {
+    const line = this.find(session_id);
+    if (event === "session.deleted" || shown.archived) line?.remove();
+    else this.show(session_id, shown);
+  }
+
+  find(session_id) {
+    return this.element.querySelector(`[data-session-id="${session_id}"]`);
+  }
+
+  /** Show a session by what is told of it, in its place. */
+  show(session_id, shown) {
+    const line = this.find(session_id) ?? newLine(session_id);
+    fillLine(line, shown);
+    this.#place(line);
     this.mark();
   }
 
-  #add(session_id) {
-    const line = fromTemplate("session-template");
-    line.dataset.sessionId = session_id;
-    line.firstElementChild.href = addressOf(session_id);
-    this.element.prepend(line);
-    return line;
-  }
-
-  /** Moving an element drops the focus inside it. */
-  #raise(line) {
-    if (line === this.element.firstElementChild) return;
-    const focused = line.contains(document.activeElement) ? document.activeElement : null;
-    this.element.prepend(line);
-    focused?.focus({ preventScroll: true });
+  #place(line) {
+    const moment = momentOf(line);
+    const others = [...this.element.children].filter((other) => other !== line);
+    const next = others.find((other) => momentOf(other) < moment) ?? null;
+    moveBefore(this.element, line, next);
   }
 
   /** Mark the session that this page shows. */
@@ -50,6 +46,35 @@ export class SessionList {
       else line.firstElementChild.removeAttribute("aria-current");
     }
   }
+}
+
+/** Put `line` before `next`, unless it is there; moving an element drops the focus inside it. */
+export function moveBefore(list, line, next) {
+  if (line.parentNode === list && line.nextElementSibling === next) return;
+  const focused = line.contains(document.activeElement) ? document.activeElement : null;
+  list.insertBefore(line, next);
+  focused?.focus({ preventScroll: true });
+}
+
+export function newLine(session_id) {
+  const line = fromTemplate("session-template");
+  line.dataset.sessionId = session_id;
+  line.firstElementChild.href = addressOf(session_id);
+  return line;
+}
+
+/** What a line says, by what a frame or the API tells of its session. */
+export function fillLine(line, { title, run_status, active_at, archived }) {
+  const shown = title || words.untitled;
+  line.dataset.activeAt = active_at;
+  line.toggleAttribute("data-archived", Boolean(archived));
+  setText(line.querySelector(".session-title"), shown);
+  setText(line.querySelector(".session-state"), STATES[run_status] ?? (archived ? words.archived : ""));
+  line.querySelector(".session-menu-button").ariaLabel = fill(words.manage.actions, { title: shown });
+}
+
+function momentOf(line) {
+  return Date.parse(line.dataset.activeAt);
 }
 
 export function addressOf(session_id) {

@@ -1,0 +1,52 @@
+/** What a person does to a conversation as a whole, each with the way back. */
+
+import { apiOf, ask } from "./api.js";
+import { fill, words } from "./words.js";
+
+const { manage } = words;
+
+export class SessionActions {
+  constructor(toast) {
+    this.toast = toast;
+  }
+
+  rename({ id }, title) {
+    return this.#patch(id, { title });
+  }
+
+  async archive({ id, title, onLeave }, archived) {
+    if (!(await this.#patch(id, { archived }))) return;
+    const text = fill(archived ? manage.archived : manage.unarchived, { title });
+    this.#tell(text, () => this.#patch(id, { archived: !archived }), onLeave);
+  }
+
+  async delete({ id, title, onLeave }) {
+    if (!(await this.#ask(apiOf(id), { method: "DELETE" }))) return;
+    this.#tell(fill(manage.deleted, { title }), () => this.restore(id), onLeave);
+  }
+
+  restore(id) {
+    return this.#ask(apiOf(id, "restore/"), { method: "POST" });
+  }
+
+  #patch(id, body) {
+    return this.#ask(apiOf(id), { method: "PATCH", body });
+  }
+
+  /** The line that one was on is gone: the keyboard goes on at the way back. */
+  #tell(text, undo, onLeave) {
+    this.toast.show(text, { undo, onLeave });
+    this.toast.focus();
+  }
+
+  /** Whether it was done; where it was not, that is told. */
+  async #ask(address, request) {
+    try {
+      await ask(address, request);
+      return true;
+    } catch {
+      this.toast.show(manage.failed);
+      return false;
+    }
+  }
+}

@@ -1,0 +1,108 @@
+/** Puts together what people do with their conversations: find, rename, put away, delete. */
+
+import { askTitle } from "./inline_rename.js";
+import { SessionActions } from "./session_actions.js";
+import { SessionMenu } from "./session_menu.js";
+import { SessionSearch } from "./session_search.js";
+import { Toast } from "./toast.js";
+import { data } from "./words.js";
+
+const find = (id) => document.getElementById(id);
+
+export class SessionManager {
+  constructor({ sessions, connection, announce, getCurrent }) {
+    Object.assign(this, { sessions, getCurrent });
+    this.isArchived = data.archived;
+    this.drawer = find("sessions");
+    this.toast = new Toast({ element: find("toast"), drawer: this.drawer, announce });
+    this.actions = new SessionActions(this.toast);
+    this.menu = new SessionMenu(find("session-menu"), (button) => this.#describe(button));
+    this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
+    this.search = this.#makeSearch();
+    this.drawer.addEventListener("scroll", () => this.menu.hide(), true);
+    find("restore").addEventListener("click", () => this.actions.restore(this.getCurrent()));
+    connection.addEventListener("frame", ({ detail }) => this.#follow(detail));
+    if (data.user) this.#offer();
+  }
+
+  #makeSearch() {
+    return new SessionSearch({
+      field: find("session-search"),
+      archive: find("session-archive"),
+      status: find("session-status"),
+      found: find("session-found"),
+      more: find("session-more"),
+      list: this.sessions,
+    });
+  }
+
+  /** There is something to find, or may be. */
+  #offer() {
+    for (const element of document.querySelectorAll("[data-with-sessions]")) element.hidden = false;
+    find("session-actions").hidden = !this.getCurrent();
+  }
+
+  #follow({ session_id, metadata }) {
+    if (!metadata?.event?.startsWith("session.")) return;
+    this.#offer();
+    this.search.refresh();
+    if (session_id !== this.getCurrent()) return;
+    this.isArchived = metadata.archived;
+    this.#tellDeleted(metadata.event === "session.deleted");
+  }
+
+  /** Nothing is said in a conversation that is not there; the page waits for its return. */
+  #tellDeleted(isDeleted) {
+    if (find("deleted").hidden && !isDeleted) return;
+    find("deleted").hidden = !isDeleted;
+    find("composer").inert = isDeleted;
+    find("session-actions").hidden = isDeleted;
+    // What it missed meanwhile the server renders.
+    if (!isDeleted) location.reload();
+  }
+
+  #describe(button) {
+    const line = button.closest("li");
+    if (!line) {
+      const title = find("title").textContent;
+      return { id: this.getCurrent(), title, archived: this.isArchived };
+    }
+    return {
+      id: line.dataset.sessionId,
+      title: line.querySelector(".session-title").textContent,
+      archived: line.hasAttribute("data-archived"),
+      onLeave: leaver(line),
+    };
+  }
+
+  #choose({ button, action }) {
+    const session = this.#describe(button);
+    switch (action) {
+      case "rename":
+        return this.#rename(button, session);
+      case "archive":
+        return this.actions.archive(session, true);
+      case "unarchive":
+        return this.actions.archive(session, false);
+      case "delete":
+        return this.actions.delete(session);
+    }
+  }
+
+  #rename(button, session) {
+    const shown = button.closest("li")?.firstElementChild ?? find("title");
+    askTitle(shown, session.title, {
+      save: (title) => this.actions.rename(session, title),
+      leave: () => button.focus(),
+    });
+  }
+}
+
+/** Where the keyboard goes once the line is gone: to the one that took its place. */
+function leaver(line) {
+  const { parentNode: list, nextElementSibling: next, previousElementSibling: previous } = line;
+  return () => {
+    const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
+    (neighbour?.firstElementChild ?? find("new-chat")).focus();
+  };
+}

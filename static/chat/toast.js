@@ -1,0 +1,82 @@
+/** One short notice over the page, with what takes back the thing it tells of. */
+
+const SHOWN_MS = 10_000;
+
+export class Toast {
+  #timer = 0;
+
+  constructor({ element, drawer, announce }) {
+    Object.assign(this, { element, drawer, announce });
+    this.text = element.querySelector(".toast-text");
+    this.button = element.querySelector(".toast-action");
+    element.querySelector(".toast-close").addEventListener("click", () => this.hide());
+    this.button.addEventListener("click", () => this.#act());
+    element.addEventListener("pointerenter", () => this.#hold());
+    element.addEventListener("focusin", () => this.#hold());
+    element.addEventListener("pointerleave", () => this.#wait());
+    element.addEventListener("focusout", () => this.#wait());
+    element.addEventListener("keydown", (event) => this.#escape(event));
+    drawer.addEventListener("toggle", () => this.#move());
+  }
+
+  /** `undo`, if there is one, is offered; `onLeave` is told when a focus inside has to go. */
+  show(text, { undo, onLeave } = {}) {
+    Object.assign(this, { undo, onLeave });
+    this.text.textContent = text;
+    this.button.hidden = !undo;
+    this.#open();
+    this.announce(text);
+    this.#wait();
+  }
+
+  /** The button that takes it back is where the keyboard goes on. */
+  focus() {
+    this.button.focus();
+  }
+
+  hide() {
+    clearTimeout(this.#timer);
+    const hadFocus = this.element.contains(document.activeElement);
+    this.element.hidePopover();
+    if (hadFocus) this.onLeave?.();
+  }
+
+  #act() {
+    const { undo } = this;
+    this.hide();
+    undo();
+  }
+
+  /** Over an open drawer it has to be in there: a click elsewhere would close that. */
+  #open() {
+    const isDrawn = this.drawer.matches(":popover-open");
+    this.element.hidePopover();
+    (isDrawn ? this.drawer : document.body).append(this.element);
+    this.element.showPopover();
+  }
+
+  /** What is in a drawer goes out of sight with it. */
+  #move() {
+    if (!this.element.matches(":popover-open")) return;
+    const focused = document.activeElement;
+    const hadFocus = this.element.contains(focused);
+    this.#open();
+    if (hadFocus) focused.focus();
+  }
+
+  #hold() {
+    clearTimeout(this.#timer);
+  }
+
+  #wait() {
+    this.#hold();
+    if (this.element.matches(":focus-within")) return;
+    this.#timer = setTimeout(() => this.hide(), SHOWN_MS);
+  }
+
+  #escape(event) {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    this.hide();
+  }
+}

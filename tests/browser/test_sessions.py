@@ -1,0 +1,259 @@
+"""Conversations managed on one tab and seen on another."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.conftest import Model, Opener, sign_in
+from tests.support.site import Site, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def begin(site: Site, user: User, title: str) -> str:
+    """A session of that title, in which nothing has been said; its id."""
+    answer = site.request("POST", "/api/sessions/", user=user, data={"title": title})
+    assert answer.status == 201, answer
+    return str(answer.json()["id"])
+
+
+def line_of(chat: ChatPage, session_id: str, where: str = "#session-list") -> Any:
+    return chat.page.locator(f'{where} [data-session-id="{session_id}"]')
+
+
+async def choose(
+    chat: ChatPage, session_id: str, action: str, where: str = "#session-list"
+) -> None:
+    """Choose an item of the menu of a line."""
+    line = line_of(chat, session_id, where)
+    await line.hover()
+    await line.get_by_role("button").click()
+    await chat.page.get_by_role("menuitem", name=action, exact=True).click()
+
+
+async def test_renamed_where_the_title_stands(open_chat: Opener, site: Site, ann: User) -> None:
+    session_id = begin(site, ann, "First title")
+    chat, other = await open_chat(), await open_chat(session_id)
+    await choose(chat, session_id, "Rename")
+    field = chat.page.get_by_role("textbox", name="Title")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_value("First title")
+    await field.fill("Not this")
+    await field.press("Escape")
+    await expect(line_of(chat, session_id).get_by_role("button")).to_be_focused()
+    await expect(line_of(chat, session_id)).to_contain_text("First title")
+
+    await choose(chat, session_id, "Rename")
+    await field.fill("Second <title>")
+    await field.press("Enter")
+    for tab in (chat, other):
+        await expect(line_of(tab, session_id).locator("a")).to_have_text("Second <title>")
+    await expect(other.page.locator("h1")).to_have_text("Second <title>")
+    await expect(line_of(other, session_id).get_by_role("button")).to_have_accessible_name(
+        "Actions for Second <title>"
+    )
+
+    await other.page.get_by_role("button", name="Actions for this conversation").click()
+    await other.page.get_by_role("menuitem", name="Rename").click()
+    await other.page.get_by_role("textbox", name="Title").fill("Third title")
+    await other.page.locator("#log").click()
+    await expect(other.page.locator("h1")).to_have_text("Third title")
+    await expect(line_of(chat, session_id)).to_contain_text("Third title")
+
+
+async def test_deleted_and_brought_back(open_chat: Opener, site: Site, ann: User) -> None:
+    older, newer = begin(site, ann, "Older"), begin(site, ann, "Newer")
+    chat, other = await open_chat(), await open_chat()
+    await choose(chat, older, "Delete")
+    for tab in (chat, other):
+        await expect(line_of(tab, older)).to_have_count(0)
+    undo = chat.page.get_by_role("button", name="Undo")
+    await expect(undo).to_be_focused()
+    await expect(chat.page.locator("#announcer")).to_have_text("“Older” is deleted.")
+    await undo.press("Enter")
+    for tab in (chat, other):
+        await expect(line_of(tab, older)).to_be_visible()
+        # In its place, not at the top.
+        await expect(tab.page.locator(f'[data-session-id="{newer}"] + li')).to_contain_text("Older")
+    await expect(undo).to_be_hidden()
+
+
+async def test_a_conversation_that_is_open_elsewhere_says_that_it_is_deleted(
+    open_chat: Opener, model: Model, ann: User
+) -> None:
+    other = await open_chat()
+    await other.send("Keep what I say")
+    session_id = await other.in_session()
+    await other.replied()
+    chat = await open_chat()
+    await choose(chat, session_id, "Delete")
+    notice = other.page.locator("#deleted")
+    await expect(notice).to_contain_text("This conversation is deleted.")
+    await expect(other.page.locator("#composer")).to_have_attribute("inert", "")
+    await notice.get_by_role("button", name="Restore it").click()
+    await expect(notice).to_be_hidden()
+    await other.connected()
+    await expect(line_of(chat, session_id)).to_be_visible()
+    await other.send("Go on")
+    await other.shows("You said: Go on")
+    await other.replied()
+    await other.agrees(ann)
+
+
+async def test_archived_shown_and_moved_back(open_chat: Opener, site: Site, ann: User) -> None:
+    session_id = begin(site, ann, "Put me away")
+    chat, other = await open_chat(), await open_chat()
+    await choose(chat, session_id, "Archive")
+    for tab in (chat, other):
+        await expect(line_of(tab, session_id)).to_have_count(0)
+    await chat.page.get_by_role("button", name="Undo").click()
+    for tab in (chat, other):
+        await expect(line_of(tab, session_id)).to_be_visible()
+
+    await choose(chat, session_id, "Archive")
+    await other.page.get_by_role("button", name="Archived", exact=True).click()
+    await expect(line_of(other, session_id, "#session-found")).to_contain_text("archived")
+    await choose(other, session_id, "Back to the list", "#session-found")
+    await expect(line_of(other, session_id, "#session-found")).to_have_count(0)
+    await expect(line_of(chat, session_id)).to_be_visible()
+    await other.page.get_by_role("button", name="Archived", exact=True).click()
+    await expect(line_of(other, session_id)).to_be_visible()
+
+
+async def test_search_finds_titles_and_texts(
+    open_chat: Opener, site: Site, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await chat.send("How do I proof sourdough?")
+    said = await chat.in_session()
+    await chat.replied()
+    titled = begin(site, ann, "Sourdough starter")
+    await chat.page.keyboard.press("Control+k")
+    field = chat.page.get_by_role("searchbox", name="Search conversations")
+    await expect(field).to_be_focused()
+    await field.fill("sourdough")
+    status = chat.page.locator("#session-status")
+    await expect(status).to_have_text("2 conversations found.")
+    found = chat.page.locator("#session-found li")
+    await expect(found.locator(".session-title")).to_have_text(
+        ["Sourdough starter", "How do I proof sourdough?"]
+    )
+    await field.press("ArrowDown")
+    await expect(line_of(chat, titled, "#session-found").locator("a")).to_be_focused()
+    await chat.page.keyboard.press("ArrowDown")
+    await expect(line_of(chat, said, "#session-found").locator("a")).to_be_focused()
+
+    # What is found stays true.
+    site.request("DELETE", f"/api/sessions/{titled}/", user=ann)
+    await expect(status).to_have_text("1 conversation found.")
+    await expect(line_of(chat, said, "#session-found").locator("a")).to_be_focused()
+    await field.fill("nothing like this anywhere")
+    await expect(status).to_have_text("Nothing found.")
+    await field.press("Escape")
+    await expect(field).to_have_value("")
+    await expect(line_of(chat, said)).to_be_visible()
+    await expect(found).to_have_count(0)
+    await field.fill("proof")
+    await expect(status).to_have_text("1 conversation found.")
+    await field.press("Enter")
+    await chat.page.wait_for_url(f"**/s/{said}/")
+
+
+async def test_the_menu_is_worked_by_keys(open_chat: Opener, site: Site, ann: User) -> None:
+    session_id = begin(site, ann, "By keys")
+    chat = await open_chat()
+    button = line_of(chat, session_id).get_by_role("button")
+    await button.focus()
+    await button.press("Enter")
+    items = chat.page.get_by_role("menuitem")
+    await expect(items.first).to_be_focused()
+    await expect(button).to_have_attribute("aria-expanded", "true")
+    await chat.page.keyboard.press("ArrowUp")
+    await expect(items.last).to_be_focused()
+    await chat.page.keyboard.press("ArrowDown")
+    await chat.page.keyboard.press("ArrowDown")
+    await expect(items.nth(1)).to_be_focused()
+    await chat.page.keyboard.press("Escape")
+    await expect(chat.page.locator("#session-menu")).to_be_hidden()
+    await expect(button).to_be_focused()
+    await expect(button).to_have_attribute("aria-expanded", "false")
+    await button.press("Enter")
+    await chat.page.keyboard.press("End")
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.get_by_role("button", name="Undo")).to_be_focused()
+    await chat.page.keyboard.press("Escape")
+    # The keyboard goes on at the line that took the place.
+    await expect(chat.page.locator("#sessions :focus")).to_have_count(1)
+
+
+async def test_downloads(open_chat: Opener, model: Model, tmp_path: Path) -> None:
+    chat = await open_chat()
+    await chat.send("Something to keep")
+    session_id = await chat.in_session()
+    await chat.replied()
+    texts = {
+        name: await download(chat, session_id, name, tmp_path) for name in ("JSON", "Markdown")
+    }
+    assert "You said: Something to keep" in texts["Markdown"]
+    assert json.loads(texts["JSON"])["session"]["id"] == session_id
+
+
+async def download(chat: ChatPage, session_id: str, name: str, directory: Path) -> str:
+    async with chat.page.expect_download() as waiting:
+        await choose(chat, session_id, name)
+    path = directory / name
+    await (await waiting.value).save_as(path)
+    return path.read_text()
+
+
+async def test_what_did_not_work_is_told(open_chat: Opener, site: Site, ann: User) -> None:
+    session_id = begin(site, ann, "Stays")
+    chat = await open_chat()
+    await chat.page.route("**/api/sessions/**", lambda route: route.abort())
+    await choose(chat, session_id, "Delete")
+    await expect(chat.page.locator("#toast")).to_contain_text("That did not work.")
+    await expect(line_of(chat, session_id)).to_be_visible()
+    chat.faults.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def phone(browser: Browser, site: Site, ann: User) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    await sign_in(context, site, ann)
+    yield context
+    await context.close()
+
+
+async def test_in_the_drawer_of_a_phone(phone: BrowserContext, site: Site, ann: User) -> None:
+    session_id = begin(site, ann, "In the drawer")
+    chat = await open_page(phone, site)
+    drawer = chat.page.locator("#sessions")
+    await chat.page.get_by_role("button", name="Conversations", exact=True).tap()
+    await line_of(chat, session_id).get_by_role("button").tap()
+    await expect(drawer).to_be_visible()
+    items = "#sessions :is(button, a, input):visible, [role=menuitem]:visible"
+    assert await low_targets(chat.page, items) == []
+    await chat.page.get_by_role("menuitem", name="Delete").tap()
+    await expect(line_of(chat, session_id)).to_have_count(0)
+    assert await low_targets(chat.page, "#toast button:visible") == []
+    await chat.page.get_by_role("button", name="Undo").tap()
+    await expect(drawer).to_be_visible()
+    await expect(line_of(chat, session_id)).to_be_visible()
+
+
+async def low_targets(page: Page, selector: str) -> list[str]:
+    """What fingers would miss."""
+    low = []
+    for target in await page.locator(selector).all():
+        box = await target.bounding_box()
+        if box and box["height"] < 44 and await target.get_attribute("class") != "brand":
+            low.append(await target.inner_text())
+    return low
