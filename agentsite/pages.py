@@ -17,6 +17,7 @@ from agentsite import shown, words
 from agentsite.cards import AgentCard, get_card, list_cards
 from agentsite.local_model.card import ModelCard, get_model_card
 from conversations.errors import AgentSiteError
+from conversations.feedback import list_feedback
 from conversations.guests import is_guest
 from conversations.models import ChatSession
 from conversations.queries import get_history, get_session, list_sessions
@@ -66,6 +67,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
     card = get_card(session.agent if session else request.GET.get("agent", ""))
     model = get_model_card()
     sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
+    lines = [shown.session_line(line, session) for line in sessions]
     messages = history.messages
     context = {
         "title": (session.title if session else "") or _("New conversation"),
@@ -73,8 +75,8 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "chosen": card.name,
         "model": model,
         "guest": is_guest(request.user),
-        "lines": [shown.session_line(line, session) for line in sessions],
-        "more_lines": len(sessions) == LISTED,
+        "lines": lines,
+        "more_lines": len(lines) == LISTED,
         "downloads": words.DOWNLOADS,
         "messages": shown.messages(history, card, request.user.get_username()),
         "busy": history.run is not None,
@@ -101,6 +103,7 @@ def _page_data(
         "user": str(request.user.pk or ""),
         "username": request.user.get_username(),
         "session_id": str(session.pk) if session else "",
+        "feedback": _feedback(request, session) if session else {},
         "archived": session is not None and session.is_archived,
         "rev": history.rev,
         "run": asdict(run) if run else None,
@@ -118,9 +121,16 @@ def _page_data(
             "login": reverse("login"),
             "model": reverse("model"),
             "sessions": reverse("api-sessions"),
+            "shared": reverse("shared", args=["TOKEN"]),
             "session": reverse("session", args=[UUID(int=0)]),
         },
     }
+
+
+def _feedback(request: HttpRequest, session: ChatSession) -> dict[str, str]:
+    """The reader's verdicts, by message."""
+    given = list_feedback(user=request.user, session_id=str(session.pk))
+    return {str(verdict.message_id): verdict.value for verdict in given}
 
 
 urlpatterns = [

@@ -65,6 +65,20 @@ MANAGE: dict[str, Text] = {
     "nothing_found": _("Nothing found."),
     "nothing_archived": _("Nothing is archived."),
 }
+FEEDBACK: dict[str, Text] = {
+    "up": _("What was good?"),
+    "down": _("What was wrong?"),
+    "given": _("Your verdict is kept. You can add a comment."),
+    "taken_back": _("Your verdict is taken back."),
+    "thanks": _("Thank you."),
+}
+SHARE: dict[str, Text] = {
+    "made": _("Made {date}"),
+    "revoked": _("That link does not work any more."),
+    "failed": _(
+        "That did not work. Try again; there is nothing to share before the first message."
+    ),
+}
 DOWNLOADS: dict[str, Text] = {
     "markdown": "Markdown",
     "html": _("Web page"),
@@ -83,6 +97,8 @@ SCRIPT: dict[str, Any] = {
     "steps": STEPS,
     "approvals": APPROVALS,
     "manage": MANAGE,
+    "feedback": FEEDBACK,
+    "share": SHARE,
     "took": TOOK,
     "takes_over": TAKES_OVER,
     "continue": _("Continue"),

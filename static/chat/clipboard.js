@@ -19,7 +19,7 @@ function copyBySelection(text) {
   const focused = document.activeElement;
   field.value = text;
   field.className = "visually-hidden";
-  document.body.append(field);
+  (document.querySelector("dialog:modal") ?? document.body).append(field);
   field.select();
   const isDone = document.execCommand("copy");
   field.remove();

@@ -2,6 +2,7 @@
 
 import { finishBlocks } from "./blocks.js";
 import { fromTemplate, setText } from "./elements.js";
+import { showVerdict } from "./feedback.js";
 import { waitingText } from "./model.js";
 import { ReplyBody } from "./reply_body.js";
 import { showSummary } from "./summary.js";
@@ -44,6 +45,7 @@ export class ReplyView {
     this.body = new ReplyBody(this.#find(".body"), message.parts);
     this.generation = message.generation;
     this.#tellTime(this.#find(".when").dateTime);
+    showVerdict(element);
   }
 
   #find(selector) {
@@ -71,6 +73,7 @@ export class ReplyView {
     if (this.messageId && !wasPending) this.body.clear();
     this.messageId = message_id;
     this.element.dataset.messageId = message_id;
+    showVerdict(this.element);
   }
 
   #nameAgent(name) {

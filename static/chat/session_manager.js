@@ -1,9 +1,11 @@
-/** Puts together what people do with their conversations: find, rename, put away, delete. */
+/** Puts together what people do with their conversations: find, rename, share, delete, judge. */
 
+import { Feedback } from "./feedback.js";
 import { askTitle } from "./inline_rename.js";
 import { SessionActions } from "./session_actions.js";
 import { SessionMenu } from "./session_menu.js";
 import { SessionSearch } from "./session_search.js";
+import { ShareDialog } from "./share.js";
 import { Toast } from "./toast.js";
 import { data } from "./words.js";
 
@@ -15,6 +17,8 @@ export class SessionManager {
     this.isArchived = data.archived;
     this.drawer = find("sessions");
     this.toast = new Toast({ element: find("toast"), drawer: this.drawer, announce });
+    this.share = new ShareDialog(find("share"));
+    new Feedback({ getCurrent, toast: this.toast, announce });
     this.actions = new SessionActions(this.toast);
     this.menu = new SessionMenu(find("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
@@ -84,6 +88,8 @@ export class SessionManager {
         return this.actions.archive(session, true);
       case "unarchive":
         return this.actions.archive(session, false);
+      case "share":
+        return this.share.open(session);
       case "delete":
         return this.actions.delete(session);
     }

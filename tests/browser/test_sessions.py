@@ -257,3 +257,62 @@ async def low_targets(page: Page, selector: str) -> list[str]:
         if box and box["height"] < 44 and await target.get_attribute("class") != "brand":
             low.append(await target.inner_text())
     return low
+
+
+async def test_a_link_to_read_by(open_chat: Opener, visitor: BrowserContext, model: Model) -> None:
+    chat = await open_chat()
+    await chat.send("Read this")
+    session_id = await chat.in_session()
+    await chat.replied()
+    await choose(chat, session_id, "Share")
+    dialog = chat.page.get_by_role("dialog", name="Share to read")
+    await dialog.get_by_role("button", name="Make a link").click()
+    link = dialog.get_by_role("textbox", name="Link")
+    await expect(link).to_be_focused()
+    address = await link.input_value()
+    reader = await visitor.new_page()
+    await reader.goto(address)
+    await expect(reader.locator("main")).to_contain_text("You said: Read this")
+
+    await dialog.get_by_role("button", name="Close").click()
+    await choose(chat, session_id, "Share")
+    await expect(link).to_be_hidden()
+    await dialog.get_by_role("button", name="Revoke").click()
+    await expect(dialog.get_by_role("listitem")).to_have_count(0)
+    answer = await reader.reload()
+    assert answer is not None
+    assert answer.status == 404
+    await chat.page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+
+
+async def test_thumbs_and_a_comment(open_chat: Opener, site: Site, model: Model, ann: User) -> None:
+    chat = await open_chat()
+    await chat.send("Judge me")
+    session_id = await chat.in_session()
+    await chat.replied()
+    good, bad = (chat.page.get_by_role("button", name=f"{name} reply") for name in ("Good", "Bad"))
+    await bad.click()
+    await expect(bad).to_have_attribute("aria-pressed", "true")
+    field = chat.page.get_by_role("textbox", name="What was wrong?")
+    await field.fill("Too short")
+    await field.press("Enter")
+    await expect(field).to_have_count(0)
+    await expect(bad).to_be_focused()
+    assert verdicts(site, ann, session_id) == [("down", "Too short")]
+
+    await chat.page.reload()
+    await expect(bad).to_have_attribute("aria-pressed", "true")
+    await good.click()
+    await expect(bad).to_have_attribute("aria-pressed", "false")
+    await expect(good).to_have_attribute("aria-pressed", "true")
+    await chat.page.get_by_role("textbox", name="What was good?").press("Escape")
+    assert verdicts(site, ann, session_id) == [("up", "")]
+    await good.click()
+    await expect(good).to_have_attribute("aria-pressed", "false")
+    assert verdicts(site, ann, session_id) == []
+
+
+def verdicts(site: Site, user: User, session_id: str) -> list[tuple[str, str]]:
+    given = site.get_json(f"/api/sessions/{session_id}/feedback/", user)["results"]
+    return [(one["value"], one["comment"]) for one in given]

@@ -1,0 +1,92 @@
+/** Thumbs under a finished reply, and a few words to go with them. */
+
+import { apiOf, ask } from "./api.js";
+import { fromTemplate } from "./elements.js";
+import { data, words } from "./words.js";
+
+const verdicts = new Map(Object.entries(data.feedback));
+
+/** Show on a reply what its reader thinks of it. */
+export function showVerdict(article) {
+  const given = verdicts.get(article.dataset.messageId);
+  for (const button of article.querySelectorAll("[data-verdict]")) {
+    button.ariaPressed = String(button.dataset.verdict === given);
+  }
+}
+
+export class Feedback {
+  constructor({ getCurrent, toast, announce }) {
+    Object.assign(this, { getCurrent, toast, announce });
+    document.addEventListener("click", (event) => this.#press(event));
+    document.addEventListener("submit", (event) => this.#send(event));
+    document.addEventListener("keydown", (event) => this.#escape(event));
+  }
+
+  /** A thumb that is pressed already is taken back. */
+  async #press(event) {
+    const button = event.target.closest("[data-verdict]");
+    if (!button) return;
+    const article = button.closest(".message");
+    const isTakenBack = button.ariaPressed === "true";
+    const value = isTakenBack ? undefined : button.dataset.verdict;
+    closeForm(article);
+    if (!(await this.#tell(article, value))) return;
+    if (!isTakenBack) openForm(article, value);
+    this.announce(isTakenBack ? words.feedback.taken_back : words.feedback.given);
+  }
+
+  async #send(event) {
+    const form = event.target.closest(".feedback");
+    if (!form) return;
+    event.preventDefault();
+    const article = form.closest(".message");
+    const { messageId } = article.dataset;
+    const comment = form.elements.comment.value.trim();
+    if (comment && !(await this.#tell(article, verdicts.get(messageId), comment))) return;
+    leaveForm(article);
+    this.announce(words.feedback.thanks);
+  }
+
+  #escape(event) {
+    const form = event.target.closest?.(".feedback");
+    if (!form || event.key !== "Escape" || event.isComposing) return;
+    event.stopPropagation();
+    leaveForm(form.closest(".message"));
+  }
+
+  /** Keep a verdict, or none, and show it; whether that worked. */
+  async #tell(article, value, comment = "") {
+    const { messageId } = article.dataset;
+    const address = apiOf(this.getCurrent(), `messages/${messageId}/feedback/`);
+    try {
+      const body = { value, comment };
+      await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
+    } catch {
+      this.toast.show(words.manage.failed);
+      return false;
+    }
+    verdicts.set(messageId, value);
+    showVerdict(article);
+    return true;
+  }
+}
+
+function openForm(article, value) {
+  const form = fromTemplate("feedback-template");
+  const { comment } = form.elements;
+  comment.placeholder = words.feedback[value];
+  comment.ariaLabel = words.feedback[value];
+  form.querySelector(".feedback-close").addEventListener("click", () => leaveForm(article));
+  article.querySelector(".actions").after(form);
+  form.scrollIntoView({ block: "nearest" });
+}
+
+function closeForm(article) {
+  article.querySelector(".feedback")?.remove();
+}
+
+/** The keyboard goes back to the thumb. */
+function leaveForm(article) {
+  closeForm(article);
+  article.querySelector("[data-verdict][aria-pressed='true']")?.focus();
+}

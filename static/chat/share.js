@@ -1,0 +1,94 @@
+/** Links under which anybody reads a conversation: made, copied and revoked. */
+
+import { apiOf, ask } from "./api.js";
+import { copyText, showCopied } from "./clipboard.js";
+import { fromTemplate } from "./elements.js";
+import { data, fill, words } from "./words.js";
+
+export class ShareDialog {
+  constructor(dialog) {
+    this.dialog = dialog;
+    this.list = dialog.querySelector("ul");
+    this.status = dialog.querySelector(".share-status");
+    this.made = dialog.querySelector(".share-made");
+    this.link = this.made.querySelector("input");
+    this.make = dialog.querySelector(".share-make");
+    this.make.addEventListener("click", () => this.#try(() => this.#make()));
+    this.made.querySelector("button").addEventListener("click", (event) => this.#copy(event));
+    this.list.addEventListener("click", (event) => this.#press(event));
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.addEventListener("close", () => this.#leave());
+  }
+
+  open({ id }) {
+    this.id = id;
+    this.made.hidden = true;
+    this.list.replaceChildren();
+    this.dialog.showModal();
+    this.make.focus();
+    this.#try(() => this.#show());
+  }
+
+  async #try(action) {
+    this.status.textContent = "";
+    try {
+      await action();
+    } catch {
+      this.status.textContent = words.share.failed;
+    }
+  }
+
+  get #address() {
+    return apiOf(this.id, "shares/");
+  }
+
+  async #show() {
+    const { results } = await ask(this.#address);
+    this.list.replaceChildren(...results.map(lineOf));
+  }
+
+  /** The server does not keep a link's secret: what is not copied now is lost. */
+  async #make() {
+    const share = await ask(this.#address, { method: "POST" });
+    this.link.value = location.origin + data.urls.shared.replace("TOKEN", share.token);
+    this.made.hidden = false;
+    this.link.focus();
+    this.link.select();
+    this.link.scrollLeft = 0;
+    this.list.prepend(lineOf(share));
+    this.madeId = share.id;
+  }
+
+  async #copy({ currentTarget: button }) {
+    showCopied(button, await copyText(this.link.value));
+    this.status.textContent = button.textContent;
+  }
+
+  #press(event) {
+    const line = event.target.closest("button")?.closest("li");
+    if (line) this.#try(() => this.#revoke(line));
+  }
+
+  async #revoke(line) {
+    const { shareId } = line.dataset;
+    await ask(`${this.#address}${shareId}/`, { method: "DELETE" });
+    line.remove();
+    if (shareId === this.madeId) this.made.hidden = true;
+    this.make.focus();
+    this.status.textContent = words.share.revoked;
+  }
+
+  /** The drawer that it was opened from has gone. */
+  #leave() {
+    const isLost = document.activeElement === document.body;
+    if (isLost) document.querySelector(".topbar [data-drawer]").focus();
+  }
+}
+
+function lineOf({ id, created_at }) {
+  const line = fromTemplate("share-template");
+  const date = new Date(created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  line.dataset.shareId = id;
+  line.querySelector("span").textContent = fill(words.share.made, { date });
+  return line;
+}
