@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
 from agentsite import shown, words
@@ -34,6 +35,7 @@ CURSOR_FIELDS = (
 
 
 @require_safe
+@gzip_page
 @cache_control(private=True, no_cache=True)
 def chat(request: HttpRequest) -> HttpResponse:
     """A new conversation; looking at it makes neither a session nor a user."""
@@ -43,6 +45,7 @@ def chat(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+@gzip_page
 @cache_control(private=True, no_cache=True)
 def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """One of the user's conversations; a foreign one is as little there as a missing one."""

@@ -118,7 +118,7 @@ export class Composer extends EventTarget {
   }
 
   #escape(event) {
-    const closesSomething = document.querySelector(":popover-open, .account[open], dialog[open]");
+    const closesSomething = document.querySelector(":popover-open:not(.toast), .account[open], dialog[open]");
     if (event.key !== "Escape" || event.isComposing || closesSomething) return;
     if (this.edited) this.endEdit();
     else if (this.isBusy) this.#stop();

@@ -80,8 +80,32 @@ async def shortcuts(chat: ChatPage, model: Model) -> None:
     await chat.press("Keyboard shortcuts")
 
 
+async def menu(chat: ChatPage, model: Model) -> None:
+    await chat.send("hello")
+    await chat.in_session()
+    await chat.replied()
+    await chat.press("Bad reply")
+    await expect(chat.page.locator(".feedback")).to_be_visible()
+    await chat.press("Actions for this conversation")
+    await expect(chat.page.get_by_role("menuitem").first).to_be_focused()
+
+
+async def sharing(chat: ChatPage, model: Model) -> None:
+    await menu(chat, model)
+    await chat.page.get_by_role("menuitem", name="Share").click()
+    await chat.press("Make a link")
+    await expect(chat.page.get_by_role("textbox", name="Link")).to_be_focused()
+
+
+async def deleted(chat: ChatPage, model: Model) -> None:
+    await menu(chat, model)
+    await chat.page.get_by_role("menuitem", name="Delete").click()
+    await expect(chat.page.locator("#deleted")).to_be_visible()
+
+
 STATES: list[State] = [
     *(empty, streaming, finished, failed, waiting, stopped, offline, editing, shortcuts),
+    *(menu, sharing, deleted),
 ]
 
 
