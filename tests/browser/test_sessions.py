@@ -184,6 +184,7 @@ async def test_the_menu_is_worked_by_keys(open_chat: Opener, site: Site, ann: Us
     await expect(button).to_be_focused()
     await expect(button).to_have_attribute("aria-expanded", "false")
     await button.press("Enter")
+    await expect(items.first).to_be_focused()
     await chat.page.keyboard.press("End")
     await chat.page.keyboard.press("Enter")
     await expect(chat.page.get_by_role("button", name="Undo")).to_be_focused()
