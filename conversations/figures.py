@@ -15,6 +15,7 @@ from django.db.models import CharField, Count, F, FloatField, Func, Q, QuerySet,
 from django.utils import timezone
 
 from conversations.models import ChatSession, Run, RunStatus
+from conversations.moments import Seconds
 
 
 class Day(Func):
@@ -28,29 +29,24 @@ class Day(Func):
         return self.as_sql(compiler, connection, template=template, **context)
 
 
-class RoundedMs(Func):
-    """Milliseconds from the first moment to the second, rounded up; negative ones are 0."""
+class RoundedUp(Func):
+    """Seconds as milliseconds of few different values; what is not above 0 is 0."""
 
     output_field = FloatField()
-    arity = 2
+    arity = 1
 
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
-        start, params = compiler.compile(self.source_expressions[0])
-        end, more = compiler.compile(self.source_expressions[1])
-        between, floor = (
-            f"((julianday({end}) - julianday({start})) * 86400000.0)",
-            "CAST({} AS int)",
-        )
-        if connection.vendor == "postgresql":
-            between, floor = f"(extract(epoch FROM ({end} - {start})) * 1000)", "floor({})"
+        seconds, params = compiler.compile(self.source_expressions[0])
+        whole = "floor({})" if connection.vendor == "postgresql" else "CAST({} AS int)"
         ten, hundred, thousand = (
-            f"({floor.format(f'{between} / {step}')} + 1) * {step}" for step in (10, 100, 1000)
+            f"({whole.format(f'{seconds} * {1000 / step}')} + 1) * {step}"
+            for step in (10, 100, 1000)
         )
         sql = (
-            f"CASE WHEN {between} <= 0 THEN 0 WHEN {between} < 1000 THEN {ten}"
-            f" WHEN {between} < 10000 THEN {hundred} ELSE {thousand} END"
+            f"CASE WHEN {seconds} <= 0 THEN 0 WHEN {seconds} < 1 THEN {ten}"
+            f" WHEN {seconds} < 10 THEN {hundred} ELSE {thousand} END"
         )
-        return sql, [*more, *params] * 6
+        return sql, [*params] * 6
 
 
 @dataclass
@@ -159,7 +155,7 @@ def _add(target: DayFigures | Share, row: Any) -> None:
 
 def _times(runs: QuerySet[Run], start: str, end: str) -> Iterable[tuple[str, float, int]]:
     rows = runs.filter(**{f"{start}__isnull": False, f"{end}__isnull": False})
-    rows = rows.annotate(day=Day("created_at"), ms=RoundedMs(start, end)).order_by()
+    rows = rows.annotate(day=Day("created_at"), ms=RoundedUp(Seconds(end, start))).order_by()
     return rows.values_list("day", "ms").annotate(Count("pk"))
 
 

@@ -12,13 +12,14 @@ from django.utils import timezone
 from conversations.drawing import Drawing, draw
 from conversations.message_reads import show_messages
 from conversations.models import ChatSession, Message, Run
+from conversations.moments import Seconds
 from conversations.queries import list_path, load_messages, reply_run
 from conversations.shapes import MessageView
 from conversations.timeline import read_timelines
 
 PAGE = 40
 RECENT = 2_000
-FEW = 2_000
+FEW = 500
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,20 @@ def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
     sums = runs.values("session_id").annotate(
         tokens=Sum(F("input_tokens") + F("output_tokens")),
         cost=Sum("cost"),
-        slowest=Max(first_token_delay()),
+        slowest=Max(Seconds("first_token_at", "created_at")),
     )
     return {row["session_id"]: _facts(latest.get(row["session_id"]), row) for row in sums}
 
 
 def _facts(last: Run | None, sums: Mapping[str, Any]) -> SessionFacts:
-    slowest = sums["slowest"]
     return SessionFacts(
         status=last.status if last else "",
         error_code=last.error_code if last else "",
         model=last.model if last else "",
         tokens=sums["tokens"],
         cost=sums["cost"],
-        first_token_s=slowest.total_seconds() if slowest else None,
+        first_token_s=sums["slowest"],
     )
-
-
-def first_token_delay() -> Any:
-    """From the question to the first token, as an expression over runs."""
-    return F("first_token_at") - F("created_at")
 
 
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:

@@ -170,7 +170,7 @@ class _Turn:
             cached_input_tokens=0,
             reasoning_tokens=0,
             usage_source=UsageSource.MEASURED,
-            cost=Decimal(300 + 120 * number + 8 * tokens) / 4_000_000,
+            cost=round(Decimal(300 + 120 * number + 8 * tokens) / 4_000_000, 6),
             created_at=asked,
             queued_at=asked,
             claimed_at=claimed,

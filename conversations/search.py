@@ -23,7 +23,7 @@ NEWEST = 1_000
 EVERYTHING = 1_000_000_000
 
 MAX_WORDS = 20
-PREFIX_MIN = 3
+PREFIX_MIN = 4
 
 _BLANKS = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
@@ -73,7 +73,7 @@ def phrases_of(words: str) -> list[Phrase]:
 
 
 def _is_open(phrase: Phrase) -> bool:
-    """Whether the last word of a query may go on: a letter or two would match too much."""
+    """Whether the last word of a query may go on: a few letters would match too much."""
     return len(phrase[-1]) >= PREFIX_MIN
 
 

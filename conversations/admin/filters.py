@@ -7,11 +7,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import F, Q, QuerySet
+from django.db.models.lookups import GreaterThanOrEqual
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from conversations.models import RunStatus
+from conversations.moments import Seconds
 from conversations.review_reads import recent_values
 
 Choices = list[tuple[str, Any]]
@@ -134,7 +136,7 @@ class LatencyFilter(_AboveFilter):
 
     @staticmethod
     def above(value: str) -> Q:
-        return Q(first_token_at__gte=F("created_at") + timedelta(seconds=int(value)))
+        return Q(GreaterThanOrEqual(Seconds("first_token_at", "created_at"), int(value)))
 
 
 RUN_FILTERS = (

@@ -12,7 +12,10 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from conversations import audit, reviews
 from conversations.admin.figures import figures_view
@@ -54,10 +57,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
 
     keyset = "active_at"
     list_display = (
-        *("title_shown", "owner", "active_shown", "status_shown", "made_by", "messages_shown"),
-        *("tokens_shown", "cost_shown", "wait_shown", "review_shown"),
+        *("title_shown", "active_shown", "status_shown", "made_by", "tokens_shown", "cost_shown"),
+        *("wait_shown", "review_shown"),
     )
-    list_display_links = ("title_shown",)
+    list_display_links = None
     list_filter = (*RUN_FILTERS, ReviewFilter, LabelFilter, DeletedFilter)
     list_select_related = ("owner", "review__assignee")
     search_fields = ("title",)
@@ -92,8 +95,11 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     # Columns
 
     @admin.display(description=_("session"))
-    def title_shown(self, session: ChatSession) -> str:
-        return str(session)
+    def title_shown(self, session: ChatSession) -> SafeString:
+        link = format_html('<a href="{}">{}</a>', _address(session), session)
+        count = ngettext("%d message", "%d messages", session.message_count)
+        about = f"{session.owner.get_username()} · {count % session.message_count}"
+        return format_html('{}<br><span class="quiet">{}</span>', link, about)
 
     @admin.display(description=_("last reply"))
     def status_shown(self, session: Any) -> Any:
@@ -110,10 +116,6 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     @admin.display(description=_("agent, model"))
     def made_by(self, session: Any) -> str:
         return ", ".join(filter(None, [session.agent, session.facts.model])) or "–"
-
-    @admin.display(description=_("messages"))
-    def messages_shown(self, session: ChatSession) -> str:
-        return f"{session.message_count:,}"
 
     @admin.display(description=_("tokens"))
     def tokens_shown(self, session: Any) -> str:
