@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import CharField, Count, F, FloatField, Func, Q, QuerySet, Sum
 from django.utils import timezone
 
-from conversations.models import ChatSession, Run, RunStatus
+from conversations.models import ChatSession, Feedback, Run, RunStatus, Verdict
 from conversations.moments import Seconds
 
 
@@ -118,6 +118,7 @@ def read_figures(days: int, now: datetime | None = None) -> Figures:
     stopped = runs.filter(status=RunStatus.CANCELLED)
     _count_times(found, "stop", _times(stopped, "cancel_requested_at", "stopped_at"))
     _count_errors(found, runs)
+    _count_feedback(found, start)
     return figures
 
 
@@ -172,3 +173,10 @@ def _count_errors(days: dict[str, DayFigures], runs: QuerySet[Run]) -> None:
     for day, code, count in rows.values_list("day", "error_code").annotate(Count("pk")):
         if day in days:
             days[day].errors[code] += count
+
+
+def _count_feedback(days: dict[str, DayFigures], start: datetime) -> None:
+    given = Feedback.objects.filter(created_at__gte=start).annotate(day=Day("created_at"))
+    for day, value, count in given.values_list("day", "value").annotate(Count("pk")):
+        if day in days:
+            setattr(days[day], "good" if value == Verdict.UP else "bad", count)

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from conversations import audit
 from conversations.errors import AgentSiteError
-from conversations.models import ACTIVE, ChatSession, Run
+from conversations.models import ACTIVE, ChatSession, Feedback, Run, Share
 from conversations.review_models import AuditAction
 from conversations.session_list import delete_session
 
@@ -95,3 +95,21 @@ def forget_words() -> None:
                 "INSERT INTO conversations_searchindex (conversations_searchindex)"
                 " VALUES ('optimize')"
             )
+
+
+def read_account(user: AbstractBaseUser) -> dict[str, Any]:
+    """What is kept of a person beside conversations; no secrets."""
+    fields = [field for field in user._meta.concrete_fields if field.name != "password"]
+    return {
+        "account": {field.name: field.value_from_object(user) for field in fields},
+        "shares": list(
+            Share.objects.filter(session__owner_id=user.pk).values(
+                "session_id", "created_at", "revoked_at"
+            )
+        ),
+        "feedback": list(
+            Feedback.objects.filter(user_id=user.pk).values(
+                "message_id", "value", "comment", "created_at", "updated_at"
+            )
+        ),
+    }

@@ -1,17 +1,18 @@
 """What staff see of everybody's sessions; whoever calls has asked for their permission."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from conversations.drawing import Drawing, draw
 from conversations.message_reads import show_messages
-from conversations.models import ChatSession, Message, Run
+from conversations.models import ChatSession, Feedback, Message, Run, Verdict
 from conversations.moments import Seconds
 from conversations.queries import list_path, load_messages, reply_run
 from conversations.shapes import MessageView
@@ -32,10 +33,12 @@ class SessionFacts:
     tokens: int | None = None
     cost: Decimal | None = None
     first_token_s: float | None = None
+    good: int = 0
+    bad: int = 0
 
 
 def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
-    """By session id, in two queries for all of them."""
+    """By session id, in three queries for all of them."""
     runs = Run.objects.filter(session__in=[session.pk for session in sessions])
     latest = {run.session_id: run for run in runs.filter(number=F("session__run_count"))}
     sums = runs.values("session_id").annotate(
@@ -43,10 +46,25 @@ def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
         cost=Sum("cost"),
         slowest=Max(Seconds("first_token_at", "created_at")),
     )
-    return {row["session_id"]: _facts(latest.get(row["session_id"]), row) for row in sums}
+    verdicts = _count_verdicts(sessions)
+    return {row["session_id"]: _facts(latest.get(row["session_id"]), row, verdicts) for row in sums}
 
 
-def _facts(last: Run | None, sums: Mapping[str, Any]) -> SessionFacts:
+def _count_verdicts(sessions: Sequence[ChatSession]) -> Counter[tuple[UUID, str]]:
+    """How often each verdict was given in each session."""
+    given = Feedback.objects.filter(message__session__in=[session.pk for session in sessions])
+    rows = given.values_list("message__session_id", "value").annotate(Count("pk"))
+    return Counter({(session_id, value): count for session_id, value, count in rows})
+
+
+def sessions_judged(value: str) -> QuerySet[Any]:
+    """The ids of sessions with a reply that somebody judged so."""
+    return Feedback.objects.filter(value=value).values("message__session_id")
+
+
+def _facts(
+    last: Run | None, sums: Mapping[str, Any], verdicts: Counter[tuple[UUID, str]]
+) -> SessionFacts:
     return SessionFacts(
         status=last.status if last else "",
         error_code=last.error_code if last else "",
@@ -54,6 +72,8 @@ def _facts(last: Run | None, sums: Mapping[str, Any]) -> SessionFacts:
         tokens=sums["tokens"],
         cost=sums["cost"],
         first_token_s=sums["slowest"],
+        good=verdicts[sums["session_id"], Verdict.UP],
+        bad=verdicts[sums["session_id"], Verdict.DOWN],
     )
 
 
@@ -85,6 +105,7 @@ class Shown:
     run: Run | None
     drawing: Drawing | None
     others: list[UUID]
+    feedback: list[Feedback]
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,7 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
     runs = {row.pk: run for row in rows if (run := reply_run(row))}
     timelines = read_timelines(runs.values(), timezone.now())
     siblings = _list_siblings(session, rows)
+    feedback = list(Feedback.objects.filter(message__in=rows).order_by("pk"))
     return SessionPage(
         messages=[
             Shown(
@@ -110,6 +132,7 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
                 run=runs.get(row.pk),
                 drawing=draw(timelines[runs[row.pk].pk]) if row.pk in runs else None,
                 others=[pk for pk in siblings.get(row.parent_id, []) if pk != row.pk],
+                feedback=[given for given in feedback if given.message_id == row.pk],
             )
             for row, view in zip(rows, views, strict=True)
         ],

@@ -30,6 +30,11 @@ def kept_of(user: User) -> QuerySet[ChatSession]:
     return ChatSession.objects.filter(Q(deleted_at=None) | restorable(), owner_id=user.pk)
 
 
+def all_of(user: User) -> QuerySet[ChatSession]:
+    """Everything that is kept of `user`, also what has been deleted and is not yet purged."""
+    return ChatSession.objects.filter(owner_id=user.pk)
+
+
 def restorable() -> Q:
     """Deleted, but not too long ago."""
     since = timezone.now() - timedelta(days=settings.RESTORE_DAYS)

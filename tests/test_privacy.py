@@ -1,8 +1,11 @@
 """What is deleted is gone, from every table."""
 
+import json
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +15,10 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from conversations.models import ChatSession, Run
+from conversations.models import ChatSession, Feedback, Run, Share
 from conversations.privacy import erase_user, purge
 from conversations.review_models import AuditEntry, Label, Review
-from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+from tests.support.chats import ask, begin, finish, last_message, make_user, session_of, talk
 
 CANARY = "quetzalcoatlus"
 
@@ -80,6 +83,8 @@ def fill(ann: Any, staff: Any) -> None:
     posted = ask(ann, CANARY, client_message_id=CANARY)
     finish(posted, "", parts=parts, items=[{"role": "assistant", "content": CANARY}])
     session = session_of(posted)
+    Feedback.objects.create(message=last_message(session), user=ann, value="down", comment=CANARY)
+    Share.objects.create(session=session, leaf=last_message(session), token_hash=CANARY)
     begin(ask(ann, f"{CANARY} at work", session), CANARY)
     ask(ann, f"{CANARY} in the queue", session)
     review = Review.objects.create(session=session, assignee=staff, note=CANARY)
@@ -145,3 +150,26 @@ def test_many_are_purged_in_small_batches(ann: Any, settings: Any) -> None:
         age(talk(ann, (f"{number}", "x")), 2)
     assert purge() == 45
     assert left() == set()
+
+
+def test_a_person_gets_all_that_is_kept(ann: Any, tmp_path: Path) -> None:
+    session, deleted = talk(ann, ("mine", "all mine")), talk(ann, ("deleted", "still kept"))
+    age(deleted, 1, deleted_at=True)
+    Feedback.objects.create(message=last_message(session), user=ann, value="up", comment="thanks")
+    talk(make_user("ben"), ("not ann's", "secret"))
+    path = tmp_path / "ann.zip"
+    call_command("export_user", "ann", str(path))
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert set(files) == {"account.json", "conversations.json", "conversations.html"}
+    account = json.loads(files["account.json"])
+    assert account["account"]["username"] == "ann"
+    assert "password" not in account["account"]
+    assert account["feedback"][0]["comment"] == "thanks"
+    told = json.dumps(json.loads(files["conversations.json"]))
+    assert "all mine" in told
+    assert "still kept" in told
+    assert "secret" not in told
+    for name, file in (("ann", str(path)), ("nobody", str(tmp_path / "x.zip"))):
+        with pytest.raises(CommandError):
+            call_command("export_user", name, file)

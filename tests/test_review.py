@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from conversations.models import ChatSession, Run, RunStatus
+from conversations.models import ChatSession, Feedback, Run, RunStatus
 from conversations.review_models import AuditEntry, Label, Review
-from tests.support.chats import ask, finish, make_user, session_of, talk
+from tests.support.chats import ask, finish, last_message, make_user, session_of, talk
+from tests.support.threads import in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -233,3 +234,57 @@ def test_the_log_cannot_be_changed(desk: Client, staff: Any, ann: Any) -> None:
     form = {"action": "delete_selected", "_selected_action": [entry.pk]}
     desk.post(log, form)
     assert AuditEntry.objects.count() == 1
+
+
+async def read(response: Any) -> bytes:
+    return b"".join([piece async for piece in response.streaming_content])
+
+
+@pytest.mark.django_db(transaction=True)
+class TestExport:
+    async def test_it_holds_what_the_list_shows_and_is_logged(self) -> None:
+        staff = await in_thread(self.prepare, "read_transcript", "export_transcript")
+        browser = AsyncClient()
+        await browser.aforce_login(staff)
+        address = f"{SESSIONS}export/?status=failed&p=x"
+        response = await browser.post(address, {"export_format": "markdown"})
+        text = (await read(response)).decode()
+        assert "broken" in text
+        assert "fine" not in text
+        assert response["Content-Disposition"] == 'attachment; filename="sessions.md"'
+        entry = await AuditEntry.objects.aget()
+        detail = {"format": "markdown", "sessions": 1, "filters": {"status": "failed"}}
+        assert (entry.action, entry.detail) == ("exported", detail)
+        assert (await browser.get(address)).status_code == 400
+        assert (await browser.post(address, {"export_format": "x"})).status_code == 400
+
+    def prepare(self, *permissions: str) -> Any:
+        ann, staff = make_user("ann"), make_user("staff", is_staff=True)
+        allow(staff, "view_chatsession", *permissions)
+        talk(ann, ("fine", "1"))
+        fail(ann, "broken", "provider_cut")
+        return staff
+
+    @pytest.mark.parametrize("permission", ["read_transcript", "export_transcript"])
+    async def test_it_needs_both_permissions(self, permission: str) -> None:
+        staff = await in_thread(self.prepare, permission)
+        browser = AsyncClient()
+        await browser.aforce_login(staff)
+        response = await browser.post(f"{SESSIONS}export/", {"export_format": "json"})
+        assert response.status_code == 403
+
+
+class TestFeedback:
+    def test_the_queue_of_thumbs_down(self, desk: Client, ann: Any) -> None:
+        bad, good = talk(ann, ("bad", "1")), talk(ann, ("good", "1"))
+        for session, value in ((bad, "down"), (good, "up")):
+            Feedback.objects.create(
+                message=last_message(session), user=ann, value=value, comment="<b>why</b>"
+            )
+        assert titles(desk, "?feedback=down&review=left") == ["bad"]
+        assert titles(desk, "?feedback=up") == ["good"]
+        assert b"1 bad" in desk.get(SESSIONS).content
+        html = desk.get(page_of(bad)).content.decode()
+        assert "&lt;b&gt;why" in html
+        Review.objects.create(session=bad, reviewed_at=timezone.now())
+        assert titles(desk, "?feedback=down&review=left") == []

@@ -58,6 +58,12 @@ def list_plots(figures: Figures) -> list[Plot]:
         ),
         _times(_("Wait for the first token"), figures, "first_token"),
         _times(_("From asking to stop until stopped"), figures, "stop"),
+        bars(
+            _("Feedback"),
+            _("verdicts a day"),
+            Series("good", _("good"), figures.column("good")),
+            Series("bad", _("bad"), figures.column("bad")),
+        ),
     ]
 
 

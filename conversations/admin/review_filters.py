@@ -7,6 +7,7 @@ from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from conversations.review_reads import sessions_judged
 from conversations.reviews import LEFT, list_labels
 
 
@@ -35,6 +36,21 @@ class ReviewFilter(admin.SimpleListFilter):
         }
         condition = conditions.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset
+
+
+class FeedbackFilter(admin.SimpleListFilter):
+    """With "not reviewed" beside it, the queue of what users were unhappy with."""
+
+    title = _("feedback")
+    parameter_name = "feedback"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("down", _("Thumbs down")), ("up", _("Thumbs up"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("up", "down"):
+            return queryset.filter(pk__in=sessions_judged(str(self.value())))
+        return queryset
 
 
 class LabelFilter(admin.SimpleListFilter):

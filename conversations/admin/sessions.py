@@ -4,11 +4,18 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseRedirect,
+    JsonResponse,
+)
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -18,12 +25,19 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from conversations import audit, reviews
+from conversations.admin.export import ExportFile
 from conversations.admin.figures import figures_view
 from conversations.admin.filters import RUN_FILTERS, run_condition
 from conversations.admin.forms import ReviewForm
 from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, with_word
-from conversations.admin.review_filters import DeletedFilter, LabelFilter, ReviewFilter
+from conversations.admin.review_filters import (
+    DeletedFilter,
+    FeedbackFilter,
+    LabelFilter,
+    ReviewFilter,
+)
 from conversations.admin.words import describe_usage
+from conversations.exports.formats import FORMATS
 from conversations.models import ChatSession, RunStatus
 from conversations.queries import session_usage, user_usage
 from conversations.replay import read_replay
@@ -40,6 +54,7 @@ from conversations.search import NEWEST, containing
 
 READ = "conversations.read_transcript"
 REVIEW = "conversations.change_review"
+EXPORT = "conversations.export_transcript"
 
 
 class SessionChangeList(KeysetChangeList):
@@ -58,10 +73,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     keyset = "active_at"
     list_display = (
         *("title_shown", "active_shown", "status_shown", "made_by", "tokens_shown", "cost_shown"),
-        *("wait_shown", "review_shown"),
+        *("wait_shown", "feedback_shown", "review_shown"),
     )
     list_display_links = None
-    list_filter = (*RUN_FILTERS, ReviewFilter, LabelFilter, DeletedFilter)
+    list_filter = (*RUN_FILTERS, FeedbackFilter, ReviewFilter, LabelFilter, DeletedFilter)
     list_select_related = ("owner", "review__assignee")
     search_fields = ("title",)
     search_help_text = _(
@@ -129,6 +144,13 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def wait_shown(self, session: Any) -> str:
         return "–" if session.facts.first_token_s is None else f"{session.facts.first_token_s:.1f}"
 
+    @admin.display(description=_("feedback"))
+    def feedback_shown(self, session: Any) -> Any:
+        facts: SessionFacts = session.facts
+        if facts.bad:
+            return with_word(_("%d bad") % facts.bad, "failed")
+        return with_word(_("%d good") % facts.good, "completed") if facts.good else "–"
+
     @admin.display(description=_("review"))
     def review_shown(self, session: Any) -> Any:
         review = getattr(session, "review", None)
@@ -167,6 +189,11 @@ class ChatSessionAdmin(ReadOnlyAdmin):
                 name="conversations_figures",
             ),
             path(
+                "export/",
+                self.admin_site.admin_view(self.export_view),
+                name="conversations_export",
+            ),
+            path(
                 "<uuid:session_id>/review/",
                 self.admin_site.admin_view(self.review_view),
                 name="conversations_chatsession_review",
@@ -178,6 +205,26 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             ),
         ]
         return [*own, *super().get_urls()]
+
+    def export_view(self, request: HttpRequest) -> Any:
+        """All sessions of the list that the address says, in the format that the form says."""
+        if not request.user.has_perms((READ, EXPORT)):
+            raise PermissionDenied
+        name = request.POST.get("export_format", "")
+        if request.method != "POST" or name not in FORMATS:
+            return HttpResponseBadRequest()
+        export = ExportFile(self.get_changelist_instance(request).queryset, name)
+        filters = {key: value for key, value in request.GET.items() if key != PAGE_VAR}
+        audit.record(
+            request.user, AuditAction.EXPORTED, format=name, sessions=export.count, filters=filters
+        )
+        return export.response()
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        formats = list(FORMATS) if request.user.has_perms((READ, EXPORT)) else []
+        return super().changelist_view(request, {**(extra_context or {}), "formats": formats})
 
     def figures_view(self, request: HttpRequest) -> HttpResponse:
         return figures_view(request, self.admin_site)

@@ -12,7 +12,7 @@ from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
 from conversations.lifecycle import Claim, Claimed, Ending, claim_run, finish_run
 from conversations.limits import ChatLimits
-from conversations.models import ChatSession, Run, RunStatus
+from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.queries import parse_id
 
 PASSWORD = "a-password-for-tests"
@@ -81,3 +81,9 @@ def talk(user: Any, *turns: tuple[str, str]) -> ChatSession:
         session = session_of(posted)
     assert session is not None, "no turns"
     return session
+
+
+def last_message(session: ChatSession) -> Message:
+    """The one at the end of what people see."""
+    assert session.active_leaf is not None, "nothing was said"
+    return session.active_leaf
