@@ -1,57 +1,69 @@
-"""What is asked again and again takes an index, however many runs there have been."""
+"""How SQLite means to answer what lists ask: by an index, without sorting all there is.
 
-from collections.abc import Callable
-from datetime import timedelta
+Its planner goes by rules where there are no statistics, so that an empty database tells.
+"""
+
 from typing import Any
-from uuid import UUID
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection
+from django.db.models import Q
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
-from conversations import lifecycle, queries
-from conversations.changes import ChangeBuilder
-from conversations.models import ChatSession
-from tests.support.inprocess import make_user
+from conversations.models import ChatSession, Run
+from conversations.queries import list_sessions
+from conversations.search import containing
+from tests.support.chats import make_user, talk
 
-HOUR = timedelta(hours=1)
-NOBODY = UUID(int=0)
+pytestmark = pytest.mark.django_db
 
-
-def plans_of(read: Callable[[], object]) -> list[str]:
-    """How SQLite does what `read` asks for, with its parameters bound as they are."""
-    asked: list[tuple[str, Any]] = []
-
-    def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        asked.append((sql, params))
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(listen):
-        read()
-    with connection.cursor() as cursor:
-        rows = [
-            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()
-            for sql, params in asked
-            if sql.startswith("SELECT")
-        ]
-    return [row[3] for plan in rows for row in plan]
+NEWEST_RUNS = Run.objects.order_by("-created_at", "-id")
 
 
 @pytest.mark.parametrize(
-    "read",
+    ("rows", "index"),
     [
-        queries.list_orphans,
-        lambda: queries.list_forgotten(HOUR),
-        lambda: queries.list_forgotten(HOUR, frozenset({"", "tour"})),
-        lambda: queries.list_unwatched(HOUR),
-        lambda: queries.get_active_run(NOBODY),
-        lambda: queries.list_queue(NOBODY),
-        lambda: lifecycle.fold_events(HOUR),
-        lambda: ChangeBuilder(ChatSession(owner=make_user("ada"))),
-        lambda: list(queries.list_sessions(make_user("ada"))),
+        (ChatSession.objects.order_by("-active_at", "-id"), "by_activity"),
+        (NEWEST_RUNS, "runs_by_time"),
+        (NEWEST_RUNS.filter(error_code="provider_cut"), "runs_by_error"),
     ],
 )
-def test_no_scan_of_all_runs(db: None, read: Callable[[], object]) -> None:
-    plans = plans_of(read)
-    assert plans
-    assert [plan for plan in plans if plan.startswith("SCAN")] == []
-    assert [plan for plan in plans if plan.endswith("(session_id=?)")] == []
+def test_lists_read_along_an_index(rows: Any, index: str) -> None:
+    plan = rows[:50].explain()
+    assert index in plan
+    if index != "runs_by_error":
+        assert "TEMP B-TREE" not in plan
+
+
+def test_a_users_list_reads_along_an_index() -> None:
+    assert "by_owner" in list_sessions(get_user_model()(pk=1)).explain()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [Q(model="x", output_tokens__gte=5), Q(cost__gte=1), Q(agent="x", status="failed")],
+)
+def test_conditions_are_looked_up_in_an_index_alone(condition: Q) -> None:
+    rows = Run.objects.filter(condition).order_by().values_list("session_id")
+    assert "INDEX runs_by_" in rows[:500].explain()
+
+
+def test_words_are_looked_up_in_the_full_text_index() -> None:
+    plan = containing(ChatSession.objects.all(), "word", owner=None).explain()
+    assert "conversations_searchindex VIRTUAL TABLE INDEX" in plan
+    assert "SCAN conversations_searchentry" not in plan
+
+
+def test_no_list_counts_or_skips_rows(client: Client) -> None:
+    talk(make_user("ann"), ("one", "1"))
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+    for name in ("chatsession", "run", "auditentry"):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            client.get(f"/admin/conversations/{name}/")
+        for query in queries.captured_queries:
+            assert "COUNT(*)" not in query["sql"]
+            assert "OFFSET" not in query["sql"]

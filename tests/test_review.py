@@ -149,6 +149,12 @@ class TestSession:
         entry = AuditEntry.objects.get()
         assert (entry.actor, entry.action, entry.session_id) == (staff, "viewed", session.pk)
 
+    def test_a_search_is_in_the_log_too_without_its_words(self, desk: Client, ann: Any) -> None:
+        talk(ann, ("one", "1"))
+        assert titles(desk, "?q=one") == ["one"]
+        entry = AuditEntry.objects.get()
+        assert (entry.action, entry.detail) == ("searched", {})
+
     def test_to_read_is_a_permission_of_its_own(self, staff: Any, ann: Any) -> None:
         allow(staff, "view_chatsession")
         session = talk(ann, ("title", "the secret"), ("more", "again"))

@@ -72,8 +72,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
 
     keyset = "active_at"
     list_display = (
-        *("title_shown", "active_shown", "status_shown", "made_by", "tokens_shown", "cost_shown"),
-        *("wait_shown", "feedback_shown", "review_shown"),
+        *("title_shown", "active_shown", "status_shown", "made_by", "tokens_shown", "wait_shown"),
+        *("feedback_shown", "review_shown"),
     )
     list_display_links = None
     list_filter = (*RUN_FILTERS, FeedbackFilter, ReviewFilter, LabelFilter, DeletedFilter)
@@ -105,6 +105,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             return queryset.filter(pk=session_id), False
         if search_term.strip() and not request.user.has_perm(READ):
             raise PermissionDenied
+        if search_term.strip():
+            audit.record(request.user, AuditAction.SEARCHED)
         return containing(queryset, search_term, owner=None), False
 
     # Columns
@@ -132,13 +134,13 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def made_by(self, session: Any) -> str:
         return ", ".join(filter(None, [session.agent, session.facts.model])) or "–"
 
-    @admin.display(description=_("tokens"))
-    def tokens_shown(self, session: Any) -> str:
-        return "–" if session.facts.tokens is None else f"{session.facts.tokens:,}"
-
-    @admin.display(description=_("cost"))
-    def cost_shown(self, session: Any) -> str:
-        return "–" if session.facts.cost is None else f"{session.facts.cost:.4f}"
+    @admin.display(description=_("tokens, cost"))
+    def tokens_shown(self, session: Any) -> Any:
+        facts: SessionFacts = session.facts
+        if facts.tokens is None:
+            return "–"
+        cost = "" if facts.cost is None else f"{facts.cost:.4f}"
+        return format_html('{}<br><span class="quiet">{}</span>', f"{facts.tokens:,}", cost)
 
     @admin.display(description=_("wait, s"))
     def wait_shown(self, session: Any) -> str:
