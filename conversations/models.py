@@ -259,12 +259,6 @@ class Run(models.Model):
                 *("model", "input_tokens", "output_tokens", "cost", "first_token_at", "session"),
                 name="runs_by_time",
             ),
-            models.Index(fields=["status", "created_at"], name="runs_by_status_and_time"),
-            models.Index(
-                fields=["error_code", "created_at"],
-                condition=~Q(error_code=""),
-                name="runs_by_error",
-            ),
         ]
 
     def __str__(self) -> str:
