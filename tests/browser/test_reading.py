@@ -20,17 +20,17 @@ TRACED_S = 10
 MAIN_THREAD = "CrRendererMain"
 # Without a look at the page meanwhile, which would be work for the page too.
 GROWN = """(length) => new Promise((resolve) => {
-  const log = document.getElementById("log");
-  const watcher = new MutationObserver(() => {
+  const look = () => {
     const reply = document.querySelector(".assistant");
     if (reply?.dataset.status !== "completed" && !(reply?.textContent.length > length)) return;
     watcher.disconnect();
     resolve(reply.dataset.status);
-  });
+  };
+  const watcher = new MutationObserver(look);
+  const log = document.getElementById("log");
   watcher.observe(log, { childList: true, subtree: true, attributeFilter: ["data-status"] });
+  look();
 })"""
-
-
 # The blocks of the reply without what the page has added: frames, buttons, colours.
 BARE = """() => [...document.querySelector(".rendered").children].map((block) => {
   const bare = (block.matches(".code, .wide") ? block.firstElementChild : block).cloneNode(true);
