@@ -403,7 +403,7 @@ async def test_hostile_replies_stay_text(open_chat: Opener, model: Model) -> Non
     await chat.replied()
     await chat.page.reload()
     assert await chat.page.title() == "<b>hello</b> · agentsite"
-    assert await chat.page.locator(".message :is(img, script, b, svg)").count() == 0
+    assert await chat.page.locator(".message .body :is(img, script, b, svg)").count() == 0
     assert not [url for url in fetched if not url.startswith(chat.site.origin)]
     hrefs = chat.reply.locator("a")
     for index in range(await hrefs.count()):

@@ -16,7 +16,7 @@ ALIVE = "script, img, svg, iframe, object, embed, link, style, video, audio, bas
 INSPECT = f"""
 () => ({{
   title: document.title,
-  alive: [...document.querySelectorAll("#log :is({ALIVE})")].map((e) => e.outerHTML),
+  alive: [...document.querySelectorAll("#log .body :is({ALIVE})")].map((e) => e.outerHTML),
   handlers: [...document.querySelectorAll("#log .rendered *")]
     .flatMap((e) => e.getAttributeNames()).filter((name) => /^on|^style$|^src/.test(name)),
   hrefs: [...document.querySelectorAll("#log .rendered a[href]")].map((a) => a.href),
