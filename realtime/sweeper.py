@@ -64,7 +64,9 @@ class Sweeper:
             if not held:
                 return
             for run_id in held:
-                await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
+                # Whoever asks anew has it tried again, and waits for that.
+                if self._gate.has_failed:
+                    await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
 
     async def _recover(self, max_attempts: int) -> None:
         for run_id in await dbpool.read(queries.list_orphans):

@@ -111,6 +111,7 @@ async def test_a_chat_after_a_failure_has_it_tried_again(
 ) -> None:
     async with open_chat_here(user) as client:
         ToldModel.current.tell("failed", "no network")
+        await process.sweeper.give_up()
         accepted = await client.chat("hello")
         await client.wait_until(lambda: ToldModel.current.woken)
         ToldModel.current.tell("ready", base_url=provider.base_url)

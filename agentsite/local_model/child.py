@@ -78,7 +78,9 @@ def _bring_up(job: Job, teller: Teller) -> tuple[Any, str]:
 
 def _end_with_parent() -> None:
     """Take along whatever was started from here."""
-    sys.stdin.buffer.read()
+    # Without Python's own buffer: its lock would not let an interpreter that is done end.
+    while os.read(0, 4_096):
+        pass
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -11,7 +11,7 @@ from tests.drills.conftest import SETTINGS
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.site import Site, run_site
-from tests.support.smollm import MODEL, TOKENS_MAX, run_smollm
+from tests.support.smollm import MODEL, TOKENS_MAX, is_answer, run_smollm
 from tests.support.transcript import Transcript
 from tests.support.waiting import poll
 
@@ -49,7 +49,7 @@ async def test_chats_and_remembers(model_site: Site) -> None:
         second = await client.wait_end(again["run_id"], within=PATIENCE_S)
         await converge(site, ann, session_id, client)
     for end in (first, second):
-        assert end["type"] == "complete"
+        assert is_answer(end)
         assert end["content"].strip()
         assert end["metadata"]["usage_source"] == "measured"
     # The second call was given what had been said.
@@ -71,7 +71,7 @@ async def test_stops(model_site: Site, model_url: str) -> None:
         assert end["content"].startswith(shown)
         assert written_until_idle(model_url) < TOKENS_MAX * 3 / 4
         again = await client.chat("Say hello.", session_id)
-        assert (await client.wait_end(again["run_id"], within=PATIENCE_S))["type"] == "complete"
+        assert is_answer(await client.wait_end(again["run_id"], within=PATIENCE_S))
         kept = await converge(site, ann, session_id, client)
     assert kept.reply(run_id)["text"] == end["content"]
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import Child, answers, free_port
 from tests.support.servers import package_dir, scratch_dir
@@ -14,6 +15,11 @@ MODEL = "smollm2"
 
 TOKENS_MAX = 200
 """Of one reply: the model does not always find an end."""
+
+
+def is_answer(end: dict[str, Any]) -> bool:
+    """Whether a reply came to its end, or to where the model may write no more."""
+    return end["type"] == "complete" or end["metadata"]["code"] == "limit_length"
 
 
 @contextlib.contextmanager
