@@ -20,7 +20,9 @@ from conversations.timeline import read_timelines
 
 PAGE = 40
 RECENT = 2_000
-FEW = 500
+SOME = 2_000
+MANY = 500
+EVERYTHING = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,17 @@ def _facts(
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
     """Those of `sessions` with one run for which all of `condition` holds.
 
-    Few such runs are looked up first; of many, one is found soon for each session in turn.
+    Where a look at some such runs tells that they are in many sessions, the next one is found soon
+    by going through all in turn; otherwise the sessions of all such runs are collected first.
     """
-    ids = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)[: FEW + 1]
-    if len(found := set(ids)) <= FEW and len(ids) <= FEW:
-        return sessions.filter(pk__in=found)
-    return sessions.filter(Exists(Run.objects.filter(condition, session=OuterRef("pk"))))
+    runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
+    some = list(runs[:SOME])
+    if len(some) < SOME:
+        return sessions.filter(pk__in=set(some))
+    if len(set(some)) > MANY:
+        return sessions.filter(Exists(Run.objects.filter(condition, session=OuterRef("pk"))))
+    # With a limit, no planner mixes this with what is around it.
+    return sessions.filter(pk__in=runs[:EVERYTHING])
 
 
 def recent_values(column: str) -> list[str]:
