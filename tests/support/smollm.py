@@ -19,7 +19,7 @@ TOKENS_MAX = 200
 
 def is_answer(end: dict[str, Any]) -> bool:
     """Whether a reply came to its end, or to where the model may write no more."""
-    return end["type"] == "complete" or end["metadata"]["code"] == "limit_length"
+    return bool(end["type"] == "complete" or end["metadata"]["code"] == "limit_length")
 
 
 @contextlib.contextmanager
