@@ -27,8 +27,6 @@ class ToldModel:
 
     def wake(self) -> None:
         self.woken += 1
-        if self.status.state == "failed":
-            self.tell("starting")
 
     def tell(
         self, state: ModelState, detail: str = "", fraction: float | None = None, base_url: str = ""
