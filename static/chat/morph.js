@@ -10,14 +10,15 @@ export function morph(present, node) {
   }
 }
 
-function morphChildren(present, node) {
+/** The children of `present` behind the first `kept` ones become like those of `node`. */
+export function morphChildren(present, node, kept = 0) {
   const wanted = [...node.childNodes];
   wanted.forEach((child, index) => {
-    const old = present.childNodes[index];
+    const old = present.childNodes[kept + index];
     if (old) morph(old, child);
     else present.append(child);
   });
-  while (present.childNodes.length > wanted.length) present.lastChild.remove();
+  while (present.childNodes.length > kept + wanted.length) present.lastChild.remove();
 }
 
 function morphText(present, text) {

@@ -7,6 +7,16 @@ PLAIN = {
     "lists": "- one\n- two\n  - nested *word*\n    1. deep\n    2. er\n- three\n\nText.\n\n1. a",
     "loose": "- one\n\n- two\n\n  with a paragraph\n\n- three\n\n7) seven\n8) eight",
     "two_lists": "- a\n- b\n* c\n* d\n1. e\n1) f",
+    "loose_at_last": "1. one\n2. two\n   - in\n\n     ner\n3. three\n\n4. four\n5. five\n\nEnd.",
+    "loose_within": "- one\n- two\n\n      code\n- three\n-\n- four\n\n  more",
+    "late_marks": "- one\n- two\n- - -\n- three\n- four\n-\n\n  five\n\n+ six\n+ seven\n# End",
+    "ragged": "  - one\n - two\n   - three\n- four\nlazy\n    - five\n\n    six\n- > seven\neight",
+    "link_targets_in_lists": "See [b].\n\n- [a]\n- [a]: https://a.example\n- [a], [b]\n\n"
+    "  [b]: https://b.example\n- [b]\n\n[a] and [b]",
+    "long_list": "".join(f"{n}. **{n}**:\n\n   ```sh\n   run {n}\n   ```\n" for n in range(40)),
+    "long_table": "| n | square |\n|--:|---|\n" + "".join(f"| {n} | {n * n}\n" for n in range(80)),
+    "table_ends": "a | b\n--|--\n1 | 2\n3\n| 4 | 5 | 6 |\n> quoted\n\n"
+    "a | b\n--|--\n1 | 2\n3 | 4\n- c",
     "code": "Before:\n\n```python\ndef f(x):\n    return `x`  # ``\n```\n\nAfter.",
     "indented_code": "Before:\n\n    one\n\n    two\n\n\nAfter.",
     "tildes": "~~~ C++ {.numbered}\nint x;\n```\n~~~\n",

@@ -50,3 +50,48 @@ async def test_the_browser_and_the_server_agree(page: Page, size: int) -> None:
         shown = await page.evaluate(STREAM, [text, html, max(size, len(text) // 500)])
         assert shown["alone"] == shown["wanted"], name
         assert shown["told"] == shown["wanted"], name
+
+
+# Grows a text by its lines; which of its entries were changed after the next but one had come.
+GROW = """
+async ([start, lines, entry]) => {
+  const all = { attributes: true, characterData: true, childList: true, subtree: true };
+  const { MarkdownStream } = await import("/static/chat/markdown_stream.js");
+  const element = document.createElement("div");
+  const stream = new MarkdownStream(element);
+  const seen = [];
+  let text = start;
+  const changed = new Set();
+  const watch = new MutationObserver(() => {});
+  for (const line of lines) {
+    stream.draw((text += line));
+    for (const { target } of watch.takeRecords()) {
+      const place = seen.findIndex((old) => old.contains(target));
+      if (place >= 0) changed.add(place);
+    }
+    const entries = [...element.querySelectorAll(entry)];
+    seen.splice(0, Infinity, ...entries.slice(0, -2));
+    watch.disconnect();
+    watch.observe(element, all);
+  }
+  return { count: seen.length, changed: [...changed] };
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "line", "entry"),
+    [
+        ("", "- an **item** of", "li"),
+        ("", "1. Next:\n\n   ```sh\n   make\n   ```\n\n   and", "li"),
+        ("| a | b |\n|---|---|\n", "| a *cell* | and", "tbody tr"),
+        ("", "A paragraph.\n\nAnd", "p"),
+    ],
+)
+async def test_what_is_finished_is_not_touched_again(
+    page: Page, start: str, line: str, entry: str
+) -> None:
+    pieces = [piece for number in range(60) for piece in (line, f" {number}", "\n")]
+    grown = await page.evaluate(GROW, [start, pieces, entry])
+    assert grown["count"] > 50
+    assert grown["changed"] == []
