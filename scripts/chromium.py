@@ -65,8 +65,10 @@ def unpack_chromium(venv: Venv, sources: Path, home: Path) -> None:
     # The package unpacks to the temporary folder, and its libraries only where Lambda is set.
     environ = os.environ | {"TMPDIR": str(draft), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
     print("agentsite: fetching Chromium for the browser tests, about 70 MB, once", flush=True)
-    if not npm.install(venv, sources, draft, log):
-        raise SetupError(f"Chromium could not be fetched, is there a network? The log: {log}")
+    try:
+        npm.install(venv, sources, draft, log)
+    except SetupError as exc:
+        raise SetupError(f"Chromium was not fetched: {exc}") from exc
     if not logged([npm.node_of(venv), "--eval", UNPACK], log, cwd=draft, env=environ):
         raise SetupError(f"Chromium could not be unpacked; the log: {log}")
     shutil.rmtree(draft / "node_modules")

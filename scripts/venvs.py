@@ -58,10 +58,14 @@ class Venv:
 
 
 def logged(command: Sequence[str | Path], log: Path, **options: Any) -> bool:
-    """Run a command with all it says in a file; True when it succeeded."""
+    """Run a command with all it says in a file; True when it succeeded, within any `timeout`."""
     with log.open("wb") as output:
         options |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        return subprocess.run(command, check=False, **options).returncode == 0
+        try:
+            return subprocess.run(command, check=False, **options).returncode == 0
+        except subprocess.TimeoutExpired as exc:
+            output.write(f"\nTIMEOUT: ended after {exc.timeout:.0f} s\n".encode())
+            return False
 
 
 def reason_in(log: Path) -> str:

