@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils.translation import gettext as _
@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 from agentsite import shown, words
 from agentsite.cards import AgentCard, get_card, list_cards
 from agentsite.local_model.card import ModelCard, get_model_card
+from conversations.branches import list_siblings
 from conversations.errors import AgentSiteError
 from conversations.feedback import list_feedback
 from conversations.guests import is_guest
@@ -55,13 +56,17 @@ def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
         found = get_session(request.user, session_id)
     except AgentSiteError as exc:
         raise Http404 from exc
-    return _render(request, found, _history(found, request.GET.get("before", "")))
+    return _render(request, found, _history(found, request.GET))
 
 
-def _history(session: ChatSession, before: str) -> History:
-    """The latest page, or the one before that message; what is missing is not found."""
+def _history(session: ChatSession, asked: QueryDict) -> History:
+    """The latest page, or one by a message's id; what is missing is not found.
+
+    `before` asks for what is above it, `branch` for what is around it on its own branch.
+    """
+    before, branch = asked.get("before", ""), asked.get("branch", "")
     try:
-        return get_history(session, PAGE, before=before)
+        return get_history(session, PAGE, before=before, branch=branch)
     except AgentSiteError as exc:
         raise Http404 from exc
 
@@ -72,6 +77,8 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
     sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
     lines = [shown.session_line(line, session) for line in sessions]
     messages = history.messages
+    siblings = list_siblings(session, messages) if session else {}
+    before = request.GET.get("before", "") if session else ""
     context = {
         "title": (session.title if session else "") or _("New conversation"),
         "agents": [card] if session else list_cards(),
@@ -81,12 +88,17 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "lines": lines,
         "more_lines": len(lines) == LISTED,
         "downloads": words.DOWNLOADS,
-        "messages": shown.messages(history, card, request.user.get_username()),
+        "messages": shown.messages(history, siblings, card, request.user.get_username()),
         "busy": history.run is not None,
         "earlier": messages[0].message_id if messages and messages[0].parent_message_id else "",
-        "before": "before" in request.GET,
+        "later": before or history.later,
+        "away": before or history.aside,
         "blank": shown.blank(card),
-        "data": _page_data(request, session, history, card, model),
+        "data": _page_data(request, session, history, card, model)
+        | {
+            "siblings": siblings,
+            "branch": before or (request.GET["branch"] if history.aside else ""),
+        },
         "words": words.SCRIPT,
     }
     return render(request, "chat/chat.html", context)

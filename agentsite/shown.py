@@ -1,6 +1,6 @@
 """Messages and sessions as the templates of the chat page take them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,17 @@ from conversations.models import ACTIVE, ChatSession, RunStatus
 from conversations.rendering import render_markdown
 from conversations.shapes import History, MessageView
 from realtime.process import model_status
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the messages at one place is shown, from 1, and those beside it."""
+
+    index: int
+    count: int
+    label: str
+    previous: str
+    next: str
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,28 @@ class ShownMessage:
     limited: bool = False
     created_at: datetime | None = None
     summary: str | None = None
+    place: Place | None = None
 
 
-def messages(history: History, card: AgentCard, username: str) -> list[ShownMessage]:
-    """The history as the page shows it to `username`."""
+def messages(
+    history: History, siblings: dict[str, list[str]], card: AgentCard, username: str
+) -> list[ShownMessage]:
+    """The history as the page shows it to `username`; `siblings` are ids by their parents."""
     queue = [entry.run_id for entry in history.queue]
-    return [_message(message, queue, card, username) for message in history.messages]
+    return [
+        replace(_message(message, queue, card, username), place=_place(message, siblings))
+        for message in history.messages
+    ]
+
+
+def _place(message: MessageView, siblings: dict[str, list[str]]) -> Place | None:
+    ids = siblings.get(message.parent_message_id or "", [])
+    if message.message_id not in ids:
+        return None
+    index = ids.index(message.message_id)
+    before, after = ids[:index], ids[index + 1 :]
+    label = str(words.VERSION).format(index=index + 1, count=len(ids))
+    return Place(index + 1, len(ids), label, "".join(before[-1:]), "".join(after[:1]))
 
 
 def _message(

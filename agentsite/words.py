@@ -79,6 +79,7 @@ SHARE: dict[str, Text] = {
         "That did not work. Try again; there is nothing to share before the first message."
     ),
 }
+VERSION = _("Version {index} of {count}")
 DOWNLOADS: dict[str, Text] = {
     "markdown": "Markdown",
     "html": _("Web page"),
@@ -99,6 +100,7 @@ SCRIPT: dict[str, Any] = {
     "manage": MANAGE,
     "feedback": FEEDBACK,
     "share": SHARE,
+    "version": VERSION,
     "took": TOOK,
     "takes_over": TAKES_OVER,
     "continue": _("Continue"),

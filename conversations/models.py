@@ -111,7 +111,10 @@ class Message(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["session", "number"], name="message_number"),
         ]
-        indexes = [models.Index(fields=["session", "rev"], name="message_rev")]
+        indexes = [
+            models.Index(fields=["session", "rev"], name="message_rev"),
+            models.Index(fields=["session", "number"], condition=Q(parent=None), name="beginnings"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.role} {self.number}"

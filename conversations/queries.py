@@ -15,6 +15,7 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from conversations.branches import list_below
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import (
     ACTIVE,
@@ -88,10 +89,14 @@ def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
     return sessions.annotate(run_status=Coalesce(holding, queued))
 
 
-def get_history(session: ChatSession, limit: int = 200, *, before: str = "") -> History:
+def get_history(
+    session: ChatSession, limit: int = 200, *, before: str = "", branch: str = ""
+) -> History:
     """The last `limit` messages on the session's active branch, and where its runs are.
 
-    With `before`, the id of a message, only those above it; raises `AgentSiteError(not_found)`.
+    With `before`, the id of a message, only those above it. With `branch`, those around that
+    message on the branch that it is on, which goes on below it by the newest message at each
+    place. Raises `AgentSiteError(not_found)`.
 
     The revision is read first and the events last: what is committed meanwhile is sent again
     to a client that resumes from here, and changes nothing.
@@ -102,14 +107,31 @@ def get_history(session: ChatSession, limit: int = 200, *, before: str = "") -> 
     active = get_active_run(session.pk)
     queue = list_queue(session.pk)
     leaf = ChatSession.objects.values_list("active_leaf_id", flat=True).get(pk=session.pk)
-    messages = load_messages(list_path(leaf, limit)) if leaf else []
+    end, later = _find_end(session, branch, limit) if branch else (leaf, "")
+    messages = load_messages(list_path(end, limit)) if end else []
     shown = read_parts(active).parts if active else []
     return History(
         rev=rev,
         messages=[_shown(message, active, shown) for message in messages],
         run=run_view(active) if active else None,
         queue=queue,
+        later=later,
+        aside=end != leaf,
     )
+
+
+def _find_end(session: ChatSession, message_id: str, limit: int) -> tuple[UUID, str]:
+    """The last message to show around one, a quarter of `limit` being left for what is above it.
+
+    With its id again if the branch goes on below it.
+    """
+    start = Message.objects.filter(session=session, pk=parse_id(message_id), withdrawn=False)
+    if not start.exists():
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    ahead = limit - limit // 4
+    shown = [parse_id(message_id), *list_below(parse_id(message_id), ahead)]
+    end = shown[:ahead][-1]
+    return end, str(end) if len(shown) > ahead else ""
 
 
 def _list_above(session: ChatSession, message_id: UUID, limit: int) -> list[MessageView]:

@@ -101,12 +101,18 @@ class ApprovalView:
 
 @dataclass(frozen=True)
 class History:
-    """A session as a page shows it: what is in it, and the cursor to resume from."""
+    """A session as a page shows it: what is in it, and the cursor to resume from.
+
+    `later` is the message to go on from below, where these are not all of their branch; `aside`
+    says that they do not end where the session's active branch ends.
+    """
 
     rev: int
     messages: list[MessageView]
     run: RunView | None
     queue: list[QueueView]
+    later: str = ""
+    aside: bool = False
 
 
 @dataclass(frozen=True)

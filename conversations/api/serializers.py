@@ -38,10 +38,17 @@ class SessionDetailSerializer(SessionSerializer):
     messages = serializers.ListField(child=MessageField())
     run = RunViewField(allow_null=True)
     queue = serializers.ListField(child=QueueField())
+    later = serializers.CharField(allow_blank=True)
     usage = TotalsField()
 
     class Meta(SessionSerializer.Meta):
-        fields = (*SessionSerializer.Meta.fields, "messages", "run", "queue", "usage")  # type: ignore[assignment]
+        fields = (*SessionSerializer.Meta.fields, "messages", "run", "queue", "later", "usage")  # type: ignore[assignment]
+
+
+class BranchQuery(serializers.Serializer[Any]):
+    """Which messages to show: those around this one, on its branch, in place of the latest."""
+
+    branch = serializers.CharField(max_length=100, required=False, allow_blank=True)
 
 
 class MessagePageSerializer(serializers.Serializer[Any]):
@@ -117,9 +124,10 @@ def message_data(message: MessageView) -> dict[str, Any]:
 
 
 def history_data(history: History) -> dict[str, Any]:
-    """The latest messages of the active branch, the run at work and the queue."""
+    """The messages of a branch, the run at work and the queue."""
     return {
         "messages": [message_data(message) for message in history.messages],
         "run": asdict(history.run) if history.run else None,
         "queue": [asdict(entry) for entry in history.queue],
+        "later": history.later,
     }

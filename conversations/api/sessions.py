@@ -17,6 +17,7 @@ from conversations.actions import rename_session
 from conversations.api.filters import SessionFilter
 from conversations.api.pagination import ByActivity
 from conversations.api.serializers import (
+    BranchQuery,
     NewSessionSerializer,
     SessionChangeSerializer,
     SessionDetailSerializer,
@@ -57,10 +58,16 @@ class SessionsView(ListAPIView[ChatSession]):
 class SessionView(APIView):
     """One session."""
 
-    @extend_schema(responses=SessionDetailSerializer)
+    @extend_schema(parameters=[BranchQuery], responses=SessionDetailSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """The latest messages of the active branch, the run at work, and what waits."""
-        return Response(_whole(request.user, session_id))
+        """The latest messages of the active branch, the run at work, and what waits.
+
+        With `branch`, the messages around that one on its own branch; `later` is then the message
+        to go on from, empty at the end.
+        """
+        asked = BranchQuery(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        return Response(_whole(request.user, session_id, **asked.validated_data))
 
     @extend_schema(request=SessionChangeSerializer, responses=SessionSerializer)
     def patch(self, request: Request, session_id: str) -> Response:
@@ -98,9 +105,9 @@ def _change(
         session_list.archive_session(user=user, session_id=session_id, archived=archived)
 
 
-def _whole(user: User, session_id: str) -> dict[str, Any]:
+def _whole(user: User, session_id: str, branch: str = "") -> dict[str, Any]:
     session = get_session(user, session_id)
-    history = get_history(session)
+    history = get_history(session, branch=branch)
     run_status = history.run.status if history.run else None
     usage = usage_data(session_usage(session))
     return {**_line(session), "run_status": run_status, "usage": usage, **history_data(history)}

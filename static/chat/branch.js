@@ -1,15 +1,20 @@
 /**
- * The messages of a session, and which of them are shown: those before and after the newest one.
+ * The messages of a session, and which of them are shown: those before and after the newest one, or
+ * the one that was chosen.
  *
  * Messages may come before their parents; until the parent is there, they are not shown.
  */
 export class Branch {
   #messages = new Map();
+  #told = new Map();
   #ids = null;
+  #places = null;
 
-  constructor(messages) {
-    for (const message of messages) this.#messages.set(message.message_id, message);
+  /** `siblings`: ids by parent, where there are several; `chosen`: the message to show, if any. */
+  constructor(messages, siblings, chosen) {
+    this.#add(messages, siblings);
     this.root = messages[0]?.message_id;
+    this.chosen = chosen;
   }
 
   get(id) {
@@ -19,20 +24,45 @@ export class Branch {
   set(message) {
     const held = this.#messages.get(message.message_id);
     const { parent_message_id: parent, number } = message;
-    if (held?.parent_message_id !== parent || held.number !== number) this.#ids = null;
+    if (held?.parent_message_id !== parent || held.number !== number) this.#forget();
     this.#messages.set(message.message_id, message);
   }
 
   /** A message that was taken back. */
   delete(id) {
+    for (const ids of this.#told.values()) ids.delete(id);
     this.#messages.delete(id);
-    this.#ids = null;
+    this.#forget();
   }
 
   /** Messages from before the first one, oldest first. */
-  addEarlier(messages) {
-    for (const message of messages) this.#messages.set(message.message_id, message);
+  addEarlier(messages, siblings) {
+    this.#add(messages, siblings);
     this.root = messages[0]?.message_id ?? this.root;
+  }
+
+  /** Messages from behind the last one, oldest first; what has come by itself is newer. */
+  addLater(messages, siblings) {
+    this.#add(
+      messages.filter(({ message_id: id }) => !this.#messages.has(id)),
+      siblings,
+    );
+  }
+
+  #add(messages, siblings) {
+    for (const message of messages) this.#messages.set(message.message_id, message);
+    for (const [parent, ids] of Object.entries(siblings)) this.#told.set(parent, new Set(ids));
+    this.#forget();
+  }
+
+  #forget() {
+    this.#ids = null;
+    this.#places = null;
+  }
+
+  /** Show the newest message again. */
+  unchoose() {
+    this.chosen = "";
     this.#ids = null;
   }
 
@@ -55,6 +85,26 @@ export class Branch {
     return this.#ids.map((id) => this.#messages.get(id));
   }
 
+  /** The ids of all messages at the place of this one, oldest first. */
+  siblingsOf({ parent_message_id: parent }) {
+    this.#places ??= this.#listPlaces();
+    return this.#places.get(parent ?? "") ?? [];
+  }
+
+  #listPlaces() {
+    const places = new Map(Array.from(this.#told, ([parent, ids]) => [parent, [...ids]]));
+    for (const { message_id: id, parent_message_id: parent } of this.#inOrder()) {
+      const ids = places.get(parent ?? "") ?? [];
+      places.set(parent ?? "", ids);
+      if (!ids.includes(id)) ids.push(id);
+    }
+    return places;
+  }
+
+  #inOrder() {
+    return [...this.#messages.values()].sort((one, other) => one.number - other.number);
+  }
+
   /** Whether the message's parents are known, up to the first one of the page. */
   isConnected(message) {
     for (let at = message; at; at = this.#messages.get(at.parent_message_id)) {
@@ -64,21 +114,12 @@ export class Branch {
   }
 
   #walk() {
-    const connected = [...this.#messages.values()].filter((message) => this.isConnected(message));
-    const newest = connected.reduce(newer, undefined);
+    const rows = this.#inOrder();
+    const newest = new Map(rows.map((message) => [message.parent_message_id, message]));
+    const start = this.#messages.get(this.chosen) ?? rows.findLast((row) => this.isConnected(row));
     const path = [];
-    for (let at = newest; at; at = this.#messages.get(at.parent_message_id)) path.unshift(at);
-    for (let at = this.#childOf(newest); at; at = this.#childOf(at)) path.push(at);
+    for (let at = start; at; at = this.#messages.get(at.parent_message_id)) path.unshift(at);
+    for (let at = newest.get(start?.message_id); at; at = newest.get(at.message_id)) path.push(at);
     return path;
   }
-
-  #childOf(parent) {
-    return [...this.#messages.values()]
-      .filter((message) => parent && message.parent_message_id === parent.message_id)
-      .reduce(newer, undefined);
-  }
-}
-
-function newer(best, message) {
-  return best && best.number > message.number ? best : message;
 }

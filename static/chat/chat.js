@@ -11,6 +11,7 @@ import { loadHistory } from "./history.js";
 import { newId } from "./ids.js";
 import { agentOf } from "./message_view.js";
 import { addressOf } from "./session_list.js";
+import { describePlace, focusSwitcher } from "./switcher.js";
 import { count, data, fill, words } from "./words.js";
 
 const KB = 1_024;
@@ -52,12 +53,15 @@ export class Chat {
    * `regenerate` to ask for another reply in place of that one.
    */
   async submit(content, options = {}) {
+    if (!(await this.later.loadAll())) return this.#keep(content, words.manage.failed);
+    const { parentOfNext, sessionId } = this.conversation;
     const entry = {
       client_message_id: newId(),
-      session_id: this.conversation.sessionId,
+      session_id: sessionId,
       content,
       ...options,
-      agent: this.conversation.sessionId ? undefined : this.picker.chosen,
+      parent_message_id: options.regenerate ? undefined : (options.parent_message_id ?? parentOfNext),
+      agent: sessionId ? undefined : this.picker.chosen,
     };
     if (!this.#fits(entry)) return;
     this.outbox.add(entry);
@@ -71,9 +75,14 @@ export class Chat {
     const size = new TextEncoder().encode(JSON.stringify(frameOf(entry))).length;
     if (size <= data.frame_max_bytes) return true;
     const limit = Math.floor(data.frame_max_bytes / KB);
-    this.composer.take(entry.content);
-    this.composer.setHint(fill(words.composer.too_long, { limit }), true);
+    this.#keep(entry.content, fill(words.composer.too_long, { limit }));
     return false;
+  }
+
+  /** Back into the box with it, and say why. */
+  #keep(content, hint) {
+    this.composer.take(content);
+    this.composer.setHint(hint, true);
   }
 
   async #becomeGuest({ client_message_id, content }) {
@@ -86,8 +95,7 @@ export class Chat {
       this.becoming = null;
       this.outbox.remove(client_message_id);
       this.conversation.forget(client_message_id);
-      this.composer.take(content);
-      this.composer.setHint(words.composer.guest_failed, true);
+      this.#keep(content, words.composer.guest_failed);
       this.#draw();
       return false;
     }
@@ -162,16 +170,55 @@ export class Chat {
 
   /** Take the last message back into the composer, to send another in its place. */
   editLast() {
+    this.#revise(this.conversation.messages.findLast(({ role }) => role === "user"));
+  }
+
+  /** The same with any message. */
+  revise(id) {
+    this.#revise(this.conversation.get(id));
+  }
+
+  #revise(message) {
     if (this.conversation.isBusy) return;
-    const message = this.conversation.messages.findLast(({ role }) => role === "user");
     const text = message && this.transcript.textOf(message);
     if (text && !message.state) this.composer.beginEdit(text, message);
   }
 
   /** Show messages from before the first one. */
   addEarlier({ data: earlier, messages }) {
-    this.conversation.addEarlier(earlier.messages);
+    this.conversation.addEarlier(earlier);
     this.transcript.prepend(messages, this.conversation);
+  }
+
+  /** Show messages from behind the last one; at the end the page is live again. */
+  addLater({ data: later, messages, page }) {
+    const isEnd = !page.querySelector("#later [data-page]");
+    this.conversation.addLater(later, isEnd);
+    this.transcript.append(messages, this.conversation);
+    if (isEnd) this.#resume();
+    this.#tellBranch();
+    this.#draw();
+  }
+
+  /** Show the branch of another message in place of `shown`, the one that has its place now. */
+  async switchTo(id, { shown, isNext }) {
+    const { top } = shown.getBoundingClientRect();
+    try {
+      this.#take(await loadHistory(addressOf(this.conversation.sessionId, id)));
+    } catch {
+      return this.composer.setHint(words.manage.failed, true);
+    }
+    this.transcript.hold(id, top);
+    this.#tellBranch();
+    focusSwitcher(id, { isNext });
+    this.announce(describePlace(this.conversation.branch, id));
+  }
+
+  /** The address names what is shown. */
+  #tellBranch() {
+    const { sessionId, branch } = this.conversation;
+    const address = addressOf(sessionId, branch.chosen);
+    if (sessionId) history.replaceState(history.state, "", address);
   }
 
   /** Send a refused message again. */
@@ -254,7 +301,9 @@ export class Chat {
 
   #accepted({ client_message_id, session_id }) {
     this.outbox.remove(client_message_id);
-    if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
+    if (session_id !== this.conversation.sessionId) return;
+    this.#settleIn(session_id);
+    if (!this.conversation.isAside) this.#tellBranch();
   }
 
   /** The conversation has an address now, and is followed like any other. */
@@ -302,15 +351,21 @@ export class Chat {
   /** Too much was missed to be told: take what the server renders now. */
   async #reload() {
     try {
-      const fresh = await loadHistory(addressOf(this.conversation.sessionId));
-      this.conversation.load(fresh.data);
-      this.transcript.replace(fresh.messages, this.conversation);
-      this.earlier.goOnFrom(fresh.earlier);
-      this.#showUnsent();
-      this.#resume();
+      const { sessionId, branch } = this.conversation;
+      this.#take(await loadHistory(addressOf(sessionId, branch.chosen)));
     } catch {
       this.connection.retry();
     }
+  }
+
+  #take(fresh) {
+    this.conversation.load(fresh.data);
+    this.transcript.replace(fresh.messages, this.conversation);
+    this.earlier.goOnFrom(fresh);
+    this.later.goOnFrom(fresh);
+    this.#showUnsent();
+    this.#resume();
+    this.#draw();
   }
 
   #showUnsent() {

@@ -48,6 +48,7 @@ export class Composer extends EventTarget {
 
   /** Have `text` edited: what is sent takes the place of `message`. */
   beginEdit(text, message) {
+    if (!this.edited) this.kept = this.input.value;
     this.edited = message;
     this.editing.hidden = false;
     this.input.value = text;
@@ -62,9 +63,9 @@ export class Composer extends EventTarget {
   }
 
   #empty() {
+    this.input.value = this.edited ? this.kept : "";
     this.edited = null;
     this.editing.hidden = true;
-    this.input.value = "";
     this.#change();
   }
 

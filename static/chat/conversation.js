@@ -26,9 +26,9 @@ export class Conversation {
     this.load(data);
   }
 
-  /** Begin from a rendered page: `{rev, run, parts, queue, messages}`. */
-  load({ rev, run, parts: shown, queue, messages }) {
-    this.branch = new Branch(messages);
+  /** Begin from a rendered page: `{rev, run, parts, queue, messages, siblings, branch}`. */
+  load({ rev, run, parts: shown, queue, messages, siblings, branch }) {
+    this.branch = new Branch(messages, siblings, branch);
     this.rev = rev;
     this.lastRev = rev;
     this.run = run;
@@ -40,12 +40,36 @@ export class Conversation {
     this.unwanted = new Set();
     this.isResuming = false;
     this.gaps = 0;
-    if (run) this.#change(run.message_id, { parts: shown });
+    this.#showRun(run, shown);
+  }
+
+  #showRun(run, shown) {
+    if (run && this.branch.get(run.message_id)) this.#change(run.message_id, { parts: shown });
   }
 
   /** Messages from before the first one, as the server has rendered them. */
-  addEarlier(messages) {
-    this.branch.addEarlier(messages);
+  addEarlier({ messages, siblings }) {
+    this.branch.addEarlier(messages, siblings);
+  }
+
+  /** The same from behind the last one; where they come to the end, go on from there. */
+  addLater({ messages, siblings, rev, run, parts: shown, branch }, isEnd) {
+    this.branch.addLater(messages, siblings);
+    if (!isEnd) return;
+    this.rev = this.lastRev = rev;
+    this.run = run;
+    this.#showRun(run, shown);
+    if (!branch) this.branch.unchoose();
+  }
+
+  /** Whether something else is shown than the branch that the conversation goes on. */
+  get isAside() {
+    return Boolean(this.branch.chosen);
+  }
+
+  /** What is sent now goes on from here; undefined: from wherever the conversation is. */
+  get parentOfNext() {
+    return this.isAside && !this.pending.size ? this.branch.last.message_id : undefined;
   }
 
   /** The messages that are shown, oldest first; what is not stored yet comes last. */
@@ -91,6 +115,7 @@ export class Conversation {
   }
 
   apply(frame) {
+    if (this.#isElsewhere(frame)) return this.#pass(frame);
     if (frame.type === "status") return this.#applyStatus(frame);
     if (frame.type === "error" && !frame.metadata.terminal) return this.#refuse(frame);
     if (frame.session_id !== this.sessionId) return [];
@@ -98,6 +123,21 @@ export class Conversation {
       return this.#advance(frame, (shown) => parts.addText(shown, frame.content));
     }
     if (frame.type === "complete" || frame.type === "error") return this.#end(frame);
+    return [];
+  }
+
+  /** Of a reply on a branch that has not been loaded. */
+  #isElsewhere({ session_id, metadata: at }) {
+    const isRuns = session_id === this.sessionId && at.seq !== undefined && at.message_id;
+    return isRuns && this.isAside && !this.branch.get(at.message_id);
+  }
+
+  /** Nothing of it is shown: it only counts where it is. */
+  #pass({ type, metadata: at }) {
+    const hasEnded = type === "complete" || type === "error";
+    if (hasEnded) this.ended.add(at.run_id);
+    if (hasEnded && this.run?.run_id === at.run_id) this.run = null;
+    if (!hasEnded && this.#placeOf(at) !== "old") this.#moveTo(at);
     return [];
   }
 
@@ -169,7 +209,7 @@ export class Conversation {
 
   #hold(message) {
     this.#see(message.rev);
-    this.pending.delete(message.client_message_id);
+    if (this.pending.delete(message.client_message_id)) this.branch.unchoose();
     if (message.withdrawn) return this.#drop(message);
     const held = this.branch.get(message.message_id);
     const isTold = message.role === "assistant" && !message.parts;
@@ -244,6 +284,7 @@ export class Conversation {
     const { prompt } = this.pending.get(client_message_id);
     const last = this.branch.last?.message_id ?? null;
     this.pending.delete(client_message_id);
+    this.branch.unchoose();
     if (prompt && !this.branch.get(user_message_id)) {
       const { parent_message_id = last } = prompt;
       this.#add(user_message_id, { ...prompt, parent_message_id, state: "" });
@@ -305,7 +346,7 @@ export class Conversation {
     grow(message.parts);
     const run_status = parts.hasOpenRequest(message.parts) ? "awaiting_input" : "running";
     this.#change(at.message_id, { ...fields, run_status, state: "" });
-    return this.branch.isConnected(message) ? [] : [{ kind: "reload" }];
+    return this.isAside || this.branch.isConnected(message) ? [] : [{ kind: "reload" }];
   }
 
   #moveTo({ run_id, run_number, epoch, seq, message_id }) {
@@ -356,7 +397,8 @@ export class Conversation {
   #reset({ run_id, epoch }) {
     const run = this.run;
     if (run?.run_id !== run_id || epoch <= run.epoch) return [];
-    this.#startOver(run.message_id, [], { state: "restarting" });
+    const isHeld = this.branch.get(run.message_id);
+    if (isHeld) this.#startOver(run.message_id, [], { state: "restarting" });
     this.run = { ...run, epoch, seq: 0 };
     return [];
   }

@@ -6,6 +6,6 @@ export async function loadHistory(address) {
   return {
     data: JSON.parse(page.getElementById("chat-data").textContent),
     messages: [...page.querySelectorAll("#log > .message")],
-    earlier: page.getElementById("earlier"),
+    page,
   };
 }

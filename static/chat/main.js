@@ -8,8 +8,8 @@ import { Connection, followPage } from "./connection.js";
 import { ConnectionLine } from "./connection_line.js";
 import { copyText, showCopied } from "./clipboard.js";
 import { Draft } from "./draft.js";
-import { EarlierMessages } from "./earlier.js";
 import { ModelPanel } from "./model.js";
+import { MoreMessages } from "./more_messages.js";
 import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
 import { PageTitle } from "./page_title.js";
@@ -54,11 +54,13 @@ const chat = new Chat({
   announce,
 });
 const scroller = find("scroller");
-const earlier = new EarlierMessages({ element: find("earlier"), scroller }, (history) =>
+const earlier = new MoreMessages({ element: find("earlier"), scroller }, (history) =>
   chat.addEarlier(history),
 );
-chat.earlier = earlier;
-new ReadingPlace({ transcript, scroller, earlier }).restore();
+const later = new MoreMessages({ element: find("later"), scroller }, (history) =>
+  chat.addLater(history),
+);
+Object.assign(chat, { earlier, later });
 const shortcuts = new Shortcuts({ dialog: find("shortcuts"), newChat: find("new-chat") });
 find("show-shortcuts").addEventListener("click", () => shortcuts.show());
 const draft = new Draft(find("prompt"), () => ({
@@ -87,6 +89,7 @@ const ACTIONS = {
   continue: () => chat.submit(words.continue),
   regenerate: (id) => chat.submit("", { regenerate: id }),
   retry: (id) => chat.submit("", { regenerate: id }),
+  revise: (id) => chat.revise(id),
   drop: (id) => chat.drop(chat.conversation.get(id)),
   resend: (id) => chat.resend(id.replace("prompt:", "")),
   edit: (id) => chat.edit(id.replace("prompt:", "")),
@@ -121,8 +124,21 @@ document.addEventListener("keydown", (event) => {
   if (menu && event.key === "Escape") menu.open = false;
 });
 
+/** What the form would ask the server for, without leaving the page. */
+function switchBranch(event) {
+  const button = event.submitter;
+  event.preventDefault();
+  const shown = button.closest(".message");
+  chat.switchTo(button.value, { shown, isNext: !button.nextElementSibling });
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target.matches(".switcher")) switchBranch(event);
+});
+
 composer.enable();
 draft.restore();
+new ReadingPlace({ transcript, scroller, earlier }).restore();
 followPage(connection);
 // A page that comes back from the browser's memory is shown again, not loaded again.
 addEventListener("pageshow", () => {

@@ -6,6 +6,7 @@ import { showVerdict } from "./feedback.js";
 import { waitingText } from "./model.js";
 import { ReplyBody } from "./reply_body.js";
 import { showSummary } from "./summary.js";
+import { showPlace } from "./switcher.js";
 import { data, fill, nameOf, words } from "./words.js";
 
 const SCRIPTED = "tour";
@@ -17,11 +18,15 @@ export class UserView {
   }
 
   update(message) {
-    this.element.dataset.messageId = message.message_id;
+    nameElement(this.element, message);
     this.element.dataset.state = message.state ?? "";
     // Rendered by the server, and it never changes.
     if (message.parts) setText(this.element.querySelector(".body"), message.parts[0]?.text ?? "");
     this.#note(message);
+  }
+
+  showPlace(message, siblings) {
+    showPlace(this.element, message, siblings);
   }
 
   #note(message) {
@@ -68,11 +73,15 @@ export class ReplyView {
     showSummary(this.element, message.summary);
   }
 
+  showPlace(message, siblings) {
+    showPlace(this.element, message, siblings);
+  }
+
   #begin({ message_id }) {
     const wasPending = this.messageId?.startsWith("reply:");
     if (this.messageId && !wasPending) this.body.clear();
     this.messageId = message_id;
-    this.element.dataset.messageId = message_id;
+    nameElement(this.element, { message_id });
     showVerdict(this.element);
   }
 
@@ -100,6 +109,11 @@ export class ReplyView {
     if (cost || !element.title) element.title = [full, cost].filter(Boolean).join(" · ");
     setText(element, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   }
+}
+
+function nameElement(element, { message_id }) {
+  element.dataset.messageId = message_id;
+  element.id = `m-${message_id}`;
 }
 
 function setFlag(dataset, name, isSet) {

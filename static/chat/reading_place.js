@@ -1,7 +1,8 @@
-/** Where one was reading, over a reload of the tab. */
+/** Where one was reading, over a reload of the tab, or what a link leads to. */
 
 const KEY = "agentsite.place.";
 const MAX_PAGES = 20;
+const LINKED_PX = 48;
 
 export class ReadingPlace {
   constructor({ transcript, scroller, earlier }) {
@@ -11,6 +12,8 @@ export class ReadingPlace {
 
   /** Go back to the place, wherever the page has to be loaded from. */
   async restore() {
+    const linked = document.getElementById(location.hash.slice(1));
+    if (linked?.matches(".message")) return this.#goTo(linked);
     const place = this.#read();
     if (!place) return;
     this.transcript.isFollowing = false;
@@ -22,14 +25,23 @@ export class ReadingPlace {
     else this.transcript.follow();
   }
 
+  /** To the message that a link led to; a reload keeps what is read then. */
+  #goTo(message) {
+    history.replaceState(history.state, "", location.pathname + location.search);
+    this.transcript.hold(message.dataset.messageId, this.#top + LINKED_PX);
+    message.toggleAttribute("data-linked", true);
+    message.tabIndex = -1;
+    message.focus({ preventScroll: true });
+  }
+
   #store() {
     const shown = [...this.scroller.querySelectorAll(".message")];
     const element = shown.find((message) => message.getBoundingClientRect().bottom > this.#top);
     const isReading = element && !this.transcript.isFollowing;
     const place = { id: element?.dataset.messageId, offset: element && this.#offsetOf(element) };
     try {
-      if (isReading) sessionStorage.setItem(KEY + location.pathname, JSON.stringify(place));
-      else sessionStorage.removeItem(KEY + location.pathname);
+      if (isReading) sessionStorage.setItem(keyOf(), JSON.stringify(place));
+      else sessionStorage.removeItem(keyOf());
     } catch {
       // Storage is blocked: the page opens at its end.
     }
@@ -37,7 +49,7 @@ export class ReadingPlace {
 
   #read() {
     try {
-      return JSON.parse(sessionStorage.getItem(KEY + location.pathname));
+      return JSON.parse(sessionStorage.getItem(keyOf()));
     } catch {
       return null;
     }
@@ -54,4 +66,8 @@ export class ReadingPlace {
   #find(id) {
     return this.scroller.querySelector(`[data-message-id="${CSS.escape(id)}"]`);
   }
+}
+
+function keyOf() {
+  return KEY + location.pathname + location.search;
 }

@@ -77,6 +77,8 @@ function momentOf(line) {
   return Date.parse(line.dataset.activeAt);
 }
 
-export function addressOf(session_id) {
-  return data.urls.session.replace(/[0-9-]{36}/, session_id);
+/** Where a session is; with `branch`, the message that it is shown around. */
+export function addressOf(session_id, branch = "") {
+  const address = data.urls.session.replace(/[0-9-]{36}/, session_id);
+  return branch ? `${address}?branch=${branch}` : address;
 }

@@ -33,10 +33,22 @@ export class Transcript {
   prepend(elements, conversation) {
     const below = this.scroller.scrollHeight - this.scroller.scrollTop;
     this.#firstPlace().before(...elements.map((element) => document.adoptNode(element)));
-    const ids = new Set(elements.map((element) => element.dataset.messageId));
-    this.#adopt(conversation, conversation.messages.filter(({ message_id: id }) => ids.has(id)));
+    this.#adoptAll(elements, conversation);
     this.#rename(conversation);
     this.scroller.scrollTop = this.scroller.scrollHeight - below;
+  }
+
+  /** Put later messages behind the last one. */
+  append(elements, conversation) {
+    const added = elements.filter(({ id }) => !document.getElementById(id));
+    this.isFollowing = false;
+    this.log.append(...added.map((element) => document.adoptNode(element)));
+    this.#adoptAll(added, conversation);
+  }
+
+  #adoptAll(elements, conversation) {
+    const ids = new Set(elements.map((element) => element.dataset.messageId));
+    this.#adopt(conversation, conversation.messages.filter(({ message_id: id }) => ids.has(id)));
   }
 
   /** A reply is named by its prompt, which may have come only now. */
@@ -61,6 +73,7 @@ export class Transcript {
     const View = message.role === "user" ? UserView : ReplyView;
     const view = new View(element, message);
     this.views.set(keyOf(conversation, message), view);
+    view.showPlace(message, conversation.branch.siblingsOf(message));
     return view;
   }
 
@@ -88,11 +101,13 @@ export class Transcript {
     const position = conversation.positionOf(message);
     const isStopping = conversation.isStopping(message);
     const state = stateOf(message, { position, isStopping, isConnected });
-    const version = `${message.message_id} ${message.version ?? 0} ${state}`;
+    const siblings = conversation.branch.siblingsOf(message);
+    const version = `${message.message_id} ${message.version ?? 0} ${state} ${siblings}`;
     if (this.versions.get(view) === version) return;
     this.versions.set(view, version);
     // What the server has rendered stays, but for what still changes.
     if (message.version || WORKING.has(message.run_status)) view.update(message, state, position > 0);
+    view.showPlace(message, siblings);
   }
 
   #remove(key) {
@@ -106,6 +121,13 @@ export class Transcript {
   /** What a message of the user's says, wherever it has been rendered. */
   textOf({ message_id: id }) {
     return this.log.querySelector(`[data-message-id="${id}"] .body`)?.textContent ?? "";
+  }
+
+  /** Have a message `top` pixels below the top of the window, and stay there. */
+  hold(id, top) {
+    const element = document.getElementById(`m-${id}`);
+    this.isFollowing = false;
+    this.scroller.scrollTop += element.getBoundingClientRect().top - top;
   }
 
   /** Go to the end and stay there. */

@@ -76,6 +76,16 @@ async def editing(chat: ChatPage, model: Model) -> None:
     await chat.page.press("#prompt", "ArrowUp")
 
 
+async def versions(chat: ChatPage, model: Model) -> None:
+    await editing(chat, model)
+    await chat.enter("hello again")
+    await chat.shows("You said: hello again")
+    await chat.replied()
+    await chat.press("Previous version")
+    await chat.shows("You said: hello")
+    await expect(chat.page.get_by_role("link", name="The latest messages")).to_be_visible()
+
+
 async def shortcuts(chat: ChatPage, model: Model) -> None:
     await chat.press("Keyboard shortcuts")
 
@@ -105,7 +115,7 @@ async def deleted(chat: ChatPage, model: Model) -> None:
 
 STATES: list[State] = [
     *(empty, streaming, finished, failed, waiting, stopped, offline, editing, shortcuts),
-    *(menu, sharing, deleted),
+    *(menu, sharing, deleted, versions),
 ]
 
 

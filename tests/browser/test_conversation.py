@@ -12,7 +12,16 @@ from tests.browser.conftest import Opener
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SESSION = "5e551017-0000-0000-0000-000000000000"
-EMPTY = {"session_id": SESSION, "rev": 1, "run": None, "parts": [], "queue": [], "messages": []}
+EMPTY = {
+    "session_id": SESSION,
+    "rev": 1,
+    "run": None,
+    "parts": [],
+    "queue": [],
+    "messages": [],
+    "siblings": {},
+    "branch": "",
+}
 PLAY = """
 async ([data, frames]) => {
   const { Conversation } = await import("/static/chat/conversation.js");

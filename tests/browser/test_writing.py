@@ -68,7 +68,7 @@ async def test_up_edits_the_last_message(open_chat: Opener, model: Model, ann: U
         await chat.replied()
     await chat.page.press("#prompt", "ArrowUp")
     await expect(chat.page.locator("#prompt")).to_have_value("two")
-    await expect(chat.page.get_by_text("Editing your last message")).to_be_visible()
+    await expect(chat.page.get_by_text("Editing your message")).to_be_visible()
     await chat.page.keyboard.press("Escape")
     await expect(chat.page.locator("#prompt")).to_have_value("")
     await chat.page.press("#prompt", "ArrowUp")

@@ -1,0 +1,65 @@
+/** Messages beyond an end of the log, which come a page at a time as one scrolls there. */
+
+import { loadHistory } from "./history.js";
+
+const AHEAD = "1000px 0px";
+
+export class MoreMessages {
+  /**
+   * `element` holds the link to the next page, and has the same id in that page; `add(history)`
+   * takes in what comes.
+   */
+  constructor({ element, scroller }, add) {
+    Object.assign(this, { element, add });
+    this.watcher = new IntersectionObserver(([entry]) => entry.isIntersecting && this.load(), {
+      root: scroller,
+      rootMargin: AHEAD,
+    });
+    this.#watch();
+  }
+
+  get address() {
+    return this.element.querySelector("[data-page]")?.href ?? "";
+  }
+
+  /** Go on where that page ends. */
+  goOnFrom({ page }) {
+    this.element.replaceChildren(...(page.getElementById(this.element.id)?.childNodes ?? []));
+    this.#watch();
+  }
+
+  /** What is in sight now is told of anew. */
+  #watch() {
+    this.watcher.disconnect();
+    if (this.address) this.watcher.observe(this.element);
+  }
+
+  /** Load one page; false when there is none, or it cannot be had now. */
+  async load() {
+    if (!this.address) return false;
+    this.loading ??= this.#load();
+    const isLoaded = await this.loading;
+    this.loading = null;
+    return isLoaded;
+  }
+
+  /** Load all that there is; false where that cannot be had now. */
+  async loadAll() {
+    while (this.address) if (!(await this.load())) return false;
+    return true;
+  }
+
+  async #load() {
+    const { address } = this;
+    try {
+      const more = await loadHistory(address);
+      // Another branch may be shown by now.
+      if (address !== this.address) return false;
+      this.add(more);
+      this.goOnFrom(more);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
