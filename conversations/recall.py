@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from conversations.excerpts import cut_excerpt
 from conversations.models import ChatSession, Message, Role
 from conversations.queries import User, get_session, list_path, load_messages, sessions_of
 from conversations.search import find_entries
@@ -60,7 +61,7 @@ def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> l
         if entry.session_id == apart_from or (known is None and len(found) >= limit):
             continue
         if known is None or not known.excerpt:
-            excerpt = _excerpt(entry.text, text.split()[0]) if entry.message_id else ""
+            excerpt = _excerpt(entry.text, text) if entry.message_id else ""
             found[entry.session_id] = _found(entry.session, excerpt)
     return sorted(found.values(), key=lambda one: one.active_at, reverse=True)
 
@@ -75,11 +76,8 @@ def _found(session: ChatSession, excerpt: str = "") -> Found:
     )
 
 
-def _excerpt(text: str, word: str) -> str:
-    words = " ".join(text.split())
-    place = max(0, words.casefold().find(word.casefold()) - EXCERPT // 2)
-    cut = words[place : place + EXCERPT]
-    return ("…" if place else "") + cut + ("…" if place + EXCERPT < len(words) else "")
+def _excerpt(text: str, words: str) -> str:
+    return "".join(piece.text for piece in cut_excerpt(text, words, EXCERPT))
 
 
 def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:

@@ -5,13 +5,14 @@ any order; the last one may be the beginning of a word.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.db.models.expressions import RawSQL
 
 from conversations.models import ChatSession, SearchEntry
@@ -58,6 +59,16 @@ def find_entries(
     return list(alive.select_related("session").order_by("-pk")[:limit])
 
 
+def find_messages(
+    owner: AbstractBaseUser | AnonymousUser, words: str, session_ids: Iterable[UUID]
+) -> dict[UUID, SearchEntry]:
+    """The newest message with `words` in each of these sessions, where there is one."""
+    said = SearchEntry.objects.filter(session__in=list(session_ids), message__isnull=False)
+    found = said.filter(pk__in=_matches("id", words, owner)).exclude(message__withdrawn=True)
+    newest = found.values("session").annotate(newest=Max("pk")).values_list("newest", flat=True)
+    return {entry.session_id: entry for entry in SearchEntry.objects.filter(pk__in=list(newest))}
+
+
 def _matches(column: str, words: str, owner: Any) -> Any:
     phrases = phrases_of(words)
     if not phrases:
@@ -75,7 +86,7 @@ def phrases_of(words: str) -> list[Phrase]:
     return [phrase for phrase in phrases if phrase][:MAX_WORDS]
 
 
-def _is_open(phrase: Phrase) -> bool:
+def is_open(phrase: Phrase) -> bool:
     """Whether the last word of a query may go on: a few letters would match too much."""
     return len(phrase[-1]) >= PREFIX_MIN
 
@@ -88,7 +99,7 @@ def _in_sqlite(phrases: Sequence[Phrase], owner_id: Any) -> tuple[str, list[Any]
         )
     """
     terms = [_fts5_term(" ".join(phrase)) for phrase in phrases]
-    terms[-1] += "*" if _is_open(phrases[-1]) else ""
+    terms[-1] += "*" if is_open(phrases[-1]) else ""
     query = f"text : ({' AND '.join(terms)})"
     if owner_id is not None:
         key = SearchEntry._meta.get_field("owner").get_db_prep_value(owner_id, connection)
@@ -102,7 +113,7 @@ def _fts5_term(words: str) -> str:
 
 def _in_postgres(phrases: Sequence[Phrase], owner_id: Any) -> tuple[str, list[Any]]:
     terms = [" <-> ".join(map(_tsquery_term, phrase)) for phrase in phrases]
-    terms[-1] += ":*" if _is_open(phrases[-1]) else ""
+    terms[-1] += ":*" if is_open(phrases[-1]) else ""
     query, condition = [" & ".join(terms)], "to_tsquery('simple', %s)"
     if owner_id is not None:
         query, condition = [*query, f"' {owner_id}'"], f"({condition} && %s::tsquery)"

@@ -1,6 +1,7 @@
 """A user's list of sessions: begun, renamed, put away, deleted, and brought back for a while."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -12,9 +13,14 @@ from django.utils import timezone
 
 from conversations.actions import ask_to_stop
 from conversations.changes import ChangeBuilder, lock_session
+from conversations.excerpts import Piece, cut_excerpt
 from conversations.models import ChatSession, EndReason, TitleSource
 from conversations.queries import User, parse_id, sessions_of
+from conversations.search import find_messages
 from conversations.titles import clean_title
+
+EXCERPT = 120
+"""Characters of what was said, about, under a title that was found."""
 
 Shelf = Literal["current", "archived", "all", "deleted"]
 SHELVES: dict[str, Q] = {
@@ -39,6 +45,26 @@ def restorable() -> Q:
     """Deleted, but not too long ago."""
     since = timezone.now() - timedelta(days=settings.RESTORE_DAYS)
     return Q(deleted_at__gte=since)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The newest message of a session that a search has found, and a few words of it."""
+
+    message_id: UUID
+    excerpt: list[Piece]
+
+
+def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dict[UUID, Match]:
+    """By session, for those in which a message has `words`; none without words."""
+    if not words.strip():
+        return {}
+    found = find_messages(user, words, [session.pk for session in sessions])
+    return {
+        pk: Match(entry.message_id, cut_excerpt(entry.text, words, EXCERPT))
+        for pk, entry in found.items()
+        if entry.message_id is not None
+    }
 
 
 @transaction.atomic

@@ -46,6 +46,7 @@ def test_sessions_are_listed_newest_first(api: Client, ann: Any) -> None:
         "active_at": newer.active_at.isoformat().replace("+00:00", "Z"),
         "archived_at": None,
         "deleted_at": None,
+        "match": None,
     }
 
 

@@ -144,7 +144,7 @@ def test_answers_are_what_is_declared(openapi: dict[str, Any]) -> None:
     key = {"name": "x", "scopes": ["read"]}
     asked = {
         "SessionDetail": api.get(one),
-        "PaginatedSessionList": api.get("/api/sessions/"),
+        "PaginatedListedSessionList": api.get("/api/sessions/"),
         "Session": api.patch(one, {"title": "new"}, "application/json"),
         "MessagePage": api.get(f"{one}messages/"),
         "PaginatedRunList": api.get(f"{one}runs/"),

@@ -1,6 +1,8 @@
 """Search by words, on both databases."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from django.apps import apps
 from django.db import connection, transaction
 from pytest_django import DjangoDbBlocker
 
-from conversations import search_index
+from conversations import queue, search_index, session_list
+from conversations.excerpts import Piece
 from conversations.guests import adopt_guest, create_guest
 from conversations.models import ChatSession, Message, SearchEntry, TitleSource
 from conversations.queries import sessions_of
@@ -154,6 +157,53 @@ def test_entries_tell_what_matched_the_newest_first(ann: Any) -> None:
     talk(ann, ("two", "the orchard again"))
     texts = [entry.text for entry in find_entries(ann, "orchard", 2)]
     assert texts == ["the orchard again", "orchards in bloom"]
+
+
+def test_what_was_taken_back_is_not_found(ann: Any) -> None:
+    head = ask(ann, "at work")
+    session = session_of(head)
+    waiting = ask(ann, "an orchard", session)
+    assert found(ann, "orchard") == ["at work"]
+    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=waiting.run.run_id)
+    assert found(ann, "orchard") == []
+    Message.objects.filter(withdrawn=True).update(parts=[{"type": "text", "text": "orchards"}])
+    assert found(ann, "orchards") == []
+    if connection.vendor == "sqlite":
+        check_index()
+
+
+def test_what_was_taken_back_before_is_forgotten(ann: Any) -> None:
+    """By a migration, in a database whose index knew it."""
+    session = talk(ann, ("an orchard", "pears"))
+    config = apps.get_app_config("conversations")
+    search_index.lift(config, "default", plan=[None])
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DROP TRIGGER conversations_search_message_changed ON conversations_message;"
+                "CREATE TRIGGER conversations_search_message_changed AFTER UPDATE OF parts"
+                " ON conversations_message FOR EACH ROW"
+                " EXECUTE FUNCTION conversations_search_message()"
+            )
+    Message.objects.filter(session=session, role="assistant").update(withdrawn=True)
+    migration = import_module("conversations.migrations.0014_withdrawn_is_not_searched")
+    migration.forget(apps, SimpleNamespace(connection=connection))
+    search_index.install(config, using="default")
+    assert (found(ann, "pears"), found(ann, "orchard")) == ([], ["an orchard"])
+    if connection.vendor == "sqlite":
+        check_index()
+
+
+def test_the_newest_message_of_each_session_is_told(ann: Any) -> None:
+    first, second = talk(ann, ("orchards", "x"), ("more orchards", "y")), talk(ann, ("z", "none"))
+    save_title(second, "An orchard", TitleSource.USER)
+    talk(make_user("ben"), ("orchards", "x"))
+    matches = session_list.find_matches(ann, "orch", [first, second])
+    assert {pk: match.message_id for pk, match in matches.items()} == {
+        first.pk: Message.objects.get(session=first, number=3).pk
+    }
+    assert matches[first.pk].excerpt == [Piece("more "), Piece("orchards", found=True)]
+    assert session_list.find_matches(ann, " ", [first]) == {}
 
 
 def test_a_long_text_can_be_kept(ann: Any) -> None:

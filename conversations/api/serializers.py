@@ -32,6 +32,29 @@ class SessionSerializer(serializers.ModelSerializer[ChatSession]):
         read_only_fields = fields
 
 
+class PieceSerializer(serializers.Serializer[Any]):
+    """Some of an excerpt; `found` where it is what was searched for."""
+
+    text = serializers.CharField()
+    found = serializers.BooleanField()
+
+
+class MatchSerializer(serializers.Serializer[Any]):
+    """The newest message in which all the words were found, and a few words of it."""
+
+    message_id = serializers.UUIDField()
+    excerpt = PieceSerializer(many=True)
+
+
+class ListedSessionSerializer(SessionSerializer):
+    """A session of a list; `match` is null but for a search that has found it by a message."""
+
+    match = MatchSerializer(read_only=True, allow_null=True)
+
+    class Meta(SessionSerializer.Meta):
+        fields = (*SessionSerializer.Meta.fields, "match")  # type: ignore[assignment]
+
+
 class SessionDetailSerializer(SessionSerializer):
     """A session with its latest messages, its active run and its queue, for the schema."""
 

@@ -18,6 +18,7 @@ from conversations.api.filters import SessionFilter
 from conversations.api.pagination import ByActivity
 from conversations.api.serializers import (
     BranchQuery,
+    ListedSessionSerializer,
     NewSessionSerializer,
     SessionChangeSerializer,
     SessionDetailSerializer,
@@ -38,13 +39,22 @@ from conversations.queries import (
 class SessionsView(ListAPIView[ChatSession]):
     """Sessions, and new ones."""
 
-    serializer_class = SessionSerializer
+    serializer_class = ListedSessionSerializer
     pagination_class = ByActivity
     filter_backends = [DjangoFilterBackend]
     filterset_class = SessionFilter
 
     def get_queryset(self) -> QuerySet[ChatSession]:
         return with_run_status(session_list.kept_of(self.request.user))
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """Only what is on the page is looked up in what was said."""
+        page = super().paginate_queryset(queryset)
+        words = self.request.query_params.get("search", "")
+        matches = session_list.find_matches(self.request.user, words, page or [])
+        for session in page or []:
+            session.match = matches.get(session.pk)
+        return page
 
     @extend_schema(request=NewSessionSerializer, responses={201: SessionSerializer})
     def post(self, request: Request) -> Response:

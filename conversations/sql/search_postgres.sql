@@ -21,7 +21,8 @@ BEGIN
     INSERT INTO conversations_searchentry (session_id, owner_id, message_id, text)
     SELECT s.id, s.owner_id, NEW.id, conversations_search_text(NEW.parts)
     FROM conversations_chatsession s
-    WHERE s.id = NEW.session_id AND conversations_search_text(NEW.parts) <> '';
+    WHERE s.id = NEW.session_id AND NOT NEW.withdrawn
+        AND conversations_search_text(NEW.parts) <> '';
     RETURN NULL;
 END $body$;
 
@@ -38,8 +39,10 @@ END $body$;
 CREATE TRIGGER conversations_search_message_made AFTER INSERT ON conversations_message
 FOR EACH ROW WHEN (NEW.parts <> '[]') EXECUTE FUNCTION conversations_search_message();
 
-CREATE TRIGGER conversations_search_message_changed AFTER UPDATE OF parts ON conversations_message
-FOR EACH ROW WHEN (OLD.parts <> NEW.parts) EXECUTE FUNCTION conversations_search_message();
+CREATE TRIGGER conversations_search_message_changed
+AFTER UPDATE OF parts, withdrawn ON conversations_message
+FOR EACH ROW WHEN (OLD.parts <> NEW.parts OR OLD.withdrawn <> NEW.withdrawn)
+EXECUTE FUNCTION conversations_search_message();
 
 CREATE TRIGGER conversations_search_session_made AFTER INSERT ON conversations_chatsession
 FOR EACH ROW WHEN (NEW.title <> '') EXECUTE FUNCTION conversations_search_session();
@@ -52,7 +55,7 @@ EXECUTE FUNCTION conversations_search_session();
 INSERT INTO conversations_searchentry (session_id, owner_id, message_id, text)
 SELECT s.id, s.owner_id, m.id, conversations_search_text(m.parts)
 FROM conversations_message m JOIN conversations_chatsession s ON s.id = m.session_id
-WHERE conversations_search_text(m.parts) <> '' ORDER BY m.created_at;
+WHERE NOT m.withdrawn AND conversations_search_text(m.parts) <> '' ORDER BY m.created_at;
 
 INSERT INTO conversations_searchentry (session_id, owner_id, text)
 SELECT id, owner_id, title FROM conversations_chatsession WHERE title <> '';

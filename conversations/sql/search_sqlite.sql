@@ -10,7 +10,8 @@ SELECT s.id, s.owner_id, m.id, (
     SELECT substr(group_concat(json_extract(part.value, '$.text'), char(10, 10)), 1, 100000)
     FROM json_each(m.parts) AS part WHERE json_extract(part.value, '$.type') = 'text'
 )
-FROM conversations_message m JOIN conversations_chatsession s ON s.id = m.session_id;
+FROM conversations_message m JOIN conversations_chatsession s ON s.id = m.session_id
+WHERE NOT m.withdrawn;
 
 CREATE TRIGGER conversations_search_entry_made
 AFTER INSERT ON conversations_searchentry BEGIN
@@ -43,6 +44,11 @@ AFTER UPDATE OF parts ON conversations_message WHEN OLD.parts <> NEW.parts BEGIN
     DELETE FROM conversations_searchentry WHERE message_id = NEW.id;
     INSERT INTO conversations_searchentry (session_id, owner_id, message_id, text)
     SELECT * FROM conversations_search_said WHERE message_id = NEW.id AND text <> '';
+END;
+
+CREATE TRIGGER conversations_search_message_withdrawn
+AFTER UPDATE OF withdrawn ON conversations_message WHEN NEW.withdrawn BEGIN
+    DELETE FROM conversations_searchentry WHERE message_id = NEW.id;
 END;
 
 CREATE TRIGGER conversations_search_session_made

@@ -64,13 +64,30 @@ export function newLine(session_id) {
 }
 
 /** What a line says, by what a frame or the API tells of its session. */
-export function fillLine(line, { title, run_status, active_at, archived }) {
+export function fillLine(line, { title, run_status, active_at, archived, match }) {
   const shown = title || words.untitled;
   line.dataset.activeAt = active_at;
   line.toggleAttribute("data-archived", Boolean(archived));
   setText(line.querySelector(".session-title"), shown);
+  if (match !== undefined) showMatch(line, match);
   setText(line.querySelector(".session-state"), STATES[run_status] ?? (archived ? words.archived : ""));
   line.querySelector(".session-menu-button").ariaLabel = fill(words.manage.actions, { title: shown });
+}
+
+/** What a search has found in the session, and the way there. */
+function showMatch(line, match) {
+  const excerpt = line.querySelector(".session-excerpt");
+  excerpt.hidden = !match;
+  excerpt.replaceChildren(...(match?.excerpt ?? []).map(nodeOf));
+  const address = addressOf(line.dataset.sessionId, match?.message_id);
+  line.firstElementChild.href = match ? `${address}#m-${match.message_id}` : address;
+}
+
+function nodeOf({ text, found }) {
+  if (!found) return document.createTextNode(text);
+  const mark = document.createElement("mark");
+  mark.textContent = text;
+  return mark;
 }
 
 function momentOf(line) {

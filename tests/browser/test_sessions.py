@@ -161,8 +161,12 @@ async def test_search_finds_titles_and_texts(
     await expect(found).to_have_count(0)
     await field.fill("proof")
     await expect(status).to_have_text("1 conversation found.")
+    excerpt = found.locator(".session-excerpt")
+    await expect(excerpt).to_have_text("You said: How do I proof sourdough?")
+    await expect(excerpt.locator("mark")).to_have_text("proof")
     await field.press("Enter")
-    await chat.page.wait_for_url(f"**/s/{said}/")
+    await chat.page.wait_for_url(f"**/s/{said}/*")
+    await expect(chat.reply).to_be_focused()
 
 
 async def test_the_menu_is_worked_by_keys(open_chat: Opener, site: Site, ann: User) -> None:

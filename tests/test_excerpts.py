@@ -1,0 +1,51 @@
+"""What is shown of a text in which words were found."""
+
+import pytest
+
+from conversations.excerpts import cut_excerpt
+
+LONG = "before " * 100 + "the *herons* of Größe, and herons again " + "after " * 100
+
+
+def marked(text: str, words: str, length: int = 120) -> str:
+    pieces = cut_excerpt(text, words, length)
+    return "".join(f"[{piece.text}]" if piece.found else piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("herons", "the *[herons]* of Größe, and [herons] again"),
+        ("HERON", "the *[herons]* of Größe, and [herons] again"),
+        ("her", "the *herons* of Größe, and herons again"),
+        ("grosse", "the *herons* of Größe, and herons again"),
+        ("größe", "the *herons* of [Größe], and herons again"),
+        ("grö", "the *herons* of Größe, and herons again"),
+        ("again of", "the *herons* [of] Größe, and herons [again]"),
+        ("größe,and", "the *herons* of [Größe, and] herons again"),
+        ("***", "the *herons* of Größe, and herons again"),
+        ("", "the *herons* of Größe, and herons again"),
+    ],
+)
+def test_words_are_marked(words: str, shown: str) -> None:
+    assert marked("the *herons*\n\nof Größe, and herons again", words) == shown
+
+
+def test_accents_do_not_count() -> None:
+    assert marked("Cr\u00e8me br\u00fbl\u00e9e", "creme brulee") == "[Crème] [brûlée]"
+
+
+def test_it_is_cut_between_words_around_the_first_match() -> None:
+    shown = marked(LONG, "herons", 80)
+    assert shown.startswith("…before before before")
+    assert "the *[herons]* of Größe, and [herons]" in shown
+    assert shown.endswith("…")
+    assert len(shown) < 90
+
+
+def test_one_endless_word_is_cut_too() -> None:
+    assert marked("x" * 500, "y", 50) == "x" * 50 + "…"
+
+
+def test_markup_is_text() -> None:
+    assert marked("<b>herons</b>", "herons") == "<b>[herons]</b>"
