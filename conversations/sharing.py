@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -13,19 +12,21 @@ from conversations.models import ChatSession, Share
 from conversations.queries import User, get_session, list_path, load_messages, parse_id
 from conversations.rendering import render_reply
 from conversations.secrets import hash_token, make_token
+from conversations.shapes import MessageView
 
 SHOWN_MAX = 2_000
 
 
 @dataclass(frozen=True)
 class SharedMessage:
-    """What strangers see of a message: no tools, no reasoning, no ids."""
+    """What strangers see of a message: no tools, no reasoning, no ids; `agent` wrote a reply."""
 
     role: str
     text: str
     html: str
     created_at: str
     run_status: str | None
+    agent: str | None
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,19 @@ def get_shared(token: str) -> SharedSession:
     if share is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     rows = load_messages(list_path(share.leaf_id, SHOWN_MAX))
-    messages = [
-        SharedMessage(view.role, view.text, _html(view.parts), view.created_at, view.run_status)
-        for view in show_messages(share.session, rows)
-    ]
+    messages = [_shared(view) for view in show_messages(share.session, rows)]
     return SharedSession(share.session.title, share.created_at, messages)
 
 
-def _html(parts: list[dict[str, Any]] | None) -> str:
-    return render_reply(parts or [])
+def _shared(view: MessageView) -> SharedMessage:
+    return SharedMessage(
+        role=view.role,
+        text=view.text,
+        html=render_reply(view.parts or []),
+        created_at=view.created_at,
+        run_status=view.run_status,
+        agent=view.agent,
+    )
 
 
 def _holding(session: ChatSession) -> QuerySet[Share]:

@@ -720,10 +720,6 @@ SERVER_FRAMES: tuple[type[BaseModel], ...] = (
     ServerPong,
 )
 
-server_adapter: TypeAdapter[ServerFrame] = TypeAdapter(
-    Annotated[ServerFrame, Field(discriminator="type")]
-)
-
 
 def status(metadata: StatusMetadata, session_id: str = "") -> Status:
     """A status frame with the short text that goes with its event."""

@@ -1,20 +1,16 @@
-"""The descriptions of REST and of the socket, and what is said held against them."""
+"""The descriptions of REST and of the socket; tests/support/watching.py holds answers to them."""
 
 import json
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from django.core.management import call_command
 from django.test import Client
 
 from conversations.errors import ErrorCode
 from realtime import protocol, wire_schema
-from realtime.process import Process
 from tests.support.addresses import routes
-from tests.support.chats import make_user, talk
-from tests.support.inprocess import open_chat_here
-from tests.support.threads import in_thread
 
 # Neither a call of the API nor a part of its description.
 BESIDE = {"/api/schema/", "/api/docs/", "/api/asyncapi.json", "/api/protocol.d.ts"}
@@ -60,7 +56,7 @@ class TestAsyncAPI:
         for kind in (*protocol.CLIENT_FRAMES, *protocol.SERVER_FRAMES):
             assert f"#/channels/agent/messages/{kind.__name__}" in text
         for schema in document["components"]["schemas"].values():
-            jsonschema.Draft202012Validator.check_schema(schema)
+            jsonschema_rs.meta.validate(schema)
 
     def test_typescript_declares_every_frame(self) -> None:
         text = Client().get("/api/protocol.d.ts").content.decode()
@@ -85,79 +81,3 @@ def resolve(document: Any, reference: str) -> Any:
     for part in reference.removeprefix("#/").split("/"):
         found = found[part]
     return found
-
-
-def closed(schema: Any) -> Any:
-    """The same, with nothing allowed that is not named."""
-    if isinstance(schema, list):
-        return [closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {name: closed(part) for name, part in schema.items()}
-    if "properties" in found and isinstance(found["properties"], dict):
-        found.setdefault("additionalProperties", False)
-    return found
-
-
-def faults(document: dict[str, Any], name: str, value: Any) -> list[str]:
-    """Why a value is not of the named type of a document; undeclared fields are faults too."""
-    schema = {
-        "$ref": f"#/components/schemas/{name}",
-        "components": closed(document["components"]),
-    }
-    found = jsonschema.Draft202012Validator(schema).iter_errors(value)
-    return [f"{name}: {error.json_path}: {error.message[:200]}" for error in found]
-
-
-@pytest.mark.django_db(transaction=True)
-async def test_frames_are_what_is_declared(process: Process, settings: Any) -> None:
-    settings.AGENTS = "tests.support.site_agents"
-    ann = await in_thread(make_user, "ann")
-    async with open_chat_here(ann) as client:
-        accepted = await client.chat("hello")
-        await client.wait_end(accepted["run_id"])
-        await client.resume(accepted["session_id"], rev=0)
-        await client.chat("again", accepted["session_id"], agent="patient")
-        await client.chat("wait", accepted["session_id"])
-        await client.cancel(accepted["session_id"])
-        await client.send_text("nonsense")
-        await client.ping(ts=1)
-        frames = list(client.frames)
-    kinds = {kind.model_fields["type"].default: kind for kind in protocol.SERVER_FRAMES}
-    document = wire_schema.asyncapi()
-    for frame in frames:
-        assert faults(document, kinds[frame["type"]].__name__, frame) == []
-    events = {frame["metadata"].get("event") for frame in frames}
-    assert {"connected", "accepted", "resumed", "message.created", "queue.changed"} <= events
-
-
-@pytest.mark.django_db
-def test_answers_are_what_is_declared(openapi: dict[str, Any]) -> None:
-    ann = make_user("ann")
-    session = talk(ann, ("one", "1"))
-    reply = session.messages.get(role="assistant")
-    api = Client()
-    api.force_login(ann)
-    one = f"/api/sessions/{session.pk}/"
-    run = f"{one}runs/{session.runs.get().pk}/"
-    feedback = f"{one}messages/{reply.pk}/feedback/"
-    key = {"name": "x", "scopes": ["read"]}
-    asked = {
-        "SessionDetail": api.get(one),
-        "PaginatedListedSessionList": api.get("/api/sessions/"),
-        "Session": api.patch(one, {"title": "new"}, "application/json"),
-        "MessagePage": api.get(f"{one}messages/"),
-        "PaginatedRunList": api.get(f"{one}runs/"),
-        "RunDetail": api.get(run),
-        "EventPage": api.get(f"{run}events/"),
-        "Feedback": api.put(feedback, {"value": "up"}, "application/json"),
-        "FeedbackList": api.get(f"{one}feedback/"),
-        "NewShare": (share := api.post(f"{one}shares/")),
-        "ShareList": api.get(f"{one}shares/"),
-        "SharedSession": Client().get(f"/api/shared/{share.json()['token']}/"),
-        "NewKey": api.post("/api/keys/", key, "application/json"),
-        "KeyList": api.get("/api/keys/"),
-        "Error": Client().get("/api/keys/"),
-    }
-    found = [faults(openapi, name, answer.json()) for name, answer in asked.items()]
-    assert [fault for each in found for fault in each] == []

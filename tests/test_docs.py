@@ -21,6 +21,7 @@ from realtime.conf import RealtimeSettings
 from realtime.process import Process
 from tests.support.addresses import routes
 from tests.support.agent_site import Serve
+from tests.support.conformance import check_frame
 from tests.support.site import ROOT, run_site
 from tests.support.transcript import BaseClient
 
@@ -161,7 +162,7 @@ def test_the_example_of_the_protocol() -> None:
             protocol.parse_client_frame(line[2:])
         elif line:
             frame = json.loads(line.removeprefix("< "))
-            protocol.server_adapter.validate_python(frame)
+            check_frame(frame)
             base.apply(frame)
     assert base.replies == ["Herons stand still for hours."]
 

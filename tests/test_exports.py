@@ -4,24 +4,31 @@ import csv
 import io
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import AsyncClient
 
 from conversations.actions import cancel_run
 from conversations.exports.as_csv import safe_cell
+from conversations.exports.download import MEMORY_BYTES, PIECE_BYTES, Download
 from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.feedback import give_feedback
 from conversations.models import ChatSession, Message, RunStatus, UsageSource
 from conversations.usage import TokenUsage
 from realtime import dbpool
+from realtime.api import downloads
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
-from tests.support.downloads import Download, download
+from tests.support.downloads import Answered, download
+from tests.support.processes import count_nameless_files
 from tests.support.threads import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,7 +75,7 @@ def make_everything(ann: Any) -> ChatSession:
     return session_of(posted)
 
 
-async def get(api: AsyncClient, session: ChatSession, name: str) -> Download:
+async def get(api: AsyncClient, session: ChatSession, name: str) -> Answered:
     address = f"/api/sessions/{session.pk}/transcript/?export_format={name}"
     return await download(api, address)
 
@@ -137,7 +144,13 @@ async def test_every_format_is_an_attachment(api: AsyncClient, ann: Any, name: s
     assert answer.headers["Content-Disposition"].startswith("attachment; ")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Type"].startswith(FORMATS[name].media_type)
+    assert answer.headers["Content-Length"] == str(len(answer.body))
+    assert answer.headers["Repr-Digest"] == digest(answer.body)
     assert "Midday." in answer.text
+
+
+def digest(body: bytes) -> str:
+    return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
 
 
 async def test_the_format_is_also_taken_from_accept(api: AsyncClient, ann: Any) -> None:
@@ -150,6 +163,37 @@ async def test_the_format_is_also_taken_from_accept(api: AsyncClient, ann: Any) 
     refused = await download(api, f"{address}?export_format=docx")
     assert refused.status_code == 400
     assert json.loads(refused.body)["error"]["code"] == "bad_frame"
+
+
+async def test_what_is_large_waits_in_a_file(ann: Any) -> None:
+    waiting = Download(FORMATS["jsonl"], "large")
+    pieces = iter([b"x" * PIECE_BYTES] * (2 * MEMORY_BYTES // PIECE_BYTES) + [b"end"])
+    files = count_nameless_files()
+    while waiting.take(pieces):
+        pass
+    assert count_nameless_files() == files + 1
+    response = waiting.response()
+    body = b"".join([piece async for piece in response])
+    assert len(body) == 2 * MEMORY_BYTES + 3
+    assert response["Repr-Digest"] == digest(body)
+    assert waiting.sha256 == sha256(body).hexdigest()
+    response.close()
+    assert count_nameless_files() == files
+
+
+@pytest.mark.parametrize("written", [0, 3])
+async def test_an_export_that_fails_is_an_error(
+    api: AsyncClient, ann: Any, monkeypatch: Any, written: int
+) -> None:
+    session = await in_thread(talk, ann, ("one", "1"))
+
+    def break_off(texts: Any) -> Iterator[bytes]:
+        yield from [b"x"] * written
+        raise OperationalError("the disk is gone")
+
+    monkeypatch.setattr(downloads, "encode", break_off)
+    answer = await get(api, session, "json")
+    assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (503, "unavailable")
 
 
 async def test_json_lines(api: AsyncClient, ann: Any) -> None:
@@ -228,6 +272,12 @@ async def test_foreign_sessions_are_not_there(api: AsyncClient) -> None:
     foreign = await in_thread(talk, await in_thread(make_user, "ben"), ("secret", "1"))
     for name in FORMATS:
         assert (await get(api, foreign, name)).status_code == 404
+    for named in (foreign.pk, uuid4(), "nonsense", "a" * 300):
+        address = f"/api/sessions/{named}/transcript/"
+        assert (await download(api, address)).status_code == 404
+        assert (await AsyncClient().get(address)).status_code == 401
+        for method in ("post", "put", "patch", "delete"):
+            assert (await getattr(api, method)(address)).status_code == 405
 
 
 async def test_what_is_imported_is_what_was_exported(

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -260,6 +261,7 @@ class TestExport:
         assert response["Content-Disposition"] == 'attachment; filename="sessions.md"'
         entry = await AuditEntry.objects.aget()
         detail = {"format": "markdown", "sessions": 1, "filters": {"status": "failed"}}
+        detail["sha256"] = sha256(text.encode()).hexdigest()
         assert (entry.action, entry.detail) == ("exported", detail)
         assert (await browser.get(address)).status_code == 400
         assert (await browser.post(address, {"export_format": "x"})).status_code == 400

@@ -1,5 +1,6 @@
 """Feedback and share links over REST, and the page behind a link."""
 
+import re
 from typing import Any
 
 import pytest
@@ -83,6 +84,23 @@ class TestShares:
         page = client.get(f"/shared/{token}/")
         assert "<strong>1</strong>" in page.content.decode()
         assert (page["X-Robots-Tag"], page["Referrer-Policy"]) == ("noindex", "no-referrer")
+
+    def test_what_was_scripted_is_marked(
+        self, api: Client, ann: Any, session: ChatSession, client: Client
+    ) -> None:
+        def look(shared: ChatSession) -> tuple[str, int]:
+            page = client.get(f"/shared/{self.share(api, shared)['token']}/").content.decode()
+            told = re.search(r"Replies are [^.<]*", page)
+            return told[0] if told else "", page.count("scripted, not an AI")
+
+        assert look(session) == ("Replies are written by an AI and can be wrong", 0)
+        tour = [{"type": "agent", "name": "tour"}, {"type": "text", "text": "Look here."}]
+        posted = ask(ann, "show me around")
+        finish(posted, "", parts=tour)
+        assert look(session_of(posted)) == ("Replies are scripted, not written by an AI", 1)
+        finish(more := ask(ann, "and now?", session_of(posted)), "An answer.")
+        told, marks = look(session_of(more))
+        assert (told.count("except where marked as scripted"), marks) == (1, 1)
 
     def test_what_is_said_later_is_not_shared(
         self, api: Client, ann: Any, session: ChatSession, client: Client

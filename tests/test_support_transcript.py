@@ -118,7 +118,7 @@ def test_ruled_out(frames: list[Frame], fault: str) -> None:
 
 
 def test_shape_is_checked() -> None:
-    with pytest.raises(ValueError, match="metadata"):
+    with pytest.raises(AssertionError, match="metadata"):
         Transcript().apply(frame_of("token", "a", {"seq": 1}))
 
 

@@ -1,7 +1,6 @@
 """Chats over REST: whole replies, streams of frames, stops."""
 
 import asyncio
-import json
 from contextlib import aclosing
 from typing import Any
 
@@ -14,6 +13,7 @@ from conversations.models import ChatSession, Run, RunStatus
 from realtime.process import Process
 from realtime.turns import stream_turn
 from tests.support.chats import make_user, talk
+from tests.support.conformance import frames_of
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
@@ -40,8 +40,7 @@ async def api(ann: Any) -> AsyncClient:
 
 
 async def read_stream(response: Any) -> list[dict[str, Any]]:
-    text = b"".join([piece async for piece in response]).decode()
-    return [json.loads(event.partition("data: ")[2]) for event in text.split("\n\n") if event]
+    return frames_of(b"".join([piece async for piece in response]))
 
 
 def count_readers(process: Process) -> int:

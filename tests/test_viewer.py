@@ -20,6 +20,7 @@ from realtime.groups import RunFrames, run_frames
 from realtime.outbox import Outbox
 from realtime.protocol import ResumeMetadata
 from realtime.viewer import Viewer
+from tests.support.conformance import check_frame
 from tests.support.inprocess import make_user
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient, Frame, Transcript
@@ -86,7 +87,9 @@ class Socket:
         self.drained = asyncio.Event()
 
     async def _send(self, text: str) -> None:
-        self.frames.append(json.loads(text))
+        frame = json.loads(text)
+        check_frame(frame)
+        self.frames.append(frame)
 
     async def _close(self, code: int) -> None:
         self.closed = code

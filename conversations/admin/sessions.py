@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from conversations import audit, reviews
-from conversations.admin.export import ExportFile
+from conversations.admin.export import Export
 from conversations.admin.figures import figures_view
 from conversations.admin.filters import RUN_FILTERS, run_condition
 from conversations.admin.forms import ReviewForm
@@ -215,12 +215,16 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         name = request.POST.get("export_format", "")
         if request.method != "POST" or name not in FORMATS:
             return HttpResponseBadRequest()
-        export = ExportFile(self.get_changelist_instance(request).queryset, name)
-        filters = {key: value for key, value in request.GET.items() if key != PAGE_VAR}
+        export = Export(self.get_changelist_instance(request).queryset, name)
         audit.record(
-            request.user, AuditAction.EXPORTED, format=name, sessions=export.count, filters=filters
+            request.user,
+            AuditAction.EXPORTED,
+            format=name,
+            sessions=export.count,
+            sha256=export.download.sha256,
+            filters={key: value for key, value in request.GET.items() if key != PAGE_VAR},
         )
-        return export.response()
+        return export.download.response()
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -1,25 +1,29 @@
-"""REST: conversations as downloads, streamed at flat memory."""
+"""REST: conversations as downloads, at flat memory."""
 
-from collections.abc import AsyncIterator, Iterator
+import logging
 from typing import Any
 
+from django.db import DatabaseError
 from django.db.models import QuerySet
-from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from conversations.api.filters import SessionFilter
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.exports.download import Download
 from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.models import ChatSession, Scope
 from conversations.queries import get_session, sessions_of
 from conversations.session_list import kept_of
 from realtime import dbpool
+from realtime.api.async_views import AsyncAPIView
+
+logger = logging.getLogger(__name__)
 
 
 class FormatRenderer(BaseRenderer):
@@ -45,6 +49,12 @@ def _choices(field: Any) -> list[str] | None:
 
 
 FORMAT_PARAMETER = OpenApiParameter("export_format", enum=list(FORMATS))
+DIGEST = OpenApiParameter(
+    "Repr-Digest",
+    location=OpenApiParameter.HEADER,
+    response=[200],
+    description="`sha-256=:...:`, the SHA-256 of the file in Base64 (RFC 9530).",
+)
 FILES = {
     (200, kind.media_type): OpenApiTypes.OBJECT if name == "json" else OpenApiTypes.STR
     for name, kind in FORMATS.items()
@@ -55,25 +65,29 @@ FILTERS = [
 ]
 
 
-class DownloadView(APIView):
+class DownloadView(AsyncAPIView):
     """What is common to all downloads: `?export_format=`, else `Accept`, else JSON."""
 
     scope = Scope.EXPORT
     renderer_classes = RENDERERS
 
-    def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
-        """The sessions as an attachment that no browser takes for anything else."""
+    async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
+        """The sessions as an attachment; who goes away before it is written ends the writing."""
         kind = FORMATS[self._format_name()]
         write = kind.write_one if one else kind.write
-        return StreamingHttpResponse(
-            stream(encode(write(read_conversations(sessions)))),
-            content_type=f"{kind.media_type}; charset=utf-8",
-            headers={
-                "Content-Disposition": f'attachment; filename="{name}.{kind.extension}"',
-                "X-Content-Type-Options": "nosniff",
-                "Cache-Control": "private, no-store",
-            },
-        )
+        pieces = encode(write(read_conversations(sessions)))
+        download = Download(kind, name)
+        try:
+            # Each piece in a thread of the pool; no connection is kept between two.
+            while await dbpool.read(download.take, pieces):
+                pass
+        except BaseException as exc:
+            download.close()
+            if isinstance(exc, DatabaseError | OSError):
+                logger.exception("an export could not be written")
+                raise AgentSiteError(ErrorCode.UNAVAILABLE) from exc
+            raise
+        return download.response()
 
     def _format_name(self) -> str:
         name = self.request.query_params.get("export_format")
@@ -94,29 +108,23 @@ class DownloadView(APIView):
 class TranscriptView(DownloadView):
     """One session as a file."""
 
-    @extend_schema(parameters=[FORMAT_PARAMETER], responses=FILES)
-    def get(self, request: Request, session_id: str) -> Any:
+    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES)
+    async def get(self, request: Request, session_id: str) -> Any:
         """All of its messages, those of left branches too."""
-        session = get_session(request.user, session_id)
+        session = await dbpool.read(get_session, request.user, session_id)
         sessions = sessions_of(request.user).filter(pk=session.pk)
-        return self.answer(sessions, name=f"conversation-{session.pk}", one=True)
+        return await self.answer(sessions, name=f"conversation-{session.pk}", one=True)
 
 
 class ExportView(DownloadView):
     """All sessions that match a filter as one file."""
 
-    @extend_schema(parameters=[FORMAT_PARAMETER, *FILTERS], responses=FILES)
-    def get(self, request: Request) -> Any:
+    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES)
+    async def get(self, request: Request) -> Any:
         """The oldest first; filters are those of the list, `state` is `all` by default."""
         query = request.query_params.copy()
         query.setdefault("state", "all")
         wanted = SessionFilter(query, queryset=kept_of(request.user), request=request)
         if not wanted.is_valid():
             raise ValidationError
-        return self.answer(wanted.qs, name="conversations", one=False)
-
-
-async def stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Each piece is read in a thread of the pool; no connection is kept between two."""
-    while piece := await dbpool.read(next, pieces, b""):
-        yield piece
+        return await self.answer(wanted.qs, name="conversations", one=False)

@@ -1,10 +1,12 @@
 """The chat page as a reader sees it."""
 
+import json
 import re
 from typing import Any
 
 from playwright.async_api import BrowserContext, CDPSession, Page, WebSocketRoute, expect
 
+from tests.support.conformance import check_frame
 from tests.support.site import Site, User
 from tests.support.waiting import TIMEOUT_S
 
@@ -13,7 +15,7 @@ expect.set_options(timeout=TIMEOUT_MS)
 
 
 class ChatPage:
-    """One tab; `faults` is what its console complained of."""
+    """One tab; `faults` is what its console complained of, and frames that are not declared."""
 
     def __init__(self, page: Page, site: Site) -> None:
         self.page = page
@@ -23,11 +25,18 @@ class ChatPage:
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self._listen)
+        page.on("websocket", lambda socket: socket.on("framereceived", self._look_at))
 
     def _listen(self, message: Any) -> None:
         # A server that is away is part of the tests.
         if message.type == "error" and "WebSocket connection" not in message.text:
             self.faults.append(message.text)
+
+    def _look_at(self, text: str | bytes) -> None:
+        try:
+            check_frame(json.loads(text))
+        except AssertionError as fault:
+            self.faults.append(str(fault))
 
     async def open(self, session_id: str = "") -> None:
         """Load the page and wait until it is connected."""

@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient
 
 
-class Download:
+class Answered:
     """An answer and its body; `error` is what was refused."""
 
     def __init__(self, response: HttpResponse, body: bytes) -> None:
@@ -19,9 +19,9 @@ class Download:
         return self.body.decode()
 
 
-async def download(client: AsyncClient, address: str, **options: Any) -> Download:
+async def download(client: AsyncClient, address: str, **options: Any) -> Answered:
     """GET an address that answers with a stream, or with an error."""
     response: Any = await client.get(address, **options)
     if not response.streaming:
-        return Download(response, response.content)
-    return Download(response, b"".join([piece async for piece in response]))
+        return Answered(response, response.content)
+    return Answered(response, b"".join([piece async for piece in response]))

@@ -6,6 +6,14 @@ import pytest
 
 from tests.support.provider import Provider, run_provider
 from tests.support.servers import Postgres, Valkey, run_postgres, run_valkey
+from tests.support.watching import watched_answers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def answers_are_declared() -> Iterator[None]:
+    """No test is given an answer of the API that OpenAPI does not tell of."""
+    with watched_answers():
+        yield
 
 
 @pytest.fixture(scope="session")

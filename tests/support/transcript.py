@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.protocol import SEQUENCED_STATUS, server_adapter
+from realtime.protocol import SEQUENCED_STATUS
+from tests.support.conformance import check_frame
 
 Frame = dict[str, Any]
 
@@ -70,8 +71,8 @@ class RunView:
 class Transcript:
     """Shows what the frames of one client say, over all its sockets, one after the other.
 
-    Raises `AssertionError` for anything the protocol rules out: a frame of a wrong shape, a gap or
-    a repetition in `seq`, a new epoch that was not announced, a second end, a frame of a run
+    Raises `AssertionError` for anything the protocol rules out: a frame that is not declared, a gap
+    or a repetition in `seq`, a new epoch that was not announced, a second end, a frame of a run
     beside that of an earlier one, tokens that do not add up to the whole reply.
     """
 
@@ -128,7 +129,7 @@ class Transcript:
     def apply(self, frame: Frame) -> None:
         """Take in one decoded frame."""
         self.frames.append(frame)
-        server_adapter.validate_python(frame)
+        check_frame(frame)
         try:
             self._apply(frame)
         except AssertionError as exc:

@@ -1,0 +1,62 @@
+"""What a declared request may hold: every choice, and every way to name something that is kept."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+Schema = dict[str, Any]
+Components = Mapping[str, Schema]
+
+NAMES = {"parent_message_id": "message_id", "regenerate": "message_id"}
+"""Fields that name something under another name than addresses do."""
+
+EXAMPLES: dict[str, list[Any]] = {"content": ["x", ""], "agent": ["echo"], "scopes": [["read"]]}
+ABSENT = object()
+
+
+def variants(schema: Schema, ids: Mapping[str, str], components: Components) -> Iterator[Any]:
+    """Objects of the schema's type: with and without each id, and with each value of a choice."""
+    shape = _resolve(schema, components)
+    if "content" in shape["properties"]:
+        # Who says something gives it a name of their own.
+        ids = {name: value for name, value in ids.items() if name != "client_message_id"}
+    required = shape.get("required", ())
+    names = list(shape["properties"])
+    options = [
+        _options(name, shape["properties"][name], ids, components, optional=name not in required)
+        for name in names
+    ]
+    for choice in product(*options):
+        pairs = zip(names, choice, strict=True)
+        yield {name: value for name, value in pairs if value is not ABSENT}
+
+
+def _options(
+    name: str, schema: Schema, ids: Mapping[str, str], components: Components, *, optional: bool
+) -> list[Any]:
+    shape = _resolve(schema, components)
+    if NAMES.get(name, name) in ids:
+        return [ids[NAMES.get(name, name)], *([ABSENT] if optional else [])]
+    assert not name.endswith("_id") or optional, f"whose {name}?"
+    if name in EXAMPLES:
+        return EXAMPLES[name]
+    if "enum" in shape:
+        return [*shape["enum"], *([ABSENT] if optional else [])]
+    if "properties" in shape:
+        return list(variants(shape, ids, components))
+    return [shape["const"] if "const" in shape else _example(shape)]
+
+
+def _resolve(schema: Schema, components: Components) -> Schema:
+    """Without the detours: the first of several types, and what a reference points to."""
+    for word in ("allOf", "oneOf", "anyOf"):
+        if word in schema:
+            return _resolve(schema[word][0], components)
+    if "$ref" in schema:
+        return _resolve(components[schema["$ref"].rpartition("/")[2]], components)
+    return schema
+
+
+def _example(shape: Schema) -> Any:
+    examples = {"boolean": False, "integer": 1, "number": 1, "array": [], "null": None}
+    return examples.get(shape.get("type", ""), "x")
