@@ -269,9 +269,11 @@ class _Post:
     def _save_session(self) -> None:
         session = self.session
         session.title = session.title or first_words(self.chat.content)
+        # What is written in is not put away any more.
+        session.archived_at = None
         session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
         fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
-        session.save(update_fields=fields)
+        session.save(update_fields=[*fields, "archived_at"])
 
     def _start(self, run: Run) -> Claimed | None:
         """Begin at once where nothing is before it; else say at which place of the queue it is."""

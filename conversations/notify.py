@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import Run
+from conversations.models import ChatSession, Run
 from conversations.shapes import MessageView, QueueView, RunRef
 
 
@@ -70,6 +70,23 @@ class SessionListed:
     archived: bool
 
 
+@dataclass(frozen=True)
+class FeedbackChanged:
+    """The owner's verdict on a reply is now this; None: taken back."""
+
+    message_id: UUID
+    value: str | None
+
+
+@dataclass(frozen=True)
+class ShareChanged:
+    """A link to read by was made, or (`revoked`) holds no more."""
+
+    share_id: UUID
+    created_at: str
+    revoked: bool
+
+
 Event = (
     MessageChanged
     | QueueChanged
@@ -78,7 +95,12 @@ Event = (
     | RunAdvanced
     | RunReady
     | SessionListed
+    | FeedbackChanged
+    | ShareChanged
 )
+
+UNNUMBERED = (FeedbackChanged, ShareChanged)
+"""Events that are no change of the session itself: its revision stays."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,11 @@ _handlers: list[Callable[[Change], None]] = []
 def register(handler: Callable[[Change], None]) -> None:
     """Have `handler` called, in the thread that committed, after every change."""
     _handlers.append(handler)
+
+
+def announce_unnumbered(session: ChatSession, event: FeedbackChanged | ShareChanged) -> None:
+    """Tell of something about a session that is not locked."""
+    announce(Change(session.pk, session.owner_id, session.rev, (event,)))
 
 
 def announce(change: Change) -> None:

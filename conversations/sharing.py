@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.message_reads import show_messages
 from conversations.models import ChatSession, Share
+from conversations.notify import ShareChanged, announce_unnumbered
 from conversations.queries import User, get_session, list_path, load_messages, parse_id
 from conversations.rendering import render_reply
 from conversations.secrets import hash_token, make_token
@@ -43,6 +45,7 @@ def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
     return _holding(get_session(user, session_id)).order_by("-created_at")
 
 
+@transaction.atomic
 def create_share(*, user: User, session_id: str) -> tuple[Share, str]:
     """A new link to what is on the active branch now, and its token, which is not kept.
 
@@ -55,14 +58,24 @@ def create_share(*, user: User, session_id: str) -> tuple[Share, str]:
     share = Share.objects.create(
         session=session, leaf_id=session.active_leaf_id, token_hash=hash_token(token)
     )
+    announce_unnumbered(session, _changed(share))
     return share, token
 
 
+@transaction.atomic
 def revoke_share(*, user: User, session_id: str, share_id: str) -> None:
     """End a link; raises `AgentSiteError(not_found)`."""
-    holding = _holding(get_session(user, session_id)).filter(pk=parse_id(share_id))
-    if not holding.update(revoked_at=timezone.now()):
+    session = get_session(user, session_id)
+    share = _holding(session).select_for_update().filter(pk=parse_id(share_id)).first()
+    if share is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
+    share.revoked_at = timezone.now()
+    share.save(update_fields=["revoked_at"])
+    announce_unnumbered(session, _changed(share))
+
+
+def _changed(share: Share) -> ShareChanged:
+    return ShareChanged(share.pk, share.created_at.isoformat(), share.revoked_at is not None)
 
 
 def get_shared(token: str) -> SharedSession:

@@ -1,7 +1,10 @@
 """From a committed change to messages for the channel layer."""
 
 from conversations.notify import (
+    UNNUMBERED,
     Change,
+    Event,
+    FeedbackChanged,
     MessageChanged,
     QueueChanged,
     RunAdvanced,
@@ -9,6 +12,7 @@ from conversations.notify import (
     RunQueued,
     RunReady,
     SessionListed,
+    ShareChanged,
 )
 from conversations.shapes import MessageView, RunRef, run_ref
 from realtime import frames, protocol
@@ -34,7 +38,9 @@ def on_change(change: Change) -> None:
 
 
 def envelopes_of(change: Change) -> list[Envelope]:
-    """The session's own frames first, then those of its runs, then the user's list."""
+    """The session's own frames first, then those of its runs, then what all tabs are told."""
+    if change.events and all(isinstance(event, UNNUMBERED) for event in change.events):
+        return _user(change)
     return [*_session(change), *_runs(change), *_user(change)]
 
 
@@ -105,11 +111,21 @@ def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:
 
 
 def _user(change: Change) -> list[Envelope]:
-    encoded = [
-        frames.session_frame(str(change.session_id), change.rev, event).encode()
-        for event in change.events
-        if isinstance(event, SessionListed)
-    ]
-    if not encoded:
+    told = [frame for event in change.events if (frame := _user_frame(change, event))]
+    if not told:
         return []
+    encoded = [frame.encode() for frame in told]
     return [(user_group(change.owner_id), dict(UserFrames(type="user.frames", frames=encoded)))]
+
+
+def _user_frame(change: Change, event: Event) -> protocol.Status | None:
+    session_id = str(change.session_id)
+    match event:
+        case SessionListed():
+            return frames.session_frame(session_id, change.rev, event)
+        case FeedbackChanged():
+            return frames.feedback_frame(session_id, event)
+        case ShareChanged():
+            return frames.share_frame(session_id, event)
+        case _:
+            return None

@@ -5,7 +5,7 @@ from typing import Any
 from conversations.approvals import Decided
 from conversations.errors import ERRORS, ErrorCode
 from conversations.models import Run, RunStatus
-from conversations.notify import SessionListed
+from conversations.notify import FeedbackChanged, SessionListed, ShareChanged
 from conversations.parts import open_requests
 from conversations.rendering import render_reply
 from conversations.shapes import MessageView, QueueView, RunRef, run_ref
@@ -173,6 +173,21 @@ def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
         archived=line.archived,
     )
     return protocol.status(metadata, session_id)  # type: ignore[arg-type]
+
+
+def feedback_frame(session_id: str, event: FeedbackChanged) -> Status:
+    """What the owner thinks of a reply."""
+    changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
+    return protocol.status(changed, session_id)
+
+
+def share_frame(session_id: str, event: ShareChanged) -> Status:
+    """A link to read by that was made or revoked."""
+    share_id = str(event.share_id)
+    if event.revoked:
+        return protocol.status(protocol.ShareRevoked(share_id=share_id), session_id)
+    made = protocol.ShareCreated(share_id=share_id, created_at=event.created_at)
+    return protocol.status(made, session_id)
 
 
 def run_metadata(ref: RunRef) -> dict[str, Any]:

@@ -412,6 +412,32 @@ class SessionActivity(SessionMetadata):
     event: Literal["session.activity"] = "session.activity"
 
 
+class FeedbackChanged(_Outgoing):
+    """The user's verdict on a reply; without `value` it was taken back."""
+
+    text: ClassVar[str] = "feedback changed"
+    event: Literal["feedback.changed"] = "feedback.changed"
+    message_id: str
+    value: Literal["up", "down"] | None = None
+
+
+class ShareCreated(_Outgoing):
+    """The session has a new link to read by."""
+
+    text: ClassVar[str] = "shared"
+    event: Literal["share.created"] = "share.created"
+    share_id: str
+    created_at: str
+
+
+class ShareRevoked(_Outgoing):
+    """A link to read by holds no more."""
+
+    text: ClassVar[str] = "no longer shared"
+    event: Literal["share.revoked"] = "share.revoked"
+    share_id: str
+
+
 class Accepted(_Outgoing):
     """The chat is stored and has its run."""
 
@@ -627,6 +653,9 @@ StatusMetadata = (
     | SessionUpdated
     | SessionDeleted
     | SessionActivity
+    | FeedbackChanged
+    | ShareCreated
+    | ShareRevoked
     | Accepted
     | RunQueued
     | RunHead

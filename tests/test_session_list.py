@@ -13,6 +13,7 @@ from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 from tests.support.client import event
 from tests.support.inprocess import open_chat_here
 from tests.support.threads import in_thread
+from tests.support.transcript import event_of
 
 JSON = "application/json"
 
@@ -210,8 +211,36 @@ async def test_every_tab_is_told(process: Process, settings: Any) -> None:
         await api.patch(address, {"title": "New", "archived": True}, JSON)
         await tab.wait_for(event("session.updated", title="New", archived=True))
         accepted = await tab.chat("hello", body["id"])
+        await tab.wait_for(event("session.activity", title="New", archived=False))
         await tab.wait_end(accepted["run_id"])
         await api.delete(address)
         await tab.wait_for(event("session.deleted"))
         await api.post(f"{address}restore/")
-        await tab.wait_for(event("session.updated", archived=True), after=len(tab.frames) - 1)
+        await tab.wait_for(event("session.updated", archived=False))
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_every_tab_is_told_of_verdicts_and_links(process: Process) -> None:
+    ann = await in_thread(make_user, "ann")
+    session = await in_thread(talk, ann, ("one", "1"))
+    reply = str(session.active_leaf_id)
+    api = AsyncClient()
+    await api.aforce_login(ann)
+    address = f"/api/sessions/{session.pk}/"
+    async with (
+        open_chat_here(ann) as tab,
+        open_chat_here(await in_thread(make_user, "ben")) as foreign,
+    ):
+        await api.put(f"{address}messages/{reply}/feedback/", {"value": "up"}, JSON)
+        frame = await tab.wait_for(event("feedback.changed", message_id=reply, value="up"))
+        assert frame["session_id"] == str(session.pk)
+        await api.delete(f"{address}messages/{reply}/feedback/")
+        taken_back = await tab.wait_for(
+            event("feedback.changed"), after=tab.frames.index(frame) + 1
+        )
+        assert "value" not in taken_back["metadata"]
+        made = (await api.post(f"{address}shares/")).json()
+        await tab.wait_for(event("share.created", share_id=made["id"]))
+        await api.delete(f"{address}shares/{made['id']}/")
+        await tab.wait_for(event("share.revoked", share_id=made["id"]))
+        assert [event_of(told) for told in foreign.frames] == ["connected"]

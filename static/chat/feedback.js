@@ -54,6 +54,15 @@ export class Feedback {
     leaveForm(form.closest(".message"));
   }
 
+  /** Show what was given or taken back in any tab. */
+  apply({ message_id, value }) {
+    const article = document.getElementById(`m-${message_id}`);
+    verdicts.set(message_id, value);
+    if (!article) return;
+    showVerdict(article);
+    if (!value) closeForm(article);
+  }
+
   /** Keep a verdict, or none, and show it; whether that worked. */
   async #tell(article, value, comment = "") {
     const { messageId } = article.dataset;

@@ -18,7 +18,7 @@ export class SessionManager {
     this.drawer = find("sessions");
     this.toast = new Toast({ element: find("toast"), drawer: this.drawer, announce });
     this.share = new ShareDialog(find("share"));
-    new Feedback({ getCurrent, toast: this.toast, announce });
+    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
     this.actions = new SessionActions(this.toast);
     this.menu = new SessionMenu(find("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
@@ -46,8 +46,12 @@ export class SessionManager {
     find("session-actions").hidden = !this.getCurrent();
   }
 
-  #follow({ session_id, metadata }) {
-    if (!metadata?.event?.startsWith("session.")) return;
+  #follow(frame) {
+    const { session_id, metadata } = frame;
+    const [subject] = (metadata?.event ?? "").split(".");
+    if (subject === "feedback") this.feedback.apply(metadata);
+    if (subject === "share") this.share.apply(frame);
+    if (subject !== "session") return;
     this.#offer();
     this.search.refresh();
     if (session_id !== this.getCurrent()) return;

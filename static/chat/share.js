@@ -29,6 +29,29 @@ export class ShareDialog {
     this.#try(() => this.#show());
   }
 
+  /** Show what was made or revoked in any tab. */
+  apply({ session_id, metadata: { event, share_id, created_at } }) {
+    if (!this.dialog.open || session_id !== this.id) return;
+    if (event === "share.created") this.#add({ id: share_id, created_at });
+    else this.#remove(share_id);
+  }
+
+  #add(share) {
+    if (!this.#find(share.id)) this.list.prepend(lineOf(share));
+  }
+
+  #remove(id) {
+    const line = this.#find(id);
+    const hadFocus = line?.contains(document.activeElement);
+    line?.remove();
+    if (id === this.madeId) this.made.hidden = true;
+    if (hadFocus) this.make.focus();
+  }
+
+  #find(id) {
+    return this.list.querySelector(`[data-share-id="${id}"]`);
+  }
+
   async #try(action) {
     this.status.textContent = "";
     try {
@@ -55,7 +78,7 @@ export class ShareDialog {
     this.link.focus();
     this.link.select();
     this.link.scrollLeft = 0;
-    this.list.prepend(lineOf(share));
+    this.#add(share);
     this.madeId = share.id;
   }
 
@@ -72,8 +95,7 @@ export class ShareDialog {
   async #revoke(line) {
     const { shareId } = line.dataset;
     await ask(`${this.#address}${shareId}/`, { method: "DELETE" });
-    line.remove();
-    if (shareId === this.madeId) this.made.hidden = true;
+    this.#remove(shareId);
     this.make.focus();
     this.status.textContent = words.share.revoked;
   }

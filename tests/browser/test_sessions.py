@@ -126,6 +126,21 @@ async def test_archived_shown_and_moved_back(open_chat: Opener, site: Site, ann:
     await expect(line_of(other, session_id)).to_be_visible()
 
 
+async def test_what_is_written_in_is_back_in_the_list(
+    open_chat: Opener, site: Site, model: Model, ann: User
+) -> None:
+    session_id = begin(site, ann, "Put away")
+    site.request("PATCH", f"/api/sessions/{session_id}/", data={"archived": True}, user=ann)
+    watching, chat = await open_chat(), await open_chat(session_id)
+    await expect(line_of(watching, session_id)).to_have_count(0)
+    await chat.send("again")
+    await chat.replied()
+    for tab in (watching, chat):
+        await expect(line_of(tab, session_id)).to_be_visible()
+    await chat.press("Actions for this conversation")
+    await expect(chat.page.get_by_role("menuitem", name="Archive", exact=True)).to_be_visible()
+
+
 async def test_search_finds_titles_and_texts(
     open_chat: Opener, site: Site, model: Model, ann: User
 ) -> None:
@@ -289,6 +304,31 @@ async def test_a_link_to_read_by(open_chat: Opener, visitor: BrowserContext, mod
     assert answer.status == 404
     await chat.page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
+
+
+async def test_thumbs_and_links_are_seen_in_every_tab(open_chat: Opener, model: Model) -> None:
+    one = await open_chat()
+    await one.send("hello")
+    await one.in_session()
+    await one.replied()
+    two = await open_chat(one.session_id)
+    good = two.page.get_by_role("button", name="Good reply")
+    await one.press("Good reply")
+    await expect(good).to_have_attribute("aria-pressed", "true")
+    await one.press("Good reply")
+    await expect(good).to_have_attribute("aria-pressed", "false")
+    links = []
+    for chat in (one, two):
+        await chat.press("Actions for this conversation")
+        await chat.page.get_by_role("menuitem", name="Share").click()
+        links.append(chat.page.get_by_role("dialog").get_by_role("listitem"))
+    await one.press("Make a link")
+    for made in links:
+        await expect(made).to_have_count(1)
+    await two.press("Revoke")
+    for made in links:
+        await expect(made).to_have_count(0)
+    await expect(one.page.get_by_role("textbox", name="Link")).to_be_hidden()
 
 
 async def test_thumbs_and_a_comment(open_chat: Opener, site: Site, model: Model, ann: User) -> None:
