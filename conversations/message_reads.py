@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from django.db.models import QuerySet
 
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ChatSession, Message, Run
-from conversations.queries import get_active_run, read_parts, reply_run
+from conversations.queries import get_active_run, parse_id, read_parts, reply_run
 from conversations.shapes import MessageView, message_view
 
 
@@ -25,6 +26,14 @@ def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[Message
         parts = read_parts(active).parts if at_work and active else None
         views.append(message_view(row, run=run, parts=parts))
     return views
+
+
+def get_message_view(session: ChatSession, message_id: str) -> MessageView:
+    """One of the session's messages as it is shown; raises `AgentSiteError(not_found)`."""
+    views = show_messages(session, list_messages(session).filter(pk=parse_id(message_id)))
+    if not views:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return views[0]
 
 
 def get_reply_view(session: ChatSession, run: Run) -> MessageView:

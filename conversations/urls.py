@@ -5,7 +5,7 @@ from django.urls import path
 from conversations.api.approvals import ApprovalsView, ApprovalView
 from conversations.api.feedback import FeedbackListView, FeedbackView
 from conversations.api.keys import KeysView, KeyView
-from conversations.api.messages import MessagesView
+from conversations.api.messages import MessagesView, MessageView
 from conversations.api.queue import QueuedView, SessionQueueView
 from conversations.api.runs import EventsView, RunsView, RunView
 from conversations.api.sessions import RestoreView, SessionsView, SessionView
@@ -25,6 +25,7 @@ urlpatterns = [
     path(SESSION, SessionView.as_view(), name="api-session"),
     path(f"{SESSION}restore/", RestoreView.as_view(), name="api-restore"),
     path(f"{SESSION}messages/", MessagesView.as_view(), name="api-messages"),
+    path(f"{SESSION}messages/<str:message_id>/", MessageView.as_view(), name="api-message"),
     path(f"{SESSION}queue/", SessionQueueView.as_view(), name="api-queue"),
     path(f"{SESSION}queue/<str:run_id>/", QueuedView.as_view(), name="api-queued"),
     path(

@@ -160,6 +160,14 @@ def test_the_api_shows_any_branch(api: Client, session: ChatSession) -> None:
     assert api.get(address, {"branch": str(uuid4())}).status_code == 404
 
 
+def test_any_message_is_read_by_itself(api: Client, session: ChatSession) -> None:
+    address = f"/api/sessions/{session.pk}/messages/"
+    assert api.get(f"{address}{message(session, '2')}/").json()["text"] == "2"
+    foreign = talk(make_user("ben"), ("secret", "1"))
+    for name in (foreign.active_leaf_id, uuid4(), "nonsense"):
+        assert api.get(f"{address}{name}/").status_code == 404
+
+
 def test_versions_are_buttons_that_need_no_javascript(api: Client, session: ChatSession) -> None:
     html = api.get(f"/s/{session.pk}/").content.decode()
     log = html[html.index('id="log"') : html.index("</main>")]

@@ -4,14 +4,29 @@ import { words } from "./words.js";
 
 const SHOWN_MS = 2_000;
 
-/** Put a text, or the promise of one, on the clipboard; whether that was possible. */
+/** Put a text on the clipboard; whether that was possible. */
 export async function copyText(text) {
   try {
-    await navigator.clipboard.writeText(await text);
+    await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return copyBySelection(await text);
+    return copyBySelection(text);
   }
+}
+
+/** The same with HTML beside it, where that can be. */
+export async function copyRich(text, html) {
+  try {
+    const flavours = { "text/plain": blobOf(text, "text/plain"), "text/html": blobOf(html, "text/html") };
+    await navigator.clipboard.write([new ClipboardItem(flavours)]);
+    return true;
+  } catch {
+    return copyText(text);
+  }
+}
+
+function blobOf(text, type) {
+  return new Blob([text], { type });
 }
 
 function copyBySelection(text) {

@@ -6,7 +6,7 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Connection, followPage } from "./connection.js";
 import { ConnectionLine } from "./connection_line.js";
-import { copyText, showCopied } from "./clipboard.js";
+import { copyMessage } from "./copy_message.js";
 import { Draft } from "./draft.js";
 import { ModelPanel } from "./model.js";
 import { MoreMessages } from "./more_messages.js";
@@ -95,11 +95,6 @@ const ACTIONS = {
   edit: (id) => chat.edit(id.replace("prompt:", "")),
 };
 
-async function copyMessage(button) {
-  const { innerText } = button.closest(".message").querySelector(".body");
-  showCopied(button, await copyText(innerText.trim()));
-}
-
 /** The button goes away with what it does: the focus goes back to where one types. */
 function act(button) {
   const { messageId } = button.closest(".message").dataset;
@@ -111,7 +106,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (button) act(button);
   const copy = event.target.closest("[data-copy]");
-  if (copy) copyMessage(copy);
+  if (copy) copyMessage(copy, chat);
   const answer = event.target.closest("[data-answer]");
   if (answer) chat.respond(answerOf(answer));
   const starter = event.target.closest("[data-starter]");

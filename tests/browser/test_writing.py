@@ -148,5 +148,18 @@ async def test_what_is_copied(open_chat: Opener, model: Model) -> None:
     await expect(chat.reply.locator(".code button")).to_have_text("Copied")
     assert await chat.page.evaluate("navigator.clipboard.readText()") == "x = 1\n"
     await chat.reply.locator("[data-copy]").click()
-    copied = await chat.page.evaluate("navigator.clipboard.readText()")
-    assert copied.splitlines()[0] == "Some text:"
+    source = "Some **text**:\n\n```python\nx = 1\n```\n"
+    assert await chat.page.evaluate("navigator.clipboard.readText()") == source
+    rich = await chat.page.evaluate(
+        """async () => {
+          const [item] = await navigator.clipboard.read();
+          return (await item.getType("text/html")).text();
+        }"""
+    )
+    assert "<strong>text</strong>" in rich
+    assert "Copied" not in rich
+    await chat.page.evaluate("navigator.clipboard.writeText('')")
+    await chat.page.reload()
+    await chat.reply.locator("[data-copy]").click()
+    await expect(chat.reply.locator("[data-copy]")).to_have_text("Copied")
+    assert await chat.page.evaluate("navigator.clipboard.readText()") == source
