@@ -90,6 +90,8 @@ DOWNLOADS: dict[str, Text] = {
     "openai": _("Training data"),
 }
 TOOK = _("{step}, {seconds} s")
+# Shorter steps took no time worth telling.
+NOTABLE_MS = 50
 TAKES_OVER = _("{agent} takes over")
 SCRIPT: dict[str, Any] = {
     "states": STATES,
@@ -165,6 +167,6 @@ def describe_step(part: dict[str, Any]) -> str:
     status, summary = part["status"], part.get("summary")
     label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
-    if "duration_ms" not in part:
+    if part.get("duration_ms", 0) < NOTABLE_MS:
         return said
     return str(TOOK).format(step=said, seconds=f"{part['duration_ms'] / 1000:.1f}")

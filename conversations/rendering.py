@@ -20,7 +20,7 @@ from markdown_it.utils import OptionsDict
 # Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
 MARKDOWN_MAX_CHARS = 131_072
 # A heading of a reply stands below the page's own two levels.
-HEADING_SHIFT = 2
+PAGE_HEADINGS = 2
 LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
 URL_SCHEMES = {"http", "https", "mailto"}
 
@@ -58,9 +58,16 @@ def render_reply(parts: Sequence[dict[str, Any]]) -> SafeString:
 
 
 def _lower_headings(state: StateCore) -> None:
+    """By how deep they stand: a text may begin with any level, and leave some out."""
+    within: list[int] = state.env.setdefault("headings", [])
     for token in state.tokens:
+        if token.type == "heading_open":
+            level = int(token.tag[1])
+            while within and within[-1] >= level:
+                within.pop()
+            within.append(level)
         if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(6, int(token.tag[1]) + HEADING_SHIFT)}"
+            token.tag = f"h{min(6, PAGE_HEADINGS + len(within))}"
 
 
 def _link_images(state: StateCore) -> None:

@@ -1,70 +1,117 @@
-"""Takes the pictures of the documentation from the running product: `make screenshots`."""
+"""Takes pictures of the running product: `make screenshots`.
 
+Those of the documentation go to `docs/images`; each state of the chat page, at both widths and in
+both schemes, to `.cache/screenshots`, to be looked at.
+"""
+
+import asyncio
+import itertools
 import os
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.site import Site, run_site  # noqa: E402
+from tests.browser.chat_page import SCHEMES, Scheme, open_page  # noqa: E402
+from tests.browser.conftest import SETTINGS, Model, sign_in  # noqa: E402
+from tests.browser.states import PICTURED  # noqa: E402
+from tests.support.provider import Provider, run_provider  # noqa: E402
+from tests.support.site import Site, User, run_site  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
+STATES = ROOT / ".cache" / "screenshots"
 SIZES = {1280: 800, 390: 844}
-SCHEMES = ("light", "dark")
 
 
-def main() -> int:
-    """Serve the tour, talk to it, take its pictures; the exit status."""
+async def main() -> int:
+    """Take all pictures; the exit status."""
     chromium = os.environ.get("AGENTSITE_CHROMIUM")
     if not chromium:
         print("agentsite: no Chromium; set AGENTSITE_CHROMIUM", file=sys.stderr)
         return 1
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    with run_site(AGENT_MODEL="tour", ALLOW_GUESTS="1") as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for width, height in SIZES.items():
-            for scheme in SCHEMES:
-                take(browser, site, width, height, scheme)
-        browser.close()
+    for directory in (IMAGES, STATES):
+        directory.mkdir(parents=True, exist_ok=True)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        await take_documented(browser)
+        await take_states(browser)
+        await browser.close()
     return 0
 
 
-def take(browser: Browser, site: Site, width: int, height: int, scheme: str) -> None:
+async def take_documented(browser: Browser) -> None:
+    with run_site(AGENT_MODEL="tour", ALLOW_GUESTS="1") as site:
+        for width, scheme in itertools.product(SIZES, SCHEMES):
+            context = await new_context(browser, width, scheme, scale=2)
+            await take_visit(await context.new_page(), site, f"chat-{width}-{scheme}.png", scheme)
+            await context.close()
+
+
+async def take_visit(page: Page, site: Site, name: str, scheme: Scheme) -> None:
     """A visitor's first minutes, and the picture of what they see then: by day a finished reply,
     by night one that is being written."""
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme=scheme,  # type: ignore[arg-type]
-        device_scale_factor=2,
-        has_touch=width < 600,
-    )
-    page = context.new_page()
-    page.goto(site.origin)
-    ask(page, "What is this?")
-    page.goto(site.origin)
-    ask(page, "Use a tool to look something up")
+    await page.goto(site.origin)
+    await ask(page, "What is this?")
+    await page.goto(site.origin)
+    await ask(page, "Use a tool to look something up")
     if scheme == "light":
-        ask(page, "Show me some Markdown")
+        await ask(page, "Show me some Markdown")
     else:
-        ask(page, "Now write a long reply", wait=False)
-        expect(page.locator(".assistant .body").last).to_contain_text("Press Stop and")
-    page.screenshot(path=IMAGES / f"chat-{width}-{scheme}.png")
-    context.close()
+        await ask(page, "Now write a long reply", wait=False)
+        await expect(page.locator(".assistant .body").last).to_contain_text("Press Stop and")
+    await page.screenshot(path=IMAGES / name)
 
 
-def ask(page: Page, text: str, *, wait: bool = True) -> None:
+async def ask(page: Page, text: str, *, wait: bool = True) -> None:
     messages = page.locator(".user")
-    before = messages.count()
-    page.fill("#prompt", text)
-    page.press("#prompt", "Enter")
-    expect(messages).to_have_count(before + 1)
+    before = await messages.count()
+    await page.fill("#prompt", text)
+    await page.press("#prompt", "Enter")
+    await expect(messages).to_have_count(before + 1)
     if wait:
         reply = page.locator(".assistant").last
-        expect(reply).to_have_attribute("data-status", "completed", timeout=30_000)
+        await expect(reply).to_have_attribute("data-status", "completed", timeout=30_000)
+
+
+async def take_states(browser: Browser) -> None:
+    with (
+        run_provider() as provider,
+        run_site(OPENAI_BASE_URL=provider.base_url, **SETTINGS) as site,
+    ):
+        people = site.make_users(*(f"{width}-{scheme}" for width in SIZES for scheme in SCHEMES))
+        for person, (width, scheme) in zip(people, itertools.product(SIZES, SCHEMES), strict=True):
+            await take_states_of(browser, site, provider, person, width, scheme)
+
+
+async def take_states_of(
+    browser: Browser, site: Site, provider: Provider, person: User, width: int, scheme: Scheme
+) -> None:
+    for state in PICTURED:
+        model = provider.script = Model()
+        context = await new_context(browser, width, scheme)
+        await sign_in(context, site, person)
+        chat = await open_page(context, site)
+        await state(chat, model)
+        name = state.__name__.replace("_", "-")
+        await chat.page.screenshot(path=STATES / f"{name}-{width}-{scheme}.png")
+        await context.close()
+        model.open()
+
+
+async def new_context(
+    browser: Browser, width: int, scheme: Scheme, scale: int = 1
+) -> BrowserContext:
+    return await browser.new_context(
+        viewport={"width": width, "height": SIZES[width]},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        device_scale_factor=scale,
+        has_touch=width < 600,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(asyncio.run(main()))

@@ -329,6 +329,7 @@ def test_a_new_conversation_begins_with_an_agent_of_ones_choice(
     [
         ({"status": "started"}, "Using look up…"),
         ({"status": "finished", "duration_ms": 420}, "Used look up, 0.4 s"),
+        ({"status": "finished", "duration_ms": 12}, "Used look up"),
         ({"status": "finished", "summary": "Found 3", "duration_ms": 1_960}, "Found 3, 2.0 s"),
         ({"status": "failed", "summary": "Found 3"}, "look up did not finish"),
     ],

@@ -63,7 +63,11 @@ def test_hostile_markdown_runs_and_fetches_nothing(text: str) -> None:
         ("~~gone~~", "<p><s>gone</s></p>\n"),
         ("3. x", '<ol start="3">\n<li>x</li>\n</ol>\n'),
         ("# Top", "<h3>Top</h3>\n"),
-        ("##### Low", "<h6>Low</h6>\n"),
+        ("##### Low", "<h3>Low</h3>\n"),
+        (
+            "## A\n#### B\n#### C\n### D\n# E",
+            "<h3>A</h3>\n<h4>B</h4>\n<h4>C</h4>\n<h4>D</h4>\n<h3>E</h3>\n",
+        ),
         ("1 < 2 & 3", "<p>1 &lt; 2 &amp; 3</p>\n"),
         ("", ""),
     ],

@@ -4,7 +4,7 @@ import MarkdownIt from "../vendor/markdown-it.js";
 
 /** Longer texts are shown as they are. */
 export const MAX_CHARS = 131_072;
-const HEADING_SHIFT = 2;
+const PAGE_HEADINGS = 2;
 
 const parser = MarkdownIt("commonmark", { html: false, breaks: true });
 parser.enable(["table", "strikethrough"]);
@@ -12,15 +12,22 @@ for (const rule of [lowerHeadings, linkImages, alignCells, nameHosts]) {
   parser.core.ruler.push(rule.name, rule);
 }
 
-/** The tokens of a text; `env.references` are the link targets it knows, and learns. */
+/** The tokens of a text; `env` is what is known of the text before it, and learnt from it. */
 export function parse(text, env = {}) {
   return parser.parse(text, env);
 }
 
-function lowerHeadings({ tokens }) {
+function lowerHeadings({ tokens, env }) {
+  const within = (env.headings ??= []);
   for (const token of tokens) {
-    if (token.type !== "heading_open" && token.type !== "heading_close") continue;
-    token.tag = `h${Math.min(6, Number(token.tag[1]) + HEADING_SHIFT)}`;
+    if (token.type === "heading_open") {
+      const level = Number(token.tag[1]);
+      while (within.at(-1) >= level) within.pop();
+      within.push(level);
+    }
+    if (token.type === "heading_open" || token.type === "heading_close") {
+      token.tag = `h${Math.min(6, PAGE_HEADINGS + within.length)}`;
+    }
   }
 }
 

@@ -17,7 +17,7 @@ import { morph } from "./morph.js";
 export class MarkdownStream {
   #seen = 0;
   #open = "";
-  #references = {};
+  #known = { references: {}, headings: [] };
   #settled = [];
   #fence = null;
   #rows = null;
@@ -66,15 +66,14 @@ export class MarkdownStream {
   /** `text` in blocks, and the place of the `last` one that has begun on a whole line. */
   #read(text) {
     const lines = text.split("\n");
-    const tokens = parse(presentable(text), { references: { ...this.#references } });
-    const blocks = blocksOf(tokens);
+    const blocks = blocksOf(parse(presentable(text), structuredClone(this.#known)));
     return { lines, blocks, last: blocks.findLastIndex(({ start }) => start < lines.length - 1) };
   }
 
-  /** The first `count` lines hold whole blocks, and targets of links. */
+  /** The first `count` lines hold whole blocks, and what later ones refer to. */
   #settleLines(lines, count) {
     const text = lines.slice(0, count).join("\n");
-    const nodes = nodesOf(parse(text, { references: this.#references }));
+    const nodes = nodesOf(parse(text, this.#known));
     this.#show([...nodes.children]);
     while (this.#settled.length < this.element.children.length) {
       this.#settle(this.element.children[this.#settled.length]);
@@ -151,9 +150,9 @@ export class MarkdownStream {
     this.#drawBlocks();
   }
 
-  /** Keep the targets of links in the first `count` lines; the text of the others. */
+  /** Keep what the first `count` lines tell of later ones; the text of those. */
   #learn(lines, count) {
-    parse(lines.slice(0, count).join("\n"), { references: this.#references });
+    parse(lines.slice(0, count).join("\n"), this.#known);
     return lines.slice(count).join("\n");
   }
 

@@ -3,6 +3,9 @@
 import { fromTemplate, setText } from "./elements.js";
 import { fill, words } from "./words.js";
 
+/** Shorter steps took no time worth telling. */
+const NOTABLE_MS = 50;
+
 export class StepPart {
   constructor(element) {
     this.element = element ?? fromTemplate("step-template");
@@ -36,6 +39,6 @@ export class StepPart {
 function labelOf({ status, name, summary, duration_ms }) {
   const label = fill(words.steps[status], { name: name.replaceAll("_", " ") });
   const said = status === "finished" && summary ? summary : label;
-  if (duration_ms === undefined) return said;
+  if (!(duration_ms >= NOTABLE_MS)) return said;
   return fill(words.took, { step: said, seconds: (duration_ms / 1_000).toFixed(1) });
 }

@@ -2,8 +2,9 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import BrowserContext, CDPSession, Page, WebSocketRoute, expect
 
 from tests.support.conformance import check_frame
@@ -11,6 +12,8 @@ from tests.support.site import Site, User
 from tests.support.waiting import TIMEOUT_S
 
 TIMEOUT_MS = TIMEOUT_S * 1_000
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -119,6 +122,14 @@ class ChatPage:
 
     async def devtools(self) -> CDPSession:
         return await self.page.context.new_cdp_session(self.page)
+
+
+async def is_accessible(page: Page) -> None:
+    """axe finds nothing to say, in light and in dark."""
+    for scheme in SCHEMES:
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        results = await Axe().run(page)
+        assert results.violations_count == 0, f"{scheme}: {results.generate_report()}"
 
 
 async def open_page(context: BrowserContext, site: Site, session_id: str = "") -> ChatPage:

@@ -18,6 +18,7 @@ ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
 SETTINGS = {
+    "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",
     "ALLOW_GUESTS": "1",
     "AGENT_MODEL": "stand-in",
     "OPENAI_API_KEY": "for-tests-only",

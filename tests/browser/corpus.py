@@ -4,6 +4,9 @@ PLAIN = {
     "paragraphs": "One line\nand another.\n\nA second paragraph, with  two spaces  \nand a break.",
     "emphasis": "**bold**, *italic*, ***both***, ~~gone~~, `code`, **`bold code`** and 2*3*4.",
     "headings": "# One\n\n## Two ##\n\n### Three\nText at once.\n\nSetext\n======\n\nLower\n---\n",
+    "headings_within": "### One\n\n##### Two\n\n##### Two\n\n- #### Three\n- ## One\n\n"
+    "# One\n\n## Two\n\n> ###### Three\n\n####### no\n\n"
+    + "".join(f"{'#' * n} {n}\n\n" for n in range(1, 7)),
     "lists": "- one\n- two\n  - nested *word*\n    1. deep\n    2. er\n- three\n\nText.\n\n1. a",
     "loose": "- one\n\n- two\n\n  with a paragraph\n\n- three\n\n7) seven\n8) eight",
     "two_lists": "- a\n- b\n* c\n* d\n1. e\n1) f",

@@ -1,30 +1,17 @@
 """Tool calls that need approval, on the page."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Locator, expect
 
 from tests.browser.chat_page import ChatPage
-from tests.browser.conftest import SETTINGS, Model, Opener
+from tests.browser.conftest import Model, Opener
 from tests.support.approvals import erase, times_run
-from tests.support.provider import Gate, Provider, Reply
-from tests.support.site import Site, User, run_site
+from tests.support.provider import Gate, Reply
+from tests.support.site import Site, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest.fixture(scope="module")
-def site_with_tools(shared_provider: Provider) -> Iterator[Site]:
-    agents = {"DJANGO_SETTINGS_MODULE": "tests.support.drill_settings"}
-    with run_site(OPENAI_BASE_URL=shared_provider.base_url, **SETTINGS, **agents) as site:
-        yield site
-
-
-@pytest.fixture
-def site(site_with_tools: Site, model: Model) -> Site:
-    return site_with_tools
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, is_accessible
 from tests.support.local_site import run_local_site
 from tests.support.site import Site
 from tests.support.weights_source import WeightsSource, run_weights_source, small_model
@@ -48,6 +48,7 @@ async def test_a_message_waits_for_the_model(
     await expect(page.locator("#welcome")).to_contain_text("Tiny (0.1 GB)")
     await expect(page.locator("#welcome")).to_contain_text("A small local model makes mistakes")
     await chat.send("Say hello in one short sentence.")
+    await is_accessible(page)
     state = chat.reply.locator(".state")
     await expect(state).to_have_text(re.compile(r"^waiting: fetching the model, \d+ %"))
     await chat.in_session()
@@ -96,3 +97,4 @@ async def test_a_model_that_does_not_come(failing_site: Site, visitor: BrowserCo
         await expect(panel).to_contain_text(choice)
     await expect(chat.reply.locator(".ending")).to_contain_text("could not be made ready")
     await expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    await is_accessible(page)
