@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +23,8 @@ from conversations.timeline import read_timelines
 PAGE = 40
 RECENT = 2_000
 SOME = 2_000
-MANY = 500
+SAMPLE = 500
+FREQUENT = 20
 EVERYTHING = 1_000_000_000
 
 
@@ -42,7 +45,7 @@ class SessionFacts:
 def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
     """By session id, in three queries for all of them."""
     runs = Run.objects.filter(session__in=[session.pk for session in sessions])
-    latest = {run.session_id: run for run in runs.filter(number=F("session__run_count"))}
+    latest = {run.session_id: run for run in _read_latest(sessions)}
     sums = runs.values("session_id").annotate(
         tokens=Sum(F("input_tokens") + F("output_tokens")),
         cost=Sum("cost"),
@@ -50,6 +53,12 @@ def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
     )
     verdicts = _count_verdicts(sessions)
     return {row["session_id"]: _facts(latest.get(row["session_id"]), row, verdicts) for row in sums}
+
+
+def _read_latest(sessions: Sequence[ChatSession]) -> QuerySet[Run]:
+    """The last run of each, by its number: a planner that had to join would read all sessions."""
+    places = (Q(session=session.pk, number=session.run_count) for session in sessions)
+    return Run.objects.filter(reduce(or_, places, Q(pk__in=[])))
 
 
 def _count_verdicts(sessions: Sequence[ChatSession]) -> Counter[tuple[UUID, str]]:
@@ -82,17 +91,24 @@ def _facts(
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
     """Those of `sessions` with one run for which all of `condition` holds.
 
-    Where a look at some such runs tells that they are in many sessions, the next one is found soon
-    by going through all in turn; otherwise the sessions of all such runs are collected first.
+    Where many sessions have such a run, the next one is found soon by going through all in turn;
+    otherwise the sessions of all such runs are collected first.
     """
     runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
     some = list(runs[:SOME])
     if len(some) < SOME:
         return sessions.filter(pk__in=set(some))
-    if len(set(some)) > MANY:
+    if _is_frequent(condition):
         return sessions.filter(Exists(Run.objects.filter(condition, session=OuterRef("pk"))))
     # With a limit, no planner mixes this with what is around it.
     return sessions.filter(pk__in=runs[:EVERYTHING])
+
+
+def _is_frequent(condition: Q) -> bool:
+    """Whether one in `FREQUENT` of the sessions that were active last has such a run."""
+    latest = ChatSession.objects.order_by("-active_at", "-id").values_list("pk", flat=True)[:SAMPLE]
+    having = Run.objects.filter(condition, session__in=list(latest)).values("session").distinct()
+    return having.count() * FREQUENT >= SAMPLE
 
 
 def recent_values(column: str) -> list[str]:
