@@ -46,6 +46,14 @@ class MessageView:
         return render_reply(self.parts or [])
 
 
+_MESSAGE_FIELDS = tuple(field.name for field in fields(MessageView))
+
+
+def message_fields(view: MessageView) -> dict[str, Any]:
+    """By their names; not copied, as `asdict` would each part of each message."""
+    return {name: getattr(view, name) for name in _MESSAGE_FIELDS}
+
+
 @dataclass(frozen=True)
 class QueueView:
     """A run that waits for its turn; `again` asks for another reply to an earlier message."""

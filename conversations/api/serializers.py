@@ -14,7 +14,7 @@ from conversations.api.schema import (
 )
 from conversations.models import ChatSession, Run
 from conversations.queries import get_run_timings
-from conversations.shapes import History, MessageView
+from conversations.shapes import History, MessageView, message_fields
 from conversations.usage import UsageTotals, currency
 
 
@@ -143,7 +143,7 @@ def usage_data(totals: UsageTotals) -> dict[str, Any]:
 
 def message_data(message: MessageView) -> dict[str, Any]:
     """A message, with its answer text beside the parts."""
-    return {**asdict(message), "text": message.text}
+    return {**message_fields(message), "text": message.text}
 
 
 def history_data(history: History) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from conversations.message_reads import list_messages
 from conversations.models import ChatSession, Feedback, Message, Run
 from conversations.queries import list_path, read_parts, reply_run
-from conversations.shapes import message_view
+from conversations.shapes import message_fields, message_view
 
 Record = dict[str, Any]
 
@@ -128,7 +128,7 @@ def _record(row: Message, *, on_active_branch: bool) -> Record:
     at_work = run is not None and not run.is_ended
     view = message_view(row, run=run, parts=read_parts(run).parts if run and at_work else None)
     return {
-        **asdict(view),
+        **message_fields(view),
         "text": view.text,
         "on_active_branch": on_active_branch,
         "feedback": [{"value": v.value, "comment": v.comment} for v in row.verdicts],  # type: ignore[attr-defined]
