@@ -12,6 +12,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from conversations.api.export_schema import Transcript, Transcripts
 from conversations.api.filters import SessionFilter
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.exports.download import Download
@@ -49,16 +50,14 @@ def _choices(field: Any) -> list[str] | None:
 
 
 FORMAT_PARAMETER = OpenApiParameter("export_format", enum=list(FORMATS))
+JSON = 200, FORMATS["json"].media_type
 DIGEST = OpenApiParameter(
     "Repr-Digest",
     location=OpenApiParameter.HEADER,
     response=[200],
     description="`sha-256=:...:`, the SHA-256 of the file in Base64 (RFC 9530).",
 )
-FILES = {
-    (200, kind.media_type): OpenApiTypes.OBJECT if name == "json" else OpenApiTypes.STR
-    for name, kind in FORMATS.items()
-}
+FILES: dict[Any, Any] = {(200, kind.media_type): OpenApiTypes.STR for kind in FORMATS.values()}
 FILTERS = [
     OpenApiParameter(name, enum=_choices(field), description=str(field.label or ""))
     for name, field in SessionFilter.base_filters.items()
@@ -108,7 +107,7 @@ class DownloadView(AsyncAPIView):
 class TranscriptView(DownloadView):
     """One session as a file."""
 
-    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES)
+    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES | {JSON: Transcript})
     async def get(self, request: Request, session_id: str) -> Any:
         """All of its messages, those of left branches too."""
         session = await dbpool.read(get_session, request.user, session_id)
@@ -119,7 +118,9 @@ class TranscriptView(DownloadView):
 class ExportView(DownloadView):
     """All sessions that match a filter as one file."""
 
-    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES)
+    @extend_schema(
+        parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
+    )
     async def get(self, request: Request) -> Any:
         """The oldest first; filters are those of the list, `state` is `all` by default."""
         query = request.query_params.copy()
