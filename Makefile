@@ -1,10 +1,11 @@
 # One command each. PYTHON chooses the interpreter, ARGS is handed on:
 #   make run PORT=8001
+#   make chat ARGS="--user ann"
 #   make test PYTHON=python3.12 ARGS="-k protocol -x"
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run test drills check bench screenshots
+.PHONY: run chat test drills check bench screenshots
 
-run test drills check bench screenshots:
+run chat test drills check bench screenshots:
 	@$(PYTHON) scripts/bootstrap.py $@ $(ARGS)

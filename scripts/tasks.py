@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     """Do the task named first; the exit status."""
     tasks = {
         "run": run,
+        "chat": chat,
         "test": test,
         "drills": drills,
         "check": check,
@@ -63,12 +64,20 @@ def run(arguments: list[str]) -> int:
     VENV.install(CONSTRAINTS, REQUIREMENTS)
     bring_libraries()
     os.environ.setdefault("DEBUG", "1")
-    return python("manage.py", "prepare") or become_server(arguments)
+    return python("manage.py", "prepare") or become("serve", *arguments)
 
 
-def become_server(arguments: list[str]) -> NoReturn:
-    """No process is left between the terminal and the server, so that signals reach it."""
-    os.execv(VENV.python, [str(VENV.python), "manage.py", "serve", *arguments])
+def chat(arguments: list[str]) -> int:
+    """Talk to a running site in the terminal."""
+    VENV.create()
+    VENV.install(CONSTRAINTS, REQUIREMENTS)
+    os.environ.setdefault("DEBUG", "1")
+    become("chat", *arguments)
+
+
+def become(command: str, *arguments: str) -> NoReturn:
+    """No process is left between the terminal and the command, so that signals reach it."""
+    os.execv(VENV.python, [str(VENV.python), "manage.py", command, *arguments])
 
 
 def test(arguments: list[str]) -> int:

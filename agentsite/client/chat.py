@@ -1,0 +1,255 @@
+"""A conversation: sends what is asked for until it is answered, and tells replies of their frames.
+
+Whatever has not been answered when the connection breaks is sent again on the next one: a message
+under the same `client_message_id`, so that it is taken once; replies that have begun are resumed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal
+from uuid import uuid4
+
+from agentsite.client.connection import Connection
+from agentsite.client.errors import ClientError, RefusedError
+from agentsite.client.events import Disconnected, Event, ModelStatus, Reconnected
+from agentsite.client.http import Http
+from agentsite.client.reply import Answer, Reply
+from agentsite.client.requests import Request, Requests
+from agentsite.client.run_view import Frame, GapError
+
+OnBusy = Literal["enqueue", "interrupt", "reject"]
+
+
+class Chat:
+    """Opened by `async with client.chat(...)`; `session_id` is "" until the first message is taken.
+
+    One connection, kept until the end of the block; replies that are not over then go on without
+    a reader.
+    """
+
+    def __init__(self, http: Http, session_id: str, *, agent: str, patience_s: float) -> None:
+        self.session_id = session_id
+        self._http = http
+        self._agent = agent
+        self._connection = Connection(http, self, patience_s=patience_s)
+        self._requests = Requests()
+        self._unsent: set[Reply] = set()
+        self._replies: dict[str, Reply] = {}
+        self._model: ModelStatus | None = None
+        self._was_lost = False
+        self._fault: ClientError | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is owed to whoever uses it."""
+        return bool(self._requests or self._replies)
+
+    async def __aenter__(self) -> "Chat":
+        self._running = asyncio.create_task(self._run(), name="chat")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._running
+
+    async def send(self, content: str, *, on_busy: OnBusy | None = None) -> Reply:
+        """Send a message, now or as soon as there is a connection; it is taken exactly once.
+
+        `on_busy` says what happens while a reply is written: `enqueue` waits for it, `interrupt`
+        stops it, `reject` has this message refused as `busy`. Refusals are raised by the reply.
+        """
+        name = uuid4().hex
+        asked = {"client_message_id": name, "agent": self._agent, "on_busy": on_busy}
+        metadata = {key: value for key, value in asked.items() if value}
+        reply = Reply(self)
+        self._unsent.add(reply)
+
+        def is_answer(frame: Frame) -> bool:
+            at = frame["metadata"]
+            return (at.get("event"), at.get("client_message_id")) == ("accepted", name)
+
+        async def accept(frame: Frame) -> None:
+            self._unsent.discard(reply)
+            await self._accept(reply, frame)
+
+        async def fail(fault: ClientError) -> None:
+            self._unsent.discard(reply)
+            reply.close(fault)
+            if not self.session_id:
+                await self._send_held()
+
+        frame = {"type": "chat", "content": content, "metadata": metadata}
+        await self._ask(Request(frame, is_answer, accept, fail))
+        return reply
+
+    async def running(self) -> Reply | None:
+        """The reply that is being written or waits for an approval, from its beginning."""
+        session = await self._http.get(f"/api/sessions/{self.session_id}/")
+        if session["run"] is None:
+            return None
+        reply = Reply(self)
+        self._begin(reply, session["run"])
+        await self._resume(reply)
+        return reply
+
+    async def cancel(self, reply: Reply) -> None:
+        """For the reply: see `Reply.stop`."""
+        await reply.taken()
+        if reply.run_id in self._replies:
+            frame = {"type": "cancel", "metadata": {"run_id": reply.run_id}}
+            await self._answer_to(
+                frame, lambda answer: _run_of(answer) == reply.run_id and _is_stop(answer)
+            )
+
+    async def respond(
+        self, request_id: str, decision: Literal["approve", "reject"], message: str
+    ) -> Answer:
+        """For the reply: see `Reply.approve` and `Reply.reject`."""
+        asked = {"request_id": request_id, "decision": decision, "message": message}
+        answer = await self._answer_to(
+            {"type": "respond", "metadata": asked},
+            lambda frame: (
+                frame["metadata"].get("event") == "responded"
+                and frame["metadata"]["request_id"] == request_id
+            ),
+        )
+        at = answer["metadata"]
+        return Answer(at["decision"], at.get("by", ""), at["duplicate"])
+
+    async def _answer_to(self, frame: Frame, is_answer: Callable[[Frame], bool]) -> Frame:
+        """The answer to a frame; raises what came in its place."""
+        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+
+        async def take(frame: Frame) -> None:
+            if not answer.done():
+                answer.set_result(frame)
+
+        async def fail(fault: ClientError) -> None:
+            if not answer.done():
+                answer.set_exception(fault)
+
+        await self._ask(Request(frame, is_answer, take, fail))
+        return await answer
+
+    async def _ask(self, request: Request) -> None:
+        if self._fault is not None:
+            await request.fail(self._fault)
+            return
+        self._requests.add(request)
+        self._connection.wake()
+        if self.session_id or self._requests.is_first(request):
+            await self._send(request.frame)
+
+    async def _send(self, frame: Frame) -> None:
+        await self._connection.send({"session_id": self.session_id, **frame})
+
+    async def _resume(self, reply: Reply) -> None:
+        def is_answer(frame: Frame) -> bool:
+            return bool(frame["metadata"].get("event") == "resumed")
+
+        cursor = {"run_id": reply.run_id, **reply.view.cursor}
+        frame = {"type": "resume", "metadata": cursor}
+        await self._ask(Request(frame, is_answer, self._resumed, self._not_resumed))
+
+    async def _resumed(self, frame: Frame) -> None:
+        """What follows are the frames themselves."""
+
+    async def _not_resumed(self, fault: ClientError) -> None:
+        if isinstance(fault, RefusedError) and fault.retryable:
+            await self._connection.drop()
+        else:
+            await self._end(fault)
+
+    async def _run(self) -> None:
+        try:
+            await self._connection.run()
+        except ClientError as exc:
+            await self._end(exc)
+        except Exception as exc:
+            await self._end(ClientError(f"{self._http.url} says what is not known here: {exc!r}"))
+            raise
+
+    async def _end(self, fault: ClientError) -> None:
+        """Nothing more can come over this chat."""
+        if self._fault is None:
+            self._fault = fault
+            for reply in self._replies.values():
+                reply.close(fault)
+            self._replies.clear()
+            for request in self._requests.clear():
+                await request.fail(fault)
+
+    def _tell_all(self, event: Event) -> None:
+        for reply in [*self._replies.values(), *self._unsent]:
+            reply.tell(event)
+
+    def on_lost(self, retry_s: float) -> None:
+        self._was_lost = True
+        self._tell_all(Disconnected(retry_s))
+
+    async def on_open(self) -> None:
+        """Replies are resumed, and all is asked again that has no answer."""
+        waiting = [request for request in self._requests.clear() if not request.is_resume]
+        for reply in self._replies.values():
+            await self._resume(reply)
+        for request in waiting:
+            await self._ask(request)
+        if self._was_lost:
+            self._was_lost = False
+            self._tell_all(Reconnected())
+
+    async def on_frame(self, frame: Frame) -> None:
+        at = frame["metadata"]
+        if at.get("event") == "model.status":
+            self._model = ModelStatus(at["state"], at["detail"], at.get("fraction"))
+            self._tell_all(self._model)
+        await self._requests.hear(frame)
+        if at.get("event") == "resumed" and not at["recovered"]:
+            # It has missed too much to be told of each change: what we wait for is asked for.
+            for reply in list(self._replies.values()):
+                await self._resume(reply)
+        await self._pass_on(frame)
+
+    async def _accept(self, reply: Reply, frame: Frame) -> None:
+        is_first = not self.session_id
+        self.session_id = frame["session_id"]
+        self._begin(reply, frame["metadata"])
+        if is_first:
+            await self._send_held()
+            # From now on the socket follows the session, as it will after any break.
+            await self._resume(reply)
+
+    async def _send_held(self) -> None:
+        """What waited for the first message, or the next one to begin the session."""
+        for request in self._requests:
+            if self.session_id or self._requests.is_first(request):
+                await self._send(request.frame)
+
+    def _begin(self, reply: Reply, run: dict[str, Any]) -> None:
+        self._replies[run["run_id"]] = reply
+        reply.begin(self.session_id, run["run_id"], run["message_id"])
+        if self._model is not None and self._model.state != "ready":
+            reply.tell(self._model)
+
+    async def _pass_on(self, frame: Frame) -> None:
+        reply = self._replies.get(_run_of(frame))
+        if reply is None:
+            return
+        try:
+            if reply.take(frame):
+                del self._replies[reply.run_id]
+        except GapError:
+            if not self._requests.is_resuming(reply.run_id):
+                await self._resume(reply)
+
+
+def _run_of(frame: Frame) -> str:
+    return str(frame["metadata"].get("run_id", ""))
+
+
+def _is_stop(frame: Frame) -> bool:
+    """Whether it answers a cancel, or there is nothing left to stop."""
+    told = frame["metadata"].get("event") in ("run.cancelling", "run.head")
+    return told or frame["type"] == "complete" or bool(frame["metadata"].get("terminal"))

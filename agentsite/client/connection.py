@@ -1,0 +1,178 @@
+"""One WebSocket that is kept alive: it comes back by itself after whatever has cut it."""
+
+import asyncio
+import contextlib
+import json
+import random
+from typing import Any, NoReturn, Protocol
+
+import aiohttp
+
+from agentsite.client.errors import NotSignedInError, RefusedError, UnreachableError
+from agentsite.client.http import NETWORK_ERRORS, Http, describe
+
+Frame = dict[str, Any]
+
+PATH = "/ws/agent/"
+
+NOT_SIGNED_IN = 4001
+SIGN_IN_ENDED = 4401
+ORIGIN = 4403
+TOO_FAST = 4429
+RESTART = 4012
+BROKEN = 1006
+
+FIRST_FRAME_S = 15.0
+BASE_S = 1.0
+CAP_S = 30.0
+STABLE_S = 10.0
+"""A connection that lasted so long is a good one: the next pause begins small again."""
+
+JITTER = random.SystemRandom()
+
+
+class Listener(Protocol):
+    """Who is told what happens; nothing of it may block."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anybody would miss the connection."""
+        ...
+
+    async def on_open(self) -> None:
+        """There is a new socket; what it has to know is sent now."""
+        ...
+
+    async def on_frame(self, frame: Frame) -> None:
+        """A frame has come."""
+        ...
+
+    def on_lost(self, retry_s: float) -> None:
+        """The socket is gone; the next one is tried in `retry_s` seconds."""
+        ...
+
+
+class Connection:
+    """`run` keeps it open until it is cancelled, or until there is no hope.
+
+    While nobody waits for anything it is tried for ever, else for `patience_s`.
+    """
+
+    def __init__(self, http: Http, listener: Listener, *, patience_s: float) -> None:
+        self._http = http
+        self._listener = listener
+        self._patience_s = patience_s
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._attempts = 0
+        self._opened_at: float | None = None
+        self._alive_at = 0.0
+        self._is_renewed = False
+        self._fault = ""
+        self._awake = asyncio.Event()
+
+    async def send(self, frame: Frame) -> None:
+        """Send it now or, on a lost connection, not at all: `on_open` is told of the next one."""
+        if self._socket is not None and not self._socket.closed:
+            try:
+                await self._socket.send_str(json.dumps(frame))
+            except NETWORK_ERRORS:
+                # Reading finds that out too, and has it opened anew.
+                return
+
+    def wake(self) -> None:
+        """Somebody waits from now on: there is no pause before the next try."""
+        if self._socket is None:
+            self._alive_at = _now()
+            self._awake.set()
+
+    async def drop(self) -> None:
+        """Leave this socket for a new one: what was to follow on it could not be had."""
+        if self._socket is not None:
+            await self._socket.close()
+
+    async def run(self) -> NoReturn:
+        """Raises `RefusedError`, `NotSignedInError` among its kinds, and `UnreachableError`."""
+        self._alive_at = _now()
+        while True:
+            code = await self._converse()
+            if code == ORIGIN:
+                raise RefusedError("forbidden", f"{self._http.url} is not that site's own address.")
+            if code in (NOT_SIGNED_IN, SIGN_IN_ENDED) and await self._renew():
+                continue
+            await self._pause(self._pause_after(code))
+
+    async def _renew(self) -> bool:
+        """Whether to come back at once, with a new token; raises `NotSignedInError`."""
+        try:
+            if not self._is_renewed and await self._http.credentials.renew():
+                self._is_renewed = True
+                return True
+        except UnreachableError as exc:
+            self._fault = str(exc)
+            return False
+        raise NotSignedInError
+
+    def _pause_after(self, code: int) -> float:
+        """Anything up to a limit that doubles, so that clients do not all come back at once."""
+        if code == TOO_FAST:
+            return CAP_S * JITTER.uniform(0.5, 1)
+        if code == RESTART:
+            return BASE_S * JITTER.random()
+        self._attempts += 1
+        return JITTER.random() * min(CAP_S, BASE_S * 2.0 ** (self._attempts - 1))
+
+    async def _pause(self, seconds: float) -> None:
+        away_s = _now() + seconds - self._alive_at
+        if self._listener.is_waiting and away_s > self._patience_s:
+            raise UnreachableError(self._fault or f"{self._http.url} cannot be reached")
+        self._listener.on_lost(seconds)
+        self._awake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._awake.wait()
+
+    async def _converse(self) -> int:
+        """One socket, from its handshake to its end; how it was closed."""
+        try:
+            async with self._http.socket(PATH) as self._socket:
+                return await self._listen(self._socket)
+        except NETWORK_ERRORS as exc:
+            self._fault = f"{self._http.url} cannot be reached: {describe(exc)}"
+            return BROKEN
+        finally:
+            self._socket = None
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if self._opened_at is None:
+            return
+        self._alive_at = _now()
+        if self._alive_at - self._opened_at > STABLE_S:
+            self._attempts = 0
+        self._opened_at = None
+
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> int:
+        silence_s, leave_at = FIRST_FRAME_S, float("inf")
+        while True:
+            limit = min(silence_s, leave_at - _now())
+            try:
+                message = await socket.receive(timeout=max(limit, 0.01))
+            except TimeoutError:
+                return RESTART if _now() >= leave_at else BROKEN
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                return socket.close_code or BROKEN
+            frame = json.loads(message.data)
+            match frame["metadata"].get("event"):
+                case "connected":
+                    silence_s = 2 * frame["metadata"]["heartbeat_s"]
+                    self._opened_at = _now()
+                    self._is_renewed, self._fault = False, ""
+                    await self._listener.on_open()
+                case "draining":
+                    # It works on until then; another process may take us by that time.
+                    leave_at = _now() + frame["metadata"]["reconnect_after_ms"] / 1_000
+            await self._listener.on_frame(frame)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,153 @@
+"""Requests to one site: its address, who asks, and what its refusals mean."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+
+from agentsite.client.credentials import Credentials, Nobody
+from agentsite.client.errors import ClientError, UnreachableError, refusal
+
+CONNECT_S = 10.0
+READ_S = 60.0
+"""How long the site may be silent in the middle of an answer."""
+
+CLOSE_S = 1.0
+FRAME_BYTES = 16 * 1024 * 1024
+"""A snapshot of a long reply is one frame."""
+
+REDIRECTS = 300
+UNAUTHORIZED = 401
+
+NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class Http:
+    """Every request carries the headers of `credentials`, renewed once when they are refused."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url} is not an address such as https://chat.example.org")
+        self.url = url.rstrip("/")
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.credentials: Credentials = Nobody()
+        bypassed = proxy_bypass(parts.hostname)
+        self._proxy = None if bypassed else getproxies().get(parts.scheme)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make ready, on the running event loop."""
+        self._session = aiohttp.ClientSession(
+            # A guest's cookie is also for an address without a name.
+            cookie_jar=aiohttp.CookieJar(unsafe=True),
+            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S),
+            proxy=self._proxy,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "use it by `async with`"
+        return self._session
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The JSON at `path`; raises `RefusedError` and `UnreachableError`."""
+        async with self.answer("GET", path, params=params) as response:
+            return await response.json()
+
+    async def post(self, path: str, data: dict[str, Any], **options: Any) -> Any:
+        """The JSON that comes back; raises `RefusedError` and `UnreachableError`."""
+        async with self.answer("POST", path, json=data, **options) as response:
+            return await response.json()
+
+    @contextlib.asynccontextmanager
+    async def answer(
+        self, method: str, path: str, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A good answer, to be read within; raises `RefusedError` and `UnreachableError`.
+
+        Other `credentials` than those of everybody may be given, which are not renewed.
+        """
+        try:
+            async with await self._send(method, path, options) as response:
+                if response.status >= REDIRECTS:
+                    raise await _refusal(response)
+                yield response
+        except NETWORK_ERRORS as exc:
+            raise UnreachableError(f"{self.url} cannot be reached: {describe(exc)}") from exc
+
+    async def _send(
+        self, method: str, path: str, options: dict[str, Any]
+    ) -> aiohttp.ClientResponse:
+        response = await self._send_once(method, path, **options)
+        if response.status == UNAUTHORIZED and options.get("credentials") is None:
+            await response.read()
+            if await self.credentials.renew():
+                return await self._send_once(method, path, **options)
+        return response
+
+    async def _send_once(
+        self,
+        method: str,
+        path: str,
+        *,
+        credentials: Credentials | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> aiohttp.ClientResponse:
+        return await self.session.request(
+            method,
+            self.url + path,
+            headers={**(credentials or self.credentials).headers(), **(headers or {})},
+            # A redirected POST would become a GET, and headers would go to another site.
+            allow_redirects=False,
+            **options,
+        )
+
+    def socket(self, path: str) -> Any:
+        """A WebSocket, to be entered by `async with`."""
+        return self.session.ws_connect(
+            self.url + path,
+            headers=self.credentials.headers(),
+            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+            max_msg_size=FRAME_BYTES,
+        )
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
+    if location := response.headers.get("Location"):
+        return UnreachableError(f"{response.url} leads to {location}: is that the site's address?")
+    try:
+        error = (await response.json())["error"]
+        code, text, retryable = error["code"], error["text"], error["retryable"]
+    except (aiohttp.ContentTypeError, ValueError, LookupError, TypeError):
+        return UnreachableError(
+            f"{response.url} is answered by {response.status} {response.reason}"
+        )
+    wait = response.headers.get("Retry-After", "")
+    after = float(wait) if wait.isdigit() else None
+    return refusal(code, text, retryable=retryable, retry_after=after)
+
+
+def describe(exc: BaseException) -> str:
+    """What has gone wrong on the network, in a few words."""
+    if isinstance(exc, aiohttp.ContentTypeError):
+        return "something else than this chat answers there"
+    if isinstance(exc, aiohttp.WSServerHandshakeError):
+        return f"no WebSocket is opened there, the answer is {exc.status}"
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "the connection broke off"
+    if isinstance(exc, OSError) and exc.errno and exc.errno > 0:
+        return os.strerror(exc.errno).lower()
+    return str(exc) or type(exc).__name__

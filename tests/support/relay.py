@@ -1,0 +1,68 @@
+"""A stretch of network between a client and a server, in the hands of a test."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Relay:
+    """Passes bytes on; `cut` breaks every connection, `refuses` new ones.
+
+    What the server sends after `swallows_after` has come by gets lost: b"" is always there, and
+    None never.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.refuses = False
+        self.swallows_after: bytes | None = None
+        self._to_port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Break them all, without a word, and be a good line again."""
+        self.swallows_after = None
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until either side ends it."""
+        if self.refuses:
+            writer.transport.abort()
+            return
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        ends = {writer, server_writer}
+        self._writers |= ends
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._ask(reader, server_writer))
+                group.create_task(self._answer(server_reader, writer))
+        finally:
+            self._writers -= ends
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passed = b""
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self.swallows_after is not None and self.swallows_after in passed:
+                    continue
+                passed += data
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def relay_to(port: int) -> AsyncIterator[tuple[Relay, str]]:
+    """A relay before a server on this machine, and the address that leads through it."""
+    relay = Relay(port)
+    async with await asyncio.start_server(relay.join, "127.0.0.1", 0) as server:
+        own_port = server.sockets[0].getsockname()[1]
+        yield relay, f"http://127.0.0.1:{own_port}"
+        relay.cut()
