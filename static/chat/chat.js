@@ -25,7 +25,9 @@ export class Chat {
     this.answers = new Map();
     this.conversation = new Conversation(data);
     transcript.adopt(this.conversation);
-    this.#showUnsent();
+    outbox.addEventListener("claim", ({ detail }) => this.#adopt(detail));
+    const { sessionId } = this.conversation;
+    outbox.claim((entry) => entry.session_id === sessionId);
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
     composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
@@ -55,9 +57,12 @@ export class Chat {
   async submit(content, options = {}) {
     if (!(await this.later.loadAll())) return this.#keep(content, words.manage.failed);
     const { parentOfNext, sessionId } = this.conversation;
+    const client_message_id = newId();
+    if (!sessionId) this.begins ??= client_message_id;
     const entry = {
-      client_message_id: newId(),
+      client_message_id,
       session_id: sessionId,
+      begins: sessionId ? undefined : this.begins,
       content,
       ...options,
       parent_message_id: options.regenerate ? undefined : (options.parent_message_id ?? parentOfNext),
@@ -101,12 +106,25 @@ export class Chat {
     }
   }
 
+  /** Care for what was typed in a tab that is gone. */
+  #adopt(entry) {
+    if (!this.conversation.sessionId && !entry.session_id) this.begins ??= entry.begins;
+    if (this.#isHere(entry)) this.conversation.addPending(entry);
+    if (this.#isOpen) this.#flush();
+    this.#draw();
+  }
+
+  #isHere({ session_id, begins }) {
+    const { sessionId } = this.conversation;
+    return session_id ? session_id === sessionId : !sessionId && begins === this.begins;
+  }
+
   /** Send all that is not accepted yet; a second message of a new session waits for the first. */
   #flush() {
-    let isBeginning = false;
+    const beginning = new Set();
     for (const entry of this.outbox.unsent) {
-      if (entry.session_id || !isBeginning) this.#send(entry);
-      isBeginning ||= !entry.session_id;
+      if (entry.session_id || !beginning.has(entry.begins)) this.#send(entry);
+      if (!entry.session_id) beginning.add(entry.begins);
     }
   }
 
@@ -243,8 +261,11 @@ export class Chat {
   // The connection
 
   #follow() {
+    this.claiming?.abort();
     if (this.#isOpen) {
       this.sent = new Set();
+      this.claiming = new AbortController();
+      this.outbox.claim((entry) => !entry.refused, this.claiming.signal);
       this.#resume();
       this.#flush();
       for (const id of this.conversation.cancelling) this.#cancel(id);
@@ -300,21 +321,20 @@ export class Chat {
   }
 
   #accepted({ client_message_id, session_id }) {
+    const begins = this.outbox.get(client_message_id)?.begins;
     this.outbox.remove(client_message_id);
-    if (session_id !== this.conversation.sessionId) return;
-    this.#settleIn(session_id);
-    if (!this.conversation.isAside) this.#tellBranch();
+    if (begins) this.outbox.moveTo(session_id, begins);
+    if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
+    if (begins) this.#flush();
   }
 
   /** The conversation has an address now, and is followed like any other. */
   #settleIn(session_id) {
-    const address = addressOf(session_id);
-    if (location.pathname === address) return;
-    history.replaceState(history.state, "", address);
+    const isNew = location.pathname !== addressOf(session_id);
+    if (!this.conversation.isAside) this.#tellBranch();
+    if (!isNew) return;
     this.sessions.mark();
-    this.outbox.moveTo(session_id);
     this.#resume();
-    this.#flush();
   }
 
   #refused({ client_message_id, text }) {
@@ -327,6 +347,7 @@ export class Chat {
       this.#reload();
     } else {
       this.outbox.change(client_message_id, { refused: text });
+      if (!this.#isHere(entry)) this.outbox.release(client_message_id);
     }
   }
 
@@ -369,9 +390,8 @@ export class Chat {
   }
 
   #showUnsent() {
-    const { sessionId } = this.conversation;
     for (const entry of this.outbox.entries) {
-      if (entry.session_id === sessionId) this.conversation.addPending(entry);
+      if (this.#isHere(entry)) this.conversation.addPending(entry);
     }
   }
 

@@ -14,6 +14,11 @@ export class Draft {
     return `${KEY}${user}.${session}`;
   }
 
+  /** A visitor who is nobody yet leaves nothing to the next one. */
+  get #storage() {
+    return this.getPlace().user ? localStorage : sessionStorage;
+  }
+
   /** Put it back where nothing has been typed since. */
   restore() {
     const text = this.#read();
@@ -24,8 +29,8 @@ export class Draft {
 
   store() {
     try {
-      if (this.input.value) localStorage.setItem(this.#key, this.input.value);
-      else localStorage.removeItem(this.#key);
+      if (this.input.value) this.#storage.setItem(this.#key, this.input.value);
+      else this.#storage.removeItem(this.#key);
     } catch {
       // Storage is blocked or full: the text lives as long as the page.
     }
@@ -33,7 +38,7 @@ export class Draft {
 
   #read() {
     try {
-      return localStorage.getItem(this.#key);
+      return this.#storage.getItem(this.#key);
     } catch {
       return null;
     }
