@@ -1,6 +1,6 @@
 """What people do with the messages that wait for their turn behind the reply at work."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from django.db import transaction
@@ -22,7 +22,7 @@ def get_queue(user: User, session_id: str) -> list[QueueView]:
 
 @transaction.atomic
 def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> list[QueueView]:
-    """Give a message another text; the queue as it is then.
+    """Give a message another text, also the next one if it has not begun; the queue as it is then.
 
     Raises `AgentSiteError`: bad_frame (nothing said), not_found, not_queued, forbidden (it has
     another reply, to its present text).
@@ -30,7 +30,7 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
     if not content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     queue = _Queue(user, session_id)
-    run = queue.find(run_id)
+    run = queue.find(run_id, queue.change.unfinished)
     if _asked_elsewhere(run):
         raise AgentSiteError(ErrorCode.FORBIDDEN)
     run.prompt.parts = [{"type": "text", "text": clean_text(content)}]
@@ -73,10 +73,11 @@ class _Queue:
         self.session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
         self.change = ChangeBuilder(self.session)
 
-    def find(self, run_id: str) -> Run:
+    def find(self, run_id: str, among: Sequence[Run] | None = None) -> Run:
+        """The run if it waits `among` these, by default behind the active one."""
         pk = parse_id(run_id)
-        for run in self.change.waiting:
-            if run.pk == pk:
+        for run in self.change.waiting if among is None else among:
+            if run.pk == pk and run.status == RunStatus.QUEUED:
                 return run
         known = Run.objects.filter(pk=pk, session_id=self.session.pk).exists()
         raise AgentSiteError(ErrorCode.NOT_QUEUED if known else ErrorCode.NOT_FOUND)

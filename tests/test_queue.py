@@ -107,6 +107,12 @@ class TestEdit:
         assert line.waiting == ["better", "b"]
         assert line.work_off() == ["head", "head · better", "head · better · b"]
 
+    def test_the_next_one_too_until_it_has_begun(self, user: User) -> None:
+        line = Line(user, "a")
+        line.edit("head", "first")
+        assert code_of(line.remove, "head") == ErrorCode.NOT_QUEUED
+        assert line.work_off() == ["first", "first · a"]
+
     def test_sending_the_first_text_again_starts_nothing(self, user: User) -> None:
         line = Line(user)
         line.more("a", client_message_id="m1")

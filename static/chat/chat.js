@@ -44,7 +44,9 @@ export class Chat {
   // Out
 
   #submitTyped({ text, isUrgent, edited }) {
-    this.submit(text, {
+    const run_id = edited && this.#waitingRunOf(edited);
+    if (run_id) return this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
+    return this.submit(text, {
       on_busy: isUrgent ? "interrupt" : undefined,
       parent_message_id: edited ? (edited.parent_message_id ?? "") : undefined,
     });
@@ -196,8 +198,16 @@ export class Chat {
     this.#revise(this.conversation.get(id));
   }
 
+  /** The run that is to answer a message and has not begun, where it is the only one. */
+  #waitingRunOf({ message_id }) {
+    const { branch, messages } = this.conversation;
+    const reply = messages.find((one) => one.parent_message_id === message_id);
+    const isWaiting = reply?.run_status === "queued" && branch.siblingsOf(reply).length < 2;
+    return isWaiting ? reply.run_id : undefined;
+  }
+
   #revise(message) {
-    if (this.conversation.isBusy) return;
+    if (this.conversation.isBusy && !this.#waitingRunOf(message ?? {})) return;
     const text = message && this.transcript.textOf(message);
     if (text && !message.state) this.composer.beginEdit(text, message);
   }

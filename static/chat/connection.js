@@ -58,21 +58,23 @@ export class Connection extends EventTarget {
   #connect() {
     this.#drop();
     this.#become("connecting");
-    const socket = new WebSocket(this.url);
+    this.#listen(new WebSocket(this.url));
+    this.#expect(OPEN_MS);
+  }
+
+  #listen(socket) {
     this.socket = socket;
     socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
     socket.onclose = (event) => this.#lose(event.code);
-    this.#expect(OPEN_MS);
   }
 
   /** Forget the socket: nothing it still does is heard. */
   #drop() {
     clearTimeout(this.timer);
     clearTimeout(this.silence);
-    if (!this.socket) return;
-    this.socket.onmessage = this.socket.onclose = null;
-    this.socket.close();
-    this.socket = null;
+    discard(this.socket);
+    discard(this.next);
+    this.socket = this.next = null;
   }
 
   #become(state) {
@@ -112,10 +114,25 @@ export class Connection extends EventTarget {
     this.#expect(PROBE_MS);
   }
 
-  /** The server is about to stop: use it until then, and come back by ourselves. */
+  /** The server is about to stop: use it until then, or until there is another one. */
   #leave(ms) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#connect(), ms);
+    this.timer = setTimeout(() => this.#lookAround(), ms * (1 + Math.random()));
+  }
+
+  #lookAround() {
+    const socket = new WebSocket(this.url);
+    this.next = socket;
+    socket.onmessage = (event) => this.#moveTo(socket, event);
+    socket.onclose = () => this.#leave(BASE_MS);
+  }
+
+  /** The new socket has spoken: go on there, without a moment in between. */
+  #moveTo(socket, event) {
+    this.next = null;
+    this.#drop();
+    this.#listen(socket);
+    socket.onmessage(event);
   }
 
   #lose(code) {
@@ -141,6 +158,12 @@ export class Connection extends EventTarget {
     this.timer = setTimeout(() => this.#connect(), ms);
     this.#become(navigator.onLine ? "waiting" : "offline");
   }
+}
+
+function discard(socket) {
+  if (!socket) return;
+  socket.onmessage = socket.onclose = null;
+  socket.close();
 }
 
 /** Have the page's own events wake `connection`, and put it aside with the page. */

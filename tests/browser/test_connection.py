@@ -1,5 +1,6 @@
 """What becomes of a conversation when pages, sockets and servers come and go."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -8,10 +9,11 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage, open_page
-from tests.browser.conftest import Model, Opener, sign_in
+from tests.browser.conftest import SETTINGS, Model, Opener, sign_in
+from tests.browser.proxy import run_balancer
 from tests.browser.wire import Frame, Wire
-from tests.support.provider import Gate, Reply, words
-from tests.support.site import Site, User
+from tests.support.provider import Gate, Provider, Reply, words
+from tests.support.site import Site, User, run_site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -438,6 +440,51 @@ async def test_the_server_is_restarted_in_the_middle(
     await chat.connected()
     await chat.replied()
     await chat.agrees(ann)
+
+
+# Every state of the connection from now on.
+WATCH_STATES = """
+() => {
+  window.states = [];
+  const line = document.getElementById("connection");
+  new MutationObserver(() => window.states.push(line.dataset.state))
+    .observe(line, { attributeFilter: ["data-state"] });
+}
+"""
+
+
+async def test_a_rolling_restart_is_not_noticed(
+    visitor: BrowserContext, own_site: Site, shared_provider: Provider, model: Model
+) -> None:
+    ann = own_site.users["ann"]
+    shared = {**SETTINGS, "DATABASE_URL": own_site.env["DATABASE_URL"]}
+    with run_site(OPENAI_BASE_URL=shared_provider.base_url, **shared) as second:
+        async with run_balancer(own_site.port) as balancer:
+            await sign_in(visitor, own_site, ann)
+            chat = ChatPage(await visitor.new_page(), second)
+            await chat.page.goto(balancer.origin)
+            await chat.connected()
+            reply = gated(40, shown=4)
+            model.will_say(reply)
+            await chat.send("hello")
+            await chat.shows("the river bends around")
+            await chat.page.evaluate(WATCH_STATES)
+            balancer.target = second.port
+            stopping = asyncio.create_task(asyncio.to_thread(own_site.terminate))
+            await balancer.gave(second.port)
+            reply.release(8)
+            await chat.shows(reply.start(12).strip())
+            assert not stopping.done()
+            reply.open()
+            await chat.replied()
+            await stopping
+            await chat.send("and on")
+            await chat.shows("You said: and on")
+            await chat.replied()
+            assert set(await chat.page.evaluate("window.states")) <= {"open"}
+            assert await chat.texts() == await chat.stored(ann)
+            assert chat.faults == []
+            await chat.page.close()
 
 
 def event_of(frame: Frame) -> str:
