@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from conversations.branches import list_below
 from conversations.changes import ChangeBuilder, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, Message, Run, RunStatus
@@ -13,6 +14,9 @@ from conversations.queries import User, get_session, list_queue, parse_id, reply
 from conversations.shapes import QueueView, message_view, queue_view
 from conversations.text import clean_text
 from conversations.unowned import end_unowned
+
+STEPS = 100
+"""Messages that one query goes down a branch."""
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
@@ -164,10 +168,11 @@ class _Queue:
 
     def _leaf_below(self, message_id: UUID | None) -> UUID | None:
         """The end of the conversation that goes on from a message, by its newest replies."""
-        rows = Message.objects.filter(session_id=self.session.pk, withdrawn=False)
-        newest = dict(rows.order_by("number").values_list("parent_id", "pk"))
-        while message_id in newest:
-            message_id = newest[message_id]
+        if message_id is None:
+            beginnings = Message.objects.filter(session=self.session, parent=None, withdrawn=False)
+            message_id = beginnings.order_by("-number").values_list("pk", flat=True).first()
+        while message_id is not None and (below := list_below(message_id, STEPS)):
+            message_id = below[-1]
         return message_id
 
 

@@ -247,6 +247,7 @@ export class Chat {
     const { sessionId, branch } = this.conversation;
     const address = addressOf(sessionId, branch.chosen);
     if (sessionId) history.replaceState(history.state, "", address);
+    if (!branch.chosen) this.later.clear();
   }
 
   /** Send a refused message again. */

@@ -28,6 +28,12 @@ export class MoreMessages {
     this.#watch();
   }
 
+  /** There is nothing more. */
+  clear() {
+    this.element.replaceChildren();
+    this.#watch();
+  }
+
   /** What is in sight now is told of anew. */
   #watch() {
     this.watcher.disconnect();

@@ -182,6 +182,18 @@ async def versions(chat: ChatPage, model: Model) -> None:
     await expect(chat.page.get_by_role("link", name="The latest messages")).to_be_visible()
 
 
+async def found(chat: ChatPage, model: Model) -> None:
+    await finished(chat, model)
+    await chat.in_session()
+    field = chat.page.get_by_role("searchbox", name="Search conversations")
+    await field.fill("restored")
+    await expect(chat.page.locator("#session-found mark").first).to_have_text("restored")
+    await field.press("Enter")
+    await expect(chat.page.locator("[data-linked]")).to_be_focused()
+    await field.fill("backup")
+    await expect(chat.page.locator("#session-found mark").first).to_be_visible()
+
+
 async def shortcuts(chat: ChatPage, model: Model) -> None:
     await chat.press("Keyboard shortcuts")
 
@@ -216,5 +228,5 @@ PICTURED: list[State] = [
 STATES: list[State] = [
     *PICTURED,
     *(finished, waiting, editing_what_waits, stopped, editing, shortcuts, menu, sharing, deleted),
-    versions,
+    *(versions, found),
 ]

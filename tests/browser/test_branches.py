@@ -69,6 +69,7 @@ async def test_an_earlier_message_is_edited_and_both_versions_stay(
         "three",
     ]
     assert "?" not in chat.page.url
+    await expect(chat.page.get_by_role("link", name="The latest messages")).to_have_count(0)
     await chat.agrees(ann)
 
 
