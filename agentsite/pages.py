@@ -19,6 +19,7 @@ from agentsite.cards import AgentCard, get_card, list_cards
 from agentsite.local_model.card import ModelCard, get_model_card
 from conversations.branches import list_siblings
 from conversations.errors import AgentSiteError
+from conversations.exports.formats import FORMATS
 from conversations.feedback import list_feedback
 from conversations.guests import is_guest
 from conversations.models import ChatSession
@@ -87,7 +88,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "guest": is_guest(request.user),
         "lines": lines,
         "more_lines": len(lines) == LISTED,
-        "downloads": words.DOWNLOADS,
+        "formats": FORMATS,
         "messages": shown.messages(history, siblings, card, request.user.get_username()),
         "busy": history.run is not None,
         "earlier": messages[0].message_id if messages and messages[0].parent_message_id else "",

@@ -80,15 +80,6 @@ SHARE: dict[str, Text] = {
     ),
 }
 VERSION = _("Version {index} of {count}")
-DOWNLOADS: dict[str, Text] = {
-    "markdown": "Markdown",
-    "html": _("Web page"),
-    "text": _("Plain text"),
-    "csv": "CSV",
-    "json": "JSON",
-    "jsonl": "JSON Lines",
-    "openai": _("Training data"),
-}
 TOOK = _("{step}, {seconds} s")
 # Shorter steps took no time worth telling.
 NOTABLE_MS = 50

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -19,10 +19,12 @@ from tests.browser.chat_page import SCHEMES, Scheme, open_page  # noqa: E402
 from tests.browser.conftest import SETTINGS, Model, sign_in  # noqa: E402
 from tests.browser.states import PICTURED  # noqa: E402
 from tests.support.provider import Provider, run_provider  # noqa: E402
-from tests.support.site import Site, User, run_site  # noqa: E402
+from tests.support.site import DEFAULTS, Site, User, run_python, run_site  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 STATES = ROOT / ".cache" / "screenshots"
+ADMIN = User("admin", DEFAULTS["DJANGO_SUPERUSER_PASSWORD"], 0, "")
+SAMPLE = ("--sessions", "800", "--messages", "8000", "--users", "40", "--days", "30")
 SIZES = {1280: 800, 390: 844}
 
 
@@ -37,6 +39,7 @@ async def main() -> int:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         await take_documented(browser)
+        await take_admin(browser)
         await take_states(browser)
         await browser.close()
     return 0
@@ -74,6 +77,31 @@ async def ask(page: Page, text: str, *, wait: bool = True) -> None:
     if wait:
         reply = page.locator(".assistant").last
         await expect(reply).to_have_attribute("data-status", "completed", timeout=30_000)
+
+
+async def take_admin(browser: Browser) -> None:
+    """What staff see after some weeks with much to do."""
+    with run_site() as site:
+        run_python("manage.py", "make_sample_data", *SAMPLE, env={**site.env, "DEBUG": "1"})
+        for scheme in SCHEMES:
+            context = await new_context(browser, max(SIZES), scheme)
+            await sign_in(context, site, ADMIN)
+            await take_review(await context.new_page(), site, scheme)
+            await context.close()
+
+
+async def take_review(page: Page, site: Site, scheme: Scheme) -> None:
+    async def shoot(name: str, part: Page | Locator = page) -> None:
+        await part.screenshot(path=IMAGES / f"admin-{name}-{scheme}.png")
+
+    sessions = f"{site.origin}/admin/conversations/chatsession/"
+    await page.goto(f"{sessions}?status=failed")
+    await shoot("sessions")
+    await page.locator("#result_list a[href*=change]").first.click()
+    await shoot("session")
+    await shoot("timeline", page.locator("article", has=page.locator(".timeline[open]")).first)
+    await page.goto(f"{sessions}figures/?days=30")
+    await shoot("figures")
 
 
 async def take_states(browser: Browser) -> None:

@@ -229,7 +229,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        formats = list(FORMATS) if request.user.has_perms((READ, EXPORT)) else []
+        formats = FORMATS if request.user.has_perms((READ, EXPORT)) else {}
         return super().changelist_view(request, {**(extra_context or {}), "formats": formats})
 
     def figures_view(self, request: HttpRequest) -> HttpResponse:

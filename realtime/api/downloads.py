@@ -41,7 +41,8 @@ RENDERERS = [
         (FormatRenderer,),
         {"media_type": kind.media_type, "format": name},
     )
-    for name, kind in FORMATS.items()
+    # The first is for those who ask for nothing.
+    for name, kind in sorted(FORMATS.items(), key=lambda item: item[0] != "json")
 ]
 
 
