@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import reference
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.management import get_commands
 from rest_framework_simplejwt.tokens import AccessToken
@@ -171,6 +172,20 @@ def test_the_addresses_of_the_rest_api() -> None:
     told = re.findall(r"`[A-Z]+ (/api/[^`?\s]+)", read("docs/protocol.md"))
     there = {re.sub(r"<\w+:(session_)?", "<", route.address) for route in routes("/api/")}
     assert set(told) == there
+
+
+def test_the_permissions_of_staff() -> None:
+    known = {
+        f"conversations.{name}"
+        for model in apps.get_app_config("conversations").get_models()
+        for name in (
+            *(f"{action}_{model._meta.model_name}" for action in model._meta.default_permissions),
+            *(name for name, _ in model._meta.permissions),
+        )
+    }
+    named = re.findall(r"`(conversations\.[a-z_]+)`", read("docs/review.md"))
+    assert len(named) == 5
+    assert set(named) <= known
 
 
 def test_the_client_of_the_readme() -> None:
