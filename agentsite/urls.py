@@ -14,6 +14,7 @@ urlpatterns = [
     path("api/", include("realtime.urls")),
     path("", include("agentsite.api_docs")),
     path("", include("agentsite.accounts")),
+    path("", include("agentsite.keys")),
     path("", include("agentsite.shared")),
     path("", include("agentsite.pages")),
 ]

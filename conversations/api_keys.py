@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.guests import is_guest
 from conversations.models import ApiKey
 from conversations.queries import User, parse_id
 from conversations.secrets import hash_token, make_token
@@ -29,8 +30,11 @@ def list_keys(user: User) -> QuerySet[ApiKey]:
 
 
 def create_key(*, user: User, name: str, scopes: Iterable[str]) -> tuple[ApiKey, str]:
-    """A new key and its text, which is not kept; raises `AgentSiteError(forbidden)` at too many."""
-    if list_keys(user).count() >= KEYS_MAX:
+    """A new key and its text, which is not kept.
+
+    Raises `AgentSiteError(forbidden)` for a guest, and at too many.
+    """
+    if is_guest(user) or list_keys(user).count() >= KEYS_MAX:
         raise AgentSiteError(ErrorCode.FORBIDDEN)
     prefix = f"{MARK}{secrets.token_hex(4)}"
     text = f"{prefix}_{make_token()}"
