@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Approval, Message, Run, join_text
+from conversations.part_shapes import Part
 from conversations.parts import last_agent
 from conversations.rendering import render_reply
 
@@ -23,7 +24,7 @@ class MessageView:
     message_id: str
     number: int
     role: str
-    parts: list[dict[str, Any]] | None
+    parts: list[Part] | None
     created_at: str
     parent_message_id: str | None = None
     run_id: str | None = None

@@ -5,11 +5,12 @@ A frame is one JSON object in a WebSocket text message: `type`, `session_id`, `c
 """
 
 import json
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, ClassVar, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.part_shapes import Part
 
 SUBPROTOCOL = "agentchat.v1"
 VERSION = 1
@@ -318,7 +319,7 @@ class MessageMetadata(_Outgoing):
     message_id: str
     number: int
     role: Literal["user", "assistant"]
-    parts: list[dict[str, Any]] | None = None
+    parts: list[Part] | None = None
     created_at: str
     parent_message_id: str | None = None
     run_id: str | None = None
@@ -516,7 +517,7 @@ class Snapshot(RunMetadata):
     event: Literal["snapshot"] = "snapshot"
     seq: int
     message_id: str
-    parts: list[dict[str, Any]]
+    parts: list[Part]
     open_requests: list[OpenRequest] = []
     run_status: str
 

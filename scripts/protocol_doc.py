@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from schema_words import describe, table
 
 from conversations.errors import ERRORS
+from conversations.part_shapes import PartShape
 from realtime import protocol
 
 Model = type[BaseModel]
@@ -41,7 +42,7 @@ def frames() -> str:
         *("#### Status events of a run, in sequence", events(in_sequence, RUN_FRAME)),
         *("#### Status events of a run, outside its sequence", events(beside, RUN)),
         *("#### Other status events", events(others)),
-        *("### Shapes", *map(shape, SHAPES)),
+        *("### Shapes", *map(shape, SHAPES), *map(part_shape, get_args(PartShape))),
     ]
     return "\n\n".join(parts)
 
@@ -108,6 +109,16 @@ def shape(kind: Model) -> str:
     parent = named_parent(kind)
     added = f" All of {link(parent)}, and:" if parent else ""
     return f"#### {kind.__name__}\n\n{doc(kind)}{added}\n\n{table(head, rows)}"
+
+
+def part_shape(kind: type) -> str:
+    schema = TypeAdapter(kind).json_schema()
+    rows = (
+        (f"`{name}`" if name in schema["required"] else f"`{name}?`", describe(part))
+        for name, part in schema["properties"].items()
+    )
+    text = " ".join((kind.__doc__ or "").split())
+    return f"#### {kind.__name__}\n\n{text}\n\n{table(('field', 'type'), rows)}"
 
 
 def own_fields(kind: Model, common: Model | None) -> str:

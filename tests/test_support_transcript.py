@@ -41,7 +41,8 @@ def status(event: str, **fields: Any) -> Frame:
 
 
 def snapshot(text: str, seq: int, run: int = 1, epoch: int = 0) -> Frame:
-    parts = [{"type": "tool", "name": "add"}, {"type": "text", "text": text}]
+    tool = {"type": "tool", "tool_call_id": "1", "name": "add", "status": "started"}
+    parts = [tool, {"type": "text", "text": text}]
     fields = metadata_of(run, seq, epoch, parts=parts, run_status="running")
     return status("snapshot", **fields)
 
