@@ -17,6 +17,7 @@ from django.db import OperationalError
 from django.test import AsyncClient
 
 from conversations.actions import cancel_run
+from conversations.exports import source
 from conversations.exports.as_csv import safe_cell
 from conversations.exports.download import MEMORY_BYTES, PIECE_BYTES, Download
 from conversations.exports.formats import FORMATS, encode
@@ -309,6 +310,18 @@ async def test_a_damaged_export_is_refused(api: AsyncClient, ann: Any, tmp_path:
     with pytest.raises(CommandError, match="not an export"):
         await in_thread(call_command, "import_transcript", str(path), "--user=ann")
     assert not await ChatSession.objects.aexists()
+
+
+@pytest.mark.parametrize(("ids", "sessions"), [(1, 1), (2, 3), (3, 2)])
+def test_batches_leave_nothing_out(ann: Any, monkeypatch: Any, ids: int, sessions: int) -> None:
+    monkeypatch.setattr(source, "IDS_A_BATCH", ids)
+    monkeypatch.setattr(source, "SESSIONS_A_BATCH", sessions)
+    talks = [talk(ann, (word, "1")) for word in "abcdefg"]
+    # Two that began at the same time.
+    ChatSession.objects.filter(pk=talks[3].pk).update(created_at=talks[2].created_at)
+    found = [conversation.session["id"] for conversation in read_conversations(mine(ann))]
+    rows = mine(ann).order_by("created_at", "pk").values_list("pk", flat=True)
+    assert found == list(map(str, rows))
 
 
 def test_memory_is_flat_however_much_there_is(transactional_db: None) -> None:

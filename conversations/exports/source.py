@@ -15,6 +15,7 @@ from conversations.shapes import message_fields, message_view
 
 Record = dict[str, Any]
 
+IDS_A_BATCH = 10_000
 SESSIONS_A_BATCH = 200
 MESSAGES_A_BATCH = 500
 USAGE_FIELDS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -60,14 +61,22 @@ def _groups(sessions: QuerySet[ChatSession]) -> Iterator[list[ChatSession]]:
 
 
 def _walk(sessions: QuerySet[ChatSession]) -> Iterator[ChatSession]:
-    """By keyset, so that no cursor stays open between two batches."""
-    ordered = sessions.order_by("created_at", "id")
-    page = list(ordered[:SESSIONS_A_BATCH])
+    for ids in _ids(sessions):
+        for place in range(0, len(ids), SESSIONS_A_BATCH):
+            batch = ids[place : place + SESSIONS_A_BATCH]
+            found = ChatSession.objects.in_bulk(batch)
+            yield from (found[pk] for pk in batch if pk in found)
+
+
+def _ids(sessions: QuerySet[ChatSession]) -> Iterator[list[UUID]]:
+    """By keyset, so that no cursor stays open between two batches; each is found by a sort."""
+    ordered = sessions.order_by("created_at", "id").values_list("created_at", "id")
+    page = list(ordered[:IDS_A_BATCH])
     while page:
-        yield from page
-        last = page[-1]
-        later = Q(created_at__gt=last.created_at) | Q(created_at=last.created_at, id__gt=last.pk)
-        page = list(ordered.filter(later)[:SESSIONS_A_BATCH])
+        yield [pk for _, pk in page]
+        created_at, last = page[-1]
+        later = Q(created_at__gt=created_at) | Q(created_at=created_at, id__gt=last)
+        page = list(ordered.filter(later)[:IDS_A_BATCH])
 
 
 def _load(group: list[ChatSession]) -> dict[UUID, list[Message]]:
