@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import ceil
 from typing import TextIO
 
 from agentsite.client.events import (
@@ -56,6 +57,7 @@ class Screen:
         self._err = err
         self._dim = (DIM, PLAIN) if err.isatty() else ("", "")
         self._in_line = False
+        self._is_lost = False
         self._model = ""
 
     def write(self, text: str) -> None:
@@ -108,9 +110,10 @@ class Screen:
                 return f"the model does not answer, trying again in {wait_s} s"
             case AgentChanged(name):
                 return f"{name} takes over"
-            case Disconnected(retry_s):
-                return f"connection lost, reconnecting in {retry_s:.0f} s"
+            case Disconnected():
+                return self._tell_lost(event)
             case Reconnected():
+                self._is_lost = False
                 return "reconnected"
             case ApprovalNeeded(_, tool, description, arguments, _):
                 return f"{tool} needs your approval. {description}\n  {_pretty(arguments)}"
@@ -118,6 +121,13 @@ class Screen:
                 return DECISIONS[decision] + (f" by {by}" if by else "")
             case _:
                 return _of_tool(event)
+
+    def _tell_lost(self, event: Disconnected) -> str:
+        """The first try comes soon."""
+        was_lost, self._is_lost = self._is_lost, True
+        if was_lost:
+            return f"no connection yet, trying again in {ceil(event.retry_s)} s"
+        return "connection lost, reconnecting"
 
     def _tell_model(self, status: ModelStatus) -> str:
         """Each percentage once."""

@@ -1,5 +1,6 @@
 """`manage.py chat`, as people and scripts use it."""
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agentsite.client.events import Disconnected, Reconnected
+from agentsite.terminal.screen import Screen
 from tests.client.terminal import ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run
@@ -130,6 +133,19 @@ class TestExports:
         assert all(json.loads(line) for line in done.stdout.splitlines())
         refused = run_chat("--url", site.origin, "--list", env=env)
         assert (refused.returncode, refused.stderr) == (1, "· That is not allowed.\n")
+
+
+def test_a_lost_connection_is_told_in_few_lines() -> None:
+    err = io.StringIO()
+    screen = Screen(io.StringIO(), err)
+    for event in (Disconnected(0.2), Disconnected(1.6), Reconnected(), Disconnected(0.4)):
+        screen.show(event)
+    assert err.getvalue().splitlines() == [
+        "· connection lost, reconnecting",
+        "· no connection yet, trying again in 2 s",
+        "· reconnected",
+        "· connection lost, reconnecting",
+    ]
 
 
 class TestTerminal:
