@@ -242,6 +242,17 @@ export class Chat {
     this.announce(describePlace(this.conversation.branch, id));
   }
 
+  /** Go to the end of the conversation, also where that has not been loaded. */
+  async showLatest() {
+    try {
+      if (this.later.address) this.#take(await loadHistory(addressOf(this.conversation.sessionId)));
+    } catch {
+      return this.composer.setHint(words.manage.failed, true);
+    }
+    this.#tellBranch();
+    this.transcript.follow();
+  }
+
   /** The address names what is shown. */
   #tellBranch() {
     const { sessionId, branch } = this.conversation;

@@ -127,6 +127,7 @@ function switchBranch(event) {
   chat.switchTo(button.value, { shown, isNext: !button.nextElementSibling });
 }
 
+find("jump").addEventListener("click", () => chat.showLatest());
 document.addEventListener("submit", (event) => {
   if (event.target.matches(".switcher")) switchBranch(event);
 });

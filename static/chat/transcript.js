@@ -9,7 +9,6 @@ export class Transcript {
     Object.assign(this, { log, scroller, jump });
     this.isFollowing = true;
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
-    jump.addEventListener("click", () => this.follow());
     const growth = new ResizeObserver(() => this.#settle());
     growth.observe(log);
     growth.observe(scroller);

@@ -133,12 +133,18 @@ async def test_a_link_to_a_message_of_long_ago(
     stored = site.get_json(f"/api/sessions/{session_id}/messages/?page_size=200", ann)["results"]
     wanted = stored[60]["message_id"]
     chat = await open_chat()
-    await chat.page.goto(f"{site.origin}/s/{session_id}/?branch={wanted}#m-{wanted}")
-    linked = chat.page.locator("[data-linked]")
-    await expect(linked).to_contain_text("Message 61 of")
-    await expect(linked).to_be_in_viewport()
-    await expect(linked).to_be_focused()
-    await chat.connected()
+    for is_first in (True, False):
+        await chat.page.goto(f"{site.origin}/s/{session_id}/?branch={wanted}#m-{wanted}")
+        linked = chat.page.locator("[data-linked]")
+        await expect(linked).to_contain_text("Message 61 of")
+        await expect(linked).to_be_in_viewport()
+        await expect(linked).to_be_focused()
+        await chat.connected()
+        if is_first:
+            await chat.press("To the latest")
+            await expect(chat.reply).to_contain_text(f"Message {4 * PAGE} of")
+            await expect(chat.reply).to_be_in_viewport()
+            assert "?" not in chat.page.url
     await chat.enter("and now")
     await chat.shows("You said: and now")
     await chat.replied()
