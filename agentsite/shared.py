@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from agentsite import words
 from agentsite.cards import is_scripted
 from conversations.errors import AgentSiteError
 from conversations.sharing import SharedSession, get_shared
@@ -21,7 +22,12 @@ def shared(request: HttpRequest, token: str) -> HttpResponse:
     except AgentSiteError as exc:
         raise Http404 from exc
     marked = [(message, is_scripted(message.agent)) for message in found.messages]
-    context = {"shared": found, "marked": marked, "about_replies": _about_replies(found)}
+    context = {
+        "shared": found,
+        "marked": marked,
+        "about_replies": _about_replies(found),
+        "words": {"copy": words.SCRIPT["copy"]},
+    }
     response = render(request, "shared.html", context)
     # The address is the secret: it is neither indexed nor told to where links lead.
     response["X-Robots-Tag"] = "noindex"

@@ -1,7 +1,8 @@
 /** The page's words, translated by the server. */
 
+/** Pages around the chat have words, but no data. */
 function read(id) {
-  return JSON.parse(document.getElementById(id).textContent);
+  return JSON.parse(document.getElementById(id)?.textContent ?? null);
 }
 
 export const data = read("chat-data");

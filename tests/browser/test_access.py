@@ -1,7 +1,7 @@
 """Every state is fit for assistive technology, in light and in dark."""
 
 import pytest
-from playwright.async_api import BrowserContext
+from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import is_accessible
 from tests.browser.conftest import Model, Opener, sign_in
@@ -29,6 +29,19 @@ async def test_the_pages_around_the_chat(visitor: BrowserContext, site: Site, an
         await is_accessible(page)
     await sign_in(visitor, site, ann)
     await page.goto(f"{site.origin}/accounts/password_change/")
+    await is_accessible(page)
+
+
+async def test_what_a_link_shows(
+    open_chat: Opener, visitor: BrowserContext, site: Site, model: Model, ann: User
+) -> None:
+    chat = await open_chat()
+    await finished(chat, model)
+    path = f"/api/sessions/{await chat.in_session()}/shares/"
+    shared = site.request("POST", path, user=ann, data={}).json()
+    page = await visitor.new_page()
+    await page.goto(f"{site.origin}/shared/{shared['token']}/")
+    await expect(page.get_by_role("heading", name="Three ways to keep a backup")).to_be_visible()
     await is_accessible(page)
 
 

@@ -153,6 +153,30 @@ async def test_every_frame_twice(wired: tuple[ChatPage, Wire], model: Model, ann
     await chat.agrees(ann)
 
 
+async def test_a_slow_network(open_chat: Opener, model: Model, ann: User) -> None:
+    """Of a train: replies are followed, stopped and found again after a reload all the same."""
+    chat = await open_chat()
+    await slow_down(chat)
+    model.will_say(Reply(words(40), delay_s=0.05), gated(20, shown=6))
+    await chat.send("one")
+    await chat.in_session()
+    await chat.page.reload()
+    await chat.replied()
+    await chat.send("two")
+    await chat.shows("the river bends around an old")
+    await chat.press("Stop")
+    await chat.replied("cancelled")
+    assert len(await chat.texts()) == 4
+    await chat.agrees(ann)
+
+
+async def slow_down(chat: ChatPage) -> None:
+    devtools = await chat.devtools()
+    await devtools.send("Network.enable")
+    slow = {"latency": 400, "downloadThroughput": 50_000, "uploadThroughput": 20_000}
+    await devtools.send("Network.emulateNetworkConditions", {"offline": False, **slow})
+
+
 async def test_asleep_through_two_whole_replies(
     open_chat: Opener, signed_in: BrowserContext, site: Site, model: Model, ann: User
 ) -> None:
