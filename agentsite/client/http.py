@@ -1,6 +1,7 @@
 """Requests to one site: its address, who asks, and what its refusals mean."""
 
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -146,7 +147,8 @@ def describe(exc: BaseException) -> str:
         return f"no WebSocket is opened there, the answer is {exc.status}"
     if isinstance(exc, TimeoutError):
         return "no answer in time"
-    if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+    broken = isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError)
+    if broken or getattr(exc, "errno", None) in (errno.ECONNRESET, errno.EPIPE):
         return "the connection broke off"
     if isinstance(exc, OSError) and exc.errno and exc.errno > 0:
         return os.strerror(exc.errno).lower()

@@ -1,12 +1,10 @@
 """`manage.py chat` in a process of its own: piped, or with a terminal before it."""
 
-import fcntl
 import os
 import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -39,6 +37,14 @@ def run_chat(
         text=True,
         timeout=60,
     )
+
+
+# The terminal at stdin becomes that of the new session, whose foreground Ctrl-C interrupts.
+LAUNCH = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Terminal:
@@ -84,14 +90,13 @@ def terminal(*arguments: str, env: dict[str, str], command: list[str] = CHAT) ->
     """The command at a terminal of its own, where Ctrl-C is a signal."""
     end, other = pty.openpty()
     process = subprocess.Popen(
-        [*command, *arguments],
+        [sys.executable, "-ISc", LAUNCH, *command, *arguments],
         env=env,
         cwd=ROOT,
         stdin=other,
         stdout=other,
         stderr=other,
         start_new_session=True,
-        preexec_fn=_take_terminal,
     )
     os.close(other)
     try:
@@ -101,8 +106,3 @@ def terminal(*arguments: str, env: dict[str, str], command: list[str] = CHAT) ->
             process.send_signal(signal.SIGKILL)
             process.wait()
         os.close(end)
-
-
-def _take_terminal() -> None:
-    """The terminal at stdin becomes this session's own."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
