@@ -16,9 +16,10 @@
 
 import { Branch } from "./branch.js";
 import * as parts from "./parts.js";
+import { Pending } from "./pending.js";
+import { RunCursor } from "./run_cursor.js";
 
 const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
-const MAX_GAPS = 3;
 
 export class Conversation {
   constructor(data) {
@@ -31,15 +32,13 @@ export class Conversation {
     this.branch = new Branch(messages, siblings, branch);
     this.rev = rev;
     this.lastRev = rev;
-    this.run = run;
-    this.ended = new Set();
+    this.cursor = new RunCursor(run);
     this.withdrawn = new Set();
     this.queue = queue;
-    this.pending = new Map();
+    this.pending = new Pending();
     this.cancelling = new Set();
     this.unwanted = new Set();
     this.isResuming = false;
-    this.gaps = 0;
     this.#showRun(run, shown);
   }
 
@@ -57,7 +56,7 @@ export class Conversation {
     this.branch.addLater(messages, siblings);
     if (!isEnd) return;
     this.rev = this.lastRev = rev;
-    this.run = run;
+    this.cursor.run = run;
     this.#showRun(run, shown);
     if (!branch) this.branch.unchoose();
   }
@@ -74,13 +73,7 @@ export class Conversation {
 
   /** The messages that are shown, oldest first; what is not stored yet comes last. */
   get messages() {
-    let shown = this.branch.path;
-    for (const { prompt, reply } of this.pending.values()) {
-      const parent = (prompt ?? reply).parent_message_id;
-      if (parent !== undefined) shown = upTo(shown, parent);
-      shown = [...shown, ...[prompt, reply].filter(Boolean)];
-    }
-    return shown;
+    return this.pending.follow(this.branch.path);
   }
 
   /** The message of that id, stored or not. */
@@ -110,8 +103,7 @@ export class Conversation {
   /** The metadata of `resume`: what is shown already. */
   beginResume() {
     this.isResuming = true;
-    const { run_id, epoch, seq } = this.run ?? {};
-    return this.run ? { rev: this.rev, run_id, epoch, seq } : { rev: this.rev };
+    return { rev: this.rev, ...this.cursor.position };
   }
 
   apply(frame) {
@@ -135,9 +127,8 @@ export class Conversation {
   /** Nothing of it is shown: it only counts where it is. */
   #pass({ type, metadata: at }) {
     const hasEnded = type === "complete" || type === "error";
-    if (hasEnded) this.ended.add(at.run_id);
-    if (hasEnded && this.run?.run_id === at.run_id) this.run = null;
-    if (!hasEnded && this.#placeOf(at) !== "old") this.#moveTo(at);
+    if (hasEnded) this.cursor.end(at.run_id);
+    else if (this.cursor.placeOf(at) !== "old") this.cursor.moveTo(at);
     return [];
   }
 
@@ -192,7 +183,7 @@ export class Conversation {
 
   #retry(frame) {
     const { message_id, wait_s } = frame.metadata;
-    const isNext = this.#placeOf(frame.metadata) === "next";
+    const isNext = this.cursor.placeOf(frame.metadata) === "next";
     const needs = this.#advance(frame, () => {});
     if (isNext) this.#change(message_id, { state: "retrying", wait_s });
     return needs;
@@ -256,11 +247,10 @@ export class Conversation {
    * Show an unsent entry of the outbox: `{client_message_id, content, agent, refused}`, with
    * `regenerate` or `parent_message_id` where it takes the place of what follows that message.
    */
-  addPending({ client_message_id, content, regenerate, parent_message_id, agent, refused }) {
-    const prompt = regenerate ? null : promptOf(client_message_id, content, parent_message_id);
-    const parent = regenerate ? this.branch.get(regenerate)?.parent_message_id : prompt.message_id;
-    this.pending.set(client_message_id, { prompt, reply: replyOf(client_message_id, parent, agent) });
-    if (refused) this.#showRefusal(client_message_id, refused);
+  addPending(entry) {
+    const { client_message_id, regenerate, refused } = entry;
+    this.pending.add(entry, this.branch.get(regenerate)?.parent_message_id);
+    if (refused) this.pending.refuse(client_message_id, refused);
   }
 
   /** Take an unsent entry away again. */
@@ -281,7 +271,7 @@ export class Conversation {
 
   /** Show the stored messages until they come themselves. */
   #expect({ client_message_id, user_message_id, message_id, run_id }) {
-    const { prompt } = this.pending.get(client_message_id);
+    const prompt = this.pending.promptOf(client_message_id);
     const last = this.branch.last?.message_id ?? null;
     this.pending.delete(client_message_id);
     this.branch.unchoose();
@@ -304,7 +294,7 @@ export class Conversation {
 
   #refuse({ content, metadata: { client_message_id, code } }) {
     if (client_message_id) {
-      this.#showRefusal(client_message_id, content);
+      this.pending.refuse(client_message_id, content);
       return [{ kind: "refused", client_message_id, text: content }];
     }
     const isMissing = code === "not_found" && this.isResuming;
@@ -312,46 +302,20 @@ export class Conversation {
     return [isMissing ? { kind: "missing" } : { kind: "notice", text: content }];
   }
 
-  #showRefusal(client_message_id, text) {
-    const { prompt } = this.pending.get(client_message_id) ?? {};
-    if (!prompt) {
-      this.pending.delete(client_message_id);
-      return;
-    }
-    const refused = { ...prompt, state: "refused", note: text, version: prompt.version + 1 };
-    this.pending.set(client_message_id, { prompt: refused, reply: null });
-  }
-
   // Runs
 
-  /** Where a frame of a run stands against what is shown: "old", "next" or "gap". */
-  #placeOf({ run_id, run_number, epoch, seq }) {
-    const run = this.run;
-    if (this.ended.has(run_id)) return "old";
-    if (!run) return seq === 1 ? "next" : "gap";
-    if (run.run_id !== run_id) return run_number < run.run_number ? "old" : "gap";
-    if (epoch !== run.epoch) return epoch < run.epoch ? "old" : seq === 1 ? "next" : "gap";
-    if (seq <= run.seq) return "old";
-    return seq === run.seq + 1 ? "next" : "gap";
-  }
-
   #advance({ metadata: at }, grow, fields = {}) {
-    const place = this.#placeOf(at);
+    const place = this.cursor.placeOf(at);
     if (place === "old") return [];
     if (place === "gap") return this.#repair();
-    if (at.epoch !== this.run?.epoch && this.run?.run_id === at.run_id) this.#reset(at);
-    this.#moveTo(at);
+    this.#reset(at);
+    this.cursor.moveTo(at);
     const message = this.#reply(at);
     if (!ACTIVE.has(message.run_status)) return [];
     grow(message.parts);
     const run_status = parts.hasOpenRequest(message.parts) ? "awaiting_input" : "running";
     this.#change(at.message_id, { ...fields, run_status, state: "" });
     return this.isAside || this.branch.isConnected(message) ? [] : [{ kind: "reload" }];
-  }
-
-  #moveTo({ run_id, run_number, epoch, seq, message_id }) {
-    this.run = { run_id, run_number, epoch, seq, message_id };
-    this.gaps = 0;
   }
 
   /** The message that a frame grows, made up if it has not come yet. */
@@ -362,16 +326,12 @@ export class Conversation {
   }
 
   #repair() {
-    if (this.isResuming) return [];
-    this.gaps += 1;
-    if (this.gaps <= MAX_GAPS) return [{ kind: "resume" }];
-    this.gaps = 0;
-    return [{ kind: "reload" }];
+    return this.isResuming ? [] : [{ kind: this.cursor.repair() }];
   }
 
   #start(frame) {
     const at = frame.metadata;
-    const isNew = this.#placeOf(at) === "next";
+    const isNew = this.cursor.placeOf(at) === "next";
     const needs = this.#advance(frame, () => {}, { agent: at.agent, run_id: at.run_id });
     if (!isNew) return needs;
     return [...needs, { kind: "started", message: this.branch.get(at.message_id) }];
@@ -379,7 +339,7 @@ export class Conversation {
 
   #use(frame) {
     const at = frame.metadata;
-    const isNew = this.#placeOf(at) === "next";
+    const isNew = this.cursor.placeOf(at) === "next";
     const needs = this.#advance(frame, (shown) => parts.applyTool(shown, toolOf(at)));
     const isTold = at.event === "tool.started" || at.event === "tool.failed";
     return isNew && isTold ? [...needs, { kind: "tool", event: at.event, name: at.name }] : needs;
@@ -387,30 +347,25 @@ export class Conversation {
 
   #ask(frame) {
     const at = frame.metadata;
-    const isNew = this.#placeOf(at) === "next";
+    const isNew = this.cursor.placeOf(at) === "next";
     const needs = this.#advance(frame, (shown) => parts.addRequest(shown, at));
     if (!isNew) return needs;
     const message = this.branch.get(at.message_id);
     return [...needs, { kind: "asked", message, request_id: at.request_id }];
   }
 
-  #reset({ run_id, epoch }) {
-    const run = this.run;
-    if (run?.run_id !== run_id || epoch <= run.epoch) return [];
-    const isHeld = this.branch.get(run.message_id);
-    if (isHeld) this.#startOver(run.message_id, [], { state: "restarting" });
-    this.run = { ...run, epoch, seq: 0 };
+  #reset(at) {
+    const message_id = this.cursor.run?.message_id;
+    const isNews = this.cursor.restart(at);
+    if (isNews && this.branch.get(message_id)) {
+      this.#startOver(message_id, [], { state: "restarting" });
+    }
     return [];
   }
 
   #replace(at) {
-    const run = this.run;
-    if (this.ended.has(at.run_id)) return [];
-    const isOlder =
-      run?.run_id === at.run_id &&
-      (at.epoch < run.epoch || (at.epoch === run.epoch && at.seq < run.seq));
-    if (isOlder) return [];
-    this.#moveTo(at);
+    if (this.cursor.isBehind(at)) return [];
+    this.cursor.moveTo(at);
     const message = this.#reply(at);
     if (!ACTIVE.has(message.run_status)) return [];
     const fields = { run_status: at.run_status, state: "" };
@@ -433,10 +388,8 @@ export class Conversation {
    * before what it waits for.
    */
   #end({ type, content, metadata: at }) {
-    if (this.ended.has(at.run_id)) return [];
-    this.ended.add(at.run_id);
-    if (this.run?.run_id === at.run_id) this.run = null;
-    this.gaps = 0;
+    if (this.cursor.hasEnded(at.run_id)) return [];
+    this.cursor.end(at.run_id);
     this.cancelling.delete(at.run_id);
     if (this.withdrawn.has(at.message_id)) return [];
     const shown = this.#reply(at).parts;
@@ -460,37 +413,6 @@ export class Conversation {
     const message = this.branch.find((held) => held.run_id === run_id);
     return message && ACTIVE.has(message.run_status) ? this.#repair() : [];
   }
-}
-
-function upTo(messages, id) {
-  if (!id) return [];
-  const place = messages.findIndex((message) => message.message_id === id);
-  return place < 0 ? messages : messages.slice(0, place + 1);
-}
-
-function promptOf(client_message_id, content, parent_message_id) {
-  return {
-    message_id: `prompt:${client_message_id}`,
-    role: "user",
-    client_message_id,
-    parent_message_id: parent_message_id === "" ? null : parent_message_id,
-    state: "sending",
-    version: 1,
-    parts: [{ type: "text", text: content }],
-  };
-}
-
-function replyOf(client_message_id, parent_message_id, agent) {
-  return {
-    agent,
-    message_id: `reply:${client_message_id}`,
-    role: "assistant",
-    parent_message_id,
-    run_status: "queued",
-    state: "sending",
-    version: 1,
-    parts: [],
-  };
 }
 
 function toolOf({ event, tool_call_id, name, arguments: given, ...at }) {
