@@ -21,6 +21,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+ASIDE_THREADS = 2
+
+
 class _Pool:
     """So many threads, each with its own database connection."""
 
@@ -62,6 +65,14 @@ async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await _readers().run(partial(fn, *args, **kwargs))
 
 
+async def read_aside(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A piece of what takes long in all: it never stands before what people wait for.
+
+    In few threads, since each connection keeps pages and statements of its own.
+    """
+    return await _aside().run(partial(fn, *args, **kwargs))
+
+
 async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a unit of work that writes.
 
@@ -80,9 +91,15 @@ def _writers() -> _Pool:
     return _Pool(1, "db-write") if connection.vendor == "sqlite" else _readers()
 
 
+@cache
+def _aside() -> _Pool:
+    return _Pool(ASIDE_THREADS, "db-aside")
+
+
 def shutdown() -> None:
     """Finish what is under way and close every thread's connection; the next use starts anew."""
-    for pool in {_readers(), _writers()}:
+    used = {_readers(), _writers(), *([_aside()] if _aside.cache_info().currsize else [])}
+    for pool in used:
         pool.close()
-    _readers.cache_clear()
-    _writers.cache_clear()
+    for made in (_readers, _writers, _aside):
+        made.cache_clear()

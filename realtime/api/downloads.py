@@ -78,8 +78,8 @@ class DownloadView(AsyncAPIView):
         pieces = encode(write(read_conversations(sessions)))
         download = Download(kind, name)
         try:
-            # Each piece in a thread of the pool; no connection is kept between two.
-            while await dbpool.read(download.take, pieces):
+            # Piece by piece: several exports take turns.
+            while await dbpool.read_aside(download.take, pieces):
                 pass
         except BaseException as exc:
             download.close()
