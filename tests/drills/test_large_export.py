@@ -14,8 +14,8 @@ from tests.support.processes import count_nameless_files
 from tests.support.site import Site, User, run_python, run_site
 from tests.support.waiting import poll
 
-SESSIONS = 1_500
-MESSAGES = 30_000
+SESSIONS = 750
+MESSAGES = 15_000
 PIECE = 65_536
 ALLOWED_BYTES = 8_000_000
 """What the second half of an answer may add: caches have been filled by then."""
