@@ -6,28 +6,24 @@
 
 import { focusApproval, markSent } from "./approval.js";
 import { Conversation } from "./conversation.js";
-import { becomeGuest } from "./guest.js";
 import { loadHistory } from "./history.js";
-import { newId } from "./ids.js";
 import { agentOf } from "./message_view.js";
+import { Sender } from "./sender.js";
 import { addressOf } from "./session_list.js";
 import { describePlace, focusSwitcher } from "./switcher.js";
 import { count, data, fill, words } from "./words.js";
 
-const KB = 1_024;
-
 export class Chat {
-  constructor({ connection, outbox, transcript, composer, queue, sessions, ...rest }) {
-    Object.assign(this, { connection, outbox, transcript, composer, queue, sessions });
-    const { picker, announce, title } = rest;
-    Object.assign(this, { picker, announce, title });
-    this.sent = new Set();
+  /** `rest`: `sessions`, `picker`, `title` and `announce`. */
+  constructor({ connection, outbox, transcript, composer, queue, ...rest }) {
+    Object.assign(this, { connection, outbox, transcript, composer, queue });
+    Object.assign(this, rest);
     this.answers = new Map();
     this.conversation = new Conversation(data);
     transcript.adopt(this.conversation);
-    outbox.addEventListener("claim", ({ detail }) => this.#adopt(detail));
-    const { sessionId } = this.conversation;
-    outbox.claim((entry) => entry.session_id === sessionId);
+    const { conversation, picker } = this;
+    const draw = () => this.#draw();
+    this.sender = new Sender({ connection, outbox, composer, picker, conversation, draw });
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
     composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
@@ -57,84 +53,10 @@ export class Chat {
    * `regenerate` to ask for another reply in place of that one.
    */
   async submit(content, options = {}) {
-    if (!(await this.later.loadAll())) return this.#keep(content, words.manage.failed);
-    const { parentOfNext, sessionId } = this.conversation;
-    const client_message_id = newId();
-    if (!sessionId) this.begins ??= client_message_id;
-    const entry = {
-      client_message_id,
-      session_id: sessionId,
-      begins: sessionId ? undefined : this.begins,
-      content,
-      ...options,
-      parent_message_id: options.regenerate ? undefined : (options.parent_message_id ?? parentOfNext),
-      agent: sessionId ? undefined : this.picker.chosen,
-    };
-    if (!this.#fits(entry)) return;
-    this.outbox.add(entry);
-    this.conversation.addPending(entry);
+    if (!(await this.later.loadAll())) return this.composer.keep(content, words.manage.failed);
+    const sending = this.sender.submit(content, options);
     this.transcript.follow();
-    this.#draw();
-    if (this.outbox.user || (await this.#becomeGuest(entry))) this.#flush();
-  }
-
-  #fits(entry) {
-    const size = new TextEncoder().encode(JSON.stringify(frameOf(entry))).length;
-    if (size <= data.frame_max_bytes) return true;
-    const limit = Math.floor(data.frame_max_bytes / KB);
-    this.#keep(entry.content, fill(words.composer.too_long, { limit }));
-    return false;
-  }
-
-  /** Back into the box with it, and say why. */
-  #keep(content, hint) {
-    this.composer.take(content);
-    this.composer.setHint(hint, true);
-  }
-
-  async #becomeGuest({ client_message_id, content }) {
-    try {
-      this.becoming ??= becomeGuest();
-      this.outbox.belongTo(await this.becoming);
-      this.connection.start();
-      return true;
-    } catch {
-      this.becoming = null;
-      this.outbox.remove(client_message_id);
-      this.conversation.forget(client_message_id);
-      this.#keep(content, words.composer.guest_failed);
-      this.#draw();
-      return false;
-    }
-  }
-
-  /** Care for what was typed in a tab that is gone. */
-  #adopt(entry) {
-    if (!this.conversation.sessionId && !entry.session_id) this.begins ??= entry.begins;
-    if (this.#isHere(entry)) this.conversation.addPending(entry);
-    if (this.#isOpen) this.#flush();
-    this.#draw();
-  }
-
-  #isHere({ session_id, begins }) {
-    const { sessionId } = this.conversation;
-    return session_id ? session_id === sessionId : !sessionId && begins === this.begins;
-  }
-
-  /** Send all that is not accepted yet; a second message of a new session waits for the first. */
-  #flush() {
-    const beginning = new Set();
-    for (const entry of this.outbox.unsent) {
-      if (entry.session_id || !beginning.has(entry.begins)) this.#send(entry);
-      if (!entry.session_id) beginning.add(entry.begins);
-    }
-  }
-
-  #send(entry) {
-    if (this.sent.has(entry.client_message_id)) return;
-    if (!this.connection.send(frameOf(entry))) return;
-    this.sent.add(entry.client_message_id);
-    this.outbox.change(entry.client_message_id, { isTried: true });
+    await sending;
   }
 
   /** Stop the reply that is written, or about to be. */
@@ -145,7 +67,7 @@ export class Chat {
       this.conversation.cancelling.add(run_id);
       this.#cancel(run_id);
     } else {
-      this.#takeBack(message_id.replace("reply:", ""), message_id);
+      this.sender.takeBack(message_id.replace("reply:", ""));
     }
     this.#draw();
   }
@@ -161,13 +83,6 @@ export class Chat {
   #changeQueue({ content, metadata }) {
     const { sessionId } = this.conversation;
     this.connection.send({ type: "queue", session_id: sessionId, content, metadata });
-  }
-
-  /** Not stored yet: if it cannot have reached the server it is not sent at all. */
-  #takeBack(client_message_id, message_id) {
-    const entry = this.outbox.get(client_message_id);
-    if (entry?.isTried || entry?.regenerate) this.conversation.unwanted.add(message_id);
-    else if (entry) this.edit(client_message_id);
   }
 
   #cancel(run_id) {
@@ -261,35 +176,14 @@ export class Chat {
     if (!branch.chosen) this.later.clear();
   }
 
-  /** Send a refused message again. */
-  resend(client_message_id) {
-    this.outbox.change(client_message_id, { refused: null });
-    this.conversation.forget(client_message_id);
-    this.conversation.addPending(this.outbox.get(client_message_id));
-    this.sent.delete(client_message_id);
-    this.#draw();
-    this.#flush();
-  }
-
-  /** Take a refused message back into the composer. */
-  edit(client_message_id) {
-    const { content } = this.outbox.get(client_message_id);
-    this.outbox.remove(client_message_id);
-    this.conversation.forget(client_message_id);
-    this.composer.take(content);
-    this.#draw();
-  }
-
   // The connection
 
   #follow() {
-    this.claiming?.abort();
+    this.sender.pause();
     if (this.#isOpen) {
-      this.sent = new Set();
-      this.claiming = new AbortController();
-      this.outbox.claim((entry) => !entry.refused, this.claiming.signal);
+      this.sender.begin();
       this.#resume();
-      this.#flush();
+      this.sender.flush();
       for (const id of this.conversation.cancelling) this.#cancel(id);
       for (const answer of this.answers.values()) this.#answer(answer);
     }
@@ -343,11 +237,9 @@ export class Chat {
   }
 
   #accepted({ client_message_id, session_id }) {
-    const begins = this.outbox.get(client_message_id)?.begins;
-    this.outbox.remove(client_message_id);
-    if (begins) this.outbox.moveTo(session_id, begins);
+    const isFirst = this.sender.settle(client_message_id, session_id);
     if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
-    if (begins) this.#flush();
+    if (isFirst) this.sender.flush();
   }
 
   /** The conversation has an address now, and is followed like any other. */
@@ -368,8 +260,7 @@ export class Chat {
       this.composer.setHint(text, true);
       this.#reload();
     } else {
-      this.outbox.change(client_message_id, { refused: text });
-      if (!this.#isHere(entry)) this.outbox.release(client_message_id);
+      this.sender.refuse(entry, text);
     }
   }
 
@@ -406,15 +297,9 @@ export class Chat {
     this.transcript.replace(fresh.messages, this.conversation);
     this.earlier.goOnFrom(fresh);
     this.later.goOnFrom(fresh);
-    this.#showUnsent();
+    this.sender.showUnsent();
     this.#resume();
     this.#draw();
-  }
-
-  #showUnsent() {
-    for (const entry of this.outbox.entries) {
-      if (this.#isHere(entry)) this.conversation.addPending(entry);
-    }
   }
 
   #list(frame) {
@@ -456,12 +341,6 @@ export class Chat {
     const { queued_one: one, queued: many } = words.composer;
     this.composer.setHint(length ? count(one, many, length) : "");
   }
-}
-
-function frameOf({ session_id, content, client_message_id, ...options }) {
-  const { regenerate, agent, on_busy, parent_message_id } = options;
-  const metadata = { client_message_id, regenerate, agent, on_busy, parent_message_id };
-  return { type: "chat", session_id, content, metadata };
 }
 
 function toolWords({ event, name }) {

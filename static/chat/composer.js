@@ -46,6 +46,12 @@ export class Composer extends EventTarget {
     this.input.focus();
   }
 
+  /** The same with a text that could not be sent; `hint` says why. */
+  keep(text, hint) {
+    this.take(text);
+    this.setHint(hint, true);
+  }
+
   /** Have `text` edited: what is sent takes the place of `message`. */
   beginEdit(text, message) {
     if (!this.edited) this.kept = this.input.value;

@@ -91,8 +91,8 @@ const ACTIONS = {
   retry: (id) => chat.submit("", { regenerate: id }),
   revise: (id) => chat.revise(id),
   drop: (id) => chat.drop(chat.conversation.get(id)),
-  resend: (id) => chat.resend(id.replace("prompt:", "")),
-  edit: (id) => chat.edit(id.replace("prompt:", "")),
+  resend: (id) => chat.sender.resend(id.replace("prompt:", "")),
+  edit: (id) => chat.sender.edit(id.replace("prompt:", "")),
 };
 
 /** The button goes away with what it does: the focus goes back to where one types. */
