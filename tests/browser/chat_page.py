@@ -12,6 +12,7 @@ from tests.support.site import Site, User
 from tests.support.waiting import TIMEOUT_S
 
 TIMEOUT_MS = TIMEOUT_S * 1_000
+PATIENCE_MS = 60_000
 Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 expect.set_options(timeout=TIMEOUT_MS)
@@ -53,6 +54,12 @@ class ChatPage:
         line = self.page.locator("#connection")
         await expect(line).to_have_attribute("data-state", "open")
         await expect(line).to_be_hidden()
+
+    async def reconnected(self) -> None:
+        """The same after the server was away: the page waits for longer each time it has tried."""
+        line = self.page.locator("#connection")
+        await expect(line).to_have_attribute("data-state", "open", timeout=PATIENCE_MS)
+        await self.connected()
 
     async def send(self, text: str) -> None:
         """Type a message, press Enter and wait until it stands on the page."""

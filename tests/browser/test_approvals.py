@@ -119,6 +119,7 @@ async def test_an_answer_given_while_the_server_is_away_is_not_lost(
     await card(chat).get_by_role("button", name="Approve").click()
     await expect(card(chat).get_by_role("button", name="Approve")).to_be_disabled()
     site.start()
+    await chat.reconnected()
     await chat.replied()
     await chat.shows("Done.")
     assert times_run(path) == 1

@@ -435,6 +435,7 @@ async def test_the_server_is_killed_in_the_middle(
     own_site.kill()
     await expect(chat.page.locator("#connection")).to_contain_text("Reconnecting in")
     own_site.start()
+    await chat.reconnected()
     await chat.replied("interrupted")
     await expect(chat.reply.locator(".ending")).to_contain_text("The server stopped")
     assert await chat.texts() == ["hello", "the river bends around"]
@@ -461,7 +462,7 @@ async def test_the_server_is_restarted_in_the_middle(
     await chat.shows("the river bends around")
     own_site.terminate()
     own_site.start()
-    await chat.connected()
+    await chat.reconnected()
     await chat.replied()
     await chat.agrees(ann)
 

@@ -7,14 +7,16 @@ from uuid import uuid4
 from tests.drills.conftest import Cluster
 from tests.support.client import ChatClient
 from tests.support.kept import Kept, differences, read_ended
-from tests.support.provider import Provider, Reply, words
+from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site, User
 from tests.support.transcript import Transcript
 from tests.support.waiting import Noticeboard
 
 STREAMS = 200
 SENT_AT_ONCE = 20
-REPLY = Reply(words(30), delay_s=0.2)
+PATIENCE_S = 90
+WORDS = words(30)
+SHOWN = 3
 
 
 class Reader:
@@ -31,7 +33,8 @@ class Reader:
 
     @property
     def has_begun(self) -> bool:
-        return bool(self.run_id) and bool(self.transcript.runs[self.run_id].text)
+        run = self.transcript.runs.get(self.run_id)
+        return run is not None and bool(run.text)
 
     @property
     def has_ended(self) -> bool:
@@ -44,7 +47,7 @@ class Reader:
             try:
                 async with site.chat(self.user, self.transcript) as self.client:
                     await self._send(self.client, sending)
-                    await self.client.wait_until(lambda: self.has_ended, within=60)
+                    await self.client.wait_until(lambda: self.has_ended, within=PATIENCE_S)
                     return
             except (ConnectionError, OSError):
                 continue
@@ -55,12 +58,13 @@ class Reader:
                 accepted = await client.chat(self.text, client_message_id=self.client_message_id)
             self.session_id, self.run_id = accepted["session_id"], accepted["run_id"]
         await client.resume(self.session_id)
-        await client.wait_until(lambda: self.has_begun or self.has_ended, within=60)
+        await client.wait_until(lambda: self.has_begun or self.has_ended, within=PATIENCE_S)
         self._board.post()
 
 
 async def test_no_chat_is_lost(cluster: Cluster, provider: Provider) -> None:
-    provider.script = lambda call: REPLY
+    gate = Gate(SHOWN)
+    provider.script = lambda call: Reply(WORDS, delay_s=0.2, gate=gate)
     board, sending = Noticeboard(), asyncio.Semaphore(SENT_AT_ONCE)
     people = (cluster.ann, cluster.ben)
     readers = [Reader(people[number % 2], number, board) for number in range(STREAMS)]
@@ -69,7 +73,8 @@ async def test_no_chat_is_lost(cluster: Cluster, provider: Provider) -> None:
         asyncio.create_task(reader.read(sites[number // 2 % 2 :] + sites, sending))
         for number, reader in enumerate(readers)
     ]
-    await board.until(lambda: sum(bool(reader.run_id) for reader in readers) == STREAMS)
+    await board.until(lambda: all(reader.has_begun for reader in readers), within=PATIENCE_S)
+    gate.open()
     for site in sites:
         assert await asyncio.to_thread(site.terminate) == 0
         await asyncio.to_thread(site.start)
@@ -85,5 +90,5 @@ async def look_at(site: Site, reader: Reader) -> str:
     assert reader.client
     assert differences(reader.client, reader.session_id, kept) == []
     [reply] = kept.replies
-    assert reply["run_status"] == "completed" or REPLY.text.startswith(reply["text"])
+    assert reply["run_status"] == "completed" or "".join(WORDS).startswith(reply["text"])
     return str(reply["run_status"])
