@@ -16,13 +16,14 @@ async def chat(process: Process, viewer: Viewer, new: NewChat) -> Posted:
     """Store a chat, have its reader follow it, and begin to work; raises `AgentSiteError`."""
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
-    posted = await viewer.chat(new, process.executor.make_claim())
+    with process.gate.asking():
+        posted = await viewer.chat(new, process.executor.make_claim())
+        if posted.outcome == Outcome.QUEUED:
+            process.gate.wake()
     if posted.outcome == Outcome.INTERRUPTING:
         process.executor.interrupt(posted.session_id)
     if posted.claimed is not None:
         process.executor.work_on(posted.claimed)
-    elif posted.outcome == Outcome.QUEUED:
-        process.gate.wake()
     return posted
 
 

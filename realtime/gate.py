@@ -1,6 +1,7 @@
 """What may be worked on before the model is ready, and where the model is when it is."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from django.conf import settings
 
@@ -15,6 +16,7 @@ class Gate:
 
     def __init__(self, service: ModelService | None) -> None:
         self._service = service
+        self._asking = 0
 
     @property
     def status(self) -> ModelStatus | None:
@@ -28,8 +30,8 @@ class Gate:
 
     @property
     def has_failed(self) -> bool:
-        """Whether waiting is in vain for now."""
-        return self.status is not None and self.status.state == "failed"
+        """Whether waiting is in vain for now, and nobody is about to have it tried again."""
+        return self._asking == 0 and self.status is not None and self.status.state == "failed"
 
     @property
     def admitted(self) -> frozenset[str] | None:
@@ -47,6 +49,15 @@ class Gate:
         if self._service.endpoint is None:
             raise AgentSiteError(ErrorCode.MODEL_NOT_READY)
         return self._service.endpoint
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a chat is stored nothing is given up: it may be seen before it has called `wake`."""
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
 
     def wake(self) -> None:
         """Somebody wants an answer."""

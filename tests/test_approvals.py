@@ -17,7 +17,6 @@ from tests.support.client import event, frame_of
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.provider import Provider, Reply, ToolCall
 from tests.support.threads import in_thread
-from tests.support.transcript import event_of
 
 DONE = Reply(["Done", "."])
 
@@ -133,8 +132,8 @@ async def test_the_agent_that_was_handed_over_to_goes_on(
         provider.queue(DONE)
         await respond(client, accepted, asked["request_id"], "approve")
         await client.wait_end(accepted["run_id"])
-        changes = [frame for frame in client.frames if event_of(frame) == "agent.changed"]
-    assert [change["metadata"]["name"] for change in changes] == ["specialist"]
+        changes = client.transcript.told("agent.changed")
+    assert [change["name"] for change in changes] == ["specialist"]
     assert times_run(path) == 1
 
 

@@ -111,9 +111,12 @@ async def test_a_chat_after_a_failure_has_it_tried_again(
 ) -> None:
     async with open_chat_here(user) as client:
         ToldModel.current.tell("failed", "no network")
-        await process.sweeper.give_up()
+        await client.wait_for(event("model.status", state="failed"))
+        ToldModel.current.tries_again = True
+        after = len(client.frames)
         accepted = await client.chat("hello")
-        await client.wait_until(lambda: ToldModel.current.woken)
+        await client.wait_for(event("model.status", state="starting"), after=after)
+        await process.sweeper.sweep()
         ToldModel.current.tell("ready", base_url=provider.base_url)
         assert (await client.wait_end(accepted["run_id"]))["type"] == "complete"
 

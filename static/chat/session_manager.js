@@ -5,9 +5,8 @@ import { askTitle } from "./inline_rename.js";
 import { SessionActions } from "./session_actions.js";
 import { SessionMenu } from "./session_menu.js";
 import { SessionSearch } from "./session_search.js";
-import { ShareDialog } from "./share.js";
 import { Toast } from "./toast.js";
-import { data } from "./words.js";
+import { data, words } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -17,7 +16,6 @@ export class SessionManager {
     this.isArchived = data.archived;
     this.drawer = find("sessions");
     this.toast = new Toast({ element: find("toast"), drawer: this.drawer, announce });
-    this.share = new ShareDialog(find("share"));
     this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
     this.actions = new SessionActions(this.toast);
     this.menu = new SessionMenu(find("session-menu"), (button) => this.#describe(button));
@@ -50,7 +48,7 @@ export class SessionManager {
     const { session_id, metadata } = frame;
     const [subject] = (metadata?.event ?? "").split(".");
     if (subject === "feedback") this.feedback.apply(metadata);
-    if (subject === "share") this.share.apply(frame);
+    if (subject === "share") this.share?.apply(frame);
     if (subject !== "session") return;
     this.#offer();
     this.search.refresh();
@@ -93,9 +91,20 @@ export class SessionManager {
       case "unarchive":
         return this.actions.archive(session, false);
       case "share":
-        return this.share.open(session);
+        return this.#share(session);
       case "delete":
         return this.actions.delete(session);
+    }
+  }
+
+  /** Its code comes when it is wanted first. */
+  async #share(session) {
+    try {
+      const { ShareDialog } = await import("./share.js");
+      this.share ??= new ShareDialog(find("share"));
+      this.share.open(session);
+    } catch {
+      this.toast.show(words.manage.failed);
     }
   }
 

@@ -24,7 +24,7 @@ SETTINGS = {
     "OPENAI_API_KEY": "for-tests-only",
     "HEAD_INTERVAL_S": "0.5",
     "SWEEP_S": "0.5",
-    "LEASE_S": "2",
+    "LEASE_S": "5",
     "BEAT_S": "0.5",
     "QUEUE_MAX": "2",
     "FRAMES_PER_MINUTE": "1000",

@@ -16,7 +16,7 @@ SETTINGS = {
     "HEAD_INTERVAL_S": "0.5",
     "SWEEP_S": "0.3",
     "PICKUP_S": "0.5",
-    "LEASE_S": "3",
+    "LEASE_S": "6",
     "BEAT_S": "0.5",
     "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
@@ -24,6 +24,13 @@ SETTINGS = {
     "PROVIDER_RETRIES": "0",
 }
 """What comes in seconds by default comes in tenths of them."""
+
+SLACK_S = 10
+"""What busy cores may add."""
+
+RECOVERY_S = sum(float(SETTINGS[name]) for name in ("LEASE_S", "SWEEP_S")) + SLACK_S
+TAKEOVER_S = RECOVERY_S + float(SETTINGS["HEAD_INTERVAL_S"])
+"""Until a reply whose worker was lost is seen to: at a restart, and by a viewer elsewhere."""
 
 
 @pytest.fixture(scope="session")

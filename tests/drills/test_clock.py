@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drills.conftest import SETTINGS, Cluster, drill_site
+from tests.drills.conftest import SETTINGS, TAKEOVER_S, Cluster, drill_site
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.provider import Gate, Provider, Reply, words
@@ -13,9 +13,6 @@ from tests.support.servers import Postgres
 from tests.support.site import Site, User
 
 LEASE_S = float(SETTINGS["LEASE_S"])
-TAKEOVER_S = LEASE_S + float(SETTINGS["SWEEP_S"]) + float(SETTINGS["HEAD_INTERVAL_S"])
-SLACK_S = 2
-"""What two busy cores may add."""
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ async def test_no_lease_is_thought_to_have_ended(
     cluster: Cluster, ahead: Site, provider: Provider
 ) -> None:
     """Replies that take longer than a lease, one at each server, and each followed at the other."""
-    long = Reply(words(40), delay_s=1.5 * LEASE_S / 40)
+    long = Reply(words(40), delay_s=1.2 * LEASE_S / 40)
     ann = cluster.ann
     async with cluster.one.chat(ann) as near, ahead.chat(ann) as far:
         for client, other, site in ((near, far, ahead), (far, near, cluster.one)):
@@ -69,7 +66,7 @@ async def taken_over(dying: Site, follower: ChatClient, user: User, provider: Pr
         await follower.resume(accepted["session_id"], rev=0)
         await follower.wait_text(accepted["run_id"], reply.start(5))
         dying.kill()
-        end = await follower.wait_end(accepted["run_id"], within=TAKEOVER_S + SLACK_S)
+        end = await follower.wait_end(accepted["run_id"], within=TAKEOVER_S)
         assert end["content"] == reply.start(5)
         assert end["metadata"]["reason"] == "worker_lost"
         await client.wait_closed()

@@ -2,14 +2,13 @@
 
 import asyncio
 
-from tests.drills.conftest import SETTINGS
+from tests.drills.conftest import RECOVERY_S
 from tests.support.client import event
 from tests.support.kept import converge, read_kept
 from tests.support.provider import Call, Gate, Provider, Reply, words
 from tests.support.site import Site, User
 from tests.support.transcript import Transcript
 
-RECOVERY_S = float(SETTINGS["LEASE_S"]) + float(SETTINGS["SWEEP_S"]) + 2
 """A lease and a sweep, and what two busy cores may add."""
 
 

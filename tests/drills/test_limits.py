@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support.client import ChatClient, frame_of
 from tests.support.kept import converge
 from tests.support.provider import Provider, Reply, ToolCall, words
 from tests.support.site import Site
-from tests.support.transcript import Frame, event_of
+from tests.support.transcript import Frame
 
 SHOWN = 5
 LIMITS = {
@@ -78,7 +79,7 @@ async def test_hanging_tool(narrow_site: Site, provider: Provider) -> None:
         narrow_site, provider, Reply(tool_calls=[ToolCall("wait")]), Reply(["Never ", "mind."])
     )
     assert (end["type"], end["content"]) == ("complete", "Never mind.")
-    [failed] = tool_events(client, "tool.failed")
+    [failed] = client.transcript.told("tool.failed")
     assert "timed out after 0.3 seconds" in failed["output"]
     assert int(failed["duration_ms"]) >= 300
     told = [item for item in provider.calls[1].input if "timed out" in json.dumps(item)]
@@ -97,7 +98,7 @@ async def test_hanging_sync_tool(narrow_site: Site, provider: Provider, tmp_path
     finally:
         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
     assert (end["type"], end["content"]) == ("complete", "Never mind.")
-    assert len(tool_events(client, "tool.failed")) == 1
+    assert len(client.transcript.told("tool.failed")) == 1
 
 
 async def test_tools_at_once(narrow_site: Site, provider: Provider) -> None:
@@ -106,9 +107,9 @@ async def test_tools_at_once(narrow_site: Site, provider: Provider) -> None:
         narrow_site, provider, Reply(tool_calls=calls), Reply(["All ", "found."])
     )
     assert end["content"] == "All found."
-    events = [event_of(frame) for frame in client.frames]
-    told = [name for name in events if name in ("tool.started", "tool.finished")]
-    assert told == ["tool.started", "tool.finished"] * 3
+    started, finished = map(client.transcript.told, ("tool.started", "tool.finished"))
+    in_order = sorted([*started, *finished], key=itemgetter("seq"))
+    assert [at["event"] for at in in_order] == ["tool.started", "tool.finished"] * 3
 
 
 async def test_replies_of_one_user(narrow_site: Site, provider: Provider) -> None:
@@ -128,7 +129,3 @@ async def test_replies_of_one_user(narrow_site: Site, provider: Provider) -> Non
             await client.wait_end(accepted["run_id"])
         third = await client.chat("Three", client_message_id="three")
         assert (await client.wait_end(third["run_id"]))["content"] == "You said: Three"
-
-
-def tool_events(client: ChatClient, event: str) -> list[dict[str, str]]:
-    return [frame["metadata"] for frame in client.frames if event_of(frame) == event]

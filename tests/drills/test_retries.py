@@ -12,7 +12,7 @@ from tests.support.client import ChatClient, event
 from tests.support.kept import converge
 from tests.support.provider import Provider, Reply, ToolCall, words
 from tests.support.site import Site
-from tests.support.transcript import Frame, event_of
+from tests.support.transcript import Frame
 
 BUSY: dict[str, Any] = {"error_status": 429, "retry_after": 0.2}
 TRANSIENT: list[dict[str, Any]] = [
@@ -52,7 +52,7 @@ async def reply_to(site: Site, provider: Provider, *replies: Reply) -> tuple[Fra
 
 
 def pauses(client: ChatClient) -> list[dict[str, Any]]:
-    return [frame["metadata"] for frame in client.frames if event_of(frame) == "run.retrying"]
+    return client.transcript.told("run.retrying")
 
 
 @pytest.mark.parametrize("fault", TRANSIENT, ids=str)

@@ -4,14 +4,10 @@ import asyncio
 import signal
 
 from realtime.protocol import CLOSE_RESTART
-from tests.drills.conftest import SETTINGS, Cluster
+from tests.drills.conftest import TAKEOVER_S, Cluster
 from tests.support.kept import converge
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.transcript import Transcript
-
-TAKEOVER_S = sum(float(SETTINGS[name]) for name in ("LEASE_S", "SWEEP_S", "HEAD_INTERVAL_S"))
-SLACK_S = 2
-"""What two busy cores may add."""
 
 
 async def test_followed_and_stopped_from_the_other(cluster: Cluster, provider: Provider) -> None:
@@ -91,7 +87,7 @@ async def test_stale_writer_commits_nothing(cluster: Cluster, provider: Provider
         cluster.two.process.signal(signal.SIGSTOP)
         try:
             reply.open()
-            end = await far.wait_end(run_id, within=TAKEOVER_S + SLACK_S)
+            end = await far.wait_end(run_id, within=TAKEOVER_S)
         finally:
             cluster.two.process.signal(signal.SIGCONT)
         assert end["content"] == reply.start(5)
@@ -139,10 +135,10 @@ async def test_killed_server_is_replaced_by_the_other(cluster: Cluster, provider
             await far.resume(accepted["session_id"], rev=0)
         await provider.until(lambda provider: len(provider.calls) == 2)
         cluster.one.kill()
-        end = await far.wait_end(working["run_id"], within=TAKEOVER_S + SLACK_S)
+        end = await far.wait_end(working["run_id"], within=TAKEOVER_S)
         assert end["content"] == cut.start(5)
         assert end["metadata"]["reason"] == "worker_lost"
-        answer = await far.wait_end(silent["run_id"], within=TAKEOVER_S + SLACK_S)
+        answer = await far.wait_end(silent["run_id"], within=TAKEOVER_S)
         assert answer["content"] == "You said: Are you there?"
         for accepted in (working, silent):
             await converge(cluster.two, ann, accepted["session_id"], far)

@@ -33,7 +33,8 @@ async def ask(
 def requests(client: ChatClient, run_id: str) -> list[dict[str, Any]]:
     """What `input.requested` has told of a run, in order."""
     asked = [frame["metadata"] for frame in client.frames if event_of(frame) == "input.requested"]
-    return [metadata for metadata in asked if metadata["run_id"] == run_id]
+    # Some may be there twice: `resume` has crossed them.
+    return list({at["request_id"]: at for at in asked if at["run_id"] == run_id}.values())
 
 
 async def respond(

@@ -17,7 +17,7 @@ class ToldModel:
     def __init__(self) -> None:
         self.status = ModelStatus("told", "starting", "starting")
         self.endpoint: Endpoint | None = None
-        self.woken = 0
+        self.tries_again = False
         self._changed: Callable[[], None] = _nobody
         ToldModel.current = self
 
@@ -26,7 +26,8 @@ class ToldModel:
         await asyncio.Event().wait()
 
     def wake(self) -> None:
-        self.woken += 1
+        if self.tries_again:
+            self.tell("starting")
 
     def tell(
         self, state: ModelState, detail: str = "", fraction: float | None = None, base_url: str = ""

@@ -117,6 +117,14 @@ class Transcript:
                 shown[run.message_id] = run.text
         return shown
 
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The metadata of what `event` has told of all runs, once each.
+
+        Among `frames` some may be twice: `resume` has crossed them.
+        """
+        shown = [frame for run in self.runs.values() for frame in run.events]
+        return [frame["metadata"] for frame in shown if event_of(frame) == event]
+
     def cursor(self, session_id: str) -> dict[str, Any]:
         """The metadata of a `resume` that goes on from here."""
         cursor: dict[str, Any] = {"rev": self._revs.get(session_id, (0, 0))[0]}
