@@ -52,7 +52,7 @@ class Gate:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """While a chat is stored nothing is given up: it may be seen before it has called `wake`."""
+        """Nothing is given up while a chat is stored, which may be seen before it calls `wake`."""
         self._asking += 1
         try:
             yield
