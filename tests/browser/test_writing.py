@@ -148,6 +148,7 @@ async def test_what_is_copied(open_chat: Opener, model: Model) -> None:
     await expect(chat.reply.locator(".code button")).to_have_text("Copied")
     assert await chat.page.evaluate("navigator.clipboard.readText()") == "x = 1\n"
     await chat.reply.locator("[data-copy]").click()
+    await expect(chat.reply.locator("[data-copy]")).to_have_text("Copied")
     source = "Some **text**:\n\n```python\nx = 1\n```\n"
     assert await chat.page.evaluate("navigator.clipboard.readText()") == source
     rich = await chat.page.evaluate(

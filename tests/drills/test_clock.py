@@ -52,10 +52,10 @@ async def test_a_lease_that_ends_is_seen_to(
     ann = cluster.ann
     async with cluster.one.chat(ann) as follower:
         await taken_over(ahead, follower, ann, provider)
-    await asyncio.to_thread(ahead.start)
+    await ahead.start_aside()
     async with ahead.chat(ann) as follower:
         await taken_over(cluster.one, follower, ann, provider)
-        await asyncio.to_thread(cluster.one.start)
+        await cluster.one.start_aside()
 
 
 async def taken_over(dying: Site, follower: ChatClient, user: User, provider: Provider) -> None:

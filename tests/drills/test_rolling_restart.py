@@ -77,7 +77,7 @@ async def test_no_chat_is_lost(cluster: Cluster, provider: Provider) -> None:
     gate.open()
     for site in sites:
         assert await asyncio.to_thread(site.terminate) == 0
-        await asyncio.to_thread(site.start)
+        await site.start_aside()
     await asyncio.gather(*reading)
     ends = {str(await look_at(cluster.one, reader)) for reader in readers}
     assert ends <= {"completed", "interrupted"}

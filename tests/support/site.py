@@ -1,5 +1,6 @@
 """The product itself, served by `manage.py serve` in a process of its own."""
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -26,6 +28,9 @@ from tests.support.waiting import TIMEOUT_S
 ROOT = Path(__file__).resolve().parents[2]
 LOG_SHOWN = 4_000
 LOGIN_PATH = "/accounts/login/"
+
+# Their threads live until the end, and so do the servers that they start.
+_starters = ThreadPoolExecutor(thread_name_prefix="start")
 
 # Never inherited: what a developer has set for a site of their own, such as a key that costs money.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
@@ -159,6 +164,10 @@ class Site:
     def start(self) -> None:
         """Start it and wait until it answers; raises `AssertionError` with its log."""
         self.process.start(lambda: answers(f"{self.origin}/healthz/"), within=30)
+
+    async def start_aside(self) -> None:
+        """The same while the loop goes on; it lives no longer than the thread that started it."""
+        await asyncio.get_running_loop().run_in_executor(_starters, self.start)
 
     def kill(self) -> None:
         """As by `kill -9`."""
