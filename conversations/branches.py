@@ -5,6 +5,7 @@ from itertools import chain
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from conversations.models import ChatSession, Message
 from conversations.shapes import MessageView
@@ -37,11 +38,21 @@ def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict
     A conversation's beginnings have the parent "".
     """
     parents = [message.parent_message_id for message in messages]
-    rows = Message.objects.filter(withdrawn=False).order_by("number")
+    places = list_places(session, parents, among=Message.objects.filter(withdrawn=False))
+    return {
+        str(parent or ""): [str(pk) for pk in ids] for parent, ids in places.items() if len(ids) > 1
+    }
+
+
+def list_places(
+    session: ChatSession, parents: Sequence[UUID | str | None], *, among: QuerySet[Message]
+) -> dict[UUID | None, list[UUID]]:
+    """Ids of the messages `among` these below each of `parents`, oldest first; None: beginnings."""
+    rows = among.order_by("number").values_list("parent_id", "pk")
     found = [rows.filter(parent_id__in=[pk for pk in parents if pk])]
     if None in parents:
         found.append(rows.filter(session_id=session.pk, parent=None))
-    places: dict[str, list[str]] = {}
-    for row in chain(*(part.only("parent_id") for part in found)):
-        places.setdefault(str(row.parent_id or ""), []).append(str(row.pk))
-    return {parent: ids for parent, ids in places.items() if len(ids) > 1}
+    places: dict[UUID | None, list[UUID]] = {}
+    for parent, pk in chain(*found):
+        places.setdefault(parent, []).append(pk)
+    return places

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
+from conversations.branches import list_places
 from conversations.drawing import Drawing, draw
 from conversations.message_reads import show_messages
 from conversations.models import ChatSession, Feedback, Message, Run, Verdict
@@ -146,7 +147,8 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
     views = show_messages(session, rows)
     runs = {row.pk: run for row in rows if (run := reply_run(row))}
     timelines = read_timelines(runs.values(), timezone.now())
-    siblings = _list_siblings(session, rows)
+    parents = [row.parent_id for row in rows]
+    places = list_places(session, parents, among=Message.objects.all())
     feedback = list(Feedback.objects.filter(message__in=rows).order_by("pk"))
     return SessionPage(
         messages=[
@@ -154,26 +156,13 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
                 view=view,
                 run=runs.get(row.pk),
                 drawing=draw(timelines[runs[row.pk].pk]) if row.pk in runs else None,
-                others=[pk for pk in siblings.get(row.parent_id, []) if pk != row.pk],
+                others=[pk for pk in places.get(row.parent_id, []) if pk != row.pk],
                 feedback=[given for given in feedback if given.message_id == row.pk],
             )
             for row, view in zip(rows, views, strict=True)
         ],
         earlier=rows[0].parent_id if rows else None,
     )
-
-
-def _list_siblings(session: ChatSession, rows: Sequence[Message]) -> dict[UUID | None, list[UUID]]:
-    """Ids by parent, for the places of `rows`."""
-    parents = [row.parent_id for row in rows]
-    places = Q(parent_id__in=[pk for pk in parents if pk])
-    if None in parents:
-        places |= Q(parent_id=None)
-    found: dict[UUID | None, list[UUID]] = {}
-    messages = Message.objects.filter(places, session_id=session.pk).order_by("number")
-    for pk, parent_id in messages.values_list("pk", "parent_id"):
-        found.setdefault(parent_id, []).append(pk)
-    return found
 
 
 def has_message(session: ChatSession, message_id: UUID) -> bool:

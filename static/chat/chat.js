@@ -16,14 +16,14 @@ import { count, data, fill, words } from "./words.js";
 export class Chat {
   /** `rest`: `sessions`, `picker`, `title` and `announce`. */
   constructor({ connection, outbox, transcript, composer, queue, ...rest }) {
-    Object.assign(this, { connection, outbox, transcript, composer, queue });
-    Object.assign(this, rest);
+    Object.assign(this, { connection, outbox, transcript, composer, queue, ...rest });
     this.answers = new Map();
     this.conversation = new Conversation(data);
     transcript.adopt(this.conversation);
     const { conversation, picker } = this;
     const draw = () => this.#draw();
-    this.sender = new Sender({ connection, outbox, composer, picker, conversation, draw });
+    const follow = () => transcript.follow();
+    this.sender = new Sender({ connection, outbox, composer, picker, conversation, draw, follow });
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
     composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
@@ -54,9 +54,7 @@ export class Chat {
    */
   async submit(content, options = {}) {
     if (!(await this.later.loadAll())) return this.composer.keep(content, words.manage.failed);
-    const sending = this.sender.submit(content, options);
-    this.transcript.follow();
-    await sending;
+    await this.sender.submit(content, options);
   }
 
   /** Stop the reply that is written, or about to be. */

@@ -12,9 +12,9 @@ export class Sender {
   #becoming;
   #claiming;
 
-  /** `draw` shows what has changed. */
-  constructor({ connection, outbox, composer, picker, conversation, draw }) {
-    Object.assign(this, { connection, outbox, composer, picker, conversation, draw });
+  /** `draw` shows what has changed, `follow` goes to the end first. */
+  constructor({ connection, outbox, composer, picker, conversation, draw, follow }) {
+    Object.assign(this, { connection, outbox, composer, picker, conversation, draw, follow });
     outbox.addEventListener("claim", ({ detail }) => this.#adopt(detail));
     const { sessionId } = conversation;
     outbox.claim((entry) => entry.session_id === sessionId);
@@ -26,6 +26,7 @@ export class Sender {
     if (!this.#fits(entry)) return;
     this.outbox.add(entry);
     this.conversation.addPending(entry);
+    this.follow();
     this.draw();
     if (this.outbox.user || (await this.#becomeGuest(entry))) this.flush();
   }
