@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600
 
 TOKENS_PER_S = 200
 LONG_MS = 50
-TRACED_S = 6
+PIECE = 20
 MAIN_THREAD = "CrRendererMain"
 # Without a look at the page meanwhile, which would be work for the page too.
 GROWN = """(length) => new Promise((resolve) => {
@@ -64,7 +64,7 @@ def section(number: int) -> str:
 
 def pieces(text: str) -> list[str]:
     """As tokens, but longer: more is to be drawn in the same time."""
-    return [text[place : place + 20] for place in range(0, len(text), 20)]
+    return [text[place : place + PIECE] for place in range(0, len(text), PIECE)]
 
 
 async def test_no_task_is_long_in_a_long_reply(
@@ -75,19 +75,18 @@ async def test_no_task_is_long_in_a_long_reply(
     assert text.count("```python") == 50
     model.will_say(Reply(pieces(text), delay_s=1 / TOKENS_PER_S))
     chat = await open_chat()
-    grown = asyncio.ensure_future(chat.page.evaluate(GROWN, len(text) * 0.7))
+    grown = asyncio.ensure_future(chat.page.evaluate(GROWN, TOKENS_PER_S * PIECE))
     await chat.send("a long one")
     assert await grown == "running"
     trace = tmp_path / "trace.json"
     await browser.start_tracing(
         page=chat.page, path=trace, categories=["disabled-by-default-devtools.timeline"]
     )
-    await asyncio.sleep(TRACED_S)
+    assert await chat.page.evaluate(GROWN, float("1e9")) == "completed"
     await browser.stop_tracing()
     tasks = busy_times(json.loads(trace.read_text()))
     assert len(tasks) > 100
     assert max(tasks) <= LONG_MS
-    assert await chat.page.evaluate(GROWN, float("1e9")) == "completed"
     shown = await chat.page.evaluate(BARE)
     wanted = await chat.page.evaluate(PARSE, str(render_markdown(text)))
     assert shown == wanted
