@@ -2,7 +2,6 @@
 
 import logging
 from datetime import UTC, datetime
-from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
@@ -92,13 +92,11 @@ Found = tuple[AbstractBaseUser, SignIn] | None
 
 
 def _from_cookie(header: str) -> Found:
-    try:
-        cookie = SimpleCookie(header).get(settings.SESSION_COOKIE_NAME)
-    except CookieError:
+    # As pages do: Python's own parser gives up at a cookie that it does not like, whoever set it.
+    key = parse_cookie(header).get(settings.SESSION_COOKIE_NAME)
+    if not key:
         return None
-    if cookie is None:
-        return None
-    store = import_module(settings.SESSION_ENGINE).SessionStore(cookie.value)
+    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
     user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
     if not isinstance(user, AbstractBaseUser) or not user.is_active:
         return None

@@ -79,6 +79,16 @@ async def test_a_cookie_with_another_origin(process: Process, cookie: Any, origi
     assert await close_code(headers) == 4403
 
 
+@pytest.mark.parametrize(
+    "other", [b'theme={"dark": true}', b"words=two words", b"lonely", b"k@x=1", b"caf\xc3\xa9=1"]
+)
+async def test_cookies_of_others_are_no_hindrance(
+    process: Process, cookie: Any, other: bytes
+) -> None:
+    name, own = cookie
+    assert await close_code([(name, other + b"; " + own), OWN]) is None
+
+
 async def test_nobody_is_told_so(process: Process) -> None:
     assert await close_code([OWN]) == 4001
     assert await close_code([OWN, (b"cookie", b"sessionid=made-up")]) == 4001
