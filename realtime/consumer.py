@@ -111,6 +111,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         frame: protocol.ClientFrame | None = None
         try:
             frame = self._parse(text_data)
+            if not isinstance(frame, Cancel):
+                self._charge()
             await self._dispatch(self.viewer, frame)
         except AgentSiteError as exc:
             self._refuse(exc, frame)
@@ -122,14 +124,12 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
 
     def _parse(self, text: str | None) -> protocol.ClientFrame:
+        """What cannot be read counts too."""
         try:
-            frame = _decode(text)
+            return _decode(text)
         except AgentSiteError:
             self._charge()
             raise
-        if not isinstance(frame, Cancel):
-            self._charge()
-        return frame
 
     def _charge(self) -> None:
         if self.limit.take():

@@ -136,6 +136,18 @@ async def test_too_many_frames_are_refused_then_cut_off(
         assert sum(frame["type"] == "pong" for frame in client.frames) == 5
 
 
+async def test_a_chat_that_comes_too_soon_is_refused_by_its_name(
+    process: Process, user: AbstractBaseUser, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "frames_per_minute": 1}
+    async with open_chat_here(user) as client:
+        await client.ping()
+        await client.send_chat("too soon", client_message_id="m1")
+        error = await client.wait_for(frame_of("error"))
+    assert error["metadata"]["code"] == "rate_limited"
+    assert error["metadata"]["client_message_id"] == "m1"
+
+
 async def test_a_foreign_session_does_not_exist(process: Process, user: AbstractBaseUser) -> None:
     stranger = await in_thread(make_user, "eve")
     async with open_chat_here(user) as mine, open_chat_here(stranger) as theirs:
