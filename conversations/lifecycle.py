@@ -269,9 +269,10 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 @transaction.atomic
 def fold_events(age: timedelta) -> int:
-    """Drop streamed text of runs that ended longer than `age` ago; how many runs were folded.
+    """Drop some streamed text of runs that ended longer than `age` ago; of how many runs.
 
-    The text is in the message, its timing in the run's sketch; the other events stay.
+    The text is in the message, its timing in the run's sketch; the other events stay. 0 when
+    nothing is left to do.
     """
     ended = Run.objects.filter(folded=False, ended_at__lt=Now() - age).order_by("ended_at")
     folded = 0

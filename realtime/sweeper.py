@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
+from uuid import UUID
 
 from conversations import actions, lifecycle, queries, suspension
 from conversations.errors import ErrorCode
@@ -15,6 +17,9 @@ from realtime.gate import Gate
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
+
+FOLDS = 20
+"""Pieces of streamed text that one round drops at most: more than a busy process writes."""
 
 
 class Sweeper:
@@ -36,14 +41,14 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round."""
         conf = get_conf()
-        await self._recover(conf.max_attempts)
-        await self._expire()
+        await _each(await dbpool.read(queries.list_orphans), self._recover)
+        await _each(await dbpool.read(queries.list_expired), self._expire)
         await self._start(timedelta(seconds=conf.pickup_s))
         if self._gate.has_failed:
             await self.give_up()
         if conf.on_disconnect == "cancel":
-            await self._cancel_unwatched(conf.disconnect_grace_s)
-        await dbpool.write(lifecycle.fold_events, timedelta(seconds=conf.fold_after_s))
+            await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
+        await self._fold(timedelta(seconds=conf.fold_after_s))
 
     async def _start(self, age: timedelta) -> None:
         for run_id in await dbpool.read(queries.list_forgotten, age, self._gate.admitted):
@@ -68,23 +73,39 @@ class Sweeper:
                 if self._gate.has_failed:
                     await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
 
-    async def _recover(self, max_attempts: int) -> None:
-        for run_id in await dbpool.read(queries.list_orphans):
-            logger.warning("run %s: its worker is gone", run_id)
-            following = await dbpool.write(lifecycle.recover_run, run_id, max_attempts=max_attempts)
-            if following is not None:
-                self._executor.start(following)
+    async def _recover(self, run_id: UUID) -> None:
+        logger.warning("run %s: its worker is gone", run_id)
+        self._go_on(
+            await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
+        )
 
-    async def _expire(self) -> None:
-        for run_id in await dbpool.read(queries.list_expired):
-            following = await dbpool.write(suspension.expire_run, run_id)
-            if following is not None:
-                self._executor.start(following)
+    async def _expire(self, run_id: UUID) -> None:
+        self._go_on(await dbpool.write(suspension.expire_run, run_id))
 
-    async def _cancel_unwatched(self, grace_s: float) -> None:
+    def _go_on(self, following: UUID | None) -> None:
+        if following is not None:
+            self._executor.start(following)
+
+    async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Viewers of before a restart get the time to come back."""
-        if time.monotonic() - self._began < grace_s:
-            return
-        for run_id in await dbpool.read(queries.list_unwatched, timedelta(seconds=grace_s)):
-            await dbpool.write(actions.stop_run, run_id, EndReason.DISCONNECT)
-            self._executor.cancel(run_id)
+        if time.monotonic() - self._began >= grace.total_seconds():
+            await _each(await dbpool.read(queries.list_unwatched, grace), self._cancel)
+
+    async def _cancel(self, run_id: UUID) -> None:
+        await dbpool.write(actions.stop_run, run_id, EndReason.DISCONNECT)
+        self._executor.cancel(run_id)
+
+    async def _fold(self, age: timedelta) -> None:
+        """In small pieces, between which other writes have their turn."""
+        for _ in range(FOLDS):
+            if not await dbpool.write(lifecycle.fold_events, age):
+                return
+
+
+async def _each(runs: Iterable[UUID], mend: Callable[[UUID], Awaitable[None]]) -> None:
+    """One that cannot be helped is no hindrance to the others."""
+    for run_id in runs:
+        try:
+            await mend(run_id)
+        except Exception as exc:
+            logger.error("run %s: left as it is: %s", run_id, describe(exc))

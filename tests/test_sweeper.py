@@ -1,14 +1,17 @@
 """What is left behind is found: runs that nobody watches, runs that nobody started."""
 
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions
+from conversations import actions, lifecycle, queries
 from conversations.actions import NewChat
+from conversations.lifecycle import FOLD_ROWS, Claim
 from conversations.limits import ChatLimits
-from conversations.models import EndReason, Run, RunStatus
+from conversations.models import EndReason, Run, RunEvent, RunStatus
 from realtime.process import Process, get_process
 from tests.support.client import ChatClient
 from tests.support.inprocess import make_user, open_chat_here
@@ -39,6 +42,18 @@ async def begin(client: ChatClient) -> str:
     await client.wait_text(accepted["run_id"], "well")
     run_id: str = accepted["run_id"]
     return run_id
+
+
+def post(user: AbstractBaseUser, claim: Claim | None = None) -> UUID:
+    """A chat that nobody here works on."""
+    posted = actions.post_chat(
+        user=user,
+        chat=NewChat(content="anybody there"),
+        limits=ChatLimits(),
+        viewed_for=None,
+        claim=claim,
+    )
+    return posted.run_id
 
 
 def status_of(run_id: str) -> tuple[str, str]:
@@ -88,13 +103,51 @@ async def test_it_may_be_told_to_go_on(
 
 
 async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUser) -> None:
-    posted = await in_thread(
-        actions.post_chat,
-        user=user,
-        chat=NewChat(content="anybody there"),
-        limits=ChatLimits(),
-        viewed_for=None,
-        claim=None,
-    )
-    run_id = str(posted.run_id)
+    run_id = str(await in_thread(post, user))
     await in_thread(poll, lambda: status_of(run_id)[0] == RunStatus.COMPLETED, "the forgotten run")
+
+
+async def test_one_that_cannot_be_helped_is_no_hindrance(
+    user: AbstractBaseUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Claim(worker="gone", lease=timedelta(seconds=-1), agent="echo", model="m")
+    for _ in range(2):
+        await in_thread(post, user, gone)
+    hopeless, other = await in_thread(queries.list_orphans)
+    recover = lifecycle.recover_run
+
+    def recover_run(run_id: UUID, **options: Any) -> UUID | None:
+        if run_id == hopeless:
+            raise RuntimeError("a row that makes no sense")
+        return recover(run_id, **options)
+
+    monkeypatch.setattr(lifecycle, "recover_run", recover_run)
+    process = get_process()
+    await in_thread(poll, lambda: status_of(str(other))[0] == RunStatus.COMPLETED, "the other one")
+    assert (await in_thread(status_of, str(hopeless)))[0] == RunStatus.RUNNING
+    await process.drain(0)
+    await process.stop()
+
+
+def write_long_reply(user: AbstractBaseUser, tokens: int) -> None:
+    """One that has ended long ago, its text as it came."""
+    run_id = post(user)
+    ended = Run.objects.get(pk=run_id).created_at - timedelta(hours=1)
+    told: Any = {"kind": "token", "payload": {"delta": "x"}, "created_at": ended}
+    rows = [RunEvent(run_id=run_id, epoch=1, seq=seq, **told) for seq in range(tokens)]
+    RunEvent.objects.bulk_create(rows)
+    Run.objects.filter(pk=run_id).update(status=RunStatus.COMPLETED, epoch=1, ended_at=ended)
+
+
+async def test_long_replies_are_folded_as_fast_as_they_come(
+    user: AbstractBaseUser, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "sweep_s": 3_600}
+    process = get_process()
+    await process.sweeper.sweep()
+    for _ in range(3):
+        await in_thread(write_long_reply, user, FOLD_ROWS + 1)
+    await process.sweeper.sweep()
+    assert not await RunEvent.objects.filter(kind="token").aexists()
+    await process.drain(0)
+    await process.stop()
