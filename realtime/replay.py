@@ -1,9 +1,21 @@
-"""What a reader has missed of a run, as frames."""
+"""What a reader has missed, read as frames and handed on.
 
+What reads is for a thread: a long reply takes long to render, and on the event loop everybody
+would wait for that.
+"""
+
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from conversations.models import Run, join_text
-from conversations.queries import CatchUp, EventRow
+from conversations.models import Role, Run, join_text
+from conversations.queries import (
+    CatchUp,
+    EventRow,
+    SessionState,
+    read_catch_up,
+    read_session_state,
+)
 from conversations.shapes import run_ref
 from realtime import frames, protocol
 from realtime.cursors import RunCursor, SessionCursor
@@ -12,13 +24,43 @@ from realtime.protocol import ServerFrame
 from realtime.sender import Sender
 
 
-def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, got: CatchUp) -> None:
+@dataclass(frozen=True)
+class Missed:
+    """What was missed of a run; `frames` are those of its events, encoded."""
+
+    got: CatchUp
+    frames: list[str]
+
+
+def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
+    """What came after (`epoch`, `seq`)."""
+    got = read_catch_up(run_id, epoch=epoch, seq=seq, limit=limit)
+    return Missed(got, [_event_frame(got.run, event).encode() for event in got.events])
+
+
+def read_state(
+    session_id: UUID, *, rev: int | None, runs: list[UUID], limit: int, max_chars: int
+) -> SessionState:
+    """What came after `rev`, its replies rendered."""
+    state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
+    for message in state.messages or ():
+        if message.role == Role.ASSISTANT:
+            _ = message.html
+    return state
+
+
+def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
     """Bring the reader to where the database is, by events or, if they are too many, at once."""
+    got = missed.got
     _begin_epoch(sender, session, cursor, got.run)
     if got.parts is not None:
         _skip(sender, session, cursor, got, got.parts)
-    for event in got.events:
-        _send_event(sender, session, cursor, got.run, event)
+    for (seq, kind, payload), text in zip(got.events, missed.frames, strict=True):
+        chars = len(payload["delta"]) if kind == "token" else 0
+        ended = kind in TERMINAL_KINDS
+        sender.advance(
+            session, cursor, text, epoch=got.run.epoch, seq=seq, chars=chars, ended=ended
+        )
 
 
 def _begin_epoch(sender: Sender, session: SessionCursor, cursor: RunCursor, run: Run) -> None:
@@ -50,16 +92,8 @@ def _skip(
     )
 
 
-def _send_event(
-    sender: Sender, session: SessionCursor, cursor: RunCursor, run: Run, event: EventRow
-) -> None:
+def _event_frame(run: Run, event: EventRow) -> ServerFrame:
     seq, kind, payload = event
-    ended = kind in TERMINAL_KINDS
-    if ended:
-        frame = frames.terminal_frame(run, payload)
-    else:
-        frame = frames.event_frame(run_ref(run), seq, kind, payload)
-    chars = len(payload["delta"]) if kind == "token" else 0
-    sender.advance(
-        session, cursor, frame.encode(), epoch=run.epoch, seq=seq, chars=chars, ended=ended
-    )
+    if kind in TERMINAL_KINDS:
+        return frames.terminal_frame(run, payload)
+    return frames.event_frame(run_ref(run), seq, kind, payload)

@@ -26,7 +26,7 @@ from realtime.limits import chat_limits
 from realtime.membership import Membership
 from realtime.outbox import Outbox
 from realtime.protocol import ResumeMetadata
-from realtime.replay import replay_run
+from realtime.replay import read_missed, read_state, replay_run
 from realtime.sender import Sender
 
 logger = logging.getLogger(__name__)
@@ -135,10 +135,10 @@ class Viewer:
         self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
     ) -> SessionState:
         return await dbpool.read(
-            queries.read_session_state,
+            read_state,
             session.session_id,
             rev=rev,
-            runs=runs,
+            runs=list(runs),
             limit=self._sender.replay_messages,
             max_chars=get_conf().outbox_bytes,
         )
@@ -299,15 +299,15 @@ class Viewer:
     async def _catch_up_run(
         self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
     ) -> None:
-        got = await dbpool.read(
-            queries.read_catch_up,
+        missed = await dbpool.read(
+            read_missed,
             cursor.run_id,
             epoch=cursor.epoch,
             seq=cursor.seq,
             limit=self._sender.replay_events,
         )
-        if not blocked or not got.run.epoch:
-            replay_run(self._sender, session, cursor, got)
+        if not blocked or not missed.got.run.epoch:
+            replay_run(self._sender, session, cursor, missed)
 
 
 def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions, journal_store, lifecycle, queries
+from conversations import actions, journal_store, lifecycle, queries, shapes
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed, Ending
@@ -154,6 +155,31 @@ async def test_a_cursor_in_an_ended_run_is_told_its_end(talk: Talk, seq: int) ->
     assert found[-1]["type"] == "complete"
     assert found[-1]["content"] == "abcde"
     assert socket.viewer.open_runs == []
+
+
+async def test_replies_are_not_rendered_on_the_event_loop(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long ones take seconds, for which all sockets would stand still."""
+    threads = set()
+
+    def render(parts: Any) -> str:
+        threads.add(threading.current_thread())
+        return "rendered"
+
+    monkeypatch.setattr(shapes, "render_reply", render)
+    monkeypatch.setattr(frames, "render_reply", render)
+    await in_thread(talk.say, "one")
+    await in_thread(talk.end)
+    ended = ResumeMetadata(rev=0, run_id=talk.work.ref.run_id, epoch=1, seq=1)
+    for cursor in (ResumeMetadata(rev=0), ended):
+        threads.clear()
+        socket = Socket(talk.user)
+        await socket.viewer.resume(talk.session_id, cursor)
+        found = await socket.read()
+        assert [f["metadata"]["html"] for f in found if "html" in f["metadata"]] == ["rendered"]
+        assert threads
+        assert threading.current_thread() not in threads
 
 
 async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
