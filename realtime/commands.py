@@ -1,5 +1,6 @@
 """What people ask for, from the database to the worker: the same over a socket and over REST."""
 
+import asyncio
 from uuid import UUID
 
 from conversations import actions
@@ -13,9 +14,17 @@ from realtime.viewer import Viewer
 
 
 async def chat(process: Process, viewer: Viewer, new: NewChat) -> Posted:
-    """Store a chat, have its reader follow it, and begin to work; raises `AgentSiteError`."""
+    """Store a chat, have its reader follow it, and begin to work; raises `AgentSiteError`.
+
+    What is stored is begun, also if the caller is cancelled before it is told.
+    """
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
+    work = asyncio.create_task(_chat(process, viewer, new), name="chat")
+    return await asyncio.shield(work)
+
+
+async def _chat(process: Process, viewer: Viewer, new: NewChat) -> Posted:
     with process.gate.asking():
         posted = await viewer.chat(new, process.executor.make_claim())
         if posted.outcome == Outcome.QUEUED:

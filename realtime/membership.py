@@ -17,8 +17,11 @@ class Membership:
         self._layer = layer
         self._channel = channel
         self._groups: set[str] = set()
+        self._has_left = False
 
     async def join(self, group: str) -> None:
+        if self._has_left:
+            return
         self._groups.add(group)
         await self._try(self._layer.group_add, group)
 
@@ -27,6 +30,8 @@ class Membership:
         await self._try(self._layer.group_discard, group)
 
     async def leave_all(self) -> None:
+        """For good: what its reader still does joins nothing any more."""
+        self._has_left = True
         for group in list(self._groups):
             await self.leave(group)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,12 @@ from realtime.conf import get_conf
 from realtime.outbox import Outbox
 from realtime.poller import Socket
 from realtime.process import Process, get_process
+from realtime.protocol import CLOSE_RESTART
 from realtime.supervisor import Supervisor
+from realtime.tracebacks import describe
 from realtime.viewer import Viewer
+
+logger = logging.getLogger(__name__)
 
 Frame = dict[str, Any]
 
@@ -54,7 +59,12 @@ class _Reader:
         self._ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
 
     async def send_all(self) -> None:
-        await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
+        """Until the reader is to be let go; nobody waits for ever for what cannot be sent."""
+        try:
+            await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
+        except Exception as exc:
+            logger.error("sending failed: %s", describe(exc))
+            await self._close(CLOSE_RESTART)
 
     async def _close(self, code: int) -> None:
         await self._ready.put(None)

@@ -1,22 +1,26 @@
 """Chats over REST: whole replies, streams of frames, stops."""
 
 import asyncio
+import threading
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from django.test import AsyncClient
 
-from conversations.actions import NewChat
+from conversations import actions
+from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError
 from conversations.models import ChatSession, Run, RunStatus
 from realtime.process import Process
 from realtime.turns import stream_turn
+from realtime.viewer import Viewer
 from tests.support.chats import make_user, talk
 from tests.support.conformance import frames_of
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
+from tests.support.waiting import poll
 
 JSON = "application/json"
 STREAM = {"Accept": "text/event-stream"}
@@ -161,3 +165,40 @@ async def test_a_reader_that_goes_leaves_nothing_behind(process: Process, ann: A
         with pytest.raises(AgentSiteError):
             await anext(stream_turn(ann, NewChat(content=""), watches=True))
     assert count_readers(process) == 0
+
+
+async def test_a_chat_whose_caller_goes_is_begun_all_the_same(
+    ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment between the commit and the answer; nobody waits for a lease to expire."""
+    stored, go_on = threading.Event(), threading.Event()
+    post_chat = actions.post_chat
+
+    def post_slowly(**asked: Any) -> Posted:
+        posted = post_chat(**asked)
+        stored.set()
+        go_on.wait(10)
+        return posted
+
+    monkeypatch.setattr(actions, "post_chat", post_slowly)
+    frames = stream_turn(ann, NewChat(content="hello"), watches=False)
+    first = asyncio.ensure_future(anext(frames))
+    assert await in_thread(stored.wait, 10)
+    first.cancel()
+    await asyncio.wait([first])
+    go_on.set()
+    done = {"status": RunStatus.COMPLETED, "epoch": 1}
+    await in_thread(poll, lambda: Run.objects.filter(**done).exists(), "the reply", within=10)
+
+
+async def test_a_reader_that_cannot_be_served_is_let_go(
+    ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(viewer: Viewer) -> None:
+        raise RuntimeError("nothing can be read")
+
+    monkeypatch.setattr(Viewer, "on_drained", fail)
+    frames = stream_turn(ann, NewChat(content="hello", agent="patient"), watches=False)
+    async with asyncio.timeout(10), aclosing(frames):
+        told = [frame["metadata"].get("event") async for frame in frames]
+    assert told[0] == "accepted"
