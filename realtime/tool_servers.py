@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,11 +43,18 @@ class ToolServers:
     def __init__(self) -> None:
         self._managers: dict[MCPServer, MCPServerManager] = {}
         self._locks: dict[MCPServer, asyncio.Lock] = {}
+        self._failed_at: dict[MCPServer, float] = {}
 
     async def connect(self, servers: Iterable[MCPServer]) -> None:
-        """Have these answer; raises `AgentSiteError(tools_unavailable)`."""
+        """Have these answer; raises `AgentSiteError(tools_unavailable)`.
+
+        Who has waited for another's try does not try in vain again: all would, one by one.
+        """
+        asked_at = time.monotonic()
         for server in servers:
             async with self._locks.setdefault(server, asyncio.Lock()):
+                if self._failed_at.get(server, -math.inf) >= asked_at:
+                    raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE)
                 if not await self._answers(server):
                     await self._connect(server)
 
@@ -80,6 +89,7 @@ class ToolServers:
             raise
         except Exception as exc:
             await self._disconnect(server)
+            self._failed_at[server] = time.monotonic()
             logger.error("tool server %s: %s", server.name, describe(exc))
             raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE) from exc
 

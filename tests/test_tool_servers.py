@@ -8,10 +8,11 @@ from typing import Any
 
 from agents import Agent
 from agents.mcp import MCPServerStdio
+from agents.testing import ScriptedModel
 from django.contrib.auth.models import User
 
 from realtime.process import Process
-from tests.support.agent_site import AgentSite
+from tests.support.agent_site import AgentSite, Serve
 from tests.support.client import event
 from tests.support.inprocess import open_chat_here
 from tests.support.provider import Reply, ToolCall
@@ -86,6 +87,22 @@ async def test_one_that_is_not_there_is_an_error_with_a_code(
     assert (end["type"], end["metadata"]["code"]) == ("error", "tools_unavailable")
     assert end["metadata"]["retryable"] is True
     assert agent_site.provider.calls == []
+
+
+async def test_one_that_hangs_is_waited_for_once_by_all(
+    serve_agents: Serve, ada: User, process: Process, tmp_path: Path, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "tool_server_timeout_s": 0.5}
+    tries = tmp_path / "tries"
+    hang = f"import sys; open({str(tries)!r}, 'a').write('x'); sys.stdin.read()"
+    params: Any = {"command": sys.executable, "args": ["-c", hang]}
+    server = MCPServerStdio(params, name="depth")
+    serve_agents(Agent(name="diver", mcp_servers=[server], model=ScriptedModel([])))
+    async with open_chat_here(ada) as client:
+        asked = [await client.chat(f"How deep is number {number}?") for number in range(3)]
+        ends = [await client.wait_end(accepted["run_id"]) for accepted in asked]
+    assert [end["metadata"]["code"] for end in ends] == ["tools_unavailable"] * 3
+    assert tries.read_text() == "x"
 
 
 async def test_a_handoff_connects_those_of_the_other_agent(
