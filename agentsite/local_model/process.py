@@ -62,14 +62,18 @@ class ModelProcess:
     async def _listen(self, process: Process) -> None:
         """What it says beside that is kept for the case that it never gets ready."""
         assert process.stderr is not None
-        with suppress(ValueError):  # a line without an end
-            async for line in process.stderr:
-                self._last_lines.append(line.decode(errors="replace").rstrip())
+        while not process.stderr.at_eof():
+            # A line without an end is dropped; unread, it would hold up the process.
+            with suppress(ValueError):
+                if line := await process.stderr.readline():
+                    self._last_lines.append(line.decode(errors="replace").rstrip())
 
     @property
     def ended(self) -> str:
         code = self.returncode
-        if code is None or code >= 0:
+        if code is None:
+            return "no exit status"
+        if code >= 0:
             return f"exit status {code}"
         with suppress(ValueError):
             return signal.Signals(-code).name

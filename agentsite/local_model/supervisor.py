@@ -17,6 +17,7 @@ from agentsite.local_model.job import Job
 from agentsite.local_model.process import CHILD, ModelProcess
 from agentsite.local_model.terminal import Terminal
 from realtime.model_service import Endpoint, ModelStatus
+from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,9 @@ class LocalModel:
             async with aclosing(process.messages(job)) as messages:
                 async for message in messages:
                     self._hear(job, message)
+        except (OSError, ValueError) as exc:
+            # No process to be had, or nothing to be understood: as good as a crash.
+            logger.error("local model: %s", describe(exc))
         finally:
             self.endpoint = None
         if self.status.state != "failed":
