@@ -1,5 +1,7 @@
 """From a committed change to messages for the channel layer."""
 
+import logging
+
 from conversations.notify import (
     UNNUMBERED,
     Change,
@@ -27,11 +29,20 @@ from realtime.groups import (
     user_group,
 )
 from realtime.process import publish, start_run
+from realtime.tracebacks import describe
+
+logger = logging.getLogger(__name__)
 
 
 def on_change(change: Change) -> None:
-    """Publish a change, and begin what may begin; called in the thread that has committed it."""
-    publish(envelopes_of(change))
+    """Publish a change, and begin what may begin; called in the thread that has committed it.
+
+    What cannot be told is done all the same; followers find it in the database.
+    """
+    try:
+        publish(envelopes_of(change))
+    except Exception as exc:
+        logger.error("session %s: a change was not told: %s", change.session_id, describe(exc))
     for event in change.events:
         if isinstance(event, RunReady):
             start_run(event.run_id)

@@ -20,6 +20,7 @@ from realtime.conf import get_conf
 from realtime.flusher import Flusher
 from realtime.gate import Gate
 from realtime.supervisor import Supervisor
+from realtime.tracebacks import describe
 from realtime.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -148,16 +149,23 @@ class InlineExecutor:
                 await self._idle.wait()
         except TimeoutError:
             logger.warning("%d replies are cut off", len(self._working))
-        cut = list(self._working)
+        cut = list(self._known)
         await self._upkeep.stop()
         await self._tasks.stop()
         for run_id in cut:
+            await self._give_up(run_id)
+
+    async def _give_up(self, run_id: UUID) -> None:
+        """Let others have it; what cannot be written now a sweeper finds by its lease."""
+        try:
             await dbpool.write(
                 lifecycle.recover_run,
                 run_id,
                 max_attempts=get_conf().max_attempts,
                 worker=self.worker,
             )
+        except Exception as exc:
+            logger.error("run %s: not given up: %s", run_id, describe(exc))
 
     async def close(self) -> None:
         """Close the connections to the model and to tool servers; drain first."""

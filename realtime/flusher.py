@@ -65,7 +65,7 @@ class Flusher:
             await self._pause()
             self._dirty.clear()
             self._urgent.clear()
-            await self._tick([j for j in self._journals.values() if j.is_dirty])
+            await self._try_to_tick([j for j in self._journals.values() if j.is_dirty])
 
     async def _pause(self) -> None:
         """The time for text to gather; what is urgent does not wait."""
@@ -87,12 +87,19 @@ class Flusher:
             except Exception as exc:
                 logger.error("looking for cancels failed: %s", describe(exc))
             due = time.monotonic() - conf.beat_s
-            await self._tick([j for j in self._journals.values() if j.beaten_at <= due])
+            await self._try_to_tick([j for j in self._journals.values() if j.beaten_at <= due])
 
     async def _look_for_cancels(self) -> None:
         for run_id in await dbpool.read(queries.list_cancelled, list(self._journals)):
             if journal := self._journals.get(run_id):
                 journal.cancelled.set()
+
+    async def _try_to_tick(self, journals: Iterable[Journal]) -> None:
+        """Whatever is wrong with one commit, there are others."""
+        try:
+            await self._tick(journals)
+        except Exception as exc:
+            logger.error("a tick failed: %s", describe(exc))
 
     async def _tick(self, journals: Iterable[Journal]) -> None:
         async with self._ticking:

@@ -1,6 +1,7 @@
 """Sends committed frames to the channel layer, in the order of their commits."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -42,8 +43,10 @@ class Publisher:
                 self._queue.task_done()
 
     async def flush(self) -> None:
-        """Wait until all that was put has been sent."""
-        await self._queue.join()
+        """Wait until all that was put has been sent, but not for a layer that hangs."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(get_conf().layer_timeout_s):
+                await self._queue.join()
 
     def _report(self, exc: Exception) -> None:
         """Once for each time the layer goes away, not once a frame."""

@@ -92,11 +92,10 @@ class RunWork:
         """
         try:
             outcome = await self._reach_end()
+        finally:
+            # However it comes here: a journal that stays open keeps the lease for ever.
             await self._flusher.close(self.journal)
-            return await self._leave(outcome)
-        except asyncio.CancelledError:
-            await self._flusher.close(self.journal)
-            raise
+        return await self._leave(outcome)
 
     async def _reach_end(self) -> Ending | Suspension:
         """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""

@@ -171,6 +171,33 @@ async def test_a_silent_run_keeps_its_lease_and_sees_its_cancel(
     await in_thread(poll, lambda: Run.objects.get(pk=run_id).lease_until != first, "a new lease")
 
 
+@pytest.fixture
+def seldom_beating(settings: Any) -> None:
+    """So that no beat commits what has been left behind."""
+    settings.REALTIME = {**settings.REALTIME, "beat_s": 3_600}
+
+
+@pytest.mark.usefixtures("seldom_beating")
+async def test_what_cannot_be_published_stops_no_later_commit(
+    flusher: Flusher, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await open_journal(flusher)
+    put = collector.put
+
+    def put_second(envelopes: list[Envelope]) -> None:
+        monkeypatch.setattr(collector, "put", put)
+        raise ValueError("no frame")
+
+    monkeypatch.setattr(collector, "put", put_second)
+    fail_times(monkeypatch, 1, after_commit=True)
+    async with asyncio.timeout(10):
+        for word in ("one ", "two"):
+            journal.append("token", {"delta": word})
+            await journal.commit()
+    assert await in_thread(kept_text, journal) == "one two"
+    assert [message["first"] for message in collector.published] == [3]
+
+
 async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
     journal = await open_journal(flusher)
     journal.append("token", {"delta": "x"})
