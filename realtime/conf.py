@@ -142,7 +142,8 @@ class RealtimeSettings(BaseModel):
     )
     tokens_per_day: Annotated[int, Field(ge=0)] = Field(
         default=2_000_000,
-        description="Tokens that one user's replies may take in 24 hours; 0 for no limit.",
+        description="Tokens that one user's replies may take in 24 hours, titles and summaries "
+        "not counted; 0 for no limit.",
     )
     starts_at_once: Count = Field(
         default=16,
