@@ -25,7 +25,7 @@ from conversations.guests import is_guest
 from conversations.models import ChatSession
 from conversations.queries import get_history, get_session, list_sessions
 from conversations.shapes import History
-from realtime.conf import get_conf
+from realtime.conf import get_conf, socket_path
 
 LISTED = 100
 EMPTY = History(rev=0, messages=[], run=None, queue=[])
@@ -132,7 +132,7 @@ def _page_data(
         "agent": {"label": card.label, "scripted": card.scripted},
         "frame_max_bytes": get_conf().frame_max_bytes,
         "urls": {
-            "socket": "/ws/agent/",
+            "socket": socket_path(),
             "guest": reverse("guest"),
             "login": reverse("login"),
             "model": reverse("model"),

@@ -8,7 +8,11 @@ class ConversationsConfig(AppConfig):
     """What is kept of every conversation."""
 
     name = "conversations"
+    # As the migrations have it, whatever a project chooses for its own.
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from conversations import checks  # noqa: F401  (registers them)
+
         pre_migrate.connect(search_index.lift, sender=self)
         post_migrate.connect(search_index.install, sender=self)

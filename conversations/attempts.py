@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from django.conf import settings
 from django.db.models import Case, F, Q, Value, When
 from django.http import HttpRequest
 from django.utils import timezone
 
+from conversations.conf import proxies
 from conversations.models import Attempts
 from conversations.secrets import hash_token
 
@@ -36,6 +36,7 @@ def forget_attempts(what: str) -> None:
 def address_of(request: HttpRequest) -> str:
     """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
-    if settings.PROXIES and len(forwarded) >= settings.PROXIES:
-        return str(forwarded[-settings.PROXIES].strip()) or str(request.META["REMOTE_ADDR"])
+    count = proxies()
+    if count and len(forwarded) >= count:
+        return str(forwarded[-count].strip()) or str(request.META["REMOTE_ADDR"])
     return str(request.META["REMOTE_ADDR"])

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Run, RunStatus
+from conversations.shapes import UserId
 
 DAY = timedelta(days=1)
 
@@ -23,18 +24,19 @@ class ChatLimits:
     tokens_a_day: int | None = None
 
 
-def check_user(user_id: int, limits: ChatLimits, *, starts: bool) -> None:
+def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     """Whether a user may ask once more; `starts` tells that the reply would begin at once.
 
     The user's row stays locked until the transaction ends, so that two chats cannot both take the
     last place. Raises `AgentSiteError`: limit_runs, limit_tokens.
     """
     users = get_user_model()._default_manager.select_for_update(no_key=True)
-    users.values_list("pk").get(pk=user_id)
+    users.values_list("pk").get(pk=user_id)  # type: ignore[misc]
     now = timezone.now()
     tokens = Coalesce(F("input_tokens"), 0) + Coalesce(F("output_tokens"), 0)
     at_work = Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING))
-    today = Run.objects.filter(owner_id=user_id, created_at__gt=now - DAY)
+    theirs = Run.objects.filter(owner_id=user_id)  # type: ignore[misc]
+    today = theirs.filter(created_at__gt=now - DAY)
     used = today.aggregate(
         tokens=Sum(tokens),
         sessions=Count("session", filter=at_work, distinct=True),

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import ChatSession, Run
-from conversations.shapes import MessageView, QueueView, RunRef
+from conversations.shapes import MessageView, QueueView, RunRef, UserId
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Change:
     """What one transaction did to one session, in order."""
 
     session_id: UUID
-    owner_id: int
+    owner_id: UserId
     rev: int
     events: tuple[Event, ...]
 

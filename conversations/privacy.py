@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.models import Session
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Field, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from conversations import audit
+from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
 from conversations.models import ACTIVE, ChatSession, Feedback, Run, Share
 from conversations.review_models import AuditAction
@@ -29,9 +29,9 @@ def list_expired(now: datetime) -> QuerySet[ChatSession]:
 
     One with a reply at work is not among them.
     """
-    expired = Q(deleted_at__lt=now - timedelta(days=settings.RESTORE_DAYS))
-    if settings.RETENTION_DAYS is not None:
-        expired |= Q(active_at__lt=now - timedelta(days=settings.RETENTION_DAYS))
+    expired = Q(deleted_at__lt=now - timedelta(days=restore_days()))
+    if (kept := retention_days()) is not None:
+        expired |= Q(active_at__lt=now - timedelta(days=kept))
     at_work = Run.objects.filter(session=OuterRef("pk"), status__in=ACTIVE)
     return ChatSession.objects.filter(expired).exclude(Exists(at_work))
 
@@ -97,11 +97,18 @@ def forget_words() -> None:
             )
 
 
+def _readable(field: Field, user: AbstractBaseUser) -> Any:
+    """A value as JSON takes it; of those that it does not know, such as a file, their text."""
+    value = field.value_from_object(user)
+    known = isinstance(value, str | int | float | date | UUID | None)
+    return value if known else field.value_to_string(user)
+
+
 def read_account(user: AbstractBaseUser) -> dict[str, Any]:
     """What is kept of a person beside conversations; no secrets."""
     fields = [field for field in user._meta.concrete_fields if field.name != "password"]
     return {
-        "account": {field.name: field.value_from_object(user) for field in fields},
+        "account": {field.name: _readable(field, user) for field in fields},
         "shares": list(
             Share.objects.filter(session__owner_id=user.pk).values(
                 "session_id", "created_at", "revoked_at"

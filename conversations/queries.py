@@ -34,6 +34,7 @@ from conversations.shapes import (
     MessageView,
     QueueView,
     RunTimings,
+    UserId,
     message_view,
     queue_view,
     run_timings,
@@ -53,9 +54,10 @@ def parse_id(value: str | UUID) -> UUID:
         raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
 
 
-def get_user(user_id: int) -> AbstractBaseUser:
+def get_user(user_id: UserId) -> AbstractBaseUser:
     """The user of that id, for work on their behalf; raises `AgentSiteError(not_authenticated)`."""
-    user = get_user_model()._default_manager.filter(pk=user_id, is_active=True).first()
+    users = get_user_model()._default_manager
+    user = users.filter(pk=user_id, is_active=True).first()  # type: ignore[misc]
     if user is None:
         raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
     return user
@@ -390,7 +392,7 @@ def get_run_timings(run: Run) -> RunTimings:
 class SignIn:
     """What a socket was let in by; `key` is a session key, `expires` the end of a token."""
 
-    user_id: int
+    user_id: UserId
     auth_hash: str
     key: str | None
     expires: datetime | None
@@ -402,7 +404,7 @@ def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
     users = get_user_model()._default_manager.filter(
         pk__in={sign_in.user_id for sign_in in given}, is_active=True
     )
-    hashes = {user.pk: user.get_session_auth_hash() for user in users}
+    hashes: dict[UserId, str] = {user.pk: user.get_session_auth_hash() for user in users}
     now = timezone.now()
     keys = Session.objects.filter(
         session_key__in=[s.key for s in given if s.key], expire_date__gt=now

@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from conversations.actions import ask_to_stop
 from conversations.changes import ChangeBuilder, lock_session
+from conversations.conf import restore_days
 from conversations.excerpts import Piece, cut_excerpt
 from conversations.models import ChatSession, EndReason, TitleSource
 from conversations.queries import User, parse_id, sessions_of
@@ -43,7 +43,7 @@ def all_of(user: User) -> QuerySet[ChatSession]:
 
 def restorable() -> Q:
     """Deleted, but not too long ago."""
-    since = timezone.now() - timedelta(days=settings.RESTORE_DAYS)
+    since = timezone.now() - timedelta(days=restore_days())
     return Q(deleted_at__gte=since)
 
 

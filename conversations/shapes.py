@@ -11,6 +11,9 @@ from conversations.part_shapes import Part
 from conversations.parts import last_agent
 from conversations.rendering import render_reply
 
+UserId = int | UUID
+"""The primary key of `AUTH_USER_MODEL`; the type checker's stubs know this site's own, a number."""
+
 
 @dataclass(frozen=True)
 class MessageView:

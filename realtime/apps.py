@@ -11,8 +11,10 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from conversations import notify
+        from realtime import checks  # noqa: F401  (registers them)
         from realtime.announcer import on_change
 
         notify.register(on_change)
         # An agent without a model of its own is made with the settings that suit this one.
-        os.environ.setdefault("OPENAI_DEFAULT_MODEL", settings.AGENT_MODEL)
+        if model := getattr(settings, "AGENT_MODEL", ""):
+            os.environ.setdefault("OPENAI_DEFAULT_MODEL", model)

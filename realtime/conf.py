@@ -207,6 +207,12 @@ def get_conf() -> RealtimeSettings:
     return RealtimeSettings(**getattr(settings, "REALTIME", {}))
 
 
+def socket_path() -> str:
+    """`settings.SOCKET_PATH`, with a slash at both ends."""
+    path: str = getattr(settings, "SOCKET_PATH", "/ws/agent/")
+    return f"/{path.strip('/')}/"
+
+
 @receiver(setting_changed)
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting == "REALTIME":

@@ -11,6 +11,12 @@ from realtime.model_service import Endpoint, ModelService, ModelStatus
 from realtime.protocol import Status
 
 
+def base_url() -> str | None:
+    """Of the model's server, where that is not OpenAI's own."""
+    url: str | None = getattr(settings, "OPENAI_BASE_URL", None)
+    return url
+
+
 class Gate:
     """Open, unless this process brings up its own model and that is not ready."""
 
@@ -45,7 +51,7 @@ class Gate:
         Raises `AgentSiteError(model_not_ready)`.
         """
         if self._service is None:
-            return Endpoint(settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY or "none")
+            return Endpoint(base_url(), getattr(settings, "OPENAI_API_KEY", None) or "none")
         if self._service.endpoint is None:
             raise AgentSiteError(ErrorCode.MODEL_NOT_READY)
         return self._service.endpoint

@@ -7,7 +7,7 @@ forward it as it is. Group names are made of ids that the server itself has give
 from typing import Any, TypedDict
 from uuid import UUID
 
-from conversations.shapes import RunRef
+from conversations.shapes import RunRef, UserId
 
 
 class RunFrames(TypedDict):
@@ -61,7 +61,7 @@ def session_group(session_id: UUID | str) -> str:
     return f"session.{UUID(str(session_id)).hex}"
 
 
-def user_group(user_id: object) -> str:
+def user_group(user_id: UserId) -> str:
     return f"user.{user_id}"
 
 

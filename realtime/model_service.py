@@ -50,7 +50,8 @@ class ModelService(Protocol):
 
 def load_service() -> ModelService | None:
     """The service of the settings."""
-    if not settings.MODEL_SERVICE:
+    name = getattr(settings, "MODEL_SERVICE", None)
+    if not name:
         return None
-    service: ModelService = import_string(settings.MODEL_SERVICE)()
+    service: ModelService = import_string(name)()
     return service

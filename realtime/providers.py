@@ -9,10 +9,16 @@ from agents import Model, ModelProvider, OpenAIChatCompletionsModel, OpenAIRespo
 from django.conf import settings
 
 from realtime.conf import get_conf
-from realtime.gate import Gate
+from realtime.gate import Gate, base_url
 from realtime.limits import StartGate
 from realtime.model_service import Endpoint
 from realtime.sources import gather
+
+
+def model_api() -> str:
+    """`chat` or `responses`; other servers than OpenAI's own seldom speak the latter."""
+    default = "chat" if base_url() else "responses"
+    return getattr(settings, "AGENT_API", default)
 
 
 class Provider(ModelProvider):
@@ -30,11 +36,7 @@ class Provider(ModelProvider):
 
     def get_model(self, model_name: str | None) -> Model:
         """The model of that name, or of the settings; agents with their own do not ask."""
-        kind = (
-            OpenAIResponsesModel
-            if settings.AGENT_API == "responses"
-            else OpenAIChatCompletionsModel
-        )
+        kind = OpenAIResponsesModel if model_api() == "responses" else OpenAIChatCompletionsModel
         name = model_name or settings.AGENT_MODEL
         return kind(model=name, openai_client=self._connect())
 

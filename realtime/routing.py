@@ -1,9 +1,11 @@
 """The WebSocket's address."""
 
+import re
 from typing import Any
 
 from django.urls import re_path
 
+from realtime.conf import socket_path
 from realtime.consumer import ChatConsumer
 
 
@@ -14,6 +16,6 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
 
 
 websocket_urlpatterns = [
-    re_path(r"^ws/agent/?$", ChatConsumer.as_asgi()),
+    re_path(rf"^{re.escape(socket_path().strip('/'))}/?$", ChatConsumer.as_asgi()),
     re_path(r"", refuse),  # type: ignore[arg-type]
 ]

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from agents.tool_context import ToolContext
 
+from conversations.shapes import UserId
 from realtime.progress import ProgressReports
 
 
@@ -13,7 +14,7 @@ from realtime.progress import ProgressReports
 class RunContext:
     """The SDK context of every run; a tool's first parameter is `ToolContext[RunContext]`."""
 
-    user_id: int
+    user_id: UserId
     session_id: UUID
     run_id: UUID
     reports: ProgressReports

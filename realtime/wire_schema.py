@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from realtime import protocol
+from realtime.conf import socket_path
 
 Schema = dict[str, Any]
 REFERENCE = "#/components/schemas/"
@@ -44,7 +45,7 @@ def asyncapi() -> Schema:
         "defaultContentType": "application/json",
         "channels": {
             "agent": {
-                "address": "/ws/agent/",
+                "address": socket_path(),
                 "messages": {name: _reference("messages", name) for name in _names()},
                 "bindings": {"ws": {"method": "GET"}},
             }

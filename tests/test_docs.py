@@ -11,14 +11,17 @@ from typing import Any, get_args
 import pytest
 import reference
 from django.apps import apps
+from django.conf import global_settings
 from django.contrib.auth.models import User
 from django.core.management import get_commands
 from rest_framework_simplejwt.tokens import AccessToken
 
+import agentsite.settings
 from agentsite.settings import Environment
+from conversations import conf
 from conversations.errors import ERRORS
 from realtime import protocol, server
-from realtime.conf import RealtimeSettings
+from realtime.conf import RealtimeSettings, socket_path
 from realtime.process import Process
 from tests.support.addresses import routes
 from tests.support.agent_site import Serve
@@ -28,6 +31,7 @@ from tests.support.transcript import BaseClient
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
 FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
+EXAMPLE = [path.read_text() for path in ROOT.glob("tests/another_project/**/*.py")]
 CONF = RealtimeSettings()
 TOKEN_MINUTES = AccessToken.lifetime.total_seconds() / 60
 KIB = 1024
@@ -42,6 +46,11 @@ def code_in(page: str, language: str) -> str:
     block = re.search(rf"```{language}\n(.*?)```", read(page), re.DOTALL)
     assert block, f"{page} has no {language}"
     return block[1]
+
+
+def blocks_in(page: str) -> list[str]:
+    """All blocks of Python of a page."""
+    return re.findall(r"^```python\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -102,6 +111,9 @@ class TestNames:
 
     def test_settings(self, page: Path) -> None:
         known = {name.upper() for name in Environment.model_fields}
+        if page.name == "embedding.md":
+            known |= {*dir(global_settings), *dir(agentsite.settings)}
+            known |= set(re.findall(r"[A-Z]+_[A-Z_]+", "".join(EXAMPLE)))
         assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())) <= known
 
     def test_commands(self, page: Path) -> None:
@@ -203,11 +215,37 @@ def test_the_client_of_the_readme() -> None:
     assert done.stdout.endswith("shown above.")
 
 
+class TestEmbeddingPage:
+    def test_its_code_is_of_the_project(self) -> None:
+        blocks = blocks_in("docs/embedding.md")
+        assert len(blocks) >= 5
+        assert [block for block in blocks if not any(block in text for text in EXAMPLE)] == []
+
+    def test_its_defaults(self, settings: Any) -> None:
+        defaults = {
+            "API_REQUESTS_PER_MINUTE": conf.requests_per_minute,
+            "PROXIES": conf.proxies,
+            "RESTORE_DAYS": conf.restore_days,
+            "RETENTION_DAYS": conf.retention_days,
+            "SOCKET_PATH": socket_path,
+        }
+        settings.SOCKET_PATH = ""
+        for name, read_setting in defaults.items():
+            delattr(settings, name)
+            assert f"| `{name}` | `{read_setting()!r}` |" in read("docs/embedding.md")
+
+    def test_what_the_apps_do_without(self) -> None:
+        (listed,) = re.findall(r"need everything but (.*?);", read("docs/embedding.md"), re.DOTALL)
+        names = "|".join(re.findall(r"`(?:django-)?([\w-]+)`", listed)).replace("-", "_")
+        imports = re.compile(rf"^\s*(?:import|from) (?:{names})\b", re.MULTILINE)
+        sources = [*ROOT.glob("conversations/**/*.py"), *ROOT.glob("realtime/**/*.py")]
+        assert [path for path in sources if imports.search(path.read_text())] == []
+
+
 def code_of_agents() -> dict[str, Any]:
     """All Python of docs/agents.md, as one module."""
-    blocks = re.findall(r"^```python\n(.*?)^```", read("docs/agents.md"), re.DOTALL | re.MULTILINE)
     module = ModuleType("agents_of_the_page")
-    for block in blocks:
+    for block in blocks_in("docs/agents.md"):
         exec(compile(block, "docs/agents.md", "exec"), module.__dict__)
     return module.__dict__
 

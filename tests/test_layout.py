@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from conversations.api.base import ApiView
+from conversations.urls import urlpatterns as conversations_urls
+from realtime.urls import urlpatterns as realtime_urls
 from tests.support.site import ROOT, environment, run_python
 
 FORBIDDEN = {
@@ -48,6 +51,14 @@ def test_rows_are_reached_only_through_conversations(package):
         if isinstance(node, ast.Attribute) and node.attr == "objects"
     ]
     assert wrong == []
+
+
+def test_every_view_of_the_api_is_one_of_ours():
+    """What a project says of its other views holds for none of these."""
+    views = {route.name: route.callback for route in (*conversations_urls, *realtime_urls)}
+    kinds = {name: getattr(view, "cls", object) for name, view in views.items()}
+    others = {name for name, kind in kinds.items() if not issubclass(kind, ApiView)}
+    assert others == {"api-asyncapi", "api-typescript"}
 
 
 def test_commands_do_not_pay_for_the_agents_sdk():

@@ -9,10 +9,10 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
-from agentsite import checks
 from agentsite import settings as site_settings
 from agentsite.local_model import serving
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
+from realtime import checks
 from realtime.conf import RealtimeSettings
 from tests.support.servers import run_postgres, scratch_dir
 from tests.support.site import ROOT, environment, run_python
@@ -213,7 +213,7 @@ def test_every_host_allowed_fails_the_deployment_check(settings):
     settings.ALLOWED_HOSTS = ["*"]
     settings.DEBUG = False
     found = run_checks(tags=["security"], include_deployment_checks=True)
-    assert "agentsite.E001" in [message.id for message in found]
+    assert "realtime.E005" in [message.id for message in found]
 
 
 def test_settings_pass_the_ordinary_checks():
@@ -223,8 +223,8 @@ def test_settings_pass_the_ordinary_checks():
 @pytest.mark.parametrize(
     ("host", "ids"),
     [
-        ("redis://127.0.0.1/0", ["agentsite.E002"]),
-        ({"address": "redis://127.0.0.1/0"}, ["agentsite.E002"]),
+        ("redis://127.0.0.1/0", ["realtime.E004"]),
+        ({"address": "redis://127.0.0.1/0"}, ["realtime.E004"]),
         ({"address": "redis://127.0.0.1/0", "socket_timeout": None}, []),
     ],
 )

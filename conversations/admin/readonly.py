@@ -84,7 +84,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     change_list_template = "admin/conversations/change_list.html"
 
     class Media:
-        css = {"all": ("admin/review.css",)}
+        css = {"all": ("conversations/review.css",)}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return KeysetChangeList

@@ -7,8 +7,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.api.schema import Answered, ApprovalField
 from conversations.approvals import MESSAGE_LENGTH, VERDICTS, decide, list_approvals
 from conversations.queries import get_session
@@ -20,7 +20,7 @@ class ApprovalListSerializer(serializers.Serializer[Any]):
     results = serializers.ListField(child=ApprovalField())
 
 
-class ApprovalsView(APIView):
+class ApprovalsView(ApiView):
     """The requests of a session."""
 
     @extend_schema(responses=ApprovalListSerializer)
@@ -37,7 +37,7 @@ class AnswerSerializer(serializers.Serializer[Any]):
     message = serializers.CharField(max_length=MESSAGE_LENGTH, allow_blank=True, default="")
 
 
-class ApprovalView(APIView):
+class ApprovalView(ApiView):
     """One request."""
 
     @extend_schema(request=AnswerSerializer, responses=Answered)

@@ -9,6 +9,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import UserRateThrottle
 
 from conversations.api_keys import MARK, find_key
+from conversations.attempts import address_of
+from conversations.conf import requests_per_minute
 from conversations.models import ApiKey, Scope
 
 
@@ -45,3 +47,9 @@ class RequestThrottle(UserRateThrottle):
     """Requests of one user, or of one address, a minute in this process."""
 
     scope = "requests"
+
+    def get_rate(self) -> str:
+        return f"{requests_per_minute()}/min"
+
+    def get_ident(self, request: Request) -> str:
+        return address_of(request)

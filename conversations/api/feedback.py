@@ -4,8 +4,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.feedback import give_feedback, list_feedback, take_feedback_back
 from conversations.models import Feedback
 
@@ -28,7 +28,7 @@ class FeedbackListSerializer(serializers.Serializer[None]):
     results = FeedbackSerializer(many=True)
 
 
-class FeedbackListView(APIView):
+class FeedbackListView(ApiView):
     """The caller's verdicts in one session."""
 
     @extend_schema(responses=FeedbackListSerializer)
@@ -38,7 +38,7 @@ class FeedbackListView(APIView):
         return Response({"results": FeedbackSerializer(given, many=True).data})
 
 
-class FeedbackView(APIView):
+class FeedbackView(ApiView):
     """The caller's verdict on one reply."""
 
     @extend_schema(request=FeedbackSerializer, responses=FeedbackSerializer)

@@ -4,8 +4,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.api_keys import create_key, list_keys, revoke_key
 from conversations.models import ApiKey, Scope
 
@@ -38,7 +38,7 @@ class NewKeySerializer(KeySerializer):
         fields = (*KeySerializer.Meta.fields, "key")  # type: ignore[assignment]
 
 
-class KeysView(APIView):
+class KeysView(ApiView):
     """The caller's keys."""
 
     scope = ""
@@ -57,7 +57,7 @@ class KeysView(APIView):
         return Response({**KeySerializer(made).data, "key": text}, status=status.HTTP_201_CREATED)
 
 
-class KeyView(APIView):
+class KeyView(ApiView):
     """One key."""
 
     scope = ""

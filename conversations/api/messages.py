@@ -5,8 +5,8 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.api.pagination import ByNumber
 from conversations.api.schema import Message as MessageSchema
 from conversations.api.serializers import MessagePageSerializer, message_data
@@ -15,7 +15,7 @@ from conversations.models import Message
 from conversations.queries import get_session
 
 
-class MessagesView(GenericAPIView[Message]):
+class MessagesView(ApiView, GenericAPIView[Message]):
     """Everything that was said, in order, on all branches."""
 
     pagination_class = ByNumber
@@ -32,7 +32,7 @@ class MessagesView(GenericAPIView[Message]):
         return self.get_paginated_response([message_data(view) for view in views])
 
 
-class MessageView(APIView):
+class MessageView(ApiView):
     """One message."""
 
     @extend_schema(responses=MessageSchema, operation_id="sessions_message_retrieve")

@@ -8,9 +8,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from conversations import queue
+from conversations.api.base import ApiView
 from conversations.api.schema import QueueField
 from conversations.shapes import QueueView
 
@@ -28,7 +28,7 @@ class QueueSerializer(serializers.Serializer[Any]):
     queue = serializers.ListField(child=QueueField())
 
 
-class SessionQueueView(APIView):
+class SessionQueueView(ApiView):
     """What waits in a session, in order."""
 
     @extend_schema(responses=QueueSerializer)
@@ -41,7 +41,7 @@ class SessionQueueView(APIView):
         return _answer(queue.clear_queue(user=request.user, session_id=session_id))
 
 
-class QueuedView(APIView):
+class QueuedView(ApiView):
     """One message that waits; every answer is the queue as it is then."""
 
     @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)

@@ -6,8 +6,8 @@ from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.api.pagination import ByNumberBackwards
 from conversations.api.serializers import RunDetailSerializer, RunSerializer, tools_data
 from conversations.models import Run, RunEvent, RunStatus
@@ -15,7 +15,7 @@ from conversations.queries import get_session
 from conversations.run_reads import get_run_of, list_events, runs_of
 
 
-class RunsView(ListAPIView[Run]):
+class RunsView(ApiView, ListAPIView[Run]):
     """The replies of a session, the latest first."""
 
     serializer_class = RunSerializer
@@ -27,7 +27,7 @@ class RunsView(ListAPIView[Run]):
         return runs_of(get_session(self.request.user, self.kwargs["session_id"]))
 
 
-class RunView(APIView):
+class RunView(ApiView):
     """One reply, with its timings and what it used."""
 
     @extend_schema(responses=RunDetailSerializer)
@@ -64,7 +64,7 @@ class EventsQuery(serializers.Serializer[None]):
     limit = serializers.IntegerField(min_value=1, max_value=1_000, default=200)
 
 
-class EventsView(APIView):
+class EventsView(ApiView):
     """The journal of a reply, in its present epoch.
 
     Streamed text is dropped some time after the end (`folded`): then `seq` has gaps, and the text

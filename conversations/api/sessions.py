@@ -10,10 +10,10 @@ from rest_framework import status
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from conversations import session_list
 from conversations.actions import rename_session
+from conversations.api.base import ApiView
 from conversations.api.filters import SessionFilter
 from conversations.api.pagination import ByActivity
 from conversations.api.serializers import (
@@ -36,7 +36,7 @@ from conversations.queries import (
 )
 
 
-class SessionsView(ListAPIView[ChatSession]):
+class SessionsView(ApiView, ListAPIView[ChatSession]):
     """Sessions, and new ones."""
 
     serializer_class = ListedSessionSerializer
@@ -65,7 +65,7 @@ class SessionsView(ListAPIView[ChatSession]):
         return Response(_line(session), status=status.HTTP_201_CREATED)
 
 
-class SessionView(APIView):
+class SessionView(ApiView):
     """One session."""
 
     @extend_schema(parameters=[BranchQuery], responses=SessionDetailSerializer)
@@ -96,7 +96,7 @@ class SessionView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class RestoreView(APIView):
+class RestoreView(ApiView):
     """The undo of a deletion."""
 
     @extend_schema(request=None, responses=SessionSerializer)

@@ -1,15 +1,14 @@
 """REST: links to read by, and what they show."""
 
 from dataclasses import asdict
-from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from conversations.models import Share
 from conversations.sharing import SharedSession, create_share, get_shared, list_shares, revoke_share
 
@@ -40,7 +39,7 @@ class NewShareSerializer(ShareSerializer):
         fields = (*ShareSerializer.Meta.fields, "token")  # type: ignore[assignment]
 
 
-class SharesView(APIView):
+class SharesView(ApiView):
     """The links to one session."""
 
     @extend_schema(responses=ShareListSerializer)
@@ -57,7 +56,7 @@ class SharesView(APIView):
         return Response(made, status=status.HTTP_201_CREATED)
 
 
-class ShareView(APIView):
+class ShareView(ApiView):
     """One link to a session."""
 
     @extend_schema(responses={204: None})
@@ -67,11 +66,11 @@ class ShareView(APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class SharedView(APIView):
+class SharedView(ApiView):
     """What a link shows, to anybody."""
 
-    authentication_classes: list[Any] = []
-    permission_classes = [AllowAny]
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
 
     @extend_schema(responses=SharedSession)
     def get(self, request: Request, token: str) -> Response:

@@ -2,27 +2,35 @@
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
+from conversations.api.base import ApiView
 from conversations.sign_in_limits import allow_again, limit_address, limit_sign_in
 
 
-class TokenView(TokenObtainPairView):
+class TokenView(ApiView, TokenObtainPairView):
     """An access token and the one that refreshes it."""
+
+    authentication_classes = ()
+    permission_classes = ()
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """For a name and a password."""
-        name = str(dict(request.data).get("username", ""))
+        name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
         limit_sign_in(request, name)
         answer = super().post(request, *args, **kwargs)
         allow_again(name)
         return answer
 
 
-class RefreshView(TokenRefreshView):
+class RefreshView(ApiView, TokenRefreshView):
     """A new access token."""
+
+    authentication_classes = ()
+    permission_classes = ()
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """For a refresh token."""

@@ -4,12 +4,12 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from rest_framework.views import APIView
 
+from conversations.api.base import ApiView
 from realtime import dbpool
 
 
-class AsyncAPIView(APIView):
+class AsyncAPIView(ApiView):
     """A view with `async` handlers; whoever calls is found out in a thread of the pool."""
 
     async def dispatch(  # type: ignore[override]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
+from conversations.conf import retention_days
 from conversations.privacy import list_expired, purge
 
 
@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="only tell how many")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        kept = settings.RETENTION_DAYS
+        kept = retention_days()
         self.stdout.write(f"RETENTION_DAYS is {'not set' if kept is None else kept}")
         if options["dry_run"]:
             self.stdout.write(f"{list_expired(timezone.now()).count():,} sessions to delete")

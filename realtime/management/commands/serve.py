@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import NoReverseMatch, reverse
 
 
 class Command(BaseCommand):
@@ -15,8 +16,8 @@ class Command(BaseCommand):
     help = "Serve the site with Daphne; replies are worked on in this process."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default=settings.HOST)
-        parser.add_argument("--port", type=int, default=settings.PORT)
+        parser.add_argument("--host", default=getattr(settings, "HOST", "127.0.0.1"))
+        parser.add_argument("--port", type=int, default=getattr(settings, "PORT", 8000))
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = options["host"], options["port"]
@@ -53,7 +54,21 @@ def check_free(host: str, port: int) -> None:
 
 
 def addresses(host: str, port: int) -> str:
-    """Where people find what."""
+    """Where people find what, as far as the project has it."""
     shown = f"[{host}]" if ":" in host else host
-    base = f"http://{shown}:{port}"
-    return f"agentsite: chat  {base}/\nagentsite: admin {base}/admin/\nagentsite: API   {base}/api/"
+    chat, admin, sessions = map(path_of, ("chat", "admin:index", "api-sessions"))
+    places = [
+        ("chat", chat) if chat else ("site", "/"),
+        ("admin", admin),
+        ("API", sessions.removesuffix("sessions/")),
+    ]
+    lines = [f"{word:5} http://{shown}:{port}{path}" for word, path in places if path]
+    return "\n".join(f"agentsite: {line}" for line in lines)
+
+
+def path_of(name: str) -> str:
+    """The path of a named page; empty where the project has none."""
+    try:
+        return reverse(name)
+    except NoReverseMatch:
+        return ""

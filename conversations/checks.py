@@ -1,0 +1,81 @@
+"""System checks of what this app takes for granted about the project that it is in."""
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as WarningMessage
+from django.db import connection
+from django.db.models import IntegerField, Model, UUIDField
+
+Apps = Sequence[AppConfig] | None
+
+
+@register(Tags.models)
+def check_user_model(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Users are found by a number or a UUID, and are switched off by `is_active`."""
+    model = get_user_model()
+    found: list[CheckMessage] = []
+    if not isinstance(_key_of(model), IntegerField | UUIDField):
+        message = f"The primary key of {model._meta.label} is neither a number nor a UUID."
+        hint = "Search and the names of groups need one or the other."
+        found.append(Error(message, hint=hint, id="conversations.E001"))
+    needed = ["is_active", *(["is_staff"] if apps.is_installed("django.contrib.admin") else [])]
+    columns = {field.name for field in model._meta.concrete_fields}
+    for name in [name for name in needed if name not in columns]:
+        message = f"{model._meta.label} has no field {name}."
+        hint = "A property will not do: users are looked for by it."
+        found.append(Error(message, hint=hint, id="conversations.E002"))
+    return found
+
+
+def _key_of(model: type[Model]) -> Any:
+    key: Any = model._meta.pk
+    while key.remote_field:
+        key = key.target_field
+    return key
+
+
+@register(Tags.security)
+def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """A socket is closed when the sign-in that let it in has gone from the database."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(store, SessionStore) and store.get_model_class() is Session:
+        return []
+    message = f"SESSION_ENGINE {settings.SESSION_ENGINE} does not keep sign-ins in Django's table."
+    hint = "Take django.contrib.sessions.backends.db or cached_db: sockets would be closed."
+    return [Error(message, hint=hint, id="conversations.E003")]
+
+
+@register(Tags.compatibility)
+def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Moments are compared with those of the database's clock."""
+    if settings.USE_TZ:
+        return []
+    return [Error("USE_TZ is off.", hint="Set USE_TZ = True.", id="conversations.E004")]
+
+
+@register(Tags.compatibility)
+def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Some statements are written for these two; SQLite has to be told how to take turns."""
+    if connection.vendor not in ("sqlite", "postgresql"):
+        message = f"Conversations cannot be kept on {connection.display_name}."
+        return [Error(message, hint="Use PostgreSQL or SQLite.", id="conversations.E005")]
+    return list(_check_sqlite()) if connection.vendor == "sqlite" else []
+
+
+def _check_sqlite() -> Iterator[CheckMessage]:
+    options = connection.settings_dict["OPTIONS"]
+    if options.get("transaction_mode") != "IMMEDIATE":
+        message = "SQLite will refuse some of what is written at the same time."
+        hint = (
+            'Set OPTIONS of the database to {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+            '"init_command": "PRAGMA journal_mode=WAL"}.'
+        )
+        yield WarningMessage(message, hint=hint, id="conversations.W001")
