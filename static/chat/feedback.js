@@ -1,7 +1,7 @@
 /** Thumbs under a finished reply, and a few words to go with them. */
 
 import { apiOf, ask } from "./api.js";
-import { fromTemplate } from "./elements.js";
+import { fromTemplate, isComposing } from "./elements.js";
 import { data, words } from "./words.js";
 
 const verdicts = new Map(Object.entries(data.feedback));
@@ -27,11 +27,12 @@ export class Feedback {
     const button = event.target.closest("[data-verdict]");
     if (!button) return;
     const article = button.closest(".message");
+    const { messageId } = article.dataset;
     const isTakenBack = button.ariaPressed === "true";
     const value = isTakenBack ? undefined : button.dataset.verdict;
+    if (!(await this.#tell(messageId, value))) return;
     closeForm(article);
-    if (!(await this.#tell(article, value))) return;
-    if (!isTakenBack) openForm(article, value);
+    if (!isTakenBack) openForm(article, messageId, value);
     this.announce(isTakenBack ? words.feedback.taken_back : words.feedback.given);
   }
 
@@ -39,17 +40,16 @@ export class Feedback {
     const form = event.target.closest(".feedback");
     if (!form) return;
     event.preventDefault();
-    const article = form.closest(".message");
-    const { messageId } = article.dataset;
+    const { about, value } = form.dataset;
     const comment = form.elements.comment.value.trim();
-    if (comment && !(await this.#tell(article, verdicts.get(messageId), comment))) return;
-    leaveForm(article);
+    if (comment && !(await this.#tell(about, value, comment))) return;
+    leaveForm(form.closest(".message"));
     this.announce(words.feedback.thanks);
   }
 
   #escape(event) {
     const form = event.target.closest?.(".feedback");
-    if (!form || event.key !== "Escape" || event.isComposing) return;
+    if (!form || event.key !== "Escape" || isComposing(event)) return;
     event.stopPropagation();
     leaveForm(form.closest(".message"));
   }
@@ -64,9 +64,8 @@ export class Feedback {
   }
 
   /** Keep a verdict, or none, and show it; whether that worked. */
-  async #tell(article, value, comment = "") {
-    const { messageId } = article.dataset;
-    const address = apiOf(this.getCurrent(), `messages/${messageId}/feedback/`);
+  async #tell(message_id, value, comment = "") {
+    const address = apiOf(this.getCurrent(), `messages/${message_id}/feedback/`);
     try {
       const body = { value, comment };
       await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
@@ -74,14 +73,15 @@ export class Feedback {
       this.toast.show(words.manage.failed);
       return false;
     }
-    verdicts.set(messageId, value);
-    showVerdict(article);
+    this.apply({ message_id, value });
     return true;
   }
 }
 
-function openForm(article, value) {
+/** Another reply may take the place of the one that it is about. */
+function openForm(article, about, value) {
   const form = fromTemplate("feedback-template");
+  Object.assign(form.dataset, { about, value });
   const { comment } = form.elements;
   comment.placeholder = words.feedback[value];
   comment.ariaLabel = words.feedback[value];

@@ -13,7 +13,7 @@ export class ShareDialog {
     this.made = dialog.querySelector(".share-made");
     this.link = this.made.querySelector("input");
     this.make = dialog.querySelector(".share-make");
-    this.make.addEventListener("click", () => this.#try(() => this.#make()));
+    this.make.addEventListener("click", () => this.#make());
     this.made.querySelector("button").addEventListener("click", (event) => this.#copy(event));
     this.list.addEventListener("click", (event) => this.#press(event));
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
@@ -26,7 +26,7 @@ export class ShareDialog {
     this.list.replaceChildren();
     this.dialog.showModal();
     this.make.focus();
-    this.#try(() => this.#show());
+    this.#show();
   }
 
   /** Show what was made or revoked in any tab. */
@@ -52,34 +52,33 @@ export class ShareDialog {
     return this.list.querySelector(`[data-share-id="${id}"]`);
   }
 
-  async #try(action) {
+  /** Have the answer shown, unless the dialog is about another conversation by then. */
+  async #ask(request, show, rest = "") {
+    const { id } = this;
     this.status.textContent = "";
     try {
-      await action();
+      const answer = await ask(apiOf(id, `shares/${rest}`), request);
+      if (id === this.id) show(answer);
     } catch {
-      this.status.textContent = words.share.failed;
+      if (id === this.id) this.status.textContent = words.share.failed;
     }
   }
 
-  get #address() {
-    return apiOf(this.id, "shares/");
-  }
-
-  async #show() {
-    const { results } = await ask(this.#address);
-    this.list.replaceChildren(...results.map(lineOf));
+  #show() {
+    this.#ask({}, ({ results }) => this.list.replaceChildren(...results.map(lineOf)));
   }
 
   /** The server does not keep a link's secret: what is not copied now is lost. */
-  async #make() {
-    const share = await ask(this.#address, { method: "POST" });
-    this.link.value = location.origin + data.urls.shared.replace("TOKEN", share.token);
-    this.made.hidden = false;
-    this.link.focus();
-    this.link.select();
-    this.link.scrollLeft = 0;
-    this.#add(share);
-    this.madeId = share.id;
+  #make() {
+    this.#ask({ method: "POST" }, (share) => {
+      this.link.value = location.origin + data.urls.shared.replace("TOKEN", share.token);
+      this.made.hidden = false;
+      this.link.focus();
+      this.link.select();
+      this.link.scrollLeft = 0;
+      this.#add(share);
+      this.madeId = share.id;
+    });
   }
 
   async #copy({ currentTarget: button }) {
@@ -89,15 +88,16 @@ export class ShareDialog {
 
   #press(event) {
     const line = event.target.closest("button")?.closest("li");
-    if (line) this.#try(() => this.#revoke(line));
+    if (line) this.#revoke(line.dataset.shareId);
   }
 
-  async #revoke(line) {
-    const { shareId } = line.dataset;
-    await ask(`${this.#address}${shareId}/`, { method: "DELETE" });
-    this.#remove(shareId);
-    this.make.focus();
-    this.status.textContent = words.share.revoked;
+  #revoke(shareId) {
+    const show = () => {
+      this.#remove(shareId);
+      this.make.focus();
+      this.status.textContent = words.share.revoked;
+    };
+    this.#ask({ method: "DELETE" }, show, `${shareId}/`);
   }
 
   /** The drawer that it was opened from has gone. */

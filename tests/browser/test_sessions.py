@@ -1,5 +1,6 @@
 """Conversations managed on one tab and seen on another."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.chat_page import ChatPage, open_page
 from tests.browser.conftest import Model, Opener, sign_in
@@ -306,6 +307,34 @@ async def test_a_link_to_read_by(open_chat: Opener, visitor: BrowserContext, mod
     await expect(dialog).to_be_hidden()
 
 
+async def test_a_link_that_comes_late_is_not_shown_for_another_conversation(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    slow, other = begin(site, ann, "Slow"), begin(site, ann, "Other")
+    chat = await open_chat()
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await chat.page.route(f"**/{slow}/shares/", held.put)
+    await chat.page.route(f"**/{other}/shares/", held.put)
+    await choose(chat, slow, "Share")
+    await chat.press("Make a link")
+    late = [await held.get(), await held.get()]
+    await chat.page.keyboard.press("Escape")
+    await choose(chat, other, "Share")
+    await (await held.get()).fulfill(json={"results": [], "next": None})
+    for route in late:
+        await route.fulfill(json={**share("slow"), "results": [share("slow")]})
+    await chat.press("Make a link")
+    await (await held.get()).fulfill(json=share("other"))
+    dialog = chat.page.get_by_role("dialog", name="Share to read")
+    link = dialog.get_by_role("textbox", name="Link")
+    await expect(link).to_have_value(f"{site.origin}/shared/other/")
+    await expect(dialog.get_by_role("listitem")).to_have_count(1)
+
+
+def share(name: str) -> dict[str, str]:
+    return {"id": name, "token": name, "created_at": "2026-01-01T00:00:00Z"}
+
+
 async def test_thumbs_and_links_are_seen_in_every_tab(open_chat: Opener, model: Model) -> None:
     one = await open_chat()
     await one.send("hello")
@@ -353,6 +382,19 @@ async def test_thumbs_and_a_comment(open_chat: Opener, site: Site, model: Model,
     await expect(good).to_have_attribute("aria-pressed", "true")
     await chat.page.get_by_role("textbox", name="What was good?").press("Escape")
     assert verdicts(site, ann, session_id) == [("up", "")]
+    await bad.click()
+    await field.wait_for()
+    await chat.press("Regenerate")
+    await expect(chat.reply.locator(".switcher-place")).to_have_text("2/2")
+    await chat.replied()
+    await field.fill("Too long")
+    await field.press("Enter")
+    await expect(field).to_have_count(0)
+    assert verdicts(site, ann, session_id) == [("down", "Too long")]
+    await chat.press("Previous version")
+    await expect(bad).to_have_attribute("aria-pressed", "true")
+    await good.click()
+    await expect(good).to_have_attribute("aria-pressed", "true")
     await good.click()
     await expect(good).to_have_attribute("aria-pressed", "false")
     assert verdicts(site, ann, session_id) == []
