@@ -5,6 +5,8 @@
  * to be taken back into it.
  */
 
+import { isComposing } from "./elements.js";
+
 export class Composer extends EventTarget {
   constructor({ form, input, send, stop, hint, urgent, editing }) {
     super();
@@ -36,7 +38,12 @@ export class Composer extends EventTarget {
     const hadFocus = document.activeElement === this.stop;
     this.isBusy = isBusy;
     this.#adapt();
-    if (hadFocus) this.input.focus();
+    if (hadFocus) this.focus();
+  }
+
+  /** What is being typed as a message of its own. */
+  get draft() {
+    return this.edited ? this.kept : this.input.value;
   }
 
   /** Put a text back to be edited; what is being typed stays in front of it. */
@@ -113,7 +120,7 @@ export class Composer extends EventTarget {
   }
 
   #press(event) {
-    if (event.isComposing || event.shiftKey || event.altKey) return;
+    if (isComposing(event) || event.shiftKey || event.altKey) return;
     const isCommand = event.ctrlKey || event.metaKey;
     if (event.key === "Enter") {
       event.preventDefault();
@@ -126,7 +133,7 @@ export class Composer extends EventTarget {
 
   #escape(event) {
     const closesSomething = document.querySelector(":popover-open:not(.toast), .account[open], dialog[open]");
-    if (event.key !== "Escape" || event.isComposing || closesSomething) return;
+    if (event.key !== "Escape" || isComposing(event) || closesSomething) return;
     if (this.edited) this.endEdit();
     else if (this.isBusy) this.#stop();
   }

@@ -3,34 +3,38 @@
 const KEY = "agentsite.draft.";
 
 export class Draft {
-  /** `getPlace()` names whose it is and where; a new conversation has the empty name. */
-  constructor(input, getPlace) {
-    Object.assign(this, { input, getPlace });
-    input.addEventListener("input", () => this.store());
-  }
+  #forget = () => {};
 
-  get #key() {
-    const { user, session } = this.getPlace();
-    return `${KEY}${user}.${session}`;
+  /** `getPlace()` names whose it is and where; a new conversation has the empty name. */
+  constructor(composer, getPlace) {
+    Object.assign(this, { composer, getPlace });
+    composer.input.addEventListener("input", () => this.store());
   }
 
   /** A visitor who is nobody yet leaves nothing to the next one. */
-  get #storage() {
-    return this.getPlace().user ? localStorage : sessionStorage;
+  get #place() {
+    const { user, session } = this.getPlace();
+    return { storage: user ? localStorage : sessionStorage, key: `${KEY}${user}.${session}` };
   }
 
   /** Put it back where nothing has been typed since. */
   restore() {
+    const { input } = this.composer;
     const text = this.#read();
-    if (!text || this.input.value) return;
-    this.input.value = text;
-    this.input.dispatchEvent(new Event("input"));
+    if (!text || input.value) return;
+    input.value = text;
+    input.dispatchEvent(new Event("input"));
   }
 
+  /** Keep it in its place, and no longer where the conversation had no name yet. */
   store() {
+    const { draft } = this.composer;
     try {
-      if (this.input.value) this.#storage.setItem(this.#key, this.input.value);
-      else this.#storage.removeItem(this.#key);
+      const { storage, key } = this.#place;
+      this.#forget();
+      this.#forget = () => storage.removeItem(key);
+      if (draft) storage.setItem(key, draft);
+      else this.#forget();
     } catch {
       // Storage is blocked or full: the text lives as long as the page.
     }
@@ -38,7 +42,8 @@ export class Draft {
 
   #read() {
     try {
-      return this.#storage.getItem(this.#key);
+      const { storage, key } = this.#place;
+      return storage.getItem(key);
     } catch {
       return null;
     }

@@ -1,6 +1,6 @@
 /** A title that becomes a field where it stands: Enter keeps what was typed, Esc what was. */
 
-import { fromTemplate } from "./elements.js";
+import { fromTemplate, isComposing } from "./elements.js";
 
 /** Ask for another title in place of `shown`; `save` gets it, `leave` is called at the end. */
 export function askTitle(shown, title, { save, leave }) {
@@ -24,7 +24,7 @@ export function askTitle(shown, title, { save, leave }) {
     close(true);
   });
   form.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.isComposing) return;
+    if (event.key !== "Escape" || isComposing(event)) return;
     event.stopPropagation();
     event.preventDefault();
     close(false);

@@ -1,6 +1,7 @@
 /** Conversations that a search finds, and those put away, in place of the list. */
 
 import { ask } from "./api.js";
+import { isComposing } from "./elements.js";
 import { fillLine, moveBefore, newLine } from "./session_list.js";
 import { count, data, words } from "./words.js";
 
@@ -82,6 +83,7 @@ export class SessionSearch {
   /** The list itself goes on from its last line. */
   async #showOlder() {
     const { activeAt } = this.list.element.lastElementChild.dataset;
+    this.status.textContent = "";
     try {
       const query = new URLSearchParams({ active_before: activeAt });
       const { results, next } = await ask(`${data.urls.sessions}?${query}`);
@@ -117,6 +119,7 @@ export class SessionSearch {
 
   #press(event) {
     const first = this.#shown.querySelector("li > a");
+    if (isComposing(event)) return;
     if (event.key === "Escape" && this.field.value) {
       event.preventDefault();
       event.stopPropagation();

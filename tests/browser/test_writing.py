@@ -36,6 +36,11 @@ async def test_enter_that_ends_a_composition_sends_nothing(open_chat: Opener) ->
         """() => document.getElementById("prompt").dispatchEvent(
           new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true }))"""
     )
+    # As Safari has it.
+    await chat.page.evaluate(
+        """() => document.getElementById("prompt").dispatchEvent(
+          new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true }))"""
+    )
     await devtools.send("Input.insertText", {"text": "日本"})
     await expect(chat.page.locator("#prompt")).to_have_value("日本")
     await expect(chat.page.locator(".message")).to_have_count(0)
@@ -47,6 +52,8 @@ async def test_a_draft_is_kept_for_each_conversation(open_chat: Opener, model: M
     session_id = await chat.in_session()
     await chat.replied()
     await chat.page.fill("#prompt", "half a thought")
+    await chat.press("Edit")
+    await chat.page.fill("#prompt", "hello, better")
     await chat.page.reload()
     await expect(chat.page.locator("#prompt")).to_have_value("half a thought")
     await chat.page.keyboard.press("Control+Shift+O")
@@ -58,6 +65,31 @@ async def test_a_draft_is_kept_for_each_conversation(open_chat: Opener, model: M
     await chat.replied()
     await chat.page.reload()
     await expect(chat.page.locator("#prompt")).to_have_value("")
+
+
+async def test_what_is_typed_while_a_conversation_begins_stays_in_it(
+    open_chat: Opener, model: Model
+) -> None:
+    chat = await open_chat()
+    await chat.page.evaluate(
+        """() => {
+          const type = (text) => {
+            prompt.value = text;
+            prompt.dispatchEvent(new Event("input"));
+          };
+          const prompt = document.getElementById("prompt");
+          type("hello");
+          document.getElementById("composer").requestSubmit();
+          type("half a thought");
+        }"""
+    )
+    session_id = await chat.in_session()
+    await chat.replied()
+    await chat.page.goto(chat.site.origin)
+    await expect(chat.page.locator("#prompt")).to_be_enabled()
+    await expect(chat.page.locator("#prompt")).to_have_value("")
+    await chat.open(session_id)
+    await expect(chat.page.locator("#prompt")).to_have_value("half a thought")
 
 
 async def test_up_edits_the_last_message(open_chat: Opener, model: Model, ann: User) -> None:
