@@ -392,3 +392,7 @@ async def test_history_reads_without_javascript(
     assert await plain.texts() == ["hello", "You said: hello"]
     assert "needs JavaScript" in await plain.page.locator("#composer-hint").inner_html()
     await expect(plain.page.locator("#prompt")).to_be_disabled()
+    # What would do nothing is not there.
+    await expect(plain.page.locator("button:visible")).to_have_text(["Send"])
+    await plain.page.goto(chat.site.origin)
+    await expect(plain.page.locator("button:visible")).to_have_text(["Send"])

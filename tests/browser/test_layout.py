@@ -8,6 +8,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage, open_page
 from tests.browser.conftest import Model, Opener, sign_in
+from tests.browser.states import approval
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
@@ -92,14 +93,36 @@ async def test_targets_are_big_enough_for_fingers(
     phone: BrowserContext, site: Site, model: Model
 ) -> None:
     chat = await open_page(phone, site)
-    await chat.send("hello")
+    await approval(chat, model)
+    await are_big(chat)
+    await chat.press("Approve")
     await chat.replied()
+    model.will_say(Reply(["```python\nx = 1\n```\n"]))
+    await chat.send("code")
+    await chat.replied()
+    await chat.reply.locator(".copy-code").wait_for()
+    await are_big(chat)
     await chat.page.get_by_role("button", name="Conversations").tap()
-    targets = chat.page.locator("button:visible, summary:visible, .session-list a:visible")
-    for index in range(await targets.count()):
-        box = await targets.nth(index).bounding_box()
+    await are_big(chat)
+
+
+async def are_big(chat: ChatPage) -> None:
+    targets = chat.page.locator("button, summary, input, textarea, .session-list a")
+    for target in await targets.filter(visible=True).all():
+        box = await target.bounding_box()
         assert box is not None
-        assert box["height"] >= 44, await targets.nth(index).inner_text()
+        name = await target.get_attribute("aria-label") or await target.inner_text()
+        assert box["height"] >= 44, name
+
+
+async def test_a_drawer_that_is_open_gives_way_to_the_column(
+    phone: BrowserContext, site: Site, model: Model
+) -> None:
+    chat = await open_page(phone, site)
+    await chat.page.get_by_role("button", name="Conversations").tap()
+    await chat.page.set_viewport_size({"width": 1180, "height": 820})
+    await expect(chat.page.locator("#prompt")).to_be_in_viewport()
+    await expect(chat.page.locator("#sessions")).to_have_css("width", "272px")
 
 
 async def test_nothing_moves_when_a_reply_starts_and_ends(open_chat: Opener, model: Model) -> None:
@@ -138,12 +161,17 @@ async def test_the_page_follows_a_growing_reply_until_the_reader_looks_up(
     await chat.shows("39")
     await chat.page.wait_for_function(IS_AT_END)
     await chat.page.mouse.move(700, 300)
+    await chat.page.mouse.wheel(0, -8)
+    await chat.page.wait_for_function(f"() => !({IS_AT_END})()")
+    reply.release(1)
+    await chat.shows("40")
+    assert not await chat.page.evaluate(IS_AT_END)
     await chat.page.mouse.wheel(0, -400)
     jump = chat.page.get_by_role("button", name="To the latest")
     await expect(jump).to_be_visible()
     place = await chat.page.evaluate("document.getElementById('scroller').scrollTop")
     reply.release(20)
-    await chat.shows("59")
+    await chat.shows("60")
     assert await chat.page.evaluate("document.getElementById('scroller').scrollTop") == place
     await jump.click()
     await chat.page.wait_for_function(IS_AT_END)
@@ -163,6 +191,9 @@ async def test_the_theme_follows_the_system_until_it_is_chosen(open_chat: Opener
     assert await is_dark(chat)
     await chat.page.reload()
     assert await is_dark(chat)
+    await chat.page.emulate_media(media="print")
+    assert not await is_dark(chat)
+    await chat.page.emulate_media(media="screen")
     await chat.page.goto(f"{chat.site.origin}/accounts/password/change/")
     assert await is_dark(chat)
 
