@@ -129,12 +129,11 @@ def _page_data(
             {name: getattr(message, name) for name in CURSOR_FIELDS} for message in history.messages
         ],
         "model": asdict(model.status) if model else None,
-        "agent": {"label": card.label, "scripted": card.scripted},
+        "agent": {"label": card.label},
         "frame_max_bytes": get_conf().frame_max_bytes,
         "urls": {
             "socket": socket_path(),
             "guest": reverse("guest"),
-            "login": reverse("login"),
             "model": reverse("model"),
             "sessions": reverse("api-sessions"),
             "shared": reverse("shared", args=["TOKEN"]),

@@ -107,7 +107,6 @@ SCRIPT: dict[str, Any] = {
         "started": _("{agent} is replying."),
         "completed": _("{agent} has replied."),
         "asked": _("{agent} needs your approval."),
-        "sent": _("Message sent."),
     },
     "connection": {
         "connecting": _("Connecting…"),
@@ -118,7 +117,6 @@ SCRIPT: dict[str, Any] = {
         "unsent_one": _("1 message is waiting to be sent."),
         "unsent": _("{count} messages are waiting to be sent."),
         "retry": _("Retry now"),
-        "sign_in": _("Sign in"),
     },
     "composer": {
         "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),

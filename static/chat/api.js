@@ -1,10 +1,13 @@
-/** The site's REST API, as the page uses it. */
+/** What the page asks the server for: the REST API, and pages as they are rendered now. */
 
 import { data } from "./words.js";
 
+const CSRF_FIELD = "[name=csrfmiddlewaretoken]";
+
 /** The answer to a request, null where it has no content; throws what was refused or not sent. */
 export async function ask(address, { method = "GET", body } = {}) {
-  const headers = { Accept: "application/json", "X-CSRFToken": csrfToken() };
+  const { value: token } = document.querySelector(CSRF_FIELD);
+  const headers = { Accept: "application/json", "X-CSRFToken": token };
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(address, { method, headers, body: body && JSON.stringify(body) });
   if (!response.ok) throw new Error(`${method} ${address}: ${response.status}`);
@@ -16,6 +19,21 @@ export function apiOf(session_id, rest = "") {
   return `${data.urls.sessions}${session_id}/${rest}`;
 }
 
-function csrfToken() {
-  return document.querySelector("[name=csrfmiddlewaretoken]").value;
+/** Make this visitor a guest, so that what they are about to send has an owner; the user's key. */
+export async function becomeGuest() {
+  const { user, csrf_token } = await ask(data.urls.guest, { method: "POST" });
+  for (const field of document.querySelectorAll(CSRF_FIELD)) field.value = csrf_token;
+  return user;
+}
+
+/** A page as the server renders it now: its log and what its code starts from. */
+export async function loadHistory(address) {
+  const response = await fetch(address, { headers: { Accept: "text/html" } });
+  if (!response.ok || response.redirected) throw new Error(`history: ${response.status}`);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return {
+    data: JSON.parse(page.getElementById("chat-data").textContent),
+    messages: [...page.querySelectorAll("#log > .message")],
+    page,
+  };
 }

@@ -1,21 +1,29 @@
-/** A tool call that waits to be approved, or what was decided about it. */
+/** A tool call that waits to be approved, or what was decided about it, in a card of its own. */
 
-import { setText } from "./elements.js";
+import { fromTemplate, setText } from "./elements.js";
 import { data, fill, words } from "./words.js";
 
-/** Bring a card in line with its part of the reply. */
-export function updateApproval(element, part) {
-  const { approvals } = words;
-  const tool = part.tool.replaceAll("_", " ");
-  element.dataset.requestId = part.request_id;
-  element.dataset.decision = part.decision ?? "";
-  setText(element.querySelector(".approval-title"), fill(approvals.title, { tool }));
-  setText(element.querySelector(".approval-description"), part.description);
-  setText(element.querySelector(".approval-arguments"), part.arguments);
-  setText(element.querySelector(".approval-outcome"), outcomeOf(part));
-  setText(element.querySelector(".approval-message"), part.message ?? "");
-  tellTime(element.querySelector(".approval-time"), part.decided_at);
-  element.querySelector(".approval-actions").hidden = Boolean(part.decision);
+export class ApprovalPart {
+  constructor(element) {
+    this.element = element ?? fromTemplate("approval-template");
+  }
+
+  grow(part) {
+    const tool = part.tool.replaceAll("_", " ");
+    this.element.dataset.requestId = part.request_id;
+    this.element.dataset.decision = part.decision ?? "";
+    setText(this.#find("title"), fill(words.approvals.title, { tool }));
+    setText(this.#find("description"), part.description);
+    setText(this.#find("arguments"), part.arguments);
+    setText(this.#find("outcome"), outcomeOf(part));
+    setText(this.#find("message"), part.message ?? "");
+    tellTime(this.#find("time"), part.decided_at);
+    this.#find("actions").hidden = Boolean(part.decision);
+  }
+
+  #find(name) {
+    return this.element.querySelector(`.approval-${name}`);
+  }
 }
 
 /** "You approved this", "ben rejected this", "Nobody answered in time". */

@@ -2,7 +2,6 @@
 
 import { copyText, showCopied } from "./clipboard.js";
 import { fromTemplate } from "./elements.js";
-import { highlight } from "./highlight.js";
 
 /** Equip a block, or those within it. */
 export function finishBlock(block) {
@@ -25,7 +24,17 @@ function finishCode(block) {
   const button = fromTemplate("copy-template");
   button.addEventListener("click", async () => showCopied(button, await copyText(block.textContent)));
   frame.append(button);
-  highlight(block);
+  if (block.dataset.language) colour(block);
+}
+
+/** The code for that comes with the first block that wants it. */
+async function colour(block) {
+  try {
+    const { highlight } = await import("./highlight.js");
+    highlight(block);
+  } catch {
+    // It stays plain.
+  }
 }
 
 function wrap(element, className) {

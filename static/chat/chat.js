@@ -4,10 +4,10 @@
  * It knows the parts of the page; they do not know each other.
  */
 
+import { loadHistory } from "./api.js";
 import { focusApproval, markSent } from "./approval.js";
 import { Conversation } from "./conversation.js";
-import { loadHistory } from "./history.js";
-import { agentOf } from "./message_view.js";
+import { agentOf, endingOf } from "./message_view.js";
 import { Sender } from "./sender.js";
 import { addressOf } from "./session_list.js";
 import { describePlace, focusSwitcher } from "./switcher.js";
@@ -24,11 +24,15 @@ export class Chat {
     const draw = () => this.#draw();
     const follow = () => transcript.follow();
     this.sender = new Sender({ connection, outbox, composer, picker, conversation, draw, follow });
+    // A frame that was asked for does not come any more where the page is hidden meanwhile.
+    document.addEventListener("visibilitychange", () => this.#draw(true));
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", (event) => this.#receive(event.detail));
     composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
     composer.addEventListener("stop", () => this.stop());
-    queue.addEventListener("change", (event) => this.#changeQueue(event.detail));
+    queue.addEventListener("change", (event) => {
+      if (!this.#changeQueue(event.detail)) event.preventDefault();
+    });
     composer.addEventListener("edit", () => this.editLast());
     this.#draw();
   }
@@ -41,7 +45,10 @@ export class Chat {
 
   #submitTyped({ text, isUrgent, edited }) {
     const run_id = edited && this.#waitingRunOf(edited);
-    if (run_id) return this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
+    if (run_id) {
+      const isSent = this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
+      return isSent || this.composer.beginEdit(text, edited);
+    }
     return this.submit(text, {
       on_busy: isUrgent ? "interrupt" : undefined,
       parent_message_id: edited ? (edited.parent_message_id ?? "") : undefined,
@@ -78,9 +85,12 @@ export class Chat {
     else this.stop(message);
   }
 
+  /** Whether that could be asked for now; where it could not, that is told. */
   #changeQueue({ content, metadata }) {
-    const { sessionId } = this.conversation;
-    this.connection.send({ type: "queue", session_id: sessionId, content, metadata });
+    const { sessionId: session_id } = this.conversation;
+    const isSent = this.connection.send({ type: "queue", session_id, content, metadata });
+    if (!isSent) this.composer.setHint(words.manage.failed, true);
+    return isSent;
   }
 
   #cancel(run_id) {
@@ -245,6 +255,7 @@ export class Chat {
     const isNew = location.pathname !== addressOf(session_id);
     if (!this.conversation.isAside) this.#tellBranch();
     if (!isNew) return;
+    this.draft.store();
     this.sessions.mark();
     this.#resume();
   }
@@ -273,11 +284,9 @@ export class Chat {
   }
 
   #ended(message) {
-    const { run_status, error_text, error_code, reason } = message;
-    const said = error_text ?? words.errors[error_code] ?? words.endings[reason];
-    const agent = agentOf(message);
     this.title.tellReply();
-    this.announce(run_status === "completed" ? fill(words.announce.completed, { agent }) : said);
+    const completed = fill(words.announce.completed, { agent: agentOf(message) });
+    this.announce(endingOf(message) || completed);
   }
 
   /** Too much was missed to be told: take what the server renders now. */
@@ -310,8 +319,8 @@ export class Chat {
   // What is shown
 
   /** Once a frame is enough; a hidden page has no frames. */
-  #draw() {
-    if (this.isDrawing) return;
+  #draw(isAnew = false) {
+    if (this.isDrawing && !isAnew) return;
     this.isDrawing = true;
     const draw = () => {
       this.isDrawing = false;

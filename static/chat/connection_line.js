@@ -30,9 +30,12 @@ export class ConnectionLine {
   }
 
   #show() {
+    const { state } = this.connection;
+    const isNews = this.line.hidden || state !== this.told;
     this.line.hidden = false;
     this.#write();
-    this.announce(this.text.textContent);
+    this.told = state;
+    if (isNews) this.announce(this.text.textContent);
   }
 
   #write() {

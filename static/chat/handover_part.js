@@ -11,10 +11,4 @@ export class HandoverPart {
   grow({ name }) {
     setText(this.element, fill(words.takes_over, { agent: nameOf(name) }));
   }
-
-  finish(part) {
-    this.grow(part);
-  }
-
-  remove() {}
 }

@@ -60,13 +60,13 @@ const earlier = new MoreMessages({ element: find("earlier"), scroller }, (histor
 const later = new MoreMessages({ element: find("later"), scroller }, (history) =>
   chat.addLater(history),
 );
-Object.assign(chat, { earlier, later });
 const shortcuts = new Shortcuts({ dialog: find("shortcuts"), newChat: find("new-chat") });
 find("show-shortcuts").addEventListener("click", () => shortcuts.show());
-const draft = new Draft(find("prompt"), () => ({
+const draft = new Draft(composer, () => ({
   user: outbox.user,
   session: chat.conversation.sessionId,
 }));
+Object.assign(chat, { earlier, later, draft });
 new SessionManager({
   sessions,
   connection,
@@ -109,6 +109,7 @@ document.addEventListener("click", (event) => {
   if (copy) copyMessage(copy, chat);
   const answer = event.target.closest("[data-answer]");
   if (answer) chat.respond(answerOf(answer));
+  if (event.target.closest("[data-starter], #jump, #connection-retry")) composer.focus();
   const starter = event.target.closest("[data-starter]");
   if (starter) chat.submit(starter.textContent);
   const menu = document.querySelector(".account[open]");
@@ -116,7 +117,9 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   const menu = document.querySelector(".account[open]");
-  if (menu && event.key === "Escape") menu.open = false;
+  if (!menu || event.key !== "Escape") return;
+  menu.open = false;
+  menu.firstElementChild.focus();
 });
 
 /** What the form would ask the server for, without leaving the page. */

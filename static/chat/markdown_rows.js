@@ -24,12 +24,12 @@ export class OpenRows {
     this.head = tag === "table" ? `${lines.slice(map[0], map[0] + HEAD_LINES).join("\n")}\n` : "";
     this.text = this.head;
     this.#container = containerOf(element);
-    this.#isLoose = isLoose(tokens);
+    this.#isLoose = isLoose(tokens, lines);
   }
 
   /** Whether what stays is right beside `tokens`: one gap makes all entries of a list paragraphs. */
-  fits(tokens) {
-    return this.#isLoose || !isLoose(tokens);
+  fits(tokens, lines) {
+    return this.#isLoose || !isLoose(tokens, lines);
   }
 
   /** Show `tokens` behind what stays. */
@@ -62,8 +62,11 @@ function containerOf(element) {
   return element.tagName === "TABLE" ? element.tBodies[0] : element;
 }
 
-function isLoose(tokens) {
-  return paragraphsOf(tokens).some(({ hidden }) => !hidden);
+/** By its paragraphs, or a gap before an entry: entries may be without paragraphs of their own. */
+function isLoose(tokens, lines) {
+  const later = entriesOf(tokens).slice(1);
+  const hasGap = later.some((start) => !lines[start - 1].trim());
+  return hasGap || paragraphsOf(tokens).some(({ hidden }) => !hidden);
 }
 
 /** Those of the entries themselves, not of lists within them. */

@@ -124,7 +124,7 @@ export class MarkdownStream {
   #growRows() {
     const { lines, blocks, last } = this.#read(this.#rows.head + this.#open);
     const [{ tokens }, next] = blocks;
-    if (!this.#rows.fits(tokens)) {
+    if (!this.#rows.fits(tokens, lines)) {
       this.#open = this.#rows.text + this.#open;
       this.#rows = null;
       this.#drawBlocks();

@@ -121,7 +121,8 @@ function setFlag(dataset, name, isSet) {
   else delete dataset[name];
 }
 
-function endingOf({ run_status, reason, error_code, error_text }) {
+/** Why a reply ended as it did; empty where it is complete. */
+export function endingOf({ run_status, reason, error_code, error_text }) {
   if (WORKING.has(run_status)) return "";
   if (run_status === "failed") return error_text ?? words.errors[error_code] ?? words.endings.failed;
   return words.endings[reason] ?? words.endings[run_status] ?? "";

@@ -1,6 +1,6 @@
 /** Messages beyond an end of the log, which come a page at a time as one scrolls there. */
 
-import { loadHistory } from "./history.js";
+import { loadHistory } from "./api.js";
 
 const AHEAD = "1000px 0px";
 
@@ -43,10 +43,8 @@ export class MoreMessages {
   /** Load one page; false when there is none, or it cannot be had now. */
   async load() {
     if (!this.address) return false;
-    this.loading ??= this.#load();
-    const isLoaded = await this.loading;
-    this.loading = null;
-    return isLoaded;
+    this.loading ??= this.#load().finally(() => (this.loading = null));
+    return this.loading;
   }
 
   /** Load all that there is; false where that cannot be had now. */

@@ -35,7 +35,8 @@ export class Pace {
     if (text.length === this.#target.length) return;
     this.#target = text;
     this.#late.push({ at: performance.now() + LATEST_MS, length: text.length });
-    if (isUnseen()) this.#step(performance.now());
+    // A hidden page has no frames.
+    if (isHidden()) this.#step(performance.now());
     else this.#frame ??= requestAnimationFrame((now) => this.#step(now));
   }
 
@@ -46,21 +47,18 @@ export class Pace {
 
   #step(now) {
     this.stop();
-    if (this.#isDue(now)) this.#show(now, isUnseen() ? this.#target.length : this.#next(now));
-    if (this.#shown < this.#target.length) this.#schedule();
-  }
-
-  /** A hidden page has no frames. */
-  #schedule() {
-    if (isUnseen()) this.#step(performance.now());
-    else this.#frame = requestAnimationFrame((now) => this.#step(now));
+    if (this.#isDue(now)) this.#show(now, this.#next(now));
+    if (this.#shown < this.#target.length) {
+      this.#frame = requestAnimationFrame((next) => this.#step(next));
+    }
   }
 
   #isDue(now) {
-    return isUnseen() || this.#cost < CHEAP_MS || now - this.#drawnAt > SHARE * this.#cost;
+    return isHidden() || this.#cost < CHEAP_MS || now - this.#drawnAt > SHARE * this.#cost;
   }
 
   #next(now) {
+    if (isHidden() || isStill()) return this.#target.length;
     while (this.#late.length > 1 && this.#late[1].at <= now) this.#late.shift();
     const owed = this.#late[0]?.at <= now ? this.#late[0].length : 0;
     const passed = Math.min(SPREAD_MS, this.#shown ? now - this.#drawnAt : SPREAD_MS / 4);
@@ -78,9 +76,10 @@ export class Pace {
   }
 }
 
-function isUnseen() {
-  return (
-    document.visibilityState !== "visible" ||
-    matchMedia("(prefers-reduced-motion: reduce)").matches
-  );
+function isHidden() {
+  return document.visibilityState !== "visible";
+}
+
+function isStill() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }

@@ -1,9 +1,10 @@
 /**
  * The messages that wait for their turn, above the composer; says `change` (detail: the content
- * and metadata of a `queue` frame).
+ * and metadata of a `queue` frame), which is prevented where that cannot be asked for now.
  */
 
-import { fromTemplate, setText } from "./elements.js";
+import { fromTemplate, isComposing, setText } from "./elements.js";
+import { moveBefore } from "./session_list.js";
 import { fill } from "./words.js";
 
 export class Queue extends EventTarget {
@@ -30,13 +31,21 @@ export class Queue extends EventTarget {
 
   #place(entry, place) {
     const line = this.#find(entry.run_id) ?? this.#add(entry.run_id);
-    if (this.list.children[place] !== line) this.list.insertBefore(line, this.list.children[place]);
+    if (this.list.children[place] !== line) moveBefore(this.list, line, this.list.children[place]);
     setText(line.querySelector(".queued-text"), entry.content);
     line.querySelector("[data-queue='edit']").hidden = entry.again;
-    line.querySelector("[data-queue='up']").hidden = place === 0;
+    this.#showUp(line, place > 0);
     for (const button of line.querySelectorAll("[data-queue]")) {
       button.setAttribute("aria-label", fill(button.dataset.label, { text: entry.content }));
     }
+  }
+
+  /** The first line cannot go up: the keyboard that brought it there goes on beside that. */
+  #showUp(line, isShown) {
+    const up = line.querySelector("[data-queue='up']");
+    const isLeft = !isShown && up === document.activeElement;
+    up.hidden = !isShown;
+    if (isLeft) this.#focus("[data-queue='edit']:not([hidden])", line);
   }
 
   #find(run_id) {
@@ -60,6 +69,7 @@ export class Queue extends EventTarget {
         this.#moveFocus(line);
         return this.#change({ op: "remove", ...idOf(line) });
       case "clear":
+        this.#focus();
         return this.#change({ op: "clear" });
       case "edit":
         return this.#open(line);
@@ -89,27 +99,28 @@ export class Queue extends EventTarget {
     event.preventDefault();
     const line = event.target.closest("li");
     const content = event.target.elements.content.value;
-    if (!content.trim()) return;
-    this.#close(line);
-    this.#change({ op: "edit", ...idOf(line) }, content);
+    if (content.trim() && this.#change({ op: "edit", ...idOf(line) }, content)) this.#close(line);
   }
 
   #escape(event) {
     const line = event.target.closest("li[data-editing]");
-    if (event.key !== "Escape" || !line) return;
+    if (event.key !== "Escape" || !line || isComposing(event)) return;
     event.stopPropagation();
     this.#close(line);
   }
 
   /** The button goes away with its line. */
   #moveFocus(line) {
-    const next = line.nextElementSibling ?? line.previousElementSibling;
-    const target = next?.querySelector("[data-queue='remove']");
-    (target ?? document.getElementById("prompt")).focus();
+    this.#focus("[data-queue='remove']", line.nextElementSibling ?? line.previousElementSibling);
+  }
+
+  #focus(selector, line) {
+    (line?.querySelector(selector) ?? document.getElementById("prompt")).focus();
   }
 
   #change(metadata, content = "") {
-    this.dispatchEvent(new CustomEvent("change", { detail: { content, metadata } }));
+    const detail = { content, metadata };
+    return this.dispatchEvent(new CustomEvent("change", { detail, cancelable: true }));
   }
 }
 

@@ -15,10 +15,4 @@ export class ReasoningPart {
     this.element.querySelector(".reasoning-text").append(text.slice(this.#length));
     this.#length = text.length;
   }
-
-  finish(part) {
-    this.grow(part);
-  }
-
-  remove() {}
 }

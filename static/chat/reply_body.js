@@ -1,6 +1,6 @@
 /** What a reply consists of: text, steps, thoughts, requests and handovers, in the order of its parts. */
 
-import { ApprovalPart } from "./approval_part.js";
+import { ApprovalPart } from "./approval.js";
 import { HandoverPart } from "./handover_part.js";
 import { textsOf } from "./parts.js";
 import { ReasoningPart } from "./reasoning_part.js";
@@ -23,7 +23,7 @@ export class ReplyBody {
   }
 
   clear() {
-    for (const view of this.views) view.remove();
+    for (const view of this.views) view.stop?.();
     this.element.replaceChildren();
     this.views = [];
   }
@@ -40,7 +40,8 @@ export class ReplyBody {
     const count = textsOf(parts).length;
     const chunks = html === undefined ? [] : chunksOf(html, count);
     parts.forEach((part, index) => {
-      this.views[index].finish(part, part.type === "text" ? chunks.shift() : undefined);
+      if (part.type === "text") this.views[index].finish(part, chunks.shift());
+      else this.views[index].grow(part);
     });
   }
 

@@ -1,7 +1,6 @@
 /** Sends what was typed: through the outbox, and on each connection anew until it is accepted. */
 
-import { becomeGuest } from "./guest.js";
-import { newId } from "./ids.js";
+import { becomeGuest } from "./api.js";
 import { data, fill, words } from "./words.js";
 
 const KB = 1_024;
@@ -161,6 +160,13 @@ export class Sender {
       if (this.#isHere(entry)) this.conversation.addPending(entry);
     }
   }
+}
+
+/** A random one; pages on plain HTTP have no `randomUUID`. */
+function newId() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function frameOf({ session_id, content, client_message_id, ...options }) {

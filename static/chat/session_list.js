@@ -31,6 +31,14 @@ export class SessionList {
     this.mark();
   }
 
+  /** The ids of lines that are not among these sessions, the newest ones, all where there is no `next`. */
+  missingIn(sessions, next) {
+    const oldest = next ? Date.parse(sessions.at(-1).active_at) : -Infinity;
+    const known = new Set(sessions.map(({ id }) => id));
+    const lines = [...this.element.children].filter((line) => momentOf(line) > oldest);
+    return lines.map((line) => line.dataset.sessionId).filter((id) => !known.has(id));
+  }
+
   #place(line) {
     const moment = momentOf(line);
     const others = [...this.element.children].filter((other) => other !== line);
@@ -51,6 +59,8 @@ export class SessionList {
 /** Put `line` before `next`, unless it is there; moving an element drops the focus inside it. */
 export function moveBefore(list, line, next) {
   if (line.parentNode === list && line.nextElementSibling === next) return;
+  // A title that is being typed would be taken as it is.
+  if (line.querySelector(".rename")) return;
   const focused = line.contains(document.activeElement) ? document.activeElement : null;
   list.insertBefore(line, next);
   focused?.focus({ preventScroll: true });

@@ -1,5 +1,6 @@
 /** Puts together what people do with their conversations: find, rename, share, delete, judge. */
 
+import { ask } from "./api.js";
 import { Feedback } from "./feedback.js";
 import { askTitle } from "./inline_rename.js";
 import { SessionActions } from "./session_actions.js";
@@ -21,9 +22,12 @@ export class SessionManager {
     this.menu = new SessionMenu(find("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
     this.search = this.#makeSearch();
+    // Beside the conversation it would cover that.
+    matchMedia("(min-width: 60rem)").addEventListener("change", () => this.drawer.hidePopover());
     this.drawer.addEventListener("scroll", () => this.menu.hide(), true);
     find("restore").addEventListener("click", () => this.actions.restore(this.getCurrent()));
     connection.addEventListener("frame", ({ detail }) => this.#follow(detail));
+    connection.addEventListener("state", () => this.#greet(connection));
     if (data.user) this.#offer();
   }
 
@@ -42,6 +46,29 @@ export class SessionManager {
   #offer() {
     for (const element of document.querySelectorAll("[data-with-sessions]")) element.hidden = false;
     find("session-actions").hidden = !this.getCurrent();
+  }
+
+  #greet(connection) {
+    if (connection.state !== "open") return;
+    if (this.hasMissed) this.#catchUp(connection);
+    this.hasMissed = true;
+  }
+
+  /** What no socket was there to hear is told as if it came now: the newest lines of the list. */
+  async #catchUp(connection) {
+    const tell = (session_id, metadata) => {
+      const detail = { type: "status", session_id, metadata };
+      connection.dispatchEvent(new CustomEvent("frame", { detail }));
+    };
+    try {
+      const { results, next } = await ask(`${data.urls.sessions}?state=all`);
+      for (const id of this.sessions.missingIn(results, next)) tell(id, { event: "session.deleted" });
+      for (const { id, archived_at, ...session } of results) {
+        tell(id, { event: "session.updated", archived: Boolean(archived_at), ...session });
+      }
+    } catch {
+      // It is as it was, until the next connection.
+    }
   }
 
   #follow(frame) {

@@ -17,11 +17,15 @@ export class SessionMenu extends EventTarget {
     element.addEventListener("toggle", ({ newState }) => newState === "open" && this.#step(0));
     element.addEventListener("keydown", (event) => this.#press(event));
     element.addEventListener("click", (event) => this.#choose(event));
-    addEventListener("resize", () => this.hide());
+    addEventListener("resize", () => this.isOpen && this.#place());
   }
 
   hide() {
-    if (this.element.matches(":popover-open")) this.element.hidePopover();
+    if (this.isOpen) this.element.hidePopover();
+  }
+
+  get isOpen() {
+    return this.element.matches(":popover-open");
   }
 
   get #items() {

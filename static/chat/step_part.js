@@ -24,12 +24,6 @@ export class StepPart {
     bar.value = fraction ?? 0;
   }
 
-  finish(part) {
-    this.grow(part);
-  }
-
-  remove() {}
-
   #find(selector) {
     return this.element.querySelector(selector);
   }

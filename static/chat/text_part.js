@@ -42,7 +42,7 @@ export class TextPart {
   }
 
   finish({ text }, blocks) {
-    this.pace.stop();
+    this.stop();
     this.element.removeAttribute("data-growing");
     if (this.isFinished && this.text === text && !blocks) return;
     this.text = text;
@@ -50,7 +50,7 @@ export class TextPart {
     this.stream.finish(text, blocks);
   }
 
-  remove() {
+  stop() {
     this.pace.stop();
   }
 }

@@ -17,7 +17,6 @@ export class Transcript {
   /** Take over the messages that the server has rendered. */
   adopt(conversation) {
     this.views = new Map();
-    this.versions = new Map();
     this.#adopt(conversation, conversation.messages);
   }
 
@@ -102,8 +101,8 @@ export class Transcript {
     const state = stateOf(message, { position, isStopping, isConnected });
     const siblings = conversation.branch.siblingsOf(message);
     const version = `${message.message_id} ${message.version ?? 0} ${state} ${siblings}`;
-    if (this.versions.get(view) === version) return;
-    this.versions.set(view, version);
+    if (view.version === version) return;
+    view.version = version;
     // What the server has rendered stays, but for what still changes.
     if (message.version || WORKING.has(message.run_status)) view.update(message, state, position > 0);
     view.showPlace(message, siblings);
@@ -135,10 +134,15 @@ export class Transcript {
     this.#settle();
   }
 
+  /** The least step upwards lets go of the end, and a step back to it takes hold again. */
   #look() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    this.isFollowing = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-    this.jump.hidden = this.isFollowing;
+    const rest = scrollHeight - scrollTop - clientHeight;
+    const step = scrollTop - this.scrollTop;
+    this.scrollTop = scrollTop;
+    if (rest <= 1 || (step > 0 && rest < NEAR_PX)) this.isFollowing = true;
+    else if (step < 0 || rest >= NEAR_PX) this.isFollowing = false;
+    this.jump.hidden = this.isFollowing || rest < NEAR_PX;
   }
 
   #settle() {

@@ -19,6 +19,22 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SAY_NOTHING_FOR_A_MINUTE = 4429
 
+LISTEN = """() => {
+  window.said = [];
+  const announcer = document.getElementById("announcer");
+  new MutationObserver(() => said.push(announcer.textContent))
+    .observe(announcer, { childList: true });
+}"""
+TRY_AGAIN = """() => new Promise((resolve) => {
+  const line = document.getElementById("connection");
+  const states = [];
+  const watcher = new MutationObserver(() => {
+    states.push(line.dataset.state);
+    if (states.includes("connecting") && states.at(-1) === "offline") resolve(watcher.disconnect());
+  });
+  watcher.observe(line, { attributeFilter: ["data-state"] });
+  dispatchEvent(new Event("offline"));
+})"""
 # What a browser that keeps pages says as it puts one aside and takes it out again. Chromium keeps
 # none that has ever had a socket.
 TRANSITION = "(name) => dispatchEvent(new PageTransitionEvent(name, { persisted: true }))"
@@ -293,8 +309,12 @@ async def test_what_was_typed_offline_can_be_taken_back(
     await chat.send("start")
     await chat.in_session()
     await chat.replied()
+    await chat.page.evaluate(LISTEN)
     await signed_in.set_offline(True)
     await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
+    for _ in range(2):
+        await chat.page.evaluate(TRY_AGAIN)
+    assert await chat.page.evaluate("said") == ["You are offline."]
     await chat.send("while away")
     await chat.press("Do not send")
     await expect(chat.page.locator("#prompt")).to_have_value("while away")
@@ -302,6 +322,60 @@ async def test_what_was_typed_offline_can_be_taken_back(
     await chat.connected()
     assert await chat.texts() == ["start", "You said: start"]
     await chat.agrees(ann)
+
+
+async def test_what_waits_is_not_changed_without_a_connection(
+    wired: tuple[ChatPage, Wire], model: Model
+) -> None:
+    chat, wire = wired
+    model.will_say(gated(6, shown=2))
+    await chat.send("one")
+    await chat.shows("the river")
+    await chat.send("two")
+    queued = chat.page.locator(".queue li .queued-text")
+    await expect(queued).to_have_text(["two"])
+    wire.refuse_with = SAY_NOTHING_FOR_A_MINUTE
+    await wire.cut(SAY_NOTHING_FOR_A_MINUTE)
+    await expect(chat.page.locator("#connection")).to_have_attribute("data-state", "waiting")
+
+    prompt = chat.page.locator("#prompt")
+    await prompt.press("ArrowUp")
+    await chat.enter("two, better")
+    await expect(prompt).to_have_value("two, better")
+    await expect(chat.page.get_by_text("Editing your message")).to_be_visible()
+    await expect(chat.page.locator("#composer-hint")).to_contain_text("Nothing was changed")
+    await chat.page.get_by_role("button", name="Edit: two").click()
+    await chat.page.locator(".queue textarea").fill("two, best")
+    await chat.press("Save")
+    await expect(chat.page.locator(".queue textarea")).to_have_value("two, best")
+
+    wire.refuse_with = None
+    await chat.page.get_by_role("button", name="Retry now").focus()
+    await chat.page.keyboard.press("Enter")
+    await expect(prompt).to_be_focused()
+    await chat.connected()
+    await chat.press("Save")
+    await expect(queued).to_have_text(["two, best"])
+
+
+async def test_the_list_catches_up_with_what_was_missed(
+    wired: tuple[ChatPage, Wire], site: Site, ann: User
+) -> None:
+    chat, wire = wired
+    kept, gone = (
+        site.request("POST", "/api/sessions/", user=ann, data={"title": title}).json()["id"]
+        for title in ("kept", "gone")
+    )
+    lines = chat.page.locator("#session-list")
+    await expect(lines.locator(f'[data-session-id="{gone}"]')).to_be_visible()
+    wire.refuse_with = SAY_NOTHING_FOR_A_MINUTE
+    await wire.cut(SAY_NOTHING_FOR_A_MINUTE)
+    site.request("PATCH", f"/api/sessions/{kept}/", user=ann, data={"title": "renamed"})
+    site.request("DELETE", f"/api/sessions/{gone}/", user=ann)
+    wire.refuse_with = None
+    await chat.press("Retry now")
+    await expect(lines.locator(f'[data-session-id="{kept}"] a')).to_have_text("renamed")
+    await expect(lines.locator(f'[data-session-id="{gone}"]')).to_have_count(0)
 
 
 async def test_an_answer_that_is_lost_doubles_nothing(

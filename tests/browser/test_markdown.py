@@ -79,6 +79,30 @@ async ([start, lines, entry]) => {
 """
 
 
+# What is shown of a text that has come bit by bit, and of the whole.
+SHOWN = """
+async (text) => {
+  const { MarkdownStream } = await import("/static/chat/markdown_stream.js");
+  const element = document.createElement("div");
+  const stream = new MarkdownStream(element);
+  for (let end = 1; end <= text.length; end += 1) stream.draw(text.slice(0, end));
+  const grown = element.innerHTML;
+  stream.finish(text);
+  return [grown, element.innerHTML];
+}
+"""
+
+
+async def test_a_list_is_loose_by_its_gaps(page: Page) -> None:
+    for text in (
+        "- > one\n\n- > two\n- three\n- four",
+        "\n\n- one\n- two\n- three",
+        "- > one\n- > two\n- three\n\n- four\n- five",
+    ):
+        grown, whole = await page.evaluate(SHOWN, text)
+        assert "".join(grown.split()) == "".join(whole.split())
+
+
 @pytest.mark.parametrize(
     ("start", "line", "entry"),
     [

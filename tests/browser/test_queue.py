@@ -28,8 +28,11 @@ async def test_edited_moved_and_taken_back(open_chat: Opener, model: Model, ann:
     await waiting(chat, "Second", "Third")
     await waiting(other, "Second", "Third")
 
-    await chat.page.get_by_role("button", name="Move up: Third").click()
+    await chat.page.get_by_role("button", name="Move up: Third").focus()
+    await chat.page.keyboard.press("Enter")
+    await waiting(chat, "Third", "Second")
     await waiting(other, "Third", "Second")
+    await expect(chat.page.get_by_role("button", name="Edit: Third")).to_be_focused()
 
     await other.page.get_by_role("button", name="Edit: Second").click()
     box = other.page.locator(".queue li[data-editing] textarea")
@@ -59,7 +62,9 @@ async def test_all_taken_back(open_chat: Opener, model: Model, ann: User) -> Non
     chat = await open_chat()
     for text in ("First", "Second", "Third"):
         await chat.send(text)
-    await chat.page.get_by_role("button", name="Remove all").click()
+    await chat.page.get_by_role("button", name="Remove all").focus()
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.locator("#prompt")).to_be_focused()
     await expect(chat.page.locator(".message")).to_have_count(2)
     reply.open()
     await chat.replied()

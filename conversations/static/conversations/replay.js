@@ -60,8 +60,8 @@ function line([ms, words]) {
 async function open(button) {
   button.disabled = true;
   const box = button.parentElement.querySelector(".replay");
-  const answer = await fetch(button.dataset.replay);
-  if (!answer.ok) {
+  const answer = await fetch(button.dataset.replay).catch(() => null);
+  if (!answer?.ok) {
     button.disabled = false;
     return;
   }
