@@ -4,9 +4,10 @@ from math import ceil
 from typing import Any
 
 from django.conf import settings
+from django.contrib import admin
 from django.contrib.auth import get_user_model, login, views
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render
@@ -18,7 +19,7 @@ from django.views.decorators.http import require_POST
 from conversations.api_errors import error_body
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.guests import adopt_guest, create_guest, is_guest
-from conversations.sign_in_limits import allow_again, limit_sign_in, limit_sign_up
+from conversations.sign_in_limits import allow_again, limit_mail, limit_sign_in, limit_sign_up
 
 UserModel = get_user_model()
 BACKEND = settings.AUTHENTICATION_BACKENDS[0]
@@ -86,8 +87,36 @@ class SignUpView(LoginView):
 
     @method_decorator(transaction.atomic)
     def form_valid(self, form: SignUpForm) -> HttpResponse:  # type: ignore[override]
-        sign_in(self.request, form.save())
+        try:
+            with transaction.atomic():
+                user = form.save()
+        except IntegrityError:  # the form was sent twice at once, or somebody was faster
+            name = UserModel.USERNAME_FIELD
+            form.add_error(name, form.instance.unique_error_message(UserModel, (name,)))
+            return self.form_invalid(form)  # type: ignore[arg-type]
+        sign_in(self.request, user)
         return HttpResponseRedirect(self.get_success_url())
+
+
+class PasswordResetView(LimitedMixin, views.PasswordResetView):
+    """Django's own; it fills nobody's mailbox."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_mail(request, request.POST.get("email", ""))
+
+
+def admin_login(request: HttpRequest) -> HttpResponse:
+    """The admin's own page, where guessing ends as it does on the site's."""
+    if request.method != "POST":
+        return admin.site.login(request)
+    try:
+        limit_sign_in(request, request.POST.get("username", ""))
+    except AgentSiteError as exc:
+        return _refuse(request, exc)
+    answer = admin.site.login(request)
+    if answer.status_code == 302:
+        allow_again(request.user.get_username())
+    return answer
 
 
 def sign_in(request: HttpRequest, user: Any) -> None:
@@ -127,7 +156,7 @@ urlpatterns = [
         views.PasswordChangeDoneView.as_view(),
         name="password_change_done",
     ),
-    path("accounts/password/reset/", views.PasswordResetView.as_view(), name="password_reset"),
+    path("accounts/password/reset/", PasswordResetView.as_view(), name="password_reset"),
     path(
         "accounts/password/reset/sent/",
         views.PasswordResetDoneView.as_view(),

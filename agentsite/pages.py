@@ -9,6 +9,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control
 from django.views.decorators.gzip import gzip_page
@@ -73,6 +74,9 @@ def _history(session: ChatSession, asked: QueryDict) -> History:
 
 
 def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
+    guest = is_guest(request.user)
+    if guest:
+        _keep_sign_in(request)
     card = get_card(session.agent if session else request.GET.get("agent", ""))
     model = get_model_card()
     sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
@@ -85,7 +89,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "agents": [card] if session else list_cards(),
         "chosen": card.name,
         "model": model,
-        "guest": is_guest(request.user),
+        "guest": guest,
         "lines": lines,
         "more_lines": len(lines) == LISTED,
         "formats": FORMATS,
@@ -103,6 +107,13 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "words": words.SCRIPT,
     }
     return render(request, "chat/chat.html", context)
+
+
+def _keep_sign_in(request: HttpRequest) -> None:
+    """It lasts for some time after its last change, and a guest has no other way back."""
+    today = timezone.now().date().isoformat()
+    if request.session.get("visited") != today:
+        request.session["visited"] = today
 
 
 def _page_data(

@@ -33,13 +33,14 @@ def is_guest(user: User) -> bool:
 
 @transaction.atomic
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
-    """Move the guest's sessions and runs to `user`, and delete the guest."""
+    """Move the guest's sessions and runs to `user`, and delete the guest, if it is still there."""
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
     # From here on no session can be begun as the guest; one begun meanwhile moves too.
-    guest_row = get_user_model()._default_manager.select_for_update().get(pk=guest_user.pk)
-    _move_sessions(guest_user, user)
-    guest_row.delete()
+    guests = get_user_model()._default_manager.select_for_update().filter(pk=guest_user.pk)
+    if (guest_row := guests.first()) is not None:
+        _move_sessions(guest_user, user)
+        guest_row.delete()
 
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:

@@ -1,11 +1,15 @@
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.test import Client
+from django.utils import timezone
 
+from agentsite.accounts import SignUpForm
 from conversations.guests import create_guest
 from conversations.models import ChatSession, Guest
 from tests.support.chats import PASSWORD, make_user, talk
@@ -57,6 +61,20 @@ def test_a_bad_sign_up_is_explained(client: Client, change: dict[str, str], comp
     assert response.status_code == 200
     assert complaint in response.content.decode()
     assert Users.count() == 1
+
+
+def test_a_form_that_is_sent_twice_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_valid = SignUpForm.is_valid
+
+    def is_valid_and_late(form: SignUpForm) -> bool:
+        is_good = is_valid(form)
+        make_user("ann")
+        return is_good
+
+    monkeypatch.setattr(SignUpForm, "is_valid", is_valid_and_late)
+    response = client.post("/accounts/signup/", SIGN_UP)
+    assert (response.status_code, Users.count()) == (200, 1)
+    assert "already exists" in response.content.decode()
 
 
 def test_sign_up_gives_no_rights_that_were_not_offered(client: Client) -> None:
@@ -220,6 +238,18 @@ def test_only_guests_are_moved(client: Client) -> None:
     assert user_of(client) == ben
     assert ChatSession.objects.get(pk=session.pk).owner == ann
     assert Users.count() == 2
+
+
+def test_a_guest_who_comes_back_in_time_stays(settings: Any) -> None:
+    settings.ALLOW_GUESTS = True
+    client, _ = guest_client()
+    for days_left in (1, 2):
+        soon = timezone.now() + timedelta(days=days_left)
+        Session.objects.update(expire_date=soon)
+        client.get("/")
+        # Once a day is enough.
+        is_later = Session.objects.get().expire_date > soon
+        assert is_later == (days_left == 1)
 
 
 def test_a_guest_cannot_sign_in_by_name(client: Client) -> None:

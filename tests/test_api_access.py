@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
@@ -12,6 +13,8 @@ from conversations import sign_in_limits
 from conversations.api.authentication import RequestThrottle
 from conversations.attempts import address_of
 from conversations.models import ApiKey, Attempts
+from conversations.privacy import erase_user
+from conversations.secrets import hash_token
 from tests.support.chats import PASSWORD, make_user, talk
 
 pytestmark = pytest.mark.django_db
@@ -129,6 +132,37 @@ class TestLimits:
         assert refused.status_code == 429
         assert int(refused["Retry-After"]) > 0
 
+    @pytest.mark.parametrize("spelling", [" ann ", "ANN", "\uff41nn", "an\u207f\u3000"])
+    def test_other_spellings_of_a_name_are_no_more_guesses(
+        self, client: Client, ann: Any, spelling: str
+    ) -> None:
+        assert [self.guess(client), self.guess(client)] == [401, 401]
+        form = {"username": spelling, "password": PASSWORD}
+        assert client.post("/accounts/login/", form).status_code == 429
+
+    def test_the_admin_is_no_way_around(self, client: Client) -> None:
+        make_user("root", is_staff=True, is_superuser=True)
+        form = {"username": "root", "password": "wrong", "next": "/admin/"}
+        right = form | {"password": PASSWORD}
+        for answers in ([200, 302], [200, 302]):
+            sent = [client.post("/admin/login/", body).status_code for body in (form, right)]
+            assert sent == answers
+        assert client.get("/admin/").status_code == 200
+        guesses = [Client().post("/admin/login/", form).status_code for _ in range(3)]
+        assert guesses == [200, 200, 429]
+
+    def test_nobodys_mailbox_is_filled(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sign_in_limits, "MAILS_A_MAILBOX", 2)
+        make_user("ann", email="ann@example.com")
+        for address, status in (("ann@", 302), ("Ann@", 302), (" ann@", 429), ("ben@", 302)):
+            form = {"email": f"{address}example.com"}
+            assert client.post("/accounts/password/reset/", form).status_code == status
+            # Counted apart from what the address of the client may do.
+            Attempts.objects.filter(key=hash_token("mail from 127.0.0.1")).delete()
+        assert len(mail.outbox) == 2
+
     def test_who_knows_the_password_is_not_held_up(self, client: Client, ann: Any) -> None:
         body = {"username": "ann", "password": PASSWORD}
         for _ in range(5):
@@ -162,6 +196,23 @@ class TestLimits:
         answers = [api.get("/api/sessions/") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["code"] == "rate_limited"
+
+
+@pytest.mark.parametrize("change", ["disabled", "erased", "new password"])
+def test_tokens_end_with_the_account(client: Client, ann: Any, change: str) -> None:
+    got = client.post("/api/token/", {"username": "ann", "password": PASSWORD}, JSON).json()
+    if change == "erased":
+        erase_user(ann)
+    elif change == "disabled":
+        type(ann).objects.update(is_active=False)
+    else:
+        ann.set_password("another-one-9")
+        ann.save()
+    renewed = client.post("/api/token/refresh/", {"refresh": got["refresh"]}, JSON)
+    for access in (got["access"], renewed.json().get("access", "")):
+        headers = {"Authorization": f"Bearer {access}"}
+        assert client.get("/api/sessions/", headers=headers).status_code == 401
+    assert renewed.status_code == (200 if change == "new password" else 401)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def test_deleted_sessions_move_without_a_word(
     assert [type(event) for event in told[0].events] == [SessionListed]
 
 
+def test_who_signs_in_twice_at_once_moves_once() -> None:
+    guest, ann = create_guest(), make_user("ann")
+    session = talk(guest, ("one", "1"))
+    for _ in range(2):
+        adopt_guest(guest, ann)
+    assert ChatSession.objects.get() == session
+    assert list(Users.all()) == [ann]
+
+
 def test_a_failure_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     guest, ann = create_guest(), make_user("ann")
     finish(ask(guest, "one"), "1")

@@ -3,11 +3,13 @@
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ObjectDoesNotExist
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
 from conversations.api.base import ApiView
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.sign_in_limits import allow_again, limit_address, limit_sign_in
 
 
@@ -35,4 +37,7 @@ class RefreshView(ApiView, TokenRefreshView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """For a refresh token."""
         limit_address(request)
-        return super().post(request, *args, **kwargs)
+        try:
+            return super().post(request, *args, **kwargs)
+        except ObjectDoesNotExist as exc:  # the account was erased
+            raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED) from exc
