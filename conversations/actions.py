@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -191,11 +192,16 @@ class _Post:
             run.save(update_fields=["number"])
         return number
 
+    @property
+    def _replies(self) -> QuerySet[Message]:
+        """What may be gone on from, or be answered anew."""
+        return self.session.messages.filter(role=Role.ASSISTANT, withdrawn=False)
+
     def _get_prompt(self) -> Message | None:
         if not self.chat.regenerate:
             return None
-        replies = self.session.messages.filter(role=Role.ASSISTANT).select_related("parent")
-        reply = replies.filter(pk=parse_id(self.chat.regenerate)).first()
+        asked = parse_id(self.chat.regenerate)
+        reply = self._replies.filter(pk=asked).select_related("parent").first()
         if reply is None:
             raise AgentSiteError(ErrorCode.NOT_FOUND)
         return reply.parent
@@ -218,7 +224,7 @@ class _Post:
         if not self.chat.parent_message_id:
             return None
         parent = parse_id(self.chat.parent_message_id)
-        if not self.session.messages.filter(pk=parent, role=Role.ASSISTANT).exists():
+        if not self._replies.filter(pk=parent).exists():
             raise AgentSiteError(ErrorCode.NOT_FOUND)
         return parent
 

@@ -10,6 +10,9 @@ from django.db.models import QuerySet
 from conversations.models import ChatSession, Message
 from conversations.shapes import MessageView
 
+STEPS = 100
+"""Messages that one query goes down a branch."""
+
 WALK_DOWN = """
     WITH RECURSIVE path (id, depth) AS (
         SELECT id, 0 FROM conversations_message WHERE id = %s
@@ -30,6 +33,13 @@ def list_below(message_id: UUID, limit: int) -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(WALK_DOWN, [field.get_db_prep_value(message_id, connection), limit])
         return [field.to_python(row[0]) for row in cursor.fetchall()]
+
+
+def find_end(message_id: UUID) -> UUID:
+    """The end of the branch that goes on from a message, by the newest at each place."""
+    while below := list_below(message_id, STEPS):
+        message_id = below[-1]
+    return message_id
 
 
 def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.branches import list_below
+from conversations.branches import find_end
 from conversations.changes import ChangeBuilder, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, Message, Run, RunStatus
@@ -14,9 +14,6 @@ from conversations.queries import User, get_session, list_queue, parse_id, reply
 from conversations.shapes import QueueView, message_view, queue_view
 from conversations.text import clean_text
 from conversations.unowned import end_unowned
-
-STEPS = 100
-"""Messages that one query goes down a branch."""
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
@@ -171,9 +168,7 @@ class _Queue:
         if message_id is None:
             beginnings = Message.objects.filter(session=self.session, parent=None, withdrawn=False)
             message_id = beginnings.order_by("-number").values_list("pk", flat=True).first()
-        while message_id is not None and (below := list_below(message_id, STEPS)):
-            message_id = below[-1]
-        return message_id
+        return None if message_id is None else find_end(message_id)
 
 
 def _asked_elsewhere(run: Run) -> bool:

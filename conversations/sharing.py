@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from conversations.branches import find_end
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.message_reads import show_messages
-from conversations.models import ChatSession, Share
+from conversations.models import ChatSession, Message, Share
 from conversations.notify import ShareChanged, announce_unnumbered
 from conversations.queries import User, get_session, list_path, load_messages, parse_id
 from conversations.rendering import render_reply
@@ -46,20 +48,25 @@ def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
 
 
 @transaction.atomic
-def create_share(*, user: User, session_id: str) -> tuple[Share, str]:
+def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Share, str]:
     """A new link to what is on the active branch now, and its token, which is not kept.
 
+    With `branch`, the id of a message, to the branch that this one is on, as `get_history` has it.
     Raises `AgentSiteError(not_found)`, also where nothing has been said.
     """
     session = get_session(user, session_id)
-    if session.active_leaf_id is None:
+    leaf = _find_leaf(session, branch) if branch else session.active_leaf_id
+    if leaf is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     token = make_token()
-    share = Share.objects.create(
-        session=session, leaf_id=session.active_leaf_id, token_hash=hash_token(token)
-    )
+    share = Share.objects.create(session=session, leaf_id=leaf, token_hash=hash_token(token))
     announce_unnumbered(session, _changed(share))
     return share, token
+
+
+def _find_leaf(session: ChatSession, branch: str) -> UUID | None:
+    known = Message.objects.filter(session=session, pk=parse_id(branch), withdrawn=False)
+    return find_end(parse_id(branch)) if known.exists() else None
 
 
 @transaction.atomic
@@ -89,7 +96,9 @@ def get_shared(token: str) -> SharedSession:
     share = shares.select_related("session").first()
     if share is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
-    rows = load_messages(list_path(share.leaf_id, SHOWN_MAX))
+    path = load_messages(list_path(share.leaf_id, SHOWN_MAX))
+    # What was taken back since is not shown any more.
+    rows = [message for message in path if not message.withdrawn]
     messages = [_shared(view) for view in show_messages(share.session, rows)]
     return SharedSession(share.session.title, share.created_at, messages)
 

@@ -155,6 +155,15 @@ class TestRemove:
         assert (run.status, run.reason, run.epoch) == (RunStatus.CANCELLED, "user", 0)
         assert code_of(line.remove, "a") == ErrorCode.NOT_QUEUED
 
+    def test_nothing_goes_on_from_it(self, user: User) -> None:
+        line = Line(user, "a")
+        line.remove("a")
+        reply = line.posted["a"].run.message_id
+        for fields in ({"parent_message_id": reply}, {"regenerate": reply}):
+            content = "" if "regenerate" in fields else "more"
+            assert code_of(ask, user, content, line.session, **fields) == ErrorCode.NOT_FOUND
+        assert line.shown == ["head"]
+
     def test_all_of_it(self, user: User) -> None:
         line = Line(user, "a", "b", "c")
         queue.clear_queue(user=user, session_id=line.session_id)
@@ -278,6 +287,8 @@ class TestRest:
         address = f"/api/sessions/{line.session_id}/queue/{line.run_id('a')}/"
         change = {"content": "better", "position": 2}
         assert api.patch(address, change, "application/json").status_code == 403
+        too_long = {"content": "x" * 65_537}
+        assert api.patch(address, too_long, "application/json").status_code == 400
         assert line.waiting == ["a", "elsewhere"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from conversations.models import ChatSession, Feedback, Share
-from tests.support.chats import ask, finish, make_user, session_of, talk
+from tests.support.chats import ask, finish, last_message, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
 
@@ -108,6 +108,36 @@ class TestShares:
         token = self.share(api, session)["token"]
         finish(ask(ann, "private", session), "2")
         assert "private" not in client.get(f"/api/shared/{token}/").content.decode()
+
+    def test_what_is_taken_back_is_not_shared_any_more(
+        self, api: Client, ann: Any, session: ChatSession, client: Client
+    ) -> None:
+        ask(ann, "at work", session)
+        waiting = ask(ann, "a slip", session)
+        address = f"/api/shared/{self.share(api, session)['token']}/"
+        assert "a slip" in client.get(address).content.decode()
+        api.delete(f"/api/sessions/{session.pk}/queue/{waiting.run.run_id}/")
+        texts = [message["text"] for message in client.get(address).json()["messages"]]
+        assert texts == ["one", "**1**", "at work", ""]
+
+    def test_the_branch_that_is_looked_at(
+        self, api: Client, ann: Any, session: ChatSession, client: Client
+    ) -> None:
+        first = last_message(session)
+        finish(ask(ann, "two", session), "2")
+        finish(ask(ann, "uno", session, parent_message_id=""), "I")
+        listed = f"/api/sessions/{session.pk}/shares/"
+
+        def shown(query: str) -> list[str]:
+            token = api.post(f"{listed}{query}").json()["token"]
+            messages = client.get(f"/api/shared/{token}/").json()["messages"]
+            return [message["text"] for message in messages]
+
+        assert shown("") == shown("?branch=") == ["uno", "I"]
+        assert shown(f"?branch={first.pk}") == ["one", "**1**", "two", "2"]
+        foreign = last_message(talk(make_user("ben"), ("secret", "1")))
+        for branch in (foreign.pk, "nonsense"):
+            assert api.post(f"{listed}?branch={branch}").status_code == 404
 
     def test_tools_are_not_shared(self, api: Client, ann: Any, client: Client) -> None:
         posted = ask(ann, "one")

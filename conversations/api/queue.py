@@ -18,7 +18,7 @@ from conversations.shapes import QueueView
 class QueuedChangeSerializer(serializers.Serializer[Any]):
     """What is to be changed of a message that waits."""
 
-    content = serializers.CharField(required=False, trim_whitespace=False)
+    content = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
     position = serializers.IntegerField(min_value=1, required=False)
 
 

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.base import ApiView
+from conversations.api.serializers import BranchQuery
 from conversations.models import Share
 from conversations.sharing import SharedSession, create_share, get_shared, list_shares, revoke_share
 
@@ -48,10 +49,17 @@ class SharesView(ApiView):
         shares = list_shares(user=request.user, session_id=session_id)
         return Response({"results": ShareSerializer(shares, many=True).data})
 
-    @extend_schema(request=None, responses={201: NewShareSerializer})
+    @extend_schema(request=None, parameters=[BranchQuery], responses={201: NewShareSerializer})
     def post(self, request: Request, session_id: str) -> Response:
-        """A link to all that has been said on the active branch; `token` is shown once."""
-        share, token = create_share(user=request.user, session_id=session_id)
+        """A link to all that has been said on the active branch; `token` is shown once.
+
+        With `branch`, on the branch of that message.
+        """
+        asked = BranchQuery(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        share, token = create_share(
+            user=request.user, session_id=session_id, **asked.validated_data
+        )
         made = {**ShareSerializer(share).data, "token": token}
         return Response(made, status=status.HTTP_201_CREATED)
 

@@ -70,7 +70,9 @@ export class ShareDialog {
 
   /** The server does not keep a link's secret: what is not copied now is lost. */
   #make() {
-    this.#ask({ method: "POST" }, (share) => {
+    // The page's own address says which branch is looked at.
+    const branch = location.pathname.includes(this.id) ? location.search : "";
+    const show = (share) => {
       this.link.value = location.origin + data.urls.shared.replace("TOKEN", share.token);
       this.made.hidden = false;
       this.link.focus();
@@ -78,7 +80,8 @@ export class ShareDialog {
       this.link.scrollLeft = 0;
       this.#add(share);
       this.madeId = share.id;
-    });
+    };
+    this.#ask({ method: "POST" }, show, branch);
   }
 
   async #copy({ currentTarget: button }) {
