@@ -65,7 +65,7 @@ def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> Non
         unique_fields=["session"],
         update_fields=["assignee"],
     )
-    audit.record_each(staff, AuditAction.ASSIGNED, session_ids, to=str(assignee))
+    audit.record_each(staff, AuditAction.ASSIGNED, session_ids, to=assignee.pk)
 
 
 @transaction.atomic

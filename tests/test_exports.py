@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -24,6 +25,7 @@ from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.feedback import give_feedback
 from conversations.models import ChatSession, Message, RunStatus, UsageSource
+from conversations.summaries import save_summary
 from conversations.usage import TokenUsage
 from realtime import dbpool
 from realtime.api import downloads
@@ -264,7 +266,9 @@ async def test_everything_that_matches(api: AsyncClient, ann: Any) -> None:
     assert [s["session"]["title"] for s in body["sessions"]] == ["apples", "pears"]
     body = json.loads((await download(api, "/api/export/?search=pears")).body)
     assert [len(s["messages"]) for s in body["sessions"]] == [4]
-    assert (await download(api, "/api/export/?state=x")).status_code == 400
+    never = quote("9999-12-31T23:59:59-14:00")
+    for query in ("state=x", f"active_after={never}"):
+        assert (await download(api, f"/api/export/?{query}")).status_code == 400
     nothing = await download(api, "/api/export/?search=plums")
     assert json.loads(nothing.body)["sessions"] == []
 
@@ -322,6 +326,18 @@ def test_batches_leave_nothing_out(ann: Any, monkeypatch: Any, ids: int, session
     found = [conversation.session["id"] for conversation in read_conversations(mine(ann))]
     rows = mine(ann).order_by("created_at", "pk").values_list("pk", flat=True)
     assert found == list(map(str, rows))
+
+
+def test_one_is_told_alone_as_among_others(ann: Any) -> None:
+    summed_up, other = talk(ann, ("one", "1"), ("two", "2")), talk(ann, ("three", "3"))
+    message = summed_up.messages.get(number=2)
+    save_summary(summed_up.pk, message.pk, "in short", "scripted")
+
+    def told(*sessions: ChatSession) -> list[Any]:
+        rows = ChatSession.objects.filter(pk__in=[session.pk for session in sessions])
+        return [(found.session, list(found.messages)) for found in read_conversations(rows)]
+
+    assert told(summed_up, other) == told(summed_up) + told(other)
 
 
 def test_memory_is_flat_however_much_there_is(transactional_db: None) -> None:

@@ -1,15 +1,23 @@
 """Staff at work: what they find, see and keep, and what is kept of that."""
 
+import asyncio
+import base64
+import json
 import re
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.asgi import get_asgi_application
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
+from conversations.admin import export
+from conversations.exports.source import Conversation
 from conversations.models import ChatSession, Feedback, Run, RunStatus
 from conversations.review_models import AuditEntry, Label, Review
 from tests.support.chats import ask, finish, last_message, make_user, session_of, talk
@@ -116,6 +124,13 @@ class TestList:
         talk(ann, ("one", "1"))
         assert titles(desk, f"?p={place}") == ["one"]
 
+    def test_what_cannot_be_is_not_asked_for(self, desk: Client, ann: Any) -> None:
+        talk(ann, ("one", "1"))
+        for moment in ("2026-01-01T00:00:00+00:00", "0001-01-01T00:00:00+14:00"):
+            answer = desk.get(f"{SESSIONS}?p={place_of('no id', moment)}")
+            assert (answer.status_code, answer["Location"]) == (302, f"{SESSIONS}?e=1")
+        assert titles(desk, f"?p={place_of('no id', '2026-01-01')}") == ["one"]
+
     def test_what_is_left(self, desk: Client, ann: Any, staff: Any) -> None:
         done, mine, went_on = (talk(ann, (name, "1")) for name in ("done", "mine", "went on"))
         talk(ann, ("open", "1"))
@@ -141,6 +156,14 @@ class TestList:
         ]
         assert all(review.reviewed_at for review in reviews)
         assert len(actions()) == 4
+        assigned = AuditEntry.objects.filter(action="assigned")
+        # By number: the log outlives people.
+        assert [entry.detail for entry in assigned] == [{"to": staff.pk}] * 2
+
+
+def place_of(pk: str, moment: str = "2026-01-01T00:00:00+00:00") -> str:
+    """An address's place in a list that is of somebody else's making."""
+    return base64.urlsafe_b64encode(json.dumps([moment, pk]).encode()).decode()
 
 
 class TestSession:
@@ -247,6 +270,30 @@ async def read(response: Any) -> bytes:
     return b"".join([piece async for piece in response.streaming_content])
 
 
+def ask_for_export(browser: AsyncClient) -> tuple[asyncio.Task[None], asyncio.Queue[Any]]:
+    """A request at work, and what its client tells the server."""
+    token = "x" * 32
+    cookies = f"{browser.cookies.output(header='', sep=';')}; csrftoken={token}"
+    body = f"export_format=markdown&csrfmiddlewaretoken={token}".encode()
+    headers = {
+        "host": "testserver",
+        "cookie": cookies.strip(),
+        "content-type": "application/x-www-form-urlencoded",
+        "content-length": str(len(body)),
+    }
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"{SESSIONS}export/",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    told.put_nowait({"type": "http.request", "body": body})
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    return asyncio.create_task(get_asgi_application()(scope, told.get, sent.put)), told
+
+
 @pytest.mark.django_db(transaction=True)
 class TestExport:
     async def test_it_holds_what_the_list_shows_and_is_logged(self) -> None:
@@ -272,6 +319,39 @@ class TestExport:
         talk(ann, ("fine", "1"))
         fail(ann, "broken", "provider_cut")
         return staff
+
+    async def test_it_ends_when_who_has_asked_goes_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staff = await in_thread(self.prepare, "read_transcript", "export_transcript")
+        browser = AsyncClient()
+        await browser.aforce_login(staff)
+        begun, enough = threading.Event(), threading.Event()
+
+        def endless(sessions: object) -> Iterator[Conversation]:
+            while not enough.is_set():
+                yield Conversation({"title": "again"}, iter(()))
+                begun.set()
+
+        monkeypatch.setattr(export, "read_conversations", endless)
+        try:
+            asking, told = ask_for_export(browser)
+            assert await in_thread(begun.wait, 20)
+            told.put_nowait({"type": "http.disconnect"})
+            ended, _ = await asyncio.wait({asking}, timeout=20)
+            assert ended
+        finally:
+            enough.set()
+            await asyncio.wait({asking})
+        assert not await AuditEntry.objects.aexists()
+
+    async def test_an_address_that_was_made_up(self) -> None:
+        staff = await in_thread(self.prepare, "read_transcript", "export_transcript")
+        browser = AsyncClient()
+        await browser.aforce_login(staff)
+        for query in ("owner__password__startswith=a", f"p={place_of('x')}"):
+            response = await browser.post(f"{SESSIONS}export/?{query}", {"export_format": "json"})
+            assert response.status_code == 400
 
     @pytest.mark.parametrize("permission", ["read_transcript", "export_transcript"])
     async def test_it_needs_both_permissions(self, permission: str) -> None:

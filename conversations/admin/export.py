@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
 
 from conversations.exports.download import Download
@@ -18,7 +19,16 @@ class Export:
         self.count = 0
         self.download = Download(kind, "sessions")
         pieces = encode(kind.write(self._counted(read_conversations(sessions))))
-        while self.download.take(pieces):
+        try:
+            async_to_sync(self._write)(pieces)
+        except BaseException:
+            self.download.close()
+            raise
+
+    async def _write(self, pieces: Iterator[bytes]) -> None:
+        """In the request's own thread, which hears between two pieces that its client has gone."""
+        take = sync_to_async(self.download.take)
+        while await take(pieces):
             pass
 
     def _counted(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:

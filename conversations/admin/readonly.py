@@ -6,8 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db import DataError
 from django.db.models import Model, Q
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -27,6 +30,25 @@ class KeysetChangeList(ChangeList):
     is_first: bool = True
 
     def get_results(self, request: HttpRequest) -> None:
+        try:
+            found = self._read(request)
+        except (ValidationError, ValueError, OverflowError, DataError) as exc:
+            # Somebody has changed the address: there is no such place, or no such value.
+            raise IncorrectLookupParameters(exc) from exc
+        self.result_list = self.model_admin.complete(found[: self.list_per_page])
+        if len(found) > self.list_per_page:
+            last = found[self.list_per_page - 1]
+            self.next_page = _write_place(getattr(last, self.model_admin.keyset), last.pk)
+        self.result_count = len(self.result_list)
+        self.full_result_count = None
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(self.result_list)
+        self.can_show_all = False
+        self.multi_page = False
+        self.paginator = Paginator(self.result_list, self.list_per_page)
+
+    def _read(self, request: HttpRequest) -> list[Any]:
+        """One row more than there are on a page."""
         column = self.model_admin.keyset
         rows = self.queryset.order_by(f"-{column}", "-pk")
         if place := _read_place(request.GET.get(PAGE_VAR, "")):
@@ -35,18 +57,7 @@ class KeysetChangeList(ChangeList):
             rows = rows.filter(Q(**{f"{column}__lte": moment}))
             rows = rows.filter(Q(**{f"{column}__lt": moment}) | at_moment)
             self.is_first = False
-        found = list(rows[: self.list_per_page + 1])
-        self.result_list = self.model_admin.complete(found[: self.list_per_page])
-        if len(found) > self.list_per_page:
-            last = found[self.list_per_page - 1]
-            self.next_page = _write_place(getattr(last, column), last.pk)
-        self.result_count = len(self.result_list)
-        self.full_result_count = None
-        self.show_full_result_count = False
-        self.show_admin_actions = bool(self.result_list)
-        self.can_show_all = False
-        self.multi_page = False
-        self.paginator = Paginator(self.result_list, self.list_per_page)
+        return list(rows[: self.list_per_page + 1])
 
     @property
     def next_address(self) -> str:
@@ -67,9 +78,10 @@ def _read_place(text: str) -> tuple[datetime, str] | None:
     try:
         padded = text + "=" * (-len(text) % 4)
         moment, pk = json.loads(base64.urlsafe_b64decode(padded))
-        return datetime.fromisoformat(moment), str(pk)
+        found = datetime.fromisoformat(moment)
     except (ValueError, TypeError):
         return None
+    return (found, str(pk)) if found.tzinfo else None
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.contrib.admin.views.main import PAGE_VAR, ChangeList
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -98,9 +99,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if search_term.startswith("@"):
-            name = {get_user_model().USERNAME_FIELD: search_term[1:].strip()}
-            users = get_user_model()._default_manager.filter(**name)
-            return queryset.filter(owner__in=list(users)), False
+            return queryset.filter(owner__in=_find_owners(search_term)), False
         if (session_id := _as_id(search_term)) is not None:
             return queryset.filter(pk=session_id), False
         if search_term.strip() and not request.user.has_perm(READ):
@@ -215,14 +214,18 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         name = request.POST.get("export_format", "")
         if request.method != "POST" or name not in FORMATS:
             return HttpResponseBadRequest()
-        export = Export(self.get_changelist_instance(request).queryset, name)
+        try:
+            found = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseBadRequest()
+        export = Export(found, name)
         audit.record(
             request.user,
             AuditAction.EXPORTED,
             format=name,
             sessions=export.count,
             sha256=export.download.sha256,
-            filters={key: value for key, value in request.GET.items() if key != PAGE_VAR},
+            filters=_tell_filters(request.GET.dict()),
         )
         return export.download.response()
 
@@ -304,6 +307,22 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/conversations/session.html", context)
+
+
+def _find_owners(search_term: str) -> list[Any]:
+    """Whose sessions `@` and a name ask for."""
+    name = {get_user_model().USERNAME_FIELD: search_term[1:].strip()}
+    return list(get_user_model()._default_manager.filter(**name))
+
+
+def _tell_filters(chosen: dict[str, str]) -> dict[str, str]:
+    """For the log, which outlives people: users by their numbers, and no words."""
+    term = chosen.get(SEARCH_VAR, "")
+    if term.startswith("@"):
+        chosen[SEARCH_VAR] = " ".join(f"@{owner.pk}" for owner in _find_owners(term))
+    elif term and _as_id(term) is None:
+        chosen[SEARCH_VAR] = "…"
+    return {key: value for key, value in chosen.items() if key != PAGE_VAR}
 
 
 def _as_id(text: str) -> UUID | None:

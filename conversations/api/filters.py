@@ -1,16 +1,36 @@
 """Which sessions a list or an export is of."""
 
+from datetime import UTC
 from typing import Any
 
 import django_filters
+from django.core.exceptions import ValidationError
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext_lazy as _
+from django_filters.fields import IsoDateTimeField
 
 from conversations.models import ChatSession, Run, RunStatus
 from conversations.search import containing
 from conversations.session_list import SHELVES
 
 SEARCH_MAX = 200
+
+
+class MomentField(IsoDateTimeField):
+    """A moment that is one in UTC too."""
+
+    def to_python(self, value: Any) -> Any:
+        moment = super().to_python(value)
+        try:
+            return moment and moment.astimezone(UTC)
+        except OverflowError as exc:
+            raise ValidationError(self.error_messages["invalid"], code="invalid") from exc
+
+
+class MomentFilter(django_filters.IsoDateTimeFilter):
+    """By a moment in ISO 8601."""
+
+    field_class = MomentField
 
 
 class SessionFilter(django_filters.FilterSet):
@@ -28,10 +48,10 @@ class SessionFilter(django_filters.FilterSet):
     status = django_filters.ChoiceFilter(
         method="filter_status", choices=RunStatus.choices, label=_("With a reply in this status")
     )
-    active_after = django_filters.IsoDateTimeFilter("active_at", "gte")
-    active_before = django_filters.IsoDateTimeFilter("active_at", "lt")
-    created_after = django_filters.IsoDateTimeFilter("created_at", "gte")
-    created_before = django_filters.IsoDateTimeFilter("created_at", "lt")
+    active_after = MomentFilter("active_at", "gte")
+    active_before = MomentFilter("active_at", "lt")
+    created_after = MomentFilter("created_at", "gte")
+    created_before = MomentFilter("created_at", "lt")
 
     class Meta:
         model = ChatSession

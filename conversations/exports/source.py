@@ -81,8 +81,8 @@ def _ids(sessions: QuerySet[ChatSession]) -> Iterator[list[UUID]]:
 
 def _load(group: list[ChatSession]) -> dict[UUID, list[Message]]:
     loaded: dict[UUID, list[Message]] = defaultdict(list)
-    rows = Message.objects.filter(session__in=group).select_related("run").order_by("number")
-    for row in rows.prefetch_related(_feedback()):
+    rows = Message.objects.filter(session__in=group).select_related("run", "summary")
+    for row in rows.order_by("number").prefetch_related(_feedback()):
         loaded[row.session_id].append(row)
     return loaded
 
