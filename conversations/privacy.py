@@ -6,6 +6,8 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.apps import apps
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.models import Session
@@ -16,12 +18,14 @@ from django.utils import timezone
 from conversations import audit
 from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
-from conversations.models import ACTIVE, ChatSession, Feedback, Run, Share
+from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share
 from conversations.review_models import AuditAction
 from conversations.session_list import delete_session
 
 SESSIONS_A_BATCH = 20
 """Few, because on SQLite nobody else writes meanwhile."""
+
+GUESTS_A_BATCH = 100
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
@@ -40,6 +44,7 @@ def purge() -> int:
     """Delete what is too old; how many sessions that were."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    _delete_guests(timezone.now())
     if deleted:
         forget_words()
         audit.record(None, AuditAction.PURGED, sessions=deleted)
@@ -48,13 +53,24 @@ def purge() -> int:
 
 def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
     """With all that hangs on them, in small transactions; the size of each."""
+    # Locked, so that nobody writes in one between the look at it and its end.
+    ids = sessions.order_by("pk").select_for_update().values_list("pk", flat=True)
     while True:
         with transaction.atomic():
-            batch = list(sessions.order_by("pk").values_list("pk", flat=True)[:SESSIONS_A_BATCH])
+            batch = list(ids[:SESSIONS_A_BATCH])
             ChatSession.objects.filter(pk__in=batch).delete()
         if not batch:
             return
         yield len(batch)
+
+
+def _delete_guests(now: datetime) -> None:
+    """Visitors of some time ago who have left nothing."""
+    since = now - timedelta(seconds=settings.SESSION_COOKIE_AGE)
+    users = get_user_model()._default_manager
+    lost = users.filter(guest__created_at__lt=since, chat_sessions=None).order_by("pk")
+    while batch := list(lost.values_list("pk", flat=True)[:GUESTS_A_BATCH]):
+        users.filter(pk__in=batch).delete()
 
 
 def erase_user(user: AbstractBaseUser) -> int:
@@ -70,6 +86,7 @@ def erase_user(user: AbstractBaseUser) -> int:
     deleted = sum(_delete_sessions(theirs))
     _end_sign_ins(user.pk)
     users.delete()
+    _forget_admin_log(user.pk)
     forget_words()
     audit.record(None, AuditAction.ERASED, sessions=deleted)
     return deleted
@@ -85,6 +102,18 @@ def _end_sign_ins(user_id: Any) -> None:
     for session in Session.objects.iterator(chunk_size=500):
         if str(session.get_decoded().get("_auth_user_id")) == str(user_id):
             session.delete()
+
+
+def _forget_admin_log(user_id: Any) -> None:
+    """The admin's own log names the accounts that were changed there."""
+    if apps.is_installed("django.contrib.admin"):
+        account = get_user_model()._meta
+        kind = {
+            "content_type__app_label": account.app_label,
+            "content_type__model": account.model_name,
+        }
+        entries = apps.get_model("admin", "LogEntry")._default_manager
+        entries.filter(**kind, object_id=str(user_id)).delete()
 
 
 def forget_words() -> None:
@@ -117,6 +146,11 @@ def read_account(user: AbstractBaseUser) -> dict[str, Any]:
         "feedback": list(
             Feedback.objects.filter(user_id=user.pk).values(
                 "message_id", "value", "comment", "created_at", "updated_at"
+            )
+        ),
+        "api_keys": list(
+            ApiKey.objects.filter(owner_id=user.pk).values(
+                "name", "prefix", "scopes", "created_at", "last_used_at", "revoked_at"
             )
         ),
     }

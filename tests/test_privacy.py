@@ -7,15 +7,19 @@ from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.apps import apps
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from conversations.models import ChatSession, Feedback, Run, Share
+from conversations.api_keys import create_key
+from conversations.guests import create_guest
+from conversations.models import ChatSession, Feedback, Guest, Run, Share
 from conversations.privacy import erase_user, purge
 from conversations.review_models import AuditEntry, Label, Review
 from tests.support.chats import ask, begin, finish, last_message, make_user, session_of, talk
@@ -92,6 +96,10 @@ def fill(ann: Any, staff: Any) -> None:
     desk = Client()
     desk.force_login(staff)
     desk.get(f"/admin/conversations/chatsession/{session.pk}/change/")
+    for query in (f"@{ann.username}", CANARY, f"@ {ann.username} "):
+        address = f"/admin/conversations/chatsession/export/?{urlencode({'q': query})}"
+        desk.post(address, {"export_format": "json"}).close()
+    LogEntry.objects.log_actions(staff.pk, [ann], CHANGE, CANARY)
 
 
 def test_erasing_asks_and_knows_the_name(ann: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +152,16 @@ def test_everything_is_kept_by_default(ann: Any) -> None:
     assert purge() == 0
 
 
+def test_guests_who_have_left_nothing_are_purged(ann: Any) -> None:
+    writer, young, _ = (create_guest() for _ in range(3))
+    talk(writer, ("left", "something"))
+    past = timezone.now() - timedelta(days=15)
+    Guest.objects.exclude(user=young).update(created_at=past)
+    purge()
+    users = type(ann).objects.all()
+    assert set(users) == {ann, writer, young}
+
+
 def test_many_are_purged_in_small_batches(ann: Any, settings: Any) -> None:
     settings.RETENTION_DAYS = 1
     for number in range(45):
@@ -156,6 +174,7 @@ def test_a_person_gets_all_that_is_kept(ann: Any, tmp_path: Path) -> None:
     session, deleted = talk(ann, ("mine", "all mine")), talk(ann, ("deleted", "still kept"))
     age(deleted, 1, deleted_at=True)
     Feedback.objects.create(message=last_message(session), user=ann, value="up", comment="thanks")
+    _, key = create_key(user=ann, name="backup", scopes=["read"])
     talk(make_user("ben"), ("not ann's", "secret"))
     path = tmp_path / "ann.zip"
     call_command("export_user", "ann", str(path))
@@ -166,6 +185,8 @@ def test_a_person_gets_all_that_is_kept(ann: Any, tmp_path: Path) -> None:
     assert account["account"]["username"] == "ann"
     assert "password" not in account["account"]
     assert account["feedback"][0]["comment"] == "thanks"
+    assert account["api_keys"][0]["name"] == "backup"
+    assert key not in files["account.json"]
     told = json.dumps(json.loads(files["conversations.json"]))
     assert "all mine" in told
     assert "still kept" in told
