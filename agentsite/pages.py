@@ -23,8 +23,9 @@ from conversations.errors import AgentSiteError
 from conversations.exports.formats import FORMATS
 from conversations.feedback import list_feedback
 from conversations.guests import is_guest
+from conversations.history import get_history
 from conversations.models import ChatSession
-from conversations.queries import get_history, get_session, list_sessions
+from conversations.queries import get_session, list_sessions
 from conversations.shapes import History
 from realtime.conf import get_conf, socket_path
 

@@ -15,7 +15,7 @@ from django.http.request import split_domain_port, validate_host
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
 
-from conversations.queries import SignIn
+from conversations.sign_ins import SignIn
 from realtime import dbpool, protocol
 
 logger = logging.getLogger(__name__)

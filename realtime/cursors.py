@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from conversations.queries import Heads
+from conversations.catch_up import Heads
 
 REMEMBERED_ENDS = 64
 """Ended runs whose late or repeated frames are told from those of new ones by name."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
 
-from conversations import journal_store, queries
+from conversations import due_runs, journal_store
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claimed
 from realtime import dbpool
@@ -90,7 +90,7 @@ class Flusher:
             await self._try_to_tick([j for j in self._journals.values() if j.beaten_at <= due])
 
     async def _look_for_cancels(self) -> None:
-        for run_id in await dbpool.read(queries.list_cancelled, list(self._journals)):
+        for run_id in await dbpool.read(due_runs.list_cancelled, list(self._journals)):
             if journal := self._journals.get(run_id):
                 journal.cancelled.set()
 

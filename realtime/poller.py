@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from conversations import lifecycle, queries
-from conversations.queries import SignIn
+from conversations import catch_up, lifecycle, sign_ins
+from conversations.sign_ins import SignIn
 from realtime import dbpool, protocol
 from realtime.conf import get_conf
 from realtime.outbox import Outbox
@@ -78,8 +78,8 @@ class Poller:
                 socket.outbox.put(frame)
 
     async def _close_ended(self, sockets: list[Socket]) -> None:
-        sign_ins = {socket.sign_in for socket in sockets}
-        ended = await dbpool.read(queries.list_ended_sign_ins, sign_ins)
+        given = {socket.sign_in for socket in sockets}
+        ended = await dbpool.read(sign_ins.list_ended_sign_ins, given)
         for socket in sockets:
             if socket.sign_in in ended:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
@@ -87,7 +87,7 @@ class Poller:
     async def _compare(self, sockets: list[Socket]) -> None:
         sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
         runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
-        heads = await dbpool.read(queries.read_heads, sessions, runs)
+        heads = await dbpool.read(catch_up.read_heads, sessions, runs)
         await asyncio.sleep(IN_FLIGHT_S)
         for socket in sockets:
             try:

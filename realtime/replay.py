@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from conversations.catch_up import CatchUp, SessionState, read_catch_up, read_session_state
 from conversations.models import Role, Run, join_text
-from conversations.queries import (
-    CatchUp,
-    EventRow,
-    SessionState,
-    read_catch_up,
-    read_session_state,
-)
+from conversations.queries import EventRow
 from conversations.shapes import run_ref
 from realtime import frames, protocol
 from realtime.cursors import RunCursor, SessionCursor

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
-from conversations import actions, lifecycle, queries, suspension
+from conversations import actions, due_runs, lifecycle, suspension
 from conversations.errors import ErrorCode
 from conversations.models import EndReason
 from realtime import dbpool
@@ -41,8 +41,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round."""
         conf = get_conf()
-        await _each(await dbpool.read(queries.list_orphans), self._recover)
-        await _each(await dbpool.read(queries.list_expired), self._expire)
+        await _each(await dbpool.read(due_runs.list_orphans), self._recover)
+        await _each(await dbpool.read(due_runs.list_expired), self._expire)
         await self._start(timedelta(seconds=conf.pickup_s))
         if self._gate.has_failed:
             await self.give_up()
@@ -51,7 +51,7 @@ class Sweeper:
         await self._fold(timedelta(seconds=conf.fold_after_s))
 
     async def _start(self, age: timedelta) -> None:
-        for run_id in await dbpool.read(queries.list_forgotten, age, self._gate.admitted):
+        for run_id in await dbpool.read(due_runs.list_forgotten, age, self._gate.admitted):
             self._executor.start(run_id)
 
     async def settle(self) -> None:
@@ -65,7 +65,7 @@ class Sweeper:
         """End what waits for the model; behind each may be another one."""
         admitted = self._gate.admitted or frozenset()
         while self._gate.has_failed:
-            held = await dbpool.read(queries.list_held, admitted)
+            held = await dbpool.read(due_runs.list_held, admitted)
             if not held:
                 return
             for run_id in held:
@@ -89,7 +89,7 @@ class Sweeper:
     async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Viewers of before a restart get the time to come back."""
         if time.monotonic() - self._began >= grace.total_seconds():
-            await _each(await dbpool.read(queries.list_unwatched, grace), self._cancel)
+            await _each(await dbpool.read(due_runs.list_unwatched, grace), self._cancel)
 
     async def _cancel(self, run_id: UUID) -> None:
         await dbpool.write(actions.stop_run, run_id, EndReason.DISCONNECT)

@@ -11,7 +11,7 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from conversations.actions import NewChat
-from conversations.queries import SignIn
+from conversations.sign_ins import SignIn
 from realtime import commands
 from realtime.conf import get_conf
 from realtime.outbox import Outbox

@@ -14,9 +14,9 @@ from django.db import DatabaseError
 
 from conversations import actions, queries
 from conversations.actions import NewChat, Posted
+from conversations.catch_up import Heads, SessionState
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claim
-from conversations.queries import Heads, SessionState
 from conversations.shapes import MessageView
 from realtime import dbpool, frames, protocol
 from realtime.conf import get_conf

@@ -7,8 +7,8 @@ from django.contrib.auth.models import User
 from pydantic import BaseModel
 
 from agentsite import agents as site_agents
+from conversations.history import get_history
 from conversations.models import ChatSession, Run
-from conversations.queries import get_history
 from conversations.rendering import render_markdown
 from realtime.process import Process
 from tests.support.agent_site import AgentSite

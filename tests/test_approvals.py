@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db.models.functions import Now
 from django.test import Client
 
-from conversations import queries
+from conversations import due_runs, history, queries
 from conversations.models import Approval, ChatSession, Run, RunState, RunStatus
 from realtime.process import Process
 from tests.support.approvals import ask, erase, outputs, requests, respond, times_run
@@ -334,12 +334,12 @@ async def test_it_waits_also_when_nobody_watches(
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
     await ChatSession.objects.aupdate(viewed_until=Now() - timedelta(days=1))
-    assert await in_thread(queries.list_unwatched, timedelta(0)) == []
+    assert await in_thread(due_runs.list_unwatched, timedelta(0)) == []
     async with open_chat_here(ada) as client:
-        history = await in_thread(queries.get_history, await ChatSession.objects.aget())
-        assert history.run is not None
-        assert history.run.status == "awaiting_input"
-        [request_id] = [part["request_id"] for part in (history.messages[-1].parts or [])[1:]]
+        shown = await in_thread(history.get_history, await ChatSession.objects.aget())
+        assert shown.run is not None
+        assert shown.run.status == "awaiting_input"
+        [request_id] = [part["request_id"] for part in (shown.messages[-1].parts or [])[1:]]
         provider.queue(DONE)
         await respond(client, accepted, request_id, "approve")
-        assert await in_thread(queries.list_unwatched, timedelta(0)) == []
+        assert await in_thread(due_runs.list_unwatched, timedelta(0)) == []

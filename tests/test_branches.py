@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from conversations import queue
 from conversations.branches import list_below, list_siblings
 from conversations.errors import AgentSiteError
+from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run
-from conversations.queries import get_history
 from conversations.shapes import History
 from conversations.turns import read_path
 from tests.support.chats import ask, finish, make_user, session_of, talk

@@ -2,9 +2,10 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from conversations.guests import adopt_guest, create_guest, is_guest
+from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run
 from conversations.notify import Change, SessionListed, register
-from conversations.queries import get_history, list_sessions
+from conversations.queries import list_sessions
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models.functions import Now
 
-from conversations import actions, journal_store, lifecycle, queries
+from conversations import actions, catch_up, due_runs, journal_store, lifecycle, queries
 from conversations.actions import NewChat, Posted
 from conversations.changes import RunLostError
 from conversations.items import LOST_OUTPUT
@@ -112,7 +112,7 @@ def test_an_orphan_that_showed_nothing_is_tried_again_once(user: AbstractBaseUse
     work = claimed(post(user))
     assert lifecycle.recover_run(work.run.pk, max_attempts=2) is None, "its lease holds"
     expire(work)
-    assert queries.list_orphans() == [work.run.pk]
+    assert due_runs.list_orphans() == [work.run.pk]
     assert lifecycle.recover_run(work.run.pk, max_attempts=2) == work.run.pk
     again = lifecycle.claim_run(work.run.pk, CLAIM)
     assert again is not None
@@ -183,7 +183,7 @@ def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:
     assert lifecycle.fold_events(timedelta(hours=1)) == 0
     assert lifecycle.fold_events(timedelta(0)) == 1
     assert list(RunEvent.objects.values_list("kind", flat=True)) == ["run.started", "complete"]
-    caught_up = queries.read_catch_up(posted.run_id, epoch=1, seq=2, limit=100)
+    caught_up = catch_up.read_catch_up(posted.run_id, epoch=1, seq=2, limit=100)
     assert caught_up.parts == [{"type": "text", "text": "ab"}]
     assert [kind for _, kind, _ in caught_up.events] == ["complete"]
 
@@ -194,16 +194,16 @@ def test_forgotten_runs_are_found_when_they_may_be_claimed(user: AbstractBaseUse
         user=user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=None
     )
     post(user, "later", session_id=str(first.session_id))
-    assert queries.list_forgotten(timedelta(0)) == [first.run_id]
-    assert queries.list_forgotten(timedelta(hours=1)) == []
+    assert due_runs.list_forgotten(timedelta(0)) == [first.run_id]
+    assert due_runs.list_forgotten(timedelta(hours=1)) == []
 
 
 def test_unwatched_runs_are_found_after_the_grace(user: AbstractBaseUser) -> None:
     posted = post(user)
-    assert queries.list_unwatched(timedelta(0)) == [], "started by nobody who watches"
+    assert due_runs.list_unwatched(timedelta(0)) == [], "started by nobody who watches"
     lifecycle.mark_viewed([posted.session_id], timedelta(seconds=-5))
-    assert queries.list_unwatched(timedelta(0)) == [posted.run_id]
-    assert queries.list_unwatched(timedelta(minutes=1)) == []
+    assert due_runs.list_unwatched(timedelta(0)) == [posted.run_id]
+    assert due_runs.list_unwatched(timedelta(minutes=1)) == []
 
 
 def test_the_model_sees_the_branch_that_is_asked_on(user: AbstractBaseUser) -> None:

@@ -12,8 +12,8 @@ from django.urls import path
 from agentsite import urls
 from agentsite.words import describe_ending, describe_step
 from conversations.actions import cancel_run
+from conversations.history import get_history
 from conversations.models import ACTIVE, ChatSession, EndReason, RunStatus
-from conversations.queries import get_history
 from tests.support.agent_site import Serve
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 

@@ -12,8 +12,8 @@ from django.test import Client
 
 from conversations import actions, queue
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run, RunStatus
-from conversations.queries import get_history
 from conversations.turns import read_path
 from realtime.process import Process
 from tests.support.chats import ask, begin, finish, make_user, session_of

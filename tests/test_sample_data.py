@@ -6,8 +6,9 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 
+from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run, SearchEntry
-from conversations.queries import get_history, list_sessions
+from conversations.queries import list_sessions
 from conversations.search import containing
 
 pytestmark = pytest.mark.django_db

@@ -8,8 +8,8 @@ from agents import Agent
 from django.contrib.auth.models import User
 from django.test import Client
 
+from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run, SideCall, Summary
-from conversations.queries import get_history
 from conversations.summaries import save_summary
 from conversations.turns import Turn, read_path
 from realtime.process import Process

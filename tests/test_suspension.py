@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from conversations import actions, approvals, journal_store, lifecycle, queries
+from conversations import actions, approvals, due_runs, history, journal_store, lifecycle, queries
 from conversations.actions import Posted
 from conversations.changes import RunLostError
 from conversations.journal_store import Batch
@@ -62,14 +62,14 @@ def test_nobody_owns_a_run_that_awaits_input(ann: Any) -> None:
     run = Run.objects.get()
     assert (run.status, run.lease_until, run.last_seq) == (RunStatus.AWAITING_INPUT, None, 3)
     assert not commit(worker)
-    assert queries.list_orphans() == []
+    assert due_runs.list_orphans() == []
     assert lifecycle.claim_run(run.pk, CLAIM) is None
     assert [kind for _, kind, _ in queries.read_events(run)] == [
         "run.started",
         "token",
         "input.requested",
     ]
-    assert queries.get_history(session_of(posted)).run == run_view(run)
+    assert history.get_history(session_of(posted)).run == run_view(run)
 
 
 def test_it_goes_on_in_the_same_epoch_behind_a_new_fence(ann: Any) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions, lifecycle, queries
+from conversations import actions, due_runs, lifecycle
 from conversations.actions import NewChat
 from conversations.lifecycle import FOLD_ROWS, Claim
 from conversations.limits import ChatLimits
@@ -113,7 +113,7 @@ async def test_one_that_cannot_be_helped_is_no_hindrance(
     gone = Claim(worker="gone", lease=timedelta(seconds=-1), agent="echo", model="m")
     for _ in range(2):
         await in_thread(post, user, gone)
-    hopeless, other = await in_thread(queries.list_orphans)
+    hopeless, other = await in_thread(due_runs.list_orphans)
     recover = lifecycle.recover_run
 
     def recover_run(run_id: UUID, **options: Any) -> UUID | None:

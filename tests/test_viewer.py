@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions, journal_store, lifecycle, queries, shapes
+from conversations import actions, catch_up, journal_store, lifecycle, shapes
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
 from conversations.lifecycle import Claim, Claimed, Ending
@@ -211,7 +211,7 @@ async def test_heads_repair_a_lost_end(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     await in_thread(talk.say, "all lost")
     await in_thread(talk.end)
-    heads = await in_thread(queries.read_heads, socket.viewer.sessions, socket.viewer.open_runs)
+    heads = await in_thread(catch_up.read_heads, socket.viewer.sessions, socket.viewer.open_runs)
     await socket.viewer.on_heads(heads)
     transcript = shown(await socket.read())
     assert transcript.runs[talk.work.ref.run_id].finish_reason == "completed"
@@ -237,7 +237,7 @@ async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any)
     await socket.viewer.on_run_frames(await in_thread(talk.say, "one "))
     await in_thread(talk.say, *"abcdef")
     await in_thread(talk.end)
-    heads = await in_thread(queries.read_heads, [], socket.viewer.open_runs)
+    heads = await in_thread(catch_up.read_heads, [], socket.viewer.open_runs)
     await socket.viewer.on_heads(heads)
     for frame in await socket.read():
         base.apply(frame)

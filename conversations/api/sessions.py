@@ -26,14 +26,9 @@ from conversations.api.serializers import (
     history_data,
     usage_data,
 )
+from conversations.history import get_history
 from conversations.models import ChatSession
-from conversations.queries import (
-    User,
-    get_history,
-    get_session,
-    session_usage,
-    with_run_status,
-)
+from conversations.queries import User, get_session, session_usage, with_run_status
 
 
 class SessionsView(ApiView, ListAPIView[ChatSession]):

@@ -3,7 +3,8 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from conversations.queries import get_history, list_sessions
+from conversations.history import get_history
+from conversations.queries import list_sessions
 
 
 @login_required
