@@ -4,14 +4,18 @@ Every unit of work is one sync function, run in a thread of a bounded pool, each
 connection of its own. `database_sync_to_async` would put all of a process into one thread.
 SQLite has one writer at a time whatever we do: there, all writes of a process go through one
 thread, since competing writers make each other wait for the file's lock.
+
+What a reply at work needs goes before all that is new: behind a crowd that has just come, its lease
+would run out, and another process would take it for dead.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection, connections
 
@@ -23,6 +27,8 @@ T = TypeVar("T")
 
 ASIDE_THREADS = 2
 
+_Waiting = tuple[Callable[[], Any], Future[Any]]
+
 
 class _Pool:
     """So many threads, each with its own database connection."""
@@ -30,10 +36,25 @@ class _Pool:
     def __init__(self, size: int, name: str) -> None:
         self.size = size
         self.executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._first: deque[_Waiting] = deque()
+        self._rest: deque[_Waiting] = deque()
 
-    async def run(self, work: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self.executor, _unit, work))
+    async def run(self, work: Callable[[], T], *, first: bool = False) -> T:
+        done: Future[T] = Future()
+        with self._lock:
+            (self._first if first else self._rest).append((work, done))
+        self.executor.submit(self._take)
+        return await asyncio.shield(asyncio.wrap_future(done))
+
+    def _take(self) -> None:
+        """Do one unit; this is called once for each that waits."""
+        with self._lock:
+            work, done = (self._first or self._rest).popleft()
+        try:
+            done.set_result(_unit(work))
+        except BaseException as exc:
+            done.set_exception(exc)
 
     def close(self) -> None:
         """Meet every thread once, so that each closes its own connection."""
@@ -65,6 +86,11 @@ async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await _readers().run(partial(fn, *args, **kwargs))
 
 
+async def read_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`read` for a reply that this process works on."""
+    return await _readers().run(partial(fn, *args, **kwargs), first=True)
+
+
 async def read_aside(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """A piece of what takes long in all: it never stands before what people wait for.
 
@@ -79,6 +105,11 @@ async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     It runs to its end when the caller is cancelled: a commit is never left in the middle.
     """
     return await _writers().run(partial(fn, *args, **kwargs))
+
+
+async def write_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`write` for a reply that this process works on."""
+    return await _writers().run(partial(fn, *args, **kwargs), first=True)
 
 
 @cache

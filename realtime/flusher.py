@@ -90,7 +90,7 @@ class Flusher:
             await self._try_to_tick([j for j in self._journals.values() if j.beaten_at <= due])
 
     async def _look_for_cancels(self) -> None:
-        for run_id in await dbpool.read(due_runs.list_cancelled, list(self._journals)):
+        for run_id in await dbpool.read_first(due_runs.list_cancelled, list(self._journals)):
             if journal := self._journals.get(run_id):
                 journal.cancelled.set()
 
@@ -139,7 +139,7 @@ class Flusher:
     async def _commit(self, journals: list[Journal]) -> None:
         batches = [journal.take() for journal in journals]
         lease = timedelta(seconds=get_conf().lease_s)
-        committed = await dbpool.write(journal_store.commit_batches, batches, lease)
+        committed = await dbpool.write_first(journal_store.commit_batches, batches, lease)
         for journal in journals:
             run_id = journal.claimed.run.pk
             if run_id not in committed.kept:
@@ -178,7 +178,7 @@ class Flusher:
     async def _read_position(self, batch: Batch) -> tuple[int, int] | None:
         """None while the database is away."""
         try:
-            return await dbpool.read(journal_store.read_position, batch.run_id)
+            return await dbpool.read_first(journal_store.read_position, batch.run_id)
         except Exception as exc:
             logger.warning("run %s: database away: %s", batch.run_id, type(exc).__name__)
             return None

@@ -197,7 +197,7 @@ class RunWork:
         if self.claimed.resumption is not None:
             await self._hooks.reconnect(agent, self.claimed.resumption.agent)
             return await approvals.resume(agent, self.claimed.resumption, context)
-        self._given = await dbpool.read(read_input, self.claimed.run, agent)
+        self._given = await dbpool.read_first(read_input, self.claimed.run, agent)
         return self._given.items
 
     def _failure(self, exc: BaseException) -> Ending:
@@ -273,7 +273,7 @@ class RunWork:
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
             try:
-                return await dbpool.write(
+                return await dbpool.write_first(
                     write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
                 )
             except RunLostError:
