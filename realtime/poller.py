@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from conversations import catch_up, lifecycle, sign_ins
+from conversations.catch_up import Heads
 from conversations.sign_ins import SignIn
 from realtime import dbpool, protocol
 from realtime.conf import get_conf
 from realtime.outbox import Outbox
 from realtime.protocol import PongMetadata, ServerPing
+from realtime.supervisor import Supervisor
 from realtime.tracebacks import describe
 from realtime.viewer import Viewer, viewed_for
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT_S = 0.25
 """What is on its way when heads are read arrives within this, and need not be read again."""
+
+PATIENCE_S = 0.25
+"""A repair mostly takes a few milliseconds; the next socket does not wait longer for it."""
 
 
 @dataclass(eq=False)
@@ -30,6 +35,7 @@ class Socket:
     outbox: Outbox
     sign_in: SignIn
     pinged_at: float = field(default_factory=time.monotonic)
+    repair: asyncio.Task[None] | None = None
 
 
 class Poller:
@@ -37,6 +43,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
+        self._repairs = Supervisor()
 
     @contextmanager
     def watch(self, socket: Socket) -> Iterator[None]:
@@ -52,12 +59,18 @@ class Poller:
             act(socket)
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(get_conf().head_interval_s)
-            try:
-                await self.poll()
-            except Exception as exc:
-                logger.error("poll failed: %s", describe(exc))
+        try:
+            while True:
+                await asyncio.sleep(get_conf().head_interval_s)
+                await self._try_to_poll()
+        finally:
+            await self._repairs.stop()
+
+    async def _try_to_poll(self) -> None:
+        try:
+            await self.poll()
+        except Exception as exc:
+            logger.error("poll failed: %s", describe(exc))
 
     async def poll(self) -> None:
         """One round."""
@@ -90,10 +103,15 @@ class Poller:
         heads = await dbpool.read(catch_up.read_heads, sessions, runs)
         await asyncio.sleep(IN_FLIGHT_S)
         for socket in sockets:
-            try:
-                await socket.viewer.on_heads(heads)
-            except Exception as exc:
-                logger.error("catching up failed: %s", describe(exc))
+            # One that is still at it, as for a row that is locked, has all to come.
+            is_free = socket.repair is None or socket.repair.done()
+            if is_free and socket.viewer.is_behind(heads):
+                await self._repair(socket, heads)
+
+    async def _repair(self, socket: Socket, heads: Heads) -> None:
+        """One after another, but for those that take long."""
+        socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catching up")
+        await asyncio.wait([socket.repair], timeout=PATIENCE_S)
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
         """Only where something works: nothing else can be cancelled."""

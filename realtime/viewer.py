@@ -281,6 +281,10 @@ class Viewer:
             if run is not None:
                 self._sender.put_text(message["frame"], _nothing)
 
+    def is_behind(self, heads: Heads) -> bool:
+        """Whether the database has more of anything that is followed here."""
+        return any(session.is_behind(heads) for session in self._sessions.values())
+
     async def on_heads(self, heads: Heads) -> None:
         """Compare with the database: repairs what the layer has lost, last frames too."""
         async with self.lock:
