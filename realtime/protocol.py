@@ -7,7 +7,15 @@ A frame is one JSON object in a WebSocket text message: `type`, `session_id`, `c
 import json
 from typing import Annotated, ClassVar, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.part_shapes import Part
@@ -21,7 +29,16 @@ CLOSE_SIGN_IN_ENDED = 4401
 CLOSE_ORIGIN = 4403
 CLOSE_TOO_FAST = 4429
 
-ShortText = Annotated[str, Field(max_length=200)]
+
+def _refuse_nul(text: str) -> str:
+    """Postgres keeps none, and ids are not mended."""
+    if "\x00" in text:
+        raise ValueError("NUL in an id")
+    return text
+
+
+ShortText = Annotated[str, Field(max_length=200), AfterValidator(_refuse_nul)]
+ClientId = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_refuse_nul)]
 
 
 class _Incoming(BaseModel):
@@ -34,7 +51,7 @@ class ChatMetadata(_Incoming):
     Without `on_busy` it is enqueued behind a reply at work, and interrupts one that awaits input.
     """
 
-    client_message_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    client_message_id: ClientId | None = None
     on_busy: Literal["enqueue", "interrupt", "reject"] | None = None
     agent: ShortText | None = None
     parent_message_id: ShortText | None = None

@@ -91,6 +91,9 @@ BAD_FRAMES = [
     '{"type": "resume", "session_id": "x", "metadata": {"seq": -1}}',
     "[" * 20_000,
     '{"type": "chat", "content": "   "}',
+    '{"type": "chat", "content": "x", "metadata": {"client_message_id": "a\\u0000"}}',
+    '{"type": "chat", "content": "x", "metadata": {"client_message_id": "a\\ud800"}}',
+    '{"type": "cancel", "session_id": "x", "metadata": {"client_message_id": "\\u0000"}}',
 ]
 FOREIGN_FRAMES = [
     ('{"type": "run.frames", "frames": ["x"]}', "unsupported_type"),
