@@ -44,15 +44,11 @@ class ModelInput:
     share: float = 0.0
 
 
-def read_input(run: Run, agent: "Agent[Any]", *, refused: int | None = None) -> ModelInput:
-    """What the model is given for `run`: the newest turns of its branch that fit the budget.
-
-    `refused` is the estimate of an input that the model has not taken for its length: this one
-    is at most half of it.
-    """
+def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
+    """What the model is given for `run`: the newest turns of its branch that fit the budget."""
     limit = get_conf().context_messages
     path = read_path(run, run.prompt_id, limit)
-    window = Window(run, get_budget(name_model(agent)), refused=refused)
+    window = Window(run, get_budget(name_model(agent)))
     preface = preface_of(path.summary)
     window.reserve(preface)
     turns = window.fill(path.turns)
@@ -95,14 +91,14 @@ class Window:
     """As many of a branch's newest turns as a model may be given for `run`.
 
     Our estimates become tokens as the provider counts them by what it counted for earlier runs of
-    the same agent and model. `refused` is an estimate that was too much for the model.
+    the same agent and model. After an input that was too long for it, half of that is the limit.
     """
 
-    def __init__(self, run: Run, budget: int, *, refused: int | None = None) -> None:
+    def __init__(self, run: Run, budget: int) -> None:
         self.is_full = False
         self._source = run.agent, run.model
         self._budget = budget
-        self._limit = refused / 2 if refused is not None else float("inf")
+        self._limit = float("inf")
         self._factor: float | None = None
         self._overhead = 0.0
         self._estimate = 0.0

@@ -1,6 +1,7 @@
 """What the model is given of earlier turns: in order, whole, and no more than it takes."""
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,12 +51,16 @@ def said(text: str) -> Turn:
     return Turn(uuid.uuid4(), text=text)
 
 
+def gauge(**sizes: int) -> Gauge:
+    return Gauge("assistant", "m", **sizes)
+
+
 def replied(*items: dict[str, Any], **sizes: int) -> Turn:
-    return Turn(uuid.uuid4(), items=list(items), gauge=Gauge("assistant", "m", **sizes))
+    return Turn(uuid.uuid4(), items=list(items), gauge=gauge(**sizes))
 
 
-def fit(turns: list[Turn], budget: int, refused: int | None = None) -> list[Turn]:
-    return Window(RUN, budget, refused=refused).fill(turns)
+def fit(turns: list[Turn], budget: int) -> list[Turn]:
+    return Window(RUN, budget).fill(turns)
 
 
 def refusals(items: Items) -> list[str]:
@@ -220,7 +225,7 @@ class TestFitting:
             said(""),
         ]
         assert len(fit(turns, 10_000)) == 3
-        assert len(fit(turns, 10_000, refused=300)) == 1
+        assert len(fit([replace(turns[0], gauge=gauge(refused=300)), *turns[1:]], 10_000)) == 1
 
     def test_a_long_output_is_cut(self) -> None:
         found = call("a"), output("a") | {"output": "x" * 50_000}
