@@ -98,13 +98,14 @@ class Server(DaphneServer):
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Raises `OSError` for a client that has gone, as ASGI has it."""
         kind, more = message["type"], message.get("more_body", False)
-        if kind == "http.response.body" and not more and hasattr(protocol, "valve"):
+        is_piece = kind == "http.response.body"
+        if is_piece and not more and protocol.channel is not None and hasattr(protocol, "valve"):
             protocol.unregisterProducer()
         try:
             await super().handle_reply(protocol, message)
         except Disconnected as exc:
             raise ConnectionResetError from exc
-        streamed = kind == "http.response.body" and more and protocol.channel is not None
+        streamed = is_piece and more and protocol.channel is not None
         if streamed or (kind == "websocket.send" and isinstance(protocol, PatientProtocol)):
             await _valve_of(protocol).drained(get_conf().send_timeout_s)
 

@@ -16,10 +16,12 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, Request, build_opener
 
 import pytest
+from playwright.async_api import async_playwright, expect
 
+from tests.browser.conftest import ARGUMENTS
 from tests.support.client import open_chat
 from tests.support.processes import Child, answers, free_port
-from tests.support.provider import Provider, Reply, ToolCall, run_provider
+from tests.support.provider import Call, Provider, Reply, ToolCall, run_provider
 from tests.support.servers import Postgres
 from tests.support.site import INHERITED, ROOT
 
@@ -96,16 +98,37 @@ class Visitor:
         self.ask("/members/in/", urlencode(form).encode())
 
 
+class Model:
+    """Answers with `replies`, in order, and whenever it is asked for a title."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.calls: list[Call] = []
+
+    def __call__(self, call: Call) -> Reply:
+        if "Give the conversation below a title" in json.dumps(call.body):
+            return Reply(["A title"])
+        self.calls.append(call)
+        return self.replies.pop(0)
+
+
 @pytest.fixture(scope="module")
-def model() -> Iterator[Provider]:
-    with run_provider() as running:
+def provider() -> Iterator[Provider]:
+    with run_provider(Model()) as running:
         yield running
 
 
+@pytest.fixture
+def model(provider: Provider) -> Model:
+    """What the model says in this test."""
+    provider.script = Model()
+    return provider.script
+
+
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, model: Provider) -> Iterator[Shop]:
+def shop(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
-    made = Shop(folder, OPENAI_BASE_URL=model.base_url, OPENAI_API_KEY="for-tests-only")
+    made = Shop(folder, OPENAI_BASE_URL=provider.base_url, OPENAI_API_KEY="for-tests-only")
     made.run("begin.py", PASSWORD)
     made.start()
     with contextlib.ExitStack() as stack:
@@ -113,13 +136,35 @@ def shop(tmp_path_factory: pytest.TempPathFactory, model: Provider) -> Iterator[
         yield made
 
 
-async def test_somebody_chats_is_read_and_is_erased(shop: Shop, model: Provider) -> None:
+async def test_its_page_goes_on_where_it_was(shop: Shop, model: Model) -> None:
+    chromium = os.environ.get("AGENTSITE_CHROMIUM") or pytest.skip("no Chromium")
+    reply = Reply(["**Good** ", "day."], hang_after=1)
+    model.replies = [reply]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = await browser.new_page()
+        await page.goto(f"{shop.origin}/help/")
+        await page.get_by_label("Email").fill(ANN)
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button").click()
+        await page.get_by_label("Message").fill("Hello")
+        await page.get_by_role("button").click()
+        await expect(page.get_by_role("article")).to_have_text(["Hello", "**Good** "])
+        await page.reload()
+        await expect(page.get_by_role("article")).to_have_text(["Hello", "Good"])
+        reply.open()
+        await expect(page.get_by_role("article")).to_have_text(["Hello", "Good day."])
+        await browser.close()
+
+
+async def test_somebody_chats_is_read_and_is_erased(shop: Shop, model: Model) -> None:
     ann = Visitor(shop)
     ann.sign_in()
     assert '"socket": "/assistant/live/"' in ann.ask("/help/")
     cookie = f"sessionid={ann.cookies['sessionid']}"
     reply = Reply(["You ", "are ", "known."], hang_after=2)
-    model.queue(Reply(tool_calls=[ToolCall("look_up_account")]), reply, Reply(["A title"]))
+    ask_tool, once_more = Reply(tool_calls=[ToolCall("look_up_account")]), Reply(["With pleasure."])
+    model.replies = [ask_tool, reply, once_more]
 
     async with open_chat(shop.ws_url, cookie=cookie, origin=shop.origin) as client:
         accepted = await client.chat("Who am I?")
@@ -136,7 +181,7 @@ async def test_somebody_chats_is_read_and_is_erased(shop: Shop, model: Provider)
         look_at_everything(ann, accepted["session_id"])
         shop.run("erase.py", ANN)
         assert await client.wait_closed() == 4401
-    assert "Traceback" not in shop.process.log
+    assert "Traceback" not in shop.process.log, shop.process.log
     assert "failed" not in shop.process.log
 
 
@@ -156,7 +201,7 @@ def look_at_everything(ann: Visitor, session_id: str) -> None:
     bearer = {"Authorization": f"Bearer {access}"}
     turn = json.dumps({"content": "Once more", "session_id": ""}).encode()
     made = json.loads(Visitor(ann.shop).ask(f"{api}/chat/", turn, **kind, **bearer))
-    assert made["message"]["text"] == "You said: Once more"
+    assert made["message"]["text"] == "With pleasure."
     sessions = "/office/conversations/chatsession/"
     assert ANN in ann.ask(f"{sessions}?q=@{ANN}")
     page = ann.ask(f"{sessions}{session_id}/change/")

@@ -40,18 +40,26 @@ function onStatus({ session_id, content, metadata }) {
 const on = {
   status: onStatus,
   token: ({ content, metadata }) => articleOf(metadata.message_id).append(content),
-  // Markdown that the server has rendered and sanitised.
-  complete: ({ metadata }) => (articleOf(metadata.message_id).innerHTML = metadata.html),
+  complete: ({ metadata }) => {
+    // Markdown that the server has rendered and sanitised.
+    articleOf(metadata.message_id).innerHTML = metadata.html;
+    note.textContent = "";
+  },
   error: ({ content }) => (note.textContent = content),
 };
 
-socket.onopen = () => sessionId && send("resume", { metadata: data.cursor });
+socket.onopen = () => {
+  if (sessionId) send("resume", { metadata: data.cursor });
+  form.querySelector("button").disabled = false;
+};
 socket.onmessage = ({ data: text }) => {
   const frame = JSON.parse(text);
   on[frame.type]?.(frame);
 };
 // The page comes back with all that was shown, and goes on from there.
-socket.onclose = () => setTimeout(() => location.reload(), 2000);
+socket.onclose = function comeBack() {
+  setTimeout(() => fetch(location.href).then(() => location.reload(), comeBack), 2000);
+};
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
