@@ -44,10 +44,10 @@ def purge() -> int:
     """Delete what is too old; how many sessions that were."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
-    _delete_guests(timezone.now())
     if deleted:
         forget_words()
         audit.record(None, AuditAction.PURGED, sessions=deleted)
+    _delete_guests(timezone.now())
     return deleted
 
 

@@ -96,11 +96,21 @@ def get_shared(token: str) -> SharedSession:
     share = shares.select_related("session").first()
     if share is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
-    path = load_messages(list_path(share.leaf_id, SHOWN_MAX))
-    # What was taken back since is not shown any more.
-    rows = [message for message in path if not message.withdrawn]
+    rows = _list_shared(share)
     messages = [_shared(view) for view in show_messages(share.session, rows)]
     return SharedSession(share.session.title, share.created_at, messages)
+
+
+def _list_shared(share: Share) -> list[Message]:
+    """Without what was taken back since, and what has found a place before the end since."""
+    path = load_messages(list_path(share.leaf_id, SHOWN_MAX))
+    end = path[-1].number
+    return [
+        message
+        for message in path
+        if not message.withdrawn
+        and (message.number <= end or message.created_at <= share.created_at)
+    ]
 
 
 def _shared(view: MessageView) -> SharedMessage:

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from conversations.models import ChatSession, Feedback, Share
-from tests.support.chats import ask, finish, last_message, make_user, session_of, talk
+from tests.support.chats import ask, begin, finish, last_message, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
 
@@ -119,6 +119,17 @@ class TestShares:
         api.delete(f"/api/sessions/{session.pk}/queue/{waiting.run.run_id}/")
         texts = [message["text"] for message in client.get(address).json()["messages"]]
         assert texts == ["one", "**1**", "at work", ""]
+
+    def test_what_takes_a_place_before_it_later_is_not_shared(
+        self, api: Client, ann: Any, session: ChatSession, client: Client
+    ) -> None:
+        begin(ask(ann, "at work", session))
+        ask(ann, "first of all", session, on_busy="interrupt")
+        ask(ann, "waiting", session)
+        address = f"/api/shared/{self.share(api, session)['token']}/"
+        ask(ann, "private", session, on_busy="interrupt")
+        asked = [m["text"] for m in client.get(address).json()["messages"] if m["role"] == "user"]
+        assert asked == ["one", "at work", "first of all", "waiting"]
 
     def test_the_branch_that_is_looked_at(
         self, api: Client, ann: Any, session: ChatSession, client: Client

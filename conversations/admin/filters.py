@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from conversations.models import RunStatus
 from conversations.moments import Seconds
 from conversations.review_reads import recent_values
+from conversations.text import clean_text
 
 Choices = list[tuple[str, Any]]
 
@@ -25,7 +26,7 @@ class RunFilter(admin.SimpleListFilter):
     def condition(self) -> Q | None:
         """None where nothing was chosen."""
         value = self.value()
-        return None if value is None else self.meaning(value)
+        return None if value is None else self.meaning(clean_text(value))
 
     def meaning(self, value: str) -> Q | None:
         raise NotImplementedError

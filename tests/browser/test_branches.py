@@ -6,6 +6,7 @@ from playwright.async_api import BrowserContext, Locator, expect
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
 from tests.browser.test_scrolling import PAGE, make_session
+from tests.browser.test_sessions import choose
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
@@ -34,6 +35,18 @@ async def revise(chat: ChatPage, text: str, revised: str) -> None:
     await chat.replied()
 
 
+async def make_link(chat: ChatPage) -> str:
+    """To what is shown."""
+    await choose(chat, chat.session_id, "Share")
+    dialog = chat.page.get_by_role("dialog", name="Share to read")
+    await dialog.get_by_role("button", name="Make a link").click()
+    link = dialog.get_by_role("textbox", name="Link")
+    await expect(link).to_be_focused()
+    address = await link.input_value()
+    await chat.page.keyboard.press("Escape")
+    return address
+
+
 def switcher(chat: ChatPage, text: str) -> Locator:
     return chat.page.locator(".message", has_text=text).first.get_by_role("form", name="Versions")
 
@@ -45,7 +58,7 @@ async def switch(chat: ChatPage, text: str, way: str, place: str) -> None:
 
 
 async def test_an_earlier_message_is_edited_and_both_versions_stay(
-    open_chat: Opener, model: Model, ann: User
+    open_chat: Opener, visitor: BrowserContext, model: Model, ann: User
 ) -> None:
     chat = await open_chat()
     await say(chat, "one", "two")
@@ -60,6 +73,9 @@ async def test_an_earlier_message_is_edited_and_both_versions_stay(
     await chat.page.reload()
     assert await chat.texts() == turn("one") + turn("two")
     await chat.connected()
+    reader = await visitor.new_page()
+    await reader.goto(await make_link(chat))
+    await expect(reader.locator("main")).to_contain_text("You said: two")
     await chat.send("three")
     await chat.shows("You said: three")
     await chat.replied()
