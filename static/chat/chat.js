@@ -237,6 +237,8 @@ export class Chat {
         return this.#answered(effect);
       case "ended":
         return this.#ended(effect.message);
+      case "retry":
+        return this.connection.retry();
       case "missing":
         return this.composer.setHint(words.missing, true);
       default:

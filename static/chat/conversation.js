@@ -11,6 +11,7 @@
  *   {kind: "tool", event, name}                a tool has begun, or failed
  *   {kind: "asked", message, request_id}       the reply waits for an answer
  *   {kind: "answered", request_id, duplicate}  the server has this page's answer, or an earlier one
+ *   {kind: "retry"}                            it could not be followed: connect anew
  *   {kind: "notice", text} | {kind: "missing"}
  */
 
@@ -292,13 +293,15 @@ export class Conversation {
     return this.#change(id, { ...fields, number: this.branch.nextNumber });
   }
 
-  #refuse({ content, metadata: { client_message_id, code } }) {
+  #refuse({ content, metadata: { client_message_id, code, retryable } }) {
     if (client_message_id) {
       this.pending.refuse(client_message_id, content);
       return [{ kind: "refused", client_message_id, text: content }];
     }
-    const isMissing = code === "not_found" && this.isResuming;
+    const wasResuming = this.isResuming;
     this.isResuming = false;
+    if (wasResuming && retryable) return [{ kind: "retry" }];
+    const isMissing = wasResuming && code === "not_found";
     return [isMissing ? { kind: "missing" } : { kind: "notice", text: content }];
   }
 

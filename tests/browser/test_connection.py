@@ -151,6 +151,31 @@ async def test_lost_and_doubled_frames(
     await chat.agrees(ann)
 
 
+async def test_what_could_not_be_followed_is_asked_for_again(
+    wired: tuple[ChatPage, Wire], model: Model, ann: User
+) -> None:
+    """The database was away just when the page came back."""
+    chat, wire = wired
+    await chat.send("hello")
+    await chat.in_session()
+    await chat.replied()
+    unavailable = {"code": "unavailable", "retryable": True}
+    error = {"type": "error", "session_id": "", "content": "Not now.", "metadata": unavailable}
+    refusals = [error]
+    wire.tamper = lambda frame: (
+        [refusals.pop()] if refusals and event_of(frame) == "resumed" else [frame]
+    )
+    opened = wire.opened
+    await wire.cut()
+    async with asyncio.timeout(30):
+        while wire.opened < opened + 2:
+            await asyncio.sleep(0.05)
+    await chat.connected()
+    await chat.send("hello again")
+    await chat.replied()
+    await chat.agrees(ann)
+
+
 async def test_every_frame_twice(wired: tuple[ChatPage, Wire], model: Model, ann: User) -> None:
     chat, wire = wired
     wire.tamper = lambda frame: [frame, frame]
