@@ -48,10 +48,12 @@ class Flusher:
 
     async def close(self, journal: Journal) -> None:
         """Commit no more of this journal; nothing of it is in doubt after this, or it is lost."""
-        while journal.in_doubt is not None and not journal.lost.is_set():
-            await self._tick([journal])
-        async with self._ticking:
-            self._journals.pop(journal.claimed.run.pk, None)
+        try:
+            while journal.in_doubt is not None and not journal.lost.is_set():
+                await self._tick([journal])
+        finally:
+            async with self._ticking:
+                self._journals.pop(journal.claimed.run.pk, None)
 
     def _wake(self, journal: Journal, urgent: bool) -> None:
         self._dirty.set()

@@ -214,3 +214,22 @@ async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
     run = await Run.objects.select_related("reply").aget(pk=journal.claimed.run.pk)
     assert run.reply.text == "x"
     assert run.last_seq == 3
+
+
+async def test_a_journal_is_closed_whatever_happens(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+) -> None:
+    """One that stayed open would keep its run's lease for ever."""
+
+    def fail(envelopes: list[Envelope]) -> None:
+        raise ValueError("no frame")
+
+    flusher = Flusher(collector)  # type: ignore[arg-type]
+    journal = await open_journal(flusher)
+    journal.append("token", {"delta": "x"})
+    journal.take()
+    monkeypatch.setattr(collector, "put", fail)
+    fail_times(monkeypatch, 1, after_commit=True)
+    with pytest.raises(ValueError, match="no frame"):
+        await flusher.close(journal)
+    assert not flusher._holds(journal)
