@@ -14,6 +14,9 @@ Count = Annotated[int, Field(ge=1)]
 MIN_BUDGET = 256
 """Tokens: with less a model cannot be told what it is asked."""
 
+SOCKET_PATH = "/ws/agent/"
+"""Where the WebSocket is, unless `settings.SOCKET_PATH` says otherwise."""
+
 
 class RealtimeSettings(BaseModel):
     """`settings.REALTIME`: a dictionary of any of these fields; durations are in the unit named."""
@@ -209,7 +212,7 @@ def get_conf() -> RealtimeSettings:
 
 def socket_path() -> str:
     """`settings.SOCKET_PATH`, with a slash at both ends."""
-    path: str = getattr(settings, "SOCKET_PATH", "/ws/agent/")
+    path: str = getattr(settings, "SOCKET_PATH", SOCKET_PATH)
     return f"/{path.strip('/')}/"
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from realtime import protocol
-from realtime.conf import socket_path
+from realtime.conf import SOCKET_PATH
 
 Schema = dict[str, Any]
 REFERENCE = "#/components/schemas/"
@@ -33,8 +33,8 @@ def schemas() -> dict[str, Schema]:
 
 
 @cache
-def asyncapi() -> Schema:
-    """The AsyncAPI 3 document of the socket."""
+def asyncapi(address: str = SOCKET_PATH) -> Schema:
+    """The AsyncAPI 3 document of the socket at `address`."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -45,7 +45,7 @@ def asyncapi() -> Schema:
         "defaultContentType": "application/json",
         "channels": {
             "agent": {
-                "address": socket_path(),
+                "address": address,
                 "messages": {name: _reference("messages", name) for name in _names()},
                 "bindings": {"ws": {"method": "GET"}},
             }

@@ -61,6 +61,12 @@ def test_every_view_of_the_api_is_one_of_ours():
     assert others == {"api-asyncapi", "api-typescript"}
 
 
+def test_the_protocol_is_described_without_settings():
+    """Clients of benchmarks hold frames to it."""
+    code = "from realtime import wire_schema; print(wire_schema.asyncapi()['asyncapi'])"
+    assert run_python("-c", code, env=environment()).startswith("3.")
+
+
 def test_commands_do_not_pay_for_the_agents_sdk():
     code = "import django, sys; django.setup(); print('agents' in sys.modules)"
     env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings")
