@@ -14,6 +14,7 @@ from tests.browser.proxy import run_balancer
 from tests.browser.wire import Frame, Wire
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site, User, run_site
+from tests.support.waiting import poll
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -167,9 +168,7 @@ async def test_what_could_not_be_followed_is_asked_for_again(
     )
     opened = wire.opened
     await wire.cut()
-    async with asyncio.timeout(30):
-        while wire.opened < opened + 2:
-            await asyncio.sleep(0.05)
+    await asyncio.to_thread(poll, lambda: wire.opened >= opened + 2, "another socket")
     await chat.connected()
     await chat.send("hello again")
     await chat.replied()
