@@ -63,7 +63,8 @@ export class SessionMenu extends EventTarget {
     style.top = isBelow ? `${bottom + MARGIN / 2}px` : "auto";
     style.bottom = isBelow ? "auto" : `${innerHeight - top + MARGIN / 2}px`;
     style.left = isLeft ? `max(${MARGIN}px, min(${left}px, 100vw - 16rem - ${MARGIN}px))` : "auto";
-    style.right = isLeft ? "auto" : `${Math.max(MARGIN, document.documentElement.clientWidth - right)}px`;
+    const beyond = document.documentElement.clientWidth - right;
+    style.right = isLeft ? "auto" : `max(${MARGIN}px, min(${beyond}px, 100vw - 16rem - ${MARGIN}px))`;
     style.maxHeight = `${(isBelow ? innerHeight - bottom : top) - 2 * MARGIN}px`;
   }
 

@@ -125,6 +125,21 @@ async def test_a_drawer_that_is_open_gives_way_to_the_column(
     await expect(chat.page.locator("#sessions")).to_have_css("width", "272px")
 
 
+async def test_a_menu_is_in_sight_on_the_narrowest_screen(
+    phone: BrowserContext, site: Site, model: Model
+) -> None:
+    chat = await open_page(phone, site)
+    await chat.send("hello")
+    await chat.in_session()
+    await chat.page.set_viewport_size({"width": 320, "height": 640})
+    await chat.press("Actions for this conversation")
+    menu = chat.page.get_by_role("menu")
+    await expect(menu).to_be_in_viewport(ratio=1)
+    # As when a keyboard on the screen goes.
+    await chat.page.set_viewport_size({"width": 320, "height": 540})
+    await expect(menu).to_be_in_viewport(ratio=1)
+
+
 async def test_nothing_moves_when_a_reply_starts_and_ends(open_chat: Opener, model: Model) -> None:
     reply = Reply(words(6), gate=Gate(2))
     model.will_say(reply)
