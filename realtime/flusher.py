@@ -50,10 +50,12 @@ class Flusher:
         """Commit no more of this journal; nothing of it is in doubt after this, or it is lost."""
         try:
             while journal.in_doubt is not None and not journal.lost.is_set():
-                await self._tick([journal])
+                async with self._ticking:
+                    # What it has waited for is the commit that was under way, in most cases.
+                    if journal.in_doubt is not None:
+                        await self._commit_all([journal])
         finally:
-            async with self._ticking:
-                self._journals.pop(journal.claimed.run.pk, None)
+            self._journals.pop(journal.claimed.run.pk, None)
 
     def _wake(self, journal: Journal, urgent: bool) -> None:
         self._dirty.set()
@@ -122,13 +124,15 @@ class Flusher:
         groups = [[journal] for journal in journals] if self._apart else [journals]
         self._apart = False
         for group in groups:
+            # One may have been closed while others were committed.
+            held = [journal for journal in group if self._holds(journal)]
             try:
-                await self._commit(group)
+                await self._commit(held)
                 self._failing = False
             except Exception as exc:
-                self._report(exc, len(group))
+                self._report(exc, len(held))
                 self._apart = True
-                await self._resolve(group)
+                await self._resolve(held)
                 await asyncio.sleep(RETRY_PAUSE_S)
                 self._dirty.set()
 
@@ -139,6 +143,8 @@ class Flusher:
         logger.error("commit of %d runs: %s", runs, detail)
 
     async def _commit(self, journals: list[Journal]) -> None:
+        if not journals:
+            return
         batches = [journal.take() for journal in journals]
         lease = timedelta(seconds=get_conf().lease_s)
         committed = await dbpool.write_first(journal_store.commit_batches, batches, lease)

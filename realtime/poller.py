@@ -81,6 +81,7 @@ class Poller:
         await self._close_ended(sockets)
         await self._compare(sockets)
         await self._mark_viewed(sockets)
+        await self._rejoin(sockets)
 
     def _ping(self, sockets: list[Socket]) -> None:
         now = time.monotonic()
@@ -112,6 +113,12 @@ class Poller:
         """One after another, but for those that take long."""
         socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catching up")
         await asyncio.wait([socket.repair], timeout=PATIENCE_S)
+
+    async def _rejoin(self, sockets: list[Socket]) -> None:
+        """A layer that refuses one now would refuse all: they wait for the next round."""
+        for socket in sockets:
+            if not await socket.viewer.rejoin():
+                return
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
         """Only where something works: nothing else can be cancelled."""

@@ -74,6 +74,9 @@ class Sweeper:
                     await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
 
     async def _recover(self, run_id: UUID) -> None:
+        if run_id in self._executor.working:
+            # Its worker is this process: busy, so that a lease ran out, but not dead.
+            return
         logger.warning("run %s: its worker is gone", run_id)
         self._go_on(
             await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)

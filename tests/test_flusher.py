@@ -1,6 +1,7 @@
 """Commits that fail: nothing is lost, nothing is written twice, one bad run hurts no other."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -196,6 +197,29 @@ async def test_what_cannot_be_published_stops_no_later_commit(
             await journal.commit()
     assert await in_thread(kept_text, journal) == "one two"
     assert [message["first"] for message in collector.published] == [3]
+
+
+async def test_closing_does_not_wait_for_the_commits_of_others(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the end of many replies at once would stand before the leases of all others."""
+    quiet, busy = await open_journal(flusher, "ada"), await open_journal(flusher, "bob")
+    commit, began, release = journal_store.commit_batches, threading.Event(), threading.Event()
+
+    def held(batches: Any, lease: timedelta) -> Any:
+        began.set()
+        release.wait(timeout=60)
+        return commit(batches, lease)
+
+    monkeypatch.setattr(journal_store, "commit_batches", held)
+    busy.append("token", {"delta": "x"})
+    await in_thread(began.wait, 60)
+    async with asyncio.timeout(10):
+        await flusher.close(quiet)
+    closing = asyncio.create_task(flusher.close(busy))
+    release.set()
+    await closing
+    assert await in_thread(kept_text, busy) == "x"
 
 
 async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:

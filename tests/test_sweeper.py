@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db.models.functions import Now
 
 from conversations import actions, due_runs, lifecycle
 from conversations.actions import NewChat
@@ -105,6 +106,17 @@ async def test_it_may_be_told_to_go_on(
 async def test_a_forgotten_run_is_started(process: Process, user: AbstractBaseUser) -> None:
     run_id = str(await in_thread(post, user))
     await in_thread(poll, lambda: status_of(run_id)[0] == RunStatus.COMPLETED, "the forgotten run")
+
+
+async def test_a_run_at_work_here_is_not_taken_for_dead(
+    process: Process, user: AbstractBaseUser
+) -> None:
+    async with open_chat_here(user) as client:
+        run_id = await begin(client)
+        await Run.objects.filter(pk=run_id).aupdate(lease_until=Now() - timedelta(seconds=1))
+        await process.sweeper.sweep()
+        run = await Run.objects.aget(pk=run_id)
+    assert (run.status, run.claim) == (RunStatus.RUNNING, 1)
 
 
 async def test_one_that_cannot_be_helped_is_no_hindrance(

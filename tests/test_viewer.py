@@ -17,7 +17,7 @@ from conversations.lifecycle import Claim, Claimed, Ending
 from conversations.limits import ChatLimits
 from conversations.models import RunStatus
 from realtime import frames
-from realtime.groups import RunFrames, run_frames
+from realtime.groups import RunFrames, run_frames, session_group
 from realtime.outbox import Outbox
 from realtime.protocol import ResumeMetadata
 from realtime.viewer import Viewer
@@ -77,12 +77,24 @@ class Talk:
         lifecycle.finish_run(self.work, last_seq=self.last_seq, events=[], ending=ending)
 
 
+class RefusingLayer(InMemoryChannelLayer):
+    """Lets nobody into a group while it `refuses`."""
+
+    refuses = False
+
+    async def group_add(self, group: str, channel: str) -> None:
+        if self.refuses:
+            raise OSError("the layer is away")
+        await super().group_add(group, channel)
+
+
 class Socket:
     """A viewer and what came out of it."""
 
     def __init__(self, user: AbstractBaseUser, *, max_frames: int = 1_000) -> None:
         self.outbox = Outbox(max_frames=max_frames, max_bytes=10**9)
-        self.viewer = Viewer(user, InMemoryChannelLayer(), "test.inmemory!x", self.outbox)
+        self.layer = RefusingLayer()
+        self.viewer = Viewer(user, self.layer, "test.inmemory!x", self.outbox)
         self.frames: list[Frame] = []
         self.closed: int | None = None
         self.drained = asyncio.Event()
@@ -130,6 +142,21 @@ async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, cursor)
     found = await socket.read()
     assert [f["content"] for f in found if f["type"] == "token"] == ["three"]
+
+
+async def test_a_group_that_was_refused_is_joined_later(talk: Talk) -> None:
+    socket = Socket(talk.user)
+    socket.layer.refuses = True
+    await socket.viewer.resume(talk.session_id, ResumeMetadata())
+    assert not await socket.viewer.rejoin()
+    assert socket.layer.groups == {}
+    socket.layer.refuses = False
+    assert await socket.viewer.rejoin()
+    group = session_group(talk.session_id)
+    assert socket.layer.groups.keys() == {group}
+    await socket.viewer.close()
+    assert await socket.viewer.rejoin()
+    assert socket.layer.groups.get(group, {}) == {}
 
 
 async def test_too_much_becomes_a_snapshot(talk: Talk, settings: Any) -> None:
