@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 131_072
 """Daphne cuts a connection above this; below it the consumer answers with an error code."""
 
+HANDSHAKE_TIMEOUT_S = 30
+"""Of a crowd that comes back at once the last are let in late, not sent away to try again."""
+
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
 
@@ -74,6 +77,7 @@ class Server(DaphneServer):
             signal_handlers=False,
             ready_callable=self._get_ready,
             websocket_timeout=-1,
+            websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
             websocket_max_message_size=MAX_MESSAGE_BYTES,
             websocket_max_frame_size=MAX_MESSAGE_BYTES,
             server_name="agentsite",
