@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -218,17 +219,21 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @model_validator(mode="after")
     def refuse_incomplete(self) -> "Environment":
-        if not self.debug and self.secret_key is None:
-            raise ValueError("SECRET_KEY: needed unless DEBUG=1")
-        if not self.debug and not self.allowed_hosts:
-            raise ValueError("ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org")
-        if self.openai_base_url and not self.agent_model:
-            raise ValueError("AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there")
-        if self.agent_model and self.model_kind == "local":
-            raise ValueError("AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it")
-        if self.local_model_path and self.model_kind in ("openai", "compatible"):
-            raise ValueError("LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL")
+        if faults := list(self._list_faults()):
+            raise ValueError("\n".join(faults))
         return self
+
+    def _list_faults(self) -> Iterator[str]:
+        if not self.debug and self.secret_key is None:
+            yield "SECRET_KEY: needed unless DEBUG=1"
+        if not self.debug and not self.allowed_hosts:
+            yield "ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org"
+        if self.openai_base_url and not self.agent_model:
+            yield "AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there"
+        if self.agent_model and self.model_kind == "local":
+            yield "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it"
+        if self.local_model_path and self.model_kind in ("openai", "compatible"):
+            yield "LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL"
 
     @property
     def model_kind(self) -> Literal["openai", "compatible", "local", "tour"]:
@@ -328,12 +333,13 @@ def read_environment() -> Environment:
     try:
         return Environment()
     except ValidationError as exc:
-        sys.exit("\n".join(map(fault_line, exc.errors())))
+        sys.exit("\n".join(line for error in exc.errors() for line in fault_lines(error)))
 
 
-def fault_line(error: Any) -> str:
+def fault_lines(error: Any) -> list[str]:
     place = "".join(f"{part}: ".upper() for part in error["loc"][:1])
-    return f"agentsite: {place}{error['msg'].removeprefix('Value error, ')}"
+    told = error["msg"].removeprefix("Value error, ").split("\n")
+    return [f"agentsite: {place}{line}" for line in told]
 
 
 def reveal(secret: SecretStr | None) -> str | None:

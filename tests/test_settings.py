@@ -59,10 +59,18 @@ def test_lists_are_split_and_empty_means_unset(set_environment):
     assert env.port == 8000
 
 
+def test_each_fault_has_a_line(set_environment):
+    set_environment()
+    with pytest.raises(SystemExit) as stopped:
+        read_environment()
+    lines = str(stopped.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["SECRET_KEY", "ALLOWED_HOSTS"]
+
+
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        ({}, "SECRET_KEY: needed unless DEBUG=1"),
+        ({"ALLOWED_HOSTS": "a.example"}, "SECRET_KEY: needed unless DEBUG=1"),
         ({"SECRET_KEY": KEY}, "ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org"),
         ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: needs at least 50 characters"),
         ({"DEBUG": "1", "PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
