@@ -18,24 +18,30 @@ class Membership:
         self._channel = channel
         self._groups: set[str] = set()
         self._missing: set[str] = set()
+        self._one_by_one = asyncio.Lock()
 
     async def join(self, group: str) -> None:
-        self._groups.add(group)
-        if not await self._try(self._layer.group_add, group):
-            self._missing.add(group)
+        async with self._one_by_one:
+            self._groups.add(group)
+            if not await self._try(self._layer.group_add, group):
+                self._missing.add(group)
 
     async def rejoin(self) -> bool:
         """Join what the layer has refused; False as soon as it refuses again."""
-        for group in list(self._missing):
-            if not await self._try(self._layer.group_add, group):
-                return False
-            self._missing.discard(group)
+        if not self._missing:
+            return True
+        async with self._one_by_one:
+            for group in list(self._missing):
+                if not await self._try(self._layer.group_add, group):
+                    return False
+                self._missing.discard(group)
         return True
 
     async def leave(self, group: str) -> None:
-        self._groups.discard(group)
-        self._missing.discard(group)
-        await self._try(self._layer.group_discard, group)
+        async with self._one_by_one:
+            self._groups.discard(group)
+            self._missing.discard(group)
+            await self._try(self._layer.group_discard, group)
 
     async def leave_all(self) -> None:
         for group in list(self._groups):

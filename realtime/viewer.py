@@ -88,8 +88,7 @@ class Viewer:
 
     async def rejoin(self) -> bool:
         """Join the groups that the layer has refused; False if it refuses again."""
-        async with self.lock:
-            return await self._membership.rejoin()
+        return await self._membership.rejoin()
 
     async def join(self, session_id: UUID) -> SessionCursor:
         """Be in the session's group before anything is read: then nothing is missed.
