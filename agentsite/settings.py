@@ -487,6 +487,13 @@ DEFAULT_FROM_EMAIL = env.default_from_email
 HTTPS = not DEBUG if env.https is None else env.https
 PROXIES = int(HTTPS) if env.proxies is None else env.proxies
 # The API's own views say the same in conversations/api/base.py; this is for its description.
+# Each user's requests are counted here: with the default of 300 entries a crowd has them forgotten.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 20_000},
+    }
+}
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations import notify
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ChatSession, Item, Run, RunEvent, RunStatus
+from conversations.models import ACTIVE, ChatSession, Item, Run, RunEvent, RunStatus
 from conversations.notify import (
     Change,
     Event,
@@ -42,6 +42,12 @@ def lock_session(
     if not moved:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     return ChatSession.objects.get(pk=session_id)
+
+
+def lock_runs(session_ids: Iterable[UUID]) -> None:
+    """Lock what is at work in locked sessions, in the order in which workers commit to it."""
+    runs = Run.objects.filter(session__in=list(session_ids), status__in=ACTIVE).order_by("pk")
+    list(runs.select_for_update().values_list("pk", flat=True))
 
 
 class ChangeBuilder:

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from conversations.changes import ChangeBuilder, lock_session
+from conversations.changes import ChangeBuilder, lock_runs, lock_session
 from conversations.models import Approval, ChatSession, Feedback, Guest, Run
 from conversations.queries import User
 
@@ -45,8 +45,11 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     theirs = ChatSession.objects.filter(owner_id=guest_user.pk)
-    for session_id in list(theirs.order_by("pk").values_list("pk", flat=True)):
-        _move_session(lock_session(theirs, session_id, is_activity=False), user)
+    ids = list(theirs.order_by("pk").values_list("pk", flat=True))
+    sessions = [lock_session(theirs, session_id, is_activity=False) for session_id in ids]
+    lock_runs(ids)
+    for session in sessions:
+        _move_session(session, user)
 
 
 def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:

@@ -16,6 +16,7 @@ from django.db.models import Exists, Field, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from conversations import audit
+from conversations.changes import lock_runs
 from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
 from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share
@@ -58,6 +59,7 @@ def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
     while True:
         with transaction.atomic():
             batch = list(ids[:SESSIONS_A_BATCH])
+            lock_runs(batch)
             ChatSession.objects.filter(pk__in=batch).delete()
         if not batch:
             return

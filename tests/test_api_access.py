@@ -196,6 +196,9 @@ class TestLimits:
         answers = [api.get("/api/sessions/") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["code"] == "rate_limited"
+        # A crowd of others makes nobody's requests forgotten.
+        cache.set_many({f"somebody_else_{number}": [] for number in range(2_000)})
+        assert api.get("/api/sessions/").status_code == 429
 
 
 @pytest.mark.parametrize("change", ["disabled", "erased", "new password"])

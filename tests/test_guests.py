@@ -1,5 +1,7 @@
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from conversations.guests import adopt_guest, create_guest, is_guest
 from conversations.history import get_history
@@ -90,6 +92,26 @@ def test_deleted_sessions_move_without_a_word(
     assert ChatSession.objects.filter(owner=ann).count() == 2
     assert [(change.session_id, change.owner_id) for change in told] == [(kept.pk, ann.pk)]
     assert [type(event) for event in told[0].events] == [SessionListed]
+
+
+def test_locks_are_taken_in_the_order_of_workers() -> None:
+    """Sessions, then runs by id: else Postgres ends one of two that wait for each other."""
+    guest = create_guest()
+    for content in ("one", "two"):
+        begin(ask(guest, content), "so ")
+    with CaptureQueriesContext(connection) as queries:
+        adopt_guest(guest, make_user("ann"))
+    sqls = [query["sql"] for query in queries]
+
+    def places(words: str) -> list[int]:
+        return [place for place, sql in enumerate(sqls) if words in sql]
+
+    [lock] = [
+        place for place in places('SELECT "conversations_run"') if "ORDER BY 1" in sqls[place]
+    ]
+    sessions, runs = places('SET "rev" ='), places('UPDATE "conversations_run"')
+    assert len(sessions) == 2
+    assert max(sessions) < lock < min(runs)
 
 
 def test_who_signs_in_twice_at_once_moves_once() -> None:
