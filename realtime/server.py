@@ -1,7 +1,8 @@
 """Daphne with what a chat needs of it: a clean stop, and patience with slow readers only so far.
 
 Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
-`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`.
+`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`;
+`WebSocketProtocol.application_queue`.
 """
 
 import asyncio
@@ -33,10 +34,36 @@ RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
 
 
+UNREAD_FRAMES = 32
+"""Frames of one client that wait for its consumer; what comes on top stays in the network."""
+
+LOOK_S = 0.05
+"""How often a client that was held back is looked at again."""
+
+
 class PatientProtocol(WebSocketProtocol):
-    """Tells whether the client's side of the connection takes more."""
+    """Tells whether the client's side of the connection takes more, and takes no flood itself."""
 
     maxMessagePayloadSize: int  # noqa: N815
+    is_held = False
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
+        super().onMessage(payload, isBinary)
+        if not self.is_held and self._is_behind():
+            self.is_held = True
+            self.transport.pauseProducing()
+            self._look_again()
+
+    def _is_behind(self) -> bool:
+        return bool(self.application_queue.qsize() > UNREAD_FRAMES)
+
+    def _look_again(self) -> None:
+        """Until its consumer has caught up, or the client is gone."""
+        if self.transport.connected and self._is_behind():
+            asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
+        else:
+            self.is_held = False
+            self.transport.resumeProducing()
 
     def onOpen(self) -> None:  # noqa: N802  (Twisted's names)
         self.valve = Valve(self.transport.abortConnection)

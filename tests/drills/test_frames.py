@@ -1,8 +1,10 @@
 """Frames that no client of ours sends, on real sockets."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -17,6 +19,7 @@ from tests.support.site import Site, User
 CLOSED_WITHOUT_A_WORD = 1006
 FRAME_MAX_BYTES = 65_536
 SERVER_MAX_BYTES = 131_072
+MEMORY_BYTES = 32 * 1_048_576
 
 BAD_FRAMES: list[tuple[str | bytes, str]] = [
     ("", "bad_frame"),
@@ -84,3 +87,24 @@ async def test_a_flood_is_refused_then_cut(strict_site: Site) -> None:
         assert error["metadata"]["code"] == "rate_limited"
         assert await client.wait_closed() == CLOSE_TOO_FAST
         await other.ping()
+
+
+def memory_of(site: Site) -> int:
+    """Resident bytes of the server."""
+    status = Path(f"/proc/{site.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1_024
+
+
+async def test_a_flood_that_is_not_counted_fills_no_memory(site: Site, ann: User) -> None:
+    """A stop is never refused; a client that sends nothing else is read as fast as it is served."""
+    async with site.chat(ann) as client, site.chat(ann) as other:
+        session_id = await chats(site, ann, client)
+        stop = {"type": "cancel", "session_id": session_id, "content": "x" * 60_000}
+        frame, before = json.dumps(stop), memory_of(site)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(2_000):
+                    await client.send_text(frame)
+        assert memory_of(site) - before < MEMORY_BYTES
+        client.drop()
+        await chats(site, ann, other, session_id)
