@@ -79,6 +79,8 @@ def erase_user(user: AbstractBaseUser) -> int:
     """Delete the account and all there is of this person; how many sessions there were.
 
     Replies at work are stopped, sockets are closed; entries of the audit log stay, without a name.
+    Raises `ProtectedError` or `RestrictedError` at the very end where rows of another app keep the
+    account, which is disabled then.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
     users.update(is_active=False)
@@ -87,10 +89,10 @@ def erase_user(user: AbstractBaseUser) -> int:
         _take_off_lists(user, session_id)
     deleted = sum(_delete_sessions(theirs))
     _end_sign_ins(user.pk)
-    users.delete()
     _forget_admin_log(user.pk)
     forget_words()
     audit.record(None, AuditAction.ERASED, sessions=deleted)
+    users.delete()
     return deleted
 
 

@@ -14,6 +14,7 @@ from django.apps import apps
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models import PROTECT
 from django.test import Client
 from django.utils import timezone
 
@@ -110,6 +111,21 @@ def test_erasing_asks_and_knows_the_name(ann: Any, monkeypatch: pytest.MonkeyPat
     assert relations_to(ann.pk) == []
     ann.refresh_from_db()
     assert ann.is_active
+
+
+def test_rows_of_another_app_that_keep_the_account(
+    ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeps = LogEntry._meta.get_field("user").remote_field
+    monkeypatch.setattr(keeps, "on_delete", PROTECT)
+    LogEntry.objects.log_actions(ann.pk, [make_user("ben")], CHANGE, "")
+    talk(ann, (f"A {CANARY}?", "Extinct."))
+    with pytest.raises(CommandError, match="disabled"):
+        call_command("erase_user", "ann", no_input=True)
+    ann.refresh_from_db()
+    assert not ann.is_active
+    assert tables_with(CANARY) == set()
+    assert AuditEntry.objects.get().detail == {"sessions": 1}
 
 
 def test_an_erased_owner_of_nothing(ann: Any) -> None:

@@ -1,12 +1,10 @@
 """Whatever a test is sent, held against what the site declares: AsyncAPI and OpenAPI."""
 
 import json
-import os
 import re
 from functools import cache
 from typing import Any
 
-from django.conf import settings
 from django.urls import Resolver404, resolve
 from jsonschema_rs import Draft202012Validator
 
@@ -114,9 +112,6 @@ def _name_of(frame: dict[str, Any]) -> str:
 @cache
 def _frame_validators() -> dict[str, Draft202012Validator]:
     """A validator for each type of frame and each event: so that a fault is told in few words."""
-    # Pictures and benchmarks are made without Django in their own process.
-    if not settings.configured and "DJANGO_SETTINGS_MODULE" not in os.environ:
-        settings.configure()
     document = wire_schema.asyncapi()
     components = closed(document["components"])
     found = {}

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
+from django.db.models import ProtectedError, RestrictedError
 
 from conversations.privacy import erase_user
 
@@ -23,4 +24,9 @@ class Command(BaseCommand):
             raise CommandError("no such user")
         if not options["no_input"] and input(f"Type {name} to erase this user: ") != name:
             raise CommandError("nothing was erased")
-        self.stdout.write(f"erased, with {erase_user(user):,} sessions")
+        try:
+            deleted = erase_user(user)
+        except (ProtectedError, RestrictedError) as exc:
+            kept = f"all but the account, which is disabled, is erased: {exc.args[0]}"
+            raise CommandError(kept) from exc
+        self.stdout.write(f"erased, with {deleted:,} sessions")
