@@ -63,6 +63,13 @@ export class Feedback {
     if (!value) closeForm(article);
   }
 
+  /** Show these verdicts and no others. */
+  renew(given) {
+    verdicts.clear();
+    for (const { message_id, value } of given) verdicts.set(message_id, value);
+    for (const article of document.querySelectorAll(".assistant")) showVerdict(article);
+  }
+
   /** Keep a verdict, or none, and show it; whether that worked. */
   async #tell(message_id, value, comment = "") {
     const address = apiOf(this.getCurrent(), `messages/${message_id}/feedback/`);

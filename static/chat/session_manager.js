@@ -1,6 +1,6 @@
 /** Puts together what people do with their conversations: find, rename, share, delete, judge. */
 
-import { ask } from "./api.js";
+import { apiOf, ask } from "./api.js";
 import { Feedback } from "./feedback.js";
 import { askTitle } from "./inline_rename.js";
 import { SessionActions } from "./session_actions.js";
@@ -54,20 +54,26 @@ export class SessionManager {
     this.hasMissed = true;
   }
 
-  /** What no socket was there to hear is told as if it came now: the newest lines of the list. */
   async #catchUp(connection) {
+    try {
+      await this.#renewList(connection);
+      const id = this.getCurrent();
+      if (id) this.feedback.renew((await ask(apiOf(id, "feedback/"))).results);
+    } catch {
+      // It is as it was, until the next connection.
+    }
+  }
+
+  /** What no socket was there to hear of the newest lines is told as if it came now. */
+  async #renewList(connection) {
     const tell = (session_id, metadata) => {
       const detail = { type: "status", session_id, metadata };
       connection.dispatchEvent(new CustomEvent("frame", { detail }));
     };
-    try {
-      const { results, next } = await ask(`${data.urls.sessions}?state=all`);
-      for (const id of this.sessions.missingIn(results, next)) tell(id, { event: "session.deleted" });
-      for (const { id, archived_at, ...session } of results) {
-        tell(id, { event: "session.updated", archived: Boolean(archived_at), ...session });
-      }
-    } catch {
-      // It is as it was, until the next connection.
+    const { results, next } = await ask(`${data.urls.sessions}?state=all`);
+    for (const id of this.sessions.missingIn(results, next)) tell(id, { event: "session.deleted" });
+    for (const { id, archived_at, ...session } of results) {
+      tell(id, { event: "session.updated", archived: Boolean(archived_at), ...session });
     }
   }
 

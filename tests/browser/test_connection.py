@@ -382,10 +382,13 @@ async def test_what_waits_is_not_changed_without_a_connection(
     await expect(queued).to_have_text(["two, best"])
 
 
-async def test_the_list_catches_up_with_what_was_missed(
-    wired: tuple[ChatPage, Wire], site: Site, ann: User
+async def test_the_list_and_the_thumbs_catch_up_with_what_was_missed(
+    wired: tuple[ChatPage, Wire], site: Site, model: Model, ann: User
 ) -> None:
     chat, wire = wired
+    await chat.send("hello")
+    here = await chat.in_session()
+    await chat.replied()
     kept, gone = (
         site.request("POST", "/api/sessions/", user=ann, data={"title": title}).json()["id"]
         for title in ("kept", "gone")
@@ -396,10 +399,15 @@ async def test_the_list_catches_up_with_what_was_missed(
     await wire.cut(SAY_NOTHING_FOR_A_MINUTE)
     site.request("PATCH", f"/api/sessions/{kept}/", user=ann, data={"title": "renamed"})
     site.request("DELETE", f"/api/sessions/{gone}/", user=ann)
+    reply = await chat.reply.get_attribute("data-message-id")
+    verdict = f"/api/sessions/{here}/messages/{reply}/feedback/"
+    site.request("PUT", verdict, user=ann, data={"value": "up"})
     wire.refuse_with = None
     await chat.press("Retry now")
     await expect(lines.locator(f'[data-session-id="{kept}"] a')).to_have_text("renamed")
     await expect(lines.locator(f'[data-session-id="{gone}"]')).to_have_count(0)
+    good = chat.page.get_by_role("button", name="Good reply")
+    await expect(good).to_have_attribute("aria-pressed", "true")
 
 
 async def test_an_answer_that_is_lost_doubles_nothing(
