@@ -28,10 +28,11 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     """Whether a user may ask once more; `starts` tells that the reply would begin at once.
 
     The user's row stays locked until the transaction ends, so that two chats cannot both take the
-    last place. Raises `AgentSiteError`: limit_runs, limit_tokens.
+    last place. Raises `AgentSiteError`: limit_runs, limit_tokens, not_authenticated (it is gone).
     """
     users = get_user_model()._default_manager.select_for_update(no_key=True)
-    users.values_list("pk").get(pk=user_id)  # type: ignore[misc]
+    if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
+        raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
     now = timezone.now()
     tokens = Coalesce(F("input_tokens"), 0) + Coalesce(F("output_tokens"), 0)
     at_work = Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING))

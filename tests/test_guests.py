@@ -3,6 +3,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.guests import adopt_guest, create_guest, is_guest
 from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run
@@ -92,6 +93,15 @@ def test_deleted_sessions_move_without_a_word(
     assert ChatSession.objects.filter(owner=ann).count() == 2
     assert [(change.session_id, change.owner_id) for change in told] == [(kept.pk, ann.pk)]
     assert [type(event) for event in told[0].events] == [SessionListed]
+
+
+def test_a_tab_that_is_still_the_guests_is_told_to_sign_in() -> None:
+    guest, ann = create_guest(), make_user("ann")
+    adopt_guest(guest, ann)
+    with pytest.raises(AgentSiteError) as caught:
+        ask(guest, "one")
+    assert caught.value.code == ErrorCode.NOT_AUTHENTICATED
+    assert not ChatSession.objects.exists()
 
 
 def test_locks_are_taken_in_the_order_of_workers() -> None:
