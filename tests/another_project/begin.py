@@ -8,7 +8,7 @@ import django
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
-from django.test import Client  # noqa: E402
+from django.test import Client, override_settings  # noqa: E402
 from mysite.models import Customer  # noqa: E402
 
 from conversations import sign_in_limits  # noqa: E402
@@ -30,6 +30,7 @@ def main() -> None:
     assert [guess(name) for name in ("carl", "dora", "carl")] == [401, 401, 429]
 
 
+@override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 def guess(name: str) -> int:
     """The answer to a wrong password, in a transaction of `ATOMIC_REQUESTS` as other views are."""
     login = {"email": f"{name}@example.org", "password": "wrong"}
