@@ -18,10 +18,13 @@ class Membership:
         self._channel = channel
         self._groups: set[str] = set()
         self._missing: set[str] = set()
+        self._has_left = False
         self._one_by_one = asyncio.Lock()
 
     async def join(self, group: str) -> None:
         async with self._one_by_one:
+            if self._has_left:
+                return
             self._groups.add(group)
             if not await self._try(self._layer.group_add, group):
                 self._missing.add(group)
@@ -44,6 +47,8 @@ class Membership:
             await self._try(self._layer.group_discard, group)
 
     async def leave_all(self) -> None:
+        """For good: a chat that is still being stored joins nothing after this."""
+        self._has_left = True
         for group in list(self._groups):
             await self.leave(group)
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from channels.layers import get_channel_layer
 from django.test import AsyncClient
 
 from conversations import actions
@@ -189,6 +190,8 @@ async def test_a_chat_whose_caller_goes_is_begun_all_the_same(
     go_on.set()
     done = {"status": RunStatus.COMPLETED, "epoch": 1}
     await in_thread(poll, lambda: Run.objects.filter(**done).exists(), "the reply", within=10)
+    # Nor does the reader that has gone join anything after that.
+    assert not any(get_channel_layer().groups.values())
 
 
 async def test_a_reader_that_cannot_be_served_is_let_go(
