@@ -7,7 +7,8 @@ const NEAR_PX = 48;
 export class Transcript {
   constructor({ log, scroller, jump }) {
     Object.assign(this, { log, scroller, jump });
-    this.isFollowing = true;
+    // What welcomes is read from its beginning.
+    this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     const growth = new ResizeObserver(() => this.#settle());
     growth.observe(log);
@@ -142,7 +143,7 @@ export class Transcript {
     this.scrollTop = scrollTop;
     if (rest <= 1 || (step > 0 && rest < NEAR_PX)) this.isFollowing = true;
     else if (step < 0 || rest >= NEAR_PX) this.isFollowing = false;
-    this.jump.hidden = this.isFollowing || rest < NEAR_PX;
+    this.jump.hidden = this.isFollowing || rest < NEAR_PX || !this.#firstPlace();
   }
 
   #settle() {

@@ -125,13 +125,18 @@ async def test_a_drawer_that_is_open_gives_way_to_the_column(
     await expect(chat.page.locator("#sessions")).to_have_css("width", "272px")
 
 
-async def test_a_menu_is_in_sight_on_the_narrowest_screen(
+async def test_what_matters_is_in_sight_on_the_smallest_screen(
     phone: BrowserContext, site: Site, model: Model
 ) -> None:
     chat = await open_page(phone, site)
+    await chat.page.set_viewport_size({"width": 320, "height": 256})
+    await chat.page.reload()
+    await chat.connected()
+    await expect(chat.page.get_by_role("heading", name="Assistant")).to_be_in_viewport(ratio=1)
+    await expect(chat.page.locator("#jump")).to_be_hidden()
+    await chat.page.set_viewport_size({"width": 320, "height": 640})
     await chat.send("hello")
     await chat.in_session()
-    await chat.page.set_viewport_size({"width": 320, "height": 640})
     await chat.press("Actions for this conversation")
     menu = chat.page.get_by_role("menu")
     await expect(menu).to_be_in_viewport(ratio=1)
