@@ -63,7 +63,8 @@ async def _interleave(user: AbstractBaseUser, seed: int) -> None:
         accepted = await one.chat("begin")
         session_id = accepted["session_id"]
         for tab in (one, two):
-            await tab.resume(session_id, rev=0)
+            # By its name: it may have ended by now.
+            await tab.resume(session_id, rev=0, run_id=accepted["run_id"])
         await asyncio.gather(*(_act(tab, session_id, rng) for tab in (one, two)))
         for tab in (one, two):
             await _all_ended(tab, session_id, seed)

@@ -49,7 +49,7 @@ export class ReplyView {
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(this.#find(".body"), message.parts);
     this.generation = message.generation;
-    this.#tellTime(this.#find(".when").dateTime);
+    this.#tellTime(this.#find(".when time").dateTime);
     showVerdict(element);
   }
 
@@ -99,14 +99,14 @@ export class ReplyView {
 
   #tellTime(createdAt, usage) {
     if (!createdAt) return;
-    const element = this.#find(".when");
+    const [element, tip] = this.#find(".when").children;
     const date = new Date(createdAt);
     const full = date.toLocaleString();
     const cost = usage?.total_tokens
       ? fill(words.usage, { input: usage.input_tokens, output: usage.output_tokens })
       : "";
     element.dateTime = createdAt;
-    if (cost || !element.title) element.title = [full, cost].filter(Boolean).join(" · ");
+    if (cost || !tip.textContent) setText(tip, [full, cost].filter(Boolean).join(" · "));
     setText(element, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   }
 }

@@ -78,6 +78,10 @@ async def test_a_reply_streams_and_is_what_the_database_says(
     reply.open()
     await chat.replied()
     assert await chat.texts() == ["Tell me about the river.", reply.text.strip()]
+    details = chat.reply.get_by_role("tooltip")
+    await expect(details).to_be_hidden()
+    await chat.reply.locator(".when").focus()
+    await expect(details).to_contain_text("10 tokens in, 12 out")
     await chat.agrees(ann)
 
 
