@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentsite.local_model import weights
+from conversations import conf
 from realtime.conf import RealtimeSettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -132,10 +133,12 @@ class Environment(RealtimeSettings, BaseSettings):
         description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
     )
     api_requests_per_minute: int = Field(
-        default=600, ge=1, description="REST requests a minute of one user, in each process."
+        default=conf.REQUESTS_PER_MINUTE,
+        ge=1,
+        description="REST requests a minute of one user, in each process.",
     )
     restore_days: int = Field(
-        default=30,
+        default=conf.RESTORE_DAYS,
         ge=0,
         le=3_650,
         description="Days in which a deleted conversation can be restored.",

@@ -2,10 +2,13 @@
 
 from django.conf import settings
 
+RESTORE_DAYS = 30
+REQUESTS_PER_MINUTE = 600
+
 
 def restore_days() -> int:
     """Days in which a deleted session can be restored."""
-    return int(getattr(settings, "RESTORE_DAYS", 30))
+    return int(getattr(settings, "RESTORE_DAYS", RESTORE_DAYS))
 
 
 def retention_days() -> int | None:
@@ -21,4 +24,4 @@ def proxies() -> int:
 
 def requests_per_minute() -> int:
     """REST requests of one user, or of one address, in each process."""
-    return int(getattr(settings, "API_REQUESTS_PER_MINUTE", 600))
+    return int(getattr(settings, "API_REQUESTS_PER_MINUTE", REQUESTS_PER_MINUTE))
