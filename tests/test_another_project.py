@@ -20,10 +20,12 @@ from playwright.async_api import async_playwright, expect
 
 from tests.browser.conftest import ARGUMENTS
 from tests.support.client import open_chat
+from tests.support.machine import scaled
 from tests.support.processes import Child, answers, free_port
 from tests.support.provider import Call, Provider, Reply, ToolCall, run_provider
 from tests.support.servers import Postgres
 from tests.support.site import INHERITED, ROOT
+from tests.support.waiting import TIMEOUT_S
 
 PROJECT = ROOT / "tests" / "another_project"
 ANN, PASSWORD = "ann@example.org", "a-password-for-tests"
@@ -65,7 +67,7 @@ class Shop:
         return done.stdout
 
     def start(self) -> None:
-        self.process.start(lambda: answers(f"{self.origin}/members/in/"), within=30)
+        self.process.start(lambda: answers(f"{self.origin}/members/in/"))
 
 
 class Visitor:
@@ -83,7 +85,7 @@ class Visitor:
     def ask(self, path: str, data: bytes | None = None, **headers: str) -> str:
         """The text of an answer; raises `HTTPError` for a refusal."""
         request = Request(f"{self.shop.origin}{path}", data, headers)
-        with self._opener.open(request, timeout=15) as answer:
+        with self._opener.open(request, timeout=scaled(TIMEOUT_S)) as answer:
             text: str = answer.read().decode()
             return text
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from realtime import dbpool
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
 
 
@@ -17,10 +18,10 @@ async def held_writer(transactional_db: None) -> AsyncIterator[threading.Event]:
 
     def hold() -> None:
         began.set()
-        release.wait(timeout=60)
+        release.wait(scaled(60))
 
     holding = asyncio.create_task(dbpool.write(hold))
-    await in_thread(began.wait, 60)
+    await in_thread(began.wait, scaled(60))
     yield release
     release.set()
     await holding

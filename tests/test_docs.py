@@ -26,8 +26,10 @@ from realtime.process import Process
 from tests.support.addresses import routes
 from tests.support.agent_site import Serve
 from tests.support.conformance import check_frame
+from tests.support.machine import scaled
 from tests.support.site import ROOT, run_site
 from tests.support.transcript import BaseClient
+from tests.support.waiting import TIMEOUT_S
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
 FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
@@ -209,7 +211,7 @@ def test_the_client_of_the_readme() -> None:
             check=True,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=scaled(TIMEOUT_S),
         )
     assert done.stdout.startswith("Scripted, not an AI.")
     assert done.stdout.endswith("shown above.")

@@ -20,8 +20,9 @@ from realtime.flusher import Flusher
 from realtime.groups import Envelope
 from realtime.journal import Journal
 from tests.support.inprocess import make_user
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
-from tests.support.waiting import poll
+from tests.support.waiting import poll, time_limit
 
 CLAIM = Claim(worker="w1", lease=timedelta(seconds=15), agent="echo", model="m")
 
@@ -149,7 +150,7 @@ async def test_one_bad_run_does_not_hold_up_the_others(
     monkeypatch.setattr(journal_store, "commit_batches", refuse_bad)
     bad.append("token", {"delta": "x"})
     good.append("token", {"delta": "y"})
-    async with asyncio.timeout(10):
+    async with time_limit("a loss and a commit"):
         await good.commit()
         await bad.lost.wait()
     assert await in_thread(kept_text, good) == "y"
@@ -167,7 +168,7 @@ async def test_a_silent_run_keeps_its_lease_and_sees_its_cancel(
         user=await in_thread(lambda: Run.objects.get(pk=run_id).owner),
         session_id=str(journal.claimed.run.session_id),
     )
-    async with asyncio.timeout(10):
+    async with time_limit("the cancel"):
         await journal.cancelled.wait()
     await in_thread(poll, lambda: Run.objects.get(pk=run_id).lease_until != first, "a new lease")
 
@@ -191,7 +192,7 @@ async def test_what_cannot_be_published_stops_no_later_commit(
 
     monkeypatch.setattr(collector, "put", put_second)
     fail_times(monkeypatch, 1, after_commit=True)
-    async with asyncio.timeout(10):
+    async with time_limit("two commits"):
         for word in ("one ", "two"):
             journal.append("token", {"delta": word})
             await journal.commit()
@@ -208,13 +209,13 @@ async def test_closing_does_not_wait_for_the_commits_of_others(
 
     def held(batches: Any, lease: timedelta) -> Any:
         began.set()
-        release.wait(timeout=60)
+        release.wait(scaled(60))
         return commit(batches, lease)
 
     monkeypatch.setattr(journal_store, "commit_batches", held)
     busy.append("token", {"delta": "x"})
-    await in_thread(began.wait, 60)
-    async with asyncio.timeout(10):
+    await in_thread(began.wait, scaled(60))
+    async with time_limit("the close of a quiet journal"):
         await flusher.close(quiet)
     closing = asyncio.create_task(flusher.close(busy))
     release.set()

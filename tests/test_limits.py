@@ -14,6 +14,7 @@ from conversations.models import ChatSession, EndReason, Run, UsageSource
 from conversations.usage import TokenUsage
 from realtime.limits import StartGate, chat_limits
 from tests.support.chats import ask, finish, make_user, session_of
+from tests.support.waiting import time_limit
 
 pytestmark = pytest.mark.django_db
 
@@ -90,6 +91,6 @@ async def test_replies_begin_in_turn() -> None:
 async def test_a_place_is_not_kept_for_a_slow_model() -> None:
     gate = StartGate(1)
     await gate.enter()
-    async with asyncio.timeout(10):
+    async with time_limit("a place"):
         place = await gate.enter()
     place.leave()

@@ -13,12 +13,13 @@ from agentsite.local_model.job import Job
 from agentsite.local_model.process import ModelProcess
 from agentsite.local_model.supervisor import LocalModel
 from agentsite.local_model.weights import QWEN
+from tests.support.waiting import time_limit
 
 
 async def test_its_complaints_do_not_hold_it_up(tmp_path: Path) -> None:
     process = ModelProcess("tests.support.loud_child")
     job = Job(QWEN, tmp_path, mirror=False, key="x")
-    async with asyncio.timeout(20), aclosing(process.messages(job)) as messages:
+    async with time_limit("the first message"), aclosing(process.messages(job)) as messages:
         assert (await anext(messages))["state"] == "ready"
 
 
@@ -40,7 +41,7 @@ async def test_without_a_process_it_has_failed_and_is_tried_again(model: LocalMo
     running = asyncio.create_task(model.run(lambda: states.put_nowait(model.status.state)))
 
     async def read(*expected: str) -> None:
-        async with asyncio.timeout(10):
+        async with time_limit("the next states"):
             assert [await states.get() for _ in expected] == list(expected)
 
     await read("starting", "failed")

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 from realtime.outbox import Outbox
+from tests.support.waiting import time_limit
 
 
 class Reader:
@@ -27,7 +28,7 @@ class Reader:
         """Until everything has been sent, or the outbox has closed."""
         sending = asyncio.create_task(outbox.run(self._send, self._close, self._drained))
         idle = asyncio.create_task(self._idle.wait())
-        async with asyncio.timeout(10):
+        async with time_limit("an idle outbox"):
             await asyncio.wait([sending, idle], return_when=asyncio.FIRST_COMPLETED)
         for task in (sending, idle):
             task.cancel()

@@ -1,6 +1,5 @@
 """The round that finds what the channel layer has lost."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from realtime.poller import Socket
 from realtime.process import Process
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.waiting import time_limit
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ async def test_a_reader_that_is_stuck_holds_up_no_other(
         sockets: list[Socket] = []
         process.poller.each(sockets.append)
         stuck, other = sockets
-        async with stuck.viewer.lock, asyncio.timeout(10):
+        async with stuck.viewer.lock, time_limit("two polls"):
             await process.poller.poll()
             await process.poller.poll()
             assert other.viewer.open_runs == []

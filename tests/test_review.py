@@ -21,6 +21,7 @@ from conversations.exports.source import Conversation
 from conversations.models import ChatSession, Feedback, Run, RunStatus
 from conversations.review_models import AuditEntry, Label, Review
 from tests.support.chats import ask, finish, last_message, make_user, session_of, talk
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
 
 pytestmark = pytest.mark.django_db
@@ -336,9 +337,9 @@ class TestExport:
         monkeypatch.setattr(export, "read_conversations", endless)
         try:
             asking, told = ask_for_export(browser)
-            assert await in_thread(begun.wait, 20)
+            assert await in_thread(begun.wait, scaled(20))
             told.put_nowait({"type": "http.disconnect"})
-            ended, _ = await asyncio.wait({asking}, timeout=20)
+            ended, _ = await asyncio.wait({asking}, timeout=scaled(20))
             assert ended
         finally:
             enough.set()

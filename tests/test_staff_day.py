@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.support.machine import scaled
 from tests.support.site import DEFAULTS, Site, run_python, run_site
 
 ADMIN = "/admin/conversations"
@@ -89,7 +90,7 @@ def replay(page: Page) -> None:
         reply.locator("details.timeline > summary").click()
     reply.get_by_role("button", name="Replay").click()
     reply.get_by_label("Speed").select_option("16")
-    expect(reply.get_by_role("button", name="Play")).to_be_visible(timeout=30_000)
+    expect(reply.get_by_role("button", name="Play")).to_be_visible(timeout=scaled(30_000))
     replayed = reply.locator(".replay-text").inner_text().split()
     said = reply.locator(".body").inner_text().split()
     assert " ".join(replayed[:5]) in " ".join(said)

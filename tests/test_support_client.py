@@ -10,6 +10,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from tests.support.client import ChatClient, event, frame_of, open_chat
 from tests.support.transcript import Frame
+from tests.support.waiting import time_limit
 from tests.test_support_transcript import WHOLE, complete, status, token
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -107,7 +108,8 @@ async def test_cut_is_seen_by_the_server() -> None:
 
     async with connected(handler) as client:
         client.drop()
-        await asyncio.wait_for(cut.wait(), 5)
+        async with time_limit("the cut"):
+            await cut.wait()
 
 
 async def test_asleep_reads_nothing_until_it_wakes() -> None:

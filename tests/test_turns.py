@@ -21,7 +21,7 @@ from tests.support.conformance import frames_of
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
-from tests.support.waiting import poll
+from tests.support.waiting import poll, time_limit
 
 JSON = "application/json"
 STREAM = {"Accept": "text/event-stream"}
@@ -162,7 +162,7 @@ async def test_a_reader_that_goes_leaves_nothing_behind(process: Process, ann: A
     assert count_readers(process) == 1
     await frames.aclose()
     assert count_readers(process) == 0
-    async with asyncio.timeout(30):
+    async with time_limit("the refusal"):
         with pytest.raises(AgentSiteError):
             await anext(stream_turn(ann, NewChat(content=""), watches=True))
     assert count_readers(process) == 0
@@ -202,6 +202,6 @@ async def test_a_reader_that_cannot_be_served_is_let_go(
 
     monkeypatch.setattr(Viewer, "on_drained", fail)
     frames = stream_turn(ann, NewChat(content="hello", agent="patient"), watches=False)
-    async with asyncio.timeout(10), aclosing(frames):
+    async with time_limit("the end of the stream"), aclosing(frames):
         told = [frame["metadata"].get("event") async for frame in frames]
     assert told[0] == "accepted"

@@ -25,6 +25,7 @@ from tests.support.conformance import check_frame
 from tests.support.inprocess import make_user
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient, Frame, Transcript
+from tests.support.waiting import time_limit
 
 CLAIM = Claim(worker="w1", lease=timedelta(seconds=60), agent="echo", model="m")
 
@@ -116,7 +117,7 @@ class Socket:
         self.drained.clear()
         sending = asyncio.create_task(self.outbox.run(self._send, self._close, self._drained))
         waiting = asyncio.create_task(self.drained.wait())
-        async with asyncio.timeout(10):
+        async with time_limit("the frames"):
             await asyncio.wait([sending, waiting], return_when=asyncio.FIRST_COMPLETED)
         for task in (sending, waiting):
             task.cancel()

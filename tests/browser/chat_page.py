@@ -8,13 +8,18 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import BrowserContext, CDPSession, Page, WebSocketRoute, expect
 
 from tests.support.conformance import check_frame
+from tests.support.machine import scaled
 from tests.support.site import Site, User
 from tests.support.waiting import TIMEOUT_S
 
-TIMEOUT_MS = TIMEOUT_S * 1_000
-PATIENCE_MS = 60_000
+TIMEOUT_MS = scaled(TIMEOUT_S) * 1_000
+PATIENCE_MS = 2 * TIMEOUT_MS
 Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+AXE_OPTIONS: dict[Scheme, dict[str, Any]] = {
+    "light": {"resultTypes": ["violations"]},
+    "dark": {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": ["cat.color"]}},
+}
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -132,10 +137,10 @@ class ChatPage:
 
 
 async def is_accessible(page: Page) -> None:
-    """axe finds nothing to say, in light and in dark."""
-    for scheme in SCHEMES:
+    """axe finds nothing to say, in light and, of what differs there, in dark."""
+    for scheme, options in AXE_OPTIONS.items():
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        results = await Axe().run(page)
+        results = await Axe().run(page, options=options)
         assert results.violations_count == 0, f"{scheme}: {results.generate_report()}"
 
 

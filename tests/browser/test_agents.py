@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 @pytest.fixture(scope="module")
 def team_site(shared_provider: Provider) -> Iterator[Site]:
     """With the settings of the site itself."""
-    changes = {**SETTINGS, "DJANGO_SETTINGS_MODULE": ""}
+    changes = {**SETTINGS, "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings"}
     with run_site(OPENAI_BASE_URL=shared_provider.base_url, **changes) as site:
         yield site
 

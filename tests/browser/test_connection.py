@@ -11,7 +11,7 @@ from playwright.async_api import BrowserContext, expect
 from tests.browser.chat_page import ChatPage, open_page
 from tests.browser.conftest import SETTINGS, Model, Opener, sign_in
 from tests.browser.proxy import run_balancer
-from tests.browser.wire import Frame, Wire
+from tests.browser.wire import Frame, Wire, pass_on
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site, User, run_site
 from tests.support.waiting import poll
@@ -55,6 +55,22 @@ async def wired(signed_in: BrowserContext, site: Site) -> AsyncIterator[tuple[Ch
     await chat.open()
     yield chat, wire
     assert chat.faults == []
+
+
+async def test_a_message_is_in_place_before_the_server_answers(
+    wired: tuple[ChatPage, Wire], model: Model
+) -> None:
+    reply, (chat, wire) = gated(3, shown=0), wired
+    model.will_say(reply)
+    wire.tamper = lambda frame: []
+    await chat.send("hello")
+    await expect(chat.reply.locator(".state")).to_have_text("sending…")
+    await model.called()
+    wire.tamper = pass_on
+    await wire.cut()
+    await expect(chat.reply.locator(".state")).to_have_text("thinking…")
+    reply.open()
+    await chat.replied()
 
 
 async def test_reload_in_the_middle(open_chat: Opener, model: Model, ann: User) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.support.machine import scaled
 from tests.support.site import ROOT, User, environment
 from tests.support.waiting import TIMEOUT_S, poll
 
@@ -35,13 +36,15 @@ def run_chat(
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
     )
 
 
 # The terminal at stdin becomes that of the new session, whose foreground Ctrl-C interrupts.
 LAUNCH = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+# Whoever has started the tests in the background has told all below to ignore it.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
@@ -80,7 +83,7 @@ class Terminal:
 
     def ends(self) -> int:
         """Its exit status."""
-        status = self.process.wait(TIMEOUT_S)
+        status = self.process.wait(scaled(TIMEOUT_S))
         self._read()
         return status
 

@@ -39,7 +39,7 @@ from tests.support.approvals import erase, outputs, times_run
 from tests.support.provider import Gate, Provider, ToolCall, words
 from tests.support.relay import Relay
 from tests.support.site import Site, User
-from tests.support.waiting import TIMEOUT_S
+from tests.support.waiting import time_limit
 
 Line = tuple[Relay, str]
 EXPORTED = re.compile(rb'"exported_at": "[^"]+"')
@@ -231,7 +231,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
 async def until_kept(client: Client, session_id: str, text: str) -> None:
     """Wait until the database has so much of the latest reply."""
-    async with asyncio.timeout(TIMEOUT_S):
+    async with time_limit("the text to be kept"):
         while not (await texts_of(client, session_id))[-1].startswith(text):
             pass
 

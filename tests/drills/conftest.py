@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.machine import scaled
 from tests.support.provider import Provider, echo, run_provider
 from tests.support.servers import Postgres, Valkey
 from tests.support.site import Site, User, prepared_database, run_site
+from tests.support.waiting import TIMEOUT_S
 
+LEASE_S = 6
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",
     "AGENT_MODEL": "stand-in",
     "HEAD_INTERVAL_S": "0.5",
     "SWEEP_S": "0.3",
     "PICKUP_S": "0.5",
-    "LEASE_S": "6",
+    "LEASE_S": f"{scaled(LEASE_S):.1f}",
     "BEAT_S": "0.5",
     "DRAIN_S": "1",
     "FRAMES_PER_MINUTE": "10000",
@@ -25,12 +28,8 @@ SETTINGS = {
 }
 """What comes in seconds by default comes in tenths of them."""
 
-SLACK_S = 10
-"""What busy cores may add."""
-
-RECOVERY_S = sum(float(SETTINGS[name]) for name in ("LEASE_S", "SWEEP_S")) + SLACK_S
-TAKEOVER_S = RECOVERY_S + float(SETTINGS["HEAD_INTERVAL_S"])
-"""Until a reply whose worker was lost is seen to: at a restart, and by a viewer elsewhere."""
+TAKEOVER_S = LEASE_S + TIMEOUT_S
+"""Until a reply whose worker was lost is seen to."""
 
 
 @pytest.fixture(scope="session")

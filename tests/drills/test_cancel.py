@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,23 @@ from tests.support.provider import Call, Gate, Provider, Reply, ToolCall, words
 from tests.support.site import Site, User
 from tests.support.transcript import Frame, event_of, is_terminal
 
-AT_ONCE_S = 1.0
-LETTING_GO_S = 1.0
 ROUNDS = 8
 
 
-async def stop(client: ChatClient, accepted: dict[str, Any]) -> float:
-    """Cancel a run and wait for the acknowledgement; when it was asked for."""
-    after, asked_at = len(client.frames), time.monotonic()
+async def stop(client: ChatClient, accepted: dict[str, Any]) -> None:
+    """Cancel a run and wait for the acknowledgement; the model has more to say all that time."""
+    after = len(client.frames)
     await client.cancel(accepted["session_id"], run_id=accepted["run_id"])
-    await client.wait_for(is_stop_answer, after=after, within=AT_ONCE_S)
-    return asked_at
+    await client.wait_for(is_stop_answer, after=after)
 
 
 def is_stop_answer(frame: Frame) -> bool:
     return event_of(frame) in ("run.cancelling", "run.head") or is_terminal(frame)
 
 
-async def let_go(call: Call, asked_at: float) -> None:
-    """Wait until the provider has seen its stream closed, soon enough."""
+async def let_go(call: Call) -> None:
+    """Wait until the provider has seen its stream closed, which would not have ended by itself."""
     await call.until(lambda call: call.disconnected_at)
-    assert call.disconnected_at
-    assert call.disconnected_at - asked_at < LETTING_GO_S
 
 
 def assert_stopped(end: Frame, text: str) -> None:
@@ -95,9 +89,9 @@ async def test_before_the_first_token(either_site: Site, provider: Provider) -> 
         accepted = await client.chat("Hello")
         await client.resume(accepted["session_id"])
         call = await provider.next_call()
-        asked_at = await stop(client, accepted)
+        await stop(client, accepted)
         assert_stopped(await client.wait_end(accepted["run_id"]), "")
-        await let_go(call, asked_at)
+        await let_go(call)
         await next_turn_works(either_site, ann, provider, client, accepted["session_id"])
 
 
@@ -110,9 +104,9 @@ async def test_in_mid_text(either_site: Site, provider: Provider) -> None:
         accepted = await client.chat("Tell me of the mill")
         await client.resume(accepted["session_id"])
         await client.wait_text(accepted["run_id"], shown)
-        asked_at = await stop(client, accepted)
+        await stop(client, accepted)
         assert_stopped(await client.wait_end(accepted["run_id"]), shown)
-        await let_go(await provider.next_call(), asked_at)
+        await let_go(await provider.next_call())
         kept = await next_turn_works(either_site, ann, provider, client, accepted["session_id"])
     assert kept.reply(accepted["run_id"])["text"] == shown
     # The model is told what it had said.
@@ -131,9 +125,9 @@ async def test_at_every_token(site: Site, ann: User, provider: Provider) -> None
                 session_id = accepted["session_id"]
                 await client.resume(session_id)
             await client.wait_text(accepted["run_id"], reply.start(count))
-            asked_at = await stop(client, accepted)
+            await stop(client, accepted)
             assert_stopped(await client.wait_end(accepted["run_id"]), reply.start(count))
-            await let_go(await provider.next_call(), asked_at)
+            await let_go(await provider.next_call())
         await next_turn_works(site, ann, provider, client, session_id)
 
 
@@ -145,12 +139,12 @@ async def test_by_another_tab_and_twice(site: Site, ann: User, provider: Provide
         session_id, run_id = accepted["session_id"], accepted["run_id"]
         await asyncio.gather(sender.resume(session_id), other.resume(session_id, rev=0))
         await other.wait_text(run_id, reply.start(3))
-        asked_at = await stop(other, accepted)
+        await stop(other, accepted)
         await stop(sender, accepted)
         ends = [await tab.wait_end(run_id) for tab in (sender, other)]
         assert ends[0] == ends[1]
         assert_stopped(ends[0], reply.start(3))
-        await let_go(await provider.next_call(), asked_at)
+        await let_go(await provider.next_call())
         await converge(site, ann, session_id, sender, other)
     assert len([frame for frame in sender.frames if is_terminal(frame)]) == 1
 

@@ -8,6 +8,7 @@ import pytest
 from tests.drills.conftest import Cluster, drill_site
 from tests.support.client import frame_of
 from tests.support.kept import converge
+from tests.support.machine import scaled
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.servers import Postgres, run_postgres
 from tests.support.site import Site
@@ -49,7 +50,7 @@ def own_postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def patient_site(own_postgres: Postgres, provider: Provider) -> Iterator[Site]:
     """It keeps its runs for as long as its database is away here."""
-    with drill_site(provider, own_postgres, LEASE_S="30") as site:
+    with drill_site(provider, own_postgres, LEASE_S=str(scaled(30))) as site:
         yield site
 
 

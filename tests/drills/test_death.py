@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.drills.conftest import RECOVERY_S
+from tests.drills.conftest import TAKEOVER_S
 from tests.support.client import event
 from tests.support.kept import converge, read_kept
 from tests.support.provider import Call, Gate, Provider, Reply, words
@@ -39,12 +39,12 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
         assert before.reply(working["run_id"])["text"].startswith(shown)
         await client.resume(working["session_id"])
         await other.resume(silent["session_id"])
-        end = await client.wait_end(working["run_id"], within=RECOVERY_S)
+        end = await client.wait_end(working["run_id"], within=TAKEOVER_S)
         assert end["content"] == shown
         assert end["metadata"]["finish_reason"] == "interrupted"
         assert end["metadata"]["reason"] == "worker_lost"
         # What had shown nothing is answered by itself, as a second try.
-        await other.wait_for(event("run.reset", run_id=silent["run_id"]), within=RECOVERY_S)
+        await other.wait_for(event("run.reset", run_id=silent["run_id"]), within=TAKEOVER_S)
         answer = await other.wait_end(silent["run_id"])
         assert answer["content"] == "You said: Are you there?"
         assert answer["metadata"]["epoch"] == 2

@@ -1,6 +1,5 @@
 """Frames that no client of ours sends, on real sockets."""
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from tests.support.client import ChatClient, frame_of
 from tests.support.kept import converge
 from tests.support.provider import Provider
 from tests.support.site import Site, User
+from tests.support.waiting import time_limit
 
 CLOSED_WITHOUT_A_WORD = 1006
 FRAME_MAX_BYTES = 65_536
@@ -95,6 +95,7 @@ def memory_of(site: Site) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1_024
 
 
+@pytest.mark.crowd
 async def test_a_flood_that_is_not_counted_fills_no_memory(site: Site, ann: User) -> None:
     """A stop is never refused; a client that sends nothing else is read as fast as it is served."""
     async with site.chat(ann) as client, site.chat(ann) as other:
@@ -102,7 +103,7 @@ async def test_a_flood_that_is_not_counted_fills_no_memory(site: Site, ann: User
         stop = {"type": "cancel", "session_id": session_id, "content": "x" * 60_000}
         frame, before = json.dumps(stop), memory_of(site)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with time_limit("the flood", within=2):
                 for _ in range(2_000):
                     await client.send_text(frame)
         assert memory_of(site) - before < MEMORY_BYTES

@@ -10,6 +10,7 @@ import pytest
 from tests.drills.conftest import drill_site
 from tests.support.client import frame_of
 from tests.support.kept import converge
+from tests.support.machine import scaled
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def patient_site(provider: Provider) -> Iterator[Site]:
     """It keeps its runs for as long as it can write nothing here."""
-    with drill_site(provider, LEASE_S="30") as site:
+    with drill_site(provider, LEASE_S=str(scaled(30))) as site:
         yield site
 
 

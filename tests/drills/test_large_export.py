@@ -10,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from tests.drills.test_slow_reader import RECEIVE_BUFFER, memory_of
+from tests.support.machine import scaled
 from tests.support.processes import count_nameless_files
 from tests.support.site import Site, User, run_python, run_site
 from tests.support.waiting import poll
@@ -39,7 +40,7 @@ def ask_for_export(site: Site, user: User) -> socket.socket:
     """A connection for which the kernel keeps little, with the answer coming."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    client.settimeout(60)
+    client.settimeout(scaled(60))
     client.connect(("127.0.0.1", site.port))
     head = f"GET /api/export/ HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {user.token}"
     client.sendall(f"{head}\r\n\r\n".encode())
@@ -50,6 +51,7 @@ def files_of(site: Site) -> int:
     return count_nameless_files(site.process.pid)
 
 
+@pytest.mark.crowd
 def test_memory_stays_flat_while_a_slow_client_reads(site: Site, writer: User) -> None:
     answer = bytearray()
     used: list[int] = []
@@ -71,6 +73,7 @@ def test_memory_stays_flat_while_a_slow_client_reads(site: Site, writer: User) -
     poll(lambda: files_of(site) == 0, "the end of the file")
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("read_bytes", [0, PIECE])
 def test_nothing_is_left_by_a_client_that_goes_away(
     site: Site, writer: User, read_bytes: int
@@ -81,5 +84,5 @@ def test_nothing_is_left_by_a_client_that_goes_away(
         if read_bytes:
             assert client.recv(read_bytes)
         poll(lambda: files_of(site) == 1, "the file")
-    poll(lambda: files_of(site) == 0, "the end of the file", within=5)
+    poll(lambda: files_of(site) == 0, "the end of the file")
     assert "Traceback" not in site.log

@@ -9,16 +9,20 @@ import pytest
 from tests.drills.conftest import drill_site
 from tests.support.client import ChatClient, event, frame_of
 from tests.support.kept import converge
+from tests.support.machine import crowd
 from tests.support.provider import Provider
 from tests.support.servers import Postgres, Valkey
 from tests.support.site import Site, User, prepared_database
 from tests.support.transcript import BaseClient
+from tests.support.waiting import TIMEOUT_S
 
-HEAD_INTERVAL_S = 16
+HEAD_INTERVAL_S = 6
 HEARTBEATS = 3
-"""From the first to the last of them more than 30 seconds pass."""
-CROWD = 1_000
+"""From the first to the last of them more time passes than redis-py's default time-out, 5 s."""
+CROWD = crowd(1_000)
+"""At its smallest it is as large as redis-py's default pool of connections."""
 CROWD_S = 120
+TRIES = 5
 
 
 @pytest.fixture
@@ -37,8 +41,9 @@ def two_sites(
             yield idle, busy
 
 
+@pytest.mark.crowd
 @pytest.mark.timeout(300)
-async def test_a_thousand_at_once_while_another_server_is_idle(
+async def test_a_crowd_at_once_while_another_server_is_idle(
     two_sites: tuple[Site, Site],
 ) -> None:
     """The first server's one socket hears nothing for so long, and is still in its groups."""
@@ -52,12 +57,24 @@ async def test_a_thousand_at_once_while_another_server_is_idle(
         crowd = await asyncio.to_thread(busy.make_users, *(f"user{n}" for n in range(CROWD)))
         await all_talk(busy, crowd)
         async with busy.chat(ann) as speaker:
-            await pings(listener, since, HEARTBEATS - 1)
-            # The last one has only just come: until the next head there is the layer alone.
-            await pings(listener, len(listener.frames), 1)
-            accepted = await speaker.chat("Still there?", session_id)
-            await listener.wait_end(accepted["run_id"], within=HEAD_INTERVAL_S - 2)
+            await pings(listener, since, HEARTBEATS)
+            assert await hears_by_the_layer(listener, speaker, session_id)
         await converge(idle, ann, session_id, listener)
+
+
+async def hears_by_the_layer(listener: ChatClient, speaker: ChatClient, session_id: str) -> bool:
+    """Whether the end of a reply comes between two heartbeats, which are as far apart as heads.
+
+    On a slow machine one may come in between: then it is tried again.
+    """
+    for _ in range(TRIES):
+        await pings(listener, len(listener.frames), 1)
+        since = len(listener.frames)
+        accepted = await speaker.chat("Still there?", session_id)
+        await listener.wait_end(accepted["run_id"])
+        if not any(frame["type"] == "ping" for frame in listener.frames[since:]):
+            return True
+    return False
 
 
 async def pings(client: ChatClient, since: int, count: int) -> None:
@@ -66,7 +83,9 @@ async def pings(client: ChatClient, since: int, count: int) -> None:
     def heard() -> int:
         return sum(frame["type"] == "ping" for frame in client.frames[since:])
 
-    await client.wait_until(lambda: heard() >= count, within=(count + 1) * HEAD_INTERVAL_S)
+    await client.wait_until(
+        lambda: heard() >= count, within=(count + 1) * HEAD_INTERVAL_S + TIMEOUT_S
+    )
 
 
 async def all_talk(site: Site, users: list[User]) -> None:

@@ -1,18 +1,21 @@
-"""A deploy: one server after the other is started anew while 200 replies are written."""
+"""A deploy: one server after the other is started anew while many replies are written."""
 
 import asyncio
 from itertools import cycle
 from uuid import uuid4
 
+import pytest
+
 from tests.drills.conftest import Cluster
 from tests.support.client import ChatClient
 from tests.support.kept import Kept, differences, read_ended
+from tests.support.machine import crowd
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.site import Site, User
 from tests.support.transcript import Transcript
 from tests.support.waiting import Noticeboard
 
-STREAMS = 200
+STREAMS = crowd(200)
 SENT_AT_ONCE = 20
 PATIENCE_S = 90
 WORDS = words(30)
@@ -62,6 +65,7 @@ class Reader:
         self._board.post()
 
 
+@pytest.mark.crowd
 async def test_no_chat_is_lost(cluster: Cluster, provider: Provider) -> None:
     gate = Gate(SHOWN)
     provider.script = lambda call: Reply(WORDS, delay_s=0.2, gate=gate)

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.transcript import Frame, Transcript, event_of, is_terminal
-from tests.support.waiting import TIMEOUT_S
+from tests.support.waiting import TIMEOUT_S, time_limit
 
 TCP_ESTABLISHED = 1
 
@@ -106,7 +106,7 @@ class ChatClient:
         """
         position = after
         try:
-            async with asyncio.timeout(within), self._changed:
+            async with time_limit("a frame that matches", within=within), self._changed:
                 while True:
                     for frame in self.frames[position:]:
                         if match(frame):
@@ -114,9 +114,9 @@ class ChatClient:
                     position = max(position, len(self.frames))
                     self._raise_fault()
                     await self._changed.wait()
-        except TimeoutError:
+        except TimeoutError as exc:
             last = "\n".join(map(str, self.frames[-20:]))
-            raise TimeoutError(f"nothing matched within {within} s; last came:\n{last}") from None
+            raise TimeoutError(f"{exc}; last came:\n{last}") from None
 
     async def wait_end(self, run_id: str, *, within: float = TIMEOUT_S) -> Frame:
         """The terminal frame of a run."""
@@ -136,14 +136,14 @@ class ChatClient:
 
     async def wait_until(self, met: Callable[[], object], *, within: float = TIMEOUT_S) -> None:
         """Wait for a condition that only arriving frames can fulfil."""
-        async with asyncio.timeout(within), self._changed:
+        async with time_limit("what frames should bring", within=within), self._changed:
             while not met():
                 self._raise_fault()
                 await self._changed.wait()
 
     async def wait_closed(self, *, within: float = TIMEOUT_S) -> int | None:
         """Wait until the socket is closed; its code."""
-        async with asyncio.timeout(within):
+        async with time_limit("the close of the socket", within=within):
             await asyncio.shield(self._reading)
         return self.close_code
 

@@ -4,6 +4,6 @@ import json
 import os
 
 from agentsite.local_model.weights import Weights
-from agentsite.settings import *  # noqa: F403
+from tests.support.quick_settings import *  # noqa: F403
 
 LOCAL_MODEL_WEIGHTS = Weights(**json.loads(os.environ["TEST_WEIGHTS"]))

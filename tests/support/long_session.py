@@ -3,14 +3,12 @@
 Run in a process of its own, with the site's environment.
 """
 
-import os
 import sys
 
 import django
 
 
 def main() -> None:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "agentsite.settings"
     django.setup()
     from conversations.models import ChatSession, Message, Role
 

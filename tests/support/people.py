@@ -4,7 +4,6 @@ Run in a process of its own, with the site's environment.
 """
 
 import json
-import os
 import sys
 from datetime import timedelta
 
@@ -14,7 +13,6 @@ PASSWORD = "a-password-for-tests"
 
 
 def main() -> None:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "agentsite.settings"
     django.setup()
     from django.contrib.auth import get_user_model
     from django.contrib.auth.hashers import make_password

@@ -6,12 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import ClassVar
 from urllib.request import urlopen
+from weakref import WeakSet
 
+from tests.support.machine import scaled
 from tests.support.waiting import TIMEOUT_S, poll
+from tests.support.warm import WarmProcess
+
+START_S = 60.0
+"""What a server may take to start."""
+
+LOG_LINES = 12
 
 # Runs in the child before the program proper: becomes another user if asked, then has the kernel
 # send a signal when the parent dies (a parent that was killed cleans nothing up), then execs.
@@ -39,7 +49,7 @@ def free_port() -> int:
 
 def answers(url: str) -> bool:
     """Whether a GET of `url` is answered by 200 just now."""
-    with contextlib.suppress(OSError, HTTPException), urlopen(url, timeout=5) as response:
+    with contextlib.suppress(OSError, HTTPException), urlopen(url, timeout=scaled(5)) as response:
         return bool(response.status == 200)
     return False
 
@@ -56,8 +66,12 @@ def count_nameless_files(pid: int | str = "self") -> int:
 class Child:
     """A server in its own process, its output in `log_path`.
 
-    On Linux it also dies with the thread that called `start`.
+    A `warm` one is a Python program, `argv` its arguments; it has the large libraries from the
+    process that it is forked from. Any other dies with the thread that called `start`, on Linux.
     """
+
+    running: ClassVar[WeakSet["Child"]] = WeakSet()
+    """Those that have been started, for what a failed test tells."""
 
     def __init__(
         self,
@@ -66,6 +80,7 @@ class Child:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        warm: bool = False,
         user: tuple[int, int] = (0, 0),
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
@@ -73,8 +88,9 @@ class Child:
         self.log_path = log_path
         self._env = env
         self._cwd = cwd
+        self._warm = warm
         self._launch = [str(os.getpid()), *map(str, user), str(int(death_signal))]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -90,11 +106,25 @@ class Child:
         """All output so far, of every start."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def start(self, is_ready: Callable[[], object], *, within: float = TIMEOUT_S) -> None:
+    def start(self, is_ready: Callable[[], object], *, within: float = START_S) -> None:
         """Start it and wait until it is ready; raises `AssertionError` with its log."""
         assert not self.is_running, "already running"
+        self._process = self._warm_process() if self._warm else self._cold_process()
+        Child.running.add(self)
+        try:
+            poll(lambda: not self.is_running or is_ready(), "the start", within=within)
+            assert self.is_running, f"ended with {self._process.returncode} as it started"
+        except (TimeoutError, AssertionError) as exc:
+            self.kill()
+            raise AssertionError(f"{' '.join(self.argv[:3])}: {exc}\n{self.log}") from exc
+
+    def _warm_process(self) -> WarmProcess:
+        env = os.environ if self._env is None else self._env
+        return WarmProcess(self.argv, self.log_path, env=env, cwd=self._cwd or Path.cwd())
+
+    def _cold_process(self) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-ISc", _LAUNCH, *self._launch, *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -103,12 +133,6 @@ class Child:
                 cwd=self._cwd,
                 start_new_session=True,
             )
-        try:
-            poll(lambda: not self.is_running or is_ready(), "the start", within=within)
-            assert self.is_running, f"ended with {self._process.returncode} as it started"
-        except (TimeoutError, AssertionError) as exc:
-            self.kill()
-            raise AssertionError(f"{self.argv[0]}: {exc}\n{self.log}") from exc
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone."""
@@ -117,7 +141,7 @@ class Child:
     def wait(self, *, within: float = TIMEOUT_S) -> int:
         """Wait for its end; the exit status, negative for a signal."""
         assert self._process is not None, "not started"
-        return self._process.wait(within)
+        return self._process.wait(scaled(within))
 
     def terminate(self, *, within: float = TIMEOUT_S) -> int:
         """End it politely; raises `subprocess.TimeoutExpired`."""
@@ -131,3 +155,27 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def run_warm(*arguments: str, env: Mapping[str, str], cwd: Path) -> str:
+    """What a Python program prints, run as a warm `Child` is; raises `AssertionError`."""
+    with tempfile.NamedTemporaryFile(prefix="agentsite-output-") as output:
+        process = WarmProcess(arguments, Path(output.name), env=env, cwd=cwd)
+        try:
+            status = process.wait(scaled(START_S))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            raise
+        said = output.read().decode()
+    assert status == 0, f"{arguments}: {said}"
+    return said
+
+
+def describe_children() -> str:
+    """The last lines that each running child has printed."""
+    shown = []
+    for child in sorted(Child.running, key=lambda child: child.log_path):
+        if child.is_running and child.log:
+            lines = child.log.splitlines()[-LOG_LINES:]
+            shown.append("\n".join([f"--- the end of {child.log_path.name}", *lines]))
+    return "\n".join(shown)

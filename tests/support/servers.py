@@ -19,6 +19,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
+from tests.support.machine import scaled
 from tests.support.processes import Child, free_port
 from tests.support.waiting import TIMEOUT_S
 
@@ -71,7 +72,7 @@ class Valkey:
         return False
 
     def _ask(self, command: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=scaled(TIMEOUT_S)) as sock:
             sock.sendall(command)
             return sock.recv(1024)
 

@@ -1,7 +1,6 @@
 """The product itself, served by `manage.py serve` in a process of its own."""
 
 import asyncio
-import atexit
 import contextlib
 import functools
 import http.client
@@ -10,17 +9,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from fasteners import InterProcessLock
+
 from tests.support.client import ChatClient, open_chat
-from tests.support.processes import Child, answers, free_port
+from tests.support.machine import scaled, shared_dir
+from tests.support.processes import Child, answers, free_port, run_warm
 from tests.support.servers import Postgres, scratch_dir
 from tests.support.transcript import Transcript
 from tests.support.waiting import TIMEOUT_S
@@ -29,12 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG_SHOWN = 4_000
 LOGIN_PATH = "/accounts/login/"
 
-# Their threads live until the end, and so do the servers that they start.
-_starters = ThreadPoolExecutor(thread_name_prefix="start")
-
 # Never inherited: what a developer has set for a site of their own, such as a key that costs money.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
 DEFAULTS = {
+    "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings",
     "DEBUG": "0",
     "HTTPS": "0",
     "SECRET_KEY": "for-tests-only-" * 4,
@@ -101,23 +99,26 @@ def run_python(*arguments: str, env: Mapping[str, str]) -> str:
 
 def make_users(env: Mapping[str, str], *usernames: str) -> dict[str, User]:
     """Accounts in the database of `env`, made anew or as they were, by name."""
-    made = json.loads(run_python("-m", "tests.support.people", *usernames, env=env))
-    return {entry["username"]: User(**entry) for entry in made}
+    said = run_warm("-m", "tests.support.people", *usernames, env=env, cwd=ROOT)
+    return {entry["username"]: User(**entry) for entry in json.loads(said.splitlines()[-1])}
 
 
 def _prepare(env: Mapping[str, str]) -> dict[str, User]:
     """Make the tables, collect static files, add two users."""
-    run_python("manage.py", "prepare", env=env)
+    run_warm("manage.py", "prepare", env=env, cwd=ROOT)
     return make_users(env, "ann", "ben")
 
 
 @functools.cache
 def _sqlite_template() -> tuple[Path, dict[str, User]]:
-    """A prepared database file to be copied, and who is in it."""
-    directory = Path(tempfile.mkdtemp(prefix="agentsite-template-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    path = directory / "db.sqlite3"
-    return path, _prepare(environment(DATABASE_URL=f"sqlite:///{path}"))
+    """A prepared database file to be copied, and who is in it; one for all test processes."""
+    path, people = shared_dir() / "template.sqlite3", shared_dir() / "template.json"
+    with InterProcessLock(shared_dir() / "template.lock"):
+        if not people.exists():
+            users = _prepare(environment(DATABASE_URL=f"sqlite:///{path}"))
+            people.write_text(json.dumps([asdict(user) for user in users.values()]))
+    entries = json.loads(people.read_text())
+    return path, {entry["username"]: User(**entry) for entry in entries}
 
 
 _postgres_templates: WeakKeyDictionary[Postgres, tuple[str, dict[str, User]]] = WeakKeyDictionary()
@@ -145,8 +146,8 @@ class Site:
         self.port = int(env["PORT"])
         self.env = env
         self.users = dict(users)
-        argv = [sys.executable, "manage.py", "serve"]
-        self.process = Child(argv, work_dir / f"site-{self.port}.log", env=env, cwd=ROOT)
+        log_path = work_dir / f"site-{self.port}.log"
+        self.process = Child(["manage.py", "serve"], log_path, env=env, cwd=ROOT, warm=True)
 
     @property
     def origin(self) -> str:
@@ -163,11 +164,11 @@ class Site:
 
     def start(self) -> None:
         """Start it and wait until it answers; raises `AssertionError` with its log."""
-        self.process.start(lambda: answers(f"{self.origin}/healthz/"), within=30)
+        self.process.start(lambda: answers(f"{self.origin}/healthz/"))
 
     async def start_aside(self) -> None:
-        """The same while the loop goes on; it lives no longer than the thread that started it."""
-        await asyncio.get_running_loop().run_in_executor(_starters, self.start)
+        """The same while the loop goes on."""
+        await asyncio.to_thread(self.start)
 
     def kill(self) -> None:
         """As by `kill -9`."""
@@ -175,7 +176,7 @@ class Site:
 
     def terminate(self) -> int:
         """As by a deploy; its exit status."""
-        return self.process.terminate(within=30)
+        return self.process.terminate()
 
     def make_user(self, username: str) -> User:
         """An account; the first two, `ann` and `ben`, are there already."""
@@ -202,7 +203,7 @@ class Site:
             sent["Authorization"] = f"Bearer {user.token}"
         if data is not None and not isinstance(data, bytes):
             data, sent["Content-Type"] = json.dumps(data).encode(), "application/json"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=scaled(TIMEOUT_S))
         with contextlib.closing(connection):
             connection.request(method, path, data, sent)
             response = connection.getresponse()

@@ -31,7 +31,7 @@ def run_smollm() -> Iterator[str]:
         argv = [sys.executable, "-m", "tests.support.smollm", "--port", str(port)]
         child = Child(argv, work_dir / "smollm.log", cwd=root)
         try:
-            child.start(lambda: answers(f"http://127.0.0.1:{port}/health"), within=60)
+            child.start(lambda: answers(f"http://127.0.0.1:{port}/health"))
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             child.kill()

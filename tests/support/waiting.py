@@ -1,21 +1,45 @@
-"""Waiting for conditions with a deadline, across threads and event loops."""
+"""Waiting for conditions with a deadline, across threads and event loops.
+
+A deadline is given in seconds of the reference machine; here it is scaled to this one.
+"""
 
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
-TIMEOUT_S = 15.0
+from tests.support.machine import scaled
+
+TIMEOUT_S = 30.0
 
 
 def poll(met: Callable[[], object], what: str, *, within: float = TIMEOUT_S) -> None:
-    """Ask again and again: for what lies in another process and tells nobody when it changes."""
-    deadline = time.monotonic() + within
+    """Ask again and again: for what lies in another process and tells nobody when it changes.
+
+    Raises `TimeoutError`.
+    """
+    deadline = time.monotonic() + scaled(within)
     while not met():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {within} s for {what}")
+            raise TimeoutError(_complaint(what, within))
         time.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def time_limit(what: str, *, within: float = TIMEOUT_S) -> AsyncIterator[None]:
+    """Cancel the block at the deadline and raise `TimeoutError` in its place."""
+    try:
+        async with asyncio.timeout(scaled(within)) as limit:
+            yield
+    except TimeoutError as exc:
+        if limit.expired():
+            raise TimeoutError(_complaint(what, within)) from exc
+        raise
+
+
+def _complaint(what: str, within: float) -> str:
+    return f"waited {scaled(within):.1f} s for {what}"
 
 
 class Noticeboard:
@@ -32,21 +56,25 @@ class Noticeboard:
                 for wake in self._wakers:
                     wake()
 
-    def wait(self, met: Callable[[], object], *, within: float = TIMEOUT_S) -> None:
+    def wait(
+        self, met: Callable[[], object], what: str = "a change", *, within: float = TIMEOUT_S
+    ) -> None:
         """Block this thread until `met()`; raises `TimeoutError`."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + scaled(within)
         changed = threading.Event()
         with self._listening(changed.set):
             while not met():
                 if not changed.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"waited {within} s")
+                    raise TimeoutError(_complaint(what, within))
                 changed.clear()
 
-    async def until(self, met: Callable[[], object], *, within: float = TIMEOUT_S) -> None:
+    async def until(
+        self, met: Callable[[], object], what: str = "a change", *, within: float = TIMEOUT_S
+    ) -> None:
         """Suspend this task until `met()`; raises `TimeoutError`."""
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(within):
+        async with time_limit(what, within=within):
             with self._listening(lambda: loop.call_soon_threadsafe(changed.set)):
                 while not met():
                     await changed.wait()

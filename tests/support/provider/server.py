@@ -10,6 +10,7 @@ from concurrent.futures import Future
 
 from aiohttp import web
 
+from tests.support.machine import scaled
 from tests.support.provider.chat_wire import ChatWire
 from tests.support.provider.checks import refusal
 from tests.support.provider.responses_wire import ResponsesWire
@@ -199,12 +200,12 @@ def run_provider(script: Script = echo) -> Iterator[Provider]:
     started: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(provider, started)), daemon=True)
     thread.start()
-    stop = started.result(TIMEOUT_S)
+    stop = started.result(scaled(TIMEOUT_S))
     try:
         yield provider
     finally:
         stop()
-        thread.join(TIMEOUT_S)
+        thread.join(scaled(TIMEOUT_S))
 
 
 async def _serve(provider: Provider, started: "Future[Callable[[], object]]") -> None:

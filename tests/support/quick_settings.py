@@ -1,0 +1,5 @@
+"""The site's settings with a password hash that is cheap: nearly every test signs somebody in."""
+
+from agentsite.settings import *  # noqa: F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,0 +1,120 @@
+"""Python programs that start in a process which has imported the large libraries already.
+
+Importing them is most of what a start of the site costs. Each test process has one such process,
+from which programs are forked; it has no thread, no settings and no event loop of its own.
+"""
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+LIBRARIES = (
+    "agents",
+    "aiohttp",
+    "autobahn.websocket.protocol",
+    "channels.auth",
+    "channels_redis.pubsub",
+    "django.contrib.admin",
+    "django.core.management",
+    "django.template",
+    "drf_spectacular",
+    "markdown_it",
+    "nh3",
+    "openai",
+    "psycopg_pool",
+    "pydantic_settings",
+    "redis.asyncio",
+    "rest_framework",
+)
+"""None of them needs settings, starts a thread or chooses Twisted's reactor."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([f"{__name__}_imports"])
+
+
+class WarmProcess:
+    """A Python program, with the parts of `subprocess.Popen` that `Child` needs."""
+
+    def __init__(
+        self, arguments: Sequence[str], log_path: Path, *, env: Mapping[str, str], cwd: Path
+    ) -> None:
+        arguments = list(arguments)
+        # A daemon: one that is left running does not hold up the end of the tests.
+        self._process = _context.Process(
+            target=_become, args=(arguments, log_path, dict(env), cwd), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises `subprocess.TimeoutExpired`."""
+        self._process.join(timeout)
+        if (status := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired("python", timeout or 0)
+        return status
+
+
+def _become(arguments: list[str], log_path: Path, env: dict[str, str], cwd: Path) -> None:
+    """Turn the forked process into one that was started by `python ARGUMENTS` in `cwd`."""
+    os.setsid()
+    if sys.platform == "linux":
+        # It ends with the process that it was forked from, and that with the test process.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    installed = [path for path in sys.path if path.startswith((sys.base_prefix, sys.prefix))]
+    sys.path[:] = [str(cwd), *installed]
+    try:
+        _run(arguments)
+    finally:
+        # A fork ends without what an interpreter does at its end.
+        atexit._run_exitfuncs()
+        if database := sys.modules.get("django.db"):
+            database.connections.close_all()
+
+
+def _run(arguments: list[str]) -> None:
+    match arguments:
+        case ["-m", module, *rest]:
+            sys.argv = [module, *rest]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *rest]:
+            sys.argv = ["-c", *rest]
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        case [script, *rest]:
+            sys.argv = [script, *rest]
+            runpy.run_path(script, run_name="__main__")
+
+
+def import_all() -> None:
+    """In the process that is forked: import what there is of `LIBRARIES`."""
+    for name in LIBRARIES:
+        with suppress(ImportError):
+            import_module(name)
