@@ -159,8 +159,9 @@ class Environment(RealtimeSettings, BaseSettings):
     cost_currency: str = Field(
         default="USD", pattern=r"^[A-Z]{3}$", description="The currency of all these prices."
     )
-    run_executor: Literal["inline"] = Field(
-        default="inline", description="Where replies are worked on: in the web process."
+    role: Literal["all", "web", "worker"] = Field(
+        default="all",
+        description="What a process of `serve` does: `web` leaves replies to `manage.py work`.",
     )
     django_superuser_username: str = Field(
         default="admin", description="The first admin account's name."
@@ -380,7 +381,7 @@ OPENAI_API_KEY = reveal(env.openai_api_key)
 MODEL_PRICES = {name: price.model_dump() for name, price in env.model_prices.items()}
 COST_CURRENCY = env.cost_currency
 OPENAI_BASE_URL = env.openai_base_url
-RUN_EXECUTOR = env.run_executor
+ROLE = env.role
 API_REQUESTS_PER_MINUTE = env.api_requests_per_minute
 RESTORE_DAYS = env.restore_days
 RETENTION_DAYS = env.retention_days

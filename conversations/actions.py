@@ -9,12 +9,11 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Now
 from django.utils import timezone
 
-from conversations.changes import ChangeBuilder, lock_run, lock_session
+from conversations import run_states
+from conversations.changes import ChangeBuilder, RunLostError, lock_session, locked_run
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.lifecycle import Claim, Claimed, start_run
 from conversations.limits import ChatLimits, check_user
 from conversations.models import (
     ACTIVE,
@@ -27,12 +26,12 @@ from conversations.models import (
     RunStatus,
     TitleSource,
 )
-from conversations.notify import MessageChanged, RunCancelling, RunQueued
+from conversations.notify import MessageChanged, RunQueued
 from conversations.queries import User, parse_id, sessions_of
+from conversations.run_states import Claim, Claimed
 from conversations.shapes import RunRef, message_view, run_ref
 from conversations.text import clean_text
 from conversations.titles import clean_title, first_words, save_title
-from conversations.unowned import end_unowned
 
 OnBusy = Literal["enqueue", "interrupt", "reject"]
 
@@ -89,8 +88,9 @@ def post_chat(
 ) -> Posted:
     """Store the message, its reply and its run; the same `client_message_id` starts nothing new.
 
-    A run that need not wait is given to the worker of `claim` at once. Somebody watches for at
-    least `viewed_for`; None: a reply that nobody watches is not cancelled for that.
+    A run that need not wait is claimed with `claim` in the same transaction, and given to this
+    process's executor when that has committed. Somebody watches for at least `viewed_for`; None: a
+    reply that nobody watches is not cancelled for that.
 
     Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full, limit_runs,
     limit_tokens, duplicate_mismatch.
@@ -164,15 +164,10 @@ class _Post:
     def _agent(self) -> str:
         return self.chat.agent or self.session.agent
 
-    @property
-    def _is_held(self) -> bool:
-        """Whether its agent cannot begin yet, whatever is before it."""
-        return self.claim is not None and not self.claim.admits(self._agent)
-
     def _decide(self) -> Outcome:
         check_user(self.user.pk, self.limits, starts=self.interrupted is None)
         if self.interrupted is None:
-            return Outcome.QUEUED if self._is_held else Outcome.STARTED
+            return Outcome.STARTED if self.claim else Outcome.QUEUED
         awaits = self.interrupted.status == RunStatus.AWAITING_INPUT
         on_busy = self.chat.on_busy or ("interrupt" if awaits else "enqueue")
         if on_busy == "reject":
@@ -185,7 +180,7 @@ class _Post:
         """The number of the new run: the last, or just behind the one that it interrupts."""
         if self.outcome != Outcome.INTERRUPTING or self.interrupted is None:
             return self.session.run_count + 1
-        ask_to_stop(self.change, self.interrupted, EndReason.REDIRECT)
+        run_states.stop(self.change, self.interrupted, EndReason.REDIRECT)
         number = self.waiting[0].number if self.waiting else self.session.run_count + 1
         for run in reversed(self.waiting):
             run.number += 1
@@ -282,9 +277,11 @@ class _Post:
         session.save(update_fields=[*fields, "archived_at"])
 
     def _start(self, run: Run) -> Claimed | None:
-        """Begin at once where nothing is before it; else say at which place of the queue it is."""
-        if self.change.claimable == run.pk and not self._is_held:
-            return start_run(self.change, run, self.claim) if self.claim else None
+        """Claim the run where nothing is before it; else say at which place of the queue it is."""
+        if self.claim is not None and self.change.claimable == run.pk:
+            claimed = run_states.claim(self.change, run, self.claim)
+            run_states.hand_over(self.change, claimed)
+            return claimed
         position = self.change.unfinished.index(run)
         self.change.add(RunQueued(run_ref(run), position=position))
         return None
@@ -292,13 +289,12 @@ class _Post:
 
 @dataclass(frozen=True)
 class Stopped:
-    """What a cancel found; `next_run` may be claimed now."""
+    """What a cancel found; `status` and `seq` are those of a run that had `ended_before`."""
 
     run: RunRef
     status: str
     seq: int
     ended_before: bool
-    next_run: UUID | None
 
 
 def cancel_run(
@@ -318,16 +314,15 @@ def cancel_run(
     return stop_run(run.pk, EndReason.USER)
 
 
-@transaction.atomic
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
-    """The same for a run that is known, and for another reason."""
-    change, run = lock_run(run_id)
-    if run is None:
-        transaction.set_rollback(True)
+    """Ask this run to stop, or end it if no worker has it; raises `Run.DoesNotExist`."""
+    try:
+        with locked_run(run_id) as (change, run):
+            run_states.stop(change, run, reason)
+            return _stopped(run, ended_before=False)
+    except RunLostError:
+        # It has ended since it was looked up.
         return _stopped(Run.objects.get(pk=run_id), ended_before=True)
-    ask_to_stop(change, run, reason)
-    change.announce("activity")
-    return _stopped(run, ended_before=False, next_run=change.claimable)
 
 
 def _find_run(
@@ -346,18 +341,8 @@ def _find_run(
     return run
 
 
-def ask_to_stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
-    """End a run that nobody works on; ask a running one; leave an ended one alone."""
-    if run.status in (RunStatus.QUEUED, RunStatus.AWAITING_INPUT):
-        end_unowned(change, run, RunStatus.CANCELLED, reason)
-    elif run.status == RunStatus.RUNNING and run.cancel_requested_at is None:
-        run.cancel_requested_at = timezone.now()
-        Run.objects.filter(pk=run.pk).update(cancel_requested_at=Now(), reason=reason)
-        change.add(RunCancelling(run_ref(run)))
-
-
-def _stopped(run: Run, ended_before: bool, next_run: UUID | None = None) -> Stopped:
-    return Stopped(run_ref(run), run.status, run.last_seq, ended_before, next_run)
+def _stopped(run: Run, *, ended_before: bool) -> Stopped:
+    return Stopped(run_ref(run), run.status, run.last_seq, ended_before)
 
 
 @transaction.atomic

@@ -1,22 +1,21 @@
 """What people decide about tool calls that need their approval."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from conversations.changes import ChangeBuilder, lock_run, update_reply
+from conversations import run_states
+from conversations.changes import ChangeBuilder, RunLostError, locked_run
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import Approval, ChatSession, RunStatus
-from conversations.notify import RunReady
+from conversations.lifecycle import has_expired
+from conversations.models import Approval, ChatSession
 from conversations.queries import User, parse_id, sessions_of
 from conversations.shapes import ApprovalView, RunRef, approval_view, resolved_payload, run_ref
-from conversations.suspension import end_expired, has_expired
 from conversations.text import clean_text
-from conversations.unowned import write_unowned
 
 Verdict = Literal["approve", "reject"]
 VERDICTS: tuple[Verdict, ...] = ("approve", "reject")
@@ -44,7 +43,6 @@ def _approvals_of(user: User) -> QuerySet[Approval]:
     return rows.select_related("run", "decided_by")
 
 
-@transaction.atomic
 def decide(
     *,
     user: User,
@@ -67,19 +65,18 @@ def decide(
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     if found.decision:
         return _decided(found, duplicate=True)
-    change, run = lock_run(found.run_id, found.run.session_id)
-    approval = mine.get(pk=found.pk)
-    if approval.decision or run is None:
-        transaction.set_rollback(True)
-        return _decided(approval, duplicate=True)
-    if has_expired(run):
-        end_expired(change, run)
-    else:
-        approval.run = run
-        _record(approval, user, verdict, message)
-        _go_on(change, approval, viewed_for)
-    _announce(change)
-    return _decided(mine.get(pk=found.pk), duplicate=approval.decided_by is None)
+    with suppress(RunLostError), locked_run(found.run_id, found.run.session_id) as (change, run):
+        approval = mine.get(pk=found.pk)
+        if approval.decision:
+            raise RunLostError("decided meanwhile")
+        if has_expired(run):
+            run_states.expire(change, run)
+        else:
+            approval.run = run
+            _record(approval, user, verdict, message)
+            _write_answer(change, approval, viewed_for)
+        return _decided(mine.get(pk=found.pk), duplicate=approval.decided_by is None)
+    return _decided(mine.get(pk=found.pk), duplicate=True)
 
 
 def _decided(approval: Approval, *, duplicate: bool) -> Decided:
@@ -94,19 +91,11 @@ def _record(approval: Approval, user: User, verdict: Verdict, message: str) -> N
     approval.save(update_fields=["decision", "decided_by", "decided_at", "message"])
 
 
-def _go_on(change: ChangeBuilder, approval: Approval, viewed_for: timedelta | None) -> None:
-    """Tell of the answer; with the last one the run is queued, before all that waits."""
-    run, event = approval.run, ("input.resolved", resolved_payload(approval))
-    if Approval.objects.filter(run_id=run.pk, decision="").exists():
-        write_unowned(change, run, [event])
-        return
-    write_unowned(change, run, [event], status=RunStatus.QUEUED, queued_at=timezone.now())
-    update_reply(change, run)
-    change.session.viewed_until = None if viewed_for is None else timezone.now() + viewed_for
-    change.session.save(update_fields=["viewed_until"])
-
-
-def _announce(change: ChangeBuilder) -> None:
-    if change.claimable is not None:
-        change.add(RunReady(change.claimable))
-    change.announce("activity")
+def _write_answer(change: ChangeBuilder, approval: Approval, viewed_for: timedelta | None) -> None:
+    """Write the answer to the journal; with the last one the run is queued."""
+    is_last = not Approval.objects.filter(run_id=approval.run_id, decision="").exists()
+    event = "input.resolved", resolved_payload(approval)
+    run_states.answer(change, approval.run, event, is_last=is_last)
+    if is_last:
+        change.session.viewed_until = None if viewed_for is None else timezone.now() + viewed_for
+        change.session.save(update_fields=["viewed_until"])

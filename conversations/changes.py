@@ -1,10 +1,12 @@
 """The frame of every write: lock a session, collect what happened, tell people after it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
@@ -16,6 +18,7 @@ from conversations.notify import (
     Event,
     MessageChanged,
     QueueChanged,
+    RunReady,
     SessionListed,
 )
 from conversations.queries import list_unfinished
@@ -26,7 +29,10 @@ ListKind = Literal["created", "updated", "deleted", "activity"]
 
 
 class RunLostError(Exception):
-    """The run is not this worker's any more."""
+    """The run is not what its caller takes it for: it has ended, or another worker has it.
+
+    Raised inside a transaction, which it rolls back.
+    """
 
 
 def lock_session(
@@ -53,15 +59,20 @@ def lock_runs(session_ids: Iterable[UUID]) -> None:
 class ChangeBuilder:
     """What one transaction does to one locked session.
 
-    `unfinished` are its active runs in order, with prompts and replies; whoever moves
+    `unfinished` are its active runs in order, with prompts and replies; whoever adds or ends
     one keeps this list true.
+
+    `locks_runs` also locks their rows, which a commit of text writes without the session's lock.
     """
 
-    def __init__(self, session: ChatSession, *, is_new: bool = False) -> None:
+    def __init__(
+        self, session: ChatSession, *, is_new: bool = False, locks_runs: bool = False
+    ) -> None:
         self.session = session
         self.events: list[Event] = []
-        self.unfinished: list[Run] = [] if is_new else list_unfinished(session.pk)
+        self.unfinished: list[Run] = [] if is_new else list_unfinished(session.pk, lock=locks_runs)
         self._queue_before = self._queue()
+        self._claimable_before = self.claimable
 
     @property
     def head(self) -> Run | None:
@@ -87,7 +98,12 @@ class ChangeBuilder:
         self.events.append(event)
 
     def announce(self, kind: ListKind | None) -> None:
-        """Tell people once the transaction has committed; the owner's list by `kind`, if any."""
+        """Emit what happened once the transaction has committed; `kind` for the owner's list.
+
+        A run that may be claimed now and could not before is ready: every writer says so here.
+        """
+        if self.claimable is not None and self.claimable != self._claimable_before:
+            self.add(RunReady(self.claimable))
         if (queue := self._queue()) != self._queue_before:
             self.add(QueueChanged(queue))
         # What still ends in a deleted session does not put it back on the list.
@@ -109,15 +125,23 @@ class ChangeBuilder:
         )
 
 
-def lock_run(run_id: UUID, session_id: UUID | None = None) -> tuple[ChangeBuilder, Run | None]:
-    """Lock the run's session, for workers; the run if it is unfinished.
+@contextmanager
+def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[ChangeBuilder, Run]]:
+    """One transaction around a move of a run, announced as activity of its session.
 
-    `session_id` saves a query where it is known. Raises `Run.DoesNotExist`.
+    Locks the session, then the rows of its runs. `session_id` saves a query where it is known.
+    Raises `RunLostError` for a run that has ended, and `Run.DoesNotExist`.
     """
-    if session_id is None:
-        session_id = Run.objects.values_list("session_id", flat=True).get(pk=run_id)
-    change = ChangeBuilder(lock_session(ChatSession.objects.all(), session_id))
-    return change, change.find(run_id)
+    with transaction.atomic():
+        if session_id is None:
+            session_id = Run.objects.values_list("session_id", flat=True).get(pk=run_id)
+        session = lock_session(ChatSession.objects.all(), session_id)
+        change = ChangeBuilder(session, locks_runs=True)
+        run = change.find(run_id)
+        if run is None:
+            raise RunLostError(f"run {run_id} has ended")
+        yield change, run
+        change.announce("activity")
 
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:

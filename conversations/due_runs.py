@@ -30,18 +30,15 @@ def list_expired() -> list[UUID]:
     return list(late.values_list("run_id", flat=True).distinct()[:500])
 
 
-def list_forgotten(age: timedelta, agents: frozenset[str] | None = None) -> list[UUID]:
-    """Claimable runs that have been queued for longer than `age`, if given, only of `agents`."""
+def list_forgotten(age: timedelta) -> list[UUID]:
+    """Claimable runs that have been queued for longer than `age`."""
     runs = _claimable_runs().filter(queued_at__lt=Now() - age)
-    if agents is not None:
-        runs = runs.filter(agent__in=agents)
     return list(runs.values_list("pk", flat=True)[:500])
 
 
-def list_held(agents: frozenset[str]) -> list[UUID]:
-    """Runs that would be claimable if their agent were one of `agents`."""
-    runs = _claimable_runs().exclude(agent__in=agents)
-    return list(runs.values_list("pk", flat=True)[:500])
+def get_agent(run_id: UUID) -> str:
+    """The name of a run's agent, "" for the default one or a run that is not there any more."""
+    return Run.objects.filter(pk=run_id).values_list("agent", flat=True).first() or ""
 
 
 def _claimable_runs() -> QuerySet[Run]:

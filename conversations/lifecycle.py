@@ -1,6 +1,12 @@
-"""What workers do: a run from its claim to its one terminal status, and what is left behind."""
+"""What workers and sweepers do with a run, from its claim to its one terminal status.
 
-from collections.abc import Sequence
+Each function is one transaction; `conversations.run_states` makes the moves.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,18 +17,19 @@ from django.db.models import Max, Min
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from conversations import run_states
 from conversations.changes import (
     ChangeBuilder,
     EventRow,
     RunLostError,
-    lock_run,
+    locked_run,
     update_reply,
-    write_events,
     write_items,
 )
 from conversations.errors import ErrorCode
 from conversations.items import items_of_parts
 from conversations.models import (
+    Approval,
     ChatSession,
     EndReason,
     Run,
@@ -30,47 +37,23 @@ from conversations.models import (
     RunState,
     RunStatus,
 )
-from conversations.notify import RunAdvanced
 from conversations.queries import read_parts
-from conversations.resumption import Resumption, load_resumption
-from conversations.shapes import RunRef, run_ref
+from conversations.run_states import Claim, Claimed, Move, NewEvent
+from conversations.shapes import request_payload
 from conversations.sketch import draw_sketch
+from conversations.text import clean_text
 from conversations.turns import read_path
-from conversations.unowned import end_unowned, fail_unowned, write_unowned
 from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
 
+_ENDS = {
+    RunStatus.COMPLETED: Move.COMPLETE,
+    RunStatus.FAILED: Move.FAIL,
+    RunStatus.CANCELLED: Move.STOP,
+}
 SHOWN_KINDS = ("token", "tool.started")
 FOLD_ROWS = 500
 ASKED_TURNS = 60
 """How far back the input of a lost reply is estimated from."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Who takes a run, for how long, and what it is worked on with where it names no agent.
-
-    `agents` are those whose runs may begin now, "" being the default one; None: all.
-    """
-
-    worker: str
-    lease: timedelta
-    agent: str
-    model: str
-    agents: frozenset[str] | None = None
-
-    def admits(self, agent: str) -> bool:
-        """Whether a run of that agent may begin."""
-        return self.agents is None or agent in self.agents
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A run that this worker owns, from `last_seq` on; `resumption` is where it goes on."""
-
-    run: Run
-    ref: RunRef
-    last_seq: int
-    resumption: Resumption | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +88,11 @@ class Ending:
     retries: int = 0
 
     @property
+    def move(self) -> Move:
+        """How its worker ends the run; raises `KeyError` for a status that is no end of its."""
+        return _ENDS[self.status]
+
+    @property
     def event(self) -> tuple[str, dict[str, Any]]:
         """Kind and payload of the terminal event; it holds no text."""
         if self.status == RunStatus.FAILED:
@@ -112,76 +100,80 @@ class Ending:
         return "complete", {"finish_reason": self.status.value, "reason": self.reason or None}
 
 
-@transaction.atomic
+@dataclass(frozen=True)
+class Request:
+    """A tool call that needs approval; `description` says what the tool does."""
+
+    tool_call_id: str
+    tool: str
+    arguments: str
+    description: str = ""
+
+    @property
+    def args_hash(self) -> str:
+        """What a decision is bound to: the tool and its exact arguments."""
+        asked = json.dumps([self.tool, self.arguments])
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """What a run has come to; `items` are what the model is given if it never goes on.
+
+    `state` is what the SDK goes on from, as JSON.
+    """
+
+    requests: Sequence[Request]
+    state: dict[str, Any]
+    items: list[dict[str, Any]]
+    expires_in: timedelta
+    usage: TokenUsage = UNKNOWN_USAGE
+    first_token_at: datetime | None = None
+    last_token_at: datetime | None = None
+    retries: int = 0
+
+
 def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
     """Take a queued run that is the first of its session; None when it is not to be had."""
-    change, run = lock_run(run_id)
-    if run is None or change.claimable != run_id or not claim.admits(run.agent):
-        transaction.set_rollback(True)
+    try:
+        with locked_run(run_id) as (change, run):
+            claimed = run_states.claim(change, run, claim)
+            update_reply(change, run)
+            return claimed
+    except RunLostError:
         return None
-    claimed = start_run(change, run, claim)
-    update_reply(change, run)
-    change.announce("activity")
-    return claimed
 
 
-def start_run(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
-    """Give the head of the locked session's queue to a worker.
-
-    Its journal begins in a new epoch, or goes on where the run has awaited input.
-    """
-    resumption = load_resumption(run) if run.epoch else None
-    if resumption is None:
-        run.epoch += 1
-        run.last_seq = 1
-    run.status = RunStatus.RUNNING
-    run.claim += 1
-    run.worker = claim.worker
-    run.agent = run.agent or claim.agent
-    run.model = claim.model
-    kept = ("status", "claim", "epoch", "last_seq", "worker", "agent", "model")
-    Run.objects.filter(pk=run.pk).update(
-        lease_until=Now() + claim.lease,
-        claimed_at=Now(),
-        **{name: getattr(run, name) for name in kept},
-    )
-    if resumption is None:
-        first = (1, "run.started", {"agent": run.agent})
-        write_events(run, [first])
-        change.add(RunAdvanced(run, [first]))
-    return Claimed(run, run_ref(run), run.last_seq, resumption)
-
-
-@transaction.atomic
 def finish_run(
     claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], ending: Ending
-) -> UUID | None:
-    """Write the last events, the reply, its items and the terminal status; the next run's id.
+) -> None:
+    """Write the last events, the reply, its items and the terminal status.
 
     `last_seq` is the last one committed, `events` go on from it. Raises `RunLostError`.
     """
-    change, run = lock_run(claimed.run.pk, claimed.run.session_id)
-    if run is None or (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
-        raise RunLostError
-    if ending.status == RunStatus.CANCELLED:
-        ending = replace(ending, reason=run.reason or EndReason.USER)
-    rows = [*events, (last_seq + len(events) + 1, *ending.event)]
-    _write_outcome(run, ending, rows[-1][0])
-    change.unfinished.remove(run)
-    write_events(run, rows)
-    write_items(run, ending.items)
-    RunState.objects.filter(run_id=run.pk).delete()
-    run.reply.parts = ending.parts
-    update_reply(change, run)
-    change.add(RunAdvanced(run, rows))
-    change.announce("activity")
-    return change.claimable
+    with _locked_by_worker(claimed, last_seq) as (change, run):
+        if ending.status == RunStatus.CANCELLED:
+            ending = replace(ending, reason=run.reason or EndReason.USER)
+        rows = [*((kind, payload) for _, kind, payload in events), ending.event]
+        run_states.finish(change, run, ending.move, rows, **_outcome(run, ending))
+        write_items(run, ending.items)
+        RunState.objects.filter(run_id=run.pk).delete()
+        run.reply.parts = ending.parts
+        update_reply(change, run)
 
 
-def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
-    """The terminal status, fenced once more: a commit of text does not take the session's lock."""
-    outcome: dict[str, Any] = {
-        "status": ending.status,
+@contextmanager
+def _locked_by_worker(claimed: Claimed, last_seq: int) -> Iterator[tuple[ChangeBuilder, Run]]:
+    """The run as its worker has left it; raises `RunLostError` if another has moved it since."""
+    with locked_run(claimed.run.pk, claimed.run.session_id) as (change, run):
+        if (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
+            raise RunLostError(f"run {run.pk} has another claim")
+        yield change, run
+
+
+def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
+    """What the row keeps of an ending, beside the columns of its state."""
+    return {
         "reason": ending.reason,
         "error_code": ending.error_code,
         "first_token_at": ending.first_token_at,
@@ -190,50 +182,103 @@ def _write_outcome(run: Run, ending: Ending, last_seq: int) -> None:
         "retries": ending.retries,
         **usage_columns(ending.usage, run.model),
         **ending.context.columns,
-        "last_seq": last_seq,
-        "lease_until": None,
     }
-    mine = Run.objects.filter(
-        pk=run.pk, claim=run.claim, last_seq=run.last_seq, status=RunStatus.RUNNING
-    )
-    if not mine.update(ended_at=Now(), **outcome):
-        raise RunLostError
-    for name, value in outcome.items():
-        setattr(run, name, value)
 
 
-@transaction.atomic
-def fail_queued(run_id: UUID, error_code: ErrorCode) -> None:
-    """End a run that nobody will begin; nothing if somebody has."""
-    change, run = lock_run(run_id)
-    if run is None or run.status != RunStatus.QUEUED:
-        transaction.set_rollback(True)
-        return
-    fail_unowned(change, run, error_code)
-    change.announce("activity")
+class _StopRequestedError(Exception):
+    """The run was asked to stop before it could ask for input; undo this transaction."""
 
 
-@transaction.atomic
-def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> UUID | None:
+def suspend_run(
+    claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], suspension: Suspension
+) -> bool:
+    """Write the last events, the requests and the state, and release the run.
+
+    `last_seq` is the last one committed, `events` go on from it. False, and nothing written, when
+    the run was asked to stop meanwhile. Raises `RunLostError`.
+    """
+    try:
+        with _locked_by_worker(claimed, last_seq) as (change, run):
+            if run.cancel_requested_at is not None:
+                raise _StopRequestedError
+            _suspend(change, run, [(kind, payload) for _, kind, payload in events], suspension)
+    except _StopRequestedError:
+        return False
+    return True
+
+
+def _suspend(
+    change: ChangeBuilder, run: Run, events: list[NewEvent], suspension: Suspension
+) -> None:
+    first = run.last_seq + len(events) + 1
+    asked = _make_approvals(run, suspension, first)
+    events += [("input.requested", request_payload(row)) for row in asked]
+    write_items(run, suspension.items)
+    Approval.objects.bulk_create(asked)
+    kept = {"seq": first, "payload": json.dumps(suspension.state), "attempts": 0}
+    RunState.objects.update_or_create(run_id=run.pk, defaults=kept)
+    columns = {
+        "first_token_at": suspension.first_token_at,
+        "last_token_at": suspension.last_token_at,
+        "retries": suspension.retries,
+        **usage_columns(suspension.usage, run.model),
+    }
+    run_states.suspend(change, run, events, **columns)
+
+
+def _make_approvals(run: Run, suspension: Suspension, first: int) -> list[Approval]:
+    now = timezone.now()
+    return [
+        Approval(
+            run=run,
+            seq=seq,
+            tool_call_id=request.tool_call_id,
+            tool=request.tool,
+            description=clean_text(request.description),
+            arguments=clean_text(request.arguments),
+            args_hash=request.args_hash,
+            created_at=now,
+            expires_at=now + suspension.expires_in,
+        )
+        for seq, request in enumerate(suspension.requests, first)
+    ]
+
+
+def expire_run(run_id: UUID) -> None:
+    """End a run whose requests were not answered in time; raises `RunLostError` otherwise."""
+    with locked_run(run_id) as (change, run):
+        if not has_expired(run):
+            raise RunLostError(f"run {run_id} has not expired")
+        run_states.expire(change, run)
+
+
+def has_expired(run: Run) -> bool:
+    """Whether it awaits an answer that should have come by now, by the database's clock."""
+    late = Approval.objects.filter(run_id=run.pk, decision="", expires_at__lt=Now())
+    return run.status == RunStatus.AWAITING_INPUT and late.exists()
+
+
+def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
+    """End a queued run that nobody can work on; raises `RunLostError` if it is not queued."""
+    with locked_run(run_id) as (change, run):
+        run_states.refuse(change, run, error_code)
+
+
+def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
     """Decide about a run whose worker is gone: queue it again, or end it with its text kept.
 
     Without `worker` the lease must have expired; a worker that stops gives up its own runs.
-    The id of the run that may be claimed next, if any.
+    Raises `RunLostError` if it is not to be recovered.
     """
-    change, run = lock_run(run_id)
-    mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
-    mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
-    if run is None or not mine.exists():
-        transaction.set_rollback(True)
-        return None
-    if run.cancel_requested_at is not None:
-        _end_orphan(change, run, RunStatus.CANCELLED, EndReason(run.reason or EndReason.USER))
-    elif _may_try_again(run, max_attempts):
-        _queue_again(change, run)
-    else:
-        _end_orphan(change, run, RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
-    change.announce("activity")
-    return change.claimable
+    with locked_run(run_id) as (change, run):
+        mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
+        mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
+        if not mine.exists():
+            raise RunLostError(f"run {run_id} has a worker")
+        if run.cancel_requested_at is None and _may_try_again(run, max_attempts):
+            run_states.requeue(change, run)
+        else:
+            _lose(change, run)
 
 
 def _may_try_again(run: Run, max_attempts: int) -> bool:
@@ -244,18 +289,11 @@ def _may_try_again(run: Run, max_attempts: int) -> bool:
     return attempts < max_attempts and not events.filter(kind__in=SHOWN_KINDS).exists()
 
 
-def _queue_again(change: ChangeBuilder, run: Run) -> None:
-    again = {"status": RunStatus.QUEUED, "queued_at": timezone.now(), "worker": ""}
-    write_unowned(change, run, [], claim=run.claim + 1, lease_until=None, **again)
-    update_reply(change, run)
-
-
-def _end_orphan(change: ChangeBuilder, run: Run, status: RunStatus, reason: EndReason) -> None:
+def _lose(change: ChangeBuilder, run: Run) -> None:
     """What was committed is the reply, for people and for the model."""
     parts = read_parts(run).parts
     write_items(run, items_of_parts(parts))
-    facts = _orphan_facts(run, parts)
-    end_unowned(change, run, status, reason, claim=run.claim + 1, lease_until=None, **facts)
+    run_states.lose(change, run, **_orphan_facts(run, parts))
 
 
 def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:

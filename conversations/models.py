@@ -131,7 +131,7 @@ def join_text(parts: list[dict[str, Any]]) -> str:
 
 
 class RunStatus(models.TextChoices):
-    """Where a run is; `conversations.actions` holds the moves."""
+    """Where a run is; `conversations.run_states` holds the moves."""
 
     QUEUED = "queued", _("queued")
     RUNNING = "running", _("running")

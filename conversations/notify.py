@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Optional
 from uuid import UUID
 
 from django.db import transaction
 
 from conversations.models import ChatSession, Run
 from conversations.shapes import MessageView, QueueView, RunRef, UserId
+
+if TYPE_CHECKING:
+    from conversations.run_states import Claimed
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,14 @@ class RunQueued:
 
 
 @dataclass(frozen=True)
-class RunCancelling:
-    """A running run has been asked to stop."""
+class RunCancelRequested:
+    """The worker of a running run is asked to stop it."""
 
     run: RunRef
+
+    @property
+    def run_id(self) -> UUID:
+        return UUID(self.run.run_id)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,18 @@ class RunAdvanced:
 
 @dataclass(frozen=True)
 class RunReady:
-    """A queued run may be claimed now."""
+    """A run may be worked on now; `claimed` where the same transaction has claimed it.
+
+    A claim holds for the process that has asked for it, which is the one that is told.
+    """
+
+    run_id: UUID
+    claimed: Optional["Claimed"] = None
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A run has its terminal status: whoever works on it, or waits to, stops."""
 
     run_id: UUID
 
@@ -91,9 +109,10 @@ Event = (
     MessageChanged
     | QueueChanged
     | RunQueued
-    | RunCancelling
+    | RunCancelRequested
     | RunAdvanced
     | RunReady
+    | RunEnded
     | SessionListed
     | FeedbackChanged
     | ShareChanged

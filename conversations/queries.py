@@ -105,12 +105,14 @@ def load_messages(ids: list[UUID]) -> list[Message]:
     return [found[pk] for pk in ids]
 
 
-def list_unfinished(session_id: UUID) -> list[Run]:
-    """Runs that have not ended, in order, with prompts and replies.
+def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
+    """Runs that have not ended, in order, with prompts and replies; `lock` locks their rows.
 
     Sorted here: an order in this query's SQL makes SQLite read every run of the session.
     """
     runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
+    if lock:
+        runs = runs.select_for_update(of=("self",))
     return sorted(runs.select_related("prompt", "reply"), key=lambda run: run.number)
 
 

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from conversations import run_states
 from conversations.branches import find_end
 from conversations.changes import ChangeBuilder, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
@@ -13,7 +14,6 @@ from conversations.notify import MessageChanged
 from conversations.queries import User, get_session, list_queue, parse_id, reply_run, sessions_of
 from conversations.shapes import QueueView, message_view, queue_view
 from conversations.text import clean_text
-from conversations.unowned import end_unowned
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
@@ -103,7 +103,7 @@ class _Queue:
         self._withdraw(run, with_prompt=not shared)
         if self.session.active_leaf_id == run.reply_id:
             self.session.active_leaf_id = self._leaf_below(before)
-        end_unowned(self.change, run, RunStatus.CANCELLED, EndReason.USER)
+        run_states.stop(self.change, run, EndReason.USER)
 
     def _withdraw(self, run: Run, *, with_prompt: bool) -> None:
         """The end of the run tells of its reply."""

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from conversations.actions import ask_to_stop
+from conversations import run_states
 from conversations.changes import ChangeBuilder, lock_session
 from conversations.conf import restore_days
 from conversations.excerpts import Piece, cut_excerpt
@@ -102,7 +102,7 @@ def delete_session(*, user: User, session_id: str) -> None:
     change = ChangeBuilder(session)
     # From the last, so that none of them becomes the one to be begun next.
     for run in reversed(list(change.unfinished)):
-        ask_to_stop(change, run, EndReason.USER)
+        run_states.stop(change, run, EndReason.USER)
     session.deleted_at = timezone.now()
     session.save(update_fields=["deleted_at"])
     change.announce("deleted")

@@ -10,9 +10,8 @@ from conversations.notify import (
     MessageChanged,
     QueueChanged,
     RunAdvanced,
-    RunCancelling,
+    RunCancelRequested,
     RunQueued,
-    RunReady,
     SessionListed,
     ShareChanged,
 )
@@ -28,14 +27,14 @@ from realtime.groups import (
     session_group,
     user_group,
 )
-from realtime.process import publish, start_run
+from realtime.process import dispatch, publish
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
 
 
 def on_change(change: Change) -> None:
-    """Publish a change, and begin what may begin; called in the thread that has committed it.
+    """Publish a change, and hand its facts to the executor; called in the thread of the commit.
 
     What cannot be told is done all the same; followers find it in the database.
     """
@@ -43,9 +42,7 @@ def on_change(change: Change) -> None:
         publish(envelopes_of(change))
     except Exception as exc:
         logger.error("session %s: a change was not told: %s", change.session_id, describe(exc))
-    for event in change.events:
-        if isinstance(event, RunReady):
-            start_run(event.run_id)
+    dispatch(change.events)
 
 
 def envelopes_of(change: Change) -> list[Envelope]:
@@ -90,7 +87,7 @@ def _runs(change: Change) -> list[Envelope]:
         elif isinstance(event, RunQueued):
             metadata = protocol.RunQueued(**frames.run_metadata(event.run), position=event.position)
             envelopes.append(_notice(event.run, metadata))
-        elif isinstance(event, RunCancelling):
+        elif isinstance(event, RunCancelRequested):
             envelopes.append(
                 _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run)))
             )

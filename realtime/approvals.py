@@ -5,8 +5,8 @@ from typing import Any
 from agents import Agent, RunContextWrapper, RunItem, RunResultStreaming, RunState
 from agents.items import ToolApprovalItem
 
+from conversations.lifecycle import Request
 from conversations.resumption import Answer, Resumption
-from conversations.suspension import Request
 from realtime.run_context import RunContext
 
 REJECTED = "The user did not allow this call."

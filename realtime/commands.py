@@ -1,58 +1,54 @@
-"""What people ask for, from the database to the worker: the same over a socket and over REST."""
+"""Chats, from a reader to the database: the same over a socket and over REST."""
 
 import asyncio
-from uuid import UUID
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from conversations import actions
-from conversations.actions import NewChat, Posted, Stopped
+from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import Outcome
-from conversations.queries import User
-from realtime import dbpool, registry
-from realtime.process import Process
-from realtime.viewer import Viewer
+from realtime import registry
+
+if TYPE_CHECKING:
+    from realtime.process import Process
+    from realtime.viewer import Viewer
+
+T = TypeVar("T")
 
 
-async def chat(process: Process, viewer: Viewer, new: NewChat) -> Posted:
-    """Store a chat, have its reader follow it, and begin to work; raises `AgentSiteError`.
+class InFlight:
+    """Work for people that runs to its end, also when whoever asked for it is gone.
 
-    What is stored is begun, also if the caller is cancelled before it is told.
+    A drain waits for it: what it commits may have to be released.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """The result of `work`, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Whoever should have raised it may be gone; then nobody else looks at it.
+            task.exception()
+
+    async def settled(self) -> None:
+        """Wait for what is in flight now, not for what begins meanwhile."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+
+async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
+    """Store a chat, and have its reader follow it; raises `AgentSiteError`.
+
+    The run that it makes reaches the executor by its commit alone, whatever becomes of the reader.
     """
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
-    work = asyncio.create_task(_chat(process, viewer, new), name="chat")
-    return await asyncio.shield(work)
-
-
-async def _chat(process: Process, viewer: Viewer, new: NewChat) -> Posted:
-    with process.gate.asking():
-        posted = await viewer.chat(new, process.executor.make_claim())
-        if posted.outcome == Outcome.QUEUED:
-            process.gate.wake()
-    if posted.outcome == Outcome.INTERRUPTING:
-        process.executor.interrupt(posted.session_id)
-    if posted.claimed is not None:
-        process.executor.work_on(posted.claimed)
-    return posted
-
-
-async def cancel(
-    process: Process,
-    user: User,
-    *,
-    session_id: str,
-    run_id: str | None = None,
-    client_message_id: str | None = None,
-) -> Stopped:
-    """Stop a reply at once; raises `AgentSiteError(not_found)`."""
-    stopped = await dbpool.write(
-        actions.cancel_run,
-        user=user,
-        session_id=session_id,
-        run_id=run_id,
-        client_message_id=client_message_id,
-    )
-    process.executor.cancel(UUID(stopped.run.run_id))
-    if stopped.next_run is not None:
-        process.executor.start(stopped.next_run)
-    return stopped
+    posting = viewer.chat(new, process.executor.offer_claim)
+    return await process.chats.run(posting, "chat")

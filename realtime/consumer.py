@@ -10,7 +10,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import DatabaseError
 
 from conversations import approvals
-from conversations.actions import NewChat, Stopped
+from conversations.actions import NewChat, Stopped, cancel_run
 from conversations.errors import AgentSiteError, ErrorCode
 from realtime import commands, dbpool, frames, protocol
 from realtime.conf import get_conf
@@ -82,7 +82,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
         self.put(_connected(self.viewer))
-        if (frame := self.process.gate.frame()) is not None:
+        if (frame := self.process.model_frame()) is not None:
             self.put(frame)
         self.tasks.start(self._send_all(self.viewer), "outbox")
 
@@ -168,9 +168,9 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await commands.chat(self.process, viewer, new)
 
     async def _cancel(self, frame: Cancel) -> None:
-        stopped = await commands.cancel(
-            self.process,
-            self.scope["user"],
+        stopped = await dbpool.write(
+            cancel_run,
+            user=self.scope["user"],
             session_id=frame.session_id,
             run_id=frame.metadata.run_id,
             client_message_id=frame.metadata.client_message_id,

@@ -1,24 +1,27 @@
-"""Where runs are worked on: `inline`, supervised tasks of the web process."""
+"""Where runs are worked on: the seam between what makes a run ready and what works on it."""
 
 import asyncio
 import logging
 import os
 import socket
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from django.conf import settings
 
-from conversations import lifecycle
+from conversations import due_runs, lifecycle
 from conversations.changes import RunLostError
-from conversations.lifecycle import Claim, Claimed
+from conversations.errors import AgentSiteError
+from conversations.run_states import Claim, Claimed
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.flusher import Flusher
-from realtime.gate import Gate
+from realtime.model_service import ModelReadiness
 from realtime.supervisor import Supervisor
 from realtime.tracebacks import describe
 from realtime.upkeep import Upkeep
@@ -29,24 +32,91 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class InlineExecutor:
-    """The runs of one event loop; the database decides who may work on which."""
+class Executor(Protocol):
+    """What a process tells of runs, on its event loop, once a transaction has committed."""
 
-    def __init__(self, flusher: Flusher, gate: Gate) -> None:
+    def offer_claim(self, agent: str | None) -> Claim | None:
+        """What a chat with `agent` needs to claim its run for this process in its transaction.
+
+        None where that cannot be begun here at once: then the run becomes ready like others.
+        """
+
+    def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
+        """A run may be worked on; `claimed` with a claim of `offer_claim`."""
+
+    def cancel(self, run_id: UUID) -> None:
+        """Stop working on this run at once if that happens here.
+
+        Elsewhere its worker's poll of the database sees the cancel.
+        """
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new, let work go on for so long, then release the rest to others."""
+
+    async def settled(self) -> None:
+        """Wait until nothing is worked on, nor done after it."""
+
+    async def close(self) -> None:
+        """Close connections; drain first."""
+
+
+class NoExecutor:
+    """The executor of a process that works on no run."""
+
+    def offer_claim(self, agent: str | None) -> Claim | None:
+        return None
+
+    def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
+        """A worker finds the run by polling."""
+
+    def cancel(self, run_id: UUID) -> None:
+        """Its worker's poll sees it."""
+
+    async def drain(self, seconds: float) -> None:
+        """Nothing is begun here."""
+
+    async def settled(self) -> None:
+        """Nothing is begun here."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class _Job:
+    """A run that this process deals with, from the moment it is told of it.
+
+    `work` is there once the run is claimed. `again` says that it became ready while it was still
+    dealt with: it is enqueued once more at the end.
+    """
+
+    task: asyncio.Task[None] | None = None
+    work: "RunWork | None" = None
+    is_waiting: bool = False
+    again: bool = False
+
+    def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+class InlineExecutor:
+    """Works on runs as tasks of this event loop; the database decides who may work on which."""
+
+    def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
         # Imported with the first run: the Agents SDK takes more than a second.
         from realtime.providers import Provider
         from realtime.tool_servers import ToolServers
 
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"[:100]
         self._flusher = flusher
-        self._gate = gate
-        self._provider = Provider(gate)
+        self._provider = Provider(readiness)
         self._tool_servers = ToolServers()
         self._upkeep = Upkeep(self._provider)
+        self._jobs: dict[UUID, _Job] = {}
         self._tasks = Supervisor()
-        self._working: dict[UUID, RunWork] = {}
-        self._known: set[UUID] = set()
-        self._wanted: set[UUID] = set()
+        # Writes about the owner of a run, which must end before the process does.
+        self._writes = Supervisor()
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -54,109 +124,129 @@ class InlineExecutor:
     @property
     def working(self) -> frozenset[UUID]:
         """The runs under way here."""
-        return frozenset(self._working)
+        return frozenset(run_id for run_id, job in self._jobs.items() if job.work)
 
-    def make_claim(self) -> Claim | None:
-        """What a chat needs to give its run to this worker; None when that takes no more."""
+    def offer_claim(self, agent: str | None) -> Claim | None:
         if self._draining:
             return None
+        readiness = self._provider.readiness
+        if not readiness.is_ready and registry.asks_settings(agent or ""):
+            readiness.wake()
+            return None
+        return self._make_claim()
+
+    def _make_claim(self) -> Claim:
         return Claim(
             worker=self.worker,
             lease=timedelta(seconds=get_conf().lease_s),
             agent=registry.default_agent(),
             model=settings.AGENT_MODEL,
-            agents=self._gate.admitted,
         )
 
-    def start(self, run_id: UUID) -> None:
-        """Claim a queued run and work on it, unless somebody else does.
+    def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
+        if claimed is not None and claimed.run.worker == self.worker:
+            self._take(claimed)
+        elif job := self._jobs.get(run_id):
+            job.again = True
+        elif not self._draining:
+            self._begin(run_id, lambda job: self._claim_and_run(run_id, job))
 
-        One that is only now suspended here, and answered already, is begun again after that.
-        """
-        if self._draining:
-            return
-        if run_id in self._known:
-            self._wanted.add(run_id)
-        else:
-            self._begin(run_id, self._claim_and_run(run_id))
-
-    def work_on(self, claimed: Claimed) -> None:
-        """Work on a run that this worker has claimed."""
-        self._begin(claimed.run.pk, self._run(claimed))
-
-    def _begin(self, run_id: UUID, work: Coroutine[Any, Any, UUID | None]) -> None:
-        self._known.add(run_id)
-        self._idle.clear()
-        self._tasks.start(self._work(run_id, work), f"run {run_id}")
-
-    def cancel(self, run_id: UUID) -> None:
-        """Stop a run at once if it is worked on here; elsewhere the worker's poll sees it."""
-        if work := self._working.get(run_id):
-            work.journal.cancelled.set()
-
-    def interrupt(self, session_id: UUID) -> None:
-        """The same for whatever is worked on in a session."""
-        for work in self._working.values():
-            if work.claimed.run.session_id == session_id:
-                work.journal.cancelled.set()
-
-    async def _work(self, run_id: UUID, work: Coroutine[Any, Any, UUID | None]) -> None:
-        try:
-            following = await work
-        finally:
-            self._known.discard(run_id)
-            self._working.pop(run_id, None)
-            if run_id in self._wanted:
-                self._wanted.remove(run_id)
-                self.start(run_id)
-            if not self._known:
-                self._idle.set()
-        if following is not None:
-            self.start(following)
-
-    async def _claim_and_run(self, run_id: UUID) -> UUID | None:
-        if (claim := self.make_claim()) is None:
-            return None
-        claimed = await dbpool.write(lifecycle.claim_run, run_id, claim)
-        return await self._run(claimed) if claimed is not None else None
-
-    async def _run(self, claimed: Claimed) -> UUID | None:
-        from realtime.runs import RunWork
-
+    def _take(self, claimed: Claimed) -> None:
+        """Work on a claim of this process; one that comes during a drain is released at once."""
         run_id = claimed.run.pk
-        work = self._working[run_id] = RunWork(
-            claimed, self._flusher, self._provider, self._tool_servers
-        )
+        if self._draining:
+            self._writes.start(self._release(run_id), f"release of run {run_id}")
+        else:
+            self._begin(run_id, lambda job: self._run(job, claimed))
+
+    def _begin(self, run_id: UUID, work: Callable[[_Job], Coroutine[Any, Any, None]]) -> None:
+        job = self._jobs[run_id] = _Job()
+        self._idle.clear()
+        job.task = self._tasks.start(self._deal_with(run_id, work(job)), f"run {run_id}")
+        # A task that is cancelled before its first step runs no `finally` of its own.
+        job.task.add_done_callback(lambda task: self._forget(run_id))
+
+    async def _deal_with(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
         try:
-            following = await work.run()
+            await work
         except RunLostError:
             logger.warning("run %s: lost to another worker", run_id)
-            return None
+
+    def _forget(self, run_id: UUID) -> None:
+        job = self._jobs.pop(run_id)
+        if job.again:
+            self.enqueue(run_id)
+        if not self._jobs:
+            self._idle.set()
+
+    async def _claim_and_run(self, run_id: UUID, job: _Job) -> None:
+        try:
+            await self._wait_for_model(run_id, job)
+        except AgentSiteError as exc:
+            with suppress(RunLostError):
+                await dbpool.write(lifecycle.refuse_run, run_id, exc.code)
+            return
+        if self._draining:
+            return
+        # Not cancelled with this task: a drain waits for it, and then knows what to release.
+        claiming = self._writes.start(
+            dbpool.write(lifecycle.claim_run, run_id, self._make_claim()), f"claim of {run_id}"
+        )
+        if (claimed := await asyncio.shield(claiming)) is not None:
+            await self._run(job, claimed)
+
+    async def _wait_for_model(self, run_id: UUID, job: _Job) -> None:
+        """Return once the run's model is ready; raises `AgentSiteError(model_not_ready)`.
+
+        The run stays queued meanwhile: its user may edit or cancel it, another process claim it.
+        """
+        readiness = self._provider.readiness
+        if readiness.is_ready:
+            return
+        if registry.asks_settings(await dbpool.read(due_runs.get_agent, run_id)):
+            job.is_waiting = True
+            await readiness.wait()
+            job.is_waiting = False
+
+    async def _run(self, job: _Job, claimed: Claimed) -> None:
+        from realtime.runs import RunWork
+
+        job.work = RunWork(claimed, self._flusher, self._provider, self._tool_servers)
+        await job.work.run()
         if not self._draining:
-            self._upkeep.follow(claimed.run, work.context_share)
-        return following
+            self._upkeep.follow(claimed.run, job.work.context_share)
+
+    def cancel(self, run_id: UUID) -> None:
+        job = self._jobs.get(run_id)
+        if job and job.work:
+            job.work.journal.cancelled.set()
+        elif job and job.is_waiting:
+            job.stop()
 
     async def settled(self) -> None:
-        """Wait until nothing is worked on, nor done after it."""
         await self._idle.wait()
+        await self._writes.settled()
         await self._upkeep.settled()
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing new, let what works go on for so long, then give the rest up."""
         self._draining = True
+        for job in self._jobs.values():
+            if job.is_waiting:
+                job.stop()
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            logger.warning("%d replies are cut off", len(self._working))
-        cut = list(self._known)
+            logger.warning("%d replies are cut off", len(self.working))
+        cut = list(self._jobs)
         await self._upkeep.stop()
         await self._tasks.stop()
+        await self._writes.settled()
         for run_id in cut:
-            await self._give_up(run_id)
+            await self._release(run_id)
 
-    async def _give_up(self, run_id: UUID) -> None:
-        """Let others have it; what cannot be written now a sweeper finds by its lease."""
+    async def _release(self, run_id: UUID) -> None:
+        """Let others have a run of this worker; what cannot be written is found by its lease."""
         try:
             await dbpool.write(
                 lifecycle.recover_run,
@@ -164,12 +254,14 @@ class InlineExecutor:
                 max_attempts=get_conf().max_attempts,
                 worker=self.worker,
             )
+        except RunLostError:
+            logger.debug("run %s: nothing to release", run_id)
         except Exception as exc:
-            logger.error("run %s: not given up: %s", run_id, describe(exc))
+            logger.error("run %s: not released: %s", run_id, describe(exc))
 
     async def close(self) -> None:
-        """Close the connections to the model and to tool servers; drain first."""
         await self._upkeep.stop()
         await self._tasks.stop()
+        await self._writes.settled()
         await self._tool_servers.close()
         await self._provider.close()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from conversations import due_runs, journal_store
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claimed
+from conversations.run_states import Claimed
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.frames import event_frame

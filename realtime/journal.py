@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from conversations.changes import EventRow, RunLostError
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claimed
 from conversations.parts import PartsFolder
+from conversations.run_states import Claimed
 
 MERGED_KINDS = ("token", "reasoning.delta")
 

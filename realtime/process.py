@@ -2,61 +2,91 @@
 
 import asyncio
 import logging
-from typing import ClassVar, Optional
-from uuid import UUID
+from collections.abc import Iterable
+from typing import ClassVar, Literal, Optional
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
+from django.conf import settings
 
-from realtime import dbpool
-from realtime.executors import InlineExecutor
+from conversations.notify import Event, RunCancelRequested, RunEnded, RunReady
+from realtime import dbpool, protocol
+from realtime.commands import InFlight
+from realtime.executors import Executor, InlineExecutor, NoExecutor
 from realtime.flusher import Flusher
-from realtime.gate import Gate
 from realtime.groups import Envelope
-from realtime.model_service import ModelStatus, load_service
+from realtime.model_service import ModelReadiness, ModelStatus, load_service
 from realtime.poller import Poller
+from realtime.protocol import Status
 from realtime.publisher import Publisher, send
 from realtime.supervisor import Supervisor
 from realtime.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
+Role = Literal["all", "web", "worker"]
+"""What a process does: `web` serves sockets, `worker` works on runs, `all` does both."""
+
 
 class Process:
-    """Publisher, flusher, executor, poller and sweeper, started together and stopped in order."""
+    """The services of a role, started together and stopped in order."""
 
     current: ClassVar[Optional["Process"]] = None
 
-    def __init__(self) -> None:
+    def __init__(self, role: Role) -> None:
         self.loop = asyncio.get_running_loop()
+        self.role = role
         self.publisher = Publisher()
-        self.flusher = Flusher(self.publisher)
-        self.gate = Gate(load_service())
-        self.executor = InlineExecutor(self.flusher, self.gate)
         self.poller = Poller()
-        self.sweeper = Sweeper(self.executor, self.gate)
+        self.chats = InFlight()
+        self.model = ModelReadiness(load_service() if role != "web" else None)
         self._services = Supervisor()
+        self.executor: Executor = NoExecutor()
+        if role != "web":
+            self.flusher = Flusher(self.publisher)
+            self.executor = inline = InlineExecutor(self.flusher, self.model)
+            self.sweeper = Sweeper(inline)
 
     def start(self) -> None:
         self._services.start(self.publisher.run(), "publisher")
-        self._services.start(self.flusher.run(), "flusher")
-        self._services.start(self.flusher.keep_alive(), "lease keeper")
-        self._services.start(self.poller.run(), "poller")
-        self._services.start(self.sweeper.run(), "sweeper")
-        self._services.start(self.gate.run(self._tell_model), "model")
+        if self.role != "worker":
+            self._services.start(self.poller.run(), "poller")
+        if self.role != "web":
+            self._services.start(self.flusher.run(), "flusher")
+            self._services.start(self.flusher.keep_alive(), "lease keeper")
+            self._services.start(self.sweeper.run(), "sweeper")
+            self._services.start(self.model.run(self._send_model_status), "model")
         Process.current = self
 
-    def _tell_model(self) -> None:
-        """The model is further: every socket is told, and what waits for it may go on."""
-        if (frame := self.gate.frame()) is not None:
+    def model_frame(self) -> Status | None:
+        """What sockets are told of this process's own model; None where it has none."""
+        if self.model.status is None:
+            return None
+        return protocol.status(protocol.ModelStatus(**vars(self.model.status)))
+
+    def _send_model_status(self) -> None:
+        if (frame := self.model_frame()) is not None:
             text = frame.encode()
             self.poller.each(lambda socket: socket.outbox.put(text))
-        if self.gate.is_open or self.gate.has_failed:
-            self._services.start(self.sweeper.settle(), "what waits for the model")
+
+    def handle(self, events: Iterable[Event]) -> None:
+        """Hand the executor the facts of a commit; call from this process's loop."""
+        for event in events:
+            match event:
+                case RunReady():
+                    self.executor.enqueue(event.run_id, event.claimed)
+                case RunCancelRequested() | RunEnded():
+                    self.executor.cancel(event.run_id)
 
     async def drain(self, seconds: float) -> None:
-        """Let replies end for so long, give up the rest, and publish all that is committed."""
+        """Let replies end for so long, release the rest, and publish all that is committed.
+
+        A chat whose commit is under way may have claimed its run: it is waited for, so that the
+        executor, which begins nothing any more, releases that run too.
+        """
         await self.executor.drain(seconds)
+        await self.chats.settled()
+        await self.executor.settled()
         await self.publisher.flush()
 
     async def stop(self) -> None:
@@ -74,22 +104,25 @@ def get_process() -> Process:
     """
     process = Process.current
     if process is None or process.loop is not asyncio.get_running_loop():
-        process = Process()
+        process = Process(getattr(settings, "ROLE", "all"))
         process.start()
     return process
 
 
-def start_run(run_id: UUID) -> None:
-    """Begin a run from any thread; without a running loop a sweeper of another process will."""
+def dispatch(events: Iterable[Event]) -> None:
+    """Hand the facts of a commit to this process's executor, from any thread.
+
+    Without a running loop a sweeper finds what is ready, and workers poll for cancels.
+    """
     process = Process.current
     if process is not None and not process.loop.is_closed():
-        process.loop.call_soon_threadsafe(process.executor.start, run_id)
+        process.loop.call_soon_threadsafe(process.handle, events)
 
 
 def model_status() -> ModelStatus | None:
     """How far this process's own model is, from any thread; None where there is none."""
     if Process.current is not None:
-        return Process.current.gate.status
+        return Process.current.model.status
     service = load_service()
     return service.status if service else None
 

@@ -1,6 +1,6 @@
 """From settings to the model that answers.
 
-Reads `settings.AGENT_MODEL` and `AGENT_API`; the gate says where the model's server is.
+Reads `settings.AGENT_MODEL` and `AGENT_API`.
 """
 
 import agents
@@ -9,9 +9,8 @@ from agents import Model, ModelProvider, OpenAIChatCompletionsModel, OpenAIRespo
 from django.conf import settings
 
 from realtime.conf import get_conf
-from realtime.gate import Gate, base_url
 from realtime.limits import StartGate
-from realtime.model_service import Endpoint
+from realtime.model_service import Endpoint, ModelReadiness, base_url
 from realtime.sources import gather
 
 
@@ -27,11 +26,11 @@ class Provider(ModelProvider):
     A model of our own that is started again is another server.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, readiness: ModelReadiness) -> None:
         # Exporting traces would send prompts to a third party.
         agents.set_tracing_disabled(True)
         self.starts = StartGate(get_conf().starts_at_once)
-        self._gate = gate
+        self.readiness = readiness
         self._clients: dict[Endpoint, openai.AsyncOpenAI] = {}
 
     def get_model(self, model_name: str | None) -> Model:
@@ -41,7 +40,7 @@ class Provider(ModelProvider):
         return kind(model=name, openai_client=self._connect())
 
     def _connect(self) -> openai.AsyncOpenAI:
-        endpoint = self._gate.endpoint
+        endpoint = self.readiness.endpoint
         if endpoint not in self._clients:
             self._clients[endpoint] = openai.AsyncOpenAI(
                 api_key=endpoint.api_key,

@@ -58,14 +58,10 @@ def default_agent() -> str:
     return get_entry().name
 
 
-def independent_agents() -> frozenset[str]:
-    """The agents that bring a model of their own; "" is among them if the default one does."""
-    named = {name for name in agent_names() if not _asks_settings(get_agent(name))}
-    return frozenset(named | {""} if default_agent() in named else named)
-
-
-def _asks_settings(agent: "Agent[Any]") -> bool:
-    return agent.model is None or isinstance(agent.model, str)
+def asks_settings(name: str) -> bool:
+    """Whether the agent of that name, "" for the default one, has no model object of its own."""
+    model = get_agent(name).model
+    return model is None or isinstance(model, str)
 
 
 def get_agent(name: str) -> "Agent[Any]":

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from uuid import UUID
 
 from agents import (
     Agent,
@@ -24,9 +23,9 @@ from django.utils import timezone
 from conversations import lifecycle
 from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.lifecycle import Claimed, Ending
+from conversations.lifecycle import Ending, Suspension, suspend_run
 from conversations.models import EndReason, RunStatus
-from conversations.suspension import Suspension, suspend_run
+from conversations.run_states import Claimed
 from conversations.usage import NO_USAGE, TokenUsage, usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
@@ -85,17 +84,14 @@ class RunWork:
         """How much of what the model may be given the run's input took, from 0 to 1."""
         return self._given.share if self._given else 0.0
 
-    async def run(self) -> UUID | None:
-        """Work to the end, or until input is awaited; the id of the session's next run.
-
-        Raises `RunLostError`.
-        """
+    async def run(self) -> None:
+        """Work to the end, or until input is awaited; raises `RunLostError`."""
         try:
             outcome = await self._reach_end()
         finally:
             # However it comes here: a journal that stays open keeps the lease for ever.
             await self._flusher.close(self.journal)
-        return await self._leave(outcome)
+        await self._leave(outcome)
 
     async def _reach_end(self) -> Ending | Suspension:
         """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
@@ -257,14 +253,14 @@ class RunWork:
         """What the run has taken, however it ends."""
         return self._meter.total(self._result.context_wrapper.usage if self._result else None)
 
-    async def _leave(self, outcome: Ending | Suspension) -> UUID | None:
+    async def _leave(self, outcome: Ending | Suspension) -> None:
         """Write how it stands; a run that was asked to stop before it could ask is stopped."""
         rest = self.journal.take_rest()
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
-                return None
+                return
             outcome = self._ending(RunStatus.CANCELLED)
-        return await self._persist(lifecycle.finish_run, rest, ending=outcome)
+        await self._persist(lifecycle.finish_run, rest, ending=outcome)
 
     async def _persist(
         self, write: Callable[..., T], events: list[EventRow], **outcome: object

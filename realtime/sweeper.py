@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
-from conversations import actions, due_runs, lifecycle, suspension
-from conversations.errors import ErrorCode
+from conversations import actions, due_runs, lifecycle
+from conversations.changes import RunLostError
 from conversations.models import EndReason
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.executors import InlineExecutor
-from realtime.gate import Gate
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
@@ -23,11 +22,10 @@ FOLDS = 20
 
 
 class Sweeper:
-    """Every process has one; the database lets only one of them act on a run."""
+    """Every process that works on runs has one; the database lets only one of them move a run."""
 
-    def __init__(self, executor: InlineExecutor, gate: Gate) -> None:
+    def __init__(self, executor: InlineExecutor) -> None:
         self._executor = executor
-        self._gate = gate
         self._began = time.monotonic()
 
     async def run(self) -> None:
@@ -43,51 +41,24 @@ class Sweeper:
         conf = get_conf()
         await _each(await dbpool.read(due_runs.list_orphans), self._recover)
         await _each(await dbpool.read(due_runs.list_expired), self._expire)
-        await self._start(timedelta(seconds=conf.pickup_s))
-        if self._gate.has_failed:
-            await self.give_up()
+        await self._enqueue_forgotten(timedelta(seconds=conf.pickup_s))
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
         await self._fold(timedelta(seconds=conf.fold_after_s))
-
-    async def _start(self, age: timedelta) -> None:
-        for run_id in await dbpool.read(due_runs.list_forgotten, age, self._gate.admitted):
-            self._executor.start(run_id)
-
-    async def settle(self) -> None:
-        """Begin what has waited for the model, or end it if the model does not come."""
-        if self._gate.has_failed:
-            await self.give_up()
-        else:
-            await self._start(timedelta(0))
-
-    async def give_up(self) -> None:
-        """End what waits for the model; behind each may be another one."""
-        admitted = self._gate.admitted or frozenset()
-        while self._gate.has_failed:
-            held = await dbpool.read(due_runs.list_held, admitted)
-            if not held:
-                return
-            for run_id in held:
-                # Whoever asks anew has it tried again, and waits for that.
-                if self._gate.has_failed:
-                    await dbpool.write(lifecycle.fail_queued, run_id, ErrorCode.MODEL_NOT_READY)
 
     async def _recover(self, run_id: UUID) -> None:
         if run_id in self._executor.working:
             # Its worker is this process: busy, so that a lease ran out, but not dead.
             return
         logger.warning("run %s: its worker is gone", run_id)
-        self._go_on(
-            await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
-        )
+        await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
 
     async def _expire(self, run_id: UUID) -> None:
-        self._go_on(await dbpool.write(suspension.expire_run, run_id))
+        await dbpool.write(lifecycle.expire_run, run_id)
 
-    def _go_on(self, following: UUID | None) -> None:
-        if following is not None:
-            self._executor.start(following)
+    async def _enqueue_forgotten(self, age: timedelta) -> None:
+        for run_id in await dbpool.read(due_runs.list_forgotten, age):
+            self._executor.enqueue(run_id)
 
     async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Viewers of before a restart get the time to come back."""
@@ -96,7 +67,6 @@ class Sweeper:
 
     async def _cancel(self, run_id: UUID) -> None:
         await dbpool.write(actions.stop_run, run_id, EndReason.DISCONNECT)
-        self._executor.cancel(run_id)
 
     async def _fold(self, age: timedelta) -> None:
         """In small pieces, between which other writes have their turn."""
@@ -110,5 +80,8 @@ async def _each(runs: Iterable[UUID], mend: Callable[[UUID], Awaitable[None]]) -
     for run_id in runs:
         try:
             await mend(run_id)
+        except RunLostError:
+            # Another sweeper, or its own worker, was first.
+            continue
         except Exception as exc:
             logger.error("run %s: left as it is: %s", run_id, describe(exc))

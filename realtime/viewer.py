@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from conversations import actions, queries
 from conversations.actions import NewChat, Posted
 from conversations.catch_up import Heads, SessionState
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.lifecycle import Claim
+from conversations.run_states import Claim
 from conversations.shapes import MessageView
 from realtime import dbpool, frames, protocol
 from realtime.conf import get_conf
@@ -193,10 +193,13 @@ class Viewer:
             await self._catch_up_run(session, cursor, blocked=blocked)
             blocked = blocked or cursor.run_id in session.open
 
-    async def chat(self, chat: NewChat, claim: Claim | None) -> Posted:
+    async def chat(
+        self, chat: NewChat, offer_claim: Callable[[str | None], Claim | None]
+    ) -> Posted:
         """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
 
-        Whoever works on the run begins after this, so that no frame of it comes before.
+        Work on the run may begin with the commit. No frame of it goes out before `accepted`, since
+        what the layer brings waits for this reader's lock.
         """
         async with self.lock:
             if _parse_optional(chat.session_id) not in self._sessions:
@@ -207,7 +210,7 @@ class Viewer:
                 chat=chat,
                 limits=chat_limits(),
                 viewed_for=viewed_for() if self.watches else None,
-                claim=claim,
+                claim=offer_claim(chat.agent),
             )
             session = await self.join(posted.session_id)
             self._sender.put(_accepted(posted, chat.client_message_id))

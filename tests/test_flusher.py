@@ -13,9 +13,9 @@ from django.db import OperationalError
 from conversations import actions, journal_store, lifecycle, queries
 from conversations.actions import NewChat
 from conversations.changes import RunLostError
-from conversations.lifecycle import Claim, Claimed
 from conversations.limits import ChatLimits
 from conversations.models import Run, RunStatus
+from conversations.run_states import Claim, Claimed
 from realtime.flusher import Flusher
 from realtime.groups import Envelope
 from realtime.journal import Journal

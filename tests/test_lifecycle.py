@@ -12,9 +12,10 @@ from conversations.actions import NewChat, Posted
 from conversations.changes import RunLostError
 from conversations.items import LOST_OUTPUT
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claim, Claimed, Ending
+from conversations.lifecycle import Ending
 from conversations.limits import ChatLimits
 from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
+from conversations.run_states import Claim, Claimed
 from conversations.turns import Turn, read_path
 from tests.support.inprocess import make_user
 
@@ -94,8 +95,7 @@ def test_the_end_starts_what_waits(user: AbstractBaseUser) -> None:
     assert second.claimed is None
     assert lifecycle.claim_run(second.run_id, CLAIM) is None
     ending = Ending(RunStatus.COMPLETED, [{"type": "text", "text": "done"}])
-    following = lifecycle.finish_run(claimed(first), last_seq=1, events=[], ending=ending)
-    assert following == second.run_id
+    lifecycle.finish_run(claimed(first), last_seq=1, events=[], ending=ending)
     assert lifecycle.claim_run(second.run_id, CLAIM) is not None
 
 
@@ -110,16 +110,17 @@ def test_a_second_end_is_refused(user: AbstractBaseUser) -> None:
 
 def test_an_orphan_that_showed_nothing_is_tried_again_once(user: AbstractBaseUser) -> None:
     work = claimed(post(user))
-    assert lifecycle.recover_run(work.run.pk, max_attempts=2) is None, "its lease holds"
+    with pytest.raises(RunLostError, match="has a worker"):
+        lifecycle.recover_run(work.run.pk, max_attempts=2)
     expire(work)
     assert due_runs.list_orphans() == [work.run.pk]
-    assert lifecycle.recover_run(work.run.pk, max_attempts=2) == work.run.pk
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
     again = lifecycle.claim_run(work.run.pk, CLAIM)
     assert again is not None
     assert again.run.epoch == 2
     assert commit(work, "stale").kept == set()
     expire(again)
-    assert lifecycle.recover_run(work.run.pk, max_attempts=2) is None
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
     run = Run.objects.get()
     assert (run.status, run.reason) == (RunStatus.INTERRUPTED, EndReason.WORKER_LOST)
 
@@ -170,8 +171,10 @@ def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None
 
 def test_a_worker_gives_up_only_its_own(user: AbstractBaseUser) -> None:
     work = claimed(post(user))
-    assert lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w2") is None
-    assert lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w1") == work.run.pk
+    with pytest.raises(RunLostError):
+        lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w2")
+    lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w1")
+    assert Run.objects.get().status == RunStatus.QUEUED
 
 
 def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:

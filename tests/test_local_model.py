@@ -70,7 +70,7 @@ def user(transactional_db: None) -> AbstractBaseUser:
 async def model(user: AbstractBaseUser, local: Any) -> AsyncIterator[LocalModel]:
     """The running service; asked for after what changes the settings."""
     process = get_process()
-    service = process.gate._service
+    service = process.model._service
     assert isinstance(service, LocalModel)
     yield service
     await process.drain(0)
@@ -154,7 +154,7 @@ async def test_only_who_has_the_key_may_ask(model: LocalModel, user: AbstractBas
 @pytest.mark.usefixtures("fetched")
 async def test_the_child_ends_with_the_web_process(user: AbstractBaseUser) -> None:
     process = get_process()
-    model = process.gate._service
+    model = process.model._service
     assert isinstance(model, LocalModel)
     async with open_chat_here(user) as client:
         await state(client, "ready")

@@ -11,10 +11,10 @@ from django.db import OperationalError
 
 from conversations import actions, lifecycle
 from conversations.actions import NewChat
-from conversations.lifecycle import Claim, Claimed
 from conversations.limits import ChatLimits
 from conversations.models import Run, RunStatus
 from conversations.notify import Change
+from conversations.run_states import Claim, Claimed
 from realtime import announcer, runs
 from realtime.process import Process
 from realtime.publisher import Publisher
@@ -112,7 +112,7 @@ async def test_a_run_that_is_just_being_claimed_is_given_up(
         viewed_for=None,
         claim=None,
     )
-    process.executor.start(posted.run_id)
+    process.executor.enqueue(posted.run_id)
     assert await in_thread(claimed.wait, 10)
     draining = asyncio.create_task(process.drain(0))
     await asyncio.sleep(0)

@@ -10,9 +10,10 @@ from django.db.models.functions import Now
 
 from conversations import actions, due_runs, lifecycle
 from conversations.actions import NewChat
-from conversations.lifecycle import FOLD_ROWS, Claim
+from conversations.lifecycle import FOLD_ROWS
 from conversations.limits import ChatLimits
 from conversations.models import EndReason, Run, RunEvent, RunStatus
+from conversations.run_states import Claim
 from realtime.process import Process, get_process
 from tests.support.client import ChatClient
 from tests.support.inprocess import make_user, open_chat_here
@@ -128,10 +129,10 @@ async def test_one_that_cannot_be_helped_is_no_hindrance(
     hopeless, other = await in_thread(due_runs.list_orphans)
     recover = lifecycle.recover_run
 
-    def recover_run(run_id: UUID, **options: Any) -> UUID | None:
+    def recover_run(run_id: UUID, **options: Any) -> None:
         if run_id == hopeless:
             raise RuntimeError("a row that makes no sense")
-        return recover(run_id, **options)
+        recover(run_id, **options)
 
     monkeypatch.setattr(lifecycle, "recover_run", recover_run)
     process = get_process()
@@ -144,11 +145,12 @@ async def test_one_that_cannot_be_helped_is_no_hindrance(
 def write_long_reply(user: AbstractBaseUser, tokens: int) -> None:
     """One that has ended long ago, its text as it came."""
     run_id = post(user)
+    poll(lambda: Run.objects.get(pk=run_id).is_ended, "the reply")
     ended = Run.objects.get(pk=run_id).created_at - timedelta(hours=1)
     told: Any = {"kind": "token", "payload": {"delta": "x"}, "created_at": ended}
-    rows = [RunEvent(run_id=run_id, epoch=1, seq=seq, **told) for seq in range(tokens)]
+    rows = [RunEvent(run_id=run_id, epoch=1, seq=seq, **told) for seq in range(100, 100 + tokens)]
     RunEvent.objects.bulk_create(rows)
-    Run.objects.filter(pk=run_id).update(status=RunStatus.COMPLETED, epoch=1, ended_at=ended)
+    Run.objects.filter(pk=run_id).update(ended_at=ended)
 
 
 async def test_long_replies_are_folded_as_fast_as_they_come(

@@ -13,9 +13,10 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from conversations import actions, catch_up, journal_store, lifecycle, shapes
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
-from conversations.lifecycle import Claim, Claimed, Ending
+from conversations.lifecycle import Ending
 from conversations.limits import ChatLimits
 from conversations.models import RunStatus
+from conversations.run_states import Claim, Claimed
 from realtime import frames
 from realtime.groups import RunFrames, run_frames, session_group
 from realtime.outbox import Outbox

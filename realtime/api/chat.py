@@ -14,7 +14,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.actions import NewChat
+from conversations.actions import NewChat, cancel_run
 from conversations.api.schema import MessageField
 from conversations.api.serializers import RunSerializer, message_data
 from conversations.api_errors import error_body
@@ -23,10 +23,9 @@ from conversations.message_reads import get_reply_view
 from conversations.models import Outcome, RunStatus
 from conversations.queries import User, get_session
 from conversations.run_reads import get_run_of
-from realtime import commands, dbpool
+from realtime import dbpool
 from realtime.api.async_views import AsyncAPIView
 from realtime.conf import get_conf
-from realtime.process import get_process
 from realtime.turns import Frame, stream_turn
 
 ON_BUSY = ("enqueue", "interrupt", "reject")
@@ -131,8 +130,11 @@ class CancelView(AsyncAPIView):
         """Ask a reply to stop; one that has ended already says so."""
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        stopped = await commands.cancel(
-            get_process(), request.user, session_id=session_id, **asked.validated_data
+        stopped = await dbpool.write(
+            cancel_run,
+            user=request.user,  # type: ignore[arg-type]
+            session_id=session_id,
+            **asked.validated_data,
         )
         return Response(
             {

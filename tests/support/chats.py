@@ -1,5 +1,6 @@
 """Conversations made by the product's own writes, without a server."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -10,10 +11,11 @@ from django.contrib.auth.models import User
 
 from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
-from conversations.lifecycle import Claim, Claimed, Ending, claim_run, finish_run
+from conversations.lifecycle import Ending, claim_run, finish_run
 from conversations.limits import ChatLimits
 from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.queries import parse_id
+from conversations.run_states import Claim, Claimed
 
 PASSWORD = "a-password-for-tests"
 VIEWED_FOR = timedelta(minutes=5)
@@ -33,11 +35,24 @@ def _hashed_password() -> str:
     return make_password(PASSWORD)
 
 
-def ask(user: Any, content: str, session: ChatSession | None = None, **fields: Any) -> Posted:
-    """A chat, accepted; without `session` it begins one."""
+CLAIM = Claim(worker="test", lease=timedelta(minutes=1), agent="assistant", model="scripted")
+
+
+def ask(
+    user: Any,
+    content: str,
+    session: ChatSession | None = None,
+    *,
+    claim: Claim | None = None,
+    **fields: Any,
+) -> Posted:
+    """A chat, accepted; without `session` it begins one.
+
+    Without `claim` it is a process that runs beside the test that works on it.
+    """
     session_id = str(session.pk) if session else ""
     chat = NewChat(content=content, session_id=session_id, **fields)
-    return post_chat(user=user, chat=chat, limits=ChatLimits(), viewed_for=VIEWED_FOR, claim=None)
+    return post_chat(user=user, chat=chat, limits=ChatLimits(), viewed_for=VIEWED_FOR, claim=claim)
 
 
 def session_of(posted: Posted) -> ChatSession:
@@ -47,8 +62,8 @@ def session_of(posted: Posted) -> ChatSession:
 
 def begin(posted: Posted, *deltas: str, agent: str = "assistant") -> Claimed:
     """The run has been claimed, and has shown `deltas`."""
-    claim = Claim(worker="test", lease=timedelta(minutes=1), agent=agent, model="scripted")
-    claimed = claim_run(parse_id(posted.run.run_id), claim)
+    claim = replace(CLAIM, agent=agent)
+    claimed = posted.claimed or claim_run(parse_id(posted.run.run_id), claim)
     assert claimed is not None, "another run comes first"
     write_events(
         claimed.run, [(seq, "token", {"delta": delta}) for seq, delta in enumerate(deltas, 2)]
@@ -76,7 +91,7 @@ def talk(user: Any, *turns: tuple[str, str]) -> ChatSession:
     """A session with these questions and answers."""
     session = None
     for content, text in turns:
-        posted = ask(user, content, session)
+        posted = ask(user, content, session, claim=CLAIM)
         finish(posted, text)
         session = session_of(posted)
     assert session is not None, "no turns"
