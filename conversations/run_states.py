@@ -140,7 +140,7 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         raise IllegalMoveError(f"run {run.number} is not the next of its session")
     resumption = load_resumption(run) if run.epoch else None
     agent = run.agent or claim.agent
-    columns = {
+    columns: dict[str, Any] = {
         "claim": run.claim + 1,
         "epoch": run.epoch + (resumption is None),
         "worker": claim.worker,
@@ -174,7 +174,7 @@ def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **colum
 
 def requeue(change: ChangeBuilder, run: Run) -> None:
     """Queue a run again whose worker is gone; no later commit of that worker counts."""
-    again = {"claim": run.claim + 1, "worker": "", "lease_until": None}
+    again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
     _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
     update_reply(change, run)
 

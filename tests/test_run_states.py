@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conversations import changes, lifecycle, run_states
+from conversations import lifecycle, notify, run_states
 from conversations.changes import RunLostError, locked_run
 from conversations.errors import ErrorCode
 from conversations.models import ACTIVE, EndReason, Run, RunStatus
@@ -30,7 +30,7 @@ def facts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         kinds = RunReady | RunCancelRequested | RunEnded
         told.extend(event for event in change.events if isinstance(event, kinds))
 
-    monkeypatch.setattr(changes.notify, "_handlers", [listen])
+    monkeypatch.setattr(notify, "_handlers", [listen])
     return told
 
 

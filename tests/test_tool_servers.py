@@ -124,7 +124,7 @@ async def test_approval_and_going_on_in_another_process(
         await client.resume(accepted["session_id"])
         asked = await client.wait_for(event("input.requested"))
         # As after a restart: nothing is connected.
-        await process.executor._tool_servers.close()
+        await process.executor._tool_servers.close()  # type: ignore[attr-defined]
         metadata = {"request_id": asked["metadata"]["request_id"], "decision": "approve"}
         await client.send(
             {"type": "respond", "session_id": accepted["session_id"], "metadata": metadata}

@@ -84,7 +84,7 @@ def make_life(name: str, word: str) -> tuple[Any, Ids]:
     key, _ = create_key(user=user, name=word, scopes=["read"])
     asking = ask(user, word, session)
     suspend(asking)
-    named = {"client_message_id": f"{name}-1"}
+    named: dict[str, Any] = {"client_message_id": f"{name}-1"}
     waiting = ask(user, word, session_of(asking), on_busy="enqueue", **named)
     others = {
         "run_id": waiting.run.run_id,

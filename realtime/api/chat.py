@@ -132,7 +132,7 @@ class CancelView(AsyncAPIView):
         asked.is_valid(raise_exception=True)
         stopped = await dbpool.write(
             cancel_run,
-            user=request.user,  # type: ignore[arg-type]
+            user=request.user,
             session_id=session_id,
             **asked.validated_data,
         )

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import dj_database_url
 from django.core.management import call_command
@@ -22,6 +22,25 @@ def orm_on(url: str) -> Iterator[None]:
     with _connected(url), transaction.atomic():
         yield
         transaction.set_rollback(True)
+
+
+@contextlib.contextmanager
+def every_thread_on(parameters: dict[str, Any]) -> Iterator[None]:
+    """Connections that any thread makes from now on go to this database, given as in DATABASES."""
+    own, mine = connections.settings[DEFAULT_DB_ALIAS], connections[DEFAULT_DB_ALIAS]
+    connections.settings[DEFAULT_DB_ALIAS] = connections.configure_settings(
+        {DEFAULT_DB_ALIAS: parameters}
+    )[DEFAULT_DB_ALIAS]
+    connections[DEFAULT_DB_ALIAS] = connections.create_connection(DEFAULT_DB_ALIAS)
+    try:
+        yield
+    finally:
+        other = connections[DEFAULT_DB_ALIAS]
+        other.close()
+        if other.vendor == "postgresql":
+            cast(Any, other).close_pool()
+        connections.settings[DEFAULT_DB_ALIAS] = own
+        connections[DEFAULT_DB_ALIAS] = mine
 
 
 @contextlib.contextmanager

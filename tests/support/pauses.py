@@ -1,0 +1,97 @@
+"""Stops the code of this process at a named place, lets others act, and has it go on.
+
+Places are named after what the product calls: `before finish_run`, `after finish_run` for a unit of
+database work, `before group_add` for a join of a group, `inside stop_run` between the look-up and
+the lock of a write. They are made by wrapping those functions; the product has no hooks.
+"""
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from realtime import dbpool
+
+UNITS = ("read", "read_first", "write", "write_first")
+
+
+class Pauses:
+    """One place at a time is armed; the first call that comes to it stops there."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._loop = asyncio.get_running_loop()
+        self._armed = ""
+        self.reached = asyncio.Event()
+        self._go_on = asyncio.Event()
+        self._go_on_thread = threading.Event()
+        for name in UNITS:
+            self._wrap_unit(name)
+
+    def _wrap_unit(self, name: str) -> None:
+        unit = getattr(dbpool, name)
+
+        @functools.wraps(unit)
+        async def paused(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            work = getattr(fn, "__name__", "")
+            await self._pass(f"before {work}")
+            result = await unit(fn, *args, **kwargs)
+            await self._pass(f"after {work}")
+            return result
+
+        self._patch.setattr(dbpool, name, paused)
+
+    def wrap_async(self, owner: Any, name: str) -> None:
+        """Make `before <name>` a place, of a coroutine function of a class or a module."""
+        call = getattr(owner, name)
+
+        @functools.wraps(call)
+        async def paused(*args: Any, **kwargs: Any) -> Any:
+            await self._pass(f"before {name}")
+            return await call(*args, **kwargs)
+
+        self._patch.setattr(owner, name, paused)
+
+    def wrap_sync(self, owner: Any, name: str, place: str) -> None:
+        """Make `place` one, before a function that is called in a thread of the database."""
+        call = getattr(owner, name)
+
+        @functools.wraps(call)
+        def paused(*args: Any, **kwargs: Any) -> Any:
+            if self._take(place):
+                self._loop.call_soon_threadsafe(self.reached.set)
+                assert self._go_on_thread.wait(30), "nobody let it go on"
+            return call(*args, **kwargs)
+
+        self._patch.setattr(owner, name, paused)
+
+    def _take(self, place: str) -> bool:
+        taken = self._armed == place
+        if taken:
+            self._armed = ""
+        return taken
+
+    async def _pass(self, place: str) -> None:
+        if self._take(place):
+            self.reached.set()
+            await self._go_on.wait()
+
+    @contextlib.contextmanager
+    def armed(self, place: str) -> Iterator[None]:
+        """Stop whoever comes to `place` first, until the block ends or `go_on` is called."""
+        self.reached, self._go_on = asyncio.Event(), asyncio.Event()
+        self._go_on_thread = threading.Event()
+        self._armed = place
+        try:
+            yield
+        finally:
+            self.go_on()
+
+    def go_on(self) -> None:
+        self._armed = ""
+        self._go_on.set()
+        self._go_on_thread.set()
