@@ -74,6 +74,24 @@ PAIRS = [
     for place in PLACES[operation]
 ]
 
+READS_IN_BETWEEN = PLACES["post"][4:]
+
+
+def is_passed_by(pair: Pair, kind: type[Any]) -> bool:
+    """Whether the place is not on the way of that pair."""
+    match pair:
+        case "post", place, "approve" if place in READS_IN_BETWEEN:
+            # A run that awaits input ends at once: its successor is claimed by the chat.
+            return True
+        case "finish", "before read_input" | "after read_input", "approve":
+            # A run that goes on has its input.
+            return True
+        case "decide", "before decide" | "after decide", _:
+            # Over REST it is a view's own thread that decides.
+            return kind is RestTab
+    return False
+
+
 AFTER_THE_POST = PLACES["post"][3:]
 """Here the new message may be at work already."""
 
@@ -364,10 +382,7 @@ async def visit(pauses: Pauses, user: User, pair: Pair, kind: type[Any]) -> bool
         by = OtherProcess(user) if is_inside else other
         with pauses.armed(place):
             acting = asyncio.create_task(operate(race, operation, tab))
-            reached = asyncio.create_task(pauses.reached.wait())
-            await asyncio.wait([acting, reached], return_when=asyncio.FIRST_COMPLETED)
-            reached.cancel()
-            was_reached = pauses.reached.is_set()
+            was_reached = await pauses.wait(acting, is_awaited=not is_passed_by(pair, kind))
             meanwhile = asyncio.create_task(act(race, actor, by, session_id or race.session_id))
             await asyncio.wait([meanwhile], timeout=AS_FAR_AS_IT_GETS_S)
             if operation == "post" and place in AFTER_THE_POST and not race.drained:
@@ -488,7 +503,7 @@ async def test_every_pair_of_a_place_and_an_actor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places, user = pauses(), await in_thread(make_user, "ada")
-    visited, missed = [], []
+    visited = 0
     try:
         for pair in PAIRS:
             try:
@@ -496,11 +511,11 @@ async def test_every_pair_of_a_place_and_an_actor(
             except BaseException as exc:
                 exc.add_note(f"{' / '.join(pair)} over {kind.__name__} on {database}")
                 raise
-            (visited if reached else missed).append(pair)
+            assert reached != is_passed_by(pair, kind), pair
+            visited += reached
     finally:
         process = get_process()
         await process.drain(0)
         await process.stop()
     with capsys.disabled():
-        print(f"\n{len(visited)} pairs visited over {kind.__name__} on {database}")  # noqa: T201
-        print("not reached:", sorted({pair[:2] for pair in missed}))  # noqa: T201
+        print(f"\n{visited} pairs visited over {kind.__name__} on {database}")  # noqa: T201

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from realtime import dbpool
+from tests.support.waiting import TIMEOUT_S
 
 UNITS = ("read", "read_first", "write", "write_first")
 
@@ -90,6 +91,18 @@ class Pauses:
             yield
         finally:
             self.go_on()
+
+    async def wait(self, acting: "asyncio.Task[Any]", *, is_awaited: bool) -> bool:
+        """Until somebody stops at the place, or `acting` has ended and nobody does; whether.
+
+        `is_awaited` if what `acting` leads to comes to the place after its end.
+        """
+        reached = asyncio.create_task(self.reached.wait())
+        await asyncio.wait([reached, acting], return_when=asyncio.FIRST_COMPLETED)
+        # What the act leads to comes after it.
+        await asyncio.wait([reached], timeout=TIMEOUT_S if is_awaited else 0)
+        reached.cancel()
+        return self.reached.is_set()
 
     def go_on(self) -> None:
         self._armed = ""
