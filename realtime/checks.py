@@ -63,6 +63,17 @@ def _fault_line(fault: Any) -> str:
     return f"REALTIME: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
+@register
+def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Processes of different roles tell each other of replies through the channel layer."""
+    role = getattr(settings, "ROLE", "all")
+    layers = getattr(settings, "CHANNEL_LAYERS", {})
+    if role == "all" or layers.get("default", {}).get("BACKEND") != "realtime.layers.LocalLayer":
+        return []
+    message = f"ROLE={role} needs a channel layer that processes share."
+    return [Error(message, hint="Set REDIS_URL, or leave ROLE at `all`.", id="realtime.E006")]
+
+
 @register(Tags.security, deploy=True)
 def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """`*` would let any Host header through, and the Origin check compares with it."""

@@ -1,5 +1,6 @@
 """Before the model is ready: what waits, who is told, and how it goes on."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -75,6 +76,28 @@ async def test_an_agent_with_its_own_model_does_not_wait(
         accepted = await client.chat("hello", agent="echo")
         assert accepted["outcome"] == "started"
         assert (await client.wait_end(accepted["run_id"]))["type"] == "complete"
+
+
+async def test_what_waits_can_be_edited(
+    process: Process, user: AbstractBaseUser, provider: Provider
+) -> None:
+    async with open_chat_here(user) as client:
+        accepted = await client.chat("hello")
+        metadata = {"op": "edit", "run_id": accepted["run_id"]}
+        frame = {"type": "queue", "session_id": accepted["session_id"], "metadata": metadata}
+        await client.send({**frame, "content": "good morning"})
+        await client.wait_for(event("queue.done", op="edit"))
+        ToldModel.current.tell("ready", base_url=provider.base_url)
+        end = await client.wait_end(accepted["run_id"])
+    assert "good morning" in end["content"]
+
+
+async def test_what_waits_does_not_hold_up_a_stop(process: Process, user: AbstractBaseUser) -> None:
+    async with open_chat_here(user) as client:
+        accepted = await client.chat("hello")
+        async with asyncio.timeout(60):
+            await process.drain(3_600)
+    assert await status_of(accepted["run_id"]) == RunStatus.QUEUED
 
 
 async def test_what_waits_can_be_stopped(process: Process, user: AbstractBaseUser) -> None:

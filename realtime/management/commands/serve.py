@@ -13,13 +13,15 @@ from django.urls import NoReverseMatch, reverse
 class Command(BaseCommand):
     """Serves pages, REST and WebSockets until SIGTERM or SIGINT."""
 
-    help = "Serve the site with Daphne; replies are worked on in this process."
+    help = "Serve the site with Daphne; with ROLE=web, `manage.py work` works on the replies."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=getattr(settings, "HOST", "127.0.0.1"))
         parser.add_argument("--port", type=int, default=getattr(settings, "PORT", 8000))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if getattr(settings, "ROLE", "all") == "worker":
+            raise CommandError("ROLE=worker serves nobody: run `manage.py work`")
         host, port = options["host"], options["port"]
         check_free(host, port)
         # Daphne chooses Twisted's reactor when it is imported, the application comes after it.
