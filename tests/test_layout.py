@@ -71,3 +71,28 @@ def test_commands_do_not_pay_for_the_agents_sdk():
     code = "import django, sys; django.setup(); print('agents' in sys.modules)"
     env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings")
     assert run_python("-c", code, env=env) == "False\n"
+
+
+OWNERS = {
+    "realtime/commands.py": "chats in flight, which a drain waits for",
+    "realtime/dbpool.py": "units of work, which the pool finishes before it closes",
+    "realtime/executors.py": "claims, in a registry that a drain waits for",
+    "realtime/runs.py": "the stream of a run, which its task unwinds",
+    "realtime/server.py": "the drain itself, which ends the server",
+    "realtime/supervisor.py": "the registry of tasks",
+    "agentsite/local_model/process.py": "the reader of a child, which ends with it",
+}
+"""Who may begin a task or shield one, and what that is."""
+
+
+@pytest.mark.parametrize("package", ["agentsite", "realtime", "conversations"])
+def test_every_task_has_an_owner(package):
+    begin = {"create_task", "ensure_future", "shield"}
+    found = {
+        str(path)
+        for path, tree in sources(package)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in begin
+    }
+    outside = ("agentsite/client/", "agentsite/terminal/")
+    assert {name for name in found if not name.startswith(outside)} <= OWNERS.keys()

@@ -238,7 +238,7 @@ class OtherProcess:
         stopped = await in_thread(
             actions.cancel_run, user=self._user, session_id=session_id, run_id=run_id
         )
-        return stopped.ended_before
+        return bool(stopped.ended_before)
 
     async def approve(self, session_id: str, request_id: str) -> None:
         await in_thread(
