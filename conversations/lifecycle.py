@@ -32,6 +32,7 @@ from conversations.models import (
 )
 from conversations.notify import RunAdvanced
 from conversations.queries import read_parts
+from conversations.reply_html import save_html
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, run_ref
 from conversations.sketch import draw_sketch
@@ -89,10 +90,14 @@ class ContextSize:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later."""
+    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
+
+    `html` is `render_texts(parts)`, made before the transaction; None where that has failed.
+    """
 
     status: RunStatus
     parts: list[dict[str, Any]]
+    html: list[str] | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
     reason: str = ""
     error_code: str = ""
@@ -173,7 +178,9 @@ def finish_run(
     RunState.objects.filter(run_id=run.pk).delete()
     run.reply.parts = ending.parts
     update_reply(change, run)
-    change.add(RunAdvanced(run, rows))
+    if ending.html:
+        save_html(run.reply_id, ending.parts, ending.html)
+    change.add(RunAdvanced(run, rows, ending.html))
     change.announce("activity")
     return change.claimable
 

@@ -102,7 +102,7 @@ def _advanced(event: RunAdvanced) -> Envelope:
     encoded, chars = [], 0
     for seq, kind, payload in event.events:
         if kind in TERMINAL_KINDS:
-            encoded.append(frames.terminal_frame(event.run, payload).encode())
+            encoded.append(frames.terminal_frame(event.run, payload, event.html).encode())
         else:
             encoded.append(frames.event_frame(ref, seq, kind, payload).encode())
         chars += len(payload["delta"]) if kind == "token" else 0

@@ -243,7 +243,10 @@ UsageSource = Literal["measured", "estimated", "unknown"]
 
 
 class CompleteMetadata(SequencedMetadata):
-    """How the run ended."""
+    """How the run ended; `html` is absent where no worker has ended it.
+
+    The receiver then shows `content` by its own means.
+    """
 
     finish_reason: Literal["completed", "cancelled", "interrupted"]
     reason: (
@@ -251,7 +254,7 @@ class CompleteMetadata(SequencedMetadata):
     ) = None
     usage: Usage
     usage_source: UsageSource
-    html: str
+    html: str | None = None
 
 
 class ErrorMetadata(_Outgoing):

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
@@ -26,6 +27,7 @@ from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Claimed, Ending
 from conversations.models import EndReason, RunStatus
+from conversations.rendering import render_texts
 from conversations.suspension import Suspension, suspend_run
 from conversations.usage import NO_USAGE, TokenUsage, usage_of
 from realtime import approvals, dbpool, registry
@@ -92,10 +94,24 @@ class RunWork:
         """
         try:
             outcome = await self._reach_end()
+            if isinstance(outcome, Ending):
+                # Before the journal is closed: a long text takes time, in which the lease is kept.
+                outcome = await self._render(outcome)
         finally:
             # However it comes here: a journal that stays open keeps the lease for ever.
             await self._flusher.close(self.journal)
         return await self._leave(outcome)
+
+    async def _render(self, ending: Ending) -> Ending:
+        """`ending` with its HTML; without it where that fails, because the run ends all the same.
+
+        In a thread that is none of the database's: no commit waits behind it.
+        """
+        try:
+            return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
+        except Exception as exc:
+            logger.error("run %s: not rendered: %s", self.claimed.run.pk, describe(exc))
+            return ending
 
     async def _reach_end(self) -> Ending | Suspension:
         """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
@@ -263,7 +279,7 @@ class RunWork:
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
                 return None
-            outcome = self._ending(RunStatus.CANCELLED)
+            outcome = await self._render(self._ending(RunStatus.CANCELLED))
         return await self._persist(lifecycle.finish_run, rest, ending=outcome)
 
     async def _persist(

@@ -1,0 +1,100 @@
+"""The HTML of replies: rendered once when a reply has ended, then read.
+
+A worker renders before the transaction that ends its run, which stores the HTML with `save_html`.
+What has none (the run ended without a worker, was imported, or another version of the renderer
+made it) is rendered and stored by its first reader.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.db import DatabaseError, connection
+from django.utils.safestring import mark_safe
+
+from conversations.models import ACTIVE, ReplyHtml, Role
+from conversations.rendering import RENDERER_VERSION, render_texts
+from conversations.shapes import MessageView
+
+logger = logging.getLogger(__name__)
+
+_rendering = threading.Lock()
+
+
+def save_html(message_id: Any, parts: Iterable[Mapping[str, Any]], html: Sequence[str]) -> None:
+    """Store the HTML of a reply with `parts`, in place of what there was."""
+    row = ReplyHtml(
+        message_id=message_id, renderer=RENDERER_VERSION, digest=_digest(parts), html=list(html)
+    )
+    ReplyHtml.objects.bulk_create(
+        [row],
+        update_conflicts=True,
+        unique_fields=["message"],
+        update_fields=["renderer", "digest", "html"],
+    )
+
+
+def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
+    """The HTML of each text part of the replies among `views`, by message id.
+
+    Call it in a thread, not on the event loop: it reads the database, and what is not stored it
+    renders. What it renders of an ended run it also stores, unless the caller is in a transaction.
+    """
+    replies = [view for view in views if view.role == Role.ASSISTANT]
+    stored = _load([view for view in replies if view.run_status not in ACTIVE])
+    return {
+        view.message_id: stored[view.message_id] if view.message_id in stored else _render(view)
+        for view in replies
+    }
+
+
+def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """Copies of the parts of `view`; those of text have their `html`, if `html` is of that message.
+
+    `html` is the result of `read_html` for this very view.
+    """
+    if view.message_id not in html:
+        return [dict(part) for part in view.parts or []]
+    rest = iter(html[view.message_id])
+    return [
+        {**part, "html": mark_safe(next(rest))}  # noqa: S308 (made by `render_markdown`)
+        if part["type"] == "text"
+        else dict(part)
+        for part in view.parts or []
+    ]
+
+
+def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
+    """What is stored for exactly these texts by this version of the renderer."""
+    parts = {view.message_id: view.parts or [] for view in views}
+    rows = ReplyHtml.objects.filter(pk__in=list(parts), renderer=RENDERER_VERSION)
+    found = {str(row.pk): row for row in rows}
+    return {pk: row.html for pk, row in found.items() if row.digest == _digest(parts[pk])}
+
+
+def _render(view: MessageView) -> list[str]:
+    """Render a reply; one that has ended by one thread alone, which stores the HTML."""
+    parts = view.parts or []
+    has_text = any(part["type"] == "text" for part in parts)
+    # In a transaction nobody waits for the lock: its owner may be waiting for that transaction.
+    if not has_text or view.run_status in ACTIVE or connection.in_atomic_block:
+        return render_texts(parts)
+    with _rendering:
+        if stored := _load([view]):
+            return stored[view.message_id]
+        html = render_texts(parts)
+        try:
+            save_html(view.message_id, parts, html)
+        except DatabaseError as exc:
+            # Deleted meanwhile, or the database is busy: the next reader tries again.
+            logger.warning("message %s: HTML not stored: %s", view.message_id, type(exc).__name__)
+        return html
+
+
+def _digest(parts: Iterable[Mapping[str, Any]]) -> str:
+    """Names the texts that HTML was made of: HTML of other texts is never shown, whatever raced."""
+    texts = json.dumps([part["text"] for part in parts if part["type"] == "text"])
+    return hashlib.blake2b(texts.encode(), digest_size=16).hexdigest()
