@@ -97,7 +97,6 @@ class Ending:
 
     status: RunStatus
     parts: list[dict[str, Any]]
-    html: list[str] | None = None
     items: list[dict[str, Any]] = field(default_factory=list)
     reason: str = ""
     error_code: str = ""
@@ -108,6 +107,7 @@ class Ending:
     last_token_at: datetime | None = None
     stopped_at: datetime | None = None
     retries: int = 0
+    html: list[str] | None = None
 
     @property
     def event(self) -> tuple[str, dict[str, Any]]:

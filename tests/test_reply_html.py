@@ -44,7 +44,8 @@ def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Rendering]:
     def render(text: str, *args: Any) -> str:
         in_transaction = connection.in_atomic_block
         found.append(Rendering(threading.current_thread().name, in_transaction))
-        return real(text, *args)
+        html: str = real(text, *args)
+        return html
 
     monkeypatch.setattr(rendering._parser, "render", render)
     return found
@@ -100,7 +101,8 @@ class TestAtWork:
         answers = [await client.get(address) for address in pages * 2]
         html = [answer.content.decode() for answer in answers]
         exported = await client.get(f"/api/sessions/{session_id}/transcript/?export_format=html")
-        html.append(b"".join([piece async for piece in exported]).decode())
+        pieces: Any = exported
+        html.append(b"".join([piece async for piece in pieces]).decode())
         return html
 
     async def test_a_text_that_cannot_be_rendered_ends_all_the_same(
@@ -120,7 +122,7 @@ class TestAtWork:
         self, ann: User, process: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         began, go_on = threading.Event(), threading.Event()
-        real = runs.render_texts
+        real = rendering.render_texts
 
         def pause(parts: Any) -> list[str]:
             began.set()
@@ -230,7 +232,8 @@ class TestStored:
         def pause(text: str, *args: Any) -> str:
             began.set()
             both.wait()
-            return real(text, *args)
+            html: str = real(text, *args)
+            return html
 
         monkeypatch.setattr(rendering._parser, "render", pause)
         pages: list[str] = []

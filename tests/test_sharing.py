@@ -221,7 +221,8 @@ class TestPages:
         address = f"/api/shared/{share['token']}/"
 
         def walk(start: str, way: str, param: str) -> list[list[str]]:
-            pages, query = [], start
+            pages: list[list[str]] = []
+            query: str | None = start
             while query is not None:
                 page = client.get(f"{address}?{param}={query}").json()
                 pages.append([message["text"] for message in page["messages"]])
