@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db import DatabaseError, connection
 from django.utils.safestring import mark_safe
@@ -19,22 +20,19 @@ from conversations.models import ACTIVE, ReplyHtml, Role
 from conversations.rendering import RENDERER_VERSION, render_texts
 from conversations.shapes import MessageView
 
+Parts = Iterable[Mapping[str, Any]]
+
+RENDERED_AT_ONCE = 20
+"""Replies that one reader renders and stores before another one may."""
+
 logger = logging.getLogger(__name__)
 
 _rendering = threading.Lock()
 
 
-def save_html(message_id: Any, parts: Iterable[Mapping[str, Any]], html: Sequence[str]) -> None:
+def save_html(message_id: UUID, parts: Parts, html: Sequence[str]) -> None:
     """Store the HTML of a reply with `parts`, in place of what there was."""
-    row = ReplyHtml(
-        message_id=message_id, renderer=RENDERER_VERSION, digest=_digest(parts), html=list(html)
-    )
-    ReplyHtml.objects.bulk_create(
-        [row],
-        update_conflicts=True,
-        unique_fields=["message"],
-        update_fields=["renderer", "digest", "html"],
-    )
+    _save([_row(message_id, parts, html)])
 
 
 def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
@@ -44,11 +42,15 @@ def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
     renders. What it renders of an ended run it also stores, unless the caller is in a transaction.
     """
     replies = [view for view in views if view.role == Role.ASSISTANT]
-    stored = _load([view for view in replies if view.run_status not in ACTIVE])
-    return {
-        view.message_id: stored[view.message_id] if view.message_id in stored else _render(view)
-        for view in replies
-    }
+    ended = [view for view in replies if view.run_status not in ACTIVE]
+    found = _load(ended)
+    missing = [view for view in ended if view.message_id not in found]
+    # In a transaction nobody waits for the lock: its owner may be waiting for that transaction.
+    if not connection.in_atomic_block:
+        for start in range(0, len(missing), RENDERED_AT_ONCE):
+            found |= _render_and_store(missing[start : start + RENDERED_AT_ONCE])
+    left = [view for view in replies if view.message_id not in found]
+    return found | {view.message_id: render_texts(view.parts or []) for view in left}
 
 
 def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:
@@ -75,26 +77,39 @@ def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
     return {pk: row.html for pk, row in found.items() if row.digest == _digest(parts[pk])}
 
 
-def _render(view: MessageView) -> list[str]:
-    """Render a reply; one that has ended by one thread alone, which stores the HTML."""
-    parts = view.parts or []
-    has_text = any(part["type"] == "text" for part in parts)
-    # In a transaction nobody waits for the lock: its owner may be waiting for that transaction.
-    if not has_text or view.run_status in ACTIVE or connection.in_atomic_block:
-        return render_texts(parts)
+def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
+    """One thread at a time, so that what several readers miss is rendered once."""
     with _rendering:
-        if stored := _load([view]):
-            return stored[view.message_id]
-        html = render_texts(parts)
+        found = _load(views)
+        rows = [
+            _row(view.message_id, parts := view.parts or [], render_texts(parts))
+            for view in views
+            if view.message_id not in found
+        ]
         try:
-            save_html(view.message_id, parts, html)
+            _save(rows)
         except DatabaseError as exc:
             # Deleted meanwhile, or the database is busy: the next reader tries again.
-            logger.warning("message %s: HTML not stored: %s", view.message_id, type(exc).__name__)
-        return html
+            logger.warning("HTML of %d replies not stored: %s", len(rows), type(exc).__name__)
+    return found | {str(row.message_id): row.html for row in rows}
 
 
-def _digest(parts: Iterable[Mapping[str, Any]]) -> str:
+def _row(message_id: UUID | str, parts: Parts, html: Sequence[str]) -> ReplyHtml:
+    return ReplyHtml(
+        message_id=message_id, renderer=RENDERER_VERSION, digest=_digest(parts), html=list(html)
+    )
+
+
+def _save(rows: Sequence[ReplyHtml]) -> None:
+    ReplyHtml.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["message"],
+        update_fields=["renderer", "digest", "html"],
+    )
+
+
+def _digest(parts: Parts) -> str:
     """Names the texts that HTML was made of: HTML of other texts is never shown, whatever raced."""
     texts = json.dumps([part["text"] for part in parts if part["type"] == "text"])
     return hashlib.blake2b(texts.encode(), digest_size=16).hexdigest()

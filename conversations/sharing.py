@@ -32,11 +32,11 @@ from conversations.shapes import MessageView
 SHOWN_MAX = 2_000
 """Messages that a link shows, the last ones."""
 
-PAGE = 100
+PAGE = 200
 """Messages on a page."""
 
 VIEWS_AN_ADDRESS = 600
-"""In `VIEWS_PERIOD`: an office is one address, and a long conversation is 20 pages."""
+"""In `VIEWS_PERIOD`: an office is one address, and a long conversation is 10 pages."""
 
 VIEWS_PERIOD = timedelta(minutes=5)
 CACHE_BYTES = 16 * 1024 * 1024
