@@ -1,6 +1,6 @@
 """What a reader has missed, and where everything is that readers follow."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -66,7 +66,7 @@ class SessionState:
     queue: list[QueueView]
     active: tuple[UUID, int] | None
     numbers: dict[UUID, int]
-    html: dict[str, str] = field(default_factory=dict)
+    html: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_session_state(

@@ -92,7 +92,7 @@ class ContextSize:
 class Ending:
     """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
 
-    `html` is `render_texts(parts)`, made before the transaction; None where that has failed.
+    `html` is `render_texts(parts)`, made before the transaction; None: the first reader makes it.
     """
 
     status: RunStatus

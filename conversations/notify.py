@@ -46,7 +46,7 @@ class RunAdvanced:
     """Events were written to a run's journal: (seq, kind, payload) in order, without a gap.
 
     `run` is the row as it is after them, with its reply. `html` is that of an ended run's texts,
-    one for each text part; None where it was not rendered before its end.
+    one for each text part; None where nobody has rendered them yet.
     """
 
     run: Run

@@ -4,6 +4,7 @@
 for each KB: finished replies are rendered once, and read with `conversations.reply_html`.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+
+logger = logging.getLogger(__name__)
 
 RENDERER_VERSION = 1
 """Raise it with every change of what `render_markdown` returns, also by a new version of a library:
@@ -50,10 +53,21 @@ _cleaner = nh3.Cleaner(
 
 
 def render_markdown(text: str) -> SafeString:
-    """Sanitised HTML of a text; images become links, so nothing is fetched by itself."""
+    """Sanitised HTML of a text; images become links, so nothing is fetched by itself.
+
+    It raises nothing: a run ends, and a page is shown, also where the parser has a fault.
+    """
     if len(text) > MARKDOWN_MAX_CHARS:
-        return format_html("<pre>{}</pre>", text)
-    return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+        return _show_as_typed(text)
+    try:
+        return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+    except Exception as exc:
+        logger.error("%d characters are not rendered: %s", len(text), type(exc).__name__)
+        return _show_as_typed(text)
+
+
+def _show_as_typed(text: str) -> SafeString:
+    return format_html("<pre>{}</pre>", text)
 
 
 def render_texts(parts: Iterable[Mapping[str, Any]]) -> list[str]:

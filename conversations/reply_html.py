@@ -14,10 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, connection
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 
 from conversations.models import ACTIVE, ReplyHtml, Role
-from conversations.rendering import RENDERER_VERSION, render_texts
+from conversations.rendering import RENDERER_VERSION, join_html, render_texts
 from conversations.shapes import MessageView
 
 Parts = Iterable[Mapping[str, Any]]
@@ -51,6 +51,11 @@ def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
             found |= _render_and_store(missing[start : start + RENDERED_AT_ONCE])
     left = [view for view in replies if view.message_id not in found]
     return found | {view.message_id: render_texts(view.parts or []) for view in left}
+
+
+def read_joined_html(views: Iterable[MessageView]) -> dict[str, SafeString]:
+    """The same, all text parts of a reply together; see `join_html`."""
+    return {message_id: join_html(html) for message_id, html in read_html(views).items()}
 
 
 def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ from conversations.message_reads import show_messages
 from conversations.models import HOLDING, ChatSession, Message, Run, Share
 from conversations.notify import ShareChanged, announce_unnumbered
 from conversations.queries import User, get_session, list_path, load_messages, parse_id
-from conversations.rendering import RENDERER_VERSION, join_html
-from conversations.reply_html import read_html
+from conversations.rendering import RENDERER_VERSION
+from conversations.reply_html import read_joined_html
 from conversations.secrets import hash_token, make_token
 from conversations.shapes import MessageView
 
@@ -162,11 +162,11 @@ def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> Shar
     start, end = _find_page(path, before, after)
     rows = [row for row in load_messages(path[start:end]) if _is_shared(share, row)]
     views = show_messages(share.session, rows)
-    html = read_html(views)
+    html = read_joined_html(views)
     return SharedSession(
         title=share.session.title,
         shared_at=share.created_at,
-        messages=[_shared(view, html.get(view.message_id, [])) for view in views],
+        messages=[_shared(view, html.get(view.message_id, "")) for view in views],
         previous=str(path[start]) if start > 0 else None,
         next=str(path[end - 1]) if end < len(path) else None,
     )
@@ -191,11 +191,11 @@ def _is_shared(share: Share, message: Message) -> bool:
     return message.number <= share.leaf.number or message.created_at <= share.created_at
 
 
-def _shared(view: MessageView, html: list[str]) -> SharedMessage:
+def _shared(view: MessageView, html: str) -> SharedMessage:
     return SharedMessage(
         role=view.role,
         text=view.text,
-        html=join_html(html),
+        html=html,
         created_at=view.created_at,
         run_status=view.run_status,
         agent=view.agent,

@@ -33,11 +33,11 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
     return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
 
 
-def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str] | None) -> ServerFrame:
+def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
     """The last frame of an ended run, from its row, its reply and its last event.
 
-    `html` is that of each text part; None where it is not known here. This may be called by the
-    thread that commits, so it renders nothing.
+    `html` is that of each text part: this may be called by the thread that commits, so it renders
+    nothing.
     """
     ref = run_ref(run)
     if run.status == RunStatus.FAILED:
@@ -49,7 +49,7 @@ def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str] | None
         reason=payload.get("reason"),
         usage=_usage(run),
         usage_source=run.usage_source,
-        html=None if html is None else join_html(html),
+        html=join_html(html),
     )
     return protocol.Complete(session_id=ref.session_id, content=text, metadata=metadata)
 

@@ -243,10 +243,7 @@ UsageSource = Literal["measured", "estimated", "unknown"]
 
 
 class CompleteMetadata(SequencedMetadata):
-    """How the run ended; `html` is absent where no worker has ended it.
-
-    The receiver then shows `content` by its own means.
-    """
+    """How the run ended."""
 
     finish_reason: Literal["completed", "cancelled", "interrupted"]
     reason: (
@@ -254,7 +251,7 @@ class CompleteMetadata(SequencedMetadata):
     ) = None
     usage: Usage
     usage_source: UsageSource
-    html: str | None = None
+    html: str
 
 
 class ErrorMetadata(_Outgoing):

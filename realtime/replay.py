@@ -11,8 +11,7 @@ from uuid import UUID
 from conversations.catch_up import CatchUp, SessionState, read_catch_up, read_session_state
 from conversations.models import Run, RunStatus, join_text
 from conversations.queries import EventRow
-from conversations.rendering import join_html
-from conversations.reply_html import read_html
+from conversations.reply_html import read_html, read_joined_html
 from conversations.shapes import message_view, run_ref
 from realtime import frames, protocol
 from realtime.cursors import RunCursor, SessionCursor
@@ -40,8 +39,7 @@ def read_state(
 ) -> SessionState:
     """What came after `rev`, with the HTML of its replies."""
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
-    found = read_html(state.messages or ())
-    return replace(state, html={pk: join_html(html) for pk, html in found.items()})
+    return replace(state, html=read_joined_html(state.messages or ()))
 
 
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:

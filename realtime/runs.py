@@ -103,15 +103,8 @@ class RunWork:
         return await self._leave(outcome)
 
     async def _render(self, ending: Ending) -> Ending:
-        """`ending` with its HTML; without it where that fails, because the run ends all the same.
-
-        In a thread that is none of the database's: no commit waits behind it.
-        """
-        try:
-            return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
-        except Exception as exc:
-            logger.error("run %s: not rendered: %s", self.claimed.run.pk, describe(exc))
-            return ending
+        """`ending` with its HTML, made in a thread that no commit waits for."""
+        return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
 
     async def _reach_end(self) -> Ending | Suspension:
         """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""

@@ -16,7 +16,6 @@ from conversations.models import Message, Run, RunStatus
 from conversations.queries import get_session
 from realtime import dbpool, runs
 from realtime.process import Process
-from realtime.replay import read_missed
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 from tests.support.inprocess import open_chat_here
 from tests.support.site_agents import echo_words
@@ -65,6 +64,8 @@ class TestAtWork:
     @pytest.fixture(autouse=True)
     def echo(self, settings: Any) -> None:
         settings.AGENTS = "tests.support.site_agents"
+        # What arrives has been told of, and not found by a comparison with the database.
+        settings.REALTIME = {**settings.REALTIME, "head_interval_s": 600}
 
     @pytest.fixture
     async def ann(self, process: Process) -> User:
@@ -105,18 +106,20 @@ class TestAtWork:
         html.append(b"".join([piece async for piece in pieces]).decode())
         return html
 
-    async def test_a_text_that_cannot_be_rendered_ends_all_the_same(
-        self, ann: User, monkeypatch: pytest.MonkeyPatch
+    async def test_a_text_that_cannot_be_rendered_is_shown_as_it_is(
+        self, ann: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def fail(parts: object) -> list[str]:
-            raise RecursionError
+        def fail(text: str) -> str:
+            raise RecursionError(text)
 
-        monkeypatch.setattr(runs, "render_texts", fail)
+        monkeypatch.setattr(rendering._parser, "render", fail)
         async with open_chat_here(ann) as client:
             accepted = await client.chat(TEXT)
             end = await client.wait_end(accepted["run_id"])
-        assert end["content"] == "".join(echo_words(TEXT))
-        assert "html" not in end["metadata"]
+        text = "".join(echo_words(TEXT))
+        assert end["metadata"]["html"] == f'<div class="text-part"><pre>{text}</pre></div>'
+        assert "RecursionError" in caplog.text
+        assert "there" not in caplog.text
 
     async def test_the_lease_is_kept_while_a_reply_is_rendered(
         self, ann: User, process: Process, monkeypatch: pytest.MonkeyPatch
@@ -139,21 +142,36 @@ class TestAtWork:
             await client.wait_end(accepted["run_id"])
 
     async def test_an_end_without_a_worker_is_rendered_by_its_first_reader(
-        self, ann: User, process: Process, renderings: list[Rendering]
+        self, ann: User, renderings: list[Rendering]
     ) -> None:
-        run_id = await in_thread(orphan, ann)
-        await dbpool.write(lifecycle.recover_run, run_id, max_attempts=1, worker="test")
-        assert renderings == []
-        for _ in range(2):
-            missed = await dbpool.read(read_missed, run_id, epoch=0, seq=0, limit=100)
-            assert "<strong>there</strong>" in missed.frames[-1]
+        run = await in_thread(orphan, ann)
+        async with open_chat_here(ann) as first, open_chat_here(ann) as second:
+            for client in (first, second):
+                await client.resume(str(run.session_id))
+                await client.wait_text(str(run.pk), TEXT)
+            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1, worker="test")
+            for client in (first, second):
+                end = await client.wait_end(str(run.pk))
+                assert "<strong>there</strong>" in end["metadata"]["html"]
+                assert end["metadata"]["reason"] == "worker_lost"
         assert len(renderings) == 1
         assert_out_of_the_way(renderings)
 
+    async def test_an_end_without_a_text_is_told_of_at_once(
+        self, ann: User, renderings: list[Rendering]
+    ) -> None:
+        run = await in_thread(lambda: begin(ask(ann, "question")).run)
+        async with open_chat_here(ann) as client:
+            await client.resume(str(run.session_id))
+            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1, worker="test")
+            end = await client.wait_end(str(run.pk))
+        assert end["metadata"]["html"] == ""
+        assert renderings == []
 
-def orphan(user: User) -> Any:
-    """The id of a run that has shown a text, and whose worker is gone."""
-    return begin(ask(user, "question"), TEXT).run.pk
+
+def orphan(user: User) -> Run:
+    """A run that has shown a text, and whose worker is gone."""
+    return begin(ask(user, "question"), TEXT).run
 
 
 class TestStored:
