@@ -4,20 +4,25 @@ import asyncio
 import threading
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import AsyncClient, Client
+from pytest_django import DjangoDbBlocker
 
 from conversations import lifecycle, rendering
 from conversations.message_reads import show_messages
 from conversations.models import Message, Run, RunStatus
 from conversations.queries import get_session
+from conversations.reply_html import read_html, save_html
 from realtime import dbpool, runs
 from realtime.process import Process
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+from tests.support.databases import make_tables, orm_on
 from tests.support.inprocess import open_chat_here
+from tests.support.servers import Postgres
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
 
@@ -289,3 +294,19 @@ class TestStored:
         assert "<strong>there</strong>" in self.look(ann, session_of(posted).pk)
         assert Run.objects.get().status == RunStatus.FAILED
         assert len(renderings) == 1
+
+
+def test_it_is_stored_on_postgres(
+    postgres: Postgres, django_db_blocker: DjangoDbBlocker, renderings: list[Rendering]
+) -> None:
+    with django_db_blocker.unblock(), postgres.database() as url:
+        make_tables(url)
+        with orm_on(url):
+            session = talk(make_user("ann"), ("one", TEXT))
+            views = show_messages(session, Message.objects.select_related("run").order_by("number"))
+            reply = views[1]
+            parts = reply.parts or []
+            save_html(UUID(reply.message_id), parts, ["first"])
+            save_html(UUID(reply.message_id), parts, ["second"])
+            assert read_html(views) == {reply.message_id: ["second"]}
+    assert renderings == []
