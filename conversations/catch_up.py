@@ -1,7 +1,7 @@
 """What a reader has missed, and where everything is that readers follow."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +57,7 @@ class SessionState:
 
     `messages` changed after the reader's revision, oldest first; None when there are too many.
     `active` is (id, number) of the active run, `numbers` those of the runs asked for that exist.
+    `html` is that of replies among `messages`, by message id, where it was read too.
     """
 
     rev: int
@@ -65,6 +66,7 @@ class SessionState:
     queue: list[QueueView]
     active: tuple[UUID, int] | None
     numbers: dict[UUID, int]
+    html: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_session_state(

@@ -22,7 +22,8 @@ def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[Message
     views = []
     for row in rows:
         run = reply_run(row)
-        at_work = run is not None and active is not None and run.pk == active.pk
+        # `active` was read before the rows: by their reading it may have ended, with more text.
+        at_work = run is not None and not run.is_ended and active and run.pk == active.pk
         parts = read_parts(active).parts if at_work and active else None
         views.append(message_view(row, run=run, parts=parts))
     return views

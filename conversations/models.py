@@ -125,6 +125,24 @@ class Message(models.Model):
         return join_text(self.parts)
 
 
+class ReplyHtml(models.Model):
+    """The HTML of a finished reply: one string for each text part of its message.
+
+    It holds for the texts that `digest` is of, by the renderer of that version; see
+    `conversations.reply_html`. In a table of its own, because few reads of a message show it.
+    """
+
+    message = models.OneToOneField(
+        Message, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    renderer = models.PositiveIntegerField()
+    digest = models.CharField(max_length=32)
+    html = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"HTML of {self.message_id}"
+
+
 def join_text(parts: list[dict[str, Any]]) -> str:
     """The text parts of a message as the tokens of its run spelled them."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")

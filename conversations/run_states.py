@@ -160,10 +160,19 @@ def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
 
 
 def finish(
-    change: ChangeBuilder, run: Run, move: Move, events: Sequence[NewEvent], **columns: Any
+    change: ChangeBuilder,
+    run: Run,
+    move: Move,
+    events: Sequence[NewEvent],
+    *,
+    html: list[str] | None = None,
+    **columns: Any,
 ) -> None:
-    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`."""
-    _make(change, run, move, events, lease_until=None, ended_at=Now(), **columns)
+    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`.
+
+    `html` is that of the reply's texts, for the terminal frame.
+    """
+    _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
@@ -273,6 +282,7 @@ def _make(
     events: Sequence[NewEvent] = (),
     *,
     anew: bool = False,
+    html: list[str] | None = None,
     **columns: Any,
 ) -> None:
     """Write a move: the row, its journal (from 1 if `anew`), and its facts.
@@ -289,7 +299,7 @@ def _make(
     if run.is_ended:
         change.unfinished.remove(run)
     if rows:
-        change.add(RunAdvanced(run, rows))
+        change.add(RunAdvanced(run, rows, html))
     if rule.fact is RunEnded:
         change.add(RunEnded(run.pk))
 
