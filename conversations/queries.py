@@ -24,7 +24,7 @@ from conversations.models import (
 )
 from conversations.parts import PartsFolder, fold
 from conversations.shapes import QueueView, RunTimings, UserId, queue_view, run_timings
-from conversations.usage import UsageTotals, total_usage
+from conversations.usage import UsageTotals, read_totals, total_usage
 
 User = AbstractBaseUser | AnonymousUser
 EventRow = tuple[int, str, dict[str, Any]]
@@ -135,7 +135,10 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 
 
 def read_parts(run: Run) -> PartsFolder:
-    """What has been shown of a run that works: its events, folded."""
+    """What has been shown of a run in progress: all of its events, folded anew.
+
+    For writers, who may see what is not committed yet; readers use `conversations.snapshots`.
+    """
     return fold((kind, payload) for _, kind, payload in read_events(run))
 
 
@@ -146,8 +149,7 @@ def get_run(run_id: UUID) -> Run:
 
 def session_usage(session: ChatSession) -> UsageTotals:
     """What a session has taken, replies on other branches, its title and summaries too."""
-    side_calls = SideCall.objects.filter(session_id=session.pk)
-    return total_usage(Run.objects.filter(session_id=session.pk), side_calls)
+    return read_totals(session.pk)
 
 
 def user_usage(user: User, since: datetime | None = None) -> UsageTotals:
