@@ -186,8 +186,9 @@ def add_to_totals(run: Run, before: TokenUsage) -> None:
 
 def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
     """Add ended runs or side calls, which have not been counted yet, to the session's totals."""
-    keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
-    _raise_counters(SessionUsage, keys, sum_counters(rows))
+    if counters := sum_counters(rows):
+        keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
+        _raise_counters(SessionUsage, keys, counters)
 
 
 def move_user_totals(giver: UserId, taker: UserId) -> None:
@@ -199,7 +200,7 @@ def move_user_totals(giver: UserId, taker: UserId) -> None:
 
 
 def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
-    """The columns of `SessionUsage` for these rows alone; costs must be decimals."""
+    """The columns of `SessionUsage` for these rows alone; empty for none of them."""
     total: Counter[str] = Counter()
     for row in rows:
         total["runs"] += isinstance(row, Run)

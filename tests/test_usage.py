@@ -33,13 +33,12 @@ from conversations.tokens import estimate_tokens
 from conversations.usage import (
     NO_USAGE,
     TokenUsage,
-    UsageTotals,
     add_usage,
     price,
-    total_usage,
 )
 from realtime.usage import UsageMeter
 from tests.support.chats import ask, begin, finish, make_user, session_of
+from tests.support.usage import added_up
 
 PRICES = {
     "scripted": {"input": "2", "cached_input": "0.5", "output": "8"},
@@ -320,11 +319,6 @@ class TestTotals:
             fill.fill_users(apps, SimpleNamespace(connection=connection))
             assert [queries.session_usage(session) for session in sessions] == kept
             assert spent_by(user) == spent
-
-
-def added_up(session: ChatSession) -> UsageTotals:
-    runs = Run._default_manager.filter(session=session)
-    return total_usage(runs, SideCall._default_manager.filter(session=session))
 
 
 def spent_by(user: Any) -> int:
