@@ -9,6 +9,7 @@ from conversations.models import ChatSession, Message, Run
 from conversations.queries import (
     EventRow,
     get_run,
+    in_chunks,
     list_unfinished,
     read_events,
     reply_run,
@@ -108,9 +109,11 @@ class Heads:
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
     """The rev of each session, and (epoch, last_seq) of each run."""
-    revs = ChatSession.objects.filter(pk__in=list(sessions), deleted_at=None)
-    states = Run.objects.filter(pk__in=list(runs))
-    return Heads(
-        revs=dict(revs.values_list("pk", "rev")),
-        runs={pk: (epoch, seq) for pk, epoch, seq in states.values_list("pk", "epoch", "last_seq")},
-    )
+    heads = Heads(revs={}, runs={})
+    for ids in in_chunks(sessions):
+        kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)
+        heads.revs.update(kept.values_list("pk", "rev"))
+    for ids in in_chunks(runs):
+        states = Run.objects.filter(pk__in=ids).values_list("pk", "epoch", "last_seq")
+        heads.runs.update((pk, (epoch, seq)) for pk, epoch, seq in states)
+    return heads

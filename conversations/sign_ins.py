@@ -1,10 +1,9 @@
 """What sockets were let in by, and whether it still holds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -12,10 +11,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
+from conversations.queries import in_chunks
 from conversations.shapes import UserId
-
-IDS_A_QUERY = 500
-"""SQLite takes no more than 999 parameters a statement in its older builds."""
 
 HASHES_KEPT = 20_000
 """Of users with an open socket; beyond it, hashes are computed at every round."""
@@ -50,7 +47,7 @@ def _read_hashes(user_ids: set[UserId]) -> dict[UserId, str]:
     """The hash of each active user; the others are not in it."""
     model = get_user_model()
     hashes: dict[UserId, str] = {}
-    for ids in _chunks(user_ids):
+    for ids in in_chunks(user_ids):
         users = model._default_manager.filter(pk__in=ids, is_active=True)
         if _hashes_password_alone(model):
             secret = settings.SECRET_KEY
@@ -76,13 +73,7 @@ def _hash_password(password: str, secret: str) -> str:
 def _read_live_keys(keys: set[str]) -> set[str]:
     now = timezone.now()
     live: set[str] = set()
-    for some in _chunks(keys):
+    for some in in_chunks(keys):
         rows = Session.objects.filter(session_key__in=some, expire_date__gt=now)
         live.update(rows.values_list("session_key", flat=True))
     return live
-
-
-def _chunks(values: set[Any]) -> Iterator[list[Any]]:
-    ordered = list(values)
-    for start in range(0, len(ordered), IDS_A_QUERY):
-        yield ordered[start : start + IDS_A_QUERY]

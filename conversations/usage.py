@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Model, Q, QuerySet, Sum
+from django.db.models import Model, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -22,6 +22,12 @@ from conversations.tokens import estimate_tokens
 MILLION = 1_000_000
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
 COST_PLACES = Decimal("0.000001")
+
+COUNTERS = (
+    *("runs", *TOKEN_COLUMNS, "estimated", "unknown"),
+    *("priced", "unpriced", "cost_micros"),
+)
+"""Columns of `SessionUsage`, all of which are only ever added to."""
 
 SLOT = timedelta(minutes=10)
 """How exactly it is kept when a user's tokens were spent: 145 rows hold a day."""
@@ -146,31 +152,6 @@ class UsageTotals:
     currency: str
 
 
-def total_usage(runs: QuerySet[Run], side_calls: QuerySet[SideCall]) -> UsageTotals:
-    """Over ended runs, and the calls for titles and summaries; one query each."""
-    replies = _sum(runs.filter(ended_at__isnull=False))
-    others = _sum(side_calls)
-    costs = [cost for sums in (replies, others) if (cost := sums.pop("cost_sum")) is not None]
-    replies["runs"], _ = replies.pop("rows"), others.pop("rows")
-    both = {name: value + others.get(name, 0) for name, value in replies.items()}
-    # SQLite adds decimals as floating-point numbers.
-    cost = sum(costs, Decimal(0)).quantize(COST_PLACES) if costs else None
-    return UsageTotals(cost=cost, currency=currency(), **both)
-
-
-def _sum(rows: QuerySet[Any]) -> dict[str, Any]:
-    sums = {name: Coalesce(Sum(name), 0) for name in TOKEN_COLUMNS}
-    return rows.aggregate(
-        rows=Count("pk"),
-        estimated=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
-        unknown=Count("pk", filter=Q(usage_source=UsageSource.UNKNOWN)),
-        unpriced=Count("pk", filter=Q(cost=None)),
-        # Named apart: a filter by `cost` would mean this sum.
-        cost_sum=Sum("cost"),
-        **sums,
-    )
-
-
 def add_to_totals(run: Run, before: TokenUsage) -> None:
     """Count what `run` has taken since `before`, and the run itself once it has ended.
 
@@ -214,18 +195,22 @@ def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
     return dict(total)
 
 
-def read_totals(session_id: UUID) -> UsageTotals:
+def read_session_totals(session_id: UUID) -> UsageTotals:
     """What a session has taken: one row, however long the session is."""
-    row = SessionUsage.objects.filter(pk=session_id).first() or SessionUsage()
-    return UsageTotals(
-        runs=row.runs,
-        **{name: getattr(row, name) for name in TOKEN_COLUMNS},
-        estimated=row.estimated,
-        unknown=row.unknown,
-        cost=Decimal(row.cost_micros).scaleb(-6).quantize(COST_PLACES) if row.priced else None,
-        unpriced=row.unpriced,
-        currency=currency(),
-    )
+    return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
+
+
+def read_user_totals(user_id: UserId) -> UsageTotals:
+    """What all sessions of a user have taken: a row for each session."""
+    kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
+    sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
+    return _totals(SessionUsage(**kept.aggregate(**sums)))
+
+
+def _totals(row: SessionUsage) -> UsageTotals:
+    known = Decimal(row.cost_micros).scaleb(-6).quantize(COST_PLACES)
+    shown = {name: getattr(row, name) for name in COUNTERS if name not in ("priced", "cost_micros")}
+    return UsageTotals(cost=known if row.priced else None, currency=currency(), **shown)
 
 
 def count_tokens(usage: TokenUsage) -> int:

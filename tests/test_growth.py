@@ -6,15 +6,15 @@ import random
 import threading
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from django.contrib.auth import base_user
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from django.utils import crypto, timezone
 
-from conversations import catch_up, history, lifecycle, message_reads, snapshots
+from conversations import catch_up, history, lifecycle, message_reads, queries, snapshots
 from conversations.changes import write_events
 from conversations.limits import ChatLimits, check_user
 from conversations.models import ChatSession, Message, Run, UsageSource, UserUsage
@@ -23,7 +23,6 @@ from conversations.queries import read_events, session_usage
 from conversations.sign_ins import SignIn, list_ended_sign_ins
 from conversations.snapshots import Snapshots, read_snapshot
 from conversations.usage import TokenUsage, find_slot
-from realtime import usage as realtime_usage
 from realtime.publisher import MAX_WAITING, Publisher
 from realtime.usage import InputSizes, UsageMeter
 from tests.support.chats import ask, begin, finish, make_user, session_of
@@ -117,7 +116,7 @@ class TestSignIns:
 
     def test_a_hash_is_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[object] = []
-        salted_hmac = base_user.salted_hmac
+        salted_hmac = crypto.salted_hmac
 
         def count(*args: Any, **options: Any) -> Any:
             made.append(args)
@@ -125,7 +124,7 @@ class TestSignIns:
 
         sign_ins = self.open(50)
         assert list_ended_sign_ins(sign_ins) == set()
-        monkeypatch.setattr(base_user, "salted_hmac", count)
+        monkeypatch.setattr("django.contrib.auth.base_user.salted_hmac", count)
         assert list_ended_sign_ins(sign_ins) == set()
         assert made == []
 
@@ -138,7 +137,7 @@ class TestSignIns:
     def test_a_new_password_ends_a_sign_in(self) -> None:
         [one, other] = self.open(2)
         assert list_ended_sign_ins([one, other]) == set()
-        User.objects.filter(pk=one.user_id).update(password="another")
+        User.objects.filter(username="u0").update(password="another")
         assert list_ended_sign_ins([one, other]) == {one}
 
     def test_a_disabled_account_ends_a_sign_in(self) -> None:
@@ -161,6 +160,24 @@ class TestSignIns:
         assert list_ended_sign_ins([one]) == set()
         User.objects.update(email="new@example.org")
         assert list_ended_sign_ins([one]) == {one}
+
+
+@pytest.mark.django_db
+def test_heads_of_all_sockets_have_a_bounded_number_of_parameters() -> None:
+    user = make_user("ann")
+    first, last = (session_of(ask(user, text)) for text in ("one", "two"))
+    runs = [queries.list_unfinished(session.pk)[0].pk for session in (first, last)]
+    others = [uuid4() for _ in range(1_200)]
+    heads: list[catch_up.Heads] = []
+
+    def read() -> None:
+        heads.append(catch_up.read_heads([first.pk, *others, last.pk], [runs[0], *others, runs[1]]))
+
+    asked = queries_of(read)
+    assert len(asked) == 6
+    assert all(sql.count(",") < 600 for sql in asked)
+    assert heads[0].revs == {first.pk: first.rev, last.pk: last.rev}
+    assert heads[0].runs == dict.fromkeys(runs, (0, 0))
 
 
 def sign_in_of(user: User) -> SignIn:
@@ -499,7 +516,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         done.append(value)
         return dumps(value, **options)
 
-    monkeypatch.setattr(realtime_usage.json, "dumps", count)
+    monkeypatch.setattr(json, "dumps", count)
     return done
 
 
