@@ -48,7 +48,7 @@ def _read_hashes(user_ids: set[UserId]) -> dict[UserId, str]:
     model = get_user_model()
     hashes: dict[UserId, str] = {}
     for ids in in_chunks(user_ids):
-        users = model._default_manager.filter(pk__in=ids, is_active=True)
+        users = model._default_manager.filter(pk__in=ids, is_active=True)  # type: ignore[misc]
         if _hashes_password_alone(model):
             secret = settings.SECRET_KEY
             rows = users.values_list("pk", "password")

@@ -200,7 +200,7 @@ def read_session_totals(session_id: UUID) -> UsageTotals:
     return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
 
 
-def read_user_totals(user_id: UserId) -> UsageTotals:
+def read_user_totals(user_id: UserId | None) -> UsageTotals:
     """What all sessions of a user have taken: a row for each session."""
     kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
     sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
