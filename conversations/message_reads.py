@@ -23,7 +23,8 @@ def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[Message
     views = []
     for row in rows:
         run = reply_run(row)
-        if run is not None and active is not None and run.pk == active.pk:
+        # `active` was read before the rows: by their reading it may have ended, with more text.
+        if active is not None and run is not None and run.pk == active.pk and not run.is_ended:
             shown = read_snapshot(active)
             views.append(message_view(row, run=shown.run, parts=shown.parts))
         else:

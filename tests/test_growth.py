@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from agents.usage import Usage
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -521,8 +522,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_a_model_call_does_not_encode_its_context(encoded: list[object]) -> None:
-    from agents.usage import Usage
-
     meter = UsageMeter()
     meter.begin_call(Usage(), "x", [{"content": "y"}] * 100)
     assert encoded == []

@@ -311,7 +311,7 @@ class TestTotals:
         spent = spent_by(user)
         SessionUsage._default_manager.all().delete()
         UserUsage._default_manager.all().delete()
-        fill = import_module("conversations.migrations.0017_fill_usage_totals")
+        fill = import_module("conversations.migrations.0018_fill_usage_totals")
         for _ in range(2):
             for session in sessions:
                 fill.fill_batch(apps, SimpleNamespace(connection=connection), [session.pk])
