@@ -16,7 +16,7 @@ from django.db import connection
 from conversations.models import Run
 from conversations.notify import Change, RunAdvanced
 from conversations.parts import Part, PartsFolder
-from conversations.queries import read_events, read_parts
+from conversations.queries import EventRow, read_events, read_parts
 
 MAX_RUNS = 256
 MAX_CHARS = 16_000_000
@@ -50,13 +50,17 @@ class _Entry:
     folder: PartsFolder = field(default_factory=PartsFolder)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def advance(self, run: Run) -> None:
-        """Fold what was committed between the last row and this one."""
-        events = read_events(run, after=self.seq)
-        for _, kind, payload in events:
-            self.folder.apply(kind, payload)
-            self.size += _size_of(payload)
-        self.run, self.seq = run, run.last_seq
+    def fold(self, events: list[EventRow], seq: int) -> None:
+        """Take in the committed events after the last one, up to `seq`."""
+        try:
+            for _, kind, payload in events:
+                self.folder.apply(kind, payload)
+                self.size += _size_of(payload)
+            self.seq = seq
+        except BaseException:
+            # Others wait for this entry: they begin anew instead of folding some events twice.
+            self.folder, self.seq, self.size = PartsFolder(), 0, 0
+            raise
 
     def copy_parts(self) -> list[Part]:
         """As they are now; the folder goes on to change its own."""
@@ -83,20 +87,17 @@ class Snapshots:
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
             return Snapshot(run, read_parts(run).parts)
-        try:
-            with entry.lock:
-                if run.last_seq >= entry.seq:
-                    entry.advance(run)
-                snapshot = Snapshot(entry.run, entry.copy_parts())
-        except BaseException:
-            # It may have been left in the middle of an event.
-            self.drop(run.pk)
-            raise
+        with entry.lock:
+            if run.last_seq > entry.seq:
+                entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            if run.last_seq >= entry.seq:
+                entry.run = run
+            snapshot = Snapshot(entry.run, entry.copy_parts())
         self._trim()
         return snapshot
 
     def drop(self, run_id: UUID) -> None:
-        """Nobody will read this run's journal any more, or not as it was."""
+        """Nobody will read this run's journal any more."""
         with self._lock:
             self._entries.pop(run_id, None)
 

@@ -234,6 +234,8 @@ class TestSnapshots:
     def test_a_second_reader_folds_nothing(self, run_id: Any, folds: list[str]) -> None:
         text = text_of(run_id)
         assert len(folds) == 61
+        asked = queries_of(lambda: text_of(run_id))
+        assert len(asked) == 1, "the row of the run alone"
         assert text_of(run_id) == text
         assert len(folds) == 61
 
