@@ -27,6 +27,8 @@ from conversations.usage import TokenUsage, find_slot
 from realtime.publisher import MAX_WAITING, Publisher
 from realtime.usage import InputSizes, UsageMeter
 from tests.support.chats import ask, begin, finish, make_user, session_of
+from tests.support.machine import scaled
+from tests.support.waiting import TIMEOUT_S, time_limit
 
 
 def queries_of(act: Callable[[], object]) -> list[str]:
@@ -330,7 +332,7 @@ class TestSnapshots:
         def read_slowly(run: Run, *, after: int = 0) -> Any:
             events = read_events(run, after=after)
             reading.set()
-            assert go_on.wait(60)
+            assert go_on.wait(scaled(TIMEOUT_S))
             return events
 
         monkeypatch.setattr(snapshots, "read_events", read_slowly)
@@ -344,12 +346,12 @@ class TestSnapshots:
 
         threads = [threading.Thread(target=read) for _ in range(4)]
         threads[0].start()
-        assert reading.wait(60)
+        assert reading.wait(scaled(TIMEOUT_S))
         for thread in threads[1:]:
             thread.start()
         go_on.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(scaled(TIMEOUT_S))
         assert len(set(texts)) == 1
         assert len(texts) == 4
         assert len(folds) == 61
@@ -422,7 +424,7 @@ class SlowLayer:
             self.moved.notify_all()
 
     async def until(self, met: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60), self.moved:
+        async with time_limit("the layer"), self.moved:
             await self.moved.wait_for(met)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
