@@ -155,9 +155,9 @@ class UsageTotals:
 def add_to_totals(run: Run, before: TokenUsage) -> None:
     """Count what `run` has taken since `before`, and the run itself once it has ended.
 
-    Every transaction that writes the usage of a run calls this once, after it and with the
-    session locked; `before` is what the row held until then. The rows that it locks come last
-    in the order of locks.
+    `conversations.run_states` calls this once for each move, after it and with the session
+    locked; `before` is what the row held until then. The rows that it locks come last in the
+    order of locks.
     """
     if run.is_ended:
         add_to_session(run.session_id, [run])

@@ -10,10 +10,10 @@ from conversations import actions
 from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.guests import adopt_guest, create_guest
+from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.limits import ChatLimits
 from conversations.models import ChatSession, EndReason, Run, UsageSource, UserUsage
 from conversations.privacy import purge
-from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.usage import SLOT, TokenUsage
 from realtime.limits import StartGate, chat_limits
 from tests.support.chats import ask, begin, finish, make_user, session_of

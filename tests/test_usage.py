@@ -17,6 +17,7 @@ from conversations import lifecycle, queries, upkeep
 from conversations.actions import stop_run
 from conversations.approvals import decide
 from conversations.changes import write_events
+from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.models import (
     Approval,
     ChatSession,
@@ -28,7 +29,6 @@ from conversations.models import (
     UsageSource,
     UserUsage,
 )
-from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.tokens import estimate_tokens
 from conversations.usage import (
     NO_USAGE,
