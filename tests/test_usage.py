@@ -29,6 +29,7 @@ from conversations.models import (
     UsageSource,
     UserUsage,
 )
+from conversations.run_states import Claim, Claimed
 from conversations.tokens import estimate_tokens
 from conversations.usage import (
     NO_USAGE,
@@ -329,8 +330,8 @@ def tokens_of(runs: Any) -> int:
     return sum((run.input_tokens or 0) + (run.output_tokens or 0) for run in runs)
 
 
-def claim_head(session: ChatSession) -> lifecycle.Claimed | None:
-    claim = lifecycle.Claim("test", timedelta(minutes=1), "assistant", "scripted")
+def claim_head(session: ChatSession) -> Claimed | None:
+    claim = Claim("test", timedelta(minutes=1), "assistant", "scripted")
     unfinished = queries.list_unfinished(session.pk)
     return lifecycle.claim_run(unfinished[0].pk, claim) if unfinished else None
 
