@@ -28,7 +28,7 @@ from conversations.notify import RunAdvanced, RunCancelRequested, RunEnded, RunR
 from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, resolved_payload, run_ref
-from conversations.usage import NO_USAGE, usage_columns
+from conversations.usage import NO_USAGE, add_to_totals, usage_columns, usage_of
 
 NewEvent = tuple[str, dict[str, Any]]
 """Kind and payload; the move that writes it gives it its number."""
@@ -294,7 +294,9 @@ def _make(
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
+    before = usage_of(run)
     _compare_and_set(run, columns)
+    add_to_totals(run, before)
     write_events(run, rows)
     if run.is_ended:
         change.unfinished.remove(run)
