@@ -274,7 +274,7 @@ def sqlite(name: str) -> dict[str, Any]:
     """SQLite as several threads can write to it; anything less loses transactions."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
     return {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "conversations.sqlite",
         "NAME": name,
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
         # In memory, each thread of a test would see a database of its own.

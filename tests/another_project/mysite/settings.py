@@ -49,7 +49,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "help"
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "conversations.sqlite",
         "NAME": BASE_DIR / "db.sqlite3",
         "ATOMIC_REQUESTS": True,
         "OPTIONS": {
