@@ -128,7 +128,9 @@ class Flusher:
             waited_s = journal.waiting_s
             is_big = journal.size > conf.buffer_bytes and waited_s > HANG_S
             if is_big or waited_s > conf.buffer_s:
-                self._lose(journal, f"not committed for {waited_s:.0f} s, dropped")
+                run_id = journal.claimed.run.pk
+                logger.error("run %s: not committed for %.0f s, dropped", run_id, waited_s)
+                self._lose(journal)
 
     async def _look_for_cancels(self) -> None:
         try:
@@ -183,7 +185,8 @@ class Flusher:
         for journal in filter(self._holds, journals):
             run_id = journal.claimed.run.pk
             if run_id not in committed.kept:
-                self._lose(journal, "taken by another worker")
+                logger.warning("run %s: taken by another worker", run_id)
+                self._lose(journal)
                 continue
             if run_id in committed.cancelled:
                 journal.cancelled.set()
@@ -194,8 +197,7 @@ class Flusher:
         if batch.events:
             self._publisher.put([_envelope(journal, batch)])
 
-    def _lose(self, journal: Journal, reason: str) -> None:
-        logger.warning("run %s: %s", journal.claimed.run.pk, reason)
+    def _lose(self, journal: Journal) -> None:
         self._journals.pop(journal.claimed.run.pk, None)
         self._suspects.discard(journal)
         journal.lose()
