@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from conversations import due_runs, journal_store
+from conversations.changes import RunLostError
 from conversations.journal_store import Batch
 from conversations.run_states import Claimed
 from realtime import dbpool
@@ -59,12 +60,18 @@ class Flusher:
         return journal
 
     async def close(self, journal: Journal) -> None:
-        """Commit no more of this journal; nothing of it is in doubt after this, or it is lost."""
+        """Commit no more of this journal; nothing of it is in doubt after this.
+
+        Raises `RunLostError` if it was lost: what was in doubt is dropped then, so that the run
+        must not be ended with the text of its folder.
+        """
         try:
             await journal.cleared()
         finally:
             self._journals.pop(journal.claimed.run.pk, None)
             self._suspects.discard(journal)
+        if journal.lost.is_set():
+            raise RunLostError
 
     def _wake(self, journal: Journal, urgent: bool) -> None:
         self._dirty.set()

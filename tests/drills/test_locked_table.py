@@ -1,7 +1,7 @@
 """A table is locked while replies stream, as by an `ALTER TABLE` that takes its time.
 
-Here its times are about tenths of the defaults, with four streams. In full, with twenty streams, the
-default times and a lock of so many seconds, which takes some minutes:
+Here its times are about tenths of the defaults, with four streams. In full, with twenty streams,
+the default times and a lock of so many seconds, which takes some minutes:
 
     PYTEST_LOCKED_TABLE_S=90 python -m pytest -n 0 tests/drills/test_locked_table.py
 """
@@ -158,6 +158,7 @@ async def test_replies_end_by_a_long_lock_and_servers_do_not(
             await asyncio.sleep(max(0.0, FULL_S - (time.monotonic() - began)))
         for stream in streams:
             end = await stream.client.wait_end(stream.run_id, within=WITHIN_S)
+            assert end["type"] == "complete", end
             assert end["metadata"]["finish_reason"] == "interrupted"
             assert end["metadata"]["reason"] == "worker_lost"
             stream.reply.open()
