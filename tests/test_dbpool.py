@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -91,5 +92,5 @@ async def test_a_caller_is_found_out_while_others_write(held_writer: threading.E
     user = await in_thread(make_user, "ada")
     await in_thread(client.force_login, user)
     async with asyncio.timeout(30):
-        answer = await client.post("/api/chat/", {}, content_type="application/json")
-    assert answer.status_code == 400
+        answer = await client.get(f"/api/sessions/{uuid4()}/transcript/")
+    assert answer.status_code == 404
