@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,7 +24,13 @@ from tests.support.waiting import poll
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="for SQLite")
 
 
+def has_in_line(lock: WriteLock, count: int) -> bool:
+    """Whether so many wait for it."""
+    return len(lock._others) + len(lock._preferred) == count
+
+
 def own_lock() -> WriteLock:
+    connection.ensure_connection()
     lock: WriteLock = connection._lock  # type: ignore[attr-defined]
     return lock
 
@@ -57,7 +64,7 @@ def test_in_the_order_of_arrival_but_for_the_preferred_thread(threads: Any) -> N
     done = []
     for count, name in enumerate(("first", "second", "preferred"), 1):
         done.append(threads(write, name))
-        poll(lambda c=count: len(lock._others) + len(lock._preferred) == c, "the next in line")
+        poll(partial(has_in_line, lock, count), "the next in line")
     lock.release()
     for future in done:
         future.result(60)
@@ -165,7 +172,6 @@ def test_it_is_held_to_the_end_of_a_transaction(threads: Any) -> None:
 
     slow = threads(write_slowly)
     assert began.wait(60)
-    connection.ensure_connection()
     quick = threads(make_user, "bob")
     poll(lambda: len(own_lock()._others) == 1, "the second writer")
     # Reading waits for nobody.
@@ -219,7 +225,7 @@ async def test_the_writer_of_the_pool_goes_before_sync_views(threads: Any) -> No
 
     slow = threads(write_slowly)
     assert await in_thread(began.wait, 60)
-    lock = await in_thread(lambda: (connection.ensure_connection(), own_lock())[1])
+    lock = await in_thread(own_lock)
     views = [threads(note, "view") for _ in range(2)]
     await in_thread(poll, lambda: len(lock._others) == 2, "both views")
     tick = asyncio.create_task(dbpool.write_first(note, "tick"))
