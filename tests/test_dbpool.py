@@ -91,6 +91,6 @@ async def test_a_caller_is_found_out_while_others_write(held_writer: threading.E
     client = AsyncClient()
     user = await in_thread(make_user, "ada")
     await in_thread(client.force_login, user)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(scaled(30)):
         answer = await client.get(f"/api/sessions/{uuid4()}/transcript/")
     assert answer.status_code == 404

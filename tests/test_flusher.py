@@ -258,7 +258,7 @@ async def test_a_journal_is_closed_whatever_happens(
     await journal.commit()
     journal.append("token", {"delta": "y"})
     journal.take()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await flusher.close(journal)
     assert not flusher._holds(journal)
 
@@ -276,7 +276,7 @@ class HungCommits:
     def _hang(self, batches: Any, lease: timedelta) -> Any:
         if self._runs.intersection(batch.run_id for batch in batches):
             self.began.set()
-            self.release.wait(timeout=60)
+            self.release.wait(timeout=scaled(60))
         return self._commit(batches, lease)
 
 
@@ -296,9 +296,9 @@ async def test_a_commit_that_hangs_costs_its_own_runs_alone(
     hung = HungCommits(monkeypatch, stuck)
     try:
         stuck.append("token", {"delta": "x"})
-        assert await in_thread(hung.began.wait, 60)
+        assert await in_thread(hung.began.wait, scaled(60))
         waiting = asyncio.create_task(stuck.commit())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             # While the commit hangs: its run is dropped, and another one is committed.
             await stuck.lost.wait()
             with pytest.raises(RunLostError):
@@ -311,7 +311,7 @@ async def test_a_commit_that_hangs_costs_its_own_runs_alone(
     assert await in_thread(kept_text, other) == "y"
     # What it commits in the end belongs to nobody here, and is published by nobody.
     await in_thread(poll, lambda: kept_text(stuck) == "x", "the hung commit")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(scaled(10)):
         await flusher.close(other)
     assert [message["run_id"] for message in collector.published] == [str(other.claimed.run.pk)]
 
@@ -324,8 +324,8 @@ async def test_a_silent_run_is_closed_while_its_lease_cannot_be_renewed(
     journal = await open_journal(flusher)
     hung = HungCommits(monkeypatch, journal)
     try:
-        assert await in_thread(hung.began.wait, 60)
-        async with asyncio.timeout(10):
+        assert await in_thread(hung.began.wait, scaled(60))
+        async with asyncio.timeout(scaled(10)):
             # And is not ended as if all of its text were committed.
             with pytest.raises(RunLostError):
                 await flusher.close(journal)
@@ -344,9 +344,9 @@ async def test_hung_commits_leave_threads_for_others(
     try:
         for journal in journals:
             journal.append("token", {"delta": "x"})
-        assert await in_thread(hung.began.wait, 60)
+        assert await in_thread(hung.began.wait, scaled(60))
         assert await dbpool.read_first(Run.objects.count) == len(names)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(scaled(10)):
             await asyncio.gather(*(journal.lost.wait() for journal in journals))
     finally:
         hung.release.set()

@@ -11,13 +11,14 @@ from django.test import AsyncClient
 from agentsite import health
 from realtime import dbpool, supervisor
 from realtime.flusher import Flusher
-from realtime.gate import Gate
+from realtime.model_service import ModelReadiness
 from realtime.poller import Poller
 from realtime.process import Process, get_process
 from realtime.publisher import Publisher
 from realtime.supervisor import Supervisor
 from realtime.sweeper import Sweeper
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.machine import scaled
 from tests.support.servers import run_valkey
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
@@ -147,7 +148,7 @@ class Mortal:
 
     async def die(self) -> None:
         """Raise once; the service has been started again after this."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(scaled(20)):
             await self._started.get()
             self._kills.put_nowait(None)
             await self._started.get()
@@ -160,7 +161,7 @@ SERVICES: dict[str, tuple[type[Any], str]] = {
     "publisher": (Publisher, "run"),
     "poller": (Poller, "run"),
     "sweeper": (Sweeper, "run"),
-    "model": (Gate, "run"),
+    "model": (ModelReadiness, "run"),
 }
 
 
@@ -169,7 +170,7 @@ def test_every_service_is_killed_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Supervisor, "keep", lambda self, serve, name: kept.append(name))
 
     async def begin() -> None:
-        Process().start()
+        Process("all").start()
 
     asyncio.run(begin())
     Process.current = None
@@ -225,6 +226,6 @@ async def test_a_service_whose_wait_was_cancelled_is_started_again(
         await waiting
 
     services.keep(serve, "service")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(scaled(20)):
         await again.wait()
         await services.stop()

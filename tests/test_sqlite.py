@@ -18,6 +18,7 @@ from conversations.sqlite.base import may_write
 from conversations.sqlite.write_lock import WriteLock, prefer_this_thread
 from realtime import dbpool
 from tests.support.inprocess import make_user
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
 from tests.support.waiting import poll
 
@@ -56,18 +57,18 @@ def test_in_the_order_of_arrival_but_for_the_preferred_thread(threads: Any) -> N
     def write(name: str) -> None:
         if name == "preferred":
             prefer_this_thread()
-        assert lock.acquire(60)
+        assert lock.acquire(scaled(60))
         order.append(name)
         lock.release()
 
-    assert lock.acquire(60)
+    assert lock.acquire(scaled(60))
     done = []
     for count, name in enumerate(("first", "second", "preferred"), 1):
         done.append(threads(write, name))
         poll(partial(has_in_line, lock, count), "the next in line")
     lock.release()
     for future in done:
-        future.result(60)
+        future.result(scaled(60))
     assert order == ["preferred", "first", "second"]
     assert lock.acquire(0)
 
@@ -108,7 +109,7 @@ def test_no_thread_ever_waits_in_sqlite(threads: Any) -> None:
     def write(number: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA busy_timeout = 0")
-        start.wait(60)
+        start.wait(scaled(60))
         for turn in range(25):
             # Alone, with RETURNING, in a transaction, and in one that is rolled back.
             ChatSession.objects.filter(pk=sessions[number].pk).update(title=str(turn))
@@ -121,7 +122,7 @@ def test_no_thread_ever_waits_in_sqlite(threads: Any) -> None:
                 transaction.set_rollback(True)
 
     for done in [threads(write, number) for number in range(4)]:
-        done.result(120)
+        done.result(scaled(120))
     assert ChatSession.objects.count() == 4 + 4 * 25
     assert get_user_model()._default_manager.count() == 1 + 4 * 25
     assert own_lock().acquire(0)
@@ -156,8 +157,8 @@ def fail(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["exception", "statement", "closed", "autocommit off", "by hand"])
 def test_the_lock_is_released_however_a_transaction_ends(threads: Any, kind: str) -> None:
     with pytest.raises((ValueError, DatabaseError)):
-        threads(fail, kind).result(60)
-    threads(make_user, "bob").result(60)
+        threads(fail, kind).result(scaled(60))
+    threads(make_user, "bob").result(scaled(60))
     assert list(get_user_model()._default_manager.values_list("username", flat=True)) == ["bob"]
 
 
@@ -168,17 +169,17 @@ def test_it_is_held_to_the_end_of_a_transaction(threads: Any) -> None:
     def write_slowly() -> None:
         with transaction.atomic():
             began.set()
-            go_on.wait(60)
+            go_on.wait(scaled(60))
 
     slow = threads(write_slowly)
-    assert began.wait(60)
+    assert began.wait(scaled(60))
     quick = threads(make_user, "bob")
     poll(lambda: len(own_lock()._others) == 1, "the second writer")
     # Reading waits for nobody.
     assert not get_user_model()._default_manager.exists()
     go_on.set()
-    slow.result(60)
-    quick.result(60)
+    slow.result(scaled(60))
+    quick.result(scaled(60))
     assert get_user_model()._default_manager.exists()
 
 
@@ -188,7 +189,7 @@ def test_a_lock_that_is_not_to_be_had_is_a_locked_database(
 ) -> None:
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.01)
     with transaction.atomic(), pytest.raises(OperationalError, match="database is locked"):
-        threads(make_user, "bob").result(60)
+        threads(make_user, "bob").result(scaled(60))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -221,10 +222,10 @@ async def test_the_writer_of_the_pool_goes_before_sync_views(threads: Any) -> No
     def write_slowly() -> None:
         with transaction.atomic():
             began.set()
-            go_on.wait(60)
+            go_on.wait(scaled(60))
 
     slow = threads(write_slowly)
-    assert await in_thread(began.wait, 60)
+    assert await in_thread(began.wait, scaled(60))
     lock = await in_thread(own_lock)
     views = [threads(note, "view") for _ in range(2)]
     await in_thread(poll, lambda: len(lock._others) == 2, "both views")
@@ -233,7 +234,7 @@ async def test_the_writer_of_the_pool_goes_before_sync_views(threads: Any) -> No
     go_on.set()
     await tick
     for done in (slow, *views):
-        done.result(60)
+        done.result(scaled(60))
     assert order == ["tick", "view", "view"]
     await in_thread(dbpool.shutdown)
 
