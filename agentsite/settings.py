@@ -94,6 +94,30 @@ class Environment(RealtimeSettings, BaseSettings):
         description="postgres://user:password@host/name, or sqlite:///path. "
         "SQLite in var/db.sqlite3 by default.",
     )
+    db_connect_timeout_s: int = Field(
+        default=5, ge=2, le=3_600, description="How long connecting to Postgres may take."
+    )
+    db_network_timeout_s: int = Field(
+        default=20,
+        ge=4,
+        le=3_600,
+        description="A connection to Postgres is broken off when the other side has not been heard "
+        "of for so long.",
+    )
+    db_lock_timeout_s: float = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="How long a statement on Postgres may wait for a lock; 0 for ever. Management "
+        "commands wait for ever.",
+    )
+    db_statement_timeout_s: float = Field(
+        default=30,
+        ge=0,
+        le=86_400,
+        description="How long a statement on Postgres may take; 0 for ever. Management commands "
+        "take their time.",
+    )
     redis_url: SecretStr | None = Field(
         default=None,
         description="redis://host:port/0 of a Redis or Valkey; needed by more than one process.",
@@ -274,7 +298,7 @@ def sqlite(name: str) -> dict[str, Any]:
     """SQLite as several threads can write to it; anything less loses transactions."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
     return {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "conversations.sqlite",
         "NAME": name,
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
         # In memory, each thread of a test would see a database of its own.
@@ -282,25 +306,58 @@ def sqlite(name: str) -> dict[str, Any]:
     }
 
 
-def postgres(parts: dict[str, Any], *, threads: int) -> dict[str, Any]:
+def takes_its_time() -> bool:
+    """Whether this process is a management command that nobody waits for, such as `migrate`."""
+    program = Path(sys.argv[0])
+    is_django = program.parts[-2:] == ("django", "__main__.py")
+    is_command = is_django or program.name in ("manage.py", "django-admin")
+    return is_command and sys.argv[1:2] not in (["serve"], ["work"])
+
+
+def postgres_limits(env: Environment) -> dict[str, Any]:
+    """Parameters of a connection that never hangs for good, by a lock or by the network."""
+    network_s = env.db_network_timeout_s
+    limits = {
+        "connect_timeout": env.db_connect_timeout_s,
+        "tcp_user_timeout": network_s * 1000,
+        "keepalives": 1,
+        # Half the time without a word, then two questions.
+        "keepalives_idle": network_s // 2,
+        "keepalives_interval": network_s // 4,
+        "keepalives_count": 2,
+    }
+    if takes_its_time():
+        return limits
+    lock_ms, statement_ms = env.db_lock_timeout_s * 1000, env.db_statement_timeout_s * 1000
+    options = f"-c lock_timeout={lock_ms:.0f} -c statement_timeout={statement_ms:.0f}"
+    return limits | {"options": options}
+
+
+def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
     """Postgres through psycopg's pool: CONN_MAX_AGE would leak connections under ASGI."""
     options = parts.get("OPTIONS", {})
     # A socket's directory does not fit in a URL's host; libpq takes it as `?host=`.
     address = {key.upper(): options.pop(key) for key in ("host", "port") if key in options}
     # Half for units of work, half for requests.
-    pool = {"min_size": 1, "max_size": 2 * threads, "timeout": 5}
-    fixed = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True, "OPTIONS": options | {"pool": pool}}
+    pool = {"min_size": 1, "max_size": 2 * env.db_threads, "timeout": 5}
+    limits = postgres_limits(env)
+    merged = limits | options | {"pool": pool}
+    # Of settings that are named twice the last one holds: that of the URL.
+    if server_options := [given["options"] for given in (limits, options) if "options" in given]:
+        merged["options"] = " ".join(server_options)
+    fixed = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True, "OPTIONS": merged}
     return parts | address | fixed
 
 
-def database(url: SecretStr | None, *, threads: int) -> dict[str, Any]:
-    if url is None:
+def database(env: Environment) -> dict[str, Any]:
+    """`DATABASES["default"]`: what DATABASE_URL names, else SQLite in `var/`."""
+    if env.database_url is None:
         VAR_DIR.mkdir(exist_ok=True)
         return sqlite(str(VAR_DIR / "db.sqlite3"))
-    parts = database_from(url.get_secret_value())
+    parts = database_from(env.database_url.get_secret_value())
     if parts["ENGINE"].endswith("sqlite3"):
         return sqlite(parts["NAME"])
-    return postgres(parts, threads=threads)
+    return postgres(parts, env)
 
 
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
@@ -420,7 +477,7 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "agentsite.urls"
 ASGI_APPLICATION = "agentsite.asgi.application"
-DATABASES = {"default": database(env.database_url, threads=env.db_threads)}
+DATABASES = {"default": database(env)}
 CHANNEL_LAYERS = {"default": channel_layer(env.redis_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
@@ -557,7 +614,7 @@ SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
 # Load balancers ask over plain HTTP.
-SECURE_REDIRECT_EXEMPT = [r"^healthz/$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
 # Other names below this one, and a promise for good, are the domain owner's to decide.

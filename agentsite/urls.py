@@ -4,11 +4,12 @@ from django.contrib import admin
 from django.urls import include, path
 
 from agentsite.accounts import admin_login
-from agentsite.health import healthz
+from agentsite.health import healthz, readyz
 from agentsite.local_model.card import model
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
+    path("readyz/", readyz, name="readyz"),
     path("model/", model, name="model"),
     path("admin/login/", admin_login),
     path("admin/", admin.site.urls),

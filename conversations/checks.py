@@ -63,19 +63,33 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Some statements are written for these two; SQLite has to be told how to take turns."""
-    if connection.vendor not in ("sqlite", "postgresql"):
-        message = f"Conversations cannot be kept on {connection.display_name}."
-        return [Error(message, hint="Use PostgreSQL or SQLite.", id="conversations.E005")]
-    return list(_check_sqlite()) if connection.vendor == "sqlite" else []
+    """Some statements are written for these two, and each needs settings of its own."""
+    if connection.vendor == "sqlite":
+        return list(_check_sqlite())
+    if connection.vendor == "postgresql":
+        return list(_check_postgres())
+    message = f"Conversations cannot be kept on {connection.display_name}."
+    return [Error(message, hint="Use PostgreSQL or SQLite.", id="conversations.E005")]
 
 
 def _check_sqlite() -> Iterator[CheckMessage]:
-    options = connection.settings_dict["OPTIONS"]
-    if options.get("transaction_mode") != "IMMEDIATE":
+    database = connection.settings_dict
+    if database["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
         message = "SQLite will refuse some of what is written at the same time."
         hint = (
             'Set OPTIONS of the database to {"transaction_mode": "IMMEDIATE", "timeout": 20, '
             '"init_command": "PRAGMA journal_mode=WAL"}.'
         )
         yield WarningMessage(message, hint=hint, id="conversations.W001")
+    if database["ENGINE"] != "conversations.sqlite":
+        message = "Requests that write to SQLite will hold up replies that are being streamed."
+        hint = 'Set ENGINE of the database to "conversations.sqlite".'
+        yield WarningMessage(message, hint=hint, id="conversations.W002")
+
+
+def _check_postgres() -> Iterator[CheckMessage]:
+    """Under ASGI each request has a thread and so a connection of its own."""
+    if not connection.settings_dict["OPTIONS"].get("pool"):
+        message = "Every request will open a connection to PostgreSQL of its own."
+        hint = 'Add "pool": {"max_size": 16} to OPTIONS of the database, and CONN_MAX_AGE 0.'
+        yield WarningMessage(message, hint=hint, id="conversations.W003")

@@ -1,12 +1,14 @@
 """Conversations out of an export, as they were."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
+from django.db import IntegrityError
+from django.utils import timezone
 
 from conversations.exports.as_json import MANY, ONE, VERSION
 from conversations.exports.digest import Digest
@@ -25,7 +27,10 @@ from conversations.models import (
 )
 from conversations.usage import add_to_session
 
+T = TypeVar("T")
+
 BATCH = 500
+"""Rows that one transaction writes at most."""
 
 
 class ImportRefusedError(Exception):
@@ -41,15 +46,30 @@ def list_exported(data: Any) -> list[Record]:
     return found
 
 
-@transaction.atomic
 def import_conversation(owner: AbstractBaseUser, record: Record) -> ChatSession:
-    """Make the session with all of its ids and times; raises `ImportRefusedError`."""
+    """Make the session with all of its ids and times; raises `ImportRefusedError`.
+
+    In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
+    session counts as deleted until it is whole, and is removed if it does not get so far.
+    """
     _check(record)
     header = record["session"]
     if ChatSession.objects.filter(pk=header["id"]).exists():
         raise ImportRefusedError(f"session {header['id']} is there already")
     session = _add_session(owner, header)
-    messages = record["messages"]
+    try:
+        _fill(session, record)
+    except BaseException as exc:
+        ChatSession.objects.filter(pk=session.pk).delete()
+        if isinstance(exc, IntegrityError):
+            message = f"messages of session {header['id']} are there already"
+            raise ImportRefusedError(message) from exc
+        raise
+    return session
+
+
+def _fill(session: ChatSession, record: Record) -> None:
+    header, messages = record["session"], record["messages"]
     _add_messages(session, messages)
     _add_runs(session, [message for message in messages if message["role"] == Role.ASSISTANT])
     _add_feedback(session, messages)
@@ -60,8 +80,14 @@ def import_conversation(owner: AbstractBaseUser, record: Record) -> ChatSession:
         active_leaf_id=branch[-1] if branch else None,
         message_count=max((message["number"] for message in messages), default=0),
         run_count=session.runs.count(),
+        deleted_at=None,
     )
-    return session
+
+
+def _steps(rows: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(rows)
+    while step := list(islice(left, BATCH)):
+        yield step
 
 
 def _check(record: Record) -> None:
@@ -76,6 +102,7 @@ def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )
+    session.deleted_at = timezone.now()
     session.owner_id = owner.pk
     session.save(force_insert=True)
     return session
@@ -96,22 +123,27 @@ def _add_messages(session: ChatSession, messages: list[Record]) -> None:
         )
         for message in messages
     ]
-    Message.objects.bulk_create(rows, batch_size=BATCH)
+    for step in _steps(rows):
+        Message.objects.bulk_create(step)
     for row, message in zip(rows, messages, strict=True):
         row.created_at = datetime.fromisoformat(message["created_at"])
         row.parent_id = UUID(parent) if (parent := message["parent_message_id"]) else None
-    Message.objects.bulk_update(rows, ["created_at", "parent_id"], batch_size=BATCH)
+    for step in _steps(rows):
+        Message.objects.bulk_update(step, ["created_at", "parent_id"])
 
 
 def _add_runs(session: ChatSession, replies: list[Record]) -> None:
     rows = [_run(session, reply) for reply in replies]
-    Run.objects.bulk_create(rows, batch_size=BATCH)
+    for step in _steps(rows):
+        Run.objects.bulk_create(step)
     for row, reply in zip(rows, replies, strict=True):
         for name in TIMING_FIELDS:
             setattr(row, name, _time(reply["timings"][name]))
-    Run.objects.bulk_update(rows, TIMING_FIELDS, batch_size=BATCH)
+    for step in _steps(rows):
+        Run.objects.bulk_update(step, TIMING_FIELDS)
     add_to_session(session.pk, session.runs.filter(ended_at__isnull=False))
-    Item.objects.bulk_create(list(_items(rows, replies)), batch_size=BATCH)
+    for items in _steps(_items(rows, replies)):
+        Item.objects.bulk_create(items)
 
 
 def _run(session: ChatSession, reply: Record) -> Run:
@@ -145,11 +177,13 @@ def _items(runs: list[Run], replies: list[Record]) -> Iterable[Item]:
 
 
 def _add_feedback(session: ChatSession, messages: list[Record]) -> None:
-    Feedback.objects.bulk_create(
+    rows = (
         Feedback(message_id=message["message_id"], user_id=session.owner_id, **verdict)
         for message in messages
         for verdict in message["feedback"][:1]
     )
+    for step in _steps(rows):
+        Feedback.objects.bulk_create(step)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -6,7 +6,7 @@ Through the ORM a tick of 40 runs costs 17 ms of CPU, so half a millisecond.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +36,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Committed:
-    """The runs that are still this worker's, and those of them that are to be cancelled."""
+    """The runs that are still this worker's, and those of them that are to be cancelled.
+
+    A batch of `kept` is in the database, written now or by an earlier try.
+    """
 
     kept: frozenset[UUID]
     cancelled: frozenset[UUID]
@@ -46,26 +49,32 @@ class Committed:
 def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     """One transaction: fence, lease, cancel poll and events of every batch.
 
-    A run that is not in `kept` has been taken away: nothing of its batch was written.
+    A batch may be handed in again when it is not known what became of it. A run that is not in
+    `kept` has been taken away: nothing of its batch was written.
     """
     batches = sorted(batches, key=lambda batch: batch.run_id)
     field = Run._meta.pk
     rows = _advance(batches, lease)
     states = {field.to_python(run_id): asked for run_id, asked in rows}
     _insert([batch for batch in batches if batch.run_id in states])
+    states |= _find_committed([batch for batch in batches if batch.run_id not in states])
     return Committed(
         kept=frozenset(states),
         cancelled=frozenset(run_id for run_id, asked in states.items() if asked is not None),
     )
 
 
-def read_position(run_id: UUID) -> tuple[int, int]:
-    """(claim, last_seq) of a run as committed, to learn what became of a failed commit.
+def _find_committed(batches: Sequence[Batch]) -> dict[UUID, datetime | None]:
+    """Those that an earlier try has written, whose answer was lost: when each was to be cancelled.
 
-    (0, 0) for a run that is not there any more.
+    A run whose worker has changed has another claim.
     """
-    runs = Run.objects.filter(pk=run_id)
-    return runs.values_list("claim", "last_seq").first() or (0, 0)
+    ends = {(batch.run_id, batch.claim, batch.next_seq) for batch in batches if batch.events}
+    if not ends:
+        return {}
+    runs = Run.objects.filter(pk__in=[run_id for run_id, _, _ in ends])
+    rows = runs.values_list("pk", "claim", "last_seq", "cancel_requested_at")
+    return {pk: asked for pk, claim, seq, asked in rows if (pk, claim, seq) in ends}
 
 
 def _advance(batches: Sequence[Batch], lease: timedelta) -> list[tuple[Any, Any]]:

@@ -1,6 +1,6 @@
 """What staff do about sessions: assign, label, note, mark as reviewed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
@@ -15,6 +15,9 @@ from conversations.models import ChatSession
 from conversations.review_models import AuditAction, Label, Review
 
 Staff = AbstractBaseUser | AnonymousUser
+
+STEP = 250
+"""Sessions that one transaction writes about: a review and an entry of the log for each."""
 
 LEFT = Q(review__reviewed_at=None) | Q(review__reviewed_at__lt=F("active_at"))
 """Not reviewed, or not since something was said."""
@@ -55,28 +58,34 @@ def save_review(
     return review
 
 
-@transaction.atomic
 def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> None:
-    """Give these sessions to `assignee`; what was reviewed stays so."""
-    rows = [Review(session_id=pk, assignee_id=assignee.pk) for pk in session_ids]
-    Review.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["session"],
-        update_fields=["assignee"],
-    )
-    audit.record_each(staff, AuditAction.ASSIGNED, session_ids, to=assignee.pk)
+    """Give these sessions to `assignee`; what was reviewed stays so.
+
+    In several transactions: each holds up everybody else who writes to SQLite.
+    """
+    for ids in _steps(session_ids):
+        rows = [Review(session_id=pk, assignee_id=assignee.pk) for pk in ids]
+        with transaction.atomic():
+            _save_each(rows, ["assignee"])
+            audit.record_each(staff, AuditAction.ASSIGNED, ids, to=assignee.pk)
 
 
-@transaction.atomic
 def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
-    """As if each had been opened and ticked; labels and notes stay."""
+    """As if each had been opened and ticked; labels and notes stay. In steps, as `assign`."""
     now = timezone.now()
-    rows = [Review(session_id=pk, reviewed_at=now, reviewed_by_id=staff.pk) for pk in session_ids]
+    for ids in _steps(session_ids):
+        rows = [Review(session_id=pk, reviewed_at=now, reviewed_by_id=staff.pk) for pk in ids]
+        with transaction.atomic():
+            _save_each(rows, ["reviewed_at", "reviewed_by"])
+            audit.record_each(staff, AuditAction.REVIEWED, ids, reviewed=True)
+
+
+def _steps(session_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    for start in range(0, len(session_ids), STEP):
+        yield session_ids[start : start + STEP]
+
+
+def _save_each(rows: Sequence[Review], fields: Sequence[str]) -> None:
     Review.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["session"],
-        update_fields=["reviewed_at", "reviewed_by"],
+        rows, update_conflicts=True, unique_fields=["session"], update_fields=fields
     )
-    audit.record_each(staff, AuditAction.REVIEWED, session_ids, reviewed=True)

@@ -42,7 +42,8 @@ def on_change(change: Change) -> None:
     try:
         publish(envelopes_of(change))
     except Exception as exc:
-        logger.error("session %s: a change was not told: %s", change.session_id, describe(exc))
+        what = describe(exc, is_private=True)
+        logger.error("session %s: a change was not told: %s", change.session_id, what)
     dispatch(change.events)
 
 

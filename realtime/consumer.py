@@ -120,7 +120,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             logger.error("the database refused a frame: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
         except Exception as exc:
-            logger.error("a frame failed: %s", describe(exc))
+            logger.error("a frame failed: %s", describe(exc, is_private=True))
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
 
     def _parse(self, text: str | None) -> protocol.ClientFrame:

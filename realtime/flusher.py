@@ -1,4 +1,4 @@
-"""One for a process: commits the journals of all its runs, a transaction a tick, then publishes."""
+"""Commits what all runs of a process have to tell, together, and publishes it after that."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from conversations import due_runs, journal_store
+from conversations.changes import RunLostError
 from conversations.journal_store import Batch
 from conversations.run_states import Claimed
 from realtime import dbpool
@@ -16,6 +17,7 @@ from realtime.frames import event_frame
 from realtime.groups import Envelope, run_frames
 from realtime.journal import Journal
 from realtime.publisher import Publisher
+from realtime.supervisor import Supervisor
 from realtime.tracebacks import describe
 
 logger = logging.getLogger(__name__)
@@ -26,19 +28,30 @@ RETRY_PAUSE_S = 0.25
 LOAD_FACTOR = 4
 """A tick may use a quarter of the time: a slow database widens the interval."""
 
+HANG_S = 1.0
+"""A commit that takes longer is left to itself: other runs are committed beside it."""
+
 
 class Flusher:
-    """Ticks while there is something to commit, a lease to renew or a cancel to look for."""
+    """Ticks while there is something to commit, a lease to renew or a cancel to look for.
+
+    Each commit is a task of its own. A journal is in at most one of them: its batch is handed in
+    again only when the commit before has come back. A commit that hangs therefore holds up its own
+    runs alone, and those only until they are dropped (`BUFFER_S`, `BUFFER_BYTES`).
+    """
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._journals: dict[UUID, Journal] = {}
         self._urgent = asyncio.Event()
         self._dirty = asyncio.Event()
-        self._ticking = asyncio.Lock()
         self._interval_s = get_conf().flush_interval_ms / 1000
-        self._apart = False
-        self._failing = False
+        # Commits that hang never have all threads of the pool.
+        self._places = asyncio.Semaphore(max(1, get_conf().db_threads // 2))
+        self._tasks = Supervisor()
+        self._in_flight: set[Journal] = set()
+        self._suspects: set[Journal] = set()
+        self._looking: asyncio.Task[None] | None = None
 
     def open(self, claimed: Claimed) -> Journal:
         """A journal for a run that this worker has just claimed."""
@@ -47,15 +60,18 @@ class Flusher:
         return journal
 
     async def close(self, journal: Journal) -> None:
-        """Commit no more of this journal; nothing of it is in doubt after this, or it is lost."""
+        """Commit no more of this journal; nothing of it is in doubt after this.
+
+        Raises `RunLostError` if it was lost: what was in doubt is dropped then, so that the run
+        must not be ended with the text of its folder.
+        """
         try:
-            while journal.in_doubt is not None and not journal.lost.is_set():
-                async with self._ticking:
-                    # What it has waited for is the commit that was under way, in most cases.
-                    if journal.in_doubt is not None:
-                        await self._commit_all([journal])
+            await journal.cleared()
         finally:
             self._journals.pop(journal.claimed.run.pk, None)
+            self._suspects.discard(journal)
+        if journal.lost.is_set():
+            raise RunLostError
 
     def _wake(self, journal: Journal, urgent: bool) -> None:
         self._dirty.set()
@@ -64,12 +80,17 @@ class Flusher:
 
     async def run(self) -> None:
         """Commit text as it comes, until cancelled."""
-        while True:
-            await self._dirty.wait()
-            await self._pause()
-            self._dirty.clear()
-            self._urgent.clear()
-            await self._try_to_tick([j for j in self._journals.values() if j.is_dirty])
+        # After a restart there may be text whose wake-up was lost.
+        self._dirty.set()
+        try:
+            while True:
+                await self._dirty.wait()
+                await self._pause()
+                self._dirty.clear()
+                self._urgent.clear()
+                await self._tick()
+        finally:
+            await self._tasks.stop()
 
     async def _pause(self) -> None:
         """The time for text to gather; what is urgent does not wait."""
@@ -79,117 +100,114 @@ class Flusher:
         except TimeoutError:
             return
 
-    async def keep_alive(self) -> None:
-        """Renew the leases of silent runs and look for cancels, until cancelled."""
+    async def _tick(self) -> None:
+        """One commit of all that waits; not waited for longer than `HANG_S`."""
+        started = time.monotonic()
+        commits = self._begin_commits(j for j in self._journals.values() if j.is_dirty)
+        if not commits:
+            return
+        # Not for suspects, unless there is nothing else: each may fail again.
+        await asyncio.wait(commits[:1], timeout=HANG_S)
         conf = get_conf()
+        wanted = max(conf.flush_interval_ms / 1000, LOAD_FACTOR * (time.monotonic() - started))
+        self._interval_s = min(wanted, conf.flush_interval_max_ms / 1000)
+
+    async def keep_alive(self) -> None:
+        """Renew leases, look for cancels, drop what waits for too long, until cancelled.
+
+        It waits for no database: it must go on while a commit hangs.
+        """
         while True:
-            await asyncio.sleep(min(conf.cancel_poll_s, conf.beat_s))
+            conf = get_conf()
+            await asyncio.sleep(min(conf.cancel_poll_s, conf.beat_s, conf.buffer_s))
+            self._drop_full()
             if not self._journals:
                 continue
-            try:
-                await self._look_for_cancels()
-            except Exception as exc:
-                logger.error("looking for cancels failed: %s", describe(exc))
+            if self._looking is None or self._looking.done():
+                self._looking = self._tasks.start(self._look_for_cancels(), "looking for cancels")
             due = time.monotonic() - conf.beat_s
-            await self._try_to_tick([j for j in self._journals.values() if j.beaten_at <= due])
+            self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
+
+    def _drop_full(self) -> None:
+        """A run whose text cannot be committed ends here, however its commit stands."""
+        conf = get_conf()
+        for journal in list(self._journals.values()):
+            waited_s = journal.waiting_s
+            is_big = journal.size > conf.buffer_bytes and waited_s > HANG_S
+            if is_big or waited_s > conf.buffer_s:
+                run_id = journal.claimed.run.pk
+                logger.error("run %s: not committed for %.0f s, dropped", run_id, waited_s)
+                self._lose(journal)
 
     async def _look_for_cancels(self) -> None:
-        for run_id in await dbpool.read_first(due_runs.list_cancelled, list(self._journals)):
+        try:
+            found = await dbpool.read_first(due_runs.list_cancelled, list(self._journals))
+        except Exception as exc:
+            logger.error("looking for cancels failed: %s", describe(exc))
+            return
+        for run_id in found:
             if journal := self._journals.get(run_id):
                 journal.cancelled.set()
 
-    async def _try_to_tick(self, journals: Iterable[Journal]) -> None:
-        """Whatever is wrong with one commit, there are others."""
-        try:
-            await self._tick(journals)
-        except Exception as exc:
-            logger.error("a tick failed: %s", describe(exc))
+    def _begin_commits(self, journals: Iterable[Journal]) -> list[asyncio.Task[None]]:
+        """Commit those that are in no commit yet: together, but each suspect alone."""
+        free = {journal for journal in journals if journal not in self._in_flight}
+        suspects = free & self._suspects
+        groups = [list(free - suspects), *([journal] for journal in suspects)]
+        self._in_flight |= free
+        return [self._tasks.start(self._commit(group), "a commit") for group in groups if group]
 
-    async def _tick(self, journals: Iterable[Journal]) -> None:
-        async with self._ticking:
-            live = [j for j in journals if not j.lost.is_set() and self._holds(j)]
-            if not live:
-                return
-            started = time.monotonic()
-            await self._commit_all(live)
-            conf = get_conf()
-            wanted = max(conf.flush_interval_ms / 1000, LOAD_FACTOR * (time.monotonic() - started))
-            self._interval_s = min(wanted, conf.flush_interval_max_ms / 1000)
+    async def _commit(self, journals: list[Journal]) -> None:
+        """One commit of these; after an error each is a suspect, so that one bad batch is found."""
+        try:
+            async with self._places:
+                # One may have been closed or dropped meanwhile.
+                await self._write([journal for journal in journals if self._holds(journal)])
+            self._suspects.difference_update(journals)
+        except Exception as exc:
+            self._report(exc, journals)
+            self._suspects.update(filter(self._holds, journals))
+            await asyncio.sleep(RETRY_PAUSE_S)
+        finally:
+            self._in_flight.difference_update(journals)
+            if any(journal.is_dirty and self._holds(journal) for journal in journals):
+                self._dirty.set()
 
     def _holds(self, journal: Journal) -> bool:
         return self._journals.get(journal.claimed.run.pk) is journal
 
-    async def _commit_all(self, journals: list[Journal]) -> None:
-        """Together; after an error run by run, so that one bad batch cannot hold up the others."""
-        groups = [[journal] for journal in journals] if self._apart else [journals]
-        self._apart = False
-        for group in groups:
-            # One may have been closed while others were committed.
-            held = [journal for journal in group if self._holds(journal)]
-            try:
-                await self._commit(held)
-                self._failing = False
-            except Exception as exc:
-                self._report(exc, len(held))
-                self._apart = True
-                await self._resolve(held)
-                await asyncio.sleep(RETRY_PAUSE_S)
-                self._dirty.set()
+    def _report(self, exc: Exception, journals: list[Journal]) -> None:
+        """In full when commits begin to fail, not with each further try."""
+        is_known = self._suspects.issuperset(journals)
+        detail = type(exc).__name__ if is_known else describe(exc)
+        logger.error("commit of %d runs: %s", len(journals), detail)
 
-    def _report(self, exc: Exception, runs: int) -> None:
-        """In full once for each time that commits begin to fail."""
-        known, self._failing = self._failing, True
-        detail = type(exc).__name__ if known else describe(exc)
-        logger.error("commit of %d runs: %s", runs, detail)
-
-    async def _commit(self, journals: list[Journal]) -> None:
+    async def _write(self, journals: list[Journal]) -> None:
         if not journals:
             return
         batches = [journal.take() for journal in journals]
         lease = timedelta(seconds=get_conf().lease_s)
         committed = await dbpool.write_first(journal_store.commit_batches, batches, lease)
-        for journal in journals:
+        # Those that were dropped while it hung are nobody's any more.
+        for journal in filter(self._holds, journals):
             run_id = journal.claimed.run.pk
             if run_id not in committed.kept:
+                logger.warning("run %s: taken by another worker", run_id)
                 self._lose(journal)
                 continue
-            self._settle(journal)
             if run_id in committed.cancelled:
                 journal.cancelled.set()
+            self._settle(journal)
 
     def _settle(self, journal: Journal) -> None:
         batch = journal.settle()
         if batch.events:
             self._publisher.put([_envelope(journal, batch)])
-        if journal.is_dirty:
-            self._dirty.set()
 
     def _lose(self, journal: Journal) -> None:
-        logger.warning("run %s: taken by another worker", journal.claimed.run.pk)
-        journal.lose()
         self._journals.pop(journal.claimed.run.pk, None)
-
-    async def _resolve(self, journals: list[Journal]) -> None:
-        """After an error: was it committed, is it to be tried again, or is the run lost?"""
-        conf = get_conf()
-        for journal in journals:
-            batch = journal.in_doubt
-            if batch is None:
-                continue
-            position = await self._read_position(batch)
-            full = journal.is_full(size=conf.buffer_bytes, seconds=conf.buffer_s)
-            if position == (batch.claim, batch.next_seq) and batch.events:
-                self._settle(journal)
-            elif full or position not in (None, (batch.claim, batch.last_seq)):
-                self._lose(journal)
-
-    async def _read_position(self, batch: Batch) -> tuple[int, int] | None:
-        """None while the database is away."""
-        try:
-            return await dbpool.read_first(journal_store.read_position, batch.run_id)
-        except Exception as exc:
-            logger.warning("run %s: database away: %s", batch.run_id, type(exc).__name__)
-            return None
+        self._suspects.discard(journal)
+        journal.lose()
 
 
 def _envelope(journal: Journal, batch: Batch) -> Envelope:

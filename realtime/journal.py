@@ -38,13 +38,20 @@ class Journal:
         self.in_doubt: Batch | None = None
         self._wake = wake
         self._pending: list[tuple[str, dict[str, Any]]] = []
-        self._size = 0
+        self.size = 0
+        """Characters of text that are not committed."""
         self._waiting_since: float | None = None
         self._commits: list[tuple[int, asyncio.Future[None]]] = []
+        self._cleared = asyncio.Event()
 
     @property
     def is_dirty(self) -> bool:
         return bool(self._pending) or self.in_doubt is not None
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long what is to be committed has waited, in seconds."""
+        return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     def append(self, kind: str, payload: dict[str, Any]) -> None:
         """Add an event; text right after text becomes part of it."""
@@ -57,7 +64,7 @@ class Journal:
             self._pending[-1][1]["delta"] += payload["delta"]
         else:
             self._pending.append((kind, dict(payload)))
-        self._size += len(payload.get("delta", ""))
+        self.size += len(payload.get("delta", ""))
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         self._wake(self, first)
@@ -81,7 +88,15 @@ class Journal:
         """All that waits, numbered; the same again until it is known to be committed."""
         if self.in_doubt is None:
             self.in_doubt = self._batch(self.last_seq, self._pop())
+            self._cleared.clear()
+            if self._waiting_since is None:
+                self._waiting_since = time.monotonic()
         return self.in_doubt
+
+    async def cleared(self) -> None:
+        """Wait until nothing is in doubt, or the run is lost."""
+        if self.in_doubt is not None:
+            await self._cleared.wait()
 
     def take_rest(self) -> list[EventRow]:
         """What is left when nothing is in doubt any more, for the transaction that ends the run."""
@@ -100,9 +115,10 @@ class Journal:
         """The batch in doubt is committed."""
         batch, self.in_doubt = self.in_doubt, None
         assert batch is not None
+        self._cleared.set()
         self.last_seq = batch.next_seq
         self.beaten_at = time.monotonic()
-        self._size = sum(len(payload.get("delta", "")) for _, payload in self._pending)
+        self.size = sum(len(payload.get("delta", "")) for _, payload in self._pending)
         self._waiting_since = self.beaten_at if self._pending else None
         waiting, self._commits = self._commits, []
         for seq, done in waiting:
@@ -113,15 +129,10 @@ class Journal:
         return batch
 
     def lose(self) -> None:
-        """The run is another worker's: nothing more of it is written or shown."""
+        """The run is this worker's no more: nothing more of it is written or shown."""
         self.in_doubt = None
+        self._cleared.set()
         self.lost.set()
         for _, done in self._commits:
             if not done.done():
                 done.set_exception(RunLostError())
-
-    def is_full(self, *, size: int, seconds: float) -> bool:
-        """Whether more waits, or for longer, than may while the database is away."""
-        since = self._waiting_since
-        late = since is not None and time.monotonic() - since > seconds
-        return self._size > size or late

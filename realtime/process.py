@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar, Literal, Optional
 
 from asgiref.sync import async_to_sync
@@ -40,6 +41,7 @@ class Process:
         self.poller = Poller()
         self.chats = InFlight()
         self.model = ModelReadiness(load_service() if role != "web" else None)
+        self.is_draining = False
         self._services = Supervisor()
         self.executor: Executor = NoExecutor()
         if role != "web":
@@ -48,15 +50,20 @@ class Process:
             self.sweeper = Sweeper(inline)
 
     def start(self) -> None:
-        self._services.start(self.publisher.run(), "publisher")
+        self._services.keep(self.publisher.run, "publisher")
         if self.role != "worker":
-            self._services.start(self.poller.run(), "poller")
+            self._services.keep(self.poller.run, "poller")
         if self.role != "web":
-            self._services.start(self.flusher.run(), "flusher")
-            self._services.start(self.flusher.keep_alive(), "lease keeper")
-            self._services.start(self.sweeper.run(), "sweeper")
-            self._services.start(self.model.run(self._send_model_status), "model")
+            self._services.keep(self.flusher.run, "flusher")
+            self._services.keep(self.flusher.keep_alive, "lease keeper")
+            self._services.keep(self.sweeper.run, "sweeper")
+            self._services.keep(partial(self.model.run, self._send_model_status), "model")
         Process.current = self
+
+    @property
+    def failed_services(self) -> list[str]:
+        """The services that keep dying, by name; see `Supervisor.failed`."""
+        return self._services.failed
 
     def model_frame(self) -> Status | None:
         """What sockets are told of this process's own model; None where it has none."""
@@ -84,6 +91,7 @@ class Process:
         A chat whose commit is under way may have claimed its run: it is waited for, so that the
         executor, which begins nothing any more, releases that run too.
         """
+        self.is_draining = True
         await self.executor.drain(seconds)
         await self.chats.settled()
         await self.executor.settled()

@@ -7,7 +7,10 @@ Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handl
 
 import asyncio
 import logging
+import os
 import signal
+import threading
+from collections.abc import Awaitable
 from typing import Any
 
 from autobahn.exception import Disconnected
@@ -29,6 +32,18 @@ HANDSHAKE_TIMEOUT_S = 30
 
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
+
+GIVE_UP_S = 5
+"""For handing over the replies that `drain_s` was too short for."""
+
+STOP_S = 8
+"""For ending the background services and the threads of the database."""
+
+EXIT_S = 5
+"""For the rest; what still hangs then, such as a request in the database, is cut off."""
+
+REPEAT_S = 1
+"""A second signal within this is the same one, passed on by a terminal and by a supervisor."""
 
 RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
@@ -97,6 +112,7 @@ class Server(DaphneServer):
         self.ports: list[Any] = []
         self.failure: str | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._signalled_at = 0.0
         self._address = (host, port)
         super().__init__(
             application,
@@ -116,7 +132,7 @@ class Server(DaphneServer):
         loop = asyncio.get_event_loop()
         loop.call_soon(get_process)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_once)
+            loop.add_signal_handler(number, self._on_signal)
 
     def listen_success(self, port: Any) -> None:
         self.ports.append(port)
@@ -147,34 +163,66 @@ class Server(DaphneServer):
                 del self.connections[connection]
         return super().kill_all_applications()
 
-    def _stop_once(self) -> None:
+    def _on_signal(self) -> None:
+        """The first signal drains; one that comes later ends the process at once."""
+        loop = asyncio.get_running_loop()
         if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._drain())
+            self._signalled_at = loop.time()
+            self._stopping = loop.create_task(self._drain())
+        elif loop.time() - self._signalled_at > REPEAT_S:
+            _exit_now("a second signal has come")
 
     async def _drain(self) -> None:
-        """Take nobody new, let replies end, close every socket with a reason, stop."""
+        """Take nobody new, let replies end, close every socket with a reason, stop.
+
+        Each step is bounded in time: what it leaves undone, leases and sweepers see to.
+        """
         try:
             for port in self.ports:
                 port.stopListening()
             process = get_process()
             _announce(process)
-            await process.drain(get_conf().drain_s)
+            drain_s = get_conf().drain_s
+            await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
             process.poller.each(lambda socket: socket.outbox.finish(protocol.CLOSE_RESTART))
             await self._wait_closed()
-            await process.stop()
+            await _within(STOP_S, process.stop(), "ending the services")
         finally:
+            _exit_after(EXIT_S)
             self.stop()
 
     async def _wait_closed(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.gather(*self._applications(), return_exceptions=True)
-        except TimeoutError:
-            logger.info("some clients did not close in time")
+        """Not by cancelling those that are late: a request that hangs in a thread stays."""
+        if applications := self._applications():
+            _, late = await asyncio.wait(applications, timeout=CLOSE_TIMEOUT_S)
+            if late:
+                logger.info("some clients did not close in time")
 
     def _applications(self) -> list[asyncio.Future[Any]]:
         found = (details.get("application_instance") for details in self.connections.values())
         return [application for application in found if application is not None]
+
+
+async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await step
+    except TimeoutError:
+        logger.error("stopping: %s took longer than %s s", name, seconds)
+
+
+def _exit_after(seconds: float) -> None:
+    """End the process then, unless it has ended by itself: Python waits for threads that hang."""
+    timer = threading.Timer(seconds, _exit_now, ["threads hang"])
+    timer.daemon = True
+    timer.start()
+
+
+def _exit_now(reason: str) -> None:
+    """With status 1, whatever is under way; leases and sweepers see to it."""
+    logger.error("stopped at once: %s", reason)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _announce(process: Process) -> None:

@@ -65,5 +65,14 @@ def test_users_that_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_databases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
     assert ids() == ["conversations.W001"]
+    monkeypatch.setitem(connection.settings_dict, "ENGINE", "django.db.backends.sqlite3")
+    assert ids() == ["conversations.W001", "conversations.W002"]
     monkeypatch.setattr(connection, "vendor", "mysql", raising=False)
     assert ids() == ["conversations.E005"]
+
+
+def test_postgres_needs_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "vendor", "postgresql", raising=False)
+    assert ids() == ["conversations.W003"]
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"pool": True})
+    assert ids() == []

@@ -3,10 +3,14 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test import AsyncClient
 
 from realtime import dbpool
+from tests.support.inprocess import make_user
 from tests.support.machine import scaled
 from tests.support.threads import in_thread
 
@@ -60,3 +64,33 @@ async def test_a_fault_is_its_callers_alone(held_writer: threading.Event) -> Non
     with pytest.raises(ValueError, match="no number"):
         await faulty
     assert await after == 3
+
+
+async def test_shutdown_leaves_a_thread_that_hangs(
+    held_writer: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    await in_thread(dbpool.shutdown, 0.05)
+    assert "1 threads hang in the database" in caplog.text
+    assert await dbpool.write(int, "3") == 3
+
+
+async def test_shutdown_finishes_what_was_handed_in(held_writer: threading.Event) -> None:
+    last = asyncio.create_task(dbpool.write(int, "3"))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(in_thread(dbpool.shutdown))
+    held_writer.set()
+    await stopping
+    assert await last == 3
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_caller_is_found_out_while_others_write(held_writer: threading.Event) -> None:
+    """Behind the writer a crowd's chats would keep everybody from being told who they are."""
+    if connection.vendor != "sqlite":
+        pytest.skip("elsewhere readers write too")
+    client = AsyncClient()
+    user = await in_thread(make_user, "ada")
+    await in_thread(client.force_login, user)
+    async with asyncio.timeout(scaled(30)):
+        answer = await client.get(f"/api/sessions/{uuid4()}/transcript/")
+    assert answer.status_code == 404

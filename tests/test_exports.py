@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import AsyncClient
 
+from conversations import imports
 from conversations.actions import cancel_run
 from conversations.exports import source
 from conversations.exports.as_csv import safe_cell
@@ -25,7 +26,7 @@ from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.feedback import give_feedback
 from conversations.models import ChatSession, Message, RunStatus, UsageSource
-from conversations.queries import session_usage
+from conversations.queries import list_sessions, session_usage
 from conversations.summaries import save_summary
 from conversations.usage import TokenUsage
 from realtime import dbpool
@@ -319,6 +320,44 @@ async def test_a_damaged_export_is_refused(api: AsyncClient, ann: Any, tmp_path:
     with pytest.raises(CommandError, match="not an export"):
         await in_thread(call_command, "import_transcript", str(path), "--user=ann")
     assert not await ChatSession.objects.aexists()
+
+
+async def test_an_import_in_steps_is_the_same(
+    api: AsyncClient, ann: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_thread(make_everything, ann)
+    path = tmp_path / "export.json"
+    before = await download(api, "/api/export/")
+    path.write_bytes(before.body)
+    await in_thread(ChatSession.objects.all().delete)
+    monkeypatch.setattr(imports, "BATCH", 2)
+    await in_thread(call_command, "import_transcript", str(path), "--user=ann")
+    after = json.loads((await download(api, "/api/export/")).body)
+    assert after["sessions"] == json.loads(before.body)["sessions"]
+
+
+async def test_an_import_that_fails_in_the_middle_leaves_nothing(
+    api: AsyncClient, ann: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_thread(make_everything, ann)
+    path = tmp_path / "export.json"
+    path.write_bytes((await download(api, "/api/export/")).body)
+    await in_thread(ChatSession.objects.all().delete)
+    listed = []
+
+    def fail(session: Any, messages: Any) -> None:
+        listed.append(list_sessions(ann).count())
+        raise KeyError("feedback")
+
+    monkeypatch.setattr(imports, "_add_feedback", fail)
+    with pytest.raises(CommandError, match="not imported"):
+        await in_thread(call_command, "import_transcript", str(path), "--user=ann")
+    # While it was not whole nobody saw it.
+    assert listed == [0]
+    assert not await ChatSession.objects.aexists()
+    monkeypatch.undo()
+    await in_thread(call_command, "import_transcript", str(path), "--user=ann")
+    assert await in_thread(list_sessions(ann).count) == 1
 
 
 @pytest.mark.parametrize(("ids", "sessions"), [(1, 1), (2, 3), (3, 2)])

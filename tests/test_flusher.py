@@ -16,6 +16,8 @@ from conversations.changes import RunLostError
 from conversations.limits import ChatLimits
 from conversations.models import Run, RunStatus
 from conversations.run_states import Claim, Claimed
+from realtime import dbpool
+from realtime import flusher as flusher_module
 from realtime.flusher import Flusher
 from realtime.groups import Envelope
 from realtime.journal import Journal
@@ -242,19 +244,123 @@ async def test_closing_leaves_the_rest_for_the_end(flusher: Flusher) -> None:
 
 
 async def test_a_journal_is_closed_whatever_happens(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+    flusher: Flusher, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that stayed open would keep its run's lease for ever."""
 
     def fail(envelopes: list[Envelope]) -> None:
         raise ValueError("no frame")
 
-    flusher = Flusher(collector)  # type: ignore[arg-type]
     journal = await open_journal(flusher)
-    journal.append("token", {"delta": "x"})
-    journal.take()
     monkeypatch.setattr(collector, "put", fail)
     fail_times(monkeypatch, 1, after_commit=True)
-    with pytest.raises(ValueError, match="no frame"):
+    journal.append("token", {"delta": "x"})
+    await journal.commit()
+    journal.append("token", {"delta": "y"})
+    journal.take()
+    async with asyncio.timeout(scaled(10)):
         await flusher.close(journal)
     assert not flusher._holds(journal)
+
+
+class HungCommits:
+    """Commits that hold any of some runs hang until they are released; then they take effect."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *journals: Journal) -> None:
+        self.began = threading.Event()
+        self.release = threading.Event()
+        self._runs = {journal.claimed.run.pk for journal in journals}
+        self._commit = journal_store.commit_batches
+        monkeypatch.setattr(journal_store, "commit_batches", self._hang)
+
+    def _hang(self, batches: Any, lease: timedelta) -> Any:
+        if self._runs.intersection(batch.run_id for batch in batches):
+            self.began.set()
+            self.release.wait(timeout=scaled(60))
+        return self._commit(batches, lease)
+
+
+@pytest.fixture
+def two_writers(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Postgres, where one thread that hangs is not the only one."""
+    monkeypatch.setattr(dbpool, "_writers", dbpool._readers)
+    monkeypatch.setattr(flusher_module, "HANG_S", 0.05)
+    settings.REALTIME = {**settings.REALTIME, "cancel_poll_s": 0.02, "buffer_s": 0.3}
+
+
+@pytest.mark.usefixtures("two_writers")
+async def test_a_commit_that_hangs_costs_its_own_runs_alone(
+    flusher: Flusher, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = await open_journal(flusher, "ada"), await open_journal(flusher, "bob")
+    hung = HungCommits(monkeypatch, stuck)
+    try:
+        stuck.append("token", {"delta": "x"})
+        assert await in_thread(hung.began.wait, scaled(60))
+        waiting = asyncio.create_task(stuck.commit())
+        async with asyncio.timeout(scaled(10)):
+            # While the commit hangs: its run is dropped, and another one is committed.
+            await stuck.lost.wait()
+            with pytest.raises(RunLostError):
+                await waiting
+            other.append("token", {"delta": "y"})
+            await other.commit()
+        assert not hung.release.is_set()
+    finally:
+        hung.release.set()
+    assert await in_thread(kept_text, other) == "y"
+    # What it commits in the end belongs to nobody here, and is published by nobody.
+    await in_thread(poll, lambda: kept_text(stuck) == "x", "the hung commit")
+    async with asyncio.timeout(scaled(10)):
+        await flusher.close(other)
+    assert [message["run_id"] for message in collector.published] == [str(other.claimed.run.pk)]
+
+
+@pytest.mark.usefixtures("two_writers")
+async def test_a_silent_run_is_closed_while_its_lease_cannot_be_renewed(
+    flusher: Flusher, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "beat_s": 0.02}
+    journal = await open_journal(flusher)
+    hung = HungCommits(monkeypatch, journal)
+    try:
+        assert await in_thread(hung.began.wait, scaled(60))
+        async with asyncio.timeout(scaled(10)):
+            # And is not ended as if all of its text were committed.
+            with pytest.raises(RunLostError):
+                await flusher.close(journal)
+    finally:
+        hung.release.set()
+
+
+@pytest.mark.usefixtures("two_writers")
+async def test_hung_commits_leave_threads_for_others(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("ada", "bob", "cid", "dan", "eve", "fay")
+    journals = [await open_journal(flusher, name) for name in names]
+    flusher._suspects.update(journals)  # so that each is committed alone
+    hung = HungCommits(monkeypatch, *journals)
+    try:
+        for journal in journals:
+            journal.append("token", {"delta": "x"})
+        assert await in_thread(hung.began.wait, scaled(60))
+        assert await dbpool.read_first(Run.objects.count) == len(names)
+        async with asyncio.timeout(scaled(10)):
+            await asyncio.gather(*(journal.lost.wait() for journal in journals))
+    finally:
+        hung.release.set()
+
+
+async def test_a_commit_that_came_to_nothing_known_is_cancelled_all_the_same(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """It was committed, its answer was lost, and the run was to be cancelled by then."""
+    settings.REALTIME = {**settings.REALTIME, "cancel_poll_s": 3_600, "beat_s": 3_600}
+    journal = await open_journal(flusher)
+    run = journal.claimed.run
+    fail_times(monkeypatch, 1, after_commit=True)
+    await Run.objects.filter(pk=run.pk).aupdate(cancel_requested_at=run.created_at)
+    journal.append("token", {"delta": "x"})
+    await journal.commit()
+    assert journal.cancelled.is_set()

@@ -81,6 +81,7 @@ OWNERS = {
     "realtime/runs.py": "the stream of a run, which its task unwinds",
     "realtime/server.py": "the drain itself, which ends the server",
     "realtime/supervisor.py": "the registry of tasks",
+    "agentsite/health.py": "one look at a time, which the requests that ask for it wait for",
     "agentsite/local_model/process.py": "the reader of a child, which ends with it",
 }
 """Who may begin a task or shield one, and what that is."""

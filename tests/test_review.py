@@ -16,6 +16,7 @@ from django.core.asgi import get_asgi_application
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
+from conversations import audit, reviews
 from conversations.admin import export
 from conversations.exports.source import Conversation
 from conversations.models import ChatSession, Feedback, Run, RunStatus
@@ -160,6 +161,26 @@ class TestList:
         assigned = AuditEntry.objects.filter(action="assigned")
         # By number: the log outlives people.
         assert [entry.detail for entry in assigned] == [{"to": staff.pk}] * 2
+
+    def test_very_many_at_once(self, ann: Any, staff: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each step is a transaction of its own, so that others may write between them."""
+        monkeypatch.setattr(reviews, "STEP", 1)
+        ids = [talk(ann, (name, "1")).pk for name in ("one", "two")]
+        record = audit.record_each
+
+        def fail_for_second(staff: Any, action: Any, session_ids: Any, **detail: Any) -> None:
+            if session_ids == ids[1:]:
+                raise ValueError("no more")
+            record(staff, action, session_ids, **detail)
+
+        monkeypatch.setattr(audit, "record_each", fail_for_second)
+        with pytest.raises(ValueError, match="no more"):
+            reviews.assign(staff=staff, session_ids=ids, assignee=staff)
+        with pytest.raises(ValueError, match="no more"):
+            reviews.mark_reviewed(staff=staff, session_ids=ids)
+        review = Review.objects.get()
+        assert (review.session_id, review.assignee, review.reviewed_by) == (ids[0], staff, staff)
+        assert len(actions()) == 2
 
 
 def place_of(pk: str, moment: str = "2026-01-01T00:00:00+00:00") -> str:

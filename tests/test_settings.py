@@ -14,7 +14,7 @@ from agentsite.local_model import serving
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime import checks
 from realtime.conf import RealtimeSettings
-from tests.support.servers import run_postgres, scratch_dir
+from tests.support.servers import Postgres, run_postgres, scratch_dir
 from tests.support.site import ROOT, environment, run_python
 
 KEY = "k" * 50
@@ -183,18 +183,87 @@ def test_sqlite_is_durable_and_checks_foreign_keys():
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert found == ["wal", 2, 1]
-    assert database(None, threads=1)["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert database(Environment(debug=True))["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+
+
+LIMITS = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 20_000,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
 
 
 def test_postgres_by_socket_directory():
     parts = site_settings.database_from("postgres://someone@/name?host=/run/pg&sslmode=disable")
-    made = postgres(parts, threads=3)
+    made = postgres(parts, Environment(debug=True, db_threads=3))
     assert (made["HOST"], made["NAME"], made["USER"]) == ("/run/pg", "name", "someone")
     assert made["CONN_MAX_AGE"] == 0
-    assert made["OPTIONS"] == {
+    assert made["OPTIONS"] == LIMITS | {
+        "options": "-c lock_timeout=10000 -c statement_timeout=30000",
         "sslmode": "disable",
         "pool": {"min_size": 1, "max_size": 6, "timeout": 5},
     }
+
+
+def test_the_url_has_the_last_word_about_limits():
+    address = "postgres://h/name?connect_timeout=60&options=-c%20lock_timeout%3D1s"
+    options = postgres(site_settings.database_from(address), Environment(debug=True))["OPTIONS"]
+    assert options["connect_timeout"] == 60
+    assert options["options"].endswith(" -c statement_timeout=30000 -c lock_timeout=1s")
+
+
+@pytest.mark.parametrize(
+    ("argv", "limited"),
+    [
+        (["manage.py", "serve", "--port", "8001"], True),
+        (["manage.py", "work"], True),
+        (["/srv/.venv/bin/daphne", "agentsite.asgi:application"], True),
+        (["/x/daphne/__main__.py", "agentsite.asgi:application"], True),
+        (["manage.py", "migrate"], False),
+        (["/srv/manage.py", "purge"], False),
+        (["/srv/.venv/bin/django-admin", "migrate"], False),
+        (["/x/django/__main__.py", "migrate"], False),
+        (["manage.py"], False),
+    ],
+)
+def test_commands_take_their_time(
+    argv: list[str], limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    limits = site_settings.postgres_limits(Environment(debug=True))
+    assert ("options" in limits) is limited
+    assert limits.items() >= LIMITS.items()
+
+
+SHOWN = """
+import sys
+sys.argv = [{program!r}, {command!r}]
+import django
+django.setup()
+from django.db import connection
+with connection.cursor() as cursor:
+    for name in ("lock_timeout", "statement_timeout"):
+        cursor.execute(f"SHOW {{name}}")
+        print(cursor.fetchone()[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"), [("serve", ["1500ms", "2min"]), ("migrate", ["0", "0"])]
+)
+def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: list[str]) -> None:
+    with postgres.database() as url:
+        env = environment(
+            DATABASE_URL=url,
+            DJANGO_SETTINGS_MODULE="agentsite.settings",
+            DB_LOCK_TIMEOUT_S="1.5",
+            DB_STATEMENT_TIMEOUT_S="120",
+        )
+        code = SHOWN.format(program="manage.py", command=command)
+        assert run_python("-c", code, env=env).split() == shown
 
 
 def test_postgres_is_prepared_through_the_pool():

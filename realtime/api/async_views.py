@@ -20,7 +20,8 @@ class AsyncAPIView(ApiView):
         asked = self.request = self.initialize_request(request, *args, **kwargs)
         response: Any
         try:
-            await dbpool.write(self.initial, asked, *args, **kwargs)
+            # Not behind what waits to be written: an API key is seldom more than read here.
+            await dbpool.read(self.initial, asked, *args, **kwargs)
             response = await self._handler()(asked, *args, **kwargs)
         except Exception as exc:
             response = self.handle_exception(exc)

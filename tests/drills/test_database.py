@@ -71,7 +71,7 @@ async def test_away_for_a_while(
         await client.send_chat("Are you there?", session_id)
         error = await client.wait_for(frame_of("error"))
         assert (error["metadata"]["code"], error["metadata"]["retryable"]) == ("unavailable", True)
-        await asyncio.to_thread(poll, lambda: "database away" in site.log, "the failed commit")
+        await asyncio.to_thread(poll, lambda: "commit of" in site.log, "the failed commit")
         assert client.transcript.text(run_id) == reply.start(3)
         own_postgres.start()
         await client.wait_text(run_id, reply.start(13))

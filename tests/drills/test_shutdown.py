@@ -1,13 +1,23 @@
 """The server is told to stop, as by a deploy, in the middle of replies."""
 
 import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from http.client import HTTPException
+
+import psycopg
+import pytest
 
 from realtime.protocol import CLOSE_RESTART
+from tests.drills.conftest import drill_site
 from tests.support.client import event
 from tests.support.kept import converge
 from tests.support.provider import Gate, Provider, Reply, words
-from tests.support.site import Site, User
+from tests.support.servers import Postgres
+from tests.support.site import Site, User, prepared_database
 from tests.support.transcript import Transcript
+from tests.support.waiting import poll
 
 
 async def test_replies_end_or_are_kept_or_are_answered_later(
@@ -56,3 +66,63 @@ async def test_replies_end_or_are_kept_or_are_answered_later(
         # With nothing to do it stops at once.
         assert await asyncio.to_thread(site.terminate) == 0
         assert await late.wait_closed() == CLOSE_RESTART
+
+
+def count_waiting(url: str) -> int:
+    """Statements that wait for a lock."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return int(row[0]) if row else 0
+
+
+HangingSite = Callable[[str], contextlib.AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture
+def hanging_site(provider: Provider, postgres: Postgres) -> HangingSite:
+    """A server without time-outs that hangs in its database: a chat does, and a page."""
+
+    @contextlib.asynccontextmanager
+    async def hang(drain_s: str) -> AsyncIterator[Site]:
+        with prepared_database(postgres) as url, contextlib.ExitStack() as stack:
+            changes = {"DATABASE_URL": url, "DRAIN_S": drain_s}
+            changes |= {"DB_LOCK_TIMEOUT_S": "0", "DB_STATEMENT_TIMEOUT_S": "0"}
+            site = stack.enter_context(drill_site(provider, postgres, **changes))
+            ann = site.users["ann"]
+            async with site.chat(ann) as client:
+                accepted = await client.chat("Hello")
+                await client.wait_end(accepted["run_id"])
+                lock = stack.enter_context(psycopg.connect(url))
+                lock.execute("LOCK TABLE conversations_run IN ACCESS EXCLUSIVE MODE")
+                await client.send_chat("Is anybody there?", accepted["session_id"])
+                asked = asyncio.create_task(asyncio.to_thread(ask_in_vain, site, ann))
+                await asyncio.to_thread(poll, lambda: count_waiting(url) >= 2, "both to hang")
+                yield site
+                await asked
+
+    return hang
+
+
+def ask_in_vain(site: Site, user: User) -> None:
+    with contextlib.suppress(OSError, HTTPException):
+        site.request("GET", "/api/sessions/", user=user)
+
+
+async def test_a_server_that_hangs_ends_all_the_same(hanging_site: HangingSite) -> None:
+    async with hanging_site("0") as site:
+        assert await asyncio.to_thread(site.terminate) == 1
+        assert "stopped at once: threads hang" in site.log
+
+
+async def test_a_second_signal_ends_a_server_at_once(hanging_site: HangingSite) -> None:
+    async with hanging_site("600") as site:
+
+        def ends() -> bool:
+            if site.process.is_running:
+                with contextlib.suppress(ProcessLookupError):
+                    site.process.signal(signal.SIGTERM)
+            return not site.process.is_running
+
+        await asyncio.to_thread(poll, ends, "the end")
+        assert site.process.wait() == 1
+        assert "stopped at once: a second signal has come" in site.log

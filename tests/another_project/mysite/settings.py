@@ -49,9 +49,9 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "help"
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.sqlite3",
         "NAME": BASE_DIR / "db.sqlite3",
         "ATOMIC_REQUESTS": True,
+        "ENGINE": "conversations.sqlite",
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
