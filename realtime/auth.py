@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.http import parse_cookie
+from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.http import is_same_domain
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
 
@@ -60,7 +63,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     """
     if not origin:
         return False
-    if origin in settings.CSRF_TRUSTED_ORIGINS:
+    if _is_trusted(origin):
         return True
     host = headers.get(b"host", "")
     domain, _ = split_domain_port(host)
@@ -68,6 +71,24 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     if not domain or not validate_host(domain, allowed):
         return False
     return _normal(origin) == _normal(f"{_scheme(scope, headers)}://{host}")
+
+
+def _is_trusted(origin: str) -> bool:
+    """Whether `CSRF_TRUSTED_ORIGINS` names the origin, by Django's own reading of that setting."""
+    csrf = CsrfViewMiddleware(_no_response)
+    if origin in csrf.allowed_origins_exact:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    patterns = csrf.allowed_origin_subdomains.get(parts.scheme, ())
+    return any(is_same_domain(parts.netloc, pattern) for pattern in patterns)
+
+
+def _no_response(request: HttpRequest) -> HttpResponseBase:
+    """Never called: the middleware is only asked how it reads the setting."""
+    raise NotImplementedError
 
 
 def _scheme(scope: dict[str, Any], headers: dict[bytes, str]) -> str:

@@ -89,6 +89,29 @@ async def test_cookies_of_others_are_no_hindrance(
     assert await close_code([(name, other + b"; " + own), OWN]) is None
 
 
+@pytest.mark.parametrize(
+    ("origin", "trusted"),
+    [
+        ("https://app.example.org", True),
+        ("https://a.b.example.org", True),
+        ("https://example.org", True),
+        ("https://app.example.org:8443", False),
+        ("http://app.example.org", False),
+        ("https://example.org.evil.example", False),
+        ("https://evilexample.org", False),
+        ("https://exact.example.net", True),
+        ("https://sub.exact.example.net", False),
+        ("https://[", False),
+        ("null", False),
+    ],
+)
+def test_trusted_origins_are_read_as_django_reads_them(
+    settings: Any, origin: str, trusted: bool
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://*.example.org", "https://exact.example.net"]
+    assert is_own_origin({"scheme": "wss"}, {b"host": "localhost"}, origin) is trusted
+
+
 async def test_nobody_is_told_so(process: Process) -> None:
     assert await close_code([OWN]) == 4001
     assert await close_code([OWN, (b"cookie", b"sessionid=made-up")]) == 4001
