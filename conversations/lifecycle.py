@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -40,7 +39,6 @@ from conversations.models import (
 from conversations.queries import read_parts
 from conversations.run_states import Claim, Claimed, Move, NewEvent
 from conversations.shapes import request_payload
-from conversations.sketch import draw_sketch
 from conversations.text import clean_text
 from conversations.turns import read_path
 from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
@@ -51,7 +49,6 @@ _ENDS = {
     RunStatus.CANCELLED: Move.STOP,
 }
 SHOWN_KINDS = ("token", "tool.started")
-FOLD_ROWS = 500
 ASKED_TURNS = 60
 """How far back the input of a lost reply is estimated from."""
 
@@ -303,46 +300,6 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
     return usage_columns(estimate_orphan(run, asked, parts), run.model) | spoke
-
-
-@transaction.atomic
-def fold_events(age: timedelta) -> int:
-    """Drop some streamed text of runs that ended longer than `age` ago; of how many runs.
-
-    The text is in the message, its timing in the run's sketch; the other events stay. 0 when
-    nothing is left to do.
-    """
-    ended = Run.objects.filter(folded=False, ended_at__lt=Now() - age).order_by("ended_at")
-    folded = 0
-    for run_id in ended.values_list("pk", flat=True)[:20]:
-        rows = RunEvent.objects.filter(run_id=run_id, kind__in=("token", "reasoning.delta"))
-        _keep_sketch(run_id)
-        seqs = list(rows.values_list("epoch", "seq")[:FOLD_ROWS])
-        _delete_events(run_id, seqs)
-        if len(seqs) < FOLD_ROWS:
-            Run.objects.filter(pk=run_id).update(folded=True)
-        folded += 1
-        if len(seqs) == FOLD_ROWS:
-            break
-    return folded
-
-
-def _keep_sketch(run_id: UUID) -> None:
-    """Once, before the first of its events goes."""
-    run = Run.objects.get(pk=run_id)
-    if run.sketch is not None:
-        return
-    tokens = RunEvent.objects.filter(run_id=run_id, epoch=run.epoch, kind="token").order_by("seq")
-    times = tokens.values_list("created_at", "payload")
-    deltas = ((moment, len(payload["delta"])) for moment, payload in times.iterator())
-    Run.objects.filter(pk=run_id).update(sketch=draw_sketch(run.created_at, deltas))
-
-
-def _delete_events(run_id: UUID, seqs: list[tuple[int, int]]) -> None:
-    for epoch in {epoch for epoch, _ in seqs}:
-        RunEvent.objects.filter(
-            run_id=run_id, epoch=epoch, seq__in=[seq for e, seq in seqs if e == epoch]
-        ).delete()
 
 
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
