@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +42,14 @@ from conversations.run_states import Claim, Claimed, Move, NewEvent
 from conversations.shapes import request_payload
 from conversations.text import clean_text
 from conversations.turns import read_path
-from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
+from conversations.usage import (
+    UNKNOWN_USAGE,
+    TokenUsage,
+    estimate_orphan,
+    price_orphan,
+    spent_columns,
+    usage_columns,
+)
 
 _ENDS = {
     RunStatus.COMPLETED: Move.COMPLETE,
@@ -69,7 +77,11 @@ class ContextSize:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later."""
+    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
+
+    `model` answered at last, and `cost` is that of all calls, each by its own model; without
+    `model` the run's own has made all of `usage`.
+    """
 
     status: RunStatus
     parts: list[dict[str, Any]]
@@ -78,6 +90,8 @@ class Ending:
     error_code: str = ""
     retry_after: float | None = None
     usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
     context: ContextSize = ContextSize()
     first_token_at: datetime | None = None
     last_token_at: datetime | None = None
@@ -117,7 +131,7 @@ class Request:
 class Suspension:
     """What a run has come to; `items` are what the model is given if it never goes on.
 
-    `state` is what the SDK goes on from, as JSON.
+    `state` is what the SDK goes on from, as JSON; `cost` and `model` are as in `Ending`.
     """
 
     requests: Sequence[Request]
@@ -125,6 +139,8 @@ class Suspension:
     items: list[dict[str, Any]]
     expires_in: timedelta
     usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
     first_token_at: datetime | None = None
     last_token_at: datetime | None = None
     retries: int = 0
@@ -177,8 +193,9 @@ def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
         "last_token_at": ending.last_token_at,
         "stopped_at": ending.stopped_at,
         "retries": ending.retries,
-        **usage_columns(ending.usage, run.model),
+        **spent_columns(run, ending.usage, ending.cost, ending.model),
         **ending.context.columns,
+        "context_model": run.model if ending.model not in ("", run.model) else "",
     }
 
 
@@ -218,7 +235,7 @@ def _suspend(
         "first_token_at": suspension.first_token_at,
         "last_token_at": suspension.last_token_at,
         "retries": suspension.retries,
-        **usage_columns(suspension.usage, run.model),
+        **spent_columns(run, suspension.usage, suspension.cost, suspension.model),
     }
     run_states.suspend(change, run, events, **columns)
 
@@ -299,7 +316,16 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
     asked = [item for turn in turns for item in (turn.text, *turn.items)]
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
-    return usage_columns(estimate_orphan(run, asked, parts), run.model) | spoke
+    usage = estimate_orphan(run, asked, parts)
+    cost = price_orphan(run, usage, changed_agent=_has_changed_agent(run))
+    return usage_columns(usage, cost) | spoke
+
+
+def _has_changed_agent(run: Run) -> bool:
+    """Whether another agent took over, since the run began or since it was last suspended."""
+    state = RunState.objects.filter(run_id=run.pk).values_list("seq", flat=True).first() or 0
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=state)
+    return events.filter(kind="agent.changed").exists()
 
 
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:

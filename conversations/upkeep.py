@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from conversations.models import ChatSession, Run, RunStatus, SideCall, TitleSource
-from conversations.usage import TokenUsage, usage_columns
+from conversations.usage import TokenUsage, price, usage_columns
 
 
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
@@ -31,7 +31,7 @@ def add_side_call(
         session_id=session_id,
         purpose=purpose,
         model=model[:200],
-        **usage_columns(usage, model),
+        **usage_columns(usage, price(usage, model)),
     )
 
 

@@ -26,7 +26,7 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.lifecycle import Ending, Suspension, suspend_run
 from conversations.models import EndReason, RunStatus
 from conversations.run_states import Claimed
-from conversations.usage import NO_USAGE, TokenUsage, usage_of
+from conversations.usage import usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
@@ -73,7 +73,7 @@ class RunWork:
         self._translator = _translator(claimed)
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
         self._verdict = Verdict()
-        self._meter = UsageMeter(usage_of(claimed.run) if claimed.resumption else NO_USAGE)
+        self._meter = _meter(claimed)
         self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
@@ -216,7 +216,7 @@ class RunWork:
             status=status,
             parts=self.journal.folder.close(),
             items=self._items(),
-            usage=self._usage(),
+            **self._spent(),
             context=measure_input(self._given, self._result, fields.get("error_code", "")),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
@@ -231,7 +231,7 @@ class RunWork:
             state=approvals.state_of(result),
             items=self._items(),
             expires_in=timedelta(seconds=get_conf().approval_expires_s),
-            usage=self._usage(),
+            **self._spent(),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
             retries=self.claimed.run.retries + self._retries.count,
@@ -249,9 +249,11 @@ class RunWork:
                 call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
                 self.journal.append("tool.failed", call)
 
-    def _usage(self) -> TokenUsage:
+    def _spent(self) -> dict[str, Any]:
         """What the run has taken, however it ends."""
-        return self._meter.total(self._result.context_wrapper.usage if self._result else None)
+        counted = self._result.context_wrapper.usage if self._result else None
+        usage = self._meter.total(counted)
+        return {"usage": usage, "cost": self._meter.cost(usage), "model": self._meter.model}
 
     async def _leave(self, outcome: Ending | Suspension) -> None:
         """Write how it stands; a run that was asked to stop before it could ask is stopped."""
@@ -287,3 +289,10 @@ def _translator(claimed: Claimed) -> Translator:
     if (before := claimed.resumption) is None:
         return Translator(claimed.run.agent)
     return Translator(before.agent, has_text=before.folder.has_text)
+
+
+def _meter(claimed: Claimed) -> UsageMeter:
+    run = claimed.run
+    if claimed.resumption is None:
+        return UsageMeter(model=run.model)
+    return UsageMeter(usage_of(run), run.cost, run.model)

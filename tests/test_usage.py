@@ -51,7 +51,7 @@ def end(kind: str, usage: ResponseUsage | None) -> Any:
 def started(counted_before: Usage | None = None) -> UsageMeter:
     """A meter of a run whose call has been given some 20 tokens."""
     meter = UsageMeter()
-    meter.begin_call(counted_before or counted(), "x" * 78, [])
+    meter.begin_call(counted_before or counted(), "scripted", "x" * 78, [])
     return meter
 
 
