@@ -41,13 +41,16 @@ class Journal:
         self._size = 0
         self._waiting_since: float | None = None
         self._commits: list[tuple[int, asyncio.Future[None]]] = []
+        self._closed = False
 
     @property
     def is_dirty(self) -> bool:
         return bool(self._pending) or self.in_doubt is not None
 
     def append(self, kind: str, payload: dict[str, Any]) -> None:
-        """Add an event; text right after text becomes part of it."""
+        """Add an event; text right after text becomes part of it. Dropped once it is closed."""
+        if self._closed:
+            return
         self.folder.apply(kind, payload)
         first = kind == "token" and self.first_token_at is None
         if kind == "token":
@@ -63,8 +66,11 @@ class Journal:
         self._wake(self, first)
 
     async def commit(self) -> None:
-        """Wait until all that was appended is committed; raises `RunLostError`."""
-        if self.lost.is_set():
+        """Wait until all that was appended is committed; raises `RunLostError`.
+
+        Also once it is closed: what does not stop with its run must not begin anything more.
+        """
+        if self.lost.is_set() or self._closed:
             raise RunLostError
         if not self.is_dirty:
             return
@@ -116,6 +122,14 @@ class Journal:
         """The run is another worker's: nothing more of it is written or shown."""
         self.in_doubt = None
         self.lost.set()
+        self._refuse_commits()
+
+    def close(self) -> None:
+        """Take nothing more; what was taken may still be settled."""
+        self._closed = True
+        self._refuse_commits()
+
+    def _refuse_commits(self) -> None:
         for _, done in self._commits:
             if not done.done():
                 done.set_exception(RunLostError())

@@ -18,11 +18,13 @@ from agents import (
     StreamEvent,
     ToolExecutionConfig,
 )
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from conversations import lifecycle
+from conversations import lifecycle, queries
 from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.items import items_of_parts
 from conversations.lifecycle import Ending, Suspension, suspend_run
 from conversations.models import EndReason, RunStatus
 from conversations.run_states import Claimed
@@ -55,6 +57,9 @@ STOP_TIMEOUT_S = 2
 
 RETRY_PAUSE_S = 0.5
 
+AWAY = (OperationalError, InterfaceError)
+"""What a database raises that is away, too busy or in a deadlock: the same may work later."""
+
 
 class RunWork:
     """A claimed run at work; `stop` ends it early with its text kept."""
@@ -78,6 +83,7 @@ class RunWork:
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
+        self._begun = asyncio.Event()
 
     @property
     def context_share(self) -> float:
@@ -90,6 +96,7 @@ class RunWork:
             outcome = await self._reach_end()
         finally:
             # However it comes here: a journal that stays open keeps the lease for ever.
+            self.journal.close()
             await self._flusher.close(self.journal)
         await self._leave(outcome)
 
@@ -99,13 +106,10 @@ class RunWork:
         signals = [
             asyncio.create_task(self.journal.cancelled.wait()),
             asyncio.create_task(self.journal.lost.wait()),
+            asyncio.create_task(self._sit_out()),
         ]
         try:
-            done, _ = await asyncio.wait(
-                [stream, *signals],
-                return_when=asyncio.FIRST_COMPLETED,
-                timeout=get_conf().run_max_s,
-            )
+            done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for signal in signals:
                 signal.cancel()
@@ -120,6 +124,11 @@ class RunWork:
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
+
+    async def _sit_out(self) -> None:
+        """Until `RUN_MAX_S` after the work began; what it waited for before does not count."""
+        await self._begun.wait()
+        await asyncio.sleep(get_conf().run_max_s)
 
     def _judge(self, exc: BaseException | None) -> Ending | Suspension:
         """A reply that the model's side cut short is neither finished nor a fault of ours."""
@@ -144,7 +153,9 @@ class RunWork:
         if self._result is not None:
             self._result.cancel()
         stream.cancel()
-        await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+        _, left = await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+        for task in left:
+            task.add_done_callback(_ignore_end)
 
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
@@ -152,9 +163,11 @@ class RunWork:
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = registry.get_agent(run.agent)
+        given = await self._input(agent, context)
+        self._begun.set()
         self._result = Runner.run_streamed(
             agent,
-            input=await self._input(agent, context),
+            input=given,
             context=context,
             max_turns=conf.max_turns,
             hooks=self._hooks,
@@ -256,8 +269,31 @@ class RunWork:
         return {"usage": usage, "cost": self._meter.cost(usage), "model": self._meter.model}
 
     async def _leave(self, outcome: Ending | Suspension) -> None:
-        """Write how it stands; a run that was asked to stop before it could ask is stopped."""
-        rest = self.journal.take_rest()
+        """Write how it stands, or that it has failed where that is what cannot be written."""
+        try:
+            await self._write(outcome, self.journal.take_rest())
+            return
+        except (RunLostError, *AWAY):
+            raise
+        except Exception as exc:
+            logger.error("run %s: not written: %s", self.claimed.run.pk, describe(exc))
+        await self._write(await self._plain_failure(), [])
+
+    async def _plain_failure(self) -> Ending:
+        """Holds no more than the database has taken before."""
+        parts = (await dbpool.read_first(queries.read_parts, self.claimed.run)).close()
+        return Ending(
+            RunStatus.FAILED,
+            parts,
+            items=items_of_parts(parts),
+            error_code=ErrorCode.INTERNAL.value,
+            first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            **self._spent(),
+        )
+
+    async def _write(self, outcome: Ending | Suspension, rest: list[EventRow]) -> None:
+        """A run that was asked to stop before it could ask is stopped."""
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
                 return
@@ -267,22 +303,29 @@ class RunWork:
     async def _persist(
         self, write: Callable[..., T], events: list[EventRow], **outcome: object
     ) -> T:
-        """One transaction; tried again for as long as a run may outlive its database."""
+        """One transaction, tried again for as long as a run may outlive its database.
+
+        Raises at once what another try would meet again.
+        """
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
             try:
                 return await dbpool.write_first(
                     write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
                 )
-            except RunLostError:
-                raise
-            except Exception as exc:
+            except AWAY as exc:
                 if time.monotonic() > deadline:
                     raise
                 logger.warning(
                     "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def _ignore_end(stream: asyncio.Task[None]) -> None:
+    """Of a stream that was left to itself; asyncio would log what its exception says."""
+    if not stream.cancelled():
+        stream.exception()
 
 
 def _translator(claimed: Claimed) -> Translator:
