@@ -34,6 +34,10 @@ class HandshakeAuth:
     """
 
     def __init__(self, inner: Any) -> None:
+        if getattr(settings, "ROLE", "all") != "web":
+            # The Agents SDK takes about two seconds to import: here, where the application is put
+            # together, nobody waits yet. The first connection would hold up the whole event loop.
+            import_module("realtime.runs")
         self.inner = inner
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:

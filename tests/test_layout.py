@@ -98,6 +98,12 @@ def test_every_task_has_an_owner(package):
     assert {name for name in found if not name.startswith(outside)} <= OWNERS.keys()
 
 
+def test_the_first_connection_does_not_pay_for_the_agents_sdk():
+    code = "import sys, agentsite.asgi; print('realtime.runs' in sys.modules)"
+    env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings")
+    assert run_python("-c", code, env=env) == "True\n"
+
+
 def test_no_translation_is_fixed_at_import():
     """`gettext` at import time translates into the language of the process, for all visitors."""
     wrong = [
