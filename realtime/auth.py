@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import Error as DatabaseUnavailable
 from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
 from django.http.response import HttpResponseBase
@@ -53,7 +54,12 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
     if needs_origin and not is_own_origin(scope, headers, origin):
         return {"refused": protocol.CLOSE_ORIGIN}
     find = _from_token if bearer else _from_cookie
-    found = await dbpool.read(find, bearer or headers.get(b"cookie", ""))
+    try:
+        found = await dbpool.read(find, bearer or headers.get(b"cookie", ""))
+    except DatabaseUnavailable as exc:
+        # Every client comes back while the database is away: no traceback for each.
+        logger.error("a socket is sent away: %s", type(exc).__name__)
+        return {"refused": protocol.CLOSE_UNAVAILABLE}
     if found is None:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     user, sign_in = found

@@ -8,9 +8,11 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import OperationalError
 from django.test import Client
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 
+from realtime import auth
 from realtime.auth import HandshakeAuth, is_own_origin
 from realtime.process import Process
 from realtime.routing import websocket_urlpatterns
@@ -141,6 +143,19 @@ async def test_tokens_that_do_not_hold(process: Process, token: AccessToken) -> 
 async def test_a_disabled_account_is_not_let_in(process: Process, cookie: Any) -> None:
     await get_user_model().objects.aupdate(is_active=False)
     assert await close_code([cookie, OWN]) == 4001
+
+
+async def test_nobody_is_let_in_while_the_database_is_away(
+    process: Process, cookie: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("the connection is gone")
+
+    monkeypatch.setattr(auth, "_from_cookie", fail)
+    assert await close_code([cookie, OWN]) == 4013
+    (record,) = [record for record in caplog.records if record.name == auth.__name__]
+    assert record.getMessage() == "a socket is sent away: OperationalError"
+    assert record.exc_info is None
 
 
 @pytest.mark.parametrize(
