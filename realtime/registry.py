@@ -79,9 +79,5 @@ def own_models() -> dict[str, str]:
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """The agent of that name, or the first, as it may be run."""
-    agent = get_entry(name).agent
-    for guardrail in agent.input_guardrails:
-        # Beside the model it would let tokens out before it has decided.
-        guardrail.run_in_parallel = False
-    return agent
+    """The agent of that name, or the first; a run takes a copy, by `realtime.run_agents`."""
+    return get_entry(name).agent

@@ -35,6 +35,7 @@ from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.limits import StartPlace
 from realtime.progress import ProgressReports
 from realtime.retries import Retries
+from realtime.run_agents import copy_agent
 from realtime.run_context import RunContext
 from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
 from realtime.sources import Verdict, verdict
@@ -162,7 +163,7 @@ class RunWork:
         verdict.set(self._verdict)
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
-        agent = registry.get_agent(run.agent)
+        agent = copy_agent(registry.get_agent(run.agent))
         given = await self._input(agent, context)
         self._begun.set()
         self._result = Runner.run_streamed(

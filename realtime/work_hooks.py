@@ -42,7 +42,7 @@ class WorkHooks(ToolHooks):
     ) -> None:
         if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
             # The SDK reads it after this hook, also for a sync tool, for which it would refuse it
-            # at the making: the thread is then left to itself.
+            # at the making: the thread is then left to itself. The tool is the run's own copy.
             tool.timeout_seconds = get_conf().tool_timeout_s
         if models := _nested_models(tool):
             self._meter.begin_nested(context.usage, _call_id(context), models)
