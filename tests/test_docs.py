@@ -17,7 +17,7 @@ from django.core.management import get_commands
 from rest_framework_simplejwt.tokens import AccessToken
 
 import agentsite.settings
-from agentsite.settings import Environment
+from agentsite.settings import PREFIX, Environment
 from conversations import conf
 from conversations.errors import ERRORS
 from realtime import protocol, server
@@ -116,7 +116,8 @@ class TestNames:
         if page.name == "embedding.md":
             known |= {*dir(global_settings), *dir(agentsite.settings)}
             known |= set(re.findall(r"[A-Z]+_[A-Z_]+", "".join(EXAMPLE)))
-        assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())) <= known
+        named = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())
+        assert {name.removeprefix(PREFIX) for name in named} - {""} <= known
 
     def test_commands(self, page: Path) -> None:
         text = page.read_text()
