@@ -302,6 +302,13 @@ class Resumed(_Outgoing):
     run_id: str | None = None
 
 
+class Unfollowed(_Outgoing):
+    """This session was dropped for another one that was resumed; `resume` follows it again."""
+
+    text: ClassVar[str] = "not followed any more"
+    event: Literal["unfollowed"] = "unfollowed"
+
+
 class Draining(_Outgoing):
     """The server is about to stop: connect again after the pause, then close this socket."""
 
@@ -662,6 +669,7 @@ SEQUENCED_STATUS = (
 StatusMetadata = (
     Connected
     | Resumed
+    | Unfollowed
     | Draining
     | ModelStatus
     | MessageCreated
