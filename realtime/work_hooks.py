@@ -7,6 +7,7 @@ from agents import Agent, FunctionTool, ModelResponse, RunContextWrapper, Tool, 
 from agents.tool import default_tool_timeout_error_message
 from agents.tool_context import ToolContext
 
+from conversations.text import clean_id
 from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.registry import name_model
@@ -52,7 +53,7 @@ class WorkHooks(ToolHooks):
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool, result: object
     ) -> None:
         if isinstance(context, ToolContext) and _has_timed_out(tool, result):
-            context.context.reports.fail(context.tool_call_id)
+            context.context.reports.fail(clean_id(context.tool_call_id))
         self._meter.end_nested(context.usage, _call_id(context))
         await super().on_tool_end(context, agent, tool, result)
 
