@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from conversations.exports.as_json import MANY, ONE, VERSION
 from conversations.exports.digest import Digest
@@ -38,6 +38,22 @@ def list_exported(data: Any) -> list[Record]:
         raise ImportRefusedError("not an export of this version")
     found: list[Record] = [data] if kind == ONE else data["sessions"]
     return found
+
+
+def import_all(owner: AbstractBaseUser, data: Any) -> int:
+    """Make all sessions of a parsed JSON export, or none; how many.
+
+    Raises `ImportRefusedError`, and `ValueError`, `KeyError` or `TypeError` for what is no export.
+    """
+    records = list_exported(data)
+    try:
+        with transaction.atomic():
+            for record in records:
+                import_conversation(owner, record)
+    except IntegrityError as exc:
+        # The database's own words quote rows.
+        raise ImportRefusedError("an id in it is taken by another conversation") from exc
+    return len(records)
 
 
 @transaction.atomic
