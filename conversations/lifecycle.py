@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -329,8 +330,13 @@ def _has_changed_agent(run: Run) -> bool:
 
 
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
-    """Somebody is watching these sessions, and will be for `duration`."""
+    """Somebody is watching these sessions, and will be for `duration`.
+
+    Locks their rows in the order of their ids, as all do who lock several.
+    """
     ids = sorted(sessions)
     for start in range(0, len(ids), 500):
-        batch = ids[start : start + 500]
-        ChatSession.objects.filter(pk__in=batch).update(viewed_until=Now() + duration)
+        watched = ChatSession.objects.filter(pk__in=ids[start : start + 500])
+        with transaction.atomic():
+            list(watched.order_by("pk").select_for_update(no_key=True).values_list("pk"))
+            watched.update(viewed_until=Now() + duration)
