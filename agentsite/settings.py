@@ -198,10 +198,14 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        prefixed = EnvSettingsSource(settings_cls, env_prefix=PREFIX)
-        return sources["init_settings"], prefixed, sources["env_settings"]
+        return init_settings, EnvSettingsSource(settings_cls, env_prefix=PREFIX), env_settings
 
     @field_validator("allowed_hosts", "csrf_trusted_origins", mode="before")
     @classmethod

@@ -87,15 +87,15 @@ async def test_an_agent_costs_what_its_own_model_costs_wherever_that_is_shown(
 ) -> None:
     serve_agents(expert_of("dear"))
     run = await reply(ada)
-    assert (run.agent, run.model, run.cost) == ("expert", "dear", 100)
+    assert (run.agent, run.model, run.cost) == ("expert", "dear", Decimal(100))
     share = (await in_thread(figures.read_figures, 1)).shares[0]
-    assert (share.model, share.cost) == ("dear", 100)
+    assert (share.model, share.cost) == ("dear", Decimal(100))
     await async_client.aforce_login(ada)
     session = f"/api/sessions/{run.session_id}"
     assert Decimal((await async_client.get(f"{session}/")).json()["usage"]["cost"]) == 100
     answer = await download(async_client, f"{session}/transcript/")
     told = json.loads(answer.body)["messages"][-1]
-    assert (told["model"], Decimal(told["cost"])) == ("dear", 100)
+    assert (told["model"], Decimal(told["cost"])) == ("dear", Decimal(100))
     staff = Client()
     await in_thread(staff.force_login, await in_thread(make_admin))
     page = await in_thread(staff.get, "/admin/conversations/run/")
@@ -114,7 +114,7 @@ async def test_a_handoff_costs_what_both_models_cost(
         Agent(name="desk", model=model("cheap", hand_over), handoffs=[expert_of("dear")]),
     )
     run = await reply(ada)
-    assert (run.model, run.cost) == ("dear", 101)
+    assert (run.model, run.cost) == ("dear", Decimal(101))
     assert (run.agent, run.context_model) == ("desk", "cheap"), "the first input was the desk's"
 
 
@@ -125,7 +125,7 @@ async def test_an_agent_as_a_tool_costs_what_its_model_costs(
     desk = model("cheap", asking, step(assistant_message("42, they say.")))
     serve_agents(Agent(name="desk", model=desk, tools=[expert_of("dear").as_tool("expert", "")]))
     run = await reply(ada)
-    assert (run.model, run.cost) == ("cheap", 102)
+    assert (run.model, run.cost) == ("cheap", Decimal(102))
 
 
 @pytest.mark.parametrize("name", ["unpriced", None])
@@ -160,14 +160,14 @@ async def test_a_reply_that_asked_costs_what_it_took_before_and_after(
         accepted = await client.chat("How many?")
         asked = (await client.wait_for(event("input.requested")))["metadata"]
         waiting = await Run.objects.aget()
-        assert (waiting.model, waiting.cost) == ("dear", 101)
+        assert (waiting.model, waiting.cost) == ("dear", Decimal(101))
         answer = {"request_id": asked["request_id"], "decision": "approve"}
         await client.send(
             {"type": "respond", "session_id": accepted["session_id"], "metadata": answer}
         )
         await client.wait_end(accepted["run_id"])
     run = await Run.objects.aget()
-    assert (run.model, run.cost) == ("dear", 201)
+    assert (run.model, run.cost) == ("dear", Decimal(201))
 
 
 @pytest.mark.django_db

@@ -164,7 +164,8 @@ def test_figures_are_those_of_the_settings(name: str, phrase: str) -> None:
 
 
 def test_lines_of_the_log() -> None:
-    sources = "".join(path.read_text() for path in ROOT.glob("realtime/**/*.py"))
+    paths = [*ROOT.glob("realtime/**/*.py"), *ROOT.glob("conversations/*.py")]
+    sources = "".join(path.read_text() for path in paths)
     lines = re.findall(r"^\| `(\w[^`]*<[^`]+)` \|", read("docs/operations.md"), re.MULTILINE)
     pieces = [piece for line in lines for piece in re.split(r"<\w+>|provider_\.\.\.", line)]
     assert len(lines) >= 5
