@@ -175,7 +175,8 @@ async def test_the_client_of_a_server_that_is_gone_is_closed(
     process: Process, transactional_db: None
 ) -> None:
     """A model of the site's own comes up at another address each time."""
-    models = process.executor._provider
+    executor: Any = process.executor
+    models = executor._provider
     clients = []
     for number in range(3):
         ToldModel.current.tell("ready", base_url=f"http://127.0.0.1:{number + 1}/v1")

@@ -109,7 +109,8 @@ async def test_waiting_for_a_place_is_no_work(
     process: Process, serve_agents: Serve, ada: User, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_echo(serve_agents)
-    starts = process.executor._provider.starts
+    executor: Any = process.executor
+    starts = executor._provider.starts
     enter, asked, free = starts.enter, asyncio.Event(), asyncio.Event()
 
     async def wait_long() -> Any:
