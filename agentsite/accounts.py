@@ -44,12 +44,13 @@ class LimitedMixin:
         try:
             self.limit(request)
         except AgentSiteError as exc:
-            return _refuse(request, exc)
+            return refuse(request, exc)
         answer: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
         return answer
 
 
-def _refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
+def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
+    """The page that says when to come back, for an `AgentSiteError(rate_limited)`."""
     seconds = exc.retry_after or 0
     answer = render(request, "429.html", {"minutes": ceil(seconds / 60)}, status=429)
     answer["Retry-After"] = f"{seconds:.0f}"
@@ -112,7 +113,7 @@ def admin_login(request: HttpRequest) -> HttpResponse:
     try:
         limit_sign_in(request, request.POST.get("username", ""))
     except AgentSiteError as exc:
-        return _refuse(request, exc)
+        return refuse(request, exc)
     answer = admin.site.login(request)
     if answer.status_code == 302:
         allow_again(request, request.user.get_username())

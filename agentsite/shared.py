@@ -1,26 +1,33 @@
 """The page behind a share link: a conversation to read, for anybody who has the link."""
 
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.urls import path
 from django.utils.translation import gettext as _
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from agentsite import words
+from agentsite.accounts import refuse
 from agentsite.cards import is_scripted
-from conversations.errors import AgentSiteError
-from conversations.sharing import SharedSession, get_shared
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.sharing import SharedSession, answer_shared, limit_views, open_share
 
 
 @require_safe
-@never_cache
-def shared(request: HttpRequest, token: str) -> HttpResponse:
+def shared(request: HttpRequest, token: str) -> HttpResponseBase:
     """A link that was revoked is as little there as one that never was."""
     try:
-        found = get_shared(token)
+        limit_views(request)
+        return answer_shared(request, open_share(token), "text/html; charset=utf-8", _write_page)
     except AgentSiteError as exc:
+        if exc.code == ErrorCode.RATE_LIMITED:
+            return refuse(request, exc)
         raise Http404 from exc
+
+
+def _write_page(found: SharedSession) -> bytes:
+    """The same for every reader: it is kept for the next one."""
     marked = [(message, is_scripted(message.agent)) for message in found.messages]
     context = {
         "shared": found,
@@ -28,11 +35,7 @@ def shared(request: HttpRequest, token: str) -> HttpResponse:
         "about_replies": _about_replies(found),
         "words": {"copy": words.SCRIPT["copy"]},
     }
-    response = render(request, "shared.html", context)
-    # The address is the secret: it is neither indexed nor told to where links lead.
-    response["X-Robots-Tag"] = "noindex"
-    response["Referrer-Policy"] = "no-referrer"
-    return response
+    return render_to_string("shared.html", context).encode()
 
 
 def _about_replies(found: SharedSession) -> str:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from agentsite import words
 from agentsite.cards import AgentCard, get_label, is_scripted
 from conversations.models import ACTIVE, ChatSession, RunStatus
-from conversations.rendering import render_markdown
+from conversations.reply_html import read_html, show_parts
 from conversations.shapes import History, MessageView
 from realtime.process import model_status
 
@@ -52,8 +52,12 @@ def messages(
 ) -> list[ShownMessage]:
     """The history as the page shows it to `username`; `siblings` are ids by their parents."""
     queue = [entry.run_id for entry in history.queue]
+    html = read_html(history.messages)
     return [
-        replace(_message(message, queue, card, username), place=_place(message, siblings))
+        replace(
+            _message(message, show_parts(message, html), queue, card, username),
+            place=_place(message, siblings),
+        )
         for message in history.messages
     ]
 
@@ -69,7 +73,11 @@ def _place(message: MessageView, siblings: dict[str, list[str]]) -> Place | None
 
 
 def _message(
-    message: MessageView, queue: list[str], card: AgentCard, username: str
+    message: MessageView,
+    parts: list[dict[str, Any]],
+    queue: list[str],
+    card: AgentCard,
+    username: str,
 ) -> ShownMessage:
     created_at = datetime.fromisoformat(message.created_at)
     if message.role == "user":
@@ -77,7 +85,7 @@ def _message(
     working = message.run_status in ACTIVE
     return ShownMessage(
         message_id=message.message_id,
-        blocks=[_block(part, username) for part in message.parts or []],
+        blocks=[_block(part, username) for part in parts],
         status=message.run_status or RunStatus.COMPLETED,
         label=get_label(message.agent) or card.label,
         scripted=is_scripted(message.agent) or (not message.agent and card.scripted),
@@ -105,9 +113,7 @@ def _state(message: MessageView, queue: list[str]) -> str:
 
 def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
     """A part with what `chat/block.html` needs beside it."""
-    if part["type"] == "text":
-        return part | {"html": render_markdown(part["text"])}
-    if part["type"] == "reasoning":
+    if part["type"] in ("text", "reasoning"):
         return part
     if part["type"] == "approval":
         return part | _approval(part, username)

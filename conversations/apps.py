@@ -12,7 +12,8 @@ class ConversationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from conversations import checks  # noqa: F401  (registers them)
+        from conversations import checks, notify, snapshots  # noqa: F401  (checks registers them)
 
+        notify.register(snapshots.on_change)
         pre_migrate.connect(search_index.lift, sender=self)
         post_migrate.connect(search_index.install, sender=self)

@@ -1,6 +1,6 @@
 """How often something may be tried, counted in the database for all processes together."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address, ip_address, ip_network
 
 from django.db.models import Case, F, Q, Value, When
@@ -15,18 +15,24 @@ from conversations.secrets import hash_token
 def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
     """Count one more try of `what`; the seconds to wait when that was more than `limit`."""
     key, now = hash_token(what), timezone.now()
-    _, is_new = Attempts.objects.get_or_create(key=key, defaults={"until": now + period})
-    if is_new:
-        Attempts.objects.filter(until__lt=now).exclude(key=key).delete()
-    goes_on = Q(until__gt=now)
-    Attempts.objects.filter(key=key).update(
-        count=Case(When(goes_on, then=F("count") + 1), default=Value(1)),
-        until=Case(When(goes_on, then=F("until")), default=Value(now + period)),
-    )
+    if not _add_one(key, now, period):
+        Attempts.objects.filter(until__lt=now).delete()
+        Attempts.objects.get_or_create(key=key, defaults={"until": now + period})
+        _add_one(key, now, period)
     row = Attempts.objects.filter(key=key).first()
     if row is None or row.count <= limit:
         return None
     return max(1.0, (row.until - now).total_seconds())
+
+
+def _add_one(key: str, now: datetime, period: timedelta) -> bool:
+    """Count in one statement, so that tries at once are all counted; False without a row."""
+    goes_on = Q(until__gt=now)
+    updated = Attempts.objects.filter(key=key).update(
+        count=Case(When(goes_on, then=F("count") + 1), default=Value(1)),
+        until=Case(When(goes_on, then=F("until")), default=Value(now + period)),
+    )
+    return updated > 0
 
 
 def forget_attempts(what: str) -> None:

@@ -1,21 +1,21 @@
 """What a reader has missed, and where everything is that readers follow."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from conversations.models import ChatSession, Message, Run
 from conversations.queries import (
     EventRow,
-    get_active_run,
     get_run,
-    list_queue,
+    in_chunks,
+    list_unfinished,
     read_events,
-    read_parts,
     reply_run,
 )
-from conversations.shapes import MessageView, QueueView, message_view
+from conversations.shapes import MessageView, QueueView, message_view, queue_view
+from conversations.snapshots import read_snapshot
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
         if len(events) == missed:
             return CatchUp(run, events)
     if not run.is_ended:
-        return CatchUp(run, [], read_parts(run).parts, run.last_seq)
+        shown = read_snapshot(run)
+        return CatchUp(shown.run, [], shown.parts, shown.run.last_seq)
     last = read_events(run, after=run.last_seq - 1)
     return CatchUp(run, last, run.reply.parts, run.last_seq - 1)
 
@@ -57,6 +58,7 @@ class SessionState:
 
     `messages` changed after the reader's revision, oldest first; None when there are too many.
     `active` is (id, number) of the active run, `numbers` those of the runs asked for that exist.
+    `html` is that of replies among `messages`, by message id, where it was read too.
     """
 
     rev: int
@@ -65,6 +67,7 @@ class SessionState:
     queue: list[QueueView]
     active: tuple[UUID, int] | None
     numbers: dict[UUID, int]
+    html: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_session_state(
@@ -75,13 +78,13 @@ def read_session_state(
     `messages` are at most `limit` with at most `max_chars` of text.
     """
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
-    active = get_active_run(session_id)
+    unfinished = list_unfinished(session_id)
     return SessionState(
         rev=session.rev,
         run_count=session.run_count,
         messages=[] if rev is None else _list_changes(session_id, rev, limit, max_chars),
-        queue=list_queue(session_id),
-        active=(active.pk, active.number) if active else None,
+        queue=[queue_view(run) for run in unfinished[1:]],
+        active=(unfinished[0].pk, unfinished[0].number) if unfinished else None,
         numbers=dict(
             Run.objects.filter(session_id=session_id, pk__in=list(runs)).values_list("pk", "number")
         ),
@@ -108,9 +111,11 @@ class Heads:
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
     """The rev of each session, and (epoch, last_seq) of each run."""
-    revs = ChatSession.objects.filter(pk__in=list(sessions), deleted_at=None)
-    states = Run.objects.filter(pk__in=list(runs))
-    return Heads(
-        revs=dict(revs.values_list("pk", "rev")),
-        runs={pk: (epoch, seq) for pk, epoch, seq in states.values_list("pk", "epoch", "last_seq")},
-    )
+    heads = Heads(revs={}, runs={})
+    for ids in in_chunks(sessions):
+        kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)
+        heads.revs.update(kept.values_list("pk", "rev"))
+    for ids in in_chunks(runs):
+        states = Run.objects.filter(pk__in=ids).values_list("pk", "epoch", "last_seq")
+        heads.runs.update((pk, (epoch, seq)) for pk, epoch, seq in states)
+    return heads

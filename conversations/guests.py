@@ -10,6 +10,7 @@ from django.db import transaction
 from conversations.changes import ChangeBuilder, lock_runs, lock_session
 from conversations.models import Approval, ChatSession, Feedback, Guest, Run
 from conversations.queries import User
+from conversations.usage import move_user_totals
 
 NAME_BYTES = 8
 
@@ -40,6 +41,7 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     guests = get_user_model()._default_manager.select_for_update().filter(pk=guest_user.pk)
     if (guest_row := guests.first()) is not None:
         _move_sessions(guest_user, user)
+        move_user_totals(guest_user.pk, user.pk)
         guest_row.delete()
 
 

@@ -1,21 +1,19 @@
 """What a page of a conversation opens with."""
 
-from typing import Any
 from uuid import UUID
 
 from conversations.branches import list_below
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ChatSession, Message, Run
+from conversations.models import ChatSession, Message
 from conversations.queries import (
-    get_active_run,
     list_path,
-    list_queue,
+    list_unfinished,
     load_messages,
     parse_id,
-    read_parts,
     reply_run,
 )
-from conversations.shapes import History, MessageView, message_view, run_view
+from conversations.shapes import History, MessageView, message_view, queue_view, run_view
+from conversations.snapshots import Snapshot, read_snapshot
 
 
 def get_history(
@@ -33,17 +31,16 @@ def get_history(
     rev = ChatSession.objects.values_list("rev", flat=True).get(pk=session.pk)
     if before:
         return History(rev, _list_above(session, parse_id(before), limit), None, [])
-    active = get_active_run(session.pk)
-    queue = list_queue(session.pk)
+    unfinished = list_unfinished(session.pk)
     leaf = ChatSession.objects.values_list("active_leaf_id", flat=True).get(pk=session.pk)
     end, later = _find_end(session, branch, limit) if branch else (leaf, "")
     messages = load_messages(list_path(end, limit)) if end else []
-    shown = read_parts(active).parts if active else []
+    shown = read_snapshot(unfinished[0]) if unfinished else None
     return History(
         rev=rev,
-        messages=[_shown(message, active, shown) for message in messages],
-        run=run_view(active) if active else None,
-        queue=queue,
+        messages=[_show(message, shown) for message in messages],
+        run=run_view(shown.run) if shown else None,
+        queue=[queue_view(run) for run in unfinished[1:]],
         later=later,
         aside=end != leaf,
     )
@@ -71,8 +68,8 @@ def _list_above(session: ChatSession, message_id: UUID, limit: int) -> list[Mess
     return [message_view(one, run=reply_run(one)) for one in above]
 
 
-def _shown(message: Message, active: Run | None, shown: list[dict[str, Any]]) -> MessageView:
+def _show(message: Message, shown: Snapshot | None) -> MessageView:
     run = reply_run(message)
-    if run is not None and active is not None and run.pk == active.pk:
-        return message_view(message, run=active, parts=shown)
+    if run is not None and shown is not None and run.pk == shown.run.pk:
+        return message_view(message, run=shown.run, parts=shown.parts)
     return message_view(message, run=run)

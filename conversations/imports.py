@@ -23,6 +23,7 @@ from conversations.models import (
     Run,
     RunStatus,
 )
+from conversations.usage import add_to_session
 
 BATCH = 500
 
@@ -125,6 +126,7 @@ def _add_runs(session: ChatSession, replies: list[Record]) -> None:
         for name in TIMING_FIELDS:
             setattr(row, name, _time(reply["timings"][name]))
     Run.objects.bulk_update(rows, TIMING_FIELDS, batch_size=BATCH)
+    add_to_session(session.pk, session.runs.filter(ended_at__isnull=False))
     Item.objects.bulk_create(list(_items(rows, replies)), batch_size=BATCH)
 
 

@@ -39,6 +39,7 @@ from conversations.models import (
     RunStatus,
 )
 from conversations.queries import read_parts
+from conversations.reply_html import save_html
 from conversations.run_states import Claim, Claimed, Move, NewEvent
 from conversations.shapes import request_payload
 from conversations.text import clean_text
@@ -82,6 +83,7 @@ class Ending:
 
     `model` answered at last, and `cost` is that of all calls, each by its own model; without
     `model` the run's own has made all of `usage`.
+    `html` is `render_texts(parts)`, made before the transaction; None: the first reader makes it.
     """
 
     status: RunStatus
@@ -98,6 +100,7 @@ class Ending:
     last_token_at: datetime | None = None
     stopped_at: datetime | None = None
     retries: int = 0
+    html: list[str] | None = None
 
     @property
     def move(self) -> Move:
@@ -169,11 +172,14 @@ def finish_run(
         if ending.status == RunStatus.CANCELLED:
             ending = replace(ending, reason=run.reason or EndReason.USER)
         rows = [*((kind, payload) for _, kind, payload in events), ending.event]
-        run_states.finish(change, run, ending.move, rows, **_outcome(run, ending))
+        outcome = _outcome(run, ending)
+        run_states.finish(change, run, ending.move, rows, html=ending.html, **outcome)
         write_items(run, ending.items)
         RunState.objects.filter(run_id=run.pk).delete()
         run.reply.parts = ending.parts
         update_reply(change, run)
+        if ending.html:
+            save_html(run.reply_id, ending.parts, ending.html)
 
 
 @contextmanager

@@ -1,18 +1,29 @@
 """What one user may have at work at once, and use in a day."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.contrib.auth import get_user_model
-from django.db.models import Count, F, Min, Q, Sum
-from django.db.models.functions import Coalesce
+from django.db import connection
+from django.db.models import Sum
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import Run, RunStatus
+from conversations.models import Run, UserUsage
 from conversations.shapes import UserId
+from conversations.usage import SLOT, find_slot
 
 DAY = timedelta(days=1)
+
+# The statuses stand in the text as in the condition of the index `runs_at_work`: SQLite uses a
+# partial index only where it can see that the condition holds.
+COUNT_AT_WORK = """
+    SELECT COUNT(*) FROM (
+        SELECT DISTINCT session_id FROM conversations_run
+        WHERE owner_id = %s AND status IN ('queued', 'running') LIMIT %s
+    ) AS at_work
+"""
 
 
 @dataclass(frozen=True)
@@ -28,25 +39,50 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     """Whether a user may ask once more; `starts` tells that the reply would begin at once.
 
     The user's row stays locked until the transaction ends, so that two chats cannot both take the
-    last place. Raises `AgentSiteError`: limit_runs, limit_tokens, not_authenticated (it is gone).
+    last place. Reads no row of an ended run: the cost does not depend on how many there are.
+    Raises `AgentSiteError`: limit_runs, limit_tokens, not_authenticated (it is gone).
     """
     users = get_user_model()._default_manager.select_for_update(no_key=True)
     if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
         raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
-    now = timezone.now()
-    tokens = Coalesce(F("input_tokens"), 0) + Coalesce(F("output_tokens"), 0)
-    at_work = Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING))
-    theirs = Run.objects.filter(owner_id=user_id)  # type: ignore[misc]
-    today = theirs.filter(created_at__gt=now - DAY)
-    used = today.aggregate(
-        tokens=Sum(tokens),
-        sessions=Count("session", filter=at_work, distinct=True),
-        oldest=Min("created_at", filter=Q(input_tokens__gt=0)),
-    )
-    if starts and limits.runs is not None and used["sessions"] >= limits.runs:
+    if starts and limits.runs is not None and _count_at_work(user_id, limits.runs) >= limits.runs:
         raise AgentSiteError(ErrorCode.LIMIT_RUNS)
-    if limits.tokens_a_day is not None and (used["tokens"] or 0) >= limits.tokens_a_day:
-        free_at = (used["oldest"] or now) + DAY
-        raise AgentSiteError(
-            ErrorCode.LIMIT_TOKENS, retry_after=round((free_at - now).total_seconds())
-        )
+    if limits.tokens_a_day is not None:
+        _check_tokens(user_id, limits.tokens_a_day)
+
+
+def _count_at_work(user_id: UserId, most: int) -> int:
+    """In how many sessions of the user something is queued or running, up to `most`."""
+    owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT_AT_WORK, [owner, most])
+        [count] = cursor.fetchone()
+    return int(count)
+
+
+def _check_tokens(user_id: UserId, limit: int) -> None:
+    now = timezone.now()
+    # A slot counts until its last moment is a day ago, so that no 24 hours ever exceed the limit.
+    counted = UserUsage.objects.filter(
+        user_id=user_id,  # type: ignore[misc]
+        slot__gte=find_slot(now - DAY),
+    )
+    used = counted.aggregate(tokens=Sum("tokens"))["tokens"] or 0
+    if used < limit:
+        return
+    slots = counted.order_by("slot").values_list("slot", "tokens")
+    free_at = _find_free_slot(slots, used - limit, find_slot(now)) * SLOT.total_seconds()
+    wait = datetime.fromtimestamp(free_at, UTC) + DAY - now
+    raise AgentSiteError(ErrorCode.LIMIT_TOKENS, retry_after=round(wait.total_seconds()))
+
+
+def _find_free_slot(slots: Iterable[tuple[int, int]], excess: int, present: int) -> int:
+    """The slot with whose beginning, a day later, less than the limit is left.
+
+    `excess` is by how much the limit is exceeded, `slots` are oldest first.
+    """
+    for slot, tokens in slots:
+        excess -= tokens
+        if excess < 0:
+            return slot + 1
+    return present + 1

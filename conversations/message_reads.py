@@ -6,8 +6,9 @@ from django.db.models import QuerySet
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ChatSession, Message, Run
-from conversations.queries import get_active_run, parse_id, read_parts, reply_run
+from conversations.queries import get_active_run, parse_id, reply_run
 from conversations.shapes import MessageView, message_view
+from conversations.snapshots import read_snapshot
 
 
 def list_messages(session: ChatSession) -> QuerySet[Message]:
@@ -22,9 +23,12 @@ def show_messages(session: ChatSession, rows: Iterable[Message]) -> list[Message
     views = []
     for row in rows:
         run = reply_run(row)
-        at_work = run is not None and active is not None and run.pk == active.pk
-        parts = read_parts(active).parts if at_work and active else None
-        views.append(message_view(row, run=run, parts=parts))
+        # `active` was read before the rows: by their reading it may have ended, with more text.
+        if active is not None and run is not None and run.pk == active.pk and not run.is_ended:
+            shown = read_snapshot(active)
+            views.append(message_view(row, run=shown.run, parts=shown.parts))
+        else:
+            views.append(message_view(row, run=run))
     return views
 
 

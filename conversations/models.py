@@ -125,6 +125,24 @@ class Message(models.Model):
         return join_text(self.parts)
 
 
+class ReplyHtml(models.Model):
+    """The HTML of a finished reply: one string for each text part of its message.
+
+    It holds for the texts that `digest` is of, by the renderer of that version; see
+    `conversations.reply_html`. In a table of its own, because few reads of a message show it.
+    """
+
+    message = models.OneToOneField(
+        Message, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    renderer = models.PositiveIntegerField()
+    digest = models.CharField(max_length=32)
+    html = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"HTML of {self.message_id}"
+
+
 def join_text(parts: list[dict[str, Any]]) -> str:
     """The text parts of a message as the tokens of its run spelled them."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
@@ -258,6 +276,12 @@ class Run(models.Model):
             # Not a partial one: SQLite uses those only where the statuses are in the SQL itself.
             models.Index(fields=["status", "session"], name="runs_by_status"),
             models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
+            # For `conversations.limits`, whose SQL repeats this condition word for word.
+            models.Index(
+                fields=["owner", "session", "status"],
+                condition=Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING)),
+                name="runs_at_work",
+            ),
             # All that staff filter by: few rows are found, without a look at the others.
             models.Index(
                 *(F("created_at").desc(), F("id").desc(), "status", "error_code", "agent"),
@@ -512,6 +536,49 @@ class SideCall(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} by {self.model}"
+
+
+class SessionUsage(models.Model):
+    """Running totals of a session's ended runs and side calls; a session without any has no row.
+
+    Only `conversations.usage` writes it, in the transaction that ends the run or adds the call.
+    `priced` and `unpriced` count calls whose cost is and is not known; `cost_micros` is the sum of
+    the known ones in millionths, because SQLite adds decimals as floating-point numbers.
+    """
+
+    session = models.OneToOneField(
+        ChatSession, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    runs = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    estimated = models.BigIntegerField(default=0)
+    unknown = models.BigIntegerField(default=0)
+    priced = models.BigIntegerField(default=0)
+    unpriced = models.BigIntegerField(default=0)
+    cost_micros = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"usage of {self.session_id}"
+
+
+class UserUsage(models.Model):
+    """Tokens of a user's runs that were counted in one slot of time, for the limit of a day.
+
+    `slot` is the Unix time in units of `conversations.usage.SLOT`; `purge` deletes old ones.
+    """
+
+    pk = models.CompositePrimaryKey("user_id", "slot")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    slot = models.BigIntegerField()
+    tokens = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.tokens} in {self.slot}"
 
 
 class Summary(models.Model):

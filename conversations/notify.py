@@ -52,11 +52,13 @@ class RunCancelRequested:
 class RunAdvanced:
     """Events were written to a run's journal: (seq, kind, payload) in order, without a gap.
 
-    `run` is the row as it is after them, with its reply.
+    `run` is the row as it is after them, with its reply. `html` is that of an ended run's texts,
+    one for each text part; None where nobody has rendered them yet.
     """
 
     run: Run
     events: list[tuple[int, str, dict[str, Any]]]
+    html: list[str] | None = None
 
 
 @dataclass(frozen=True)

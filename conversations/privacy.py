@@ -19,14 +19,18 @@ from conversations import audit
 from conversations.changes import lock_runs
 from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
-from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share
+from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share, UserUsage
 from conversations.review_models import AuditAction
 from conversations.session_list import delete_session
+from conversations.usage import find_slot
 
 SESSIONS_A_BATCH = 20
 """Few, because on SQLite nobody else writes meanwhile."""
 
 GUESTS_A_BATCH = 100
+
+USAGE_KEPT = timedelta(days=2)
+"""Of what a user has spent when; limits look back one day."""
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
@@ -45,6 +49,7 @@ def purge() -> int:
     """Delete what is too old; how many sessions that were."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    UserUsage.objects.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
         forget_words()
         audit.record(None, AuditAction.PURGED, sessions=deleted)

@@ -1,7 +1,7 @@
 """Reads that everything builds on; those of a person's data take the user first."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
@@ -20,14 +20,25 @@ from conversations.models import (
     Run,
     RunEvent,
     RunStatus,
-    SideCall,
 )
 from conversations.parts import PartsFolder, fold
 from conversations.shapes import QueueView, RunTimings, UserId, queue_view, run_timings
-from conversations.usage import UsageTotals, total_usage
+from conversations.usage import UsageTotals, read_session_totals, read_user_totals
 
 User = AbstractBaseUser | AnonymousUser
 EventRow = tuple[int, str, dict[str, Any]]
+T = TypeVar("T")
+
+
+IDS_A_QUERY = 500
+"""Older builds of SQLite take no more than 999 parameters a statement, newer ones 32,766."""
+
+
+def in_chunks(ids: Iterable[T]) -> Iterator[list[T]]:
+    """`ids` for statements that name them one by one, however many there are."""
+    given = list(ids)
+    for start in range(0, len(given), IDS_A_QUERY):
+        yield given[start : start + IDS_A_QUERY]
 
 
 def parse_id(value: str | UUID) -> UUID:
@@ -135,7 +146,10 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 
 
 def read_parts(run: Run) -> PartsFolder:
-    """What has been shown of a run that works: its events, folded."""
+    """What has been shown of a run in progress: all of its events, folded anew.
+
+    For writers, who may see what is not committed yet; readers use `conversations.snapshots`.
+    """
     return fold((kind, payload) for _, kind, payload in read_events(run))
 
 
@@ -146,17 +160,12 @@ def get_run(run_id: UUID) -> Run:
 
 def session_usage(session: ChatSession) -> UsageTotals:
     """What a session has taken, replies on other branches, its title and summaries too."""
-    side_calls = SideCall.objects.filter(session_id=session.pk)
-    return total_usage(Run.objects.filter(session_id=session.pk), side_calls)
+    return read_session_totals(session.pk)
 
 
-def user_usage(user: User, since: datetime | None = None) -> UsageTotals:
+def user_usage(user: User) -> UsageTotals:
     """What a user's sessions have taken, deleted ones too."""
-    runs = Run.objects.filter(owner_id=user.pk)
-    side_calls = SideCall.objects.filter(session__owner_id=user.pk)
-    if since is None:
-        return total_usage(runs, side_calls)
-    return total_usage(runs.filter(created_at__gte=since), side_calls.filter(created_at__gte=since))
+    return read_user_totals(user.pk)
 
 
 def get_run_timings(run: Run) -> RunTimings:

@@ -1,10 +1,12 @@
 """Markdown from a model to HTML that is safe to show.
 
-`static/chat/markdown.js` has the same rules for the browser.
+`static/chat/markdown.js` has the same rules for the browser. Rendering takes milliseconds of CPU
+for each KB: finished replies are rendered once, and read with `conversations.reply_html`.
 """
 
+import logging
 import re
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,12 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+
+logger = logging.getLogger(__name__)
+
+RENDERER_VERSION = 1
+"""Raise it with every change of what `render_markdown` returns, also by a new version of a library:
+stored HTML of another version is rendered anew."""
 
 # Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
 MARKDOWN_MAX_CHARS = 131_072
@@ -45,16 +53,32 @@ _cleaner = nh3.Cleaner(
 
 
 def render_markdown(text: str) -> SafeString:
-    """Sanitised HTML of a text; images become links, so nothing is fetched by itself."""
+    """Sanitised HTML of a text; images become links, so nothing is fetched by itself.
+
+    It raises nothing: a run ends, and a page is shown, also where the parser has a fault.
+    """
     if len(text) > MARKDOWN_MAX_CHARS:
-        return format_html("<pre>{}</pre>", text)
-    return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+        return _show_as_typed(text)
+    try:
+        return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+    except Exception as exc:
+        logger.error("%d characters are not rendered: %s", len(text), type(exc).__name__)
+        return _show_as_typed(text)
 
 
-def render_reply(parts: Sequence[dict[str, Any]]) -> SafeString:
-    """The text parts of a reply, each in a `div.text-part`, so that steps can stand between."""
-    rendered = (render_markdown(part["text"]) for part in parts if part["type"] == "text")
-    return format_html_join("", '<div class="text-part">{}</div>', ((html,) for html in rendered))
+def _show_as_typed(text: str) -> SafeString:
+    return format_html("<pre>{}</pre>", text)
+
+
+def render_texts(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The HTML of each text part, in order."""
+    return [render_markdown(part["text"]) for part in parts if part["type"] == "text"]
+
+
+def join_html(html: Iterable[str]) -> SafeString:
+    """The text parts of one reply, each in a `div.text-part`, so that steps can stand between."""
+    pieces = ((mark_safe(piece),) for piece in html)  # noqa: S308 (made by `render_markdown`)
+    return format_html_join("", '<div class="text-part">{}</div>', pieces)
 
 
 def _lower_headings(state: StateCore) -> None:

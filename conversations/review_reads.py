@@ -18,6 +18,7 @@ from conversations.message_reads import show_messages
 from conversations.models import ChatSession, Feedback, Message, Run, Verdict
 from conversations.moments import Seconds
 from conversations.queries import list_path, load_messages, reply_run
+from conversations.reply_html import read_html, show_parts
 from conversations.shapes import MessageView
 from conversations.timeline import read_timelines
 
@@ -122,10 +123,12 @@ def recent_values(column: str) -> list[str]:
 class Shown:
     """A message of a session page, with its run's picture where it is a reply.
 
-    `others` are the ids of messages at the same place in other branches.
+    `parts` are the view's, the texts of a reply with their `html`. `others` are the ids of messages
+    at the same place in other branches.
     """
 
     view: MessageView
+    parts: list[dict[str, Any]]
     run: Run | None
     drawing: Drawing | None
     others: list[UUID]
@@ -145,6 +148,7 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
     leaf = until or session.active_leaf_id
     rows = load_messages(list_path(leaf, PAGE)) if leaf else []
     views = show_messages(session, rows)
+    html = read_html(views)
     runs = {row.pk: run for row in rows if (run := reply_run(row))}
     timelines = read_timelines(runs.values(), timezone.now())
     parents = [row.parent_id for row in rows]
@@ -154,6 +158,7 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
         messages=[
             Shown(
                 view=view,
+                parts=show_parts(view, html),
                 run=runs.get(row.pk),
                 drawing=draw(timelines[runs[row.pk].pk]) if row.pk in runs else None,
                 others=[pk for pk in places.get(row.parent_id, []) if pk != row.pk],

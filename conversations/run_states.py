@@ -28,7 +28,7 @@ from conversations.notify import RunAdvanced, RunCancelRequested, RunEnded, RunR
 from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, resolved_payload, run_ref
-from conversations.usage import NO_USAGE, price, usage_columns
+from conversations.usage import NO_USAGE, add_to_totals, price, usage_columns, usage_of
 
 NewEvent = tuple[str, dict[str, Any]]
 """Kind and payload; the move that writes it gives it its number."""
@@ -168,10 +168,19 @@ def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
 
 
 def finish(
-    change: ChangeBuilder, run: Run, move: Move, events: Sequence[NewEvent], **columns: Any
+    change: ChangeBuilder,
+    run: Run,
+    move: Move,
+    events: Sequence[NewEvent],
+    *,
+    html: list[str] | None = None,
+    **columns: Any,
 ) -> None:
-    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`."""
-    _make(change, run, move, events, lease_until=None, ended_at=Now(), **columns)
+    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`.
+
+    `html` is that of the reply's texts, for the terminal frame.
+    """
+    _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
@@ -281,6 +290,7 @@ def _make(
     events: Sequence[NewEvent] = (),
     *,
     anew: bool = False,
+    html: list[str] | None = None,
     **columns: Any,
 ) -> None:
     """Write a move: the row, its journal (from 1 if `anew`), and its facts.
@@ -292,12 +302,14 @@ def _make(
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
+    before = usage_of(run)
     _compare_and_set(run, columns)
+    add_to_totals(run, before)
     write_events(run, rows)
     if run.is_ended:
         change.unfinished.remove(run)
     if rows:
-        change.add(RunAdvanced(run, rows))
+        change.add(RunAdvanced(run, rows, html))
     if rule.fact is RunEnded:
         change.add(RunEnded(run.pk))
 

@@ -23,9 +23,11 @@ from conversations.models import (
     Run,
     RunEvent,
     RunStatus,
+    SessionUsage,
     UsageSource,
 )
 from conversations.sample_texts import Texts
+from conversations.usage import sum_counters
 
 SESSIONS_A_BATCH = 500
 AGENTS = ("assistant", "assistant", "assistant", "researcher", "writer")
@@ -115,16 +117,19 @@ class _Maker:
             created_at=moment,
         )
         rows: list[Model] = []
+        runs: list[Run] = []
         leaf: Message | None = None
         for number in range(1, turns + 1):
             turn = _Turn(self, session, number, moment, leaf)
             rows += turn.rows
+            runs.append(turn.run)
             leaf, moment = turn.reply, turn.ended_at
             moment += timedelta(seconds=self.chance.expovariate(1 / 90))
         session.active_leaf_id = leaf.pk if leaf else None
         session.active_at = min(moment, self.plan.until)
         yield session
         yield from rows
+        yield SessionUsage(session=session, **sum_counters(runs))
 
     def _id(self) -> uuid.UUID:
         return uuid.UUID(int=self.chance.getrandbits(128), version=4)

@@ -1,15 +1,14 @@
 """What readers are handed: plain values, no rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from conversations.models import Approval, Message, Run, join_text
 from conversations.part_shapes import Part
 from conversations.parts import last_agent
-from conversations.rendering import render_reply
 
 UserId = int | UUID
 """The primary key of `AUTH_USER_MODEL`; the type checker's stubs know this site's own, a number."""
@@ -44,11 +43,6 @@ class MessageView:
     def text(self) -> str:
         return join_text(self.parts or [])
 
-    @cached_property
-    def html(self) -> str:
-        """The answer text as sanitised HTML."""
-        return render_reply(self.parts or [])
-
 
 _MESSAGE_FIELDS = tuple(field.name for field in fields(MessageView))
 
@@ -56,6 +50,11 @@ _MESSAGE_FIELDS = tuple(field.name for field in fields(MessageView))
 def message_fields(view: MessageView) -> dict[str, Any]:
     """By their names; not copied, as `asdict` would each part of each message."""
     return {name: getattr(view, name) for name in _MESSAGE_FIELDS}
+
+
+def view_of_fields(record: Mapping[str, Any]) -> MessageView:
+    """The view that `message_fields` was given; `record` may hold more."""
+    return MessageView(**{name: record[name] for name in _MESSAGE_FIELDS})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What stands in for the beginning of a conversation, when it is too long for its model."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from django.db import transaction
@@ -21,5 +22,6 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
     message.save(update_fields=["rev"])
     message.summary = Summary.objects.create(message=message, text=text, model=model)
     change = ChangeBuilder(session)
-    change.add(MessageChanged(message_view(message, run=message.run), created=False))
+    view = replace(message_view(message, run=message.run), parts=None)
+    change.add(MessageChanged(view, created=False))
     change.announce(None)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from conversations.models import ChatSession, Run, RunStatus, SideCall, TitleSource
-from conversations.usage import TokenUsage, price, usage_columns
+from conversations.usage import TokenUsage, add_to_session, price, usage_columns
 
 
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
@@ -23,16 +24,18 @@ def end_upkeep(session_id: UUID) -> None:
     ChatSession.objects.filter(pk=session_id).update(upkeep_until=None)
 
 
+@transaction.atomic
 def add_side_call(
     session_id: UUID, purpose: SideCall.Purpose, model: str, usage: TokenUsage
 ) -> None:
     """Keep what a call of the model has used, whatever became of its answer."""
-    SideCall.objects.create(
+    call = SideCall.objects.create(
         session_id=session_id,
         purpose=purpose,
         model=model[:200],
         **usage_columns(usage, price(usage, model)),
     )
+    add_to_session(session_id, [call])
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,36 @@
 """Tokens and what they cost."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db import connection
+from django.db.models import Model, Sum
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
-from conversations.models import Run, SideCall, UsageSource
+from conversations.models import Run, SessionUsage, SideCall, UsageSource, UserUsage
+from conversations.shapes import UserId
 from conversations.tokens import estimate_tokens
 
 MILLION = 1_000_000
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
 COST_PLACES = Decimal("0.000001")
+
+COUNTERS = (
+    *("runs", *TOKEN_COLUMNS, "estimated", "unknown"),
+    *("priced", "unpriced", "cost_micros"),
+)
+"""Columns of `SessionUsage`, all of which are only ever added to."""
+
+SLOT = timedelta(minutes=10)
+"""How exactly it is kept when a user's tokens were spent: 145 rows hold a day."""
 
 
 @dataclass(frozen=True)
@@ -173,29 +188,97 @@ class UsageTotals:
     currency: str
 
 
-def total_usage(runs: QuerySet[Run], side_calls: QuerySet[SideCall]) -> UsageTotals:
-    """Over ended runs, and the calls for titles and summaries; one query each."""
-    replies = _sum(runs.filter(ended_at__isnull=False))
-    others = _sum(side_calls)
-    costs = [cost for sums in (replies, others) if (cost := sums.pop("cost_sum")) is not None]
-    replies["runs"], _ = replies.pop("rows"), others.pop("rows")
-    both = {name: value + others.get(name, 0) for name, value in replies.items()}
-    # SQLite adds decimals as floating-point numbers.
-    cost = sum(costs, Decimal(0)).quantize(COST_PLACES) if costs else None
-    return UsageTotals(cost=cost, currency=currency(), **both)
+def add_to_totals(run: Run, before: TokenUsage) -> None:
+    """Count what `run` has taken since `before`, and the run itself once it has ended.
+
+    `conversations.run_states` calls this once for each move, after it and with the session
+    locked; `before` is what the row held until then. The rows that it locks come last in the
+    order of locks.
+    """
+    if run.is_ended:
+        add_to_session(run.session_id, [run])
+    if spent := count_tokens(usage_of(run)) - count_tokens(before):
+        _add_to_user(run.owner_id, find_slot(timezone.now()), spent)
 
 
-def _sum(rows: QuerySet[Any]) -> dict[str, Any]:
-    sums = {name: Coalesce(Sum(name), 0) for name in TOKEN_COLUMNS}
-    return rows.aggregate(
-        rows=Count("pk"),
-        estimated=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
-        unknown=Count("pk", filter=Q(usage_source=UsageSource.UNKNOWN)),
-        unpriced=Count("pk", filter=Q(cost=None)),
-        # Named apart: a filter by `cost` would mean this sum.
-        cost_sum=Sum("cost"),
-        **sums,
-    )
+def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
+    """Add ended runs or side calls, which have not been counted yet, to the session's totals."""
+    if counters := sum_counters(rows):
+        keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
+        _raise_counters(SessionUsage, keys, counters)
+
+
+def move_user_totals(giver: UserId, taker: UserId) -> None:
+    """Count what one user has spent lately as another's; nothing is left with the first."""
+    theirs = UserUsage.objects.filter(user_id=giver)  # type: ignore[misc]
+    for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
+        _add_to_user(taker, slot, tokens)
+    theirs.delete()
+
+
+def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
+    """The columns of `SessionUsage` for these rows alone; empty for none of them."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        total["runs"] += isinstance(row, Run)
+        for name in TOKEN_COLUMNS:
+            total[name] += getattr(row, name) or 0
+        total["estimated"] += row.usage_source == UsageSource.ESTIMATED
+        total["unknown"] += row.usage_source == UsageSource.UNKNOWN
+        total["priced"] += row.cost is not None
+        total["unpriced"] += row.cost is None
+        total["cost_micros"] += int((row.cost or Decimal(0)) * MILLION)
+    return dict(total)
+
+
+def read_session_totals(session_id: UUID) -> UsageTotals:
+    """What a session has taken: one row, however long the session is."""
+    return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
+
+
+def read_user_totals(user_id: UserId | None) -> UsageTotals:
+    """What all sessions of a user have taken: a row for each session."""
+    kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
+    sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
+    return _totals(SessionUsage(**kept.aggregate(**sums)))
+
+
+def _totals(row: SessionUsage) -> UsageTotals:
+    known = Decimal(row.cost_micros).scaleb(-6).quantize(COST_PLACES)
+    shown = {name: getattr(row, name) for name in COUNTERS if name not in ("priced", "cost_micros")}
+    return UsageTotals(cost=known if row.priced else None, currency=currency(), **shown)
+
+
+def count_tokens(usage: TokenUsage) -> int:
+    """Of input and output, as limits count them; what is not known is nothing."""
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+
+
+def find_slot(moment: datetime) -> int:
+    """The slot of `UserUsage` that `moment` lies in."""
+    return int(moment.timestamp() // SLOT.total_seconds())
+
+
+def _add_to_user(user_id: UserId, slot: int, tokens: int) -> None:
+    user = UserUsage._meta.get_field("user").get_db_prep_value(user_id, connection)
+    _raise_counters(UserUsage, {"user_id": user, "slot": slot}, {"tokens": tokens})
+
+
+def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str, int]) -> None:
+    """Raise counters of the row with `keys`, which is made where there is none.
+
+    Atomic in the database: two transactions that add to one row both count.
+    """
+    table = connection.ops.quote_name(model._meta.db_table)
+    columns = [*keys, *counters]
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in counters)
+    # Only names of tables and columns are put together here.
+    sql = f"""
+        INSERT INTO {table} ({", ".join(columns)}) VALUES ({", ".join(["%s"] * len(columns))})
+        ON CONFLICT ({", ".join(keys)}) DO UPDATE SET {added}
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*keys.values(), *counters.values()])
 
 
 def currency() -> str:

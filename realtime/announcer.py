@@ -2,6 +2,7 @@
 
 import logging
 
+from conversations.models import RunStatus
 from conversations.notify import (
     UNNUMBERED,
     Change,
@@ -95,16 +96,28 @@ def _runs(change: Change) -> list[Envelope]:
 
 
 def _advanced(event: RunAdvanced) -> Envelope:
-    ref = run_ref(event.run)
+    ref, last = run_ref(event.run), event.events[-1][0]
+    if _is_unrendered(event):
+        # No frames, behind the last: each reader finds that it misses some and reads the database,
+        # in a thread that may render.
+        return run_frames(ref, last + 1, [], chars=0, ended=True)
     encoded, chars = [], 0
     for seq, kind, payload in event.events:
         if kind in TERMINAL_KINDS:
-            encoded.append(frames.terminal_frame(event.run, payload).encode())
+            encoded.append(frames.terminal_frame(event.run, payload, event.html or []).encode())
         else:
             encoded.append(frames.event_frame(ref, seq, kind, payload).encode())
         chars += len(payload["delta"]) if kind == "token" else 0
     first = event.events[0][0]
     return run_frames(ref, first, encoded, chars=chars, ended=event.run.is_ended)
+
+
+def _is_unrendered(event: RunAdvanced) -> bool:
+    """Whether the last frame needs HTML that nobody has made; a failure's frame has none."""
+    run = event.run
+    if not run.is_ended or run.status == RunStatus.FAILED or event.html is not None:
+        return False
+    return any(part["type"] == "text" for part in run.reply.parts)
 
 
 def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:

@@ -128,6 +128,9 @@ def _from_cookie(header: str) -> Found:
     if not key:
         return None
     store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    # `get_user` gives a session from before the secret key changed a new key. A handshake sends no
+    # cookie, so that the browser would be left with a key that is gone; the next page does it.
+    store.cycle_key = lambda: None
     user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
     if not isinstance(user, AbstractBaseUser) or not user.is_active:
         return None

@@ -1,5 +1,6 @@
 """From what is stored to what goes over the wire."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from conversations.approvals import Decided
@@ -7,7 +8,7 @@ from conversations.errors import ERRORS, ErrorCode
 from conversations.models import Run, RunStatus
 from conversations.notify import FeedbackChanged, SessionListed, ShareChanged
 from conversations.parts import open_requests
-from conversations.rendering import render_reply
+from conversations.rendering import join_html
 from conversations.shapes import MessageView, QueueView, RunRef, run_ref
 from conversations.usage import currency
 from realtime import protocol
@@ -32,8 +33,12 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
     return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
 
 
-def terminal_frame(run: Run, payload: dict[str, Any]) -> ServerFrame:
-    """The last frame of an ended run, from its row, its reply and its last event."""
+def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
+    """The last frame of an ended run, from its row, its reply and its last event.
+
+    `html` is that of each text part: this may be called by the thread that commits, so it renders
+    nothing.
+    """
     ref = run_ref(run)
     if run.status == RunStatus.FAILED:
         return _failure(run, ref, payload)
@@ -44,7 +49,7 @@ def terminal_frame(run: Run, payload: dict[str, Any]) -> ServerFrame:
         reason=payload.get("reason"),
         usage=_usage(run),
         usage_source=run.usage_source,
-        html=render_reply(run.reply.parts),
+        html=join_html(html),
     )
     return protocol.Complete(session_id=ref.session_id, content=text, metadata=metadata)
 
@@ -120,8 +125,10 @@ def responded_frame(decided: Decided) -> Status:
     return protocol.status(metadata, approval.session_id)
 
 
-def message_frame(session_id: str, rev: int, message: MessageView, *, created: bool) -> Status:
-    """A message as it is now."""
+def message_frame(
+    session_id: str, rev: int, message: MessageView, *, created: bool, html: str | None = None
+) -> Status:
+    """A message as it is now; `html` is that of a reply, where its parts are sent too."""
     kind = protocol.MessageCreated if created else protocol.MessageUpdated
     metadata = kind(
         rev=rev,
@@ -139,7 +146,7 @@ def message_frame(session_id: str, rev: int, message: MessageView, *, created: b
         client_message_id=message.client_message_id,
         withdrawn=message.withdrawn or None,
         summary=message.summary,
-        html=message.html if message.role == "assistant" and message.parts else None,
+        html=html,
     )
     return protocol.status(metadata, session_id)
 

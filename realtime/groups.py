@@ -11,7 +11,10 @@ from conversations.shapes import RunRef, UserId
 
 
 class RunFrames(TypedDict):
-    """Frames of one run's journal, `first` being the seq of the first; `chars` of answer text."""
+    """Frames of one run's journal, `first` being the seq of the first; `chars` of answer text.
+
+    Without frames it says that there are more before `first`, to be read from the database.
+    """
 
     type: str
     session_id: str

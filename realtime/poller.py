@@ -94,7 +94,7 @@ class Poller:
     async def _close_ended(self, sockets: list[Socket]) -> None:
         given = {socket.sign_in for socket in sockets}
         ended = await dbpool.read(sign_ins.list_ended_sign_ins, given)
-        for socket in sockets:
+        for socket in sockets if ended else ():
             if socket.sign_in in ended:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
 

@@ -4,14 +4,15 @@ What reads is for a thread: a long reply takes long to render, and on the event 
 would wait for that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from conversations.catch_up import CatchUp, SessionState, read_catch_up, read_session_state
-from conversations.models import Role, Run, join_text
+from conversations.models import Run, RunStatus, join_text
 from conversations.queries import EventRow
-from conversations.shapes import run_ref
+from conversations.reply_html import read_html, read_joined_html
+from conversations.shapes import message_view, run_ref
 from realtime import frames, protocol
 from realtime.cursors import RunCursor, SessionCursor
 from realtime.frames import TERMINAL_KINDS
@@ -36,12 +37,9 @@ def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
 def read_state(
     session_id: UUID, *, rev: int | None, runs: list[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """What came after `rev`, its replies rendered."""
+    """What came after `rev`, with the HTML of its replies."""
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
-    for message in state.messages or ():
-        if message.role == Role.ASSISTANT:
-            _ = message.html
-    return state
+    return replace(state, html=read_joined_html(state.messages or ()))
 
 
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
@@ -90,5 +88,13 @@ def _skip(
 def _event_frame(run: Run, event: EventRow) -> ServerFrame:
     seq, kind, payload = event
     if kind in TERMINAL_KINDS:
-        return frames.terminal_frame(run, payload)
+        return frames.terminal_frame(run, payload, _html_of(run))
     return frames.event_frame(run_ref(run), seq, kind, payload)
+
+
+def _html_of(run: Run) -> list[str]:
+    """That of an ended run's reply; an error has none in its frame."""
+    if run.status == RunStatus.FAILED:
+        return []
+    reply = message_view(run.reply, run=run)
+    return read_html([reply]).get(reply.message_id, [])

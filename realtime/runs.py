@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,6 +28,7 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.items import items_of_parts
 from conversations.lifecycle import Ending, Suspension, suspend_run
 from conversations.models import EndReason, RunStatus
+from conversations.rendering import render_texts
 from conversations.run_states import Claimed
 from conversations.usage import usage_of
 from realtime import approvals, dbpool, registry
@@ -95,11 +97,18 @@ class RunWork:
         """Work to the end, or until input is awaited; raises `RunLostError`."""
         try:
             outcome = await self._reach_end()
+            if isinstance(outcome, Ending):
+                # Before the journal is closed: a long text takes time, in which the lease is kept.
+                outcome = await self._render(outcome)
         finally:
             # However it comes here: a journal that stays open keeps the lease for ever.
             self.journal.close()
             await self._flusher.close(self.journal)
         await self._leave(outcome)
+
+    async def _render(self, ending: Ending) -> Ending:
+        """`ending` with its HTML, made in a thread that no commit waits for."""
+        return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
 
     async def _reach_end(self) -> Ending | Suspension:
         """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
@@ -298,7 +307,7 @@ class RunWork:
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
                 return
-            outcome = self._ending(RunStatus.CANCELLED)
+            outcome = await self._render(self._ending(RunStatus.CANCELLED))
         await self._persist(lifecycle.finish_run, rest, ending=outcome)
 
     async def _persist(

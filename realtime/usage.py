@@ -26,13 +26,40 @@ LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 @dataclass
 class OpenCall:
-    """A model call whose end has not been read; sizes are in bytes."""
+    """A model call whose end has not been read; sizes are in bytes.
+
+    How long its input is takes a pass over the whole context, and is found out only for an
+    estimate: most servers say what a call took.
+    """
 
     counted_before: int
-    input_size: int
+    instructions: str
+    items: list[Any]
     model: str
     output_size: int = 0
     is_refused: bool = False
+
+
+class InputSizes:
+    """Sizes of inputs that each go on from the one before: only new items are encoded."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Any, int]] = []
+
+    def measure(self, items: list[Any]) -> int:
+        """The size of `items` as one JSON list, in bytes."""
+        same = 0
+        for item, (known, _) in zip(items, self._known, strict=False):
+            if item != known:
+                break
+            same += 1
+        new = [(item, _encoded_size(item)) for item in items[same:]]
+        self._known = self._known[:same] + new
+        return 2 * max(1, len(items)) + sum(size for _, size in self._known)
+
+
+def _encoded_size(item: Any) -> int:
+    return byte_count(json.dumps(item, default=str, ensure_ascii=False))
 
 
 class UsageMeter:
@@ -56,6 +83,7 @@ class UsageMeter:
         self._nested: dict[str, frozenset[str]] = {}
         self._open: OpenCall | None = None
         self._output_size = 0
+        self._sizes = InputSizes()
 
     def start(self, counted: Usage) -> None:
         """The SDK begins to count from here; it goes on from what a suspended run has kept."""
@@ -67,8 +95,7 @@ class UsageMeter:
         """A request to `model` is about to be sent."""
         self._attribute(counted)
         self.model = self._asked = model
-        text = (instructions or "") + json.dumps(items, default=str, ensure_ascii=False)
-        self._open = OpenCall(counted.total_tokens, byte_count(text), model)
+        self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
 
     def end_call(self, counted: Usage) -> None:
         """The SDK has counted the call that was begun last."""
@@ -115,7 +142,7 @@ class UsageMeter:
         if call is None or is_counted:
             return self._sum()
         if not call.is_refused:
-            self._add(call.model, _estimated(call))
+            self._add(call.model, self._estimate(call))
             return self._sum()
         # Most servers take nothing for what they refuse, but none of them says so.
         total = self._sum()
@@ -151,16 +178,16 @@ class UsageMeter:
     def _end_call(self, call: OpenCall, event: Any) -> None:
         said: ResponseUsage | None = event.response.usage
         if said is None or not said.total_tokens:
-            self._add(call.model, _estimated(call))
+            self._add(call.model, self._estimate(call))
         elif event.type != "response.completed":
             self._add(call.model, measured(said))
         self._open = None
 
-
-def _estimated(call: OpenCall) -> TokenUsage:
-    return TokenUsage(
-        tokens_in(call.input_size), tokens_in(call.output_size), source=UsageSource.ESTIMATED
-    )
+    def _estimate(self, call: OpenCall) -> TokenUsage:
+        given = byte_count(call.instructions) + self._sizes.measure(call.items)
+        return TokenUsage(
+            tokens_in(given), tokens_in(call.output_size), source=UsageSource.ESTIMATED
+        )
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:

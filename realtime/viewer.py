@@ -167,8 +167,11 @@ class Viewer:
             return
         session_id = str(session.session_id)
         for message in state.messages:
-            view = replace(message, parts=None) if _is_open(session, message) else message
-            self._sender.put(frames.message_frame(session_id, state.rev, view, created=False), undo)
+            is_open = _is_open(session, message)
+            view = replace(message, parts=None) if is_open else message
+            html = None if is_open else state.html.get(message.message_id)
+            frame = frames.message_frame(session_id, state.rev, view, created=False, html=html)
+            self._sender.put(frame, undo)
         self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
 
     async def _catch_up(self, session: SessionCursor) -> None:

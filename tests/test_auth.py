@@ -12,10 +12,12 @@ from django.db import OperationalError
 from django.test import Client
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 
+from conversations.sign_ins import list_ended_sign_ins
 from realtime import auth
-from realtime.auth import HandshakeAuth, is_own_origin
+from realtime.auth import HandshakeAuth, _from_cookie, is_own_origin
 from realtime.process import Process
 from realtime.routing import websocket_urlpatterns
+from tests.support.threads import in_thread
 
 HOST = (b"host", b"localhost:8000")
 OWN = (b"origin", b"http://localhost:8000")
@@ -138,6 +140,19 @@ async def test_tokens_that_do_not_hold(process: Process, token: AccessToken) -> 
         assert await close_code([bearer(signed)]) == (4001 if change else None), change
     assert await close_code([bearer("nonsense")]) == 4001
     assert await close_code([(b"authorization", b"Basic YTpi")]) == 4001
+
+
+async def test_a_cookie_from_before_the_secret_key_changed(
+    process: Process, cookie: Any, settings: Any
+) -> None:
+    """It stays good: a handshake cannot send the browser another one."""
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "another secret key of this site, from now on"
+    for _ in range(2):
+        assert await close_code([cookie, OWN]) is None
+    found = await in_thread(_from_cookie, cookie[1].decode())
+    assert found is not None
+    assert await in_thread(list_ended_sign_ins, [found[1]]) == set()
 
 
 async def test_a_disabled_account_is_not_let_in(process: Process, cookie: Any) -> None:

@@ -25,6 +25,7 @@ from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.feedback import give_feedback
 from conversations.models import ChatSession, Message, RunStatus, UsageSource
+from conversations.queries import session_usage
 from conversations.summaries import save_summary
 from conversations.usage import TokenUsage
 from realtime import dbpool
@@ -33,6 +34,7 @@ from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 from tests.support.downloads import Answered, download
 from tests.support.processes import count_nameless_files
 from tests.support.threads import in_thread
+from tests.support.usage import added_up
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -290,6 +292,7 @@ async def test_what_is_imported_is_what_was_exported(
 ) -> None:
     session = await in_thread(make_everything, ann)
     await in_thread(talk, ann, ("another", "1"))
+    await ChatSession.objects.acreate(owner=ann, title="nothing was said")
     path = tmp_path / "export.json"
     before = await download(api, "/api/export/")
     path.write_bytes(before.body)
@@ -299,6 +302,8 @@ async def test_what_is_imported_is_what_was_exported(
     await in_thread(call_command, "import_transcript", str(path), "--user=ann")
     after = json.loads((await download(api, "/api/export/")).body)
     assert after["sessions"] == json.loads(before.body)["sessions"]
+    async for copy in ChatSession.objects.all():
+        assert await in_thread(session_usage, copy) == await in_thread(added_up, copy)
     posted = await in_thread(ask, ann, "and now?", session)
     await in_thread(finish, posted, "later")
 

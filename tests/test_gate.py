@@ -1,6 +1,5 @@
 """Before the model is ready: what waits, who is told, and how it goes on."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.support.inprocess import make_user, open_chat_here
 from tests.support.model_service import DOTTED_NAME, ToldModel
 from tests.support.provider import Provider
 from tests.support.transcript import BaseClient
+from tests.support.waiting import time_limit
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ async def test_what_waits_can_be_edited(
 async def test_what_waits_does_not_hold_up_a_stop(process: Process, user: AbstractBaseUser) -> None:
     async with open_chat_here(user) as client:
         accepted = await client.chat("hello")
-        async with asyncio.timeout(60):
+        async with time_limit("the drain"):
             await process.drain(3_600)
     assert await status_of(accepted["run_id"]) == RunStatus.QUEUED
 

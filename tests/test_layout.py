@@ -77,6 +77,7 @@ OWNERS = {
     "realtime/commands.py": "chats in flight, which a drain waits for",
     "realtime/dbpool.py": "units of work, which the pool finishes before it closes",
     "realtime/executors.py": "claims, in a registry that a drain waits for",
+    "realtime/publisher.py": "senders, in a task group of the publisher's own task",
     "realtime/runs.py": "the stream of a run, which its task unwinds",
     "realtime/server.py": "the drain itself, which ends the server",
     "realtime/supervisor.py": "the registry of tasks",

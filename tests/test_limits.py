@@ -9,14 +9,20 @@ from django.contrib.auth.models import User
 from conversations import actions
 from conversations.actions import NewChat, Posted
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.guests import adopt_guest, create_guest
+from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.limits import ChatLimits
-from conversations.models import ChatSession, EndReason, Run, UsageSource
-from conversations.usage import TokenUsage
+from conversations.models import ChatSession, EndReason, Run, UsageSource, UserUsage
+from conversations.privacy import purge
+from conversations.usage import SLOT, TokenUsage
 from realtime.limits import StartGate, chat_limits
-from tests.support.chats import ask, finish, make_user, session_of
+from tests.support.chats import ask, begin, finish, make_user, session_of
 from tests.support.waiting import time_limit
 
 pytestmark = pytest.mark.django_db
+
+SLOTS_AN_HOUR = 6
+SLOTS_A_DAY = 24 * SLOTS_AN_HOUR
 
 
 @pytest.fixture
@@ -34,6 +40,16 @@ def spend(user: User, tokens: int) -> Posted:
     usage = TokenUsage(tokens - 1, 1, source=UsageSource.MEASURED)
     finish(posted, "Hello", usage=usage)
     return posted
+
+
+def spent(user: User) -> int:
+    return sum(UserUsage.objects.filter(user=user).values_list("tokens", flat=True))
+
+
+def age_usage(slots: int) -> None:
+    """All of it was spent so much earlier."""
+    for row in UserUsage.objects.order_by("slot"):
+        UserUsage.objects.filter(user=row.user, slot=row.slot).update(slot=row.slot - slots)
 
 
 def refusal(user: User, limits: ChatLimits, session: ChatSession | None = None) -> AgentSiteError:
@@ -59,14 +75,63 @@ def test_tokens_of_a_day(user: User) -> None:
     limits = ChatLimits(tokens_a_day=100)
     spend(user, 60)
     session = session_of(post(user, limits))
-    oldest = spend(user, 40)
-    refused = refusal(user, limits)
-    assert refused.code == ErrorCode.LIMIT_TOKENS
-    assert refused.retry_after == pytest.approx(86_400, abs=60)
+    spend(user, 40)
+    assert refusal(user, limits).code == ErrorCode.LIMIT_TOKENS
     assert refusal(user, limits, session).code == ErrorCode.LIMIT_TOKENS  # In the queue as well.
-    runs = Run.objects.filter(pk=oldest.run_id)
-    runs.update(created_at=runs.get().created_at - timedelta(days=1))
+    age_usage(SLOTS_A_DAY)
+    assert refusal(user, limits).code == ErrorCode.LIMIT_TOKENS
+    age_usage(1)
     post(user, limits)
+
+
+@pytest.mark.parametrize(("limit", "hours"), [(100, 21), (61, 21), (60, 23), (40, 23), (30, 24)])
+def test_one_is_told_when_enough_is_free_again(user: User, limit: int, hours: int) -> None:
+    """Of 100 tokens 40 were spent three hours ago, 30 one hour ago and 30 now."""
+    spend(user, 40)
+    age_usage(2 * SLOTS_AN_HOUR)
+    spend(user, 30)
+    age_usage(SLOTS_AN_HOUR)
+    spend(user, 30)
+    refused = refusal(user, ChatLimits(tokens_a_day=limit))
+    assert refused.retry_after is not None
+    assert 0 <= refused.retry_after - hours * 3_600 <= SLOT.total_seconds()
+
+
+def test_what_a_run_took_before_it_asked_counts_once(user: User) -> None:
+    posted = ask(user, "hi")
+    claimed = begin(posted)
+    request = Request("call", "erase", "{}")
+    suspension = Suspension(
+        requests=[request],
+        state={},
+        items=[],
+        expires_in=timedelta(days=1),
+        usage=TokenUsage(10, 2, source=UsageSource.MEASURED),
+    )
+    assert suspend_run(claimed, last_seq=1, events=[], suspension=suspension)
+    assert spent(user) == 12
+    actions.stop_run(posted.run_id, EndReason.USER)
+    assert spent(user) == 12
+
+
+def test_what_a_guest_has_spent_is_the_accounts(user: User) -> None:
+    guest = create_guest()
+    spend(guest, 60)
+    spend(user, 10)
+    adopt_guest(guest, user)
+    assert spent(user) == 70
+    assert UserUsage.objects.count() == 1
+
+
+def test_what_was_spent_long_ago_is_purged(user: User) -> None:
+    spend(user, 60)
+    age_usage(SLOTS_A_DAY)
+    spend(user, 30)
+    purge()
+    assert spent(user) == 90
+    age_usage(SLOTS_A_DAY + 1)
+    purge()
+    assert spent(user) == 30
 
 
 def test_settings_name_no_limit_by_zero(settings) -> None:

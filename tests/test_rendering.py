@@ -1,9 +1,17 @@
+import hashlib
 import re
 import threading
 
 import pytest
 
-from conversations.rendering import MARKDOWN_MAX_CHARS, render_markdown, render_reply
+from conversations.rendering import (
+    MARKDOWN_MAX_CHARS,
+    RENDERER_VERSION,
+    join_html,
+    render_markdown,
+    render_texts,
+)
+from tests.browser import corpus
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -126,7 +134,7 @@ def test_a_reply_keeps_its_text_parts_apart() -> None:
         {"type": "tool", "name": "search", "status": "finished"},
         {"type": "text", "text": "two"},
     ]
-    assert render_reply(parts) == (
+    assert join_html(render_texts(parts)) == (
         '<div class="text-part"><p><em>one</em></p>\n</div>'
         '<div class="text-part"><p>two</p>\n</div>'
     )
@@ -145,3 +153,10 @@ def test_threads_may_render_at_once() -> None:
     for thread in threads:
         thread.join()
     assert results == [expected] * 4
+
+
+def test_a_change_of_the_rules_raises_the_version() -> None:
+    """Stored HTML of the same version is shown as it is: raise it with the digest below."""
+    rendered = "\0".join(map(render_markdown, [*HOSTILE, *corpus.PLAIN.values()]))
+    digest = hashlib.sha256(rendered.encode()).hexdigest()
+    assert (RENDERER_VERSION, digest[:16]) == (1, "04fd5101cbe759ee")

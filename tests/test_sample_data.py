@@ -8,8 +8,9 @@ from django.core.management import CommandError, call_command
 
 from conversations.history import get_history
 from conversations.models import ChatSession, Message, Run, SearchEntry
-from conversations.queries import list_sessions
+from conversations.queries import list_sessions, session_usage
 from conversations.search import containing
+from tests.support.usage import added_up
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +41,12 @@ def test_conversations_read_like_others() -> None:
         assert len(history.messages) == session.message_count
         assert (history.run, history.queue) == (None, [])
         assert session in containing(ChatSession.objects.all(), session.title, owner=user)
+
+
+def test_its_totals_are_those_of_its_replies() -> None:
+    make()
+    for session in ChatSession.objects.all():
+        assert session_usage(session) == added_up(session)
 
 
 def test_the_same_seed_tells_the_same() -> None:

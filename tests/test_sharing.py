@@ -1,12 +1,16 @@
 """Feedback and share links over REST, and the page behind a link."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from conversations.models import ChatSession, Feedback, Share
+from conversations import sharing
+from conversations.changes import write_events
+from conversations.models import ChatSession, Feedback, Run, Share
+from conversations.sharing import BodyCache
 from tests.support.chats import ask, begin, finish, last_message, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
@@ -195,3 +199,153 @@ class TestShares:
         assert api.post(f"/api/sessions/{foreign.pk}/shares/").status_code == 404
         empty = api.post("/api/sessions/", {}, JSON).json()["id"]
         assert api.post(f"/api/sessions/{empty}/shares/").status_code == 404
+
+
+class TestPages:
+    """A long conversation, seen by strangers."""
+
+    @pytest.fixture(autouse=True)
+    def small_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sharing, "PAGE", 4)
+
+    @pytest.fixture
+    def long(self, ann: Any) -> ChatSession:
+        return talk(ann, *((f"question {n}", f"answer {n}") for n in range(5)))
+
+    @pytest.fixture
+    def share(self, api: Client, long: ChatSession) -> dict[str, Any]:
+        made: dict[str, Any] = api.post(f"/api/sessions/{long.pk}/shares/").json()
+        return made
+
+    def test_go_on_from_each_other(self, share: dict[str, Any], client: Client) -> None:
+        address = f"/api/shared/{share['token']}/"
+
+        def walk(start: str, way: str, param: str) -> list[list[str]]:
+            pages: list[list[str]] = []
+            query: str | None = start
+            while query is not None:
+                page = client.get(f"{address}?{param}={query}").json()
+                pages.append([message["text"] for message in page["messages"]])
+                query = page[way]
+            return pages
+
+        forth = walk("", "next", "after")
+        said = [text for n in range(5) for text in (f"question {n}", f"answer {n}")]
+        assert forth == [said[:4], said[4:8], said[8:]]
+        last = client.get(f"{address}?after=").json()["next"]
+        last = client.get(f"{address}?after={last}").json()["next"]
+        before_last = client.get(f"{address}?after={last}").json()["previous"]
+        assert walk(before_last, "previous", "before") == [said[4:8], said[:4]]
+
+    def test_are_linked_without_a_script(self, share: dict[str, Any], client: Client) -> None:
+        address, seen = f"/shared/{share['token']}/", []
+        link: re.Match[str] | None = re.match("(.*)", "")
+        while link:
+            page = client.get(address + link[1]).content.decode()
+            seen += re.findall(r"answer \d", page)
+            link = re.search(r'rel="next" href="(\?after=[0-9a-f-]+)"', page)
+        assert seen == [f"answer {n}" for n in range(5)]
+        link = re.search(r'rel="prev" href="(\?before=[0-9a-f-]+)"', page)
+        assert link
+        assert "answer 3" in client.get(address + link[1]).content.decode()
+
+    @pytest.mark.parametrize("kind", ["/api/shared/", "/shared/"])
+    def test_of_what_is_not_shared_are_not_there(
+        self, share: dict[str, Any], ann: Any, long: ChatSession, client: Client, kind: str
+    ) -> None:
+        finish(ask(ann, "private", long), "2")
+        later = last_message(session_of_pk(long))
+        for query in (f"after={later.pk}", f"before={later.pk}", "after=nonsense"):
+            assert client.get(f"{kind}{share['token']}/?{query}").status_code == 404
+
+    @pytest.mark.parametrize("kind", ["/api/shared/", "/shared/"])
+    def test_are_made_once_for_each_revision(
+        self,
+        share: dict[str, Any],
+        api: Client,
+        long: ChatSession,
+        client: Client,
+        kind: str,
+        counted: Callable[[], int],
+    ) -> None:
+        address = f"{kind}{share['token']}/"
+        first = client.get(address)
+        assert (first["Cache-Control"], counted()) == ("private, no-cache", 1)
+        known = {"HTTP_IF_NONE_MATCH": first["ETag"]}
+        again = client.get(address, **known)  # type: ignore[arg-type]
+        assert (again.status_code, again.content, counted()) == (304, b"", 1)
+        assert (again["X-Robots-Tag"], again["Referrer-Policy"]) == ("noindex", "no-referrer")
+        assert client.get(address).content == first.content
+        assert counted() == 1
+        api.patch(f"/api/sessions/{long.pk}/", {"title": "another"}, JSON)
+        changed = client.get(address, **known)  # type: ignore[arg-type]
+        assert (changed.status_code, counted()) == (200, 2)
+        assert "another" in changed.content.decode()
+
+    @pytest.fixture
+    def counted(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+        """How often a page was read from the database."""
+        calls: list[object] = []
+        real = sharing.read_shared
+
+        def read(*args: Any, **asked: Any) -> Any:
+            calls.append(args)
+            return real(*args, **asked)
+
+        monkeypatch.setattr(sharing, "read_shared", read)
+        return lambda: len(calls)
+
+    @pytest.mark.parametrize("kind", ["/api/shared/", "/shared/"])
+    def test_end_with_their_link_whatever_was_kept(
+        self, share: dict[str, Any], api: Client, long: ChatSession, client: Client, kind: str
+    ) -> None:
+        address = f"{kind}{share['token']}/"
+        known = {"HTTP_IF_NONE_MATCH": client.get(address)["ETag"]}
+        api.delete(f"/api/sessions/{long.pk}/shares/{share['id']}/")
+        for headers in ({}, known):
+            assert client.get(address, **headers).status_code == 404  # type: ignore[arg-type]
+
+    def test_grow_with_a_reply_at_work(self, api: Client, ann: Any, client: Client) -> None:
+        posted = ask(ann, "question")
+        run = begin(posted, "so").run
+        token = api.post(f"/api/sessions/{posted.session_id}/shares/").json()["token"]
+        assert client.get(f"/api/shared/{token}/").json()["messages"][1]["text"] == "so"
+        write_events(run, [(3, "token", {"delta": " far"})])
+        Run.objects.update(last_seq=3)
+        assert client.get(f"/api/shared/{token}/").json()["messages"][1]["text"] == "so far"
+
+    def test_are_limited_for_each_address(
+        self, share: dict[str, Any], client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Counted in the database: by pages and API together, and by all processes."""
+        monkeypatch.setattr(sharing, "VIEWS_AN_ADDRESS", 3)
+        addresses = [f"/shared/{share['token']}/", f"/api/shared/{share['token']}/"]
+        assert [client.get(address).status_code for address in addresses] == [200, 200]
+        assert client.get("/shared/unknown/").status_code == 404
+        for address in addresses:
+            refused = client.get(address)
+            assert (refused.status_code, 0 < int(refused["Retry-After"]) <= 300) == (429, True)
+            elsewhere = client.get(address, REMOTE_ADDR="192.0.2.7")
+            assert elsewhere.status_code == 200
+
+
+def session_of_pk(session: ChatSession) -> ChatSession:
+    """The session as it is now."""
+    return ChatSession.objects.get(pk=session.pk)
+
+
+class TestBodyCache:
+    def test_drops_what_was_used_least_recently(self) -> None:
+        cache = BodyCache(10)
+        cache.put("a", b"1234")
+        cache.put("b", b"1234")
+        assert cache.get("a") == b"1234"
+        cache.put("c", b"1234")
+        assert [cache.get(key) for key in "abc"] == [b"1234", None, b"1234"]
+
+    def test_keeps_nothing_that_is_larger_than_itself(self) -> None:
+        cache = BodyCache(10)
+        cache.put("a", b"1" * 11)
+        cache.put("b", b"12")
+        cache.put("b", b"123")
+        assert (cache.get("a"), cache.get("b")) == (None, b"123")

@@ -22,7 +22,7 @@ from conversations.sharing import create_share
 from realtime import wire_schema
 from realtime.process import Process
 from tests.support.addresses import routes
-from tests.support.chats import ask, make_user, session_of, talk
+from tests.support.chats import CLAIM, ask, make_user, session_of, talk
 from tests.support.client import ChatClient, frame_of
 from tests.support.conformance import openapi
 from tests.support.downloads import download
@@ -82,7 +82,7 @@ def make_life(name: str, word: str) -> tuple[Any, Ids]:
     give_feedback(user=user, value="up", comment=word, **kept)
     share, _ = create_share(user=user, session_id=str(session.pk))
     key, _ = create_key(user=user, name=word, scopes=["read"])
-    asking = ask(user, word, session)
+    asking = ask(user, word, session, claim=CLAIM)
     suspend(asking)
     named: dict[str, Any] = {"client_message_id": f"{name}-1"}
     waiting = ask(user, word, session_of(asking), on_busy="enqueue", **named)

@@ -1,20 +1,45 @@
 """Tokens and their price, on every way a run can end."""
 
+import random
+from datetime import timedelta
 from decimal import Decimal
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from agents.usage import Usage
+from django.apps import apps
+from django.db import connection, transaction
 from openai.types.responses import ResponseUsage
 
-from conversations import lifecycle, queries
+from conversations import lifecycle, queries, upkeep
 from conversations.actions import stop_run
-from conversations.models import EndReason, Run, UsageSource
+from conversations.approvals import decide
+from conversations.changes import write_events
+from conversations.lifecycle import Request, Suspension, suspend_run
+from conversations.models import (
+    Approval,
+    ChatSession,
+    EndReason,
+    Run,
+    RunStatus,
+    SessionUsage,
+    SideCall,
+    UsageSource,
+    UserUsage,
+)
+from conversations.run_states import Claim, Claimed
 from conversations.tokens import estimate_tokens
-from conversations.usage import NO_USAGE, TokenUsage, add_usage, price
+from conversations.usage import (
+    NO_USAGE,
+    TokenUsage,
+    add_usage,
+    price,
+)
 from realtime.usage import UsageMeter
 from tests.support.chats import ask, begin, finish, make_user, session_of
+from tests.support.usage import added_up
 
 PRICES = {
     "scripted": {"input": "2", "cached_input": "0.5", "output": "8"},
@@ -197,3 +222,125 @@ class TestKept:
         stop_run(posted.run_id, EndReason.USER)
         run = Run._default_manager.get(pk=posted.run_id)
         assert (run.usage_source, run.input_tokens, run.cost) == ("measured", 0, Decimal(0))
+
+
+@pytest.mark.django_db
+class TestTotals:
+    """The running totals of a session are what its rows add up to."""
+
+    @pytest.fixture(autouse=True)
+    def prices(self, settings: Any) -> None:
+        settings.MODEL_PRICES = PRICES
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_after_any_sequence_of_endings(self, seed: int) -> None:
+        chance = random.Random(seed)
+        user = make_user("ann")
+        session = session_of(ask(user, "first"))
+        for _ in range(25):
+            move = chance.choice(
+                [self.ask, self.end, self.stop, self.lose, self.call, self.suspend]
+            )
+            move(chance, user, session)
+            assert queries.session_usage(session) == added_up(session)
+        assert spent_by(user) == tokens_of(Run._default_manager.all())
+
+    def ask(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        if len(queries.list_unfinished(session.pk)) < 4:
+            ask(user, "more", session)
+
+    def end(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        if (claimed := claim_head(session)) is None:
+            return
+        status = chance.choice([RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED])
+        ending = lifecycle.Ending(status=status, parts=[], usage=some_usage(chance, claimed.run))
+        lifecycle.finish_run(claimed, last_seq=claimed.last_seq, events=[], ending=ending)
+
+    def stop(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        if unfinished := queries.list_unfinished(session.pk):
+            stop_run(chance.choice(unfinished).pk, EndReason.USER)
+
+    def lose(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        if (claimed := claim_head(session)) is None:
+            return
+        seq = claimed.last_seq + 1
+        write_events(claimed.run, [(seq, "token", {"delta": "x" * chance.randrange(90)})])
+        Run._default_manager.filter(pk=claimed.run.pk).update(last_seq=seq)
+        lifecycle.recover_run(claimed.run.pk, max_attempts=1, worker="test")
+
+    def suspend(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        if (claimed := claim_head(session)) is None:
+            return
+        suspension = Suspension(
+            requests=[Request("call", "erase", "{}")],
+            state={},
+            items=[],
+            expires_in=timedelta(days=1),
+            usage=some_usage(chance, claimed.run),
+        )
+        suspend_run(claimed, last_seq=claimed.last_seq, events=[], suspension=suspension)
+        if chance.random() < 0.7:
+            [asked] = Approval._default_manager.filter(run=claimed.run, decision="")
+            decide(user=user, request_id=str(asked.pk), verdict="approve", viewed_for=None)
+
+    def call(self, chance: random.Random, user: Any, session: ChatSession) -> None:
+        usage = some_usage(chance, None)
+        model = chance.choice(["scripted", "another"])
+        upkeep.add_side_call(session.pk, SideCall.Purpose.TITLE, model, usage)
+
+    def test_a_session_without_a_run_has_taken_nothing(self) -> None:
+        session = ChatSession._default_manager.create(owner=make_user("ann"))
+        assert queries.session_usage(session) == added_up(session)
+
+    def test_what_is_refused_counts_nothing(self) -> None:
+        """The totals are written in the transaction that ends the run."""
+        posted = ask(make_user("ann"), "hi")
+        with transaction.atomic():
+            finish(posted, "Hello", usage=TokenUsage(10, 2, source=UsageSource.MEASURED))
+            transaction.set_rollback(True)
+        assert queries.session_usage(session_of(posted)).runs == 0
+        assert spent_by(Run._default_manager.get().owner) == 0
+
+    def test_a_migration_counts_what_is_there(self) -> None:
+        chance = random.Random(1)
+        user = make_user("ann")
+        sessions = [session_of(ask(user, "first")) for _ in range(3)]
+        for session in sessions:
+            for move in (self.end, self.call, self.ask, self.suspend, self.ask, self.end):
+                move(chance, user, session)
+        kept = [queries.session_usage(session) for session in sessions]
+        spent = spent_by(user)
+        SessionUsage._default_manager.all().delete()
+        UserUsage._default_manager.all().delete()
+        fill = import_module("conversations.migrations.0018_fill_usage_totals")
+        for _ in range(2):
+            for session in sessions:
+                fill.fill_batch(apps, SimpleNamespace(connection=connection), [session.pk])
+            fill.fill_sessions(apps, SimpleNamespace(connection=connection))
+            fill.fill_users(apps, SimpleNamespace(connection=connection))
+            assert [queries.session_usage(session) for session in sessions] == kept
+            assert spent_by(user) == spent
+
+
+def spent_by(user: Any) -> int:
+    return sum(UserUsage._default_manager.filter(user=user).values_list("tokens", flat=True))
+
+
+def tokens_of(runs: Any) -> int:
+    return sum((run.input_tokens or 0) + (run.output_tokens or 0) for run in runs)
+
+
+def claim_head(session: ChatSession) -> Claimed | None:
+    claim = Claim("test", timedelta(minutes=1), "assistant", "scripted")
+    unfinished = queries.list_unfinished(session.pk)
+    return lifecycle.claim_run(unfinished[0].pk, claim) if unfinished else None
+
+
+def some_usage(chance: random.Random, run: Run | None) -> TokenUsage:
+    """Not less than what the run has taken before."""
+    if chance.random() < 0.2:
+        return TokenUsage()
+    before = (run.input_tokens or 0, run.output_tokens or 0) if run else (0, 0)
+    given, made = (known + chance.randrange(5_000) for known in before)
+    source = chance.choice([UsageSource.MEASURED, UsageSource.ESTIMATED])
+    return TokenUsage(given, made, chance.choice([None, 7]), chance.choice([None, 3]), source)

@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions, catch_up, folding, journal_store, lifecycle, shapes
+from conversations import actions, catch_up, folding, journal_store, lifecycle, reply_html
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
 from conversations.lifecycle import Ending
@@ -192,23 +192,22 @@ async def test_replies_are_not_rendered_on_the_event_loop(
     """Long ones take seconds, for which all sockets would stand still."""
     threads = set()
 
-    def render(parts: Any) -> str:
+    def render(parts: Any) -> list[str]:
         threads.add(threading.current_thread())
-        return "rendered"
+        return ["rendered"]
 
-    monkeypatch.setattr(shapes, "render_reply", render)
-    monkeypatch.setattr(frames, "render_reply", render)
+    monkeypatch.setattr(reply_html, "render_texts", render)
     await in_thread(talk.say, "one")
     await in_thread(talk.end)
     ended = ResumeMetadata(rev=0, run_id=talk.work.ref.run_id, epoch=1, seq=1)
     for cursor in (ResumeMetadata(rev=0), ended):
-        threads.clear()
         socket = Socket(talk.user)
         await socket.viewer.resume(talk.session_id, cursor)
         found = await socket.read()
-        assert [f["metadata"]["html"] for f in found if "html" in f["metadata"]] == ["rendered"]
-        assert threads
-        assert threading.current_thread() not in threads
+        html = [f["metadata"]["html"] for f in found if "html" in f["metadata"]]
+        assert html == ['<div class="text-part">rendered</div>']
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:

@@ -1,19 +1,27 @@
 """REST: links to read by, and what they show."""
 
 from dataclasses import asdict
+from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers, status
 from rest_framework.permissions import AllowAny
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.base import ApiView
 from conversations.api.serializers import BranchQuery
 from conversations.models import Share
-from conversations.sharing import SharedSession, create_share, get_shared, list_shares, revoke_share
-
-PRIVATE = {"Cache-Control": "private, no-store", "X-Robots-Tag": "noindex"}
+from conversations.sharing import (
+    SharedSession,
+    answer_shared,
+    create_share,
+    limit_views,
+    list_shares,
+    open_share,
+    revoke_share,
+)
 
 
 class ShareSerializer(serializers.ModelSerializer[Share]):
@@ -80,7 +88,16 @@ class SharedView(ApiView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    @extend_schema(responses=SharedSession)
-    def get(self, request: Request, token: str) -> Response:
-        """The conversation without its tools."""
-        return Response(asdict(get_shared(token)), headers=PRIVATE)
+    @extend_schema(
+        responses={200: SharedSession, 304: None},
+        parameters=[OpenApiParameter("before"), OpenApiParameter("after")],
+    )
+    def get(self, request: Request, token: str) -> Any:
+        """The conversation without its tools, a page of it: the first, or by an id of another."""
+        limit_views(request)
+        return answer_shared(request, open_share(token), "application/json", _write_json)
+
+
+def _write_json(shared: SharedSession) -> bytes:
+    body: bytes = JSONRenderer().render(asdict(shared))
+    return body

@@ -1,6 +1,7 @@
 """One page that needs nothing else: no script, no address, its few styles inside."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -8,7 +9,11 @@ from django.utils.safestring import SafeString, mark_safe
 from conversations.exports.as_text import heading
 from conversations.exports.digest import Digest
 from conversations.exports.source import Conversation, Record
-from conversations.rendering import render_markdown
+from conversations.reply_html import read_html, show_parts
+from conversations.shapes import view_of_fields
+
+MESSAGES_A_BATCH = 50
+"""Messages whose HTML is read together, and is in memory at once."""
 
 HEAD = """<!doctype html>
 <html lang="en">
@@ -39,17 +44,25 @@ def write_page(conversations: Iterable[Conversation]) -> Iterator[str]:
     for conversation in conversations:
         digest = Digest(conversation)
         yield format_html("<section>\n<h1>{}</h1>\n", conversation.session["title"])
-        for message in digest.messages():
-            yield _article(message)
+        messages = digest.messages()
+        while batch := list(islice(messages, MESSAGES_A_BATCH)):
+            yield from _articles(batch)
         yield format_html("<footer>SHA-256: <code>{}</code></footer>\n</section>\n", digest.value)
     yield "</body>\n</html>\n"
 
 
-def _article(message: Record) -> SafeString:
+def _articles(messages: list[Record]) -> Iterator[SafeString]:
+    views = [view_of_fields(message) for message in messages]
+    html = read_html(views)
+    for message, view in zip(messages, views, strict=True):
+        yield _article(message, show_parts(view, html))
+
+
+def _article(message: Record, parts: list[Record]) -> SafeString:
     kind = message["role"] if message["on_active_branch"] else f"{message['role']} left"
-    body = mark_safe("\n".join(map(_user_part, message["parts"])))  # noqa: S308 (escaped below)
+    body = mark_safe("\n".join(map(_user_part, parts)))  # noqa: S308 (escaped below)
     if message["role"] == "assistant":
-        body = mark_safe("\n".join(map(_part, message["parts"])))  # noqa: S308 (the same)
+        body = mark_safe("\n".join(map(_part, parts)))  # noqa: S308 (the same)
     return format_html(
         '<article class="{}">\n<h2>{}</h2>\n{}\n</article>\n', kind, heading(message), body
     )
@@ -61,7 +74,8 @@ def _user_part(part: Record) -> SafeString:
 
 def _part(part: Record) -> SafeString:
     if part["type"] == "text":
-        return render_markdown(part["text"])
+        html: SafeString = part["html"]
+        return html
     if part["type"] == "reasoning":
         return format_html("<details><summary>Reasoning</summary>{}</details>", part["text"])
     return format_html(

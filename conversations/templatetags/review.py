@@ -1,10 +1,8 @@
 """Words and numbers of the review pages."""
 
 from django import template
-from django.utils.safestring import SafeString
 
 from conversations.drawing import format_ms
-from conversations.rendering import render_markdown
 
 register = template.Library()
 
@@ -25,9 +23,3 @@ def grouped(number: int) -> str:
 def unlocalized(number: float) -> str:
     """A number for an attribute, whatever the language."""
     return f"{number:g}"
-
-
-@register.filter
-def markdown(text: str) -> SafeString:
-    """Text of a model as sanitised HTML."""
-    return render_markdown(text)

@@ -1,7 +1,7 @@
 """Long conversations: they open at once, go on upwards, and keep the reader's place."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
@@ -104,6 +104,23 @@ async def test_history_is_paged_without_javascript(
     await expect(page.locator(".message")).to_have_count(PAGE)
     await page.get_by_role("link", name="The latest messages").click()
     await expect(page.locator(".message").last).to_contain_text(f"Message {2 * PAGE} of")
+
+
+async def test_a_long_shared_conversation_is_paged_without_a_script(
+    browser_without_scripts: BrowserContext, site: Site, ann: User
+) -> None:
+    session_id = make_session(site, ann, 250)
+    shared = site.request("POST", f"/api/sessions/{session_id}/shares/", user=ann, data={}).json()
+    page = await browser_without_scripts.new_page()
+    await page.goto(f"{site.origin}/shared/{shared['token']}/")
+    messages = page.locator(".shared-message")
+    await expect(messages).to_have_count(200)
+    await expect(page.get_by_role("link", name="Earlier messages")).to_have_count(0)
+    await page.get_by_role("link", name="Later messages").click()
+    await expect(messages).to_have_count(50)
+    await expect(messages.first).to_contain_text("Message 201 of 250")
+    await page.get_by_role("link", name="Earlier messages").click()
+    await expect(messages.first).to_contain_text("Message 1 of 250")
 
 
 async def test_the_page_stays_where_the_reader_is(

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 
 from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
-from conversations.lifecycle import Ending, claim_run, finish_run
+from conversations.lifecycle import Ending, claim_run, finish_run, recover_run
 from conversations.limits import ChatLimits
 from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.queries import parse_id
@@ -80,7 +80,11 @@ def finish(
     parts: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> None:
-    """The run has been worked on and has ended."""
+    """The run has been worked on and has ended; an interrupted one has lost its worker."""
+    if status == RunStatus.INTERRUPTED:
+        begin(posted, text)
+        recover_run(posted.run_id, max_attempts=1, worker=CLAIM.worker)
+        return
     claimed = begin(posted)
     shown = [{"type": "text", "text": text}] if parts is None else parts
     ending = Ending(status=status, parts=shown, **fields)

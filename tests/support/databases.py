@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import dj_database_url
+from asgiref.local import Local
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.utils import load_backend
@@ -26,21 +27,22 @@ def orm_on(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def every_thread_on(parameters: dict[str, Any]) -> Iterator[None]:
-    """Connections that any thread makes from now on go to this database, given as in DATABASES."""
-    own, mine = connections.settings[DEFAULT_DB_ALIAS], connections[DEFAULT_DB_ALIAS]
+    """All threads use this database, given as in DATABASES, also those that used another."""
+    handler = cast(Any, connections)
+    own, made = connections.settings[DEFAULT_DB_ALIAS], handler._connections
     connections.settings[DEFAULT_DB_ALIAS] = connections.configure_settings(
         {DEFAULT_DB_ALIAS: parameters}
     )[DEFAULT_DB_ALIAS]
-    connections[DEFAULT_DB_ALIAS] = connections.create_connection(DEFAULT_DB_ALIAS)
+    handler._connections = Local(connections.thread_critical)
     try:
         yield
     finally:
-        other = connections[DEFAULT_DB_ALIAS]
-        other.close()
-        if other.vendor == "postgresql":
-            cast(Any, other).close_pool()
+        mine = cast(Any, connections[DEFAULT_DB_ALIAS])
+        mine.close()
+        if mine.vendor == "postgresql":
+            mine.close_pool()
         connections.settings[DEFAULT_DB_ALIAS] = own
-        connections[DEFAULT_DB_ALIAS] = mine
+        handler._connections = made
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from realtime import dbpool
+from tests.support.machine import scaled
 from tests.support.waiting import TIMEOUT_S
 
 UNITS = ("read", "read_first", "write", "write_first")
@@ -65,7 +66,7 @@ class Pauses:
         def paused(*args: Any, **kwargs: Any) -> Any:
             if self._take(place):
                 self._loop.call_soon_threadsafe(self.reached.set)
-                assert self._go_on_thread.wait(30), "nobody let it go on"
+                assert self._go_on_thread.wait(scaled(TIMEOUT_S)), "nobody let it go on"
             return call(*args, **kwargs)
 
         self._patch.setattr(owner, name, paused)
@@ -100,7 +101,7 @@ class Pauses:
         reached = asyncio.create_task(self.reached.wait())
         await asyncio.wait([reached, acting], return_when=asyncio.FIRST_COMPLETED)
         # What the act leads to comes after it.
-        await asyncio.wait([reached], timeout=TIMEOUT_S if is_awaited else 0)
+        await asyncio.wait([reached], timeout=scaled(TIMEOUT_S) if is_awaited else 0)
         reached.cancel()
         return self.reached.is_set()
 

@@ -5,6 +5,7 @@ from django.shortcuts import render
 
 from conversations.history import get_history
 from conversations.queries import list_sessions
+from conversations.reply_html import read_joined_html
 
 
 @login_required
@@ -21,5 +22,7 @@ def help_page(request: HttpRequest) -> HttpResponse:
         "session_id": str(session.pk) if session else "",
         "cursor": cursor,
     }
-    messages = history.messages if history else []
+    shown = history.messages if history else []
+    html = read_joined_html(shown)
+    messages = [(message, html.get(message.message_id, "")) for message in shown]
     return render(request, "mysite/help.html", {"messages": messages, "data": data})

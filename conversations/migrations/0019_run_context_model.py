@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0014_withdrawn_is_not_searched'),
+        ('conversations', "0018_fill_usage_totals"),
     ]
 
     operations = [
