@@ -67,7 +67,7 @@ class LoginView(LimitedMixin, views.LoginView):
         return super().get_context_data(is_guest=is_guest(self.request.user), **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
-        allow_again(form.get_user().get_username())
+        allow_again(self.request, form.get_user().get_username())
         sign_in(self.request, form.get_user())
         return HttpResponseRedirect(self.get_success_url())
 
@@ -116,7 +116,7 @@ def admin_login(request: HttpRequest) -> HttpResponse:
         return refuse(request, exc)
     answer = admin.site.login(request)
     if answer.status_code == 302:
-        allow_again(request.user.get_username())
+        allow_again(request, request.user.get_username())
     return answer
 
 

@@ -23,7 +23,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from agentsite.local_model import weights
 from conversations import conf
@@ -45,6 +51,9 @@ BY_KIND: dict[str, dict[str, Any]] = {"tour": MODEST, "local": LOCAL}
 """By the kind of model, what else is set by default."""
 
 
+PREFIX = "AGENTSITE_"
+
+
 class ModelPrice(BaseModel):
     """What a million tokens of a model cost; cached input costs as much as other by default."""
 
@@ -56,7 +65,10 @@ class ModelPrice(BaseModel):
 
 
 class Environment(RealtimeSettings, BaseSettings):
-    """Each field is read from the environment variable of its name in capitals."""
+    """Each field is read from the environment variable of its name in capitals.
+
+    With `PREFIX` before it the name wins: other programs set `HOST`, `DEBUG` and the like.
+    """
 
     model_config = SettingsConfigDict(
         extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -207,6 +219,17 @@ class Environment(RealtimeSettings, BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="What is logged; never the text of prompts or replies."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, EnvSettingsSource(settings_cls, env_prefix=PREFIX), env_settings
 
     @field_validator("allowed_hosts", "csrf_trusted_origins", mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """How often something may be tried, counted in the database for all processes together."""
 
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from django.db.models import Case, F, Q, Value, When
 from django.http import HttpRequest
@@ -40,9 +41,24 @@ def forget_attempts(what: str) -> None:
 
 
 def address_of(request: HttpRequest) -> str:
-    """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's."""
+    """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's.
+
+    IPv6 as its /64 network, all of which one customer has. "" behind a Unix socket whose proxy
+    says nothing.
+    """
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     count = proxies()
-    if count and len(forwarded) >= count:
-        return str(forwarded[-count].strip()) or str(request.META["REMOTE_ADDR"])
-    return str(request.META["REMOTE_ADDR"])
+    seen = forwarded[-count].strip() if count and len(forwarded) >= count else ""
+    return _network(seen or str(request.META.get("REMOTE_ADDR", "")))
+
+
+def _network(text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((int(address), 64), strict=False))

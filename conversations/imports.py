@@ -46,26 +46,30 @@ def list_exported(data: Any) -> list[Record]:
     return found
 
 
-def import_conversation(owner: AbstractBaseUser, record: Record) -> ChatSession:
-    """Make the session with all of its ids and times; raises `ImportRefusedError`.
+def import_all(owner: AbstractBaseUser, data: Any) -> int:
+    """Make all sessions of a parsed JSON export, with all ids and times, or none; how many.
 
     In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
-    session counts as deleted until it is whole, and is removed if it does not get so far.
+    sessions count as deleted until all of them are whole, and are removed if they do not get so
+    far. Raises `ImportRefusedError`, and `ValueError`, `KeyError` or `TypeError` for what is no
+    export.
     """
-    _check(record)
-    header = record["session"]
-    if ChatSession.objects.filter(pk=header["id"]).exists():
-        raise ImportRefusedError(f"session {header['id']} is there already")
-    session = _add_session(owner, header)
+    made: list[ChatSession] = []
     try:
-        _fill(session, record)
+        for record in list_exported(data):
+            _check(record)
+            made.append(_add_session(owner, record["session"]))
+            _fill(made[-1], record)
     except BaseException as exc:
-        ChatSession.objects.filter(pk=session.pk).delete()
+        for session in made:
+            session.delete()
         if isinstance(exc, IntegrityError):
-            message = f"messages of session {header['id']} are there already"
-            raise ImportRefusedError(message) from exc
+            # The database's own words quote rows.
+            raise ImportRefusedError("an id in it is taken by another conversation") from exc
         raise
-    return session
+    for step in _steps(session.pk for session in made):
+        ChatSession.objects.filter(pk__in=step).update(deleted_at=None)
+    return len(made)
 
 
 def _fill(session: ChatSession, record: Record) -> None:
@@ -80,7 +84,6 @@ def _fill(session: ChatSession, record: Record) -> None:
         active_leaf_id=branch[-1] if branch else None,
         message_count=max((message["number"] for message in messages), default=0),
         run_count=session.runs.count(),
-        deleted_at=None,
     )
 
 
@@ -99,6 +102,8 @@ def _check(record: Record) -> None:
 
 
 def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
+    if ChatSession.objects.filter(pk=header["id"]).exists():
+        raise ImportRefusedError(f"session {header['id']} is there already")
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -41,10 +42,16 @@ from conversations.queries import read_parts
 from conversations.reply_html import save_html
 from conversations.run_states import Claim, Claimed, Move, NewEvent
 from conversations.shapes import request_payload
-from conversations.sketch import draw_sketch
 from conversations.text import clean_text
 from conversations.turns import read_path
-from conversations.usage import UNKNOWN_USAGE, TokenUsage, estimate_orphan, usage_columns
+from conversations.usage import (
+    UNKNOWN_USAGE,
+    TokenUsage,
+    estimate_orphan,
+    price_orphan,
+    spent_columns,
+    usage_columns,
+)
 
 _ENDS = {
     RunStatus.COMPLETED: Move.COMPLETE,
@@ -52,7 +59,6 @@ _ENDS = {
     RunStatus.CANCELLED: Move.STOP,
 }
 SHOWN_KINDS = ("token", "tool.started")
-FOLD_ROWS = 500
 ASKED_TURNS = 60
 """How far back the input of a lost reply is estimated from."""
 
@@ -75,6 +81,8 @@ class ContextSize:
 class Ending:
     """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
 
+    `model` answered at last, and `cost` is that of all calls, each by its own model; without
+    `model` the run's own has made all of `usage`.
     `html` is `render_texts(parts)`, made before the transaction; None: the first reader makes it.
     """
 
@@ -85,6 +93,8 @@ class Ending:
     error_code: str = ""
     retry_after: float | None = None
     usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
     context: ContextSize = ContextSize()
     first_token_at: datetime | None = None
     last_token_at: datetime | None = None
@@ -125,7 +135,7 @@ class Request:
 class Suspension:
     """What a run has come to; `items` are what the model is given if it never goes on.
 
-    `state` is what the SDK goes on from, as JSON.
+    `state` is what the SDK goes on from, as JSON; `cost` and `model` are as in `Ending`.
     """
 
     requests: Sequence[Request]
@@ -133,6 +143,8 @@ class Suspension:
     items: list[dict[str, Any]]
     expires_in: timedelta
     usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
     first_token_at: datetime | None = None
     last_token_at: datetime | None = None
     retries: int = 0
@@ -188,8 +200,9 @@ def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
         "last_token_at": ending.last_token_at,
         "stopped_at": ending.stopped_at,
         "retries": ending.retries,
-        **usage_columns(ending.usage, run.model),
+        **spent_columns(run, ending.usage, ending.cost, ending.model),
         **ending.context.columns,
+        "context_model": run.model if ending.model not in ("", run.model) else "",
     }
 
 
@@ -229,7 +242,7 @@ def _suspend(
         "first_token_at": suspension.first_token_at,
         "last_token_at": suspension.last_token_at,
         "retries": suspension.retries,
-        **usage_columns(suspension.usage, run.model),
+        **spent_columns(run, suspension.usage, suspension.cost, suspension.model),
     }
     run_states.suspend(change, run, events, **columns)
 
@@ -310,52 +323,26 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
     asked = [item for turn in turns for item in (turn.text, *turn.items)]
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
-    return usage_columns(estimate_orphan(run, asked, parts), run.model) | spoke
+    usage = estimate_orphan(run, asked, parts)
+    cost = price_orphan(run, usage, changed_agent=_has_changed_agent(run))
+    return usage_columns(usage, cost) | spoke
 
 
-@transaction.atomic
-def fold_events(age: timedelta) -> int:
-    """Drop some streamed text of runs that ended longer than `age` ago; of how many runs.
-
-    The text is in the message, its timing in the run's sketch; the other events stay. 0 when
-    nothing is left to do.
-    """
-    ended = Run.objects.filter(folded=False, ended_at__lt=Now() - age).order_by("ended_at")
-    folded = 0
-    for run_id in ended.values_list("pk", flat=True)[:20]:
-        rows = RunEvent.objects.filter(run_id=run_id, kind__in=("token", "reasoning.delta"))
-        _keep_sketch(run_id)
-        seqs = list(rows.values_list("epoch", "seq")[:FOLD_ROWS])
-        _delete_events(run_id, seqs)
-        if len(seqs) < FOLD_ROWS:
-            Run.objects.filter(pk=run_id).update(folded=True)
-        folded += 1
-        if len(seqs) == FOLD_ROWS:
-            break
-    return folded
-
-
-def _keep_sketch(run_id: UUID) -> None:
-    """Once, before the first of its events goes."""
-    run = Run.objects.get(pk=run_id)
-    if run.sketch is not None:
-        return
-    tokens = RunEvent.objects.filter(run_id=run_id, epoch=run.epoch, kind="token").order_by("seq")
-    times = tokens.values_list("created_at", "payload")
-    deltas = ((moment, len(payload["delta"])) for moment, payload in times.iterator())
-    Run.objects.filter(pk=run_id).update(sketch=draw_sketch(run.created_at, deltas))
-
-
-def _delete_events(run_id: UUID, seqs: list[tuple[int, int]]) -> None:
-    for epoch in {epoch for epoch, _ in seqs}:
-        RunEvent.objects.filter(
-            run_id=run_id, epoch=epoch, seq__in=[seq for e, seq in seqs if e == epoch]
-        ).delete()
+def _has_changed_agent(run: Run) -> bool:
+    """Whether another agent took over, since the run began or since it was last suspended."""
+    state = RunState.objects.filter(run_id=run.pk).values_list("seq", flat=True).first() or 0
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=state)
+    return events.filter(kind="agent.changed").exists()
 
 
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
-    """Somebody is watching these sessions, and will be for `duration`."""
+    """Somebody is watching these sessions, and will be for `duration`.
+
+    Locks their rows in the order of their ids, as all do who lock several.
+    """
     ids = sorted(sessions)
     for start in range(0, len(ids), 500):
-        batch = ids[start : start + 500]
-        ChatSession.objects.filter(pk__in=batch).update(viewed_until=Now() + duration)
+        watched = ChatSession.objects.filter(pk__in=ids[start : start + 500])
+        with transaction.atomic():
+            list(watched.order_by("pk").select_for_update(no_key=True).values_list("pk"))
+            watched.update(viewed_until=Now() + duration)

@@ -235,7 +235,9 @@ class Run(models.Model):
     usage_source = models.CharField(
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
-    # Tokens of the first input: see `conversations.turns.Gauge`.
+    # Tokens of the first input: see `conversations.turns.Gauge`. `context_model` is the model that
+    # was given it, where `model`, which answered at last, is another.
+    context_model = models.CharField(max_length=200, blank=True)
     context_estimate = models.PositiveIntegerField(null=True, blank=True)
     context_measured = models.PositiveIntegerField(null=True, blank=True)
     context_refused = models.PositiveIntegerField(null=True, blank=True)

@@ -12,8 +12,8 @@ Facts for other code leave through `ChangeBuilder.announce` once the transaction
 become the first of its session, by whichever move.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -28,7 +28,7 @@ from conversations.notify import RunAdvanced, RunCancelRequested, RunEnded, RunR
 from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, resolved_payload, run_ref
-from conversations.usage import NO_USAGE, add_to_totals, usage_columns, usage_of
+from conversations.usage import NO_USAGE, add_to_totals, price, usage_columns, usage_of
 
 NewEvent = tuple[str, dict[str, Any]]
 """Kind and payload; the move that writes it gives it its number."""
@@ -112,12 +112,20 @@ def get_rule(status: str, move: Move) -> Rule:
 
 @dataclass(frozen=True)
 class Claim:
-    """Who takes a run, for how long, and what it is worked on with where it names no agent."""
+    """Who takes a run, for how long, and what it is worked on with where it names no agent.
+
+    `models` are those of agents that have one of their own.
+    """
 
     worker: str
     lease: timedelta
     agent: str
     model: str
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def model_of(self, agent: str) -> str:
+        """The name of the model that answers for an agent."""
+        return self.models.get(agent, self.model)
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         "lease_until": Now() + claim.lease,
         "claimed_at": Now(),
         "agent": agent,
-        "model": claim.model,
+        "model": claim.model_of(agent) if resumption is None else run.model,
     }
     started = [("run.started", {"agent": agent})] if resumption is None else []
     _make(change, run, Move.CLAIM, started, anew=resumption is None, **columns)
@@ -247,7 +255,7 @@ def _end(change: ChangeBuilder, run: Run, move: Move, **columns: Any) -> None:
     requests = _close_requests(run, columns.get("reason")) if run.epoch else []
     events = [*requests, _last_event(status, columns)]
     if not run.claim:
-        columns |= usage_columns(NO_USAGE, run.model)
+        columns |= usage_columns(NO_USAGE, price(NO_USAGE, run.model))
     if status == RunStatus.CANCELLED:
         columns["stopped_at"] = now
     _make(change, run, move, events, ended_at=now, **columns)

@@ -1,6 +1,10 @@
 """Text that every database and every encoder can hold."""
 
+import hashlib
 import re
+
+ID_CHARS = 200
+"""Of an id that a model's server has made for a tool call; theirs have about 30."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -9,6 +13,18 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def clean_text(text: str) -> str:
     """`text` with NUL and lone surrogates replaced by U+FFFD."""
     return _UNSTORABLE.sub("�", text)
+
+
+def clean_id(text: str) -> str:
+    """An id that somebody else has made, in a form that can be stored: cleaned and not too long.
+
+    The same text always becomes the same id; a long one ends in a hash of what is cut off.
+    """
+    cleaned = clean_text(text)
+    if len(cleaned) <= ID_CHARS:
+        return cleaned
+    digest = hashlib.sha256(cleaned.encode()).hexdigest()
+    return f"{cleaned[: ID_CHARS - len(digest)]}{digest}"
 
 
 def visible(text: str) -> str:

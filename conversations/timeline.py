@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from conversations.models import Run, RunEvent, RunStatus
 
@@ -15,7 +16,7 @@ MarkKind = Literal["claimed", "first", "stop", "stopped", "again", "end"]
 
 SHOWN_MAX = 200
 STREAMED = ("token", "reasoning.delta", "tool.progress")
-TOOL_ENDS = {"tool.finished": _("finished"), "tool.failed": _("failed")}
+TOOL_ENDS = {"tool.finished": gettext_lazy("finished"), "tool.failed": gettext_lazy("failed")}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _steps(events: list[RunEvent], clock: _Clock) -> Iterator[Span]:
             begun[payload["request_id"]] = event
         elif event.kind in TOOL_ENDS and payload["tool_call_id"] in begun:
             start = begun.pop(payload["tool_call_id"])
-            yield _step(start, event.created_at, TOOL_ENDS[event.kind], clock)
+            yield _step(start, event.created_at, str(TOOL_ENDS[event.kind]), clock)
         elif event.kind == "input.resolved" and payload["request_id"] in begun:
             start = begun.pop(payload["request_id"])
             yield _step(start, event.created_at, str(payload.get("decision", "")), clock)

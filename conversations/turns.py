@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Q
 
 from conversations.models import Message, Role, Run, join_text
 
@@ -62,10 +63,12 @@ READ_PATH = """
         WHERE path.depth < %s AND s.message_id IS NULL
     )
     SELECT path.id, path.parent_id, m.role, CASE WHEN m.role = 'user' THEN m.parts END,
-        r.agent, r.model, r.context_estimate, r.context_measured, r.context_refused,
+        r.agent, COALESCE(NULLIF(r.context_model, ''), r.model), r.context_estimate,
+        r.context_measured, r.context_refused,
         CASE WHEN path.depth = 1 THEN (
             SELECT MIN(other.context_refused) FROM conversations_run other
-            WHERE other.prompt_id = path.id AND other.agent = %s AND other.model = %s
+            WHERE other.prompt_id = path.id AND other.agent = %s
+                AND COALESCE(NULLIF(other.context_model, ''), other.model) = %s
         ) END,
         (SELECT text FROM conversations_summary WHERE message_id = path.parent_id),
         i.payload
@@ -80,7 +83,8 @@ def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     """The branch that ends at `leaf`, the run's prompt or reply; at most `limit` turns of it."""
     if leaf == run.prompt_id and run.prompt.parent_id is None:
         earlier = run.prompt.runs.exclude(context_refused=None).values_list("context_refused")
-        refused = earlier.filter(agent=run.agent, model=run.model).first()
+        given = Q(context_model=run.model) | Q(context_model="", model=run.model)
+        refused = earlier.filter(given, agent=run.agent).first()
         gauge = Gauge(run.agent, run.model, refused=refused[0]) if refused else None
         return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None)
     key = Message._meta.pk.get_db_prep_value

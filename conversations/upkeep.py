@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from conversations.models import ChatSession, Run, RunStatus, SideCall, TitleSource
-from conversations.usage import TokenUsage, add_to_session, usage_columns
+from conversations.usage import TokenUsage, add_to_session, price, usage_columns
 
 
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
@@ -33,7 +33,7 @@ def add_side_call(
         session_id=session_id,
         purpose=purpose,
         model=model[:200],
-        **usage_columns(usage, model),
+        **usage_columns(usage, price(usage, model)),
     )
     add_to_session(session_id, [call])
 

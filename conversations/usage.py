@@ -116,19 +116,55 @@ def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]])
     )
 
 
+def price_orphan(run: Run, usage: TokenUsage, *, changed_agent: bool) -> Decimal | None:
+    """The cost of an orphan's whole `usage`, of which its row has a part already.
+
+    Not known when it has `changed_agent` since: nobody has said which model that agent has.
+    """
+    before = usage_of(run)
+    if before.input_tokens is None or usage.input_tokens is None:
+        return None if changed_agent else price(usage, run.model)
+    later = TokenUsage(
+        usage.input_tokens - before.input_tokens,
+        (usage.output_tokens or 0) - (before.output_tokens or 0),
+    )
+    cost = None if changed_agent else price(later, run.model)
+    return sum_costs([run.cost, cost])
+
+
 def _made_text(part: dict[str, Any]) -> str:
     return str(part.get("text") or part.get("arguments") or "")
 
 
-def usage_columns(usage: TokenUsage, model: str) -> dict[str, Any]:
-    """A usage as a run's row keeps it."""
+def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str) -> dict[str, Any]:
+    """The columns of what a run has taken, `cost` in all, with `model` answering at last.
+
+    Without `model` all of it was made, and is priced, by the model that the run was claimed with.
+    """
+    if not model:
+        return usage_columns(usage, price(usage, run.model))
+    return {"model": model[:200], **usage_columns(usage, cost)}
+
+
+def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
+    """Of all of them together, which is not known where one is not."""
+    total = Decimal(0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total.quantize(COST_PLACES)
+
+
+def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
+    """A usage and its cost as a row keeps them."""
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cached_input_tokens": usage.cached_input_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "usage_source": usage.source,
-        "cost": price(usage, model),
+        "cost": cost,
     }
 
 

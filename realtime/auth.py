@@ -10,8 +10,12 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.http import parse_cookie
+from django.db import Error as DatabaseUnavailable
+from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.http import is_same_domain
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
 
@@ -31,6 +35,10 @@ class HandshakeAuth:
     """
 
     def __init__(self, inner: Any) -> None:
+        if getattr(settings, "ROLE", "all") != "web":
+            # The Agents SDK takes about two seconds to import: here, where the application is put
+            # together, nobody waits yet. The first connection would hold up the whole event loop.
+            import_module("realtime.runs")
         self.inner = inner
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
@@ -46,7 +54,12 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
     if needs_origin and not is_own_origin(scope, headers, origin):
         return {"refused": protocol.CLOSE_ORIGIN}
     find = _from_token if bearer else _from_cookie
-    found = await dbpool.read(find, bearer or headers.get(b"cookie", ""))
+    try:
+        found = await dbpool.read(find, bearer or headers.get(b"cookie", ""))
+    except DatabaseUnavailable as exc:
+        # Every client comes back while the database is away: no traceback for each.
+        logger.error("a socket is sent away: %s", type(exc).__name__)
+        return {"refused": protocol.CLOSE_UNAVAILABLE}
     if found is None:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     user, sign_in = found
@@ -60,7 +73,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     """
     if not origin:
         return False
-    if origin in settings.CSRF_TRUSTED_ORIGINS:
+    if _is_trusted(origin):
         return True
     host = headers.get(b"host", "")
     domain, _ = split_domain_port(host)
@@ -68,6 +81,24 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     if not domain or not validate_host(domain, allowed):
         return False
     return _normal(origin) == _normal(f"{_scheme(scope, headers)}://{host}")
+
+
+def _is_trusted(origin: str) -> bool:
+    """Whether `CSRF_TRUSTED_ORIGINS` names the origin, by Django's own reading of that setting."""
+    csrf = CsrfViewMiddleware(_no_response)
+    if origin in csrf.allowed_origins_exact:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    patterns = csrf.allowed_origin_subdomains.get(parts.scheme, ())
+    return any(is_same_domain(parts.netloc, pattern) for pattern in patterns)
+
+
+def _no_response(request: HttpRequest) -> HttpResponseBase:
+    """Never called: the middleware is only asked how it reads the setting."""
+    raise NotImplementedError
 
 
 def _scheme(scope: dict[str, Any], headers: dict[bytes, str]) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-
 from conversations.errors import ErrorCode
 from conversations.items import CALL, OUTPUT, Item, mend, text_items
 from conversations.lifecycle import ContextSize
@@ -15,6 +13,7 @@ from conversations.turns import Gauge, Turn, read_path
 from realtime.budgets import get_budget
 from realtime.conf import get_conf
 from realtime.estimates import estimate_items, estimate_text
+from realtime.registry import name_model
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -78,13 +77,6 @@ def measure_input(
         measured=calls[0].input_tokens if calls else None,
         refused=given.estimate if error_code == ErrorCode.CONTEXT_TOO_LONG else None,
     )
-
-
-def name_model(agent: "Agent[Any]") -> str:
-    """The name of the model that answers for an agent."""
-    model = agent.model
-    name = model if isinstance(model, str) else getattr(model, "model", None)
-    return str(name or settings.AGENT_MODEL)
 
 
 class Window:

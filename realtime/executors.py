@@ -141,6 +141,7 @@ class InlineExecutor:
             lease=timedelta(seconds=get_conf().lease_s),
             agent=registry.default_agent(),
             model=settings.AGENT_MODEL,
+            models=registry.own_models(),
         )
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:

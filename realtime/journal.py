@@ -43,6 +43,7 @@ class Journal:
         self._waiting_since: float | None = None
         self._commits: list[tuple[int, asyncio.Future[None]]] = []
         self._cleared = asyncio.Event()
+        self._closed = False
 
     @property
     def is_dirty(self) -> bool:
@@ -54,7 +55,9 @@ class Journal:
         return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     def append(self, kind: str, payload: dict[str, Any]) -> None:
-        """Add an event; text right after text becomes part of it."""
+        """Add an event; text right after text becomes part of it. Dropped once it is closed."""
+        if self._closed:
+            return
         self.folder.apply(kind, payload)
         first = kind == "token" and self.first_token_at is None
         if kind == "token":
@@ -70,8 +73,11 @@ class Journal:
         self._wake(self, first)
 
     async def commit(self) -> None:
-        """Wait until all that was appended is committed; raises `RunLostError`."""
-        if self.lost.is_set():
+        """Wait until all that was appended is committed; raises `RunLostError`.
+
+        Also once it is closed: what does not stop with its run must not begin anything more.
+        """
+        if self.lost.is_set() or self._closed:
             raise RunLostError
         if not self.is_dirty:
             return
@@ -133,6 +139,14 @@ class Journal:
         self.in_doubt = None
         self._cleared.set()
         self.lost.set()
+        self._refuse_commits()
+
+    def close(self) -> None:
+        """Take nothing more; what was taken may still be settled."""
+        self._closed = True
+        self._refuse_commits()
+
+    def _refuse_commits(self) -> None:
         for _, done in self._commits:
             if not done.done():
                 done.set_exception(RunLostError())

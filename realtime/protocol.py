@@ -25,6 +25,7 @@ VERSION = 1
 
 CLOSE_NOT_AUTHENTICATED = 4001
 CLOSE_RESTART = 4012
+CLOSE_UNAVAILABLE = 4013
 CLOSE_SIGN_IN_ENDED = 4401
 CLOSE_ORIGIN = 4403
 CLOSE_TOO_FAST = 4429
@@ -299,6 +300,13 @@ class Resumed(_Outgoing):
     rev: int
     recovered: bool
     run_id: str | None = None
+
+
+class Unfollowed(_Outgoing):
+    """This session was dropped for another one that was resumed; `resume` follows it again."""
+
+    text: ClassVar[str] = "not followed any more"
+    event: Literal["unfollowed"] = "unfollowed"
 
 
 class Draining(_Outgoing):
@@ -661,6 +669,7 @@ SEQUENCED_STATUS = (
 StatusMetadata = (
     Connected
     | Resumed
+    | Unfollowed
     | Draining
     | ModelStatus
     | MessageCreated

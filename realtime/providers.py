@@ -12,6 +12,7 @@ from realtime.conf import get_conf
 from realtime.limits import StartGate
 from realtime.model_service import Endpoint, ModelReadiness, base_url
 from realtime.sources import gather
+from realtime.supervisor import Supervisor
 
 
 def model_api() -> str:
@@ -32,6 +33,7 @@ class Provider(ModelProvider):
         self.starts = StartGate(get_conf().starts_at_once)
         self.readiness = readiness
         self._clients: dict[Endpoint, openai.AsyncOpenAI] = {}
+        self._closing = Supervisor()
 
     def get_model(self, model_name: str | None) -> Model:
         """The model of that name, or of the settings; agents with their own do not ask."""
@@ -42,6 +44,10 @@ class Provider(ModelProvider):
     def _connect(self) -> openai.AsyncOpenAI:
         endpoint = self.readiness.endpoint
         if endpoint not in self._clients:
+            # Those of servers that are gone: a model of our own comes up at another address.
+            for client in self._clients.values():
+                self._closing.start(client.close(), "close a model's client")
+            self._clients.clear()
             self._clients[endpoint] = openai.AsyncOpenAI(
                 api_key=endpoint.api_key,
                 base_url=endpoint.base_url,
@@ -54,3 +60,4 @@ class Provider(ModelProvider):
     async def close(self) -> None:
         for client in self._clients.values():
             await client.close()
+        await self._closing.settled()

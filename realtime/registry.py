@@ -64,10 +64,20 @@ def asks_settings(name: str) -> bool:
     return model is None or isinstance(model, str)
 
 
+def name_model(agent: "Agent[Any]") -> str:
+    """The name of the model that answers for an agent; a nameless object goes by its class."""
+    model = agent.model
+    if model is None:
+        return str(settings.AGENT_MODEL)
+    return model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__))
+
+
+def own_models() -> dict[str, str]:
+    """The models of agents that have one of their own, by the agents' names."""
+    agents = (entry.agent for entry in list_entries())
+    return {agent.name: name_model(agent) for agent in agents if agent.model is not None}
+
+
 def get_agent(name: str) -> "Agent[Any]":
-    """The agent of that name, or the first, as it may be run."""
-    agent = get_entry(name).agent
-    for guardrail in agent.input_guardrails:
-        # Beside the model it would let tokens out before it has decided.
-        guardrail.run_in_parallel = False
-    return agent
+    """The agent of that name, or the first; a run takes a copy, by `realtime.run_agents`."""
+    return get_entry(name).agent

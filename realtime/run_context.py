@@ -7,6 +7,7 @@ from uuid import UUID
 from agents.tool_context import ToolContext
 
 from conversations.shapes import UserId
+from conversations.text import clean_id
 from realtime.progress import ProgressReports
 
 
@@ -24,8 +25,8 @@ class RunContext:
 
         From a sync tool too, which the SDK runs in a thread.
         """
-        self.reports.report(tool.tool_call_id, tool.tool_name, text, fraction)
+        self.reports.report(clean_id(tool.tool_call_id), clean_id(tool.tool_name), text, fraction)
 
     def summarise(self, tool: ToolContext[Any], text: str) -> None:
         """Say in a few words what a tool has done: the page shows that in place of its name."""
-        self.reports.summarise(tool.tool_call_id, text)
+        self.reports.summarise(clean_id(tool.tool_call_id), text)

@@ -19,22 +19,25 @@ from agents import (
     StreamEvent,
     ToolExecutionConfig,
 )
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from conversations import lifecycle
+from conversations import lifecycle, queries
 from conversations.changes import EventRow, RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.items import items_of_parts
 from conversations.lifecycle import Ending, Suspension, suspend_run
 from conversations.models import EndReason, RunStatus
 from conversations.rendering import render_texts
 from conversations.run_states import Claimed
-from conversations.usage import NO_USAGE, TokenUsage, usage_of
+from conversations.usage import usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.limits import StartPlace
 from realtime.progress import ProgressReports
 from realtime.retries import Retries
+from realtime.run_agents import copy_agent
 from realtime.run_context import RunContext
 from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
 from realtime.sources import Verdict, verdict
@@ -57,6 +60,9 @@ STOP_TIMEOUT_S = 2
 
 RETRY_PAUSE_S = 0.5
 
+AWAY = (OperationalError, InterfaceError)
+"""What a database raises that is away, too busy or in a deadlock: the same may work later."""
+
 
 class RunWork:
     """A claimed run at work; `stop` ends it early with its text kept."""
@@ -75,11 +81,12 @@ class RunWork:
         self._translator = _translator(claimed)
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
         self._verdict = Verdict()
-        self._meter = UsageMeter(usage_of(claimed.run) if claimed.resumption else NO_USAGE)
+        self._meter = _meter(claimed)
         self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
+        self._begun = asyncio.Event()
 
     @property
     def context_share(self) -> float:
@@ -95,6 +102,7 @@ class RunWork:
                 outcome = await self._render(outcome)
         finally:
             # However it comes here: a journal that stays open keeps the lease for ever.
+            self.journal.close()
             await self._flusher.close(self.journal)
         await self._leave(outcome)
 
@@ -108,13 +116,10 @@ class RunWork:
         signals = [
             asyncio.create_task(self.journal.cancelled.wait()),
             asyncio.create_task(self.journal.lost.wait()),
+            asyncio.create_task(self._sit_out()),
         ]
         try:
-            done, _ = await asyncio.wait(
-                [stream, *signals],
-                return_when=asyncio.FIRST_COMPLETED,
-                timeout=get_conf().run_max_s,
-            )
+            done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for signal in signals:
                 signal.cancel()
@@ -129,6 +134,11 @@ class RunWork:
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
+
+    async def _sit_out(self) -> None:
+        """Until `RUN_MAX_S` after the work began; what it waited for before does not count."""
+        await self._begun.wait()
+        await asyncio.sleep(get_conf().run_max_s)
 
     def _judge(self, exc: BaseException | None) -> Ending | Suspension:
         """A reply that the model's side cut short is neither finished nor a fault of ours."""
@@ -153,17 +163,21 @@ class RunWork:
         if self._result is not None:
             self._result.cancel()
         stream.cancel()
-        await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+        _, left = await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+        for task in left:
+            task.add_done_callback(_ignore_end)
 
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
         verdict.set(self._verdict)
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
-        agent = registry.get_agent(run.agent)
+        agent = copy_agent(registry.get_agent(run.agent))
+        given = await self._input(agent, context)
+        self._begun.set()
         self._result = Runner.run_streamed(
             agent,
-            input=await self._input(agent, context),
+            input=given,
             context=context,
             max_turns=conf.max_turns,
             hooks=self._hooks,
@@ -225,7 +239,7 @@ class RunWork:
             status=status,
             parts=self.journal.folder.close(),
             items=self._items(),
-            usage=self._usage(),
+            **self._spent(),
             context=measure_input(self._given, self._result, fields.get("error_code", "")),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
@@ -240,7 +254,7 @@ class RunWork:
             state=approvals.state_of(result),
             items=self._items(),
             expires_in=timedelta(seconds=get_conf().approval_expires_s),
-            usage=self._usage(),
+            **self._spent(),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
             retries=self.claimed.run.retries + self._retries.count,
@@ -258,13 +272,38 @@ class RunWork:
                 call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
                 self.journal.append("tool.failed", call)
 
-    def _usage(self) -> TokenUsage:
+    def _spent(self) -> dict[str, Any]:
         """What the run has taken, however it ends."""
-        return self._meter.total(self._result.context_wrapper.usage if self._result else None)
+        counted = self._result.context_wrapper.usage if self._result else None
+        usage = self._meter.total(counted)
+        return {"usage": usage, "cost": self._meter.cost(usage), "model": self._meter.model}
 
     async def _leave(self, outcome: Ending | Suspension) -> None:
-        """Write how it stands; a run that was asked to stop before it could ask is stopped."""
-        rest = self.journal.take_rest()
+        """Write how it stands, or that it has failed where that is what cannot be written."""
+        try:
+            await self._write(outcome, self.journal.take_rest())
+            return
+        except (RunLostError, *AWAY):
+            raise
+        except Exception as exc:
+            logger.error("run %s: not written: %s", self.claimed.run.pk, describe(exc))
+        await self._write(await self._plain_failure(), [])
+
+    async def _plain_failure(self) -> Ending:
+        """Holds no more than the database has taken before."""
+        parts = (await dbpool.read_first(queries.read_parts, self.claimed.run)).close()
+        return Ending(
+            RunStatus.FAILED,
+            parts,
+            items=items_of_parts(parts),
+            error_code=ErrorCode.INTERNAL.value,
+            first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            **self._spent(),
+        )
+
+    async def _write(self, outcome: Ending | Suspension, rest: list[EventRow]) -> None:
+        """A run that was asked to stop before it could ask is stopped."""
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
                 return
@@ -274,16 +313,17 @@ class RunWork:
     async def _persist(
         self, write: Callable[..., T], events: list[EventRow], **outcome: object
     ) -> T:
-        """One transaction; tried again for as long as a run may outlive its database."""
+        """One transaction, tried again for as long as a run may outlive its database.
+
+        Raises at once what another try would meet again.
+        """
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
             try:
                 return await dbpool.write_first(
                     write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
                 )
-            except RunLostError:
-                raise
-            except Exception as exc:
+            except AWAY as exc:
                 if time.monotonic() > deadline:
                     raise
                 logger.warning(
@@ -292,7 +332,20 @@ class RunWork:
                 await asyncio.sleep(RETRY_PAUSE_S)
 
 
+def _ignore_end(stream: asyncio.Task[None]) -> None:
+    """Of a stream that was left to itself; asyncio would log what its exception says."""
+    if not stream.cancelled():
+        stream.exception()
+
+
 def _translator(claimed: Claimed) -> Translator:
     if (before := claimed.resumption) is None:
         return Translator(claimed.run.agent)
     return Translator(before.agent, has_text=before.folder.has_text)
+
+
+def _meter(claimed: Claimed) -> UsageMeter:
+    run = claimed.run
+    if claimed.resumption is None:
+        return UsageMeter(model=run.model)
+    return UsageMeter(usage_of(run), run.cost, run.model)

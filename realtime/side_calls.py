@@ -9,7 +9,7 @@ from agents import Agent, ModelSettings, RunConfig, Runner
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.text import clean_text
 from conversations.usage import UNKNOWN_USAGE, TokenUsage
-from realtime.context import name_model
+from realtime.registry import name_model
 from realtime.sources import Verdict, verdict
 from realtime.usage import measured
 

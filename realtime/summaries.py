@@ -14,8 +14,9 @@ from conversations.upkeep import add_side_call
 from realtime import dbpool
 from realtime.budgets import get_budget
 from realtime.conf import get_conf
-from realtime.context import Window, items_of, name_model
+from realtime.context import Window, items_of
 from realtime.estimates import estimate_text
+from realtime.registry import name_model
 from realtime.side_calls import ask_model, can_be_asked
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
-from conversations import actions, due_runs, lifecycle
+from conversations import actions, due_runs, folding, lifecycle
 from conversations.changes import RunLostError
 from conversations.models import EndReason
 from realtime import dbpool
@@ -71,7 +71,7 @@ class Sweeper:
     async def _fold(self, age: timedelta) -> None:
         """In small pieces, between which other writes have their turn."""
         for _ in range(FOLDS):
-            if not await dbpool.write(lifecycle.fold_events, age):
+            if not await dbpool.write(folding.fold_events, age):
                 return
 
 

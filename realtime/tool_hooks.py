@@ -6,7 +6,7 @@ from typing import Any
 from agents import Agent, RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
 from agents.tool_context import ToolContext
 
-from conversations.text import clean_text
+from conversations.text import clean_id, clean_text
 from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.run_context import RunContext
@@ -59,12 +59,12 @@ class ToolHooks(RunHooks[RunContext]):
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
         """What the model is told of an error stays the SDK's; people are shown that it is one."""
         if args.kind == "tool_exception":
-            args.run_context.context.reports.fail(args.call_id)
+            args.run_context.context.reports.fail(clean_id(args.call_id))
 
 
 def _call(context: RunContextWrapper[RunContext], tool: Tool) -> dict[str, Any]:
     call_id = context.tool_call_id if isinstance(context, ToolContext) else tool.name
-    return {"tool_call_id": call_id, "name": tool.name}
+    return {"tool_call_id": clean_id(call_id), "name": clean_id(tool.name)}
 
 
 def _arguments(context: RunContextWrapper[RunContext]) -> str:

@@ -25,11 +25,13 @@ def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
         if at.name == name:
             return at
         seen.add(at.name)
-        found += [other for other in map(_target, at.handoffs) if other and other.name not in seen]
+        found += [
+            other for other in map(handoff_target, at.handoffs) if other and other.name not in seen
+        ]
     return None
 
 
-def _target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
+def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
     """The SDK keeps a reference in a `Handoff` that it has made itself."""
     if isinstance(handoff, Agent):
         return handoff

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -25,6 +25,9 @@ from realtime.viewer import Viewer
 logger = logging.getLogger(__name__)
 
 Frame = dict[str, Any]
+
+RECEIVED_MAX = 100
+"""Messages of the layer that wait for a reader which catches up; the next ones are dropped."""
 
 
 async def stream_turn(
@@ -57,6 +60,7 @@ class _Reader:
         self.viewer = viewer
         self.outbox = outbox
         self._ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
+        self._received: asyncio.Queue[Any] = asyncio.Queue(maxsize=RECEIVED_MAX)
 
     async def send_all(self) -> None:
         """Until the reader is to be let go; nobody waits for ever for what cannot be sent."""
@@ -70,9 +74,20 @@ class _Reader:
         await self._ready.put(None)
 
     async def receive_all(self, layer: Any, channel: str) -> None:
-        """Hand on what comes through the layer, until cancelled."""
+        """Queue what comes through the layer, until cancelled.
+
+        Nothing else may be awaited here: the Redis layer unsubscribes from a channel only when
+        its `receive` is cancelled.
+        """
         while True:
             message = await layer.receive(channel)
+            with suppress(asyncio.QueueFull):  # what is dropped is read from the database
+                self._received.put_nowait(message)
+
+    async def follow_all(self) -> None:
+        """Hand on what was received, until cancelled."""
+        while True:
+            message = await self._received.get()
             if message["type"] == "run.frames":
                 await self.viewer.on_run_frames(message)
             elif message["type"] == "run.notice":
@@ -95,6 +110,7 @@ async def _open(user: AbstractBaseUser, *, watches: bool) -> AsyncIterator[_Read
     with process.poller.watch(Socket(viewer, outbox, sign_in)):
         try:
             tasks.start(reader.receive_all(layer, channel), f"receive {channel}")
+            tasks.start(reader.follow_all(), f"follow {channel}")
             tasks.start(reader.send_all(), f"send {channel}")
             yield reader
         finally:

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from agents.usage import Usage
@@ -9,7 +11,14 @@ from openai.types.responses import ResponseUsage
 
 from conversations.models import UsageSource
 from conversations.tokens import byte_count, tokens_in
-from conversations.usage import NO_USAGE, TokenUsage, add_usage, subtract_usage
+from conversations.usage import (
+    NO_USAGE,
+    TokenUsage,
+    add_usage,
+    price,
+    subtract_usage,
+    sum_costs,
+)
 from realtime.conf import get_conf
 
 LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
@@ -26,6 +35,7 @@ class OpenCall:
     counted_before: int
     instructions: str
     items: list[Any]
+    model: str
     output_size: int = 0
     is_refused: bool = False
 
@@ -53,27 +63,55 @@ def _encoded_size(item: Any) -> int:
 
 
 class UsageMeter:
-    """Follows the model calls of one run.
+    """Follows the model calls of one run, and which model each of them asked.
 
-    The SDK counts what a completed call says of itself; this counts the rest: calls that were cut
-    short, and those of servers that say nothing.
+    The SDK counts what a completed call says of itself, in one sum for the run; this attributes
+    what is added to it, and counts the rest: calls that were cut short, and those of servers that
+    say nothing.
     """
 
-    def __init__(self, before: TokenUsage = NO_USAGE) -> None:
-        """`before` is what the run has taken before this worker took it."""
+    def __init__(
+        self, before: TokenUsage = NO_USAGE, cost: Decimal | None = Decimal(0), model: str = ""
+    ) -> None:
+        """`before` and its `cost` are what the run has taken before this worker took it."""
+        self.model = model
+        self._before = before
+        self._cost_before = cost
+        self._by_model: dict[str | None, TokenUsage] = {}
+        self._counted = NO_USAGE
+        self._asked: str | None = None
+        self._nested: dict[str, frozenset[str]] = {}
         self._open: OpenCall | None = None
-        self._extra = before
-        self._inherited = NO_USAGE
         self._output_size = 0
         self._sizes = InputSizes()
 
     def start(self, counted: Usage) -> None:
         """The SDK begins to count from here; it goes on from what a suspended run has kept."""
-        self._inherited = measured(counted)
+        self._counted = measured(counted)
 
-    def begin_call(self, counted: Usage, instructions: str | None, items: list[Any]) -> None:
-        """A request is about to be sent."""
-        self._open = OpenCall(counted.total_tokens, instructions or "", list(items))
+    def begin_call(
+        self, counted: Usage, model: str, instructions: str | None, items: list[Any]
+    ) -> None:
+        """A request to `model` is about to be sent."""
+        self._attribute(counted)
+        self.model = self._asked = model
+        self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
+
+    def end_call(self, counted: Usage) -> None:
+        """The SDK has counted the call that was begun last."""
+        self._attribute(counted)
+        self._asked = None
+
+    def begin_nested(self, counted: Usage, call_id: str, models: frozenset[str]) -> None:
+        """A tool begins that is an agent; the SDK counts its calls, to any of `models`, as well."""
+        self._attribute(counted)
+        self._nested[call_id] = models
+
+    def end_nested(self, counted: Usage, call_id: str) -> None:
+        """That tool has ended; nothing for another one."""
+        if call_id in self._nested:
+            self._attribute(counted)
+            del self._nested[call_id]
 
     def note(self, event: Any) -> None:
         """Take in a raw event of the stream."""
@@ -90,18 +128,6 @@ class UsageMeter:
         """Whether more was made than a reply may have."""
         return tokens_in(self._output_size) > get_conf().output_tokens
 
-    def _grow(self, call: OpenCall, size: int) -> None:
-        call.output_size += size
-        self._output_size += size
-
-    def _end_call(self, call: OpenCall, event: Any) -> None:
-        said: ResponseUsage | None = event.response.usage
-        if said is None or not said.total_tokens:
-            self._extra = add_usage(self._extra, self._estimate(call))
-        elif event.type != "response.completed":
-            self._extra = add_usage(self._extra, measured(said))
-        self._open = None
-
     def note_refusal(self) -> None:
         """The request was turned away before it was answered."""
         if self._open is not None and not self._open.output_size:
@@ -109,16 +135,53 @@ class UsageMeter:
 
     def total(self, counted: Usage | None) -> TokenUsage:
         """Of the whole run, which has ended; `counted` is the SDK's part of it."""
-        total = self._extra
         if counted is not None:
-            total = add_usage(total, subtract_usage(measured(counted), self._inherited))
+            self._attribute(counted)
         call, self._open = self._open, None
-        if call is None or (counted and counted.total_tokens > call.counted_before):
-            return total
+        is_counted = call is not None and counted and counted.total_tokens > call.counted_before
+        if call is None or is_counted:
+            return self._sum()
         if not call.is_refused:
-            return add_usage(total, self._estimate(call))
+            self._add(call.model, self._estimate(call))
+            return self._sum()
         # Most servers take nothing for what they refuse, but none of them says so.
+        total = self._sum()
         return total if total.input_tokens else TokenUsage()
+
+    def cost(self, total: TokenUsage) -> Decimal | None:
+        """Of what `total` has returned: each call by the price of the model that it asked."""
+        if total.input_tokens is None:
+            return None
+        costs = (price(usage, model or "") for model, usage in self._by_model.items())
+        return sum_costs([self._cost_before, *costs])
+
+    def _attribute(self, counted: Usage) -> None:
+        """What the SDK has counted since is of the model that could have made it, if only one."""
+        now = measured(counted)
+        added, self._counted = subtract_usage(now, self._counted), now
+        if not added.input_tokens and not added.output_tokens:
+            return
+        nested = frozenset().union(*self._nested.values())
+        model = next(iter(nested)) if len(nested) == 1 else None
+        self._add(self._asked or model, added)
+
+    def _add(self, model: str | None, usage: TokenUsage) -> None:
+        self._by_model[model] = add_usage(self._by_model.get(model, NO_USAGE), usage)
+
+    def _sum(self) -> TokenUsage:
+        return reduce(add_usage, self._by_model.values(), self._before)
+
+    def _grow(self, call: OpenCall, size: int) -> None:
+        call.output_size += size
+        self._output_size += size
+
+    def _end_call(self, call: OpenCall, event: Any) -> None:
+        said: ResponseUsage | None = event.response.usage
+        if said is None or not said.total_tokens:
+            self._add(call.model, self._estimate(call))
+        elif event.type != "response.completed":
+            self._add(call.model, measured(said))
+        self._open = None
 
     def _estimate(self, call: OpenCall) -> TokenUsage:
         given = byte_count(call.instructions) + self._sizes.measure(call.items)

@@ -95,7 +95,9 @@ class Viewer:
 
         Raises `AgentSiteError(too_many_sessions)`.
         """
-        if cursor := self._sessions.get(session_id):
+        if cursor := self._sessions.pop(session_id, None):
+            # At the end again: `_make_room` looks at the oldest first.
+            self._sessions[session_id] = cursor
             return cursor
         await self._make_room()
         cursor = self._sessions[session_id] = SessionCursor(session_id)
@@ -103,14 +105,22 @@ class Viewer:
         return cursor
 
     async def _make_room(self) -> None:
-        """Stop following a session that was only chatted in and has nothing open."""
+        """Drop the session that was used least recently, of those without an open run.
+
+        One that was only chatted in goes first; the client is told of one that it has resumed.
+        Raises `AgentSiteError(too_many_sessions)` when every session has an open run.
+        """
         if len(self._sessions) < get_conf().follow_max:
             return
-        idle = [s for s in self._sessions.values() if not s.full and not s.open]
+        idle = [session for session in self._sessions.values() if not session.open]
         if not idle:
             raise AgentSiteError(ErrorCode.TOO_MANY_SESSIONS)
-        del self._sessions[idle[0].session_id]
-        await self._membership.leave(session_group(idle[0].session_id))
+        dropped = next((session for session in idle if not session.full), idle[0])
+        del self._sessions[dropped.session_id]
+        if dropped.full:
+            told = protocol.status(protocol.Unfollowed(), str(dropped.session_id))
+            self._sender.put(told)
+        await self._membership.leave(session_group(dropped.session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
         """Follow a session, and send what came after `cursor`; raises `AgentSiteError`."""

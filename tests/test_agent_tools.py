@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from agents import Agent, Tool, Usage, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+from agents.tool_context import ToolContext
 from django.contrib.auth.models import User
 
 from conversations.models import Message, Run
+from conversations.text import ID_CHARS
 from realtime.process import Process
 from realtime.run_context import RunContext
 from tests.support.agent_site import Serve
@@ -105,3 +107,37 @@ async def test_its_tools_ask_too(
         end = await client.wait_end(accepted["run_id"])
     assert counted == (["herons"] if decision == "approve" else [])
     assert end["content"] == "42, they say."
+
+
+@pytest.mark.parametrize("asks_first", [False, True])
+async def test_an_id_of_the_models_server_is_stored_cleaned(
+    process: Process, serve_agents: Serve, ada: User, asks_first: bool
+) -> None:
+    """Postgres takes no NUL, and would refuse all that the reply has to commit for ever."""
+
+    @function_tool(needs_approval=asks_first)
+    async def count(context: ToolContext[RunContext]) -> str:
+        context.context.progress(context, "counting")
+        context.context.summarise(context, "Counted")
+        return "42"
+
+    call_id = "call\x00\ud800" + "x" * 10_000
+    steps = [step(function_call("count", {}, call_id=call_id)), step(assistant_message("42"))]
+    serve_agents(Agent(name="desk", model=ScriptedModel(steps), tools=[count]))
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("How many?")
+        if asks_first:
+            asked = (await client.wait_for(event("input.requested")))["metadata"]
+            answer = {"request_id": asked["request_id"], "decision": "approve"}
+            await client.send(
+                {"type": "respond", "session_id": accepted["session_id"], "metadata": answer}
+            )
+        end = await client.wait_end(accepted["run_id"])
+        kinds = [event for event, _ in tool_events(client)]
+    assert (end["type"], end["content"]) == ("complete", "42")
+    assert kinds == ["tool.started", "tool.progress", "tool.finished"]
+    reply = await Message.objects.aget(role="assistant")
+    (part,) = [part for part in reply.parts if part["type"] == "tool"]
+    assert part["summary"] == "Counted"
+    assert len(part["tool_call_id"]) == ID_CHARS
+    assert part["tool_call_id"].startswith("call\ufffd\ufffdxxx")

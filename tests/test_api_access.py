@@ -169,6 +169,37 @@ class TestLimits:
             assert client.post("/api/token/", body, JSON).status_code == 200
             assert client.post("/accounts/login/", body).status_code == 302
 
+    def try_from(self, address: str, password: str = "wrong") -> int:
+        body = {"username": "ann", "password": password}
+        sent = Client(REMOTE_ADDR=address).post("/api/token/", body, JSON)
+        return sent.status_code
+
+    def test_nobody_is_locked_out_from_elsewhere(
+        self, ann: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sign_in_limits, "TRIES_EVERYWHERE", 4)
+        assert [self.try_from("10.0.0.1") for _ in range(3)] == [401, 401, 429]
+        for number in range(10):
+            self.try_from(f"10.0.1.{number}")
+        assert self.try_from("192.0.2.1", PASSWORD) == 200
+
+    def test_a_name_guessed_from_everywhere_leaves_few_tries(
+        self, ann: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sign_in_limits, "TRIES_A_NAME", 20)
+        monkeypatch.setattr(sign_in_limits, "TRIES_EVERYWHERE", 4)
+        monkeypatch.setattr(sign_in_limits, "GUESSED_TRIES", 2)
+        assert [self.try_from(f"10.0.0.{number}") for number in range(4)] == [401] * 4
+        assert [self.try_from("10.0.1.1") for _ in range(3)] == [401, 401, 429]
+        assert [self.try_from("192.0.2.1", PASSWORD) for _ in range(4)] == [200] * 4
+        Attempts.objects.filter(until__lt=timezone.now() + timedelta(minutes=6)).delete()
+        assert self.try_from("10.0.1.1") == 401, "the name is not guessed any more"
+
+    def test_an_ipv6_network_is_one_address(self, ann: Any) -> None:
+        tries = [self.try_from(f"2001:db8:1:2::{number}") for number in range(1, 4)]
+        assert tries == [401, 401, 429]
+        assert self.try_from("2001:db8:1:3::1") == 401
+
     def test_later_it_is_allowed_again(self, client: Client, ann: Any) -> None:
         assert [self.guess(client) for _ in range(3)] == [401, 401, 429]
         Attempts.objects.update(until=timezone.now() - timedelta(seconds=1))
@@ -188,6 +219,22 @@ class TestLimits:
     ) -> None:
         settings.PROXIES = proxies
         request = rf.get("/", headers={"X-Forwarded-For": "10.0.0.1, 10.0.0.2"})
+        assert address_of(request) == seen
+
+    @pytest.mark.parametrize(
+        ("remote", "seen"),
+        [
+            (None, ""),
+            ("", ""),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("made up", "made up"),
+        ],
+    )
+    def test_addresses_of_connections(self, rf: Any, remote: str | None, seen: str) -> None:
+        request = rf.get("/", REMOTE_ADDR=remote)
+        if remote is None:
+            del request.META["REMOTE_ADDR"]
         assert address_of(request) == seen
 
     def test_too_many_requests(self, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import OperationalError
 from django.test import Client
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 
 from conversations.sign_ins import list_ended_sign_ins
+from realtime import auth
 from realtime.auth import HandshakeAuth, _from_cookie, is_own_origin
 from realtime.process import Process
 from realtime.routing import websocket_urlpatterns
@@ -91,6 +93,29 @@ async def test_cookies_of_others_are_no_hindrance(
     assert await close_code([(name, other + b"; " + own), OWN]) is None
 
 
+@pytest.mark.parametrize(
+    ("origin", "trusted"),
+    [
+        ("https://app.example.org", True),
+        ("https://a.b.example.org", True),
+        ("https://example.org", True),
+        ("https://app.example.org:8443", False),
+        ("http://app.example.org", False),
+        ("https://example.org.evil.example", False),
+        ("https://evilexample.org", False),
+        ("https://exact.example.net", True),
+        ("https://sub.exact.example.net", False),
+        ("https://[", False),
+        ("null", False),
+    ],
+)
+def test_trusted_origins_are_read_as_django_reads_them(
+    settings: Any, origin: str, trusted: bool
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://*.example.org", "https://exact.example.net"]
+    assert is_own_origin({"scheme": "wss"}, {b"host": "localhost"}, origin) is trusted
+
+
 async def test_nobody_is_told_so(process: Process) -> None:
     assert await close_code([OWN]) == 4001
     assert await close_code([OWN, (b"cookie", b"sessionid=made-up")]) == 4001
@@ -133,6 +158,19 @@ async def test_a_cookie_from_before_the_secret_key_changed(
 async def test_a_disabled_account_is_not_let_in(process: Process, cookie: Any) -> None:
     await get_user_model().objects.aupdate(is_active=False)
     assert await close_code([cookie, OWN]) == 4001
+
+
+async def test_nobody_is_let_in_while_the_database_is_away(
+    process: Process, cookie: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("the connection is gone")
+
+    monkeypatch.setattr(auth, "_from_cookie", fail)
+    assert await close_code([cookie, OWN]) == 4013
+    (record,) = [record for record in caplog.records if record.name == auth.__name__]
+    assert record.getMessage() == "a socket is sent away: OperationalError"
+    assert record.exc_info is None
 
 
 @pytest.mark.parametrize(

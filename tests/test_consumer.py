@@ -173,7 +173,7 @@ async def test_a_foreign_session_does_not_exist(process: Process, user: Abstract
     assert await Run.objects.acount() == 1
 
 
-async def test_a_socket_follows_only_so_many(
+async def test_a_socket_follows_the_sessions_used_last(
     process: Process, user: AbstractBaseUser, settings: Any
 ) -> None:
     settings.REALTIME = {**settings.REALTIME, "follow_max": 2}
@@ -183,9 +183,32 @@ async def test_a_socket_follows_only_so_many(
             accepted = await client.chat(text)
             await client.wait_end(accepted["run_id"])
             sessions.append(accepted["session_id"])
-        for session_id in sessions[:2]:
+        for session_id in (*sessions[:2], sessions[0], sessions[2]):
             await client.resume(session_id)
-        await client.send({"type": "resume", "session_id": sessions[2]})
+        told = await client.wait_for(event("unfollowed"))
+        assert told["session_id"] == sessions[1]
+        assert set(process_sessions(process)) == {sessions[0], sessions[2]}
+        await client.resume(sessions[1])
+        assert set(process_sessions(process)) == {sessions[1], sessions[2]}
+
+
+def process_sessions(process: Process) -> list[str]:
+    """What all sockets here follow."""
+    found: list[str] = []
+    process.poller.each(lambda socket: found.extend(map(str, socket.viewer.sessions)))
+    return found
+
+
+async def test_a_socket_with_replies_under_way_follows_no_more(
+    process: Process, user: AbstractBaseUser, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "follow_max": 2}
+    async with open_chat_here(user) as client:
+        done = await client.chat("short")
+        await client.wait_end(done["run_id"])
+        for _ in range(2):
+            await client.chat("long", agent="patient")
+        await client.send({"type": "resume", "session_id": done["session_id"]})
         error = await client.wait_for(frame_of("error"))
         assert error["metadata"]["code"] == "too_many_sessions"
 

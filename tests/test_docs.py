@@ -17,7 +17,7 @@ from django.core.management import get_commands
 from rest_framework_simplejwt.tokens import AccessToken
 
 import agentsite.settings
-from agentsite.settings import Environment
+from agentsite.settings import PREFIX, Environment
 from conversations import conf
 from conversations.errors import ERRORS
 from realtime import protocol, server
@@ -116,7 +116,8 @@ class TestNames:
         if page.name == "embedding.md":
             known |= {*dir(global_settings), *dir(agentsite.settings)}
             known |= set(re.findall(r"[A-Z]+_[A-Z_]+", "".join(EXAMPLE)))
-        assert set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())) <= known
+        named = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())
+        assert {name.removeprefix(PREFIX) for name in named} - {""} <= known
 
     def test_commands(self, page: Path) -> None:
         text = page.read_text()
@@ -163,7 +164,8 @@ def test_figures_are_those_of_the_settings(name: str, phrase: str) -> None:
 
 
 def test_lines_of_the_log() -> None:
-    sources = "".join(path.read_text() for path in ROOT.glob("realtime/**/*.py"))
+    paths = [*ROOT.glob("realtime/**/*.py"), *ROOT.glob("conversations/*.py")]
+    sources = "".join(path.read_text() for path in paths)
     lines = re.findall(r"^\| `(\w[^`]*<[^`]+)` \|", read("docs/operations.md"), re.MULTILINE)
     pieces = [piece for line in lines for piece in re.split(r"<\w+>|provider_\.\.\.", line)]
     assert len(lines) >= 5

@@ -360,6 +360,34 @@ async def test_an_import_that_fails_in_the_middle_leaves_nothing(
     assert await in_thread(list_sessions(ann).count) == 1
 
 
+async def test_an_import_makes_all_conversations_or_none(
+    api: AsyncClient, ann: Any, tmp_path: Path
+) -> None:
+    await in_thread(talk, ann, ("one", "1"))
+    second = await in_thread(talk, ann, ("two", "2"))
+    path = tmp_path / "export.json"
+    path.write_bytes((await download(api, "/api/export/")).body)
+    for session in await in_thread(list, ChatSession.objects.all()):
+        if session != second:
+            await in_thread(session.delete)
+    with pytest.raises(CommandError, match="is there already"):
+        await in_thread(call_command, "import_transcript", str(path), "--user=ann")
+    assert await ChatSession.objects.acount() == 1
+
+
+async def test_an_import_of_ids_that_are_taken_is_refused(
+    api: AsyncClient, ann: Any, tmp_path: Path
+) -> None:
+    session = await in_thread(talk, ann, ("one", "1"))
+    path = tmp_path / "export.json"
+    path.write_bytes((await get(api, session, "json")).body)
+    other = await in_thread(ChatSession.objects.create, owner=ann)
+    await Message.objects.aupdate(session=other)
+    await in_thread(session.delete)
+    with pytest.raises(CommandError, match="an id in it is taken"):
+        await in_thread(call_command, "import_transcript", str(path), "--user=ann")
+
+
 @pytest.mark.parametrize(("ids", "sessions"), [(1, 1), (2, 3), (3, 2)])
 def test_batches_leave_nothing_out(ann: Any, monkeypatch: Any, ids: int, sessions: int) -> None:
     monkeypatch.setattr(source, "IDS_A_BATCH", ids)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from agents import OpenAIChatCompletionsModel
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from conversations.models import Run, RunStatus
@@ -168,3 +169,21 @@ async def test_pages_know_it_too(process: Process) -> None:
     status = model_status()
     assert status is not None
     assert (status.state, status.fraction) == ("fetching", 0.5)
+
+
+async def test_the_client_of_a_server_that_is_gone_is_closed(
+    process: Process, transactional_db: None
+) -> None:
+    """A model of the site's own comes up at another address each time."""
+    executor: Any = process.executor
+    models = executor._provider
+    clients = []
+    for number in range(3):
+        ToldModel.current.tell("ready", base_url=f"http://127.0.0.1:{number + 1}/v1")
+        model = models.get_model("any")
+        assert isinstance(model, OpenAIChatCompletionsModel)
+        clients.append(model._client)
+    await models._closing.settled()
+    assert [client.is_closed() for client in clients] == [True, True, False]
+    await models.close()
+    assert clients[-1].is_closed()

@@ -98,3 +98,44 @@ def test_every_task_has_an_owner(package):
     }
     outside = ("agentsite/client/", "agentsite/terminal/")
     assert {name for name in found if not name.startswith(outside)} <= OWNERS.keys()
+
+
+def test_the_first_connection_does_not_pay_for_the_agents_sdk():
+    code = "import sys, agentsite.asgi; print('realtime.runs' in sys.modules)"
+    env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings")
+    assert run_python("-c", code, env=env) == "True\n"
+
+
+def test_no_translation_is_fixed_at_import():
+    """`gettext` at import time translates into the language of the process, for all visitors."""
+    wrong = [
+        f"{path}:{call.lineno}"
+        for package in ("conversations", "realtime", "agentsite")
+        for path, tree in sources(package)
+        for call in calls_at_import(tree)
+        if isinstance(call.func, ast.Name) and call.func.id in eager_translators(tree)
+    ]
+    assert wrong == []
+
+
+def eager_translators(tree: ast.Module) -> set[str]:
+    """The names that a module gives to functions which translate at once."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "django.utils.translation"
+        for alias in node.names
+        if alias.name.endswith("gettext")
+    }
+
+
+def calls_at_import(node: ast.AST) -> Iterator[ast.Call]:
+    """Every call outside the bodies of functions; defaults and decorators run at import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield child
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            for expression in (*child.decorator_list, child.args):
+                yield from calls_at_import(expression)
+        elif not isinstance(child, ast.Lambda):
+            yield from calls_at_import(child)

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models.functions import Now
 
-from conversations import actions, catch_up, due_runs, journal_store, lifecycle, queries
+from conversations import actions, catch_up, due_runs, folding, journal_store, lifecycle, queries
 from conversations.actions import NewChat, Posted
 from conversations.changes import RunLostError
 from conversations.items import LOST_OUTPUT
@@ -183,8 +183,8 @@ def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:
     commit(work, "a", "b")
     ending = Ending(RunStatus.COMPLETED, [{"type": "text", "text": "ab"}])
     lifecycle.finish_run(work, last_seq=3, events=[], ending=ending)
-    assert lifecycle.fold_events(timedelta(hours=1)) == 0
-    assert lifecycle.fold_events(timedelta(0)) == 1
+    assert folding.fold_events(timedelta(hours=1)) == 0
+    assert folding.fold_events(timedelta(0)) == 1
     assert list(RunEvent.objects.values_list("kind", flat=True)) == ["run.started", "complete"]
     caught_up = catch_up.read_catch_up(posted.run_id, epoch=1, seq=2, limit=100)
     assert caught_up.parts == [{"type": "text", "text": "ab"}]

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from agents import Agent, GuardrailFunctionOutput, InputGuardrail
+from agents import Agent
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime import registry
@@ -37,11 +37,3 @@ def test_none_and_a_name_given_twice_are_refused(module: Any, names: list[str]) 
     module.AGENTS = [AgentEntry(Agent(name=name)) for name in names]
     with pytest.raises(ImproperlyConfigured, match="agents_of_the_test"):
         registry.list_entries()
-
-
-def test_guardrails_go_before_the_model(module: Any) -> None:
-    passes = GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
-    guardrail: InputGuardrail[Any] = InputGuardrail(lambda context, agent, said: passes)
-    assert guardrail.run_in_parallel
-    module.AGENTS = [AgentEntry(Agent(name="one", input_guardrails=[guardrail]))]
-    assert not registry.get_agent("one").input_guardrails[0].run_in_parallel

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from conversations.lifecycle import Ending, finish_run, fold_events
+from conversations.folding import fold_events
+from conversations.lifecycle import Ending, finish_run
 from conversations.models import Run, RunEvent, RunStatus
 from conversations.replay import read_replay
 from conversations.sketch import POINTS_MAX, draw_sketch

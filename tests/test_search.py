@@ -222,6 +222,65 @@ def test_what_is_there_already_is_indexed(ann: Any) -> None:
     assert (found(ann, "pears"), found(ann, "plums")) == (["an orchard"], ["meanwhile"])
 
 
+def list_triggers() -> list[tuple[str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
+            " AND name LIKE 'conversations_search%' ORDER BY name"
+        )
+        return list(cursor.fetchall())
+
+
+def test_a_failed_migration_leaves_no_gap_in_the_index(ann: Any) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("triggers stay on Postgres")
+    config = apps.get_app_config("conversations")
+    kept, gone = talk(ann, ("an orchard", "pears")), talk(ann, ("a shed", "tools"))
+    before = list_triggers()
+    search_index.lift(config, "default", plan=[None])
+    # What is written while there are no triggers.
+    talk(ann, ("meanwhile", "plums"))
+    reply = Message.objects.get(session=kept, role="assistant")
+    Message.objects.filter(pk=reply.pk).update(parts=[{"type": "text", "text": "apples"}])
+    save_title(kept, "A wood", TitleSource.USER)
+    gone.delete()
+    search_index.put_back("default")
+    assert list_triggers() == before
+    talk(ann, ("later", "figs"))
+    assert found(ann, "figs") == ["later"]
+    search_index.lift(config, "default", plan=[None])
+    search_index.install(config, using="default")
+    assert list_triggers() == before
+    words = ("pears", "orchard", "tools", "apples", "wood", "plums", "figs")
+    assert {word: found(ann, word) for word in words} == {
+        "pears": [],
+        "orchard": ["A wood"],
+        "tools": [],
+        "apples": ["A wood"],
+        "wood": ["A wood"],
+        "plums": ["meanwhile"],
+        "figs": ["later"],
+    }
+    check_index()
+    search_index.put_back("default")
+    assert list_triggers() == before
+
+
+def test_changed_functions_reach_a_database_in_use(ann: Any) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("triggers are made anew on SQLite")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE OR REPLACE FUNCTION conversations_search_message() RETURNS trigger"
+            " LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            "COMMENT ON FUNCTION conversations_search_message IS 'of an earlier version'"
+        )
+    talk(ann, ("before", "pears"))
+    search_index.install(apps.get_app_config("conversations"), using="default")
+    talk(ann, ("after", "pears"))
+    assert found(ann, "pears") == ["after"]
+
+
 def uninstall() -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":

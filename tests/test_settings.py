@@ -10,7 +10,7 @@ from django.core.checks import run_checks
 from django.db import connection
 
 from agentsite import settings as site_settings
-from agentsite.local_model import serving
+from agentsite.local_model import process, serving
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime import checks
 from realtime.conf import RealtimeSettings
@@ -57,6 +57,31 @@ def test_lists_are_split_and_empty_means_unset(set_environment):
     assert not env.debug
     assert env.allowed_hosts == ["a.example", "b.example"]
     assert env.port == 8000
+
+
+def test_prefixed_names_win(set_environment):
+    """Other programs set some of these names for themselves."""
+    set_environment(
+        DEBUG="mine:*",
+        AGENTSITE_DEBUG="1",
+        HOST="x86_64-conda-linux-gnu",
+        AGENTSITE_HOST="192.0.2.1",
+        PORT="3000",
+        AGENTSITE_PORT="",
+        AGENTSITE_TITLES="model",
+    )
+    env = read_environment()
+    assert (env.debug, env.host, env.port) == (True, "192.0.2.1", 3000)
+    assert env.realtime["titles"] == "model"
+
+
+@pytest.mark.parametrize("prefix", ["", "AGENTSITE_"])
+def test_the_local_model_is_given_no_secrets(monkeypatch, prefix):
+    monkeypatch.setenv(f"{prefix}SECRET_KEY", KEY)
+    monkeypatch.setenv("LANG", "C")
+    given = process._harmless_environment()
+    assert KEY not in given.values()
+    assert given["LANG"] == "C"
 
 
 def test_each_fault_has_a_line(set_environment):

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from conversations import actions, due_runs, lifecycle
 from conversations.actions import NewChat
-from conversations.lifecycle import FOLD_ROWS
+from conversations.folding import FOLD_ROWS
 from conversations.limits import ChatLimits
 from conversations.models import EndReason, Run, RunEvent, RunStatus
 from conversations.run_states import Claim

@@ -76,7 +76,7 @@ def end(kind: str, usage: ResponseUsage | None) -> Any:
 def started(counted_before: Usage | None = None) -> UsageMeter:
     """A meter of a run whose call has been given some 20 tokens."""
     meter = UsageMeter()
-    meter.begin_call(counted_before or counted(), "x" * 78, [])
+    meter.begin_call(counted_before or counted(), "scripted", "x" * 78, [])
     return meter
 
 
@@ -312,7 +312,7 @@ class TestTotals:
         spent = spent_by(user)
         SessionUsage._default_manager.all().delete()
         UserUsage._default_manager.all().delete()
-        fill = import_module("conversations.migrations.0018_fill_usage_totals")
+        fill = import_module("conversations.migrations.0017_fill_usage_totals")
         for _ in range(2):
             for session in sessions:
                 fill.fill_batch(apps, SimpleNamespace(connection=connection), [session.pk])

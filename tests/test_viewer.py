@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations import actions, catch_up, journal_store, lifecycle, reply_html
+from conversations import actions, catch_up, folding, journal_store, lifecycle, reply_html
 from conversations.actions import NewChat
 from conversations.journal_store import Batch
 from conversations.lifecycle import Ending
@@ -176,7 +176,7 @@ async def test_a_cursor_in_an_ended_run_is_told_its_end(talk: Talk, seq: int) ->
     await in_thread(talk.say, *"abcde")
     await in_thread(talk.end)
     if seq == 3:
-        await in_thread(lifecycle.fold_events, timedelta(0))
+        await in_thread(folding.fold_events, timedelta(0))
     socket = Socket(talk.user)
     cursor = ResumeMetadata(rev=2, run_id=talk.work.ref.run_id, epoch=1, seq=seq)
     await socket.viewer.resume(talk.session_id, cursor)

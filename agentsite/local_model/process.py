@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from agentsite.local_model.job import Job
-from agentsite.settings import Environment
+from agentsite.settings import PREFIX, Environment
 
 logger = logging.getLogger(__name__)
 
@@ -99,4 +99,6 @@ def _harmless_environment() -> dict[str, str]:
     """Ours without its secrets: neither the model nor pip has a use for them."""
     fields = Environment.model_fields.items()
     secret = {name.upper() for name, field in fields if "SecretStr" in str(field.annotation)}
-    return {name: value for name, value in os.environ.items() if name not in secret}
+    return {
+        name: value for name, value in os.environ.items() if name.removeprefix(PREFIX) not in secret
+    }

@@ -24,7 +24,7 @@ class TokenView(ApiView, TokenObtainPairView):
         name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
         limit_sign_in(request, name)
         answer = super().post(request, *args, **kwargs)
-        allow_again(name)
+        allow_again(request, name)
         return answer
 
 

@@ -13,14 +13,14 @@ from django.db.utils import load_backend
 
 def make_tables(url: str) -> None:
     """Migrate the database at `url`."""
-    with _connected(url):
+    with connected(url):
         call_command("migrate", verbosity=0, interactive=False)
 
 
 @contextlib.contextmanager
 def orm_on(url: str) -> Iterator[None]:
     """All queries of this thread go to the database at `url`, which keeps nothing of it."""
-    with _connected(url), transaction.atomic():
+    with connected(url), transaction.atomic():
         yield
         transaction.set_rollback(True)
 
@@ -46,7 +46,8 @@ def every_thread_on(parameters: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _connected(url: str) -> Iterator[None]:
+def connected(url: str) -> Iterator[None]:
+    """All queries of this thread go to the database at `url`, and are committed there."""
     own = connections[DEFAULT_DB_ALIAS]
     connections[DEFAULT_DB_ALIAS] = other = _connect(url)
     try:

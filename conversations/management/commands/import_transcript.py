@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversations.imports import ImportRefusedError, import_conversation, list_exported
+from conversations.imports import ImportRefusedError, import_all
 
 
 class Command(BaseCommand):
@@ -26,9 +26,7 @@ class Command(BaseCommand):
             raise CommandError(f"there is no user {options['user']}")
         try:
             with options["file"] as file:
-                found = list_exported(json.load(file))
-            for record in found:
-                import_conversation(owner, record)
+                count = import_all(owner, json.load(file))
         except (ImportRefusedError, ValueError, KeyError, TypeError) as exc:
             raise CommandError(f"not imported: {exc}") from exc
-        self.stdout.write(f"agentsite: {len(found)} conversations imported")
+        self.stdout.write(f"agentsite: {count} conversations imported")
