@@ -125,7 +125,7 @@ def prepare_model_call(size: int) -> Callable[[], object]:
     from realtime.usage import UsageMeter
 
     items = [{"role": "user", "content": "word " * 100}] * size
-    return lambda: UsageMeter().begin_call(Usage(), "Be kind.", items)
+    return lambda: UsageMeter().begin_call(Usage(), "any", "Be kind.", items)
 
 
 def prepare_publisher(size: int) -> Callable[[], object]:

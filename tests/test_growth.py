@@ -527,7 +527,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_a_model_call_does_not_encode_its_context(encoded: list[object]) -> None:
     meter = UsageMeter()
-    meter.begin_call(Usage(), "x", [{"content": "y"}] * 100)
+    meter.begin_call(Usage(), "any", "x", [{"content": "y"}] * 100)
     assert encoded == []
 
 
