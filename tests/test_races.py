@@ -164,7 +164,7 @@ class SocketTab:
 
         def answers(frame: Frame) -> bool:
             named = frame["metadata"].get("run_id") == run_id
-            return (event_of(frame) in events and named) or frame["type"] == "error"
+            return bool(event_of(frame) in events and named) or bool(frame["type"] == "error")
 
         answer = await self.client.wait_for(answers, after=after)
         assert answer["type"] == "status", answer
