@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """Prepare the checkout and become its server; returns only when something failed."""
-    refuse_taken_port(os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "8000")
+    refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
     VENV.create()
     VENV.install(CONSTRAINTS, REQUIREMENTS)
     bring_libraries()
@@ -149,6 +149,11 @@ def bring_libraries() -> None:
 
 def python(*arguments: str) -> int:
     return subprocess.run([VENV.python, *arguments], check=False).returncode
+
+
+def setting(name: str, default: str) -> str:
+    """A setting of the site, whose prefixed name wins."""
+    return os.environ.get(f"AGENTSITE_{name}") or os.environ.get(name) or default
 
 
 def refuse_taken_port(host: str, port: str) -> None:
