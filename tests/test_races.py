@@ -20,7 +20,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import AsyncClient
 
-from agentsite.settings import database_from
+from agentsite.settings import Environment, database_from
 from agentsite.settings import postgres as postgres_settings
 from conversations import actions, approvals, lifecycle
 from conversations.actions import NewChat
@@ -128,7 +128,9 @@ def database(
         return
     with postgres.database() as url:
         make_tables(url)
-        with every_thread_on(postgres_settings(database_from(url), threads=8)):
+        with every_thread_on(
+            postgres_settings(database_from(url), Environment(debug=True, db_threads=8))
+        ):
             yield "postgres"
 
 
