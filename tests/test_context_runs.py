@@ -7,7 +7,7 @@ from agents import Agent
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from conversations.models import Run
-from realtime.context import LEFT_OUT
+from realtime.call_items import LEFT_OUT
 from realtime.process import Process
 from tests.support.agent_site import AgentSite
 from tests.support.client import ChatClient
