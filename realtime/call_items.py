@@ -117,13 +117,13 @@ def flatten(items: list[Item]) -> list[Item]:
     A model that has no tools cannot be told of calls in another way.
     """
     after = _last_text(items) + 1
-    return settle([*_in_words(items[:after], "assistant"), *_in_words(items[after:], "user")])
+    return [*_in_words(items[:after], "assistant"), *_in_words(items[after:], "user")]
 
 
 def flatten_earlier(items: list[Item]) -> list[Item]:
     """The same for what was before the last user's text alone."""
     last = _last_text(items)
-    return settle([*_in_words(items[:last], "assistant"), *items[last:]])
+    return [*_in_words(items[:last], "assistant"), *items[last:]]
 
 
 def _last_text(items: list[Item]) -> int:
@@ -152,6 +152,12 @@ def halve(items: list[Item]) -> list[Item] | None:
             return [_left_out(items[start]), *items[start + 1 :]]
     clipped = [_clip_half(item) for item in items]
     return clipped if clipped != items else None
+
+
+def last_alone(items: list[Item]) -> list[Item] | None:
+    """The last turn, where there are others before it."""
+    last = _last_text(items)
+    return [_left_out(items[last]), *items[last + 1 :]] if last else None
 
 
 def _left_out(item: Item) -> Item:

@@ -54,8 +54,8 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
         preface = preface_of("")
     items = model_items(turns, preface)
     if not isinstance(agent.model, str | None):
-        # Of a model of its own it is not known whether it takes back what it has thought.
-        items = without_thoughts(items)
+        # Others are given theirs call by call: see `realtime.model_calls`.
+        items = settle(without_thoughts(items))
     share = 1.0 if window.is_full else max(window.share, len(turns) / limit)
     return ModelInput(items, round(estimate_items(items)), share)
 
@@ -162,9 +162,9 @@ def _clip_item(item: Item, chars: int) -> Item:
 def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
     """The input items of a run: users' texts, and the items of the replies between them.
 
-    The preface comes with the first text: no two messages of a user come in a row.
+    The preface comes with the first text: some models refuse two messages of a user in a row.
     """
-    items = settle(item for turn in turns for item in items_of(turn))
+    items = mend(item for turn in turns for item in items_of(turn))
     if preface:
         items[0] = items[0] | {"content": preface + items[0]["content"]}
     return items

@@ -1,7 +1,7 @@
 """Calls of the model that no earlier failure can spoil, and that are tried again with less."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from agents import OpenAIChatCompletionsModel, OpenAIResponsesModel
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 
 from conversations.errors import ErrorCode
-from conversations.items import REASONING, Item
+from conversations.items import REASONING, Item, mend
 from realtime.call_items import (
     as_message,
     flatten,
     flatten_earlier,
     halve,
+    last_alone,
     settle,
     with_thoughts,
     without_thoughts,
@@ -29,6 +30,17 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_REFUSALS = (400, 413, 422)
 """By which servers refuse an input; it may be too long in words that nobody knows."""
+
+
+Cut = Callable[[list[Item]], list[Item] | None]
+
+
+def _halve_in_words(items: list[Item]) -> list[Item] | None:
+    shorter = halve(items)
+    return None if shorter is None else flatten_earlier(shorter)
+
+
+GUESSES: tuple[Cut, ...] = (_halve_in_words, last_alone)
 
 
 @dataclass
@@ -123,65 +135,74 @@ class Attempts:
     def __init__(self, model: _Shortened, given: Any, *, can_call: bool) -> None:
         self._model = model
         self._note = shortening.get() or Shortening()
-        self._is_text = isinstance(given, str)
         self._thinks: bool | None = None
+        self._guesses = iter(GUESSES)
         self._guessed: int | None = None
         self._items: list[Item] = []
-        if self._is_text:
-            self.input = given
-            return
-        self._items = settle(given) if can_call else flatten(settle(given))
-        for shorter in self._shorter():
-            if self._note.refused is None or estimate_items(self._items) < self._note.refused:
+        self.input: Any = given
+        if not isinstance(given, str):
+            items = mend(given)
+            self._items = self._fit(items if can_call else flatten(items))
+            self.input = self._shape()
+
+    def _fit(self, items: list[Item]) -> list[Item]:
+        """Less than what the model has refused in this run."""
+        limit = self._note.refused
+        while limit is not None and round(estimate_items(items)) >= limit:
+            shorter = halve(items)
+            if shorter is None:
                 break
-            self._items = shorter
-        self.input = self._model.shape(self._items)
+            items = shorter
+        return items
+
+    def _shape(self) -> list[Item]:
+        items = settle(self._items)
+        if self._thinks is not None:
+            items = without_thoughts(items)
+        return self._model.shape(with_thoughts(items, self._model.model) if self._thinks else items)
 
     def change(self, exc: openai.APIError) -> bool:
         """Whether there is another input to try after a refusal, which is `input` then."""
-        if self._is_text:
-            return False
         code = run_error(exc, has_text=False).code
+        if not self._items:
+            return False
         if code == ErrorCode.CONTEXT_TOO_LONG:
-            return self._halve()
+            self._note_refused(self._weight)
+            return self._shorten(halve)
         if code != ErrorCode.PROVIDER_REFUSED or not _is_input_refused(exc):
             return False
         if "reasoning_content" in str(exc.message) and self._thinks is None:
             return self._turn_thoughts()
-        return self._guessed is None and self._halve(is_guess=True)
+        return self._guess()
+
+    @property
+    def _weight(self) -> int:
+        return round(estimate_items(self._items))
 
     def note_taken(self) -> None:
         """The server answers; where it was a guess that an input was too long, it was right."""
         if self._guessed is not None:
-            self._note.refused = min(self._guessed, self._note.refused or self._guessed)
+            self._note_refused(self._guessed)
 
-    def _shorter(self) -> Iterator[list[Item]]:
-        while (shorter := halve(self._items)) is not None:
-            yield shorter
+    def _note_refused(self, weight: int) -> None:
+        self._note.refused = min(weight, self._note.refused or weight)
 
-    def _halve(self, *, is_guess: bool = False) -> bool:
-        """Unknown words may also mean the calls of earlier turns: those become words."""
-        weight = round(estimate_items(self._items))
-        if is_guess:
-            self._guessed = weight
-        else:
-            self._note.refused = min(weight, self._note.refused or weight)
-        shorter = halve(self._items)
+    def _shorten(self, cut: Cut) -> bool:
+        shorter = cut(self._items)
         if shorter is None:
             return False
-        logger.warning("an input of about %d tokens was refused: trying with less", weight)
-        self._items = flatten_earlier(shorter) if is_guess else shorter
+        logger.warning("an input of about %d tokens was refused: trying with less", self._weight)
+        self._items = shorter
         self.input = self._shape()
         return True
+
+    def _guess(self) -> bool:
+        """Each guess once; words that nobody knows may also mean the calls of earlier turns."""
+        self._guessed = self._weight
+        return any(self._shorten(cut) for cut in self._guesses)
 
     def _turn_thoughts(self) -> bool:
         """Some servers demand what was thought, others refuse it."""
         self._thinks = all(item.get("type") != REASONING for item in self.input)
         self.input = self._shape()
         return True
-
-    def _shape(self) -> list[Item]:
-        if self._thinks is None:
-            return self._model.shape(self._items)
-        items = without_thoughts(self._items)
-        return self._model.shape(with_thoughts(items, self._model.model) if self._thinks else items)

@@ -14,7 +14,7 @@ from conversations.items import LOST_OUTPUT, STOPPED_OUTPUT, items_of_parts, men
 from conversations.models import Run
 from conversations.turns import Gauge, Turn
 from realtime.budgets import UNKNOWN, get_budget
-from realtime.call_items import CLIPPED, as_message
+from realtime.call_items import CLIPPED, as_message, settle
 from realtime.context import SUMMARY, Window, model_items, preface_of, stored_items
 from realtime.estimates import estimate_items, estimate_text
 from tests.support.provider.checks import refusal
@@ -66,6 +66,7 @@ def fit(turns: list[Turn], budget: int) -> list[Turn]:
 
 def refusals(items: Items) -> list[str]:
     """Why the stand-in would not take these, by either API."""
+    items = settle(items)
     messages = Converter.items_to_messages(map(as_message, items))  # type: ignore[arg-type]
     bodies: dict[str, dict[str, Any]] = {
         "chat": {"stream": True, "messages": messages, "tools": ["f"]},

@@ -82,7 +82,6 @@ def site(agent_site: AgentSite, settings: Any) -> Iterator[AgentSite]:
         **settings.REALTIME,
         "provider_retries": 0,
         "frames_per_minute": 100_000,
-        "runs_per_minute": 100_000,
         "flush_interval_ms": 1,
     }
     agent_site.serve(Agent(name="assistant", tools=[quiet, chatty, endless]))
@@ -122,7 +121,8 @@ async def have_turn(client: ChatClient, site: AgentSite, name: str, session_id: 
         if name == "stopped_in_a_tool":
             await client.wait_for(
                 lambda frame: (
-                    event_of(frame) == "tool.started" and frame["metadata"]["run_id"] == run_id
+                    event_of(frame) == "tool.started"
+                    and frame["metadata"]["run_id"] == run_id
                     and frame["metadata"]["name"] == "endless"
                 )
             )
@@ -159,5 +159,6 @@ async def test_the_next_message_is_always_answered(
             session_id = await have_turn(client, site, name, session_id)
         accepted = await client.chat("end=called", session_id)
         end = await client.wait_end(accepted["run_id"])
-    assert (end["type"], end["content"]) == ("complete", "Fine."), end
-    assert [call.refusal for call in site.provider.calls if call.refusal] == []
+    refused = [call.refusal for call in site.provider.calls if call.refusal]
+    assert (end["type"], end["content"]) == ("complete", "Fine."), refused
+    assert refused == []
