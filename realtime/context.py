@@ -15,6 +15,7 @@ from realtime.call_items import CLIPPED, LEFT_OUT, settle, without_thoughts
 from realtime.conf import get_conf
 from realtime.estimates import estimate_items, estimate_text
 from realtime.registry import name_model
+from realtime.tool_outputs import describe_output
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -197,7 +198,7 @@ def _portable(item: Item) -> Item | None:
         return {
             "type": kind,
             "call_id": clean_text(item["call_id"]),
-            "output": _text(item["output"]),
+            "output": _output(item["output"]),
         }
     if kind == REASONING:
         return _thought(item)
@@ -217,8 +218,13 @@ def _thought(item: Item) -> Item | None:
     return {"type": REASONING, "summary": summary, "provider_data": {"model": model}}
 
 
+def _output(output: Any) -> str:
+    """The text of a tool's output, in which pictures and files are named."""
+    return clean_text(output if isinstance(output, str) else describe_output(output))
+
+
 def _text(content: str | list[Item]) -> str:
-    """The text of a message or of a tool's output; pictures and files are left out."""
+    """The text of a message."""
     if not isinstance(content, str):
         content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
     return clean_text(content)
