@@ -68,7 +68,9 @@ class _Shortened:
         output_schema: Any,
         handoffs: list[Any],
         tracing: Any,
-        **more: Any,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
     ) -> AsyncIterator[Any]:
         """The events of the SDK's own, of the first input that is not refused."""
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
@@ -81,7 +83,9 @@ class _Shortened:
                 output_schema,
                 handoffs,
                 tracing,
-                **more,
+                previous_response_id=previous_response_id,
+                conversation_id=conversation_id,
+                prompt=prompt,
             )
             has_begun = False
             try:
