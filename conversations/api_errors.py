@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from rest_framework import status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as default_handler
@@ -33,6 +34,10 @@ def error_body(code: ErrorCode) -> dict[str, Any]:
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """The answer to any exception of a REST view; names and traces go to the log alone."""
+    if isinstance(exc, RequestDataTooBig):
+        exc = AgentSiteError(ErrorCode.TOO_LARGE)
+    elif isinstance(exc, SuspiciousOperation):
+        exc = AgentSiteError(ErrorCode.BAD_FRAME)
     if isinstance(exc, AgentSiteError):
         set_rollback()
         return _response(exc)

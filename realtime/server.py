@@ -1,8 +1,8 @@
 """Daphne with what a chat needs of it: a clean stop, and patience with slow readers only so far.
 
 Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
-`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`;
-`WebSocketProtocol.application_queue`.
+`create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
+`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable
-from typing import Any
+from typing import IO, Any
 
 from autobahn.exception import Disconnected
 from daphne.server import Server as DaphneServer
@@ -142,6 +142,18 @@ class Server(DaphneServer):
         self.failure = failure.getErrorMessage()
         self.stop()
 
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Corrects what Daphne makes of a client's headers, for pages, REST and sockets alike.
+
+        Daphne takes the prefix of all addresses from `Daphne-Root-Path`, whoever sends it; this
+        server is never mounted below a prefix. A chunked body gets its length: frameworks take a
+        request without one as empty, or read it without a limit.
+        """
+        scope["root_path"] = ""
+        if scope["type"] == "http":
+            _add_length(scope["headers"], protocol.content)
+        return super().create_application(protocol, scope)
+
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Raises `OSError` for a client that has gone, as ASGI has it."""
         kind, more = message["type"], message.get("more_body", False)
@@ -201,6 +213,14 @@ class Server(DaphneServer):
     def _applications(self) -> list[asyncio.Future[Any]]:
         found = (details.get("application_instance") for details in self.connections.values())
         return [application for application in found if application is not None]
+
+
+def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
+    """Add `Content-Length` where a request with a body has none; `body` is read to its start."""
+    length = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    if length and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", str(length).encode()))
 
 
 async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
