@@ -23,15 +23,16 @@ def record(
 
 
 def record_each(
-    actor: AbstractBaseUser | AnonymousUser,
+    actor: AbstractBaseUser | AnonymousUser | None,
     action: AuditAction,
     session_ids: Sequence[UUID],
     **detail: Any,
 ) -> None:
-    """One entry for each session."""
+    """One entry for each session, so that the log of a session is whole."""
+    actor_id = actor.pk if actor else None
     AuditEntry.objects.bulk_create(
         [
-            AuditEntry(actor_id=actor.pk, action=action, session_id=session_id, detail=detail)
+            AuditEntry(actor_id=actor_id, action=action, session_id=session_id, detail=detail)
             for session_id in session_ids
         ],
         batch_size=500,
