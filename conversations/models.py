@@ -67,7 +67,8 @@ class ChatSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        # Not the title, which says what is talked about: rows are named in lists and logs.
+        return str(self.id)
 
     @property
     def is_archived(self) -> bool:
@@ -352,6 +353,8 @@ class Scope(models.TextChoices):
     READ = "read", _("read")
     WRITE = "write", _("write")
     EXPORT = "export", _("export")
+    APPROVE = "approve", _("approve tool calls")
+    SHARE = "share", _("share")
 
 
 class ApiKey(models.Model):
@@ -367,6 +370,7 @@ class ApiKey(models.Model):
     scopes = models.JSONField(_("scopes"), default=list)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
 
     class Meta:

@@ -80,10 +80,11 @@ def _delete_guests(now: datetime) -> None:
         users.filter(pk__in=batch).delete()
 
 
-def erase_user(user: AbstractBaseUser) -> int:
+def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
     """Delete the account and all there is of this person; how many sessions there were.
 
-    Replies at work are stopped, sockets are closed; entries of the audit log stay, without a name.
+    The audit log says that it was done, and `by` whom of the staff; None for a command. Replies at
+    work are stopped, sockets are closed; entries of the audit log stay, without a name.
     Raises `ProtectedError` or `RestrictedError` at the very end where rows of another app keep the
     account, which is disabled then.
     """
@@ -96,7 +97,7 @@ def erase_user(user: AbstractBaseUser) -> int:
     _end_sign_ins(user.pk)
     _forget_admin_log(user.pk)
     forget_words()
-    audit.record(None, AuditAction.ERASED, sessions=deleted)
+    audit.record(by, AuditAction.ERASED, sessions=deleted)
     users.delete()
     return deleted
 
