@@ -37,7 +37,7 @@ class PersonAdmin(UserAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """In small transactions, as `erase_user` has them: on SQLite nobody else writes meanwhile."""
+        """In small transactions, as `erase_user` has them, so that others can write meanwhile."""
         if request.method != "POST":
             return super().delete_view(request, object_id, extra_context)
         user = self.get_object(request, unquote(object_id))

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from agentsite.accounts import admin_login
+from agentsite.accounts import admin_login, admin_password_change
 from agentsite.health import healthz, readyz
 from agentsite.local_model.card import model
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("readyz/", readyz, name="readyz"),
     path("model/", model, name="model"),
     path("admin/login/", admin_login),
+    path("admin/password_change/", admin_password_change),
     path("admin/", admin.site.urls),
     path("api/", include("conversations.urls")),
     path("api/", include("realtime.urls")),

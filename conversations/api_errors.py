@@ -1,11 +1,13 @@
 """One shape for every error of the REST API."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from rest_framework import status
+from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as default_handler
 from rest_framework.views import set_rollback
@@ -24,6 +26,8 @@ CODES = {
     status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: ErrorCode.UNSUPPORTED_TYPE,
     status.HTTP_429_TOO_MANY_REQUESTS: ErrorCode.RATE_LIMITED,
 }
+
+FAULTS_MAX = 20
 
 
 def error_body(code: ErrorCode) -> dict[str, Any]:
@@ -45,12 +49,29 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if response is not None:
         code = CODES.get(response.status_code, ErrorCode.BAD_FRAME)
         response.data = error_body(code)
+        if isinstance(exc, ValidationError) and (faults := list(_faults(exc.get_full_details()))):
+            response.data["error"]["fields"] = faults[:FAULTS_MAX]
         return response
     if settings.DEBUG:
         return None
     set_rollback()
     logger.error("%s failed", context["view"].__class__.__name__, exc_info=exc)
     return Response(error_body(ErrorCode.INTERNAL), status=500)
+
+
+def _faults(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
+    """`{"field", "code", "text"}` for each fault; a field within another as `outer.inner`.
+
+    The texts are REST framework's own; they repeat at most what was sent.
+    """
+    if isinstance(detail, dict) and not {"message", "code"} <= detail.keys():
+        for name, inner in detail.items():
+            yield from _faults(inner, f"{field}.{name}" if field else str(name))
+    elif isinstance(detail, list):
+        for inner in detail:
+            yield from _faults(inner, field)
+    elif field:
+        yield {"field": field, "code": str(detail["code"]), "text": str(detail["message"])}
 
 
 def _response(exc: AgentSiteError) -> Response:

@@ -160,7 +160,7 @@ def read_account(user: AbstractBaseUser) -> dict[str, Any]:
         ),
         "api_keys": list(
             ApiKey.objects.filter(owner_id=user.pk).values(
-                "name", "prefix", "scopes", "created_at", "last_used_at", "revoked_at"
+                "name", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at"
             )
         ),
     }

@@ -14,8 +14,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
 from django.test import AsyncClient
 
 from conversations import imports
