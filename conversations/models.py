@@ -381,6 +381,27 @@ class ApiKey(models.Model):
         return f"{self.name} ({self.prefix})"
 
 
+class SocketTicket(models.Model):
+    """Lets a client open one socket, for a few seconds; only a hash of the ticket is kept.
+
+    The rest is the sign-in by which it was asked for, which the socket has then.
+    """
+
+    token_hash = models.CharField(max_length=64, primary_key=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="socket_tickets"
+    )
+    audience = models.CharField(max_length=40)
+    auth_hash = models.CharField(max_length=128)
+    session_key = models.CharField(max_length=40, blank=True)
+    api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.CASCADE, related_name="+")
+    sign_in_until = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"ticket of {self.user_id}"
+
+
 class Attempts(models.Model):
     """How often something was tried from one place since its period began; `key` is a hash."""
 

@@ -19,7 +19,16 @@ from conversations import audit
 from conversations.changes import lock_runs
 from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
-from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share, UserUsage
+from conversations.models import (
+    ACTIVE,
+    ApiKey,
+    ChatSession,
+    Feedback,
+    Run,
+    Share,
+    SocketTicket,
+    UserUsage,
+)
 from conversations.review_models import AuditAction
 from conversations.session_list import delete_session
 from conversations.usage import find_slot
@@ -49,6 +58,7 @@ def purge() -> int:
     """Delete what is too old; how many sessions that were."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
     UserUsage.objects.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
         forget_words()

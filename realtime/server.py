@@ -2,7 +2,8 @@
 
 Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
 `create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
-`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content`.
+`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content` and `gotLength`;
+`http_factory`, whose `buildProtocol` makes a channel for each connection.
 """
 
 import asyncio
@@ -10,10 +11,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import IO, Any
 
 from autobahn.exception import Disconnected
+from daphne.http_protocol import WebRequest
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
 
@@ -42,6 +45,9 @@ STOP_S = 8
 EXIT_S = 5
 """For the rest; what still hangs then, such as a request in the database, is cut off."""
 
+HEADERS_S = 5
+"""For the headers of a connection's first request: who says nothing costs nothing."""
+
 REPEAT_S = 1
 """A second signal within this is the same one, passed on by a terminal and by a supervisor."""
 
@@ -54,6 +60,14 @@ UNREAD_FRAMES = 32
 
 LOOK_S = 0.05
 """How often a client that was held back is looked at again."""
+
+
+class PatientRequest(WebRequest):
+    """Tells its server when it has come so far that it can be answered."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
+        self.server.on_headers(self.channel.getPeer())
+        super().gotLength(length)
 
 
 class PatientProtocol(WebSocketProtocol):
@@ -114,6 +128,7 @@ class Server(DaphneServer):
         self._stopping: asyncio.Task[None] | None = None
         self._signalled_at = 0.0
         self._address = (host, port)
+        self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         super().__init__(
             application,
             endpoints=[_endpoint(host, port)],
@@ -129,10 +144,37 @@ class Server(DaphneServer):
     def _get_ready(self) -> None:
         """Called by Daphne just before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
+        self.http_factory.buildProtocol = partial(
+            self._build_channel, self.http_factory.buildProtocol
+        )
         loop = asyncio.get_event_loop()
         loop.call_soon(get_process)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+
+    def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
+        """A connection as Daphne makes it, cut off unless the headers of a request come in time."""
+        channel = build(address)
+        channel.requestFactory = PatientRequest
+        make_connection = channel.makeConnection
+
+        def connect(transport: Any) -> None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(HEADERS_S, self._cut_off, address, transport)
+            self._silent[address.host, address.port] = timer
+            make_connection(transport)
+
+        channel.makeConnection = connect
+        return channel
+
+    def _cut_off(self, address: Any, transport: Any) -> None:
+        self._silent.pop((address.host, address.port), None)
+        transport.abortConnection()
+
+    def on_headers(self, address: Any) -> None:
+        """A request of this connection has all its headers."""
+        if timer := self._silent.pop((address.host, address.port), None):
+            timer.cancel()
 
     def listen_success(self, port: Any) -> None:
         self.ports.append(port)

@@ -115,9 +115,9 @@ class TestKeys:
     def test_what_is_refused_counts_too(
         self, api: Client, client: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(RequestThrottle, "get_rate", lambda self: "2/min")
         headers = bearer(make_key(api, "read"))
         cache.clear()
+        monkeypatch.setattr(RequestThrottle, "get_rate", lambda self: "2/min")
         for expected in (403, 403, 429):
             answer = client.post("/api/sessions/", {}, JSON, headers=headers)
             assert answer.status_code == expected

@@ -2,8 +2,9 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -118,3 +119,29 @@ def test_no_secret_of_an_address_is_logged(site: Site, ann: User) -> None:
     assert site.request("GET", f"/nothing/?token={token}").status == 404
     assert "/shared/…" in site.log
     assert token not in site.log
+
+
+class TestSilence:
+    """Who connects and does not come to ask for anything is cut off; others take their time."""
+
+    def connect(self, site: Site, sent: bytes) -> socket.socket:
+        there = ("127.0.0.1", site.port)
+        connection = socket.create_connection(there, timeout=scaled(TIMEOUT_S))
+        connection.sendall(sent)
+        return connection
+
+    @pytest.mark.parametrize(
+        "sent", [b"", b"GET /ws", b"GET /ws/agent/ HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: w"]
+    )
+    def test_is_cut_off(self, site: Site, sent: bytes) -> None:
+        with self.connect(site, sent) as connection, suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+    def test_a_slow_body_is_not(self, site: Site) -> None:
+        """Nor is a connection that is kept for the next request."""
+        head = b"POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\n"
+        with self.connect(site, head) as slow, self.connect(site, b"") as silent:
+            with suppress(ConnectionResetError):
+                assert silent.recv(1) == b""
+            slow.sendall(b"x")
+            assert slow.recv(12) == b"HTTP/1.1 403"

@@ -92,10 +92,8 @@ def test_names_are_text(hers: Client) -> None:
 
 
 def test_who_is_not_signed_in_has_none(client: Client) -> None:
-    for answer in (
-        client.get(PAGE),
-        client.post(PAGE, {"name": "x", "scopes": ["read"], "days": "90"}),
-    ):
+    form = {"name": "x", "scopes": ["read"], "days": "90"}
+    for answer in (client.get(PAGE), client.post(PAGE, form)):
         assert (answer.status_code, answer["Location"]) == (302, f"/accounts/login/?next={PAGE}")
 
 

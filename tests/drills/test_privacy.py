@@ -12,6 +12,7 @@ import pytest
 from tests.drills.conftest import SETTINGS
 from tests.support.addresses import routes
 from tests.support.approvals import ask, erase, requests
+from tests.support.client import open_chat
 from tests.support.provider import Provider, Reply, ToolCall
 from tests.support.site import DEFAULTS, LOGIN_PATH, Site, User, run_site
 
@@ -84,6 +85,10 @@ async def test_no_page_writes_texts_or_secrets_to_the_log(
     site, ann = open_site, open_site.users["ann"]
     ids, key = await make_life(site, provider, tmp_path / SECRET)
     cookies = [site.login(user) for user in (ann, ROOT)]
+    ticket = site.request("POST", "/api/ws-tickets/", user=ann).json()["ticket"]
+    for text in (ticket, ticket, ann.token, key):
+        async with open_chat(f"{site.ws_url}?token={text}") as client:
+            await client.wait_until(lambda: client.frames or client.close_code)
     callers: list[dict[str, str]] = [
         *({"Cookie": cookie} for cookie in cookies),
         *({"Authorization": f"Bearer {text}"} for text in (ann.token, key, f"{key}x")),
@@ -97,7 +102,9 @@ async def test_no_page_writes_texts_or_secrets_to_the_log(
     }
     assert {200, 302, 401, 403, 404, 405} <= seen
     assert {status for status in seen if status >= 500} == set()
-    assert_unlogged(site, SECRET, ids["token"], ann.token, key, *cookies, sign_in_token(site))
+    assert_unlogged(
+        site, SECRET, ticket, ids["token"], ann.token, key, *cookies, sign_in_token(site)
+    )
 
 
 async def make_life(site: Site, provider: Provider, path: Path) -> tuple[dict[str, str], str]:
