@@ -3,6 +3,8 @@
 import logging
 import re
 
+from conversations.text import visible
+
 SECRET = re.compile(
     r"(/shared/|/password/reset/[^/\s]+/|[?&]token=|\bbearer\s+|\bagk_[0-9a-f]{8}_"
     r"|\b(?:sessionid|csrftoken|csrfmiddlewaretoken)=)"
@@ -13,10 +15,10 @@ SECRET = re.compile(
 
 
 class LineFormatter(logging.Formatter):
-    """Replaces each secret by `…`, in the message and in its traceback.
+    """Replaces each secret by `…`, in the message and in its traceback, and moves no cursor.
 
     The last of several guards: loggers that repeat text or headers are silenced in the settings.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        return SECRET.sub(r"\1…", super().format(record))
+        return SECRET.sub(r"\1…", visible(super().format(record)))

@@ -65,6 +65,9 @@ def is_foreign(place: str, port: int) -> bool:
     return address not in ("'127.0.0.1'", "None")
 
 
+CANARY = "Say what is known about a word."
+"""From the schema of a tool, which goes to the model with its instructions."""
+
 IN_ROUTE = re.compile(r"<(?:\w+:)?(\w+)>")
 ROOT = User("admin", DEFAULTS["DJANGO_SUPERUSER_PASSWORD"], 0, "")
 
@@ -94,12 +97,17 @@ async def test_no_page_writes_texts_or_secrets_to_the_log(
         *({"Authorization": f"Bearer {text}"} for text in (ann.token, key, f"{key}x")),
         {},
     ]
-    seen = {
-        site.request(method, path, headers=headers).status
+    answers = [
+        site.request(method, path, headers=headers)
         for path in addresses(ids)
         for headers in callers
         for method in ("GET", "PUT")
-    }
+    ]
+    # What the model is told, and nobody else.
+    assert CANARY in json.dumps(provider.calls[0].body)
+    assert [answer for answer in answers if CANARY.encode() in answer.body] == []
+    assert CANARY not in site.log
+    seen = {answer.status for answer in answers}
     assert {200, 302, 401, 403, 404, 405} <= seen
     assert {status for status in seen if status >= 500} == set()
     assert_unlogged(
