@@ -1,11 +1,12 @@
 """Every address of the site; the WebSocket's are in realtime/routing.py."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from agentsite.accounts import admin_login, admin_password_change
 from agentsite.health import healthz, readyz
 from agentsite.local_model.card import model
+from conversations.api_errors import no_such_address
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
@@ -17,6 +18,7 @@ urlpatterns = [
     path("api/", include("conversations.urls")),
     path("api/", include("realtime.urls")),
     path("", include("agentsite.api_docs")),
+    re_path(r"^api/", no_such_address),
     path("", include("agentsite.accounts")),
     path("", include("agentsite.keys")),
     path("", include("agentsite.shared")),

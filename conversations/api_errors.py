@@ -6,6 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
@@ -34,6 +36,15 @@ def error_body(code: ErrorCode) -> dict[str, Any]:
     """`{"error": {"code", "text", "retryable"}}`."""
     info = ERRORS[code]
     return {"error": {"code": code.value, "text": str(info.text), "retryable": info.retryable}}
+
+
+@csrf_exempt
+def no_such_address(request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResponse:
+    """The answer of an address of the API that is none, such as one without its last slash.
+
+    Not a redirect: clients that follow one make a POST a GET, and lose what they sent.
+    """
+    return JsonResponse(error_body(ErrorCode.NOT_FOUND), status=404)
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:

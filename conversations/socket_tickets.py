@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils import timezone
 
 from conversations.models import SocketTicket
@@ -38,7 +39,7 @@ def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
     return text, ticket.expires_at
 
 
-def redeem_ticket(text: str) -> tuple[User, SignIn] | None:
+def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
     """Use a ticket up: its user, and what the socket is let in by; None for one that does not hold.
 
     Of several who try at once, in whichever processes, one gets it: who deletes the row.

@@ -228,6 +228,14 @@ async def test_an_unknown_parameter_is_refused(address: str) -> None:
     assert f"?{fault['field']}=" in address
 
 
+@pytest.mark.parametrize("address", ["/api/sessions", "/api/nothing/", "/api/sessions/x/y/z/"])
+def test_an_address_that_is_none_is_an_error_of_the_same_shape(api: Client, address: str) -> None:
+    """A redirect to the one with a slash would make a POST a GET."""
+    for method in (api.get, api.post, api.delete):
+        answer = method(address)
+        assert (answer.status_code, answer.json()) == (404, error_shape(ErrorCode.NOT_FOUND))
+
+
 def test_no_cache_keeps_an_answer(api: Client, ann: Any) -> None:
     session = talk(ann, ("one", "1"))
     for address in ("/api/sessions/", f"/api/sessions/{session.pk}/", "/api/sessions/none/"):

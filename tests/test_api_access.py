@@ -91,7 +91,9 @@ class TestKeys:
 
     def test_a_key_expires(self, api: Client, client: Client) -> None:
         made = make_key(api, "read")
-        left = ApiKey.objects.get().expires_at - timezone.now()
+        expires_at = ApiKey.objects.get().expires_at
+        assert expires_at
+        left = expires_at - timezone.now()
         assert timedelta(days=364) < left <= timedelta(days=365)
         assert client.get("/api/sessions/", headers=bearer(made)).status_code == 200
         ApiKey.objects.update(expires_at=timezone.now())

@@ -227,7 +227,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         except IncorrectLookupParameters:
             return HttpResponseBadRequest()
         export = Export(found, name)
-        about = {"format": name, "sha256": export.download.sha256}
+        about: dict[str, Any] = {"format": name, "sha256": export.download.sha256}
         filters = _tell_filters(request.GET.dict())
         count = len(export.session_ids)
         audit.record(request.user, AuditAction.EXPORTED, sessions=count, filters=filters, **about)

@@ -61,7 +61,7 @@ class ApiView(APIView):
         unknown = set(request.query_params) - set(self._known_names())
         if unknown:
             code = "unknown_parameter"
-            raise ValidationError({name: ErrorDetail(UNKNOWN, code) for name in unknown})
+            raise ValidationError({name: ErrorDetail(str(UNKNOWN), code) for name in unknown})
 
     def _known_names(self) -> Iterator[str]:
         yield from self.query_names

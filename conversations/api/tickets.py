@@ -1,7 +1,9 @@
 """REST: tickets that open sockets."""
 
 from datetime import UTC, datetime
+from typing import Any, cast
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -37,8 +39,8 @@ def _sign_in_of(request: Request) -> SignIn:
     """What the request itself was let in by."""
     if isinstance(request.auth, ApiKey):
         return sign_in_by_key(request.auth)
-    user = request.user
+    user, token = cast(AbstractBaseUser, request.user), cast(Any, request.auth)
     hashed = user.get_session_auth_hash()
-    if request.auth is None:
+    if token is None:
         return SignIn(user.pk, hashed, request.session.session_key, None)
-    return SignIn(user.pk, hashed, None, datetime.fromtimestamp(request.auth["exp"], UTC))
+    return SignIn(user.pk, hashed, None, datetime.fromtimestamp(token["exp"], UTC))
