@@ -286,7 +286,9 @@ class RunWork:
         except (RunLostError, *AWAY):
             raise
         except Exception as exc:
-            logger.error("run %s: not written: %s", self.claimed.run.pk, describe(exc))
+            logger.error(
+                "run %s: not written: %s", self.claimed.run.pk, describe(exc, is_private=True)
+            )
         await self._write(await self._plain_failure(), [])
 
     async def _plain_failure(self) -> Ending:

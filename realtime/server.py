@@ -33,6 +33,9 @@ MAX_MESSAGE_BYTES = 131_072
 HANDSHAKE_TIMEOUT_S = 30
 """Of a crowd that comes back at once the last are let in late, not sent away to try again."""
 
+CATCH_UP_TIMEOUT_S = 5
+"""For the last frames of replies that a drain has cut off, before sockets are closed."""
+
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
 
@@ -238,6 +241,7 @@ class Server(DaphneServer):
             _announce(process)
             drain_s = get_conf().drain_s
             await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
+            await process.poller.catch_up(CATCH_UP_TIMEOUT_S)
             process.poller.each(lambda socket: socket.outbox.finish(protocol.CLOSE_RESTART))
             await self._wait_closed()
             await _within(STOP_S, process.stop(), "ending the services")
