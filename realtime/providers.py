@@ -23,6 +23,7 @@ from realtime.conf import get_conf
 from realtime.limits import StartGate
 from realtime.model_service import Endpoint, ModelReadiness, base_url
 from realtime.sources import gather
+from realtime.stream_verdict import Verdict, verdict
 from realtime.supervisor import Supervisor
 
 
@@ -35,16 +36,16 @@ def model_api() -> str:
 async def checked(events: AsyncIterator[TResponseStreamEvent]) -> AsyncIterator[Any]:
     """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
 
-    Raises `ModelBehaviorError` for it. A fault before the first event is one of the request.
+    Raises `ModelBehaviorError` for it. A fault before the answer came is one of the request.
     """
-    has_begun = False
+    ending = verdict.get() or Verdict()
+    before = ending.answers
     try:
         async with aclosing(cast(AsyncGenerator[Any, None], events)) as read:
             async for event in read:
-                has_begun = True
                 yield event
     except (TypeError, ValueError, LookupError, AttributeError) as exc:
-        if not has_begun:
+        if ending.answers == before:
             raise
         raise ModelBehaviorError("the answer cannot be read") from exc
 

@@ -87,6 +87,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._body = body
         self._window_s = window_s
         self._verdict = verdict.get() or Verdict()
+        self._verdict.answers += 1
         self._merger = Merger(has_said=self._verdict.has_said)
         self._deadline: float | None = None
 
@@ -242,8 +243,9 @@ class Merger:
                 return
             data = _data(block)
             if not data:
-                yield None, block + b"\n\n"
-            elif data.startswith(b"[DONE]"):
+                # A comment, or what no reader of events has a use for.
+                continue
+            if data.startswith(b"[DONE]"):
                 yield from self._end(block)
             else:
                 yield from self._read(block, data)
@@ -274,7 +276,8 @@ class Merger:
 
     def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
         found = self._normaliser.feed(event)
-        raw = b"" if self._normaliser.is_changed or not block else block + b"\n\n"
+        is_fit = block and not self._normaliser.is_changed and _is_readable(block)
+        raw = block + b"\n\n" if is_fit else b""
         yield from self._take(found, raw)
 
     def _take(self, events: list[Event], raw: bytes) -> Iterator[tuple[Event, bytes]]:
@@ -365,6 +368,11 @@ def _says(item: Event) -> bool:
     parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
     is_call = item.get("type") not in ("message", "reasoning")
     return is_call or any(part.get("text") or part.get("refusal") for part in parts)
+
+
+def _is_readable(block: bytes) -> bool:
+    """Whether the SDK can decode the lines before the data, which has been read already."""
+    return block.startswith(b"data:") or block[: block.find(b"data:")].isascii()
 
 
 def _split_lines(buffer: bytes) -> bytes:

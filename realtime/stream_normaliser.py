@@ -399,6 +399,8 @@ class Normaliser:
         sound = [part for part in content if isinstance(part, dict)]
         self._set(item, "content", sound)
         for part in sound:
+            if part.get("type") not in ("output_text", "refusal"):
+                self._set(part, "type", "refusal" if part.get("refusal") else "output_text")
             self._read_part(part)
         for name, value in _MESSAGE.items():
             if not isinstance(item.get(name), str):

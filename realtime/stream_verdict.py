@@ -46,12 +46,14 @@ class Verdict:
     """How the model's side says its latest call has ended; empty while it streams.
 
     `error_code` is that of a failure. `has_said` is whether any call of the run, this one
-    included, has brought text, reasoning, a refusal or a tool call.
+    included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
+    that have come.
     """
 
     finish_reason: Meaning | Literal[""] = ""
     error_code: str = ""
     has_said: bool = False
+    answers: int = 0
 
 
 verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)

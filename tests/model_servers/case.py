@@ -82,7 +82,7 @@ class RawServer:
                 await writer.drain()
                 await asyncio.sleep(piece)
                 continue
-            data = _bytes(piece)
+            data = encode_piece(piece)
             writer.write(packer.compress(data) + packer.flush(2) if packer else data)
             await writer.drain()
         if answer.get("end") == "hang":
@@ -104,11 +104,11 @@ def _head(answer: dict[str, Any]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def _bytes(piece: Any) -> bytes:
+def encode_piece(piece: Any) -> bytes:
     """An event from an object, else the text itself; `hex:` for bytes that are no text."""
     if isinstance(piece, dict):
         name = f"event: {piece['type']}\n" if "type" in piece else ""
-        return f"{name}data: {json.dumps(piece)}\n\n".encode()
+        return f"{name}data: {json.dumps(piece)}\n\n".encode(errors="replace")
     if piece.startswith("hex:"):
         return bytes.fromhex(piece[4:])
     return str(piece).encode()

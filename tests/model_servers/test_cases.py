@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, Tool, function_tool
 from django.contrib.auth.models import User
 from pydantic import BaseModel
 
@@ -46,7 +46,7 @@ async def catalogue() -> Book:
 
 def make_agent(name: str) -> Agent[Any]:
     """The agent of a case."""
-    tools = [clock, echo, catalogue]
+    tools: list[Tool] = [clock, echo, catalogue]
     if name == "direct":
         return Agent(name=name, tools=tools, tool_use_behavior="stop_on_first_tool")
     if name == "shaped":
