@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     PROVIDER_QUOTA = "provider_quota"
     PROVIDER_REFUSED = "provider_refused"
     PROVIDER_CUT = "provider_cut"
+    PROVIDER_INVALID = "provider_invalid"
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
     MODEL_NOT_READY = "model_not_ready"
@@ -106,6 +107,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.PROVIDER_REFUSED: ErrorInfo(502, False, _("The model refused the request.")),
     ErrorCode.PROVIDER_CUT: ErrorInfo(
         502, True, _("The connection to the model broke off in the middle of the reply.")
+    ),
+    ErrorCode.PROVIDER_INVALID: ErrorInfo(
+        502, True, _("The model answered in a way that cannot be used.")
     ),
     ErrorCode.CONTEXT_TOO_LONG: ErrorInfo(
         422, False, _("This conversation is too long for the model.")
