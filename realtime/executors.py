@@ -204,7 +204,9 @@ class InlineExecutor:
         readiness = self._provider.readiness
         if readiness.is_ready:
             return
-        if registry.asks_settings(await dbpool.read(due_runs.get_agent, run_id)):
+        asks = registry.asks_settings(await dbpool.read(due_runs.get_agent, run_id))
+        # A drain that began meanwhile has not stopped this job; there is no await before it may.
+        if asks and not self._draining:
             job.is_waiting = True
             await readiness.wait()
             job.is_waiting = False

@@ -98,6 +98,20 @@ class Poller:
             if socket.sign_in in ended:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
 
+    async def catch_up(self, seconds: float) -> None:
+        """Bring every socket to what is committed now, for at most so long; raises nothing.
+
+        For a process that is about to close them: what the layer still carries comes too late.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._compare(list(self._sockets))
+                await self._repairs.settled()
+        except TimeoutError:
+            logger.info("some sockets are closed before they were caught up")
+        except Exception as exc:
+            logger.error("catching up failed: %s", describe(exc))
+
     async def _compare(self, sockets: list[Socket]) -> None:
         sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
         runs = {pk for socket in sockets for pk in socket.viewer.open_runs}

@@ -3,27 +3,16 @@
 Reads `settings.AGENT_MODEL` and `AGENT_API`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import Any, cast
-
 import agents
 import openai
-from agents import (
-    Model,
-    ModelBehaviorError,
-    ModelProvider,
-    OpenAIChatCompletionsModel,
-    OpenAIResponsesModel,
-)
-from agents.items import TResponseStreamEvent
+from agents import Model, ModelProvider
 from django.conf import settings
 
 from realtime.conf import get_conf
 from realtime.limits import StartGate
+from realtime.model_calls import ChatModel, ResponsesModel
 from realtime.model_service import Endpoint, ModelReadiness, base_url
 from realtime.sources import gather
-from realtime.stream_verdict import Verdict, verdict
 from realtime.supervisor import Supervisor
 
 
@@ -31,37 +20,6 @@ def model_api() -> str:
     """`chat` or `responses`; other servers than OpenAI's own seldom speak the latter."""
     default = "chat" if base_url() else "responses"
     return getattr(settings, "AGENT_API", default)
-
-
-async def checked(events: AsyncIterator[TResponseStreamEvent]) -> AsyncIterator[Any]:
-    """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
-
-    Raises `ModelBehaviorError` for it. A fault before the answer came is one of the request.
-    """
-    ending = verdict.get() or Verdict()
-    before = ending.answers
-    try:
-        async with aclosing(cast(AsyncGenerator[Any, None], events)) as read:
-            async for event in read:
-                yield event
-    except (TypeError, ValueError, LookupError, AttributeError) as exc:
-        if ending.answers == before:
-            raise
-        raise ModelBehaviorError("the answer cannot be read") from exc
-
-
-class ChatModel(OpenAIChatCompletionsModel):
-    """Chat Completions, read with care."""
-
-    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        return checked(super().stream_response(*args, **kwargs))
-
-
-class ResponsesModel(OpenAIResponsesModel):
-    """The Responses API, read with care."""
-
-    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        return checked(super().stream_response(*args, **kwargs))
 
 
 class Provider(ModelProvider):
@@ -80,9 +38,9 @@ class Provider(ModelProvider):
 
     def get_model(self, model_name: str | None) -> Model:
         """The model of that name, or of the settings; agents with their own do not ask."""
-        kind = ResponsesModel if model_api() == "responses" else ChatModel
         name = model_name or settings.AGENT_MODEL
-        return kind(model=name, openai_client=self._connect())
+        kind = ResponsesModel if model_api() == "responses" else ChatModel
+        return kind(name, self._connect())
 
     def _connect(self) -> openai.AsyncOpenAI:
         endpoint = self.readiness.endpoint

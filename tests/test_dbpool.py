@@ -13,6 +13,7 @@ from realtime import dbpool
 from tests.support.inprocess import make_user
 from tests.support.machine import scaled
 from tests.support.threads import in_thread
+from tests.support.waiting import time_limit
 
 
 @pytest.fixture
@@ -91,6 +92,6 @@ async def test_a_caller_is_found_out_while_others_write(held_writer: threading.E
     client = AsyncClient()
     user = await in_thread(make_user, "ada")
     await in_thread(client.force_login, user)
-    async with asyncio.timeout(scaled(30)):
+    async with time_limit("what is tested", within=30):
         answer = await client.get(f"/api/sessions/{uuid4()}/transcript/")
     assert answer.status_code == 404

@@ -258,7 +258,7 @@ async def test_a_journal_is_closed_whatever_happens(
     await journal.commit()
     journal.append("token", {"delta": "y"})
     journal.take()
-    async with asyncio.timeout(scaled(10)):
+    async with time_limit("what is tested", within=10):
         await flusher.close(journal)
     assert not flusher._holds(journal)
 
@@ -298,7 +298,7 @@ async def test_a_commit_that_hangs_costs_its_own_runs_alone(
         stuck.append("token", {"delta": "x"})
         assert await in_thread(hung.began.wait, scaled(60))
         waiting = asyncio.create_task(stuck.commit())
-        async with asyncio.timeout(scaled(10)):
+        async with time_limit("what is tested", within=10):
             # While the commit hangs: its run is dropped, and another one is committed.
             await stuck.lost.wait()
             with pytest.raises(RunLostError):
@@ -311,7 +311,7 @@ async def test_a_commit_that_hangs_costs_its_own_runs_alone(
     assert await in_thread(kept_text, other) == "y"
     # What it commits in the end belongs to nobody here, and is published by nobody.
     await in_thread(poll, lambda: kept_text(stuck) == "x", "the hung commit")
-    async with asyncio.timeout(scaled(10)):
+    async with time_limit("what is tested", within=10):
         await flusher.close(other)
     assert [message["run_id"] for message in collector.published] == [str(other.claimed.run.pk)]
 
@@ -325,7 +325,7 @@ async def test_a_silent_run_is_closed_while_its_lease_cannot_be_renewed(
     hung = HungCommits(monkeypatch, journal)
     try:
         assert await in_thread(hung.began.wait, scaled(60))
-        async with asyncio.timeout(scaled(10)):
+        async with time_limit("what is tested", within=10):
             # And is not ended as if all of its text were committed.
             with pytest.raises(RunLostError):
                 await flusher.close(journal)
@@ -346,7 +346,7 @@ async def test_hung_commits_leave_threads_for_others(
             journal.append("token", {"delta": "x"})
         assert await in_thread(hung.began.wait, scaled(60))
         assert await dbpool.read_first(Run.objects.count) == len(names)
-        async with asyncio.timeout(scaled(10)):
+        async with time_limit("what is tested", within=10):
             await asyncio.gather(*(journal.lost.wait() for journal in journals))
     finally:
         hung.release.set()

@@ -18,10 +18,10 @@ from realtime.publisher import Publisher
 from realtime.supervisor import Supervisor
 from realtime.sweeper import Sweeper
 from tests.support.inprocess import make_user, open_chat_here
-from tests.support.machine import scaled
 from tests.support.servers import run_valkey
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
+from tests.support.waiting import time_limit
 
 READY = {
     "ok": True,
@@ -148,7 +148,7 @@ class Mortal:
 
     async def die(self) -> None:
         """Raise once; the service has been started again after this."""
-        async with asyncio.timeout(scaled(20)):
+        async with time_limit("what is tested", within=20):
             await self._started.get()
             self._kills.put_nowait(None)
             await self._started.get()
@@ -226,6 +226,6 @@ async def test_a_service_whose_wait_was_cancelled_is_started_again(
         await waiting
 
     services.keep(serve, "service")
-    async with asyncio.timeout(scaled(20)):
+    async with time_limit("what is tested", within=20):
         await again.wait()
         await services.stop()

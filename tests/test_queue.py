@@ -40,9 +40,9 @@ def user(transactional_db: None) -> User:
 class Line:
     """A session with a reply at work and messages that wait behind it, named by their texts."""
 
-    def __init__(self, user: Any, *waiting: str) -> None:
+    def __init__(self, user: Any, *waiting: str, agent: str | None = None) -> None:
         self.user = user
-        self.posted = {"head": ask(user, "head")}
+        self.posted = {"head": ask(user, "head", agent=agent)}
         self.session_id = str(self.posted["head"].session_id)
         self.more(*waiting)
 
@@ -359,7 +359,8 @@ async def test_frames_that_are_refused(
 
 
 async def test_a_late_reader_is_told_what_was_taken_back(process: Process, user: User) -> None:
-    line = await in_thread(Line, user, "a", "b")
+    # Which this process works on, and does not end.
+    line = await in_thread(Line, user, "a", "b", agent="patient")
     rev = (await in_thread(lambda: line.session)).rev
     await in_thread(line.remove, "a")
     async with open_chat_here(user) as client:

@@ -14,7 +14,7 @@ from agentsite.local_model import process, serving
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime import checks
 from realtime.conf import RealtimeSettings
-from tests.support.servers import Postgres, run_postgres, scratch_dir
+from tests.support.servers import Postgres, scratch_dir
 from tests.support.site import ROOT, environment, run_python
 
 KEY = "k" * 50
@@ -291,8 +291,8 @@ def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: li
         assert run_python("-c", code, env=env).split() == shown
 
 
-def test_postgres_is_prepared_through_the_pool():
-    with run_postgres() as server, server.database() as url:
+def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
+    with postgres.database() as url:
         env = environment(DATABASE_URL=url)
         assert "made" in run_python("manage.py", "prepare", env=env)
         assert "exists" in run_python("manage.py", "prepare", env=env)

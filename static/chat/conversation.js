@@ -209,6 +209,8 @@ export class Conversation {
       this.#change(message.message_id, { ...message, state: "" });
     } else if (!held || ACTIVE.has(held.run_status)) {
       this.#follow(message, isTold);
+    } else if (message.summary !== undefined) {
+      this.#change(message.message_id, { summary: message.summary });
     }
     return [];
   }

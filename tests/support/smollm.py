@@ -13,7 +13,7 @@ from tests.support.servers import package_dir, scratch_dir
 
 MODEL = "smollm2"
 
-TOKENS_MAX = 200
+TOKENS_MAX = 120
 """Of one reply: the model does not always find an end."""
 
 
