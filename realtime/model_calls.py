@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import openai
 from agents import ModelBehaviorError, OpenAIChatCompletionsModel, OpenAIResponsesModel
-from agents.items import TResponseStreamEvent
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 
 from conversations.errors import ErrorCode
@@ -56,7 +55,7 @@ shortening: ContextVar[Shortening | None] = ContextVar("shortening", default=Non
 """A run's own, which the calls of its model write to."""
 
 
-async def checked(events: AsyncIterator[TResponseStreamEvent]) -> AsyncGenerator[Any, None]:
+async def checked(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
 
     Raises `ModelBehaviorError` for it. A fault before the answer came is one of the request.
@@ -94,7 +93,7 @@ class _Shortened:
         """The events of the SDK's own, of the first input that is not refused."""
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
         while True:
-            sent = super().stream_response(  # type: ignore[misc]
+            raw = super().stream_response(  # type: ignore[misc]
                 system_instructions,
                 attempts.input,
                 model_settings,
@@ -108,7 +107,7 @@ class _Shortened:
             )
             has_begun = False
             try:
-                async with aclosing(checked(sent)) as events:
+                async with aclosing(checked(raw)) as events:
                     async for event in events:
                         if not has_begun:
                             has_begun = True

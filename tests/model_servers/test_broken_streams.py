@@ -27,7 +27,7 @@ from realtime import registry, runs, sources
 from realtime.context import ModelInput
 from realtime.journal import Journal
 from realtime.limits import StartGate
-from realtime.providers import ChatModel, ResponsesModel
+from realtime.model_calls import ChatModel, ResponsesModel
 from realtime.registry import AgentEntry
 from realtime.runs import RunWork
 from realtime.tool_servers import ToolServers
@@ -88,7 +88,7 @@ class StandInProvider:
 
     def get_model(self, name: str | None) -> ChatModel | ResponsesModel:
         kind = ResponsesModel if self._api == "responses" else ChatModel
-        return kind(model="odd", openai_client=self._client)
+        return kind("odd", self._client)
 
 
 class Work(RunWork):
