@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     PROVIDER_QUOTA = "provider_quota"
     PROVIDER_REFUSED = "provider_refused"
     PROVIDER_CUT = "provider_cut"
+    PROVIDER_INVALID = "provider_invalid"
     CONTEXT_TOO_LONG = "context_too_long"
     CONTENT_FILTERED = "content_filtered"
     MODEL_NOT_READY = "model_not_ready"
@@ -53,10 +54,10 @@ class ErrorInfo(NamedTuple):
 
 
 ERRORS: dict[ErrorCode, ErrorInfo] = {
-    ErrorCode.BAD_FRAME: ErrorInfo(400, False, _("That message could not be understood.")),
+    ErrorCode.BAD_FRAME: ErrorInfo(400, False, _("That could not be understood.")),
     ErrorCode.TOO_LARGE: ErrorInfo(413, False, _("That message is too large.")),
-    ErrorCode.UNSUPPORTED_TYPE: ErrorInfo(400, False, _("That kind of message is not known.")),
-    ErrorCode.NOT_FOUND: ErrorInfo(404, False, _("That conversation was not found.")),
+    ErrorCode.UNSUPPORTED_TYPE: ErrorInfo(400, False, _("That is not supported here.")),
+    ErrorCode.NOT_FOUND: ErrorInfo(404, False, _("That was not found.")),
     ErrorCode.NOT_AUTHENTICATED: ErrorInfo(401, False, _("Please sign in.")),
     ErrorCode.FORBIDDEN: ErrorInfo(403, False, _("That is not allowed.")),
     ErrorCode.RATE_LIMITED: ErrorInfo(429, True, _("Too many messages in a short time.")),
@@ -106,6 +107,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ErrorCode.PROVIDER_REFUSED: ErrorInfo(502, False, _("The model refused the request.")),
     ErrorCode.PROVIDER_CUT: ErrorInfo(
         502, True, _("The connection to the model broke off in the middle of the reply.")
+    ),
+    ErrorCode.PROVIDER_INVALID: ErrorInfo(
+        502, True, _("The model answered in a way that cannot be used.")
     ),
     ErrorCode.CONTEXT_TOO_LONG: ErrorInfo(
         422, False, _("This conversation is too long for the model.")

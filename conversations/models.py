@@ -67,7 +67,8 @@ class ChatSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        # Not the title, which says what is talked about: rows are named in lists and logs.
+        return str(self.id)
 
     @property
     def is_archived(self) -> bool:
@@ -236,8 +237,9 @@ class Run(models.Model):
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
     # Tokens of the first input: see `conversations.turns.Gauge`. `context_model` is the model that
-    # was given it, where `model`, which answered at last, is another.
-    context_model = models.CharField(max_length=200, blank=True)
+    # was given it, where `model`, which answered at last, is another. The database has the default
+    # too: processes of the version before go on adding runs after the migration.
+    context_model = models.CharField(max_length=200, blank=True, default="", db_default="")
     context_estimate = models.PositiveIntegerField(null=True, blank=True)
     context_measured = models.PositiveIntegerField(null=True, blank=True)
     context_refused = models.PositiveIntegerField(null=True, blank=True)
@@ -352,6 +354,8 @@ class Scope(models.TextChoices):
     READ = "read", _("read")
     WRITE = "write", _("write")
     EXPORT = "export", _("export")
+    APPROVE = "approve", _("approve tool calls")
+    SHARE = "share", _("share")
 
 
 class ApiKey(models.Model):
@@ -367,6 +371,7 @@ class ApiKey(models.Model):
     scopes = models.JSONField(_("scopes"), default=list)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
 
     class Meta:
@@ -375,6 +380,27 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix})"
+
+
+class SocketTicket(models.Model):
+    """Lets a client open one socket, for a few seconds; only a hash of the ticket is kept.
+
+    The rest is the sign-in by which it was asked for, which the socket has then.
+    """
+
+    token_hash = models.CharField(max_length=64, primary_key=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="socket_tickets"
+    )
+    audience = models.CharField(max_length=40)
+    auth_hash = models.CharField(max_length=128)
+    session_key = models.CharField(max_length=40, blank=True)
+    api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.CASCADE, related_name="+")
+    sign_in_until = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"ticket of {self.user_id}"
 
 
 class Attempts(models.Model):

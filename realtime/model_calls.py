@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import openai
-from agents import OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents import ModelBehaviorError, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents.items import TResponseStreamEvent
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 
 from conversations.errors import ErrorCode
@@ -25,6 +26,7 @@ from realtime.call_items import (
 )
 from realtime.estimates import estimate_items
 from realtime.run_errors import run_error
+from realtime.stream_verdict import Verdict, verdict
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,23 @@ shortening: ContextVar[Shortening | None] = ContextVar("shortening", default=Non
 """A run's own, which the calls of its model write to."""
 
 
+async def checked(events: AsyncIterator[TResponseStreamEvent]) -> AsyncGenerator[Any, None]:
+    """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
+
+    Raises `ModelBehaviorError` for it. A fault before the answer came is one of the request.
+    """
+    ending = verdict.get() or Verdict()
+    before = ending.answers
+    try:
+        async with aclosing(cast(AsyncGenerator[Any, None], events)) as read:
+            async for event in read:
+                yield event
+    except (TypeError, ValueError, LookupError, AttributeError) as exc:
+        if ending.answers == before:
+            raise
+        raise ModelBehaviorError("the answer cannot be read") from exc
+
+
 class _Shortened:
     """Sends what the server takes: input in the strictest form, and half of it after a refusal."""
 
@@ -75,7 +94,7 @@ class _Shortened:
         """The events of the SDK's own, of the first input that is not refused."""
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
         while True:
-            events = super().stream_response(  # type: ignore[misc]
+            sent = super().stream_response(  # type: ignore[misc]
                 system_instructions,
                 attempts.input,
                 model_settings,
@@ -89,7 +108,7 @@ class _Shortened:
             )
             has_begun = False
             try:
-                async with aclosing(cast(AsyncGenerator[Any, None], events)):
+                async with aclosing(checked(sent)) as events:
                     async for event in events:
                         if not has_begun:
                             has_begun = True

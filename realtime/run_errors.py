@@ -18,6 +18,8 @@ RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
     (agents.ToolTimeoutError, ErrorCode.LIMIT_TIME),
     (agents.InputGuardrailTripwireTriggered, ErrorCode.GUARDRAIL),
     (agents.OutputGuardrailTripwireTriggered, ErrorCode.GUARDRAIL),
+    (agents.ModelRefusalError, ErrorCode.CONTENT_FILTERED),
+    (agents.ModelBehaviorError, ErrorCode.PROVIDER_INVALID),
     (openai.RateLimitError, ErrorCode.PROVIDER_RATE_LIMITED),
     (openai.AuthenticationError, ErrorCode.PROVIDER_KEY),
     (openai.PermissionDeniedError, ErrorCode.PROVIDER_KEY),
@@ -35,6 +37,12 @@ PROVIDER_CODES = {
     "exceed_context_size_error": ErrorCode.CONTEXT_TOO_LONG,
     "insufficient_quota": ErrorCode.PROVIDER_QUOTA,
     "rate_limit_exceeded": ErrorCode.PROVIDER_RATE_LIMITED,
+    "rate_limit_error": ErrorCode.PROVIDER_RATE_LIMITED,
+    "429": ErrorCode.PROVIDER_RATE_LIMITED,
+    "authentication_error": ErrorCode.PROVIDER_KEY,
+    "invalid_api_key": ErrorCode.PROVIDER_KEY,
+    "401": ErrorCode.PROVIDER_KEY,
+    "403": ErrorCode.PROVIDER_KEY,
 }
 """What servers say in an error's `code` or `type`, which tells more than its HTTP status."""
 
@@ -72,8 +80,9 @@ def broken_stream(said: str, *, has_text: bool) -> AgentSiteError:
 
 def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> ErrorCode:
     for said in (exc.code, exc.type):
-        if said in PROVIDER_CODES:
-            return PROVIDER_CODES[said]
+        # Some servers give a number, against the SDK's own word.
+        if (known := PROVIDER_CODES.get(str(said))) is not None:
+            return known
     if code != ErrorCode.PROVIDER_KEY and says_too_long(str(exc.message)):
         return ErrorCode.CONTEXT_TOO_LONG
     if code == ErrorCode.PROVIDER_REFUSED:

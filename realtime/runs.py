@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agents import (
     Agent,
+    ModelRefusalError,
     ModelSettings,
     RawResponsesStreamEvent,
     RunConfig,
@@ -34,6 +35,7 @@ from conversations.usage import usage_of
 from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
+from realtime.final_outputs import answer_of_tool, find_output
 from realtime.limits import StartPlace
 from realtime.model_calls import Shortening, shortening
 from realtime.progress import ProgressReports
@@ -41,7 +43,7 @@ from realtime.retries import Retries
 from realtime.run_agents import copy_agent
 from realtime.run_context import RunContext
 from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
-from realtime.sources import Verdict, verdict
+from realtime.stream_verdict import Verdict, verdict
 from realtime.tool_servers import ToolServers
 from realtime.tracebacks import describe
 from realtime.translate import Translator
@@ -81,7 +83,7 @@ class RunWork:
         self._provider = provider
         self._translator = _translator(claimed)
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
-        self._verdict = Verdict()
+        self._verdict = Verdict(has_said=claimed.resumption is not None)
         self._meter = _meter(claimed)
         self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
         self._retries = Retries(self.journal, self._meter)
@@ -152,10 +154,16 @@ class RunWork:
             case "failed":
                 has_text = self.journal.folder.has_text
                 exc = broken_stream(self._verdict.error_code, has_text=has_text)
+        if isinstance(exc, ModelRefusalError):
+            # What it says has been shown, and is the answer.
+            self._translator.reopen()
+            exc = None
         if exc is not None:
             return self._failure(exc)
         if self._result is not None and self._result.interruptions:
             return self._suspension(self._result)
+        if all(part["type"] == "agent" for part in self.journal.folder.parts):
+            return self._failure(AgentSiteError(ErrorCode.PROVIDER_UNAVAILABLE))
         return self._ending(RunStatus.COMPLETED)
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
@@ -192,7 +200,9 @@ class RunWork:
                 ),
                 tracing_disabled=True,
                 tool_error_formatter=WorkHooks.note_error,
+                tool_not_found_behavior="return_error_to_model",
             ),
+            error_handlers={"invalid_final_output": find_output},
         )
         self._meter.start(self._result.context_wrapper.usage)
         await self._read(self._result, place)
@@ -213,6 +223,8 @@ class RunWork:
                         raise AgentSiteError(ErrorCode.LIMIT_LENGTH)
         if (exc := result.run_loop_exception) is not None:
             raise exc
+        for kind, payload in self._translator.finish(answer_of_tool(result)):
+            self.journal.append(kind, payload)
 
     async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
         """What was said so far, or where the run has asked, with the answers."""

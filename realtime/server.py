@@ -1,23 +1,24 @@
 """Daphne with what a chat needs of it: a clean stop, and patience with slow readers only so far.
 
 Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
-`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`;
-`WebSocketProtocol.application_queue`.
+`create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
+`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content` and `gotLength`;
+`http_factory`, whose `buildProtocol` makes a channel for each connection.
 """
 
 import asyncio
 import logging
 import os
-import signal
-import threading
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any
 
 from autobahn.exception import Disconnected
+from daphne.http_protocol import WebRequest
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
 
-from realtime import protocol
+from realtime import protocol, stopping
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
 from realtime.valve import Valve
@@ -36,17 +37,8 @@ CATCH_UP_TIMEOUT_S = 5
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
 
-GIVE_UP_S = 5
-"""For handing over the replies that `drain_s` was too short for."""
-
-STOP_S = 8
-"""For ending the background services and the threads of the database."""
-
-EXIT_S = 5
-"""For the rest; what still hangs then, such as a request in the database, is cut off."""
-
-REPEAT_S = 1
-"""A second signal within this is the same one, passed on by a terminal and by a supervisor."""
+HEADERS_S = 5
+"""For the headers of a connection's first request: who says nothing costs nothing."""
 
 RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
@@ -57,6 +49,14 @@ UNREAD_FRAMES = 32
 
 LOOK_S = 0.05
 """How often a client that was held back is looked at again."""
+
+
+class PatientRequest(WebRequest):
+    """Tells its server when it has come so far that it can be answered."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
+        self.server.on_headers(self.channel.getPeer())
+        super().gotLength(length)
 
 
 class PatientProtocol(WebSocketProtocol):
@@ -115,8 +115,8 @@ class Server(DaphneServer):
         self.ports: list[Any] = []
         self.failure: str | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._signalled_at = 0.0
         self._address = (host, port)
+        self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         super().__init__(
             application,
             endpoints=[_endpoint(host, port)],
@@ -132,10 +132,36 @@ class Server(DaphneServer):
     def _get_ready(self) -> None:
         """Called by Daphne just before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
+        self.http_factory.buildProtocol = partial(
+            self._build_channel, self.http_factory.buildProtocol
+        )
         loop = asyncio.get_event_loop()
         loop.call_soon(get_process)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+        stopping.on_signal(loop, self._begin_drain)
+
+    def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
+        """A connection as Daphne makes it, cut off unless the headers of a request come in time."""
+        channel = build(address)
+        channel.requestFactory = PatientRequest
+        make_connection = channel.makeConnection
+
+        def connect(transport: Any) -> None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(HEADERS_S, self._cut_off, address, transport)
+            self._silent[address.host, address.port] = timer
+            make_connection(transport)
+
+        channel.makeConnection = connect
+        return channel
+
+    def _cut_off(self, address: Any, transport: Any) -> None:
+        self._silent.pop((address.host, address.port), None)
+        transport.abortConnection()
+
+    def on_headers(self, address: Any) -> None:
+        """A request of this connection has all its headers."""
+        if timer := self._silent.pop((address.host, address.port), None):
+            timer.cancel()
 
     def listen_success(self, port: Any) -> None:
         self.ports.append(port)
@@ -144,6 +170,18 @@ class Server(DaphneServer):
     def listen_error(self, failure: Any) -> None:
         self.failure = failure.getErrorMessage()
         self.stop()
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Corrects what Daphne makes of a client's headers, for pages, REST and sockets alike.
+
+        Daphne takes the prefix of all addresses from `Daphne-Root-Path`, whoever sends it; this
+        server is never mounted below a prefix. A chunked body gets its length: frameworks take a
+        request without one as empty, or read it without a limit.
+        """
+        scope["root_path"] = ""
+        if scope["type"] == "http":
+            _add_length(scope["headers"], protocol.content)
+        return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Raises `OSError` for a client that has gone, as ASGI has it."""
@@ -166,14 +204,8 @@ class Server(DaphneServer):
                 del self.connections[connection]
         return super().kill_all_applications()
 
-    def _on_signal(self) -> None:
-        """The first signal drains; one that comes later ends the process at once."""
-        loop = asyncio.get_running_loop()
-        if self._stopping is None:
-            self._signalled_at = loop.time()
-            self._stopping = loop.create_task(self._drain())
-        elif loop.time() - self._signalled_at > REPEAT_S:
-            _exit_now("a second signal has come")
+    def _begin_drain(self) -> None:
+        self._stopping = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Take nobody new, let replies end, close every socket with a reason, stop.
@@ -185,14 +217,13 @@ class Server(DaphneServer):
                 port.stopListening()
             process = get_process()
             _announce(process)
-            drain_s = get_conf().drain_s
-            await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
+            await stopping.drain(process)
             await process.poller.catch_up(CATCH_UP_TIMEOUT_S)
             process.poller.each(lambda socket: socket.outbox.finish(protocol.CLOSE_RESTART))
             await self._wait_closed()
-            await _within(STOP_S, process.stop(), "ending the services")
+            await stopping.stop(process)
         finally:
-            _exit_after(EXIT_S)
+            stopping.exit_soon()
             self.stop()
 
     async def _wait_closed(self) -> None:
@@ -207,26 +238,12 @@ class Server(DaphneServer):
         return [application for application in found if application is not None]
 
 
-async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await step
-    except TimeoutError:
-        logger.error("stopping: %s took longer than %s s", name, seconds)
-
-
-def _exit_after(seconds: float) -> None:
-    """End the process then, unless it has ended by itself: Python waits for threads that hang."""
-    timer = threading.Timer(seconds, _exit_now, ["threads hang"])
-    timer.daemon = True
-    timer.start()
-
-
-def _exit_now(reason: str) -> None:
-    """With status 1, whatever is under way; leases and sweepers see to it."""
-    logger.error("stopped at once: %s", reason)
-    logging.shutdown()
-    os._exit(1)
+def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
+    """Add `Content-Length` where a request with a body has none; `body` is read to its start."""
+    length = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    if length and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", str(length).encode()))
 
 
 def _announce(process: Process) -> None:

@@ -10,7 +10,8 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.text import clean_text
 from conversations.usage import UNKNOWN_USAGE, TokenUsage
 from realtime.registry import name_model
-from realtime.sources import Verdict, verdict
+from realtime.stream_verdict import Verdict, verdict
+from realtime.thinking import strip_all_thinking
 from realtime.usage import measured
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def ask_model(
         result.cancel()
     if ending.finish_reason in ("failed", "content_filter"):
         raise AgentSiteError(ErrorCode.PROVIDER_CUT)
-    said = clean_text(str(result.final_output or "")).strip()
+    said = strip_all_thinking(clean_text(str(result.final_output or "")))
     return Answer(said, name_model(agent), _usage(result.context_wrapper.usage))
 
 

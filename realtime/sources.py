@@ -7,73 +7,131 @@ over Chat Completions would pass for a finished reply.
 """
 
 import asyncio
+import codecs
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
 from realtime.conf import get_conf
+from realtime.stream_normaliser import Event, Normaliser, as_error, told_in
+from realtime.stream_verdict import Meaning, Verdict, error_code, response_meaning, verdict
 
-Event = dict[str, Any]
+logger = logging.getLogger(__name__)
+
 Key = tuple[Any, ...]
 
 FULL_CHUNK = 16_384
 """Bytes that the HTTP client hands over at most: after so many, more is waiting already."""
 
+GRACE_S = 1.5
+"""How long a stream that is whole may stay open, for its usage and its end mark."""
+
 MERGED_TYPES = ("response.output_text.delta", "response.function_call_arguments.delta")
 FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
+BODY_STARTS = (b"{", b"[")
+"""With which a body begins that is JSON instead of events."""
 
-
-@dataclass
-class Verdict:
-    """How the model's side says its latest reply has ended, in Chat Completions' words.
-
-    `failed` besides, with the code of the error; empty while it streams. The SDK takes some of
-    these for a finished reply.
-    """
-
-    finish_reason: str = ""
-    error_code: str = ""
-
-
-verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
-"""A run's own, which the streams of its model calls write to."""
+_PUNCTUATION = re.compile(rb"[{}\[\]\"]")
+_mended: Counter[str] = Counter()
 
 
 async def gather(response: httpx2.Response) -> None:
-    """Response hook for the HTTP client: wraps an event stream that is not compressed."""
-    kind = response.headers.get("content-type", "")
-    if kind.startswith("text/event-stream") and "content-encoding" not in response.headers:
+    """Response hook for the HTTP client: wraps what is to be a stream, whatever it says it is."""
+    if response.is_success and _asks_for_stream(response.request):
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = GatheredStream(response.stream, get_conf().source_window_ms / 1000)
+        body = _decoded(response)
+        window_s = get_conf().source_window_ms / 1000
+        response.stream = GatheredStream(response.stream, window_s, body)
+
+
+def _asks_for_stream(request: httpx2.Request) -> bool:
+    """The SDK asks without a stream for an agent that is a tool."""
+    content = request.content
+    return b'"stream"' in content and json.loads(content).get("stream") is True
+
+
+def _decoded(response: httpx2.Response) -> AsyncIterator[bytes] | None:
+    """The body of a response that is compressed, which then says so no more."""
+    if response.headers.get("content-encoding", "identity") == "identity":
+        return None
+    packed = httpx2.Response(
+        response.status_code,
+        headers=response.headers,
+        stream=response.stream,
+        request=response.request,
+    )
+    del response.headers["content-encoding"]
+    return packed.aiter_bytes()
 
 
 class GatheredStream(httpx2.AsyncByteStream):
-    """An event stream with fewer and larger events; `window_s` in seconds."""
+    """An event stream with fewer and larger events; `window_s` in seconds.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, window_s: float) -> None:
+    `body` is what is in `stream`, where that is compressed. A stream that is whole ends `GRACE_S`
+    after its last content, whatever its connection does. Raises `RemoteProtocolError` for one that
+    breaks off, and for what is no event stream.
+    """
+
+    def __init__(
+        self,
+        stream: httpx2.AsyncByteStream,
+        window_s: float,
+        body: AsyncIterator[bytes] | None = None,
+    ) -> None:
         self._stream = stream
+        self._body = body
         self._window_s = window_s
         self._verdict = verdict.get() or Verdict()
-        self._merger = Merger()
+        self._verdict.answers += 1
+        self._merger = Merger(has_said=self._verdict.has_said)
+        self._deadline: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         merger = self._merger
-        async for chunk in self._stream:
+        async for chunk in self._chunks():
             merged = merger.feed(chunk)
             # Before the yield: who has seen the end does not come back for more.
-            self._verdict.finish_reason = merger.finish_reason
-            self._verdict.error_code = merger.error_code
+            self._note()
             if merged:
                 yield merged
             if merger.has_text and not merger.is_final:
                 await (asyncio.sleep(0) if len(chunk) >= FULL_CHUNK else self._gather())
-        yield merger.rest()
+        rest = merger.rest()
+        self._note()
+        yield rest
         if not merger.is_final:
             raise httpx2.RemoteProtocolError("the event stream broke off")
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """The bytes of the body, for as long as something may come that counts."""
+        chunks = aiter(self._body or self._stream)
+        while True:
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except (TimeoutError, httpx2.TransportError):
+                if self._merger.is_final:
+                    return
+                raise
+            yield chunk
+
+    def _note(self) -> None:
+        merger = self._merger
+        self._verdict.finish_reason = merger.finish_reason
+        self._verdict.error_code = merger.error_code
+        self._verdict.has_said = merger.has_said
+        if merger.is_final and (self._deadline is None or merger.has_grown):
+            self._deadline = asyncio.get_running_loop().time() + GRACE_S
+        merger.has_grown = False
+        for kind in merger.take_mended():
+            _report(kind)
 
     async def _gather(self) -> None:
         """Leave what comes to the kernel for a window: one read instead of one a token."""
@@ -90,6 +148,13 @@ class GatheredStream(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
+def _report(kind: str) -> None:
+    """Count what had to be mended in a stream; told once a process and kind, without its text."""
+    _mended[kind] += 1
+    if _mended[kind] == 1:
+        logger.warning("the model's server leaves the letter of its API: %s", kind)
+
+
 def _transport(stream: Any) -> asyncio.ReadTransport | None:
     """The connection below the SDK's aiohttp client; None once the whole response is there.
 
@@ -102,95 +167,233 @@ def _transport(stream: Any) -> asyncio.ReadTransport | None:
 
 
 class Merger:
-    """Takes bytes of an event stream and gives whole events, neighbouring deltas merged."""
+    """Takes bytes of an event stream and gives whole events, mended, neighbouring deltas merged.
 
-    def __init__(self) -> None:
+    A call that fails, or says nothing at all where nothing was said before (`has_said`), ends in
+    an event that the SDK raises. What comes after such an end is left out.
+    """
+
+    def __init__(self, *, has_said: bool = False) -> None:
         self._buffer = b""
+        self._is_started = False
+        self._is_body = False
+        self._is_response = False
+        self._is_ended = False
+        self._normaliser = Normaliser()
+        self._told: set[str] = set()
+        self.has_said = has_said
         self.has_text = False
+        self.has_grown = False
+        """Whether content has come since somebody has set this to False."""
         self.is_final = False
-        self.finish_reason = ""
+        self.finish_reason: Meaning | Literal[""] = ""
         self.error_code = ""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events in what has come so far."""
-        buffer = (self._buffer + chunk).replace(b"\r\n", b"\n")
-        whole, boundary, self._buffer = buffer.rpartition(b"\n\n")
+        """The whole events in what has come so far; raises `RemoteProtocolError` for a page."""
+        buffer = self._buffer + chunk
+        if not self._is_started:
+            buffer = buffer.removeprefix(codecs.BOM_UTF8).lstrip()
+            self._is_started = bool(buffer)
+            self._is_body = buffer.startswith(BODY_STARTS)
+            if buffer.startswith(b"<"):
+                raise httpx2.RemoteProtocolError("a page in place of an event stream")
+        if self._is_body:
+            self._buffer = buffer
+            return b""
+        whole, boundary, self._buffer = _split_lines(buffer).rpartition(b"\n\n")
         return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
     def rest(self) -> bytes:
-        """What is left at the end of the stream, as it is."""
-        rest, self._buffer = self._buffer, b""
-        return b"".join(self._merge([rest])) if rest else b""
+        """What is left at the end of the stream."""
+        rest, self._buffer = self._buffer.replace(b"\r", b"\n").strip(), b""
+        if self._is_body:
+            return b"".join(self._pass(*self._read_body(rest)))
+        return b"".join(self._merge(rest.split(b"\n\n"))) if rest else b""
+
+    def take_mended(self) -> set[str]:
+        """The kinds of what was mended, each once."""
+        new = self._normaliser.mended - self._told
+        self._told |= new
+        return new
 
     def _merge(self, blocks: list[bytes]) -> Iterator[bytes]:
         """Deltas with the same key as the one before are added to it; all else stays as it is."""
         held: Event | None = None
         held_key: Key | None = None
-        raw = b""
-        for block in blocks:
-            event = self._read(block)
+        held_raw = b""
+        for event, raw in self._read_all(blocks):
             key = _delta_key(event) if event is not None else None
             if held is not None and key == held_key:
                 _add(held, event)
-                raw = b""
+                held_raw = b""
                 continue
             if held is not None:
-                yield raw or _encode(held)
-            raw = block + b"\n\n"
-            held, held_key = (event, key) if key is not None else (None, None)
+                yield held_raw or _encode(held)
+            held, held_key, held_raw = (event, key, raw) if key is not None else (None, None, b"")
             if held is None:
-                yield raw
+                yield raw or _encode(event or {})
         if held is not None:
-            yield raw or _encode(held)
+            yield held_raw or _encode(held)
 
-    def _read(self, block: bytes) -> Event | None:
-        """The event in a block; None for a comment, the end mark and what is not JSON."""
-        data = _data(block)
-        if data.startswith(b"[DONE]"):
-            self.is_final = True
-        if not data.startswith(b"{"):
-            return None
+    def _read_all(self, blocks: list[bytes]) -> Iterator[tuple[Event | None, bytes]]:
+        """Events, or None for what is none; without bytes where these say it otherwise."""
+        for block in blocks:
+            if self._is_ended:
+                return
+            data = _data(block)
+            if not data:
+                # A comment, or what no reader of events has a use for.
+                continue
+            if data.startswith(b"[DONE]"):
+                yield from self._end(block)
+            else:
+                yield from self._read(block, data)
+
+    def _end(self, block: bytes) -> Iterator[tuple[Event | None, bytes]]:
+        yield from self._take(self._normaliser.rest(), b"")
+        if self._is_response:
+            # Its own last event is what counts.
+            return
+        self.is_final = True
+        if not self.has_said:
+            yield self._fail(EMPTY), b""
+        else:
+            yield None, block + b"\n\n"
+
+    def _read(self, block: bytes, data: bytes) -> Iterator[tuple[Event | None, bytes]]:
         try:
-            event: Event = json.loads(data)
+            events = [json.loads(data)]
         except ValueError:
-            return None
-        self._note(event)
-        return event
+            events = _read_each(data)
+            block = b""
+            self._normaliser.mended.add("event that is no JSON")
+        if not events and not self.is_final and _PUNCTUATION.search(data):
+            yield self._fail(UNREADABLE), b""
+        for event in events:
+            if isinstance(event, dict):
+                yield from self._feed(event, block)
+
+    def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
+        found = self._normaliser.feed(event)
+        is_fit = block and not self._normaliser.is_changed and _is_readable(block)
+        raw = block + b"\n\n" if is_fit else b""
+        yield from self._take(found, raw)
+
+    def _take(self, events: list[Event], raw: bytes) -> Iterator[tuple[Event, bytes]]:
+        for event in events:
+            if self._is_ended:
+                return
+            self._note(event)
+            if self.finish_reason == "failed" and "choices" in event:
+                yield {**event, "choices": [{**event["choices"][0], "finish_reason": None}]}, b""
+                yield self._fail(FAILED), b""
+            elif self.is_final and not self.has_said and not self._is_failure:
+                yield self._fail(EMPTY), b""
+            else:
+                yield event, raw
+
+    @property
+    def _is_failure(self) -> bool:
+        """Whether the reply's end says more than that there is nothing."""
+        return self.finish_reason not in ("stop", "tool_calls")
+
+    def _fail(self, error: Event) -> Event:
+        """End the stream with an error of its own."""
+        self._note(error)
+        self._is_ended = True
+        return error
+
+    def _read_body(self, body: bytes) -> list[Event]:
+        """The events of a server that answers at once, or tells of an error."""
+        self._normaliser.mended.add("no stream")
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return []
+        found = found[0] if isinstance(found, list) and found else found
+        if not isinstance(found, dict):
+            return []
+        if found.get("object") == "response" and not found.get("error"):
+            return [{"type": f"response.{found.get('status', 'completed')}", "response": found}]
+        if isinstance(found.get("choices"), list) and found["choices"]:
+            if isinstance(choice := found["choices"][0], dict):
+                # Nothing of it can be missing.
+                choice["finish_reason"] = choice.get("finish_reason") or "stop"
+            return [found]
+        return [found if found.get("error") else as_error(told_in(found))]
+
+    def _pass(self, *events: Event) -> Iterator[bytes]:
+        for event in events:
+            for read, _ in self._feed(event, b""):
+                yield _encode(read)
 
     def _note(self, event: Event) -> None:
         kind = event.get("type")
         if kind in FINAL_TYPES or "error" in event:
+            self._is_response |= "error" not in event
             self.is_final = True
-            self.finish_reason = _response_reason(event)
-            self.error_code = _error_code(event)
-        elif kind == "response.output_text.delta":
-            self.has_text = True
+            self.finish_reason = response_meaning(event) if "error" not in event else "failed"
+            self.error_code = error_code(event)
+            self._say(any(map(_says, (event.get("response") or {}).get("output") or ())))
+        elif isinstance(kind, str) and "choices" not in event:
+            self._is_response = True
+            self.has_text |= kind == "response.output_text.delta"
+            self._say(kind.endswith(".delta") and bool(event.get("delta")))
+            self._say(kind == "response.output_item.done" and _says(event["item"]))
         for choice in event.get("choices") or ():
+            delta = choice["delta"]
             if choice.get("finish_reason"):
                 self.is_final = True
                 self.finish_reason = choice["finish_reason"]
-            if (choice.get("delta") or {}).get("content"):
+            if delta.get("content"):
                 self.has_text = True
+            self._say(any(delta.get(name) for name in SAYING))
+
+    def _say(self, is_said: bool) -> None:
+        if is_said:
+            self.has_said = self.has_grown = True
 
 
-def _response_reason(event: Event) -> str:
-    """What the last event of a response says of its end."""
-    if event.get("type") == "response.completed":
-        return "stop"
-    details = (event.get("response") or {}).get("incomplete_details") or {}
-    reason = details.get("reason", "failed")
-    return "length" if reason == "max_output_tokens" else str(reason)
+SAYING = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "thinking_blocks")
+"""The fields of a delta in which something is said."""
+
+EMPTY = as_error({"message": "the reply says nothing", "code": "empty_reply"})
+UNREADABLE = as_error({"message": "an event cannot be read", "code": "unreadable_event"})
+FAILED = as_error({"message": "the reply has failed", "code": "failed_reply"})
 
 
-def _error_code(event: Event) -> str:
-    """Of a failure; the two APIs put it in different places."""
-    error = event.get("error") or (event.get("response") or {}).get("error") or event
-    return str(error.get("code") or "") if isinstance(error, dict) else ""
+def _says(item: Event) -> bool:
+    """Whether an item of a response has something for people, or is a tool call."""
+    parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
+    is_call = item.get("type") not in ("message", "reasoning")
+    return is_call or any(part.get("text") or part.get("refusal") for part in parts)
+
+
+def _is_readable(block: bytes) -> bool:
+    """Whether the SDK can decode the lines before the data, which has been read already."""
+    return block.startswith(b"data:") or block[: block.find(b"data:")].isascii()
+
+
+def _split_lines(buffer: bytes) -> bytes:
+    """With one kind of line end; a CR at the end may be half of one."""
+    if b"\r" not in buffer:
+        return buffer
+    kept = buffer.removesuffix(b"\r")
+    return kept.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + buffer[len(kept) :]
+
+
+def _read_each(data: bytes) -> list[Any]:
+    """The events of a server that sets them apart by one line end alone; none if one is broken."""
+    try:
+        return [json.loads(line) for line in data.split(b"\n") if not line.startswith(b"[DONE]")]
+    except ValueError:
+        return []
 
 
 def _data(block: bytes) -> bytes:
     if block.startswith(b"data: ") and b"\n" not in block:
-        return block[6:]
+        return block[6:].strip()
     lines = (line for line in block.split(b"\n") if line.startswith(b"data:"))
     return b"\n".join(line[5:].strip() for line in lines)
 

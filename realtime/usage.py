@@ -13,6 +13,7 @@ from conversations.models import UsageSource
 from conversations.tokens import byte_count, tokens_in
 from conversations.usage import (
     NO_USAGE,
+    TOKEN_COLUMNS,
     TokenUsage,
     add_usage,
     price,
@@ -20,6 +21,9 @@ from conversations.usage import (
     sum_costs,
 )
 from realtime.conf import get_conf
+
+MAX_COUNT = 2**31 - 1
+"""Of tokens, that each database can hold."""
 
 LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -169,7 +173,9 @@ class UsageMeter:
         self._by_model[model] = add_usage(self._by_model.get(model, NO_USAGE), usage)
 
     def _sum(self) -> TokenUsage:
-        return reduce(add_usage, self._by_model.values(), self._before)
+        total = reduce(add_usage, self._by_model.values(), self._before)
+        counts = (_bounded(getattr(total, name)) for name in TOKEN_COLUMNS)
+        return TokenUsage(*counts, source=total.source)
 
     def _grow(self, call: OpenCall, size: int) -> None:
         call.output_size += size
@@ -191,11 +197,17 @@ class UsageMeter:
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:
-    """What the model's server has said."""
+    """What the model's server has said, in the bounds of a column."""
+    given, made = usage.input_tokens_details, usage.output_tokens_details
     return TokenUsage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_input_tokens=usage.input_tokens_details.cached_tokens,
-        reasoning_tokens=usage.output_tokens_details.reasoning_tokens,
+        input_tokens=_bounded(usage.input_tokens),
+        output_tokens=_bounded(usage.output_tokens),
+        cached_input_tokens=_bounded(given.cached_tokens),
+        reasoning_tokens=_bounded(made.reasoning_tokens),
         source=UsageSource.MEASURED,
     )
+
+
+def _bounded(count: float | None) -> int:
+    """Models of an agent's own are asked past the normaliser."""
+    return int(min(max(count or 0, 0), MAX_COUNT))

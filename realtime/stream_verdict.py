@@ -1,0 +1,90 @@
+"""What ends a model's stream, and what that means for the reply."""
+
+import logging
+import re
+from collections.abc import Collection
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
+
+Meaning = Literal["stop", "tool_calls", "length", "content_filter", "failed"]
+
+WORDS: dict[Meaning, Collection[str]] = {
+    "stop": (
+        *("stop", "end", "end_turn", "eos", "eos_token", "stop_sequence", "stop_token"),
+        *("complete", "completed", "done", "finished", "pause_turn"),
+    ),
+    "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls"),
+    "length": (
+        *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length"),
+        *("model_length", "model_context_window_exceeded", "context_length_exceeded"),
+        *("token_limit", "max_completion_tokens", "error_limit"),
+    ),
+    "content_filter": (
+        *("content_filter", "content_filtered", "content-filter", "sensitive", "safety"),
+        *("refusal", "guardrail_intervened", "recitation", "blocklist", "prohibited_content"),
+        *("spii", "image_safety", "moderation", "error_toxic", "image_prohibited_content"),
+    ),
+    "failed": (
+        *("error", "failed", "abort", "aborted", "cancelled", "canceled", "timeout"),
+        *("insufficient_system_resource", "network_error", "engine_overloaded", "overloaded"),
+        *("malformed_function_call", "malformed_tool_use", "malformed_model_output"),
+        *("unexpected_tool_call", "too_many_tool_calls", "incomplete", "interrupted"),
+    ),
+}
+"""The finish reasons that servers document, in lower case, by what is to be made of them."""
+
+_MEANINGS = {word: meaning for meaning, words in WORDS.items() for word in words}
+_LOGGABLE = re.compile(r"[\w-]{1,40}")
+_unknown: set[str] = set()
+
+
+@dataclass
+class Verdict:
+    """How the model's side says its latest call has ended; empty while it streams.
+
+    `error_code` is that of a failure. `has_said` is whether any call of the run, this one
+    included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
+    that have come.
+    """
+
+    finish_reason: Meaning | Literal[""] = ""
+    error_code: str = ""
+    has_said: bool = False
+    answers: int = 0
+
+
+verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
+"""A run's own, which the streams of its model calls write to."""
+
+
+def meaning_of(word: str) -> Meaning:
+    """What a finish reason means; one that nobody has documented ends a whole reply."""
+    known = _MEANINGS.get(word.lower())
+    if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
+        _unknown.add(word)
+        logger.warning("unknown finish reason %s: taken for the end of a whole reply", word)
+    return known or "stop"
+
+
+def response_meaning(event: dict[str, Any]) -> Meaning:
+    """The same of the last event of a response."""
+    response = event.get("response")
+    details = response.get("incomplete_details") if isinstance(response, dict) else None
+    reason = details.get("reason") if isinstance(details, dict) else None
+    if event.get("type") == "response.completed":
+        return meaning_of(reason) if isinstance(reason, str) else "stop"
+    known = meaning_of(reason) if isinstance(reason, str) else "failed"
+    return "failed" if known == "stop" else known
+
+
+def error_code(event: dict[str, Any]) -> str:
+    """Of a failure: its code, else its type; the two APIs put them in different places."""
+    response = event.get("response")
+    told = event.get("error") or (response.get("error") if isinstance(response, dict) else None)
+    if told is None:
+        # The `type` of the event itself is not that of the error.
+        return str(event.get("code") or "")
+    return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""

@@ -1,0 +1,125 @@
+"""Whatever model server stands behind it, a reply ends as it should: one file for each case."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from agents import Agent, Tool, function_tool
+from django.contrib.auth.models import User
+from pydantic import BaseModel
+
+from conversations.models import ChatSession, Message, Run
+from realtime import retries, sources
+from realtime.process import Process
+from tests.model_servers.case import Case, RawServer, read_cases, run_raw_server
+from tests.support.agent_site import Serve
+from tests.support.client import ChatClient, event
+from tests.support.inprocess import open_chat_here
+from tests.support.transcript import is_terminal
+
+CASES = read_cases()
+
+
+class Book(BaseModel):
+    title: str
+    year: int
+
+
+@function_tool
+async def clock() -> str:
+    """Tell the time."""
+    return "It is noon."
+
+
+@function_tool
+async def echo(text: str) -> str:
+    """Say it again."""
+    return f"echo: {text}"
+
+
+@function_tool
+async def catalogue() -> Book:
+    """Find a book."""
+    return Book(title="Herons", year=1987)
+
+
+def make_agent(name: str) -> Agent[Any]:
+    """The agent of a case."""
+    tools: list[Tool] = [clock, echo, catalogue]
+    if name == "direct":
+        return Agent(name=name, tools=tools, tool_use_behavior="stop_on_first_tool")
+    if name == "shaped":
+        return Agent(name=name, output_type=Book)
+    return Agent(name=name, tools=tools)
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture
+def server(
+    case: Case, settings: Any, serve_agents: Serve, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RawServer]:
+    """The case's server, and a site that asks it."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(sources, "GRACE_S", 0.05)
+    titles = "model" if case.title else "words"
+    settings.REALTIME = {**settings.REALTIME, "titles": titles, "source_window_ms": 1}
+    settings.AGENT_MODEL, settings.AGENT_API = "odd", case.api
+    serve_agents(make_agent(case.agent))
+    with run_raw_server(case.answers, case.title) as running:
+        settings.OPENAI_BASE_URL = running.base_url
+        yield running
+
+
+async def test_a_reply_ends_as_it_should(
+    case: Case, server: RawServer, process: Process, ada: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with open_chat_here(ada) as client:
+            accepted = await client.chat("How many?")
+            end = await client.wait_end(accepted["run_id"])
+            if case.title:
+                await client.wait_for(event("session.updated", title=case.expect["title"]))
+    run = await Run.objects.aget()
+    reply = await Message.objects.aget(role="assistant")
+    assert sum(map(is_terminal, client.frames)) == 1
+    check_end(case, end, run)
+    check_reply(case, client, reply, run)
+    if "given" in case.expect:
+        given = [item.payload async for item in run.items.order_by("position")]
+        said = [item["content"] for item in given if item.get("role") == "assistant"]
+        assert "\n\n".join(said) == case.expect["given"], "what later runs are given"
+    if "requests" in case.expect:
+        assert len(server.requests) == case.expect["requests"]
+    assert "not finished yet" not in caplog.text
+    if case.title:
+        assert (await ChatSession.objects.aget()).title == case.expect["title"]
+
+
+def check_end(case: Case, end: dict[str, Any], run: Run) -> None:
+    """How the reply ends, and what it has cost."""
+    expect = case.expect
+    told = end["metadata"]
+    found = {"end": "complete"} if end["type"] == "complete" else {"end": told["code"]}
+    assert found == {"end": expect["end"]}
+    assert run.error_code == ("" if expect["end"] == "complete" else expect["end"])
+    if "retryable" in expect:
+        assert told["retryable"] is expect["retryable"]
+    if "usage" in expect:
+        assert [run.input_tokens, run.output_tokens, run.usage_source] == expect["usage"]
+
+
+def check_reply(case: Case, client: ChatClient, reply: Message, run: Run) -> None:
+    """What is shown is what is kept."""
+    expect = case.expect
+    assert client.transcript.text(str(run.pk)) == expect["text"]
+    assert reply.text == expect["text"]
+    thoughts = "".join(part["text"] for part in reply.parts if part["type"] == "reasoning")
+    assert thoughts == expect.get("reasoning", "")
+    tools = [[p["name"], p["status"]] for p in reply.parts if p["type"] == "tool"]
+    assert tools == expect.get("tools", [])
