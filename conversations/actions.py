@@ -311,7 +311,10 @@ def cancel_run(
     run = _find_run(user, parse_id(session_id), run_id, client_message_id)
     if run.is_ended or run.cancel_requested_at is not None:
         return _stopped(run, ended_before=run.is_ended)
-    return stop_run(run.pk, EndReason.USER)
+    try:
+        return stop_run(run.pk, EndReason.USER)
+    except Run.DoesNotExist as exc:  # deleted for good meanwhile
+        raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
 
 
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:

@@ -76,7 +76,10 @@ def decide(
             _record(approval, user, verdict, message)
             _write_answer(change, approval, viewed_for)
         return _decided(mine.get(pk=found.pk), duplicate=approval.decided_by is None)
-    return _decided(mine.get(pk=found.pk), duplicate=True)
+    # Its session may have been deleted meanwhile.
+    if (found := mine.filter(pk=found.pk).first()) is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return _decided(found, duplicate=True)
 
 
 def _decided(approval: Approval, *, duplicate: bool) -> Decided:

@@ -237,8 +237,9 @@ class Run(models.Model):
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
     # Tokens of the first input: see `conversations.turns.Gauge`. `context_model` is the model that
-    # was given it, where `model`, which answered at last, is another.
-    context_model = models.CharField(max_length=200, blank=True)
+    # was given it, where `model`, which answered at last, is another. The database has the default
+    # too: processes of the version before go on adding runs after the migration.
+    context_model = models.CharField(max_length=200, blank=True, default="", db_default="")
     context_estimate = models.PositiveIntegerField(null=True, blank=True)
     context_measured = models.PositiveIntegerField(null=True, blank=True)
     context_refused = models.PositiveIntegerField(null=True, blank=True)

@@ -147,7 +147,7 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
     """The last messages of the active branch, or of the one that `until` is on."""
     leaf = until or session.active_leaf_id
     rows = load_messages(list_path(leaf, PAGE)) if leaf else []
-    views = show_messages(session, rows)
+    views = show_messages(rows)
     html = read_html(views)
     runs = {row.pk: run for row in rows if (run := reply_run(row))}
     timelines = read_timelines(runs.values(), timezone.now())

@@ -167,7 +167,7 @@ def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> Shar
     path = list_path(share.leaf_id, SHOWN_MAX)
     start, end = _find_page(path, before, after)
     rows = [row for row in load_messages(path[start:end]) if _is_shared(share, row)]
-    views = show_messages(share.session, rows)
+    views = show_messages(rows)
     html = read_joined_html(views)
     return SharedSession(
         title=share.session.title,

@@ -138,7 +138,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             self._check_scope(frame)
             await self._dispatch(self.viewer, frame)
         except AgentSiteError as exc:
-            self._refuse(exc, frame)
+            self._refuse(exc, frame, text_data or "")
         except DatabaseError as exc:
             logger.error("the database refused a frame: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
@@ -167,9 +167,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             self.outbox.finish(protocol.CLOSE_TOO_FAST)
         raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=self.limit.retry_after)
 
-    def _refuse(self, exc: AgentSiteError, frame: protocol.ClientFrame | None) -> None:
+    def _refuse(
+        self, exc: AgentSiteError, frame: protocol.ClientFrame | None, text: str = ""
+    ) -> None:
+        """Say what was refused: also of a frame that could not be taken, where it is legible."""
         session_id = getattr(frame, "session_id", "")
         client_message_id = getattr(getattr(frame, "metadata", None), "client_message_id", None)
+        if frame is None and text:
+            client_message_id = protocol.read_message_id(text)
         self.put(protocol.error(exc, session_id=session_id, client_message_id=client_message_id))
 
     async def _dispatch(self, viewer: Viewer, frame: protocol.ClientFrame) -> None:

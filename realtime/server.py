@@ -9,9 +9,7 @@ Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handl
 import asyncio
 import logging
 import os
-import signal
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import IO, Any
 
@@ -20,7 +18,7 @@ from daphne.http_protocol import WebRequest
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
 
-from realtime import protocol
+from realtime import protocol, stopping
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
 from realtime.valve import Valve
@@ -39,20 +37,8 @@ CATCH_UP_TIMEOUT_S = 5
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
 
-GIVE_UP_S = 5
-"""For handing over the replies that `drain_s` was too short for."""
-
-STOP_S = 8
-"""For ending the background services and the threads of the database."""
-
-EXIT_S = 5
-"""For the rest; what still hangs then, such as a request in the database, is cut off."""
-
 HEADERS_S = 5
 """For the headers of a connection's first request: who says nothing costs nothing."""
-
-REPEAT_S = 1
-"""A second signal within this is the same one, passed on by a terminal and by a supervisor."""
 
 RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
@@ -129,7 +115,6 @@ class Server(DaphneServer):
         self.ports: list[Any] = []
         self.failure: str | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._signalled_at = 0.0
         self._address = (host, port)
         self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         super().__init__(
@@ -152,8 +137,7 @@ class Server(DaphneServer):
         )
         loop = asyncio.get_event_loop()
         loop.call_soon(get_process)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+        stopping.on_signal(loop, self._begin_drain)
 
     def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
         """A connection as Daphne makes it, cut off unless the headers of a request come in time."""
@@ -220,14 +204,8 @@ class Server(DaphneServer):
                 del self.connections[connection]
         return super().kill_all_applications()
 
-    def _on_signal(self) -> None:
-        """The first signal drains; one that comes later ends the process at once."""
-        loop = asyncio.get_running_loop()
-        if self._stopping is None:
-            self._signalled_at = loop.time()
-            self._stopping = loop.create_task(self._drain())
-        elif loop.time() - self._signalled_at > REPEAT_S:
-            _exit_now("a second signal has come")
+    def _begin_drain(self) -> None:
+        self._stopping = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Take nobody new, let replies end, close every socket with a reason, stop.
@@ -239,14 +217,13 @@ class Server(DaphneServer):
                 port.stopListening()
             process = get_process()
             _announce(process)
-            drain_s = get_conf().drain_s
-            await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
+            await stopping.drain(process)
             await process.poller.catch_up(CATCH_UP_TIMEOUT_S)
             process.poller.each(lambda socket: socket.outbox.finish(protocol.CLOSE_RESTART))
             await self._wait_closed()
-            await _within(STOP_S, process.stop(), "ending the services")
+            await stopping.stop(process)
         finally:
-            _exit_after(EXIT_S)
+            stopping.exit_soon()
             self.stop()
 
     async def _wait_closed(self) -> None:
@@ -267,28 +244,6 @@ def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
     body.seek(0)
     if length and not any(name == b"content-length" for name, _ in headers):
         headers.append((b"content-length", str(length).encode()))
-
-
-async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await step
-    except TimeoutError:
-        logger.error("stopping: %s took longer than %s s", name, seconds)
-
-
-def _exit_after(seconds: float) -> None:
-    """End the process then, unless it has ended by itself: Python waits for threads that hang."""
-    timer = threading.Timer(seconds, _exit_now, ["threads hang"])
-    timer.daemon = True
-    timer.start()
-
-
-def _exit_now(reason: str) -> None:
-    """With status 1, whatever is under way; leases and sweepers see to it."""
-    logger.error("stopped at once: %s", reason)
-    logging.shutdown()
-    os._exit(1)
 
 
 def _announce(process: Process) -> None:

@@ -14,8 +14,7 @@ from pytest_django import DjangoDbBlocker
 
 from conversations import lifecycle, rendering
 from conversations.message_reads import show_messages
-from conversations.models import Message, Run, RunStatus
-from conversations.queries import get_session
+from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.reply_html import read_html, save_html
 from realtime import dbpool, runs
 from realtime.process import Process
@@ -243,8 +242,28 @@ class TestStored:
             real()
 
         monkeypatch.setattr(rows, "_fetch_all", end_before)
-        views = show_messages(get_session(ann, posted.session_id), rows)
+        views = show_messages(rows)
         assert [view.text for view in views] == ["question", "half and whole"]
+
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_a_reply_that_moves_on_while_it_is_read(self, ann: User, ends: bool) -> None:
+        """A page of messages is read first, what their runs are about after it."""
+        posted = ask(ann, "question")
+        claimed = begin(posted, "half")
+        page = list(Message.objects.select_related("run", "summary").order_by("number"))
+        if ends:
+            parts = [{"type": "text", "text": "half and whole"}]
+            ending = lifecycle.Ending(status=RunStatus.COMPLETED, parts=parts)
+            lifecycle.finish_run(claimed, last_seq=2, events=[], ending=ending)
+        views = show_messages(page)
+        assert [view.text for view in views] == ["question", "half and whole" if ends else "half"]
+        assert views[1].run_status == ("completed" if ends else "running")
+
+    def test_a_reply_that_is_gone_while_it_is_read(self, ann: User) -> None:
+        begin(ask(ann, "question"), "half")
+        page = list(Message.objects.select_related("run", "summary").order_by("number"))
+        ChatSession.objects.all().delete()
+        assert [view.text for view in show_messages(page)] == ["question", ""]
 
     def test_readers_at_once_render_once(
         self, ann: User, renderings: list[Rendering], monkeypatch: pytest.MonkeyPatch
@@ -302,8 +321,8 @@ def test_it_is_stored_on_postgres(
     with django_db_blocker.unblock(), postgres.database() as url:
         make_tables(url)
         with orm_on(url):
-            session = talk(make_user("ann"), ("one", TEXT))
-            views = show_messages(session, Message.objects.select_related("run").order_by("number"))
+            talk(make_user("ann"), ("one", TEXT))
+            views = show_messages(Message.objects.select_related("run").order_by("number"))
             reply = views[1]
             parts = reply.parts or []
             save_html(UUID(reply.message_id), parts, ["first"])

@@ -6,9 +6,19 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 
-from conversations import actions, approvals, due_runs, history, journal_store, lifecycle, queries
+from conversations import (
+    actions,
+    approvals,
+    due_runs,
+    history,
+    journal_store,
+    lifecycle,
+    queries,
+    session_list,
+)
 from conversations.actions import Posted
 from conversations.changes import RunLostError
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.journal_store import Batch
 from conversations.lifecycle import Request, Suspension, suspend_run
 from conversations.models import Approval, EndReason, Item, Run, RunEvent, RunState, RunStatus
@@ -175,3 +185,51 @@ def test_whoever_answers_by_rest_need_not_watch(ann: Any) -> None:
     assert session_of(posted).viewed_until is not None
     answer(ann)
     assert session_of(posted).viewed_until is None
+
+
+@pytest.mark.parametrize("is_for_good", [True, False])
+def test_an_answer_to_what_is_deleted_meanwhile_finds_nothing(
+    ann: Any, monkeypatch: pytest.MonkeyPatch, is_for_good: bool
+) -> None:
+    posted = ask(ann, "hi")
+    suspend(posted)
+    locked_run = approvals.locked_run
+
+    def lock_late(*args: Any) -> Any:
+        delete(ann, posted, is_for_good=is_for_good)
+        return locked_run(*args)
+
+    monkeypatch.setattr(approvals, "locked_run", lock_late)
+    with pytest.raises(AgentSiteError) as refused:
+        answer(ann)
+    assert refused.value.code == ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("is_for_good", [True, False])
+def test_a_stop_of_what_is_deleted_meanwhile(
+    ann: Any, monkeypatch: pytest.MonkeyPatch, is_for_good: bool
+) -> None:
+    """For good: there is nothing to be found. Else it was stopped by that."""
+    posted = ask(ann, "hi")
+    suspend(posted)
+    locked_run = actions.locked_run
+
+    def lock_late(*args: Any) -> Any:
+        delete(ann, posted, is_for_good=is_for_good)
+        return locked_run(*args)
+
+    monkeypatch.setattr(actions, "locked_run", lock_late)
+    if not is_for_good:
+        stopped = actions.cancel_run(user=ann, session_id=str(posted.session_id))
+        assert (stopped.status, stopped.ended_before) == (RunStatus.CANCELLED, True)
+        return
+    with pytest.raises(AgentSiteError) as refused:
+        actions.cancel_run(user=ann, session_id=str(posted.session_id))
+    assert refused.value.code == ErrorCode.NOT_FOUND
+
+
+def delete(user: Any, posted: Posted, *, is_for_good: bool) -> None:
+    if is_for_good:
+        session_of(posted).delete()
+    else:
+        session_list.delete_session(user=user, session_id=str(posted.session_id))

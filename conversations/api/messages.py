@@ -28,7 +28,7 @@ class MessagesView(ApiView, GenericAPIView[Message]):
         """From the first message on."""
         session = get_session(request.user, session_id)
         page = self.paginate_queryset(list_messages(session)) or []
-        views = show_messages(session, page)
+        views = show_messages(page)
         return self.get_paginated_response([message_data(view) for view in views])
 
 

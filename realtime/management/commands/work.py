@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from realtime import registry
-from realtime.conf import get_conf
+from realtime import registry, stopping
 from realtime.process import Process
 
 
@@ -28,11 +26,13 @@ class Command(BaseCommand):
 
 async def work() -> None:
     """Run the services of a worker until a signal comes, then drain them."""
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    signalled = asyncio.Event()
+    stopping.on_signal(asyncio.get_running_loop(), signalled.set)
     process = Process("worker")
     process.start()
-    await stopping.wait()
-    await process.drain(get_conf().drain_s)
-    await process.stop()
+    await signalled.wait()
+    try:
+        await stopping.drain(process)
+        await stopping.stop(process)
+    finally:
+        stopping.exit_soon()
