@@ -386,6 +386,7 @@ class TestSignIn:
     async def test_keys_do_what_their_scopes_say(
         self, client: Client, site: Site, ann: User
     ) -> None:
+        site.request("POST", "/api/sessions/", user=ann, data={"title": "kept"})
         asked = {"name": "backup", "scopes": ["read", "export"]}
         key = site.request("POST", "/api/keys/", user=ann, data=asked).json()["key"]
         async with Client(site.origin, key=key) as client:
