@@ -106,6 +106,31 @@ class PasswordResetView(LimitedMixin, views.PasswordResetView):
         limit_mail(request, request.POST.get("email", ""))
 
 
+class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
+    """Django's own; who has found an open browser does not guess the password there."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_in(request, request.user.get_username())
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        allow_again(self.request, self.request.user.get_username())
+        return super().form_valid(form)
+
+
+def admin_password_change(request: HttpRequest) -> HttpResponse:
+    """The admin's own page, where guessing ends as it does on the site's."""
+    if request.method != "POST" or not request.user.is_authenticated:
+        return admin.site.admin_view(admin.site.password_change)(request)
+    try:
+        limit_sign_in(request, request.user.get_username())
+    except AgentSiteError as exc:
+        return refuse(request, exc)
+    answer = admin.site.admin_view(admin.site.password_change)(request)
+    if answer.status_code == 302:
+        allow_again(request, request.user.get_username())
+    return answer
+
+
 def admin_login(request: HttpRequest) -> HttpResponse:
     """The admin's own page, where guessing ends as it does on the site's."""
     if request.method != "POST":
@@ -149,7 +174,7 @@ urlpatterns = [
     path("accounts/guest/", guest, name="guest"),
     path(
         "accounts/password/change/",
-        views.PasswordChangeView.as_view(),
+        PasswordChangeView.as_view(),
         name="password_change",
     ),
     path(

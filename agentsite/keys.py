@@ -27,6 +27,13 @@ SCOPES = [
     (Scope.READ.value, gettext_lazy("Read conversations")),
     (Scope.WRITE.value, gettext_lazy("Write messages and change conversations")),
     (Scope.EXPORT.value, gettext_lazy("Export transcripts")),
+    (Scope.APPROVE.value, gettext_lazy("Approve tool calls in your place")),
+    (Scope.SHARE.value, gettext_lazy("Share conversations by link")),
+]
+TERMS = [
+    (30, gettext_lazy("30 days")),
+    (90, gettext_lazy("90 days")),
+    (365, gettext_lazy("A year")),
 ]
 
 
@@ -43,6 +50,9 @@ class KeyForm(forms.Form):
         choices=SCOPES,
         initial=[Scope.READ.value],
         widget=forms.CheckboxSelectMultiple,
+    )
+    days = forms.TypedChoiceField(
+        label=gettext_lazy("It is good for"), choices=TERMS, coerce=int, initial=365
     )
 
 

@@ -87,6 +87,11 @@ class Environment(RealtimeSettings, BaseSettings):
         default=[],
         description="Other origins whose pages may post here and open sockets, by comma.",
     )
+    allowed_origins: Words = Field(
+        default=[],
+        description="Other origins whose pages may open sockets here with a ticket or a token, by "
+        "comma; wildcards as `https://*.example.org`.",
+    )
     https: bool | None = Field(
         default=None,
         description="Served through a proxy that speaks TLS and sets X-Forwarded-Proto: secure "
@@ -231,7 +236,7 @@ class Environment(RealtimeSettings, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, EnvSettingsSource(settings_cls, env_prefix=PREFIX), env_settings
 
-    @field_validator("allowed_hosts", "csrf_trusted_origins", mode="before")
+    @field_validator("allowed_hosts", "csrf_trusted_origins", "allowed_origins", mode="before")
     @classmethod
     def split_words(cls, value: object) -> object:
         return value.replace(",", " ").split() if isinstance(value, str) else value
@@ -438,6 +443,7 @@ DEBUG = env.debug
 SECRET_KEY = reveal(env.secret_key) or checkout_key()
 ALLOWED_HOSTS = env.allowed_hosts
 CSRF_TRUSTED_ORIGINS = env.csrf_trusted_origins
+ALLOWED_ORIGINS = env.allowed_origins
 HOST = env.host
 PORT = env.port
 REDIS_URL = reveal(env.redis_url)
@@ -648,13 +654,19 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {
+            "class": "agentsite.logs.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        }
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.log_level},
     "loggers": {
         "django": {"handlers": [], "level": env.log_level, "propagate": True},
         # These repeat text and headers at finer levels.
         "django.db.backends": {"level": "INFO"},
+        "django.template": {"level": "INFO"},
         "openai": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},

@@ -36,6 +36,8 @@ def run_everything(options: argparse.Namespace) -> Iterator[Site]:
             "OPENAI_BASE_URL": stack.enter_context(run_stand_in(work_dir)),
             "OPENAI_API_KEY": "none",
             "AGENT_MODEL": "stand-in",
+            # All come from this machine.
+            "SOCKETS_PER_ADDRESS": str(2 * options.clients),
         }
         if options.valkey:
             settings["REDIS_URL"] = stack.enter_context(run_valkey()).url

@@ -1,10 +1,15 @@
 """One shape for every error of the REST API."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import status
+from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as default_handler
 from rest_framework.views import set_rollback
@@ -24,6 +29,8 @@ CODES = {
     status.HTTP_429_TOO_MANY_REQUESTS: ErrorCode.RATE_LIMITED,
 }
 
+FAULTS_MAX = 20
+
 
 def error_body(code: ErrorCode) -> dict[str, Any]:
     """`{"error": {"code", "text", "retryable"}}`."""
@@ -31,8 +38,21 @@ def error_body(code: ErrorCode) -> dict[str, Any]:
     return {"error": {"code": code.value, "text": str(info.text), "retryable": info.retryable}}
 
 
+@csrf_exempt
+def no_such_address(request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResponse:
+    """The answer of an address of the API that is none, such as one without its last slash.
+
+    Not a redirect: clients that follow one make a POST a GET, and lose what they sent.
+    """
+    return JsonResponse(error_body(ErrorCode.NOT_FOUND), status=404)
+
+
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """The answer to any exception of a REST view; names and traces go to the log alone."""
+    if isinstance(exc, RequestDataTooBig):
+        exc = AgentSiteError(ErrorCode.TOO_LARGE)
+    elif isinstance(exc, SuspiciousOperation):
+        exc = AgentSiteError(ErrorCode.BAD_FRAME)
     if isinstance(exc, AgentSiteError):
         set_rollback()
         return _response(exc)
@@ -40,12 +60,29 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if response is not None:
         code = CODES.get(response.status_code, ErrorCode.BAD_FRAME)
         response.data = error_body(code)
+        if isinstance(exc, ValidationError) and (faults := list(_faults(exc.get_full_details()))):
+            response.data["error"]["fields"] = faults[:FAULTS_MAX]
         return response
     if settings.DEBUG:
         return None
     set_rollback()
     logger.error("%s failed", context["view"].__class__.__name__, exc_info=exc)
     return Response(error_body(ErrorCode.INTERNAL), status=500)
+
+
+def _faults(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
+    """`{"field", "code", "text"}` for each fault; a field within another as `outer.inner`.
+
+    The texts are REST framework's own; they repeat at most what was sent.
+    """
+    if isinstance(detail, dict) and not {"message", "code"} <= detail.keys():
+        for name, inner in detail.items():
+            yield from _faults(inner, f"{field}.{name}" if field else str(name))
+    elif isinstance(detail, list):
+        for inner in detail:
+            yield from _faults(inner, field)
+    elif field:
+        yield {"field": field, "code": str(detail["code"]), "text": str(detail["message"])}
 
 
 def _response(exc: AgentSiteError) -> Response:

@@ -41,15 +41,20 @@ def forget_attempts(what: str) -> None:
 
 
 def address_of(request: HttpRequest) -> str:
+    """The address of who sent a request, as `client_address` has it."""
+    sent = request.META
+    return client_address(sent.get("HTTP_X_FORWARDED_FOR", ""), str(sent.get("REMOTE_ADDR", "")))
+
+
+def client_address(forwarded_for: str, peer: str) -> str:
     """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's.
 
     IPv6 as its /64 network, all of which one customer has. "" behind a Unix socket whose proxy
     says nothing.
     """
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
-    count = proxies()
+    forwarded, count = forwarded_for.split(","), proxies()
     seen = forwarded[-count].strip() if count and len(forwarded) >= count else ""
-    return _network(seen or str(request.META.get("REMOTE_ADDR", "")))
+    return _network(seen or peer)
 
 
 def _network(text: str) -> str:

@@ -6,8 +6,12 @@ from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
 
 from conversations.review_models import AuditAction, AuditEntry
+
+STEP = 500
 
 
 def record(
@@ -23,16 +27,33 @@ def record(
 
 
 def record_each(
-    actor: AbstractBaseUser | AnonymousUser,
+    actor: AbstractBaseUser | AnonymousUser | None,
     action: AuditAction,
     session_ids: Sequence[UUID],
     **detail: Any,
 ) -> None:
-    """One entry for each session."""
-    AuditEntry.objects.bulk_create(
-        [
-            AuditEntry(actor_id=actor.pk, action=action, session_id=session_id, detail=detail)
-            for session_id in session_ids
-        ],
-        batch_size=500,
-    )
+    """One entry for each session, so that the log of a session is whole.
+
+    In transactions of at most `STEP` rows, unless the caller has one around it.
+    """
+    actor_id = actor.pk if actor else None
+    for start in range(0, len(session_ids), STEP):
+        AuditEntry.objects.bulk_create(
+            [
+                AuditEntry(actor_id=actor_id, action=action, session_id=session_id, detail=detail)
+                for session_id in session_ids[start : start + STEP]
+            ]
+        )
+
+
+def record_list(actor: AbstractBaseUser | AnonymousUser, session_ids: Sequence[UUID]) -> None:
+    """One entry for a page of a list that showed titles: an entry for each would fill the log."""
+    if session_ids:
+        record(actor, AuditAction.LISTED, sessions=[str(pk) for pk in session_ids])
+
+
+def entries_about(entries: QuerySet[AuditEntry], session_id: UUID) -> QuerySet[AuditEntry]:
+    """Those of a session, pages of lists with its title among them."""
+    listed = entries.filter(action=AuditAction.LISTED).annotate(words=Cast("detail", TextField()))
+    pages = listed.filter(words__contains=str(session_id)).values("pk")
+    return entries.filter(Q(session_id=session_id) | Q(pk__in=pages))

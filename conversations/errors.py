@@ -53,10 +53,10 @@ class ErrorInfo(NamedTuple):
 
 
 ERRORS: dict[ErrorCode, ErrorInfo] = {
-    ErrorCode.BAD_FRAME: ErrorInfo(400, False, _("That message could not be understood.")),
+    ErrorCode.BAD_FRAME: ErrorInfo(400, False, _("That could not be understood.")),
     ErrorCode.TOO_LARGE: ErrorInfo(413, False, _("That message is too large.")),
-    ErrorCode.UNSUPPORTED_TYPE: ErrorInfo(400, False, _("That kind of message is not known.")),
-    ErrorCode.NOT_FOUND: ErrorInfo(404, False, _("That conversation was not found.")),
+    ErrorCode.UNSUPPORTED_TYPE: ErrorInfo(400, False, _("That is not supported here.")),
+    ErrorCode.NOT_FOUND: ErrorInfo(404, False, _("That was not found.")),
     ErrorCode.NOT_AUTHENTICATED: ErrorInfo(401, False, _("Please sign in.")),
     ErrorCode.FORBIDDEN: ErrorInfo(403, False, _("That is not allowed.")),
     ErrorCode.RATE_LIMITED: ErrorInfo(429, True, _("Too many messages in a short time.")),

@@ -5,10 +5,14 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from conversations.search import is_open, phrases_of
+from conversations.search import is_open, phrases_of, pieces_of
 
 BEFORE = 30
 """Characters before the first match, about."""
+
+FAR = 20
+"""Characters to a space before it, from which on an excerpt begins within a word: there are scripts
+without spaces."""
 
 WORD = r"[^\W_]"
 
@@ -47,16 +51,18 @@ def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
 
 def _pattern_of(words: str) -> re.Pattern[str] | None:
     phrases = phrases_of(words)
-    if not phrases:
-        return None
     spelled = [r"[\W_]+".join(re.escape(word.translate(_fold)) for word in p) for p in phrases]
-    spelled[-1] += f"{WORD}*" if is_open(phrases[-1]) else ""
+    if phrases and is_open(phrases[-1]):
+        spelled[-1] += f"{WORD}*"
     longest_first = sorted(spelled, key=len, reverse=True)
-    return re.compile(f"(?<!{WORD})(?:{'|'.join(longest_first)})(?!{WORD})")
+    patterns = [f"(?<!{WORD})(?:{'|'.join(longest_first)})(?!{WORD})"] if phrases else []
+    patterns += [re.escape(piece.translate(_fold)) for piece in pieces_of(words)]
+    return re.compile("|".join(patterns)) if patterns else None
 
 
 def _word_before(line: str, place: int) -> int:
-    return line.rfind(" ", 0, place) + 1
+    start = line.rfind(" ", 0, place) + 1
+    return start if place - start <= FAR else place
 
 
 def _split(cut: str, pattern: re.Pattern[str] | None) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import CharField, Count, F, FloatField, Func, Q, QuerySet, Sum
 from django.utils import timezone
 
-from conversations.models import ChatSession, Feedback, Run, RunStatus, Verdict
+from conversations.models import ChatSession, Feedback, Run, RunStatus, SideCall, Verdict
 from conversations.moments import Seconds
 
 
@@ -114,6 +114,7 @@ def read_figures(days: int, now: datetime | None = None) -> Figures:
     figures = Figures(found, [])
     _count_sessions(found, start)
     _count_runs(figures, runs)
+    _count_side_calls(figures, start)
     _count_times(found, "first_token", _times(runs, "created_at", "first_token_at"))
     stopped = runs.filter(status=RunStatus.CANCELLED)
     _count_times(found, "stop", _times(stopped, "cancel_requested_at", "stopped_at"))
@@ -142,13 +143,30 @@ def _count_runs(figures: Figures, runs: QuerySet[Run]) -> None:
         share = shares.setdefault(key, Share(*key))
         for target in (share, figures.days.get(row["day"])):
             if target is not None:
+                target.replies += row["replies"]
+                target.failed += row["failed"]
                 _add(target, row)
     figures.shares.extend(sorted(shares.values(), key=lambda share: -share.replies))
 
 
+def _count_side_calls(figures: Figures, start: datetime) -> None:
+    """What titles and summaries took: a share of their own, in the place of an agent."""
+    shares: dict[tuple[str, str], Share] = {}
+    calls = SideCall.objects.filter(created_at__gte=start).annotate(day=Day("created_at"))
+    for row in (
+        calls.order_by()
+        .values("day", "purpose", "model")
+        .annotate(tokens=Sum(F("input_tokens") + F("output_tokens")), sum=Sum("cost"))
+    ):
+        key = str(SideCall.Purpose(row["purpose"]).label), row["model"]
+        share = shares.setdefault(key, Share(*key))
+        for target in (share, figures.days.get(row["day"])):
+            if target is not None:
+                _add(target, row)
+    figures.shares.extend(shares[key] for key in sorted(shares))
+
+
 def _add(target: DayFigures | Share, row: Any) -> None:
-    target.replies += row["replies"]
-    target.failed += row["failed"]
     target.tokens += row["tokens"] or 0
     if row["sum"] is not None:
         target.cost = (target.cost or Decimal(0)) + row["sum"]

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
+from conversations import audit
 from conversations.exports.as_json import MANY, ONE, VERSION
 from conversations.exports.digest import Digest
 from conversations.exports.source import TIMING_FIELDS, USAGE_FIELDS, Conversation, Record
+from conversations.import_shapes import ImportRefusedError, check_session, find_leaf
 from conversations.items import items_of_parts
 from conversations.models import (
     ACTIVE,
@@ -24,7 +26,9 @@ from conversations.models import (
     Role,
     Run,
     RunStatus,
+    TitleSource,
 )
+from conversations.review_models import AuditAction
 from conversations.usage import add_to_session
 
 T = TypeVar("T")
@@ -33,16 +37,14 @@ BATCH = 500
 """Rows that one transaction writes at most."""
 
 
-class ImportRefusedError(Exception):
-    """The file is no export, is damaged, or is there already; the text says which."""
-
-
 def list_exported(data: Any) -> list[Record]:
     """The conversations of a parsed JSON export; raises `ImportRefusedError`."""
     kind = data.get("format") if isinstance(data, dict) else None
     if kind not in (ONE, MANY) or data.get("version") != VERSION:
         raise ImportRefusedError("not an export of this version")
-    found: list[Record] = [data] if kind == ONE else data["sessions"]
+    found = [data] if kind == ONE else data.get("sessions")
+    if not isinstance(found, list):
+        raise ImportRefusedError("not an export of this version")
     return found
 
 
@@ -51,37 +53,38 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
 
     In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
     sessions count as deleted until all of them are whole, and are removed if they do not get so
-    far. Raises `ImportRefusedError`, and `ValueError`, `KeyError` or `TypeError` for what is no
-    export.
+    far. The audit log names each. Raises `ImportRefusedError`.
     """
     made: list[ChatSession] = []
     try:
         for record in list_exported(data):
-            _check(record)
+            leaf = _check(record)
             made.append(_add_session(owner, record["session"]))
-            _fill(made[-1], record)
+            _fill(made[-1], record, leaf)
     except BaseException as exc:
         for session in made:
             session.delete()
+        # The database's own words quote rows.
         if isinstance(exc, IntegrityError):
-            # The database's own words quote rows.
             raise ImportRefusedError("an id in it is taken by another conversation") from exc
+        if isinstance(exc, DatabaseError):
+            raise ImportRefusedError("the database does not take it") from exc
         raise
     for step in _steps(session.pk for session in made):
+        audit.record_each(None, AuditAction.IMPORTED, step, owner=owner.pk)
         ChatSession.objects.filter(pk__in=step).update(deleted_at=None)
     return len(made)
 
 
-def _fill(session: ChatSession, record: Record) -> None:
+def _fill(session: ChatSession, record: Record, leaf: UUID | None) -> None:
     header, messages = record["session"], record["messages"]
     _add_messages(session, messages)
     _add_runs(session, [message for message in messages if message["role"] == Role.ASSISTANT])
     _add_feedback(session, messages)
-    branch = [message["message_id"] for message in messages if message["on_active_branch"]]
     ChatSession.objects.filter(pk=session.pk).update(
         created_at=datetime.fromisoformat(header["created_at"]),
         active_at=datetime.fromisoformat(header["active_at"]),
-        active_leaf_id=branch[-1] if branch else None,
+        active_leaf_id=leaf,
         message_count=max((message["number"] for message in messages), default=0),
         run_count=session.runs.count(),
     )
@@ -93,12 +96,15 @@ def _steps(rows: Iterable[T]) -> Iterator[list[T]]:
         yield step
 
 
-def _check(record: Record) -> None:
+def _check(record: Record) -> UUID | None:
+    """The last message of the active branch; raises `ImportRefusedError`."""
+    session = check_session(record)
     digest = Digest(Conversation(record["session"], iter(record["messages"])))
     for _ in digest.messages():
         pass
     if digest.value != record["sha256"]:
-        raise ImportRefusedError(f"session {record['session']['id']} is damaged")
+        raise ImportRefusedError(f"session {session.session.id} is damaged")
+    return find_leaf(session)
 
 
 def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
@@ -107,6 +113,8 @@ def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )
+    # No later reply gives another title to a conversation that its user may have named.
+    session.title_source = TitleSource.USER if header["title"] else TitleSource.WORDS
     session.deleted_at = timezone.now()
     session.owner_id = owner.pk
     session.save(force_insert=True)

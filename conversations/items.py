@@ -9,6 +9,7 @@ Item = dict[str, Any]
 
 CALL = "function_call"
 OUTPUT = "function_call_output"
+REASONING = "reasoning"
 
 STOPPED_OUTPUT = "The user stopped this before it had finished."
 LOST_OUTPUT = "The server stopped before this had finished."

@@ -67,7 +67,8 @@ class ChatSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        # Not the title, which says what is talked about: rows are named in lists and logs.
+        return str(self.id)
 
     @property
     def is_archived(self) -> bool:
@@ -353,6 +354,8 @@ class Scope(models.TextChoices):
     READ = "read", _("read")
     WRITE = "write", _("write")
     EXPORT = "export", _("export")
+    APPROVE = "approve", _("approve tool calls")
+    SHARE = "share", _("share")
 
 
 class ApiKey(models.Model):
@@ -368,6 +371,7 @@ class ApiKey(models.Model):
     scopes = models.JSONField(_("scopes"), default=list)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
 
     class Meta:
@@ -376,6 +380,27 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix})"
+
+
+class SocketTicket(models.Model):
+    """Lets a client open one socket, for a few seconds; only a hash of the ticket is kept.
+
+    The rest is the sign-in by which it was asked for, which the socket has then.
+    """
+
+    token_hash = models.CharField(max_length=64, primary_key=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="socket_tickets"
+    )
+    audience = models.CharField(max_length=40)
+    auth_hash = models.CharField(max_length=128)
+    session_key = models.CharField(max_length=40, blank=True)
+    api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.CASCADE, related_name="+")
+    sign_in_until = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"ticket of {self.user_id}"
 
 
 class Attempts(models.Model):

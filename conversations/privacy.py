@@ -19,7 +19,16 @@ from conversations import audit
 from conversations.changes import lock_runs
 from conversations.conf import restore_days, retention_days
 from conversations.errors import AgentSiteError
-from conversations.models import ACTIVE, ApiKey, ChatSession, Feedback, Run, Share, UserUsage
+from conversations.models import (
+    ACTIVE,
+    ApiKey,
+    ChatSession,
+    Feedback,
+    Run,
+    Share,
+    SocketTicket,
+    UserUsage,
+)
 from conversations.review_models import AuditAction
 from conversations.session_list import delete_session
 from conversations.usage import find_slot
@@ -49,6 +58,7 @@ def purge() -> int:
     """Delete what is too old; how many sessions that were."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
     UserUsage.objects.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
         forget_words()
@@ -80,10 +90,11 @@ def _delete_guests(now: datetime) -> None:
         users.filter(pk__in=batch).delete()
 
 
-def erase_user(user: AbstractBaseUser) -> int:
+def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
     """Delete the account and all there is of this person; how many sessions there were.
 
-    Replies at work are stopped, sockets are closed; entries of the audit log stay, without a name.
+    The audit log says that it was done, and `by` whom of the staff; None for a command. Replies at
+    work are stopped, sockets are closed; entries of the audit log stay, without a name.
     Raises `ProtectedError` or `RestrictedError` at the very end where rows of another app keep the
     account, which is disabled then.
     """
@@ -96,7 +107,7 @@ def erase_user(user: AbstractBaseUser) -> int:
     _end_sign_ins(user.pk)
     _forget_admin_log(user.pk)
     forget_words()
-    audit.record(None, AuditAction.ERASED, sessions=deleted)
+    audit.record(by, AuditAction.ERASED, sessions=deleted)
     users.delete()
     return deleted
 
@@ -159,7 +170,7 @@ def read_account(user: AbstractBaseUser) -> dict[str, Any]:
         ),
         "api_keys": list(
             ApiKey.objects.filter(owner_id=user.pk).values(
-                "name", "prefix", "scopes", "created_at", "last_used_at", "revoked_at"
+                "name", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at"
             )
         ),
     }

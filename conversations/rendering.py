@@ -14,14 +14,18 @@ import nh3
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
+from markdown_it.parser_inline import ParserInline
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 logger = logging.getLogger(__name__)
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raise it with every change of what `render_markdown` returns, also by a new version of a library:
 stored HTML of another version is rendered anew."""
 
@@ -31,6 +35,12 @@ MARKDOWN_MAX_CHARS = 131_072
 PAGE_HEADINGS = 2
 LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
 URL_SCHEMES = {"http", "https", "mailto"}
+
+# Chinese, Japanese and Korean, with their punctuation.
+CJK = re.compile(
+    "[\u1100-\u11ff\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+    "\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
+)
 
 _cleaner = nh3.Cleaner(
     tags={
@@ -175,8 +185,59 @@ def _render_fence(
     return f"<pre{language}><code>{escape(tokens[index].content)}</code></pre>\n"
 
 
+class _State(StateInline):
+    """Emphasis beside Chinese, Japanese and Korean, which have no spaces around their marks.
+
+    There a mark may open and close as between letters, whatever punctuation is beside it.
+    """
+
+    def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803 (the parser's)
+        scanned = super().scanDelims(start, canSplitWord)
+        end = start + scanned.length
+        before = self.src[start - 1] if start > 0 else " "
+        after = self.src[end] if end < self.posMax else " "
+        if not (CJK.match(before) or CJK.match(after)):
+            return scanned
+        opens = not isWhiteSpace(ord(after)) and (
+            not _parts(after) or isWhiteSpace(ord(before)) or _parts(before) or _is_cjk(before)
+        )
+        closes = not isWhiteSpace(ord(before)) and (
+            not _parts(before) or isWhiteSpace(ord(after)) or _parts(after) or _is_cjk(after)
+        )
+        can_open = opens and (canSplitWord or not closes or _is_punctuation(before))
+        can_close = closes and (canSplitWord or not opens or _is_punctuation(after))
+        return Scanned(can_open, can_close, scanned.length)
+
+
+def _is_cjk(char: str) -> bool:
+    return CJK.match(char) is not None
+
+
+def _is_punctuation(char: str) -> bool:
+    return isMdAsciiPunct(ord(char)) or isPunctChar(char)
+
+
+def _parts(char: str) -> bool:
+    """Whether it is punctuation that has a space on one side."""
+    return _is_punctuation(char) and not _is_cjk(char)
+
+
+class _Inline(ParserInline):
+    def parse(
+        self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
+    ) -> list[Token]:
+        """As the parser's own, with another state."""
+        state = _State(src, md, env, tokens)
+        self.tokenize(state)
+        for rule in self.ruler2.getRules(""):
+            rule(state)
+        return state.tokens
+
+
 def _build_parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
+    parser = MarkdownIt()
+    parser.inline = _Inline()
+    parser.configure("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"])
     for rule in (_lower_headings, _link_images, _align_cells, _name_hosts):
         parser.core.ruler.push(rule.__name__, rule)

@@ -69,7 +69,10 @@ class AuditAction(models.TextChoices):
     REVIEWED = "reviewed", _("reviewed a session")
     ASSIGNED = "assigned", _("assigned sessions")
     SEARCHED = "searched", _("searched in all sessions")
-    EXPORTED = "exported", _("exported sessions")
+    LISTED = "listed", _("saw titles of sessions")
+    EXPORTED = "exported", _("exported a session")
+    IMPORTED = "imported", _("imported a session")
+    REVOKED = "revoked", _("revoked an API key")
     ERASED = "erased", _("erased a user")
     PURGED = "purged", _("deleted old sessions")
 

@@ -39,22 +39,50 @@ def get_review(session: ChatSession) -> Review:
     return Review.objects.filter(session=session).first() or Review(session=session)
 
 
+class ReviewChangedError(Exception):
+    """Somebody else has saved the review since it was shown."""
+
+
+def version_of(review: Review) -> str:
+    """What tells a saved review from a later one; "" for one that was never saved."""
+    return review.changed_at.isoformat() if review.changed_at else ""
+
+
+def is_up_to_date(review: Review) -> bool:
+    """Whether all that was said in the session is reviewed."""
+    return review.reviewed_at is not None and review.reviewed_at >= review.session.active_at
+
+
 @transaction.atomic
 def save_review(
-    *, staff: Staff, review: Review, labels: Sequence[Label], is_reviewed: bool
+    *,
+    staff: Staff,
+    review: Review,
+    labels: Sequence[Label],
+    mark: bool | None,
+    version: str,
 ) -> Review:
-    """Keep what was filled in; `reviewed_at` is when the session was last marked as reviewed."""
-    review.reviewed_at = timezone.now() if is_reviewed else None
-    review.reviewed_by_id = staff.pk if is_reviewed else None
+    """Keep what was filled in.
+
+    `mark` is whether the session is to be reviewed from now on, None to leave that as it is: who
+    adds a note has reviewed nothing. `version` is that of the review which was shown. Raises
+    `ReviewChangedError`.
+    """
+    # Two who save the first review have no row of it to wait for.
+    ChatSession.objects.select_for_update().filter(pk=review.session_id).first()
+    before = Review.objects.filter(session=review.session_id).first()
+    if version != (version_of(before) if before else ""):
+        raise ReviewChangedError
+    if mark is not None:
+        review.reviewed_at = timezone.now() if mark else None
+        review.reviewed_by_id = staff.pk if mark else None
     review.save()
     review.labels.set(labels)
-    audit.record(
-        staff,
-        AuditAction.REVIEWED,
-        review.session_id,
-        reviewed=is_reviewed,
-        labels=[label.name for label in labels],
-    )
+    names = [label.name for label in labels]
+    told = {} if mark is None else {"reviewed": mark}
+    audit.record(staff, AuditAction.REVIEWED, review.session_id, labels=names, **told)
+    if review.assignee_id != (before.assignee_id if before else None):
+        audit.record(staff, AuditAction.ASSIGNED, review.session_id, to=review.assignee_id)
     return review
 
 

@@ -35,6 +35,9 @@ SHOWN_MAX = 2_000
 PAGE = 200
 """Messages on a page."""
 
+SHARES_MAX = 100
+"""Links to a session that hold at the same time."""
+
 VIEWS_AN_ADDRESS = 600
 """In `VIEWS_PERIOD`: an office is one address, and a long conversation is 10 pages."""
 
@@ -86,9 +89,12 @@ def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Shar
     """A new link to what is on the active branch now, and its token, which is not kept.
 
     With `branch`, the id of a message, to the branch that this one is on, as `get_history` has it.
-    Raises `AgentSiteError(not_found)`, also where nothing has been said.
+    Raises `AgentSiteError(not_found)`, also where nothing has been said, and `forbidden` above
+    `SHARES_MAX`.
     """
     session = get_session(user, session_id)
+    if _holding(session).count() >= SHARES_MAX:
+        raise AgentSiteError(ErrorCode.FORBIDDEN)
     leaf = _find_leaf(session, branch) if branch else session.active_leaf_id
     if leaf is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)

@@ -21,6 +21,9 @@ TRIES_EVERYWHERE = 200
 GUESSED_TRIES, GUESSED_PERIOD = 5, timedelta(hours=1)
 """What each address has of a name that is being guessed from many."""
 
+KEYS_AN_ADDRESS = 100
+"""API keys that do not hold; apart from passwords, so that a forgotten program locks nobody out."""
+
 SIGN_UPS_AN_ADDRESS = 100
 MAILS_A_MAILBOX = 5
 
@@ -40,6 +43,11 @@ def limit_sign_in(request: HttpRequest, name: str) -> None:
 def limit_address(request: HttpRequest) -> None:
     """Count a try from this address; raises `AgentSiteError(rate_limited)`."""
     _count(f"sign in from {address_of(request)}", TRIES_AN_ADDRESS)
+
+
+def limit_keys(address: str) -> None:
+    """Count an API key that does not hold; raises `AgentSiteError(rate_limited)`."""
+    _count(f"key from {address}", KEYS_AN_ADDRESS)
 
 
 def allow_again(request: HttpRequest, name: str) -> None:

@@ -10,6 +10,7 @@ from conversations.api.queue import QueuedView, SessionQueueView
 from conversations.api.runs import EventsView, RunsView, RunView
 from conversations.api.sessions import RestoreView, SessionsView, SessionView
 from conversations.api.shares import SharedView, SharesView, ShareView
+from conversations.api.tickets import TicketsView
 from conversations.api.tokens import RefreshView, TokenView
 
 SESSION = "sessions/<str:session_id>/"
@@ -18,6 +19,7 @@ RUN = f"{SESSION}runs/<str:run_id>/"
 urlpatterns = [
     path("token/", TokenView.as_view(), name="token"),
     path("token/refresh/", RefreshView.as_view(), name="token_refresh"),
+    path("ws-tickets/", TicketsView.as_view(), name="api-ws-tickets"),
     path("keys/", KeysView.as_view(), name="api-keys"),
     path("keys/<str:key_id>/", KeyView.as_view(), name="api-key"),
     path("shared/<str:token>/", SharedView.as_view(), name="api-shared"),

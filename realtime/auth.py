@@ -1,25 +1,29 @@
-"""Who opens a WebSocket: a page with a session cookie and the right origin, or a bearer token."""
+"""Who opens a WebSocket: a page of the site by its cookie; others by a token, a key or a ticket."""
 
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import Error as DatabaseUnavailable
-from django.http import HttpRequest, parse_cookie
+from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
-from django.http.response import HttpResponseBase
-from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.http import is_same_domain
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import AuthenticationFailed, InvalidToken
 
-from conversations.sign_ins import SignIn
+from conversations.api_keys import MARK, find_key
+from conversations.attempts import client_address
+from conversations.models import Scope
+from conversations.sign_ins import SignIn, sign_in_by_key
+from conversations.socket_tickets import redeem_ticket
 from realtime import dbpool, protocol
 
 logger = logging.getLogger(__name__)
@@ -48,14 +52,14 @@ class HandshakeAuth:
 
 
 async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dict[str, Any]:
-    bearer = headers.get(b"authorization", "")
-    origin = headers.get(b"origin")
-    needs_origin = origin is not None or not bearer
-    if needs_origin and not is_own_origin(scope, headers, origin):
+    credentials = _find_credentials(scope, headers)
+    if credentials is None:
+        # Whatever its origin: credentials are what it has to mend first.
+        return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
+    if not _is_encrypted(scope, headers) or not _may_open(scope, headers, credentials):
         return {"refused": protocol.CLOSE_ORIGIN}
-    find = _from_token if bearer else _from_cookie
     try:
-        found = await dbpool.read(find, bearer or headers.get(b"cookie", ""))
+        found = await credentials.use()
     except DatabaseUnavailable as exc:
         # Every client comes back while the database is away: no traceback for each.
         logger.error("a socket is sent away: %s", type(exc).__name__)
@@ -63,7 +67,55 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
     if found is None:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     user, sign_in = found
-    return {"user": user, "sign_in": sign_in}
+    peer = (scope.get("client") or [""])[0]
+    address = client_address(headers.get(b"x-forwarded-for", ""), peer)
+    return {"user": user, "sign_in": sign_in, "address": address}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client came with: an `Authorization` header, a ticket, or a session's cookie."""
+
+    kind: Literal["header", "ticket", "cookie"]
+    text: str
+
+    async def use(self) -> "Found":
+        """Whose they are, if they hold; a ticket is used up."""
+        if self.kind == "ticket":
+            return await dbpool.write(redeem_ticket, self.text)
+        find = _from_cookie if self.kind == "cookie" else _from_header
+        return await dbpool.read(find, self.text)
+
+
+def _find_credentials(scope: dict[str, Any], headers: dict[bytes, str]) -> Credentials | None:
+    """Those that count: a cookie only where there is nothing else."""
+    if header := headers.get(b"authorization"):
+        return Credentials("header", header)
+    query = parse_qs(scope.get("query_string", b"").decode("latin1"))
+    if "token" in query:
+        return Credentials("ticket", query["token"][0])
+    cookies = headers.get(b"cookie", "")
+    if parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME):
+        return Credentials("cookie", cookies)
+    return None
+
+
+def _is_encrypted(scope: dict[str, Any], headers: dict[bytes, str]) -> bool:
+    """Whether nobody reads along; not asked where pages may be had by plain HTTP too."""
+    return not settings.SECURE_SSL_REDIRECT or _scheme(scope, headers) == "https"
+
+
+def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials) -> bool:
+    """Whether the page that opens the socket, if it is one, may do so.
+
+    A cookie comes by itself, also from a foreign page; whoever sends anything else has been given
+    it, so that pages of `ALLOWED_ORIGINS` may, and programs, which name no origin.
+    """
+    origin = headers.get(b"origin")
+    if origin is None:
+        return by.kind != "cookie"
+    elsewhere = by.kind != "cookie" and _matches(origin, getattr(settings, "ALLOWED_ORIGINS", []))
+    return elsewhere or is_own_origin(scope, headers, origin)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
@@ -73,7 +125,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     """
     if not origin:
         return False
-    if _is_trusted(origin):
+    if _matches(origin, settings.CSRF_TRUSTED_ORIGINS):
         return True
     host = headers.get(b"host", "")
     domain, _ = split_domain_port(host)
@@ -83,22 +135,18 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     return _normal(origin) == _normal(f"{_scheme(scope, headers)}://{host}")
 
 
-def _is_trusted(origin: str) -> bool:
-    """Whether `CSRF_TRUSTED_ORIGINS` names the origin, by Django's own reading of that setting."""
-    csrf = CsrfViewMiddleware(_no_response)
-    if origin in csrf.allowed_origins_exact:
-        return True
+def _matches(origin: str, allowed: Iterable[str]) -> bool:
+    """Whether a setting names the origin, `https://*.example.org` included, as Django reads it."""
     try:
         parts = urlsplit(origin)
+        patterns = [urlsplit(name) for name in allowed if "*" in name]
     except ValueError:
         return False
-    patterns = csrf.allowed_origin_subdomains.get(parts.scheme, ())
-    return any(is_same_domain(parts.netloc, pattern) for pattern in patterns)
-
-
-def _no_response(request: HttpRequest) -> HttpResponseBase:
-    """Never called: the middleware is only asked how it reads the setting."""
-    raise NotImplementedError
+    return origin in allowed or any(
+        pattern.scheme == parts.scheme
+        and is_same_domain(parts.netloc, pattern.netloc.removeprefix("*"))
+        for pattern in patterns
+    )
 
 
 def _scheme(scope: dict[str, Any], headers: dict[bytes, str]) -> str:
@@ -135,6 +183,21 @@ def _from_cookie(header: str) -> Found:
     if not isinstance(user, AbstractBaseUser) or not user.is_active:
         return None
     return user, SignIn(user.pk, user.get_session_auth_hash(), store.session_key, None)
+
+
+def _from_header(header: str) -> Found:
+    kind, _, text = header.partition(" ")
+    if kind.lower() == "bearer" and text.startswith(MARK):
+        return _from_key(text.strip())
+    return _from_token(header)
+
+
+def _from_key(text: str) -> Found:
+    """A key must be good for reading: a socket is sent what happens to its user."""
+    key = find_key(text)
+    if key is None or Scope.READ not in key.scopes:
+        return None
+    return key.owner, sign_in_by_key(key)
 
 
 def _from_token(header: str) -> Found:

@@ -70,6 +70,13 @@ class RealtimeSettings(BaseModel):
     )
     queue_max: Count = Field(default=10, description="Messages that may wait in a session.")
     follow_max: Count = Field(default=8, description="Sessions that one socket may follow.")
+    sockets_per_user: Count = Field(
+        default=200, description="Sockets that one user may have open, in each process."
+    )
+    sockets_per_address: Count = Field(
+        default=2_000,
+        description="Sockets from one address, in each process; IPv6 counts by its /64 network.",
+    )
     frame_max_bytes: Annotated[int, Field(ge=1_024, le=131_072)] = Field(
         default=65_536, description="The largest frame a client may send, in bytes of UTF-8."
     )

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Hashable
 from contextlib import ExitStack
 from typing import Any, assert_never
 
@@ -12,6 +13,7 @@ from django.db import DatabaseError
 from conversations import approvals
 from conversations.actions import NewChat, Stopped, cancel_run
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import Scope
 from realtime import commands, dbpool, frames, protocol
 from realtime.conf import get_conf
 from realtime.groups import Notice, RunFrames, SessionFrames, UserFrames
@@ -38,6 +40,14 @@ logger = logging.getLogger(__name__)
 
 EXCESS_MAX = 20
 """Frames over the limit, each answered with an error, before the socket is closed."""
+
+FRAME_SCOPES: dict[type, Scope] = {
+    Chat: Scope.WRITE,
+    Cancel: Scope.WRITE,
+    Queue: Scope.WRITE,
+    Respond: Scope.APPROVE,
+}
+"""What an API key needs for a frame; to open a socket it needs `read`, which is all for others."""
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):
@@ -75,6 +85,10 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             return
         conf = get_conf()
         self.process = get_process()
+        # Before anything is awaited: of those that come at once, the first ones stay.
+        if not self.cleanup.enter_context(self.process.places.take(self._list_limits())):
+            await self.close(protocol.CLOSE_TOO_FAST)
+            return
         self.limit = FrameLimit(conf.frames_per_minute)
         self.outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
         self.viewer = Viewer(self.scope["user"], self.channel_layer, self.channel_name, self.outbox)
@@ -85,6 +99,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         if (frame := self.process.model_frame()) is not None:
             self.put(frame)
         self.tasks.start(self._send_all(self.viewer), "outbox")
+
+    def _list_limits(self) -> dict[Hashable, int]:
+        """How many sockets there may be of this user, and from this address where it is known."""
+        conf = get_conf()
+        limits: dict[Hashable, int] = {("user", self.scope["user"].pk): conf.sockets_per_user}
+        if address := self.scope.get("address"):
+            limits["address", address] = conf.sockets_per_address
+        return limits
 
     async def _send_all(self, viewer: Viewer) -> None:
         """Until the client has gone, of which `disconnect` tells; no socket is left mute."""
@@ -113,15 +135,22 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             frame = self._parse(text_data)
             if not isinstance(frame, Cancel):
                 self._charge()
+            self._check_scope(frame)
             await self._dispatch(self.viewer, frame)
         except AgentSiteError as exc:
-            self._refuse(exc, frame)
+            self._refuse(exc, frame, text_data or "")
         except DatabaseError as exc:
             logger.error("the database refused a frame: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
         except Exception as exc:
             logger.error("a frame failed: %s", describe(exc, is_private=True))
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
+
+    def _check_scope(self, frame: protocol.ClientFrame) -> None:
+        """A key does on a socket what it does over REST; raises `AgentSiteError(forbidden)`."""
+        scope = FRAME_SCOPES.get(type(frame))
+        if scope is not None and not self.scope["sign_in"].may(scope):
+            raise AgentSiteError(ErrorCode.FORBIDDEN)
 
     def _parse(self, text: str | None) -> protocol.ClientFrame:
         """What cannot be read counts too."""
@@ -138,9 +167,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             self.outbox.finish(protocol.CLOSE_TOO_FAST)
         raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=self.limit.retry_after)
 
-    def _refuse(self, exc: AgentSiteError, frame: protocol.ClientFrame | None) -> None:
+    def _refuse(
+        self, exc: AgentSiteError, frame: protocol.ClientFrame | None, text: str = ""
+    ) -> None:
+        """Say what was refused: also of a frame that could not be taken, where it is legible."""
         session_id = getattr(frame, "session_id", "")
         client_message_id = getattr(getattr(frame, "metadata", None), "client_message_id", None)
+        if frame is None and text:
+            client_message_id = protocol.read_message_id(text)
         self.put(protocol.error(exc, session_id=session_id, client_message_id=client_message_id))
 
     async def _dispatch(self, viewer: Viewer, frame: protocol.ClientFrame) -> None:

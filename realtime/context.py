@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from conversations.errors import ErrorCode
-from conversations.items import CALL, OUTPUT, Item, mend, text_items
+from conversations.items import CALL, OUTPUT, REASONING, Item, mend, text_items
 from conversations.lifecycle import ContextSize
 from conversations.models import Run
 from conversations.text import clean_text
 from conversations.turns import Gauge, Turn, read_path
 from realtime.budgets import get_budget
+from realtime.call_items import CLIPPED, LEFT_OUT, settle, without_thoughts
 from realtime.conf import get_conf
 from realtime.estimates import estimate_items, estimate_text
 from realtime.registry import name_model
+from realtime.tool_outputs import describe_output
 
 if TYPE_CHECKING:
     from agents import Agent
@@ -26,9 +28,7 @@ OUTPUT_CHARS = 100_000
 """Of a tool's output; the run that called it has been given all of it."""
 
 CALL_FIELDS = ("call_id", "name", "arguments")
-LEFT_OUT = "[The beginning of this conversation is left out.]\n\n"
 SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
-CLIPPED = "\n[the rest was left out]"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
     if window.is_full and not path.summary:
         preface = preface_of("")
     items = model_items(turns, preface)
+    if not isinstance(agent.model, str | None):
+        # Others are given theirs call by call: see `realtime.model_calls`.
+        items = settle(without_thoughts(items))
     share = 1.0 if window.is_full else max(window.share, len(turns) / limit)
     return ModelInput(items, round(estimate_items(items)), share)
 
@@ -66,9 +69,17 @@ def preface_of(summary: str | None) -> str:
 
 
 def measure_input(
-    given: ModelInput | None, result: "RunResultBase | None", error_code: str
+    given: ModelInput | None,
+    result: "RunResultBase | None",
+    error_code: str,
+    refused: int | None = None,
 ) -> ContextSize:
-    """How heavy the first input of an ended run was."""
+    """How heavy the first input of an ended run was.
+
+    `refused` is the estimate of an input that was too long; the run may have gone on with less.
+    """
+    if refused is not None:
+        return ContextSize(refused=refused)
     if given is None:
         return ContextSize()
     calls = result.context_wrapper.usage.request_usage_entries if result else []
@@ -168,11 +179,14 @@ def items_of(turn: Turn) -> list[Item]:
 def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
     """What later runs are given of a reply: its items in a form that every provider takes.
 
-    Ids and reasoning belong to one provider's memory and are left out. A tool call that a stop
+    Ids, and reasoning that only its provider can read, are left out. What was thought in plain
+    words is kept in a reply with tool calls, where some servers demand it. A tool call that a stop
     left without its output gets one, since providers refuse a call without. `cut_text` is text
     that no finished item holds.
     """
     items = [kept for item in made if (kept := _portable(item)) is not None]
+    if not any(item.get("type") == CALL for item in items):
+        items = without_thoughts(items)
     return [*mend(items), *text_items(cut_text)]
 
 
@@ -184,16 +198,33 @@ def _portable(item: Item) -> Item | None:
         return {
             "type": kind,
             "call_id": clean_text(item["call_id"]),
-            "output": _text(item["output"]),
+            "output": _output(item["output"]),
         }
+    if kind == REASONING:
+        return _thought(item)
     if item.get("role") == "assistant":
         text = _text(item["content"])
         return {"role": "assistant", "content": text} if text else None
     return None
 
 
+def _thought(item: Item) -> Item | None:
+    """What Chat Completions gave as `reasoning_content`, with the model whose it is."""
+    model = (item.get("provider_data") or {}).get("model")
+    text = clean_text("\n".join(part["text"] for part in item.get("summary") or ()))
+    if not model or not text:
+        return None
+    summary = [{"type": "summary_text", "text": text}]
+    return {"type": REASONING, "summary": summary, "provider_data": {"model": model}}
+
+
+def _output(output: Any) -> str:
+    """The text of a tool's output, in which pictures and files are named."""
+    return clean_text(output if isinstance(output, str) else describe_output(output))
+
+
 def _text(content: str | list[Item]) -> str:
-    """The text of a message or of a tool's output; pictures and files are left out."""
+    """The text of a message."""
     if not isinstance(content, str):
         content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
     return clean_text(content)

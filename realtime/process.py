@@ -20,6 +20,7 @@ from realtime.model_service import ModelReadiness, ModelStatus, load_service
 from realtime.poller import Poller
 from realtime.protocol import Status
 from realtime.publisher import Publisher, send
+from realtime.ratelimit import Places
 from realtime.supervisor import Supervisor
 from realtime.sweeper import Sweeper
 
@@ -39,6 +40,7 @@ class Process:
         self.role = role
         self.publisher = Publisher()
         self.poller = Poller()
+        self.places = Places()
         self.chats = InFlight()
         self.model = ModelReadiness(load_service() if role != "web" else None)
         self.is_draining = False

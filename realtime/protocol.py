@@ -173,6 +173,7 @@ CLIENT_FRAMES: tuple[type[BaseModel], ...] = (
     Queue,
 )
 
+_client_id: TypeAdapter[str] = TypeAdapter(ClientId)
 _client_adapter: TypeAdapter[ClientFrame] = TypeAdapter(
     Annotated[ClientFrame, Field(discriminator="type")]
 )
@@ -204,6 +205,15 @@ def parse_client_frame(text: str) -> ClientFrame:
         return _client_adapter.validate_python(data)
     except ValidationError as exc:
         raise AgentSiteError(ErrorCode.BAD_FRAME) from exc
+
+
+def read_message_id(text: str) -> str | None:
+    """The `client_message_id` of a frame that is refused, if it has a sound one."""
+    try:
+        named = json.loads(text)["metadata"]["client_message_id"]
+        return _client_id.validate_python(named, strict=True)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 class _Outgoing(BaseModel):

@@ -5,11 +5,12 @@ Reads `settings.AGENT_MODEL` and `AGENT_API`.
 
 import agents
 import openai
-from agents import Model, ModelProvider, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents import Model, ModelProvider
 from django.conf import settings
 
 from realtime.conf import get_conf
 from realtime.limits import StartGate
+from realtime.model_calls import ChatModel, ResponsesModel
 from realtime.model_service import Endpoint, ModelReadiness, base_url
 from realtime.sources import gather
 from realtime.supervisor import Supervisor
@@ -37,9 +38,9 @@ class Provider(ModelProvider):
 
     def get_model(self, model_name: str | None) -> Model:
         """The model of that name, or of the settings; agents with their own do not ask."""
-        kind = OpenAIResponsesModel if model_api() == "responses" else OpenAIChatCompletionsModel
         name = model_name or settings.AGENT_MODEL
-        return kind(model=name, openai_client=self._connect())
+        kind = ResponsesModel if model_api() == "responses" else ChatModel
+        return kind(name, self._connect())
 
     def _connect(self) -> openai.AsyncOpenAI:
         endpoint = self.readiness.endpoint

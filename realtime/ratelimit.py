@@ -1,6 +1,9 @@
-"""How many frames a socket may send."""
+"""How many frames a socket may send, and how many sockets there may be."""
 
 import time
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class FrameLimit:
@@ -28,3 +31,28 @@ class FrameLimit:
     def retry_after(self) -> float:
         """Seconds until the next frame may be sent."""
         return max(0.0, (1 - self._left) * 60 / self._capacity)
+
+
+class Places:
+    """How many sockets each user and each address has open; a new one never displaces another."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[Hashable] = Counter()
+
+    def __bool__(self) -> bool:
+        """Whether any is taken."""
+        return bool(self._taken)
+
+    @contextmanager
+    def take(self, limits: Mapping[Hashable, int]) -> Iterator[bool]:
+        """Whether there is a place below each key's limit; if so, all are held until the end."""
+        is_free = all(self._taken[key] < limit for key, limit in limits.items())
+        held = list(limits) if is_free else []
+        self._taken.update(held)
+        try:
+            yield is_free
+        finally:
+            self._taken.subtract(held)
+            for key in held:
+                if not self._taken[key]:
+                    del self._taken[key]

@@ -11,6 +11,7 @@ import httpx2
 import openai
 
 from conversations.errors import AgentSiteError, ErrorCode
+from realtime.too_long import says_too_long
 
 RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
     (agents.MaxTurnsExceeded, ErrorCode.LIMIT_TURNS),
@@ -36,8 +37,6 @@ PROVIDER_CODES = {
     "rate_limit_exceeded": ErrorCode.PROVIDER_RATE_LIMITED,
 }
 """What servers say in an error's `code` or `type`, which tells more than its HTTP status."""
-
-TOO_LONG_WORDS = ("context length", "context window", "context size", "maximum context")
 
 STATUS_TIMEOUTS = (408, 504)
 
@@ -75,6 +74,8 @@ def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> 
     for said in (exc.code, exc.type):
         if said in PROVIDER_CODES:
             return PROVIDER_CODES[said]
+    if code != ErrorCode.PROVIDER_KEY and says_too_long(str(exc.message)):
+        return ErrorCode.CONTEXT_TOO_LONG
     if code == ErrorCode.PROVIDER_REFUSED:
         return _refusal(exc)
     if isinstance(exc, openai.APIStatusError):
@@ -87,11 +88,9 @@ def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> 
 
 
 def _refusal(exc: Any) -> ErrorCode:
-    """Servers that are merely compatible tell a too long prompt in words alone."""
     if exc.status_code in STATUS_TIMEOUTS:
         return ErrorCode.PROVIDER_TIMEOUT
-    said = str(exc.message).lower()
-    is_too_long = exc.status_code == 413 or any(words in said for words in TOO_LONG_WORDS)
+    is_too_long = exc.status_code == 413
     return ErrorCode.CONTEXT_TOO_LONG if is_too_long else ErrorCode.PROVIDER_REFUSED
 
 

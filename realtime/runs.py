@@ -35,6 +35,7 @@ from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.limits import StartPlace
+from realtime.model_calls import Shortening, shortening
 from realtime.progress import ProgressReports
 from realtime.retries import Retries
 from realtime.run_agents import copy_agent
@@ -86,6 +87,7 @@ class RunWork:
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
+        self._shortening = Shortening()
         self._begun = asyncio.Event()
 
     @property
@@ -170,6 +172,7 @@ class RunWork:
     async def _stream(self) -> None:
         run, conf = self.claimed.run, get_conf()
         verdict.set(self._verdict)
+        shortening.set(self._shortening)
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = copy_agent(registry.get_agent(run.agent))
@@ -240,7 +243,12 @@ class RunWork:
             parts=self.journal.folder.close(),
             items=self._items(),
             **self._spent(),
-            context=measure_input(self._given, self._result, fields.get("error_code", "")),
+            context=measure_input(
+                self._given,
+                self._result,
+                fields.get("error_code", ""),
+                self._shortening.refused,
+            ),
             first_token_at=self.journal.first_token_at,
             last_token_at=self.journal.last_token_at,
             stopped_at=timezone.now() if status == RunStatus.CANCELLED else None,

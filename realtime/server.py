@@ -1,15 +1,20 @@
 """Daphne with what a chat needs of it: a clean stop, and patience with slow readers only so far.
 
 Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
-`listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and `connections`;
-`WebSocketProtocol.application_queue`.
+`create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
+`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content` and `gotLength`;
+`http_factory`, whose `buildProtocol` makes a channel for each connection.
 """
 
 import asyncio
 import logging
-from typing import Any
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any
 
 from autobahn.exception import Disconnected
+from daphne.http_protocol import WebRequest
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol
 
@@ -32,6 +37,9 @@ CATCH_UP_TIMEOUT_S = 5
 CLOSE_TIMEOUT_S = 2
 """For the close handshakes of all sockets at the end."""
 
+HEADERS_S = 5
+"""For the headers of a connection's first request: who says nothing costs nothing."""
+
 RECONNECT_AFTER_MS = 1_000
 """When clients of a server that stops try the next one; they add jitter of their own."""
 
@@ -41,6 +49,14 @@ UNREAD_FRAMES = 32
 
 LOOK_S = 0.05
 """How often a client that was held back is looked at again."""
+
+
+class PatientRequest(WebRequest):
+    """Tells its server when it has come so far that it can be answered."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
+        self.server.on_headers(self.channel.getPeer())
+        super().gotLength(length)
 
 
 class PatientProtocol(WebSocketProtocol):
@@ -100,6 +116,7 @@ class Server(DaphneServer):
         self.failure: str | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._address = (host, port)
+        self._silent: dict[tuple[str, int], asyncio.TimerHandle] = {}
         super().__init__(
             application,
             endpoints=[_endpoint(host, port)],
@@ -115,9 +132,36 @@ class Server(DaphneServer):
     def _get_ready(self) -> None:
         """Called by Daphne just before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
+        self.http_factory.buildProtocol = partial(
+            self._build_channel, self.http_factory.buildProtocol
+        )
         loop = asyncio.get_event_loop()
         loop.call_soon(get_process)
         stopping.on_signal(loop, self._begin_drain)
+
+    def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
+        """A connection as Daphne makes it, cut off unless the headers of a request come in time."""
+        channel = build(address)
+        channel.requestFactory = PatientRequest
+        make_connection = channel.makeConnection
+
+        def connect(transport: Any) -> None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(HEADERS_S, self._cut_off, address, transport)
+            self._silent[address.host, address.port] = timer
+            make_connection(transport)
+
+        channel.makeConnection = connect
+        return channel
+
+    def _cut_off(self, address: Any, transport: Any) -> None:
+        self._silent.pop((address.host, address.port), None)
+        transport.abortConnection()
+
+    def on_headers(self, address: Any) -> None:
+        """A request of this connection has all its headers."""
+        if timer := self._silent.pop((address.host, address.port), None):
+            timer.cancel()
 
     def listen_success(self, port: Any) -> None:
         self.ports.append(port)
@@ -126,6 +170,18 @@ class Server(DaphneServer):
     def listen_error(self, failure: Any) -> None:
         self.failure = failure.getErrorMessage()
         self.stop()
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Corrects what Daphne makes of a client's headers, for pages, REST and sockets alike.
+
+        Daphne takes the prefix of all addresses from `Daphne-Root-Path`, whoever sends it; this
+        server is never mounted below a prefix. A chunked body gets its length: frameworks take a
+        request without one as empty, or read it without a limit.
+        """
+        scope["root_path"] = ""
+        if scope["type"] == "http":
+            _add_length(scope["headers"], protocol.content)
+        return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Raises `OSError` for a client that has gone, as ASGI has it."""
@@ -180,6 +236,14 @@ class Server(DaphneServer):
     def _applications(self) -> list[asyncio.Future[Any]]:
         found = (details.get("application_instance") for details in self.connections.values())
         return [application for application in found if application is not None]
+
+
+def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
+    """Add `Content-Length` where a request with a body has none; `body` is read to its start."""
+    length = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    if length and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", str(length).encode()))
 
 
 def _announce(process: Process) -> None:

@@ -13,6 +13,7 @@ from conversations.turns import Turn, read_path
 from conversations.upkeep import add_side_call
 from realtime import dbpool
 from realtime.budgets import get_budget
+from realtime.call_items import without_thoughts
 from realtime.conf import get_conf
 from realtime.context import Window, items_of
 from realtime.estimates import estimate_text
@@ -108,7 +109,7 @@ def describe(cut: Cut, budget: int) -> str:
 
 def _pieces(turns: Iterable[Turn]) -> Iterable[str]:
     for turn in turns:
-        for item in items_of(turn):
+        for item in without_thoughts(items_of(turn)):
             yield _describe(item)[:PIECE_CHARS]
 
 

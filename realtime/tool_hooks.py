@@ -10,6 +10,7 @@ from conversations.text import clean_id, clean_text
 from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.run_context import RunContext
+from realtime.tool_outputs import describe_output
 from realtime.tool_servers import ToolServers, find_agent
 
 
@@ -48,7 +49,7 @@ class ToolHooks(RunHooks[RunContext]):
         end = context.context.reports.end(call["tool_call_id"])
         payload = {
             **call,
-            "output": _shown(str(result), get_conf().tool_output_chars),
+            "output": _shown(describe_output(result), get_conf().tool_output_chars),
             "duration_ms": round(end.seconds * 1000),
         }
         if end.summary:

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from agents import Agent, Handoff
-from agents.mcp import MCPServer, MCPServerManager
+from agents.mcp import MCPServer, MCPServerManager, MCPToolCustomDataContext
+from agents.tool_context import ToolContext
 
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.text import clean_id
 from realtime.conf import get_conf
 from realtime.tracebacks import describe
 
@@ -74,6 +76,7 @@ class ToolServers:
 
     async def _connect(self, server: MCPServer) -> None:
         await self._disconnect(server)
+        _watch_errors(server)
         timeout = get_conf().tool_server_timeout_s
         # "In parallel" gives the connection a task of its own, which alone may close it.
         manager = self._managers[server] = MCPServerManager(
@@ -103,3 +106,24 @@ class ToolServers:
         """Close every connection; whoever still needs one gets another."""
         for server in list(self._managers):
             await self._disconnect(server)
+
+
+def _watch_errors(server: Any) -> None:
+    """Have what the server marks as an error shown as one; the SDK tells its extractor alone."""
+    extract = getattr(server, "custom_data_extractor", None)
+    if isinstance(extract, _ErrorWatch):
+        return
+    server.custom_data_extractor = _ErrorWatch(extract)
+
+
+class _ErrorWatch:
+    """Stands before the extractor that the site may have given the server."""
+
+    def __init__(self, extract: Any) -> None:
+        self._extract = extract
+
+    def __call__(self, call: MCPToolCustomDataContext) -> Any:
+        context = call.run_context
+        if call.is_error and isinstance(context, ToolContext):
+            context.context.reports.fail(clean_id(context.tool_call_id))
+        return self._extract(call) if self._extract else None

@@ -3,7 +3,7 @@ from uuid import uuid4
 
 import pytest
 from django.http import Http404
-from django.test import Client, RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -12,6 +12,7 @@ from conversations.api_errors import exception_handler
 from conversations.errors import ERRORS, AgentSiteError, ErrorCode
 from conversations.models import ChatSession
 from tests.support.chats import PASSWORD, ask, begin, make_user, session_of, talk
+from tests.support.threads import in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -164,7 +165,7 @@ def error_shape(code: ErrorCode) -> dict[str, Any]:
     [
         (Http404(), 404, ErrorCode.NOT_FOUND),
         (exceptions.ParseError("details"), 400, ErrorCode.BAD_FRAME),
-        (exceptions.ValidationError({"field": "details"}), 400, ErrorCode.BAD_FRAME),
+        (exceptions.ValidationError("details"), 400, ErrorCode.BAD_FRAME),
         (exceptions.PermissionDenied("details"), 403, ErrorCode.FORBIDDEN),
         (exceptions.UnsupportedMediaType("text/plain"), 415, ErrorCode.UNSUPPORTED_TYPE),
         (exceptions.Throttled(7), 429, ErrorCode.RATE_LIMITED),
@@ -176,6 +177,69 @@ def test_every_exception_has_the_same_shape(exc: Exception, status: int, code: E
     answer = handle(exc)
     assert answer.status_code == status
     assert answer.data == error_shape(code)
+
+
+@pytest.mark.parametrize(
+    ("detail", "fields"),
+    [
+        ({"field": "details"}, [("field", "invalid", "details")]),
+        (
+            {"outer": {"inner": [exceptions.ErrorDetail("no", "bad"), "yes"]}},
+            [("outer.inner", "bad", "no"), ("outer.inner", "invalid", "yes")],
+        ),
+        ({"list": [{}, {"name": ["no"]}]}, [("list.name", "invalid", "no")]),
+    ],
+)
+def test_a_validation_error_names_its_fields(detail: Any, fields: list[Any]) -> None:
+    answer = handle(exceptions.ValidationError(detail))
+    assert answer.data is not None
+    told = [tuple(fault.values()) for fault in answer.data["error"]["fields"]]
+    assert (told, list(answer.data["error"]["fields"][0])) == (fields, ["field", "code", "text"])
+
+
+def test_a_field_is_named_by_the_api(api: Client) -> None:
+    answer = api.post("/api/sessions/", {"title": "x" * 201}, "application/json")
+    (fault,) = answer.json()["error"]["fields"]
+    assert (answer.status_code, fault["field"], fault["code"]) == (400, "title", "max_length")
+    answer = api.get("/api/sessions/?status=exploded")
+    assert answer.json()["error"]["fields"][0]["field"] == "status"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/api/sessions/?stat=archived",
+        "/api/export/?created_afer=2026-01-01",
+        "/api/keys/?page=2",
+        "/api/sessions/{}/?brnch=x",
+        "/api/sessions/{}/runs/?status=failed",
+    ],
+)
+async def test_an_unknown_parameter_is_refused(address: str) -> None:
+    """A misspelled filter would find everything."""
+    ann = await in_thread(make_user, "ann")
+    session = await in_thread(talk, ann, ("one", "1"))
+    client = AsyncClient()
+    await client.aforce_login(ann)
+    answer = await client.get(address.format(session.pk))
+    (fault,) = answer.json()["error"]["fields"]
+    assert (answer.status_code, fault["code"]) == (400, "unknown_parameter")
+    assert f"?{fault['field']}=" in address
+
+
+@pytest.mark.parametrize("address", ["/api/sessions", "/api/nothing/", "/api/sessions/x/y/z/"])
+def test_an_address_that_is_none_is_an_error_of_the_same_shape(api: Client, address: str) -> None:
+    """A redirect to the one with a slash would make a POST a GET."""
+    for method in (api.get, api.post, api.delete):
+        answer = method(address)
+        assert (answer.status_code, answer.json()) == (404, error_shape(ErrorCode.NOT_FOUND))
+
+
+def test_no_cache_keeps_an_answer(api: Client, ann: Any) -> None:
+    session = talk(ann, ("one", "1"))
+    for address in ("/api/sessions/", f"/api/sessions/{session.pk}/", "/api/sessions/none/"):
+        assert api.get(address)["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core import mail
 from django.core.cache import cache
 from django.test import Client
@@ -14,6 +15,7 @@ from conversations.api.authentication import RequestThrottle
 from conversations.attempts import address_of
 from conversations.models import ApiKey, Attempts
 from conversations.privacy import erase_user
+from conversations.review_models import AuditEntry
 from conversations.secrets import hash_token
 from tests.support.chats import PASSWORD, make_user, talk
 
@@ -63,13 +65,18 @@ class TestKeys:
             ("write", "get", "/api/sessions/", 403),
             ("write", "post", "/api/keys/", 403),
             ("export", "get", "/api/sessions/", 403),
+            ("write", "post", "/api/sessions/x/shares/", 403),
+            ("share", "post", "/api/sessions/x/shares/", 404),
+            ("write", "post", "/api/approvals/x/", 403),
+            ("approve", "post", "/api/approvals/x/", 404),
+            ("approve", "post", "/api/sessions/", 403),
         ],
     )
     def test_scopes(
         self, api: Client, client: Client, scope: str, method: str, address: str, status: int
     ) -> None:
         headers = bearer(make_key(api, scope))
-        body = {"name": "x", "scopes": ["read"]}
+        body = {"name": "x", "scopes": ["read"], "decision": "approve"}
         answer = getattr(client, method)(
             address, *([body, JSON] if method == "post" else []), headers=headers
         )
@@ -81,6 +88,66 @@ class TestKeys:
         answer = client.get("/api/sessions/", headers=bearer(made))
         assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
         assert api.get("/api/keys/").json()["results"] == []
+
+    def test_a_key_expires(self, api: Client, client: Client) -> None:
+        made = make_key(api, "read")
+        expires_at = ApiKey.objects.get().expires_at
+        assert expires_at
+        left = expires_at - timezone.now()
+        assert timedelta(days=364) < left <= timedelta(days=365)
+        assert client.get("/api/sessions/", headers=bearer(made)).status_code == 200
+        ApiKey.objects.update(expires_at=timezone.now())
+        assert client.get("/api/sessions/", headers=bearer(made)).status_code == 401
+        assert api.get("/api/keys/").json()["results"] == []
+
+    @pytest.mark.parametrize("days", [0, -1, 3_651, "x"])
+    def test_no_key_is_for_ever(self, api: Client, days: object) -> None:
+        body = {"name": "x", "scopes": ["read"], "days": days}
+        assert api.post("/api/keys/", body, JSON).status_code == 400
+
+    def test_bad_keys_are_throttled(
+        self, api: Client, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sign_in_limits, "KEYS_AN_ADDRESS", 2)
+        good, wrong = bearer(make_key(api, "read")), {"Authorization": "Bearer agk_0_x"}
+        statuses = [client.get("/api/sessions/", headers=wrong).status_code for _ in range(4)]
+        assert statuses == [401, 401, 429, 429]
+        assert client.get("/api/sessions/", headers=good).status_code == 200
+
+    def test_what_is_refused_counts_too(
+        self, api: Client, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        headers = bearer(make_key(api, "read"))
+        cache.clear()
+        monkeypatch.setattr(RequestThrottle, "get_rate", lambda self: "2/min")
+        for expected in (403, 403, 429):
+            answer = client.post("/api/sessions/", {}, JSON, headers=headers)
+            assert answer.status_code == expected
+        cache.clear()
+        assert [client.get("/api/sessions/").status_code for _ in range(3)] == [401, 401, 429]
+        cache.clear()
+
+    def test_staff_list_and_revoke_keys(self, api: Client, client: Client) -> None:
+        made = make_key(api, "read")
+        staff = make_user("staff", is_staff=True)
+        staff.user_permissions.add(Permission.objects.get(codename="view_apikey"))
+        client.force_login(staff)
+        page = "/admin/conversations/apikey/"
+        assert made["prefix"] in client.get(f"{page}?q=@ann").content.decode()
+        assert made["prefix"] in client.get(f"{page}?q={made['key']}").content.decode()
+        assert ApiKey.objects.get().key_hash not in client.get(page).content.decode()
+        form = {"action": "revoke", "_selected_action": [made["id"]]}
+        client.post(page, form)
+        assert ApiKey.objects.get().revoked_at is None
+        staff.user_permissions.add(Permission.objects.get(codename="change_apikey"))
+        client.post(page, form)
+        assert ApiKey.objects.get().revoked_at is not None
+        entry = AuditEntry.objects.get()
+        assert (entry.action, entry.actor, entry.detail["key"]) == (
+            "revoked",
+            staff,
+            made["prefix"],
+        )
 
     def test_a_key_ends_with_its_account(self, api: Client, ann: Any, client: Client) -> None:
         made = make_key(api, "read")
@@ -107,10 +174,32 @@ class TestKeys:
         client.force_login(make_user("ben"))
         assert client.delete(f"/api/keys/{made['id']}/").status_code == 404
 
-    @pytest.mark.parametrize("scopes", [[], ["admin"], "read", None, ["read"] * 4])
+    @pytest.mark.parametrize("scopes", [[], ["admin"], "read", None, ["read"] * 9])
     def test_unknown_scopes(self, api: Client, scopes: object) -> None:
         answer = api.post("/api/keys/", {"name": "x", "scopes": scopes}, JSON)
         assert answer.status_code == 400
+
+
+class TestPasswordChange:
+    """Who finds an open browser does not guess the password there."""
+
+    FORM = {"old_password": "wrong", "new_password1": "x", "new_password2": "x"}
+
+    @pytest.mark.parametrize("path", ["/accounts/password/change/", "/admin/password_change/"])
+    def test_guesses_end(self, client: Client, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+        monkeypatch.setattr(sign_in_limits, "TRIES_A_NAME", 2)
+        client.force_login(make_user("staff", is_staff=True))
+        statuses = [client.post(path, self.FORM).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        new = "a-quite-new-password"
+        right = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+        Attempts.objects.all().delete()
+        assert client.post(path, right).status_code == 302
+
+    def test_strangers_are_sent_to_sign_in(self, client: Client) -> None:
+        for path in ("/accounts/password/change/", "/admin/password_change/"):
+            assert client.post(path, self.FORM).status_code == 302
+        assert not Attempts.objects.exists()
 
 
 class TestLimits:

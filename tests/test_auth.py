@@ -1,5 +1,6 @@
 """Who may open a socket."""
 
+import asyncio
 from typing import Any
 
 import jwt
@@ -12,9 +13,10 @@ from django.db import OperationalError
 from django.test import Client
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 
+from conversations.api_keys import create_key, revoke_key
 from conversations.sign_ins import list_ended_sign_ins
 from realtime import auth
-from realtime.auth import HandshakeAuth, _from_cookie, is_own_origin
+from realtime.auth import HandshakeAuth, _from_cookie, _from_header, is_own_origin
 from realtime.process import Process
 from realtime.routing import websocket_urlpatterns
 from tests.support.threads import in_thread
@@ -205,3 +207,83 @@ async def test_another_address_is_refused(process: Process, cookie: Any) -> None
     communicator = WebsocketCommunicator(application, "/ws/other/", headers=[HOST, cookie, OWN])
     connected, _ = await communicator.connect()
     assert not connected
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([], 4403),
+        ([(b"x-forwarded-proto", b"http")], 4403),
+        ([(b"x-forwarded-proto", b"https")], None),
+    ],
+)
+async def test_where_pages_need_tls_sockets_do(
+    process: Process, token: AccessToken, settings: Any, headers: Any, code: int | None
+) -> None:
+    """A token would be sent for everybody on the way to read."""
+    settings.SECURE_SSL_REDIRECT = True
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert await close_code([bearer(token), *headers]) == code
+
+
+async def test_with_no_credentials_that_is_what_is_told(process: Process) -> None:
+    for headers in ([], [OWN], [(b"origin", b"http://evil.example")], [(b"cookie", b"theme=1")]):
+        assert await close_code(headers) == 4001
+
+
+async def test_an_api_key_opens_a_socket_until_it_is_revoked(process: Process, cookie: Any) -> None:
+    ada = await get_user_model().objects.aget()
+    key, text = await in_thread(lambda: create_key(user=ada, name="x", scopes=["read"]))
+    _, other = await in_thread(lambda: create_key(user=ada, name="x", scopes=["write"]))
+    assert await close_code([bearer(text)]) is None
+    assert await close_code([bearer(other)]) == 4001
+    found = await in_thread(_from_header, f"Bearer {text}")
+    assert found is not None
+    sign_in = found[1]
+    # A new password ends the sign-ins that were got with the old one, and no key.
+    ada.set_password("another")
+    await ada.asave()
+    assert await in_thread(list_ended_sign_ins, [sign_in]) == set()
+    await in_thread(lambda: revoke_key(user=ada, key_id=str(key.pk)))
+    assert await in_thread(list_ended_sign_ins, [sign_in]) == {sign_in}
+    assert await close_code([bearer(text)]) == 4001
+
+
+class TestHowMany:
+    """The newest is refused, so that nobody is pushed out."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, settings: Any) -> None:
+        settings.REALTIME = {**settings.REALTIME, "sockets_per_user": 2, "sockets_per_address": 3}
+
+    async def open(self, *headers: tuple[bytes, bytes]) -> tuple[WebsocketCommunicator, Any]:
+        """A socket, and the code with which it is closed at once, if it is."""
+        application = HandshakeAuth(URLRouter(websocket_urlpatterns))
+        communicator = WebsocketCommunicator(application, "/ws/agent/", headers=[HOST, *headers])
+        communicator.scope["client"] = ["192.0.2.7", 1]
+        await communicator.connect()
+        return communicator, (await communicator.receive_output()).get("code")
+
+    async def test_of_one_user(self, process: Process, token: AccessToken) -> None:
+        opened = [await self.open(bearer(token)) for _ in range(4)]
+        assert [code for _, code in opened] == [None, None, 4429, 4429]
+        await opened[0][0].disconnect()
+        again, code = await self.open(bearer(token))
+        assert code is None
+        for communicator in (opened[1][0], again):
+            await communicator.disconnect()
+        assert not process.places
+
+    async def test_of_one_address(self, process: Process, token: AccessToken, cookie: Any) -> None:
+        ways = [[bearer(token)], [cookie, OWN], [cookie, OWN], [bearer(token)]]
+        opened = [await self.open(*headers) for headers in ways]
+        assert [code for _, code in opened] == [None, None, None, 4429]
+        for communicator, _ in opened[:3]:
+            await communicator.disconnect()
+
+    async def test_all_at_once(self, process: Process, token: AccessToken) -> None:
+        opened = await asyncio.gather(*(self.open(bearer(token)) for _ in range(6)))
+        assert sorted(str(code) for _, code in opened) == ["4429"] * 4 + ["None"] * 2
+        for communicator, code in opened:
+            if code is None:
+                await communicator.disconnect()

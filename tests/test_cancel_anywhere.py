@@ -115,7 +115,9 @@ async def test_a_stop_at_every_event_leaves_a_history_that_works(
             assert end["metadata"]["finish_reason"] == "cancelled", seq
             await assert_whole(run.run_id, seq)
             again = await client.chat("Go on", session_id)
-            assert (await client.wait_end(again["run_id"]))["content"] == "You said: Go on", seq
+            said = (await client.wait_end(again["run_id"]))["content"]
+            # What was not answered stands before it.
+            assert said in ("You said: Go on", "You said: Work\n\nGo on"), seq
             if is_last:
                 break
             if not seq % STOPS_A_SESSION:

@@ -247,3 +247,23 @@ async def test_regenerate_makes_another_reply_to_the_same_message(
     assert second["user_message_id"] == first["user_message_id"]
     assert second["message_id"] != first["message_id"]
     assert end["content"] == "".join(echo_words("again please"))
+
+
+@pytest.mark.parametrize(
+    ("frame", "name"),
+    [
+        ({"content": "x" * 70_000, "metadata": {"client_message_id": "m1"}}, "m1"),
+        ({"content": 5, "metadata": {"client_message_id": "m1"}}, "m1"),
+        ({"content": "x" * 70_000, "metadata": {"client_message_id": 5}}, None),
+        ({"content": "x" * 70_000, "metadata": {"client_message_id": "m" * 101}}, None),
+        ({"content": "x" * 70_000, "metadata": "m1"}, None),
+        ({"content": "x" * 70_000}, None),
+    ],
+)
+async def test_it_is_told_which_message_was_refused(
+    process: Process, user: AbstractBaseUser, frame: dict[str, Any], name: str | None
+) -> None:
+    async with open_chat_here(user) as client:
+        await client.send({"type": "chat", **frame})
+        error = await client.wait_for(frame_of("error"))
+    assert error["metadata"].get("client_message_id") == name

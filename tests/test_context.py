@@ -14,7 +14,8 @@ from conversations.items import LOST_OUTPUT, STOPPED_OUTPUT, items_of_parts, men
 from conversations.models import Run
 from conversations.turns import Gauge, Turn
 from realtime.budgets import UNKNOWN, get_budget
-from realtime.context import CLIPPED, SUMMARY, Window, model_items, preface_of, stored_items
+from realtime.call_items import CLIPPED, as_message, settle
+from realtime.context import SUMMARY, Window, model_items, preface_of, stored_items
 from realtime.estimates import estimate_items, estimate_text
 from tests.support.provider.checks import refusal
 
@@ -65,9 +66,10 @@ def fit(turns: list[Turn], budget: int) -> list[Turn]:
 
 def refusals(items: Items) -> list[str]:
     """Why the stand-in would not take these, by either API."""
-    messages = Converter.items_to_messages(items)  # type: ignore[arg-type]
+    items = settle(items)
+    messages = Converter.items_to_messages(map(as_message, items))  # type: ignore[arg-type]
     bodies: dict[str, dict[str, Any]] = {
-        "chat": {"stream": True, "messages": messages},
+        "chat": {"stream": True, "messages": messages, "tools": ["f"]},
         "responses": {"stream": True, "input": items},
     }
     return [why for api, body in bodies.items() if (why := refusal(api, body))]
@@ -140,7 +142,7 @@ class TestMending:
         items = items_of_parts(parts)
         outputs = [item["output"] for item in items if "output" in item]
         assert (outputs, items[-1]["content"]) == (["1", LOST_OUTPUT], "so far")
-        assert refusals([{"role": "user", "content": "?"}, *items]) == []
+        assert refusals(model_items([said("?"), replied(*items), said("!")])) == []
 
 
 class TestEstimates:

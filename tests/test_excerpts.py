@@ -31,6 +31,20 @@ def test_words_are_marked(words: str, shown: str) -> None:
     assert marked("the *herons*\n\nof Größe, and herons again", words) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "shown"),
+    [
+        ("今天天气很好", "天气", "今天[天气]很好"),
+        ("서울에서 회의가", "회의 서울", "[서울]에서 [회의]가"),
+        ("ไปเที่ยวทะเลกัน", "ทะเล", "ไปเที่ยว[ทะเล]กัน"),
+        ("我的iPhone手机 now", "iphone手机 now", "我的[iPhone][手机] [now]"),
+        ("前" * 300 + "天气" + "后" * 300, "天气", "…" + "前" * 30 + "[天气]" + "后" * 88 + "…"),
+    ],
+)
+def test_words_inside_texts_without_spaces(text: str, words: str, shown: str) -> None:
+    assert marked(text, words) == shown
+
+
 def test_accents_do_not_count() -> None:
     assert marked("Cr\u00e8me br\u00fbl\u00e9e", "creme brulee") == "[Crème] [brûlée]"
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
 from django.test import AsyncClient
 
 from conversations import imports
@@ -347,7 +347,7 @@ async def test_an_import_that_fails_in_the_middle_leaves_nothing(
 
     def fail(session: Any, messages: Any) -> None:
         listed.append(list_sessions(ann).count())
-        raise KeyError("feedback")
+        raise DatabaseError("feedback")
 
     monkeypatch.setattr(imports, "_add_feedback", fail)
     with pytest.raises(CommandError, match="not imported"):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from django.test import Client
 from pytest_django import DjangoDbBlocker
 
 from conversations.figures import percentile, read_figures
-from conversations.models import ChatSession, Run, RunStatus
+from conversations.models import ChatSession, Run, RunStatus, SideCall
 from conversations.plots import Series, plot_bars, plot_lines
 from tests.support.chats import ask, finish, make_user
 from tests.support.databases import make_tables, orm_on
@@ -113,3 +114,24 @@ def test_the_page_needs_its_permission() -> None:
         html = client.get(address + query).content.decode()
         assert "Wait for the first token" in html
         assert "style=" not in html
+
+
+def test_titles_and_summaries_cost_too(database: None) -> None:
+    ann = make_user("ann")
+    reply(ann, NOW, 0.1, input_tokens=10, output_tokens=5, cost="0.5", model="m")
+    call = SideCall.objects.create(
+        session=ChatSession.objects.get(),
+        purpose=SideCall.Purpose.TITLE,
+        model="small",
+        input_tokens=100,
+        output_tokens=1,
+        cost="5.00",
+    )
+    SideCall.objects.filter(pk=call.pk).update(created_at=NOW)
+    figures = read_figures(1, NOW)
+    assert figures.column("cost") == [Decimal("5.5")]
+    assert figures.column("tokens") == [116]
+    assert figures.column("replies") == [1]
+    assert [(share.agent, share.model, share.cost) for share in figures.shares][1:] == [
+        ("title", "small", Decimal(5))
+    ]

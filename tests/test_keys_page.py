@@ -34,7 +34,7 @@ def text_of(response: Any) -> str:
 
 
 def test_a_key_is_shown_once_and_works(hers: Client, ann: Any) -> None:
-    made = hers.post(PAGE, {"name": "backup", "scopes": ["read", "export"]})
+    made = hers.post(PAGE, {"name": "backup", "scopes": ["read", "export"], "days": "90"})
     found = re.search(r">(agk_[^<]+)<", made.content.decode())
     assert found
     assert "no-store" in made["Cache-Control"]
@@ -67,10 +67,10 @@ def test_nobody_elses_is_shown_or_revoked(hers: Client) -> None:
 @pytest.mark.parametrize(
     ("sent", "complaint"),
     [
-        ({"name": "", "scopes": ["read"]}, "This field is required."),
+        ({"name": "", "scopes": ["read"], "days": "90"}, "This field is required."),
         ({"name": "x"}, "This field is required."),
-        ({"name": "x" * 101, "scopes": ["read"]}, "at most 100 characters"),
-        ({"name": "x", "scopes": ["admin"]}, "Select a valid choice."),
+        ({"name": "x" * 101, "scopes": ["read"], "days": "90"}, "at most 100 characters"),
+        ({"name": "x", "scopes": ["admin"], "days": "90"}, "Select a valid choice."),
     ],
 )
 def test_what_is_wrong_is_told(hers: Client, sent: dict[str, Any], complaint: str) -> None:
@@ -81,25 +81,26 @@ def test_what_is_wrong_is_told(hers: Client, sent: dict[str, Any], complaint: st
 def test_too_many(hers: Client, ann: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_keys, "KEYS_MAX", 1)
     create_key(user=ann, name="the first", scopes=["read"])
-    answer = hers.post(PAGE, {"name": "another", "scopes": ["read"]})
+    answer = hers.post(PAGE, {"name": "another", "scopes": ["read"], "days": "90"})
     assert "You have as many keys as one may have." in text_of(answer)
     assert ApiKey.objects.count() == 1
 
 
 def test_names_are_text(hers: Client) -> None:
-    answer = hers.post(PAGE, {"name": "<b>bold</b>", "scopes": ["read"]})
+    answer = hers.post(PAGE, {"name": "<b>bold</b>", "scopes": ["read"], "days": "90"})
     assert "&lt;b&gt;bold&lt;/b&gt;" in answer.content.decode()
 
 
 def test_who_is_not_signed_in_has_none(client: Client) -> None:
-    for answer in (client.get(PAGE), client.post(PAGE, {"name": "x", "scopes": ["read"]})):
+    form = {"name": "x", "scopes": ["read"], "days": "90"}
+    for answer in (client.get(PAGE), client.post(PAGE, form)):
         assert (answer.status_code, answer["Location"]) == (302, f"/accounts/login/?next={PAGE}")
 
 
 def test_guests_have_none(client: Client) -> None:
     client.force_login(create_guest())
     assert client.get(PAGE)["Location"] == f"/accounts/signup/?next={PAGE}"
-    body = {"name": "x", "scopes": ["read"]}
+    body = {"name": "x", "scopes": ["read"], "days": "90"}
     assert client.post(PAGE, body).status_code == 302
     assert client.post("/api/keys/", body, "application/json").status_code == 403
     assert not ApiKey.objects.exists()
@@ -108,7 +109,7 @@ def test_guests_have_none(client: Client) -> None:
 def test_a_foreign_page_makes_none(ann: Any) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(ann)
-    assert client.post(PAGE, {"name": "x", "scopes": ["read"]}).status_code == 403
+    assert client.post(PAGE, {"name": "x", "scopes": ["read"], "days": "90"}).status_code == 403
     assert not ApiKey.objects.exists()
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from django.apps import apps
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import PROTECT
@@ -210,3 +211,52 @@ def test_a_person_gets_all_that_is_kept(ann: Any, tmp_path: Path) -> None:
     for name, file in (("ann", str(path)), ("nobody", str(tmp_path / "x.zip"))):
         with pytest.raises(CommandError):
             call_command("export_user", name, file)
+
+
+class TestInTheAdmin:
+    """Staff erase a person without a command."""
+
+    @pytest.fixture
+    def desk(self, ann: Any) -> Client:
+        staff = make_user("staff", is_staff=True)
+        names = ("delete_user", "view_user", "change_user")
+        staff.user_permissions.add(*Permission.objects.filter(codename__in=names))
+        client = Client()
+        client.force_login(staff)
+        return client
+
+    def test_deleting_a_person_erases_all(self, desk: Client, ann: Any) -> None:
+        talk(ann, (f"A {CANARY}?", "Extinct."))
+        address = f"/admin/auth/user/{ann.pk}/delete/"
+        shown = desk.get(address).content.decode()
+        assert "Are you sure" in shown
+        assert CANARY not in shown
+        assert desk.post(address, {"post": "yes"}).status_code == 302
+        assert relations_to(ann.pk) == []
+        assert tables_with(CANARY) == set()
+        entry = AuditEntry.objects.get(action="erased")
+        assert (entry.actor and entry.actor.get_username(), entry.detail) == (
+            "staff",
+            {"sessions": 1},
+        )
+
+    def test_it_needs_the_permission(self, ann: Any, client: Client) -> None:
+        client.force_login(make_user("other", is_staff=True))
+        address = f"/admin/auth/user/{ann.pk}/delete/"
+        assert client.post(address, {"post": "yes"}).status_code == 403
+        assert not AuditEntry.objects.exists()
+
+    def test_several_are_not_deleted_at_once(self, desk: Client, ann: Any) -> None:
+        form = {"action": "delete_selected", "_selected_action": [ann.pk], "post": "yes"}
+        desk.post("/admin/auth/user/", form)
+        assert type(ann).objects.filter(pk=ann.pk).exists()
+
+    def test_somebody_who_is_not_there(self, desk: Client) -> None:
+        assert desk.post("/admin/auth/user/0/delete/", {"post": "yes"}).status_code == 404
+
+
+def test_an_export_by_command_is_in_the_log_of_each_session(ann: Any, tmp_path: Path) -> None:
+    session = talk(ann, ("one", "1"))
+    call_command("export_user", "ann", str(tmp_path / "ann.zip"))
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.session_id, entry.actor) == ("exported", session.pk, None)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -157,7 +158,7 @@ class TestList:
             (staff, staff, ""),
         ]
         assert all(review.reviewed_at for review in reviews)
-        assert len(actions()) == 4
+        assert len([entry for entry in actions() if entry[0] != "listed"]) == 4
         assigned = AuditEntry.objects.filter(action="assigned")
         # By number: the log outlives people.
         assert [entry.detail for entry in assigned] == [{"to": staff.pk}] * 2
@@ -188,6 +189,11 @@ def place_of(pk: str, moment: str = "2026-01-01T00:00:00+00:00") -> str:
     return base64.urlsafe_b64encode(json.dumps([moment, pk]).encode()).decode()
 
 
+def version_in(session: ChatSession) -> dict[str, str]:
+    """What the form of a session's review says of the review that it shows."""
+    return {"version": reviews.version_of(Review.objects.get(session=session))}
+
+
 class TestSession:
     def test_every_view_is_in_the_log(self, desk: Client, ann: Any, staff: Any) -> None:
         session = talk(ann, ("one", "1"))
@@ -198,7 +204,7 @@ class TestSession:
     def test_a_search_is_in_the_log_too_without_its_words(self, desk: Client, ann: Any) -> None:
         talk(ann, ("one", "1"))
         assert titles(desk, "?q=one") == ["one"]
-        entry = AuditEntry.objects.get()
+        entry = AuditEntry.objects.exclude(action="listed").get()
         assert (entry.action, entry.detail) == ("searched", {})
 
     def test_to_read_is_a_permission_of_its_own(self, staff: Any, ann: Any) -> None:
@@ -209,6 +215,22 @@ class TestSession:
         assert "more" not in html.split("</dl>")[1].split("You may")[0].replace("more</a>", "")
         assert browser_of(staff).get(f"{SESSIONS}?q=secret").status_code == 403
 
+    def test_titles_are_part_of_what_was_said(self, staff: Any, ann: Any) -> None:
+        allow(staff, "view_chatsession", "view_run", "view_approval", "view_auditentry")
+        session = talk(ann, ("my PIN is 4711", "1"))
+        for path in (SESSIONS, page_of(session), "/admin/conversations/run/", "/admin/"):
+            assert b"4711" not in browser_of(staff).get(path).content
+        assert actions() == [("viewed", session.pk)]
+
+    def test_a_list_with_titles_is_in_the_log_of_each(self, desk: Client, ann: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        assert titles(desk) == ["one"]
+        entry = AuditEntry.objects.get()
+        assert (entry.action, entry.detail) == ("listed", {"sessions": [str(session.pk)]})
+        found = audit.entries_about(AuditEntry.objects.all(), session.pk)
+        assert list(found) == [entry]
+        assert not audit.entries_about(AuditEntry.objects.all(), uuid4()).exists()
+
     def test_a_review_is_kept(self, desk: Client, ann: Any, staff: Any) -> None:
         session, label = talk(ann, ("one", "1")), Label.objects.create(name="wrong answer")
         form = {"assignee": staff.pk, "labels": [label.pk], "note": "why?", "is_reviewed": "on"}
@@ -216,10 +238,45 @@ class TestSession:
         review = Review.objects.get()
         assert (review.assignee, review.note, review.reviewed_by) == (staff, "why?", staff)
         assert titles(desk, f"?label={label.pk}&review=done") == ["one"]
-        assert actions() == [("reviewed", session.pk)]
-        desk.post(f"{SESSIONS}{session.pk}/review/", {"note": "again"})
+        kept = [entry for entry in actions() if entry[0] != "listed"]
+        assert kept == [("reviewed", session.pk), ("assigned", session.pk)]
+        desk.post(f"{SESSIONS}{session.pk}/review/", {"note": "again", **version_in(session)})
         review.refresh_from_db()
         assert (review.reviewed_at, review.labels.count()) == (None, 0)
+
+    def test_a_note_makes_nobody_the_reviewer(self, desk: Client, ann: Any) -> None:
+        session, other = talk(ann, ("one", "1")), make_user("lead", is_staff=True)
+        before = timezone.now() + timedelta(minutes=1)
+        Review.objects.create(session=session, reviewed_at=before, reviewed_by=other)
+        form = {"note": "well done", "is_reviewed": "on", **version_in(session)}
+        assert desk.post(f"{SESSIONS}{session.pk}/review/", form).status_code == 302
+        review = Review.objects.get()
+        assert (review.note, review.reviewed_by, review.reviewed_at) == (
+            form["note"],
+            other,
+            before,
+        )
+
+    def test_what_was_said_later_is_not_reviewed_by_a_note(self, desk: Client, ann: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        before = timezone.now() - timedelta(days=1)
+        Review.objects.create(session=session, reviewed_at=before)
+        assert b'name="is_reviewed" id="id_is_reviewed">' in desk.get(page_of(session)).content
+        form = {"note": "later", **version_in(session)}
+        desk.post(f"{SESSIONS}{session.pk}/review/", form)
+        assert Review.objects.get().reviewed_at == before
+        assert titles(desk, "?review=changed") == ["one"]
+
+    def test_two_reviewers_overwrite_nothing(self, desk: Client, ann: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        Review.objects.create(session=session, note="first")
+        shown = version_in(session)
+        for note, status in (("second", 302), ("third", 200)):
+            form = {"note": note, **shown}
+            answer = desk.post(f"{SESSIONS}{session.pk}/review/", form)
+            assert answer.status_code == status
+        assert b"Somebody else has saved this review" in answer.content
+        assert Review.objects.get().note == "second"
 
     def test_users_are_no_reviewers(self, desk: Client, ann: Any) -> None:
         session = talk(ann, ("one", "1"))
@@ -280,7 +337,7 @@ def test_the_log_cannot_be_changed(desk: Client, staff: Any, ann: Any) -> None:
     desk.get(page_of(session))
     log = "/admin/conversations/auditentry/"
     assert str(session.pk) in desk.get(f"{log}?q={session.pk}").content.decode()
-    entry = AuditEntry.objects.get()
+    entry = AuditEntry.objects.get(action="viewed")
     assert desk.post(f"{log}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
     assert desk.post(f"{log}{entry.pk}/change/", {"action": "x"}).status_code == 403
     form = {"action": "delete_selected", "_selected_action": [entry.pk]}
@@ -328,10 +385,13 @@ class TestExport:
         assert "broken" in text
         assert "fine" not in text
         assert response["Content-Disposition"] == 'attachment; filename="sessions.md"'
-        entry = await AuditEntry.objects.aget()
-        detail = {"format": "markdown", "sessions": 1, "filters": {"status": "failed"}}
-        detail["sha256"] = sha256(text.encode()).hexdigest()
-        assert (entry.action, entry.detail) == ("exported", detail)
+        whole, each = [entry async for entry in AuditEntry.objects.order_by("pk")]
+        about = {"format": "markdown", "sha256": sha256(text.encode()).hexdigest()}
+        detail = about | {"sessions": 1, "filters": {"status": "failed"}}
+        assert (whole.action, whole.session_id, whole.detail) == ("exported", None, detail)
+        assert (each.action, each.detail) == ("exported", about)
+        session = await ChatSession.objects.aget(title="broken")
+        assert each.session_id == session.pk
         assert (await browser.get(address)).status_code == 400
         assert (await browser.post(address, {"export_format": "x"})).status_code == 400
 
@@ -352,7 +412,7 @@ class TestExport:
 
         def endless(sessions: object) -> Iterator[Conversation]:
             while not enough.is_set():
-                yield Conversation({"title": "again"}, iter(()))
+                yield Conversation({"id": str(uuid4()), "title": "again"}, iter(()))
                 begun.set()
 
         monkeypatch.setattr(export, "read_conversations", endless)
@@ -371,7 +431,7 @@ class TestExport:
         staff = await in_thread(self.prepare, "read_transcript", "export_transcript")
         browser = AsyncClient()
         await browser.aforce_login(staff)
-        for query in ("owner__password__startswith=a", f"p={place_of('x')}"):
+        for query in ("owner__password__startswith=a", "title__contains=a", f"p={place_of('x')}"):
             response = await browser.post(f"{SESSIONS}export/?{query}", {"export_format": "json"})
             assert response.status_code == 400
 

@@ -50,6 +50,74 @@ def test_refusals(status: int, body: dict[str, Any], code: str) -> None:
     assert is_refusal(exc)
 
 
+TOO_LONG = [
+    # OpenAI, and who has copied its words
+    "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000.",
+    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000.",
+    "Invalid 'messages[1].content': string too long. Expected a string with maximum length 99.",
+    # Anthropic
+    "prompt is too long: 218152 tokens > 200000 maximum",
+    "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000",
+    # Google
+    "The input token count (218152) exceeds the maximum number of tokens allowed (65536).",
+    "Unable to submit, because the input token count is 99 but model only supports up to 9 tokens",
+    # xAI, Bedrock, Alibaba, Zhipu, Cohere, Moonshot, MiniMax, ByteDance
+    "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+    "Input is too long for requested model.",
+    "Range of input length should be [1, 30720]",
+    "Prompt exceeds max length",
+    "Prompt 超长",
+    "输入内容过长，请缩短后重试",
+    "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.",
+    "Invalid request: Your request exceeded model token limit: 8192",
+    "invalid params, context window exceeds limit",
+    "Total tokens of image and text exceed max message tokens",
+    # Groq, Cerebras, GitHub, Copilot, Together, Cloudflare, LiteLLM
+    "Please reduce the length of the messages or completion.",
+    "Request body too large for gpt-4o model. Max size: 8000 tokens.",
+    "prompt token count of 13000 exceeds the limit of 12288",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193",
+    "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
+    "The estimated number of tokens (9) exceeded this model context window limit (8).",
+    "litellm.ContextWindowExceededError: GroqException",
+    # Mistral, vLLM, SGLang, llama.cpp, LM Studio, Ollama
+    "Prompt contains 40000 tokens, too large for model with 32768 maximum context",
+    "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+    "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+    "the request exceeds the available context size, try increasing it",
+    "Trying to keep the first 5000 tokens when context the overflows.",
+    "the input length exceeds the context length",
+]
+NOT_TOO_LONG = [
+    "max_tokens is too large: 100000. This model supports at most 16384 completion tokens.",
+    "Invalid value for 'temperature'",
+    "The tool name is too long",
+    "Conversation roles must alternate user/assistant/user/assistant/...",
+    "Your input was flagged",
+    "thinking is enabled but reasoning_content is missing in assistant tool call message",
+]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+@pytest.mark.parametrize("message", TOO_LONG)
+def test_every_server_has_its_own_words_for_too_long(message: str, status: int) -> None:
+    exc = refused(status, {"message": message})
+    assert run_error(exc, has_text=False).code == ErrorCode.CONTEXT_TOO_LONG
+
+
+@pytest.mark.parametrize("message", NOT_TOO_LONG)
+def test_other_refusals_are_not_too_long(message: str) -> None:
+    exc = refused(400, {"message": message})
+    assert run_error(exc, has_text=False).code == ErrorCode.PROVIDER_REFUSED
+
+
+def test_a_limit_over_time_is_not_too_long() -> None:
+    words = "Rate limit reached: too many tokens per minute. Input tokens exceed 30000."
+    exc = refused(429, {"message": words})
+    assert run_error(exc, has_text=False).code == ErrorCode.PROVIDER_RATE_LIMITED
+
+
 def test_connections() -> None:
     slow = openai.APITimeoutError(request=REQUEST)
     assert run_error(slow, has_text=False).code == ErrorCode.PROVIDER_TIMEOUT

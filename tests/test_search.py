@@ -59,6 +59,53 @@ def found_by_staff(words: str) -> list[str]:
     return [session.title for session in sessions]
 
 
+SPACELESS = {
+    "zh": "今天天气很好，我们去公园散步吧。",
+    "ja": "明日の天気予報を教えて、カメラも。東京タワーへ行く",
+    "ko": "서울에서 회의가 있습니다. 회의실은 어디인가요?",
+    "th": "พรุ่งนี้ไปเที่ยวทะเลกันไหม",
+    "mixed": "用Python写程序，我的iPhone手机 ready",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "language"),
+    [
+        *(("天气", "zh"), ("公园", "zh"), ("散步", "zh"), ("园", "zh"), ("公园 天气很好", "zh")),
+        *(
+            ("天気", "ja"),
+            ("予報", "ja"),
+            ("メラ", "ja"),
+            ("タワー", "ja"),
+            ("教えて、カメラ", "ja"),
+        ),
+        *(("서울", "ko"), ("회의", "ko"), ("어디", "ko"), ("회의실", "ko"), ("있습", "ko")),
+        *(("ทะเล", "th"), ("เที่ยว", "th"), ("พรุ่งนี้", "th"), ("เที่ยว ทะเล", "th")),
+        *(
+            ("python写", "mixed"),
+            ("iPhone手机", "mixed"),
+            ("手机 ready", "mixed"),
+            ("手机 read", "mixed"),
+        ),
+    ],
+)
+def test_words_are_found_inside_texts_without_spaces(ann: Any, words: str, language: str) -> None:
+    for name, text in SPACELESS.items():
+        talk(ann, (f"{name} asks", text))
+    talk(make_user("ben"), ("ben asks", SPACELESS[language]))
+    assert found(ann, words) == [f"{language} asks"]
+    assert sorted(found_by_staff(words)) == ["ben asks", f"{language} asks"]
+    (entry,) = find_entries(ann, words, 10)
+    assert entry.text == SPACELESS[language]
+
+
+@pytest.mark.parametrize("words", ["天園", "气天", "公园 东京", "서울 ทะเล", "天气 ready", "園%"])
+def test_what_is_not_inside_is_not_found(ann: Any, words: str) -> None:
+    for name, text in SPACELESS.items():
+        talk(ann, (f"{name} asks", text))
+    assert (found(ann, words), found_by_staff(words)) == ([], [])
+
+
 @pytest.mark.parametrize(
     "words",
     [

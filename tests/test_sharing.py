@@ -194,6 +194,16 @@ class TestShares:
         assert token not in str(Share.objects.values())
         assert token not in api.get(f"/api/sessions/{session.pk}/shares/").content.decode()
 
+    def test_a_session_has_so_many_links(
+        self, api: Client, session: ChatSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "SHARES_MAX", 2)
+        address = f"/api/sessions/{session.pk}/shares/"
+        made = [api.post(address) for _ in range(3)]
+        assert [answer.status_code for answer in made] == [201, 201, 403]
+        api.delete(f"{address}{made[0].json()['id']}/")
+        assert api.post(address).status_code == 201
+
     def test_nobody_shares_what_is_not_theirs(self, api: Client, session: ChatSession) -> None:
         foreign = talk(make_user("ben"), ("secret", "1"))
         assert api.post(f"/api/sessions/{foreign.pk}/shares/").status_code == 404

@@ -64,6 +64,29 @@ async def test_connected_once_and_closed_with_the_process(
     assert not is_alive(pid)
 
 
+async def test_people_are_told_in_words_what_a_server_returned(
+    agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
+) -> None:
+    agent_site.serve(make_agent(tmp_path / "pid"))
+    asked = [ToolCall("depth_of", '{"water": "lake"}'), ToolCall("photo"), ToolCall("drain")]
+    agent_site.provider.queue(Reply(tool_calls=asked), Reply(["Deep."]), Reply(["Bye."]))
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("How deep?")
+        await client.wait_end(accepted["run_id"])
+        told = {
+            f["metadata"]["name"]: (f["metadata"]["event"], f["metadata"]["output"])
+            for f in client.frames
+            if f["metadata"].get("output")
+        }
+        again = await client.chat("Thanks", accepted["session_id"])
+        await client.wait_end(again["run_id"])
+    assert told["depth_of"] == ("tool.finished", "The lake is 4 metres deep.")
+    assert told["photo"] == ("tool.finished", "[picture]")
+    assert told["drain"][0] == "tool.failed"
+    assert "drain" in told["drain"][1]
+    assert "[picture]" in str(agent_site.provider.calls[-1].input)
+
+
 async def test_one_that_has_died_is_connected_again(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:

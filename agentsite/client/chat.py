@@ -140,10 +140,14 @@ class Chat:
         self._requests.add(request)
         self._connection.wake()
         if self.session_id or self._requests.is_first(request):
-            await self._send(request.frame)
+            await self._send(request)
 
-    async def _send(self, frame: Frame) -> None:
-        await self._connection.send({"session_id": self.session_id, **frame})
+    async def _send(self, request: Request) -> None:
+        try:
+            await self._connection.send({"session_id": self.session_id, **request.frame})
+        except RefusedError as exc:
+            self._requests.remove(request)
+            await request.fail(exc)
 
     async def _resume(self, reply: Reply) -> None:
         def is_answer(frame: Frame) -> bool:
@@ -225,7 +229,7 @@ class Chat:
         """What waited for the first message, or the next one to begin the session."""
         for request in self._requests:
             if self.session_id or self._requests.is_first(request):
-                await self._send(request.frame)
+                await self._send(request)
 
     def _begin(self, reply: Reply, run: dict[str, Any]) -> None:
         self._replies[run["run_id"]] = reply

@@ -20,6 +20,7 @@ SIGN_IN_ENDED = 4401
 ORIGIN = 4403
 TOO_FAST = 4429
 RESTART = 4012
+TOO_BIG = 1009
 BROKEN = 1006
 
 FIRST_FRAME_S = 15.0
@@ -55,7 +56,8 @@ class Listener(Protocol):
 class Connection:
     """`run` keeps it open until it is cancelled, or until there is no hope.
 
-    While nobody waits for anything it is tried for ever, else for `patience_s`.
+    While nobody waits for anything it is tried for ever, else for `patience_s`: sockets that break
+    again before they have brought anything do not count.
     """
 
     def __init__(self, http: Http, listener: Listener, *, patience_s: float) -> None:
@@ -67,17 +69,27 @@ class Connection:
         self._opened_at: float | None = None
         self._alive_at = 0.0
         self._is_renewed = False
+        self._frame_max_bytes = 0
+        self._has_brought = False
         self._fault = ""
         self._awake = asyncio.Event()
 
     async def send(self, frame: Frame) -> None:
-        """Send it now or, on a lost connection, not at all: `on_open` is told of the next one."""
-        if self._socket is not None and not self._socket.closed:
-            try:
-                await self._socket.send_str(json.dumps(frame))
-            except NETWORK_ERRORS:
-                # Reading finds that out too, and has it opened anew.
-                return
+        """Send it now or, on a lost connection, not at all: `on_open` is told of the next one.
+
+        Raises `RefusedError` for one that the site would never take.
+        """
+        if self._socket is None or self._socket.closed or self._opened_at is None:
+            return
+        text = _encode(frame)
+        if len(text) > self._frame_max_bytes:
+            limit = self._frame_max_bytes // 1024
+            raise RefusedError(
+                "too_large", f"The message is too long: this site takes {limit} KB at most."
+            )
+        # Where it fails, reading finds that out too, and has it opened anew.
+        with contextlib.suppress(*NETWORK_ERRORS):
+            await self._socket.send_str(text.decode())
 
     def wake(self) -> None:
         """Somebody waits from now on: there is no pause before the next try."""
@@ -97,6 +109,8 @@ class Connection:
             code = await self._converse()
             if code == ORIGIN:
                 raise RefusedError("forbidden", f"{self._http.url} is not that site's own address.")
+            if code == TOO_BIG:
+                raise RefusedError("too_large", "The message is too long for the way to the site.")
             if code in (NOT_SIGNED_IN, SIGN_IN_ENDED) and await self._renew():
                 continue
             await self._pause(self._pause_after(code))
@@ -146,10 +160,12 @@ class Connection:
     def _note_end(self) -> None:
         if self._opened_at is None:
             return
-        self._alive_at = _now()
-        if self._alive_at - self._opened_at > STABLE_S:
+        is_stable = _now() - self._opened_at > STABLE_S
+        if is_stable:
             self._attempts = 0
-        self._opened_at = None
+        if is_stable or self._has_brought or not self._listener.is_waiting:
+            self._alive_at = _now()
+        self._opened_at, self._has_brought = None, False
 
     async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> int:
         silence_s, leave_at = FIRST_FRAME_S, float("inf")
@@ -165,13 +181,24 @@ class Connection:
             match frame["metadata"].get("event"):
                 case "connected":
                     silence_s = 2 * frame["metadata"]["heartbeat_s"]
+                    self._frame_max_bytes = frame["metadata"]["limits"]["frame_max_bytes"]
                     self._opened_at = _now()
                     self._is_renewed, self._fault = False, ""
                     await self._listener.on_open()
                 case "draining":
                     # It works on until then; another process may take us by that time.
                     leave_at = _now() + frame["metadata"]["reconnect_after_ms"] / 1_000
+                case None | "accepted" | "snapshot":
+                    self._has_brought |= frame["type"] not in ("ping", "pong")
             await self._listener.on_frame(frame)
+
+
+def _encode(frame: Frame) -> bytes:
+    """As it is counted; half a surrogate pair has no UTF-8 and is escaped."""
+    try:
+        return json.dumps(frame, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(frame).encode()
 
 
 def _now() -> float:

@@ -38,6 +38,10 @@ class Requests:
         """The latest."""
         self._all.append(request)
 
+    def remove(self, request: Request) -> None:
+        """It cannot be sent."""
+        self._all.remove(request)
+
     def is_first(self, request: Request) -> bool:
         return self._all[0] is request
 

@@ -23,6 +23,8 @@ DESCRIPTION = (
 
 FAILED = 1
 INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""As of a program that the signal for it has ended."""
 
 
 def add_arguments(parser: ArgumentParser, url: str) -> None:
@@ -49,12 +51,20 @@ def run(options: Mapping[str, Any]) -> int:
     except (ClientError, ValueError) as exc:
         screen.remark(str(exc))
         return FAILED
+    except BrokenPipeError:
+        _give_up_output()
+        return CLOSED_PIPE
     except OSError as exc:
         screen.remark(f"{exc.filename or 'the output'}: {exc.strerror}")
         return FAILED
     except KeyboardInterrupt:
         screen.end_line()
         return INTERRUPTED
+
+
+def _give_up_output() -> None:
+    """Nobody reads it any more, as after `| head`; what is left would be written at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _do(client: Client, background: Background, screen: Screen, options: Mapping[str, Any]) -> int:

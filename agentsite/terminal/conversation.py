@@ -1,6 +1,7 @@
 """A chat by the keyboard, or of one message that is piped in."""
 
 import contextlib
+import io
 import sys
 
 from agentsite.client import Chat, Client, RefusedError, Reply
@@ -34,6 +35,9 @@ class Conversation:
     def _pipe(self, chat: Chat) -> int:
         """One message, or without any the rest of what is being said."""
         reply: Reply | None = None
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # Lines as they are, however they end.
+            sys.stdin.reconfigure(newline="")
         if text := sys.stdin.read().strip():
             reply = self._background.run(chat.send(text))
         elif chat.session_id:

@@ -24,7 +24,7 @@ from agentsite.client.events import (
     Waiting,
 )
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -45,7 +45,7 @@ ENDINGS = {"cancelled": "stopped", "interrupted": "broken off"}
 
 
 def visible(text: str) -> str:
-    """`text` without anything that a terminal would obey."""
+    """`text` without what a terminal would obey, or what would put its words in another order."""
     return _CONTROL.sub("�", text)
 
 
@@ -57,11 +57,16 @@ class Screen:
         self._err = err
         self._dim = (DIM, PLAIN) if err.isatty() else ("", "")
         self._in_line = False
+        self._held = ""
         self._is_lost = False
         self._model = ""
 
     def write(self, text: str) -> None:
         """A piece of a reply."""
+        text, self._held = self._held + text, ""
+        if text.endswith("\r"):
+            # The other half of the line's end may come with the next piece.
+            text, self._held = text[:-1], "\r"
         if text:
             self._out.write(visible(text))
             self._out.flush()
@@ -69,6 +74,7 @@ class Screen:
 
     def end_line(self) -> None:
         """What comes next begins a line."""
+        self._held = ""
         if self._in_line:
             self._out.write("\n")
             self._out.flush()

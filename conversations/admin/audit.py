@@ -1,13 +1,13 @@
 """The audit log, to read."""
 
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from conversations.admin.readonly import ReadOnlyAdmin
+from conversations import audit
+from conversations.admin.readonly import ReadOnlyAdmin, as_id
 from conversations.review_models import AuditEntry
 
 
@@ -35,7 +35,6 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        try:
-            return queryset.filter(session_id=UUID(search_term.strip())), False
-        except ValueError:
-            return queryset if not search_term.strip() else queryset.none(), False
+        if (session_id := as_id(search_term)) is not None:
+            return audit.entries_about(queryset, session_id), False
+        return queryset if not search_term.strip() else queryset.none(), False

@@ -1,6 +1,7 @@
 """The sessions of a list as a file."""
 
 from collections.abc import Iterable, Iterator
+from uuid import UUID
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db.models import QuerySet
@@ -12,11 +13,11 @@ from conversations.models import ChatSession
 
 
 class Export:
-    """`sessions` as `format_name` says; `count` is how many there were."""
+    """`sessions` as `format_name` says; `session_ids` are those that it holds."""
 
     def __init__(self, sessions: QuerySet[ChatSession], format_name: str) -> None:
         kind = FORMATS[format_name]
-        self.count = 0
+        self.session_ids: list[UUID] = []
         self.download = Download(kind, "sessions")
         pieces = encode(kind.write(self._counted(read_conversations(sessions))))
         try:
@@ -33,5 +34,5 @@ class Export:
 
     def _counted(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
         for conversation in conversations:
-            self.count += 1
+            self.session_ids.append(UUID(conversation.session["id"]))
             yield conversation

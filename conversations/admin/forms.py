@@ -13,6 +13,7 @@ class ReviewForm(forms.ModelForm):
     """Assignee, labels, note, and whether it is done."""
 
     is_reviewed = forms.BooleanField(label=_("Reviewed"), required=False)
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
 
     class Meta:
         model = Review
@@ -28,6 +29,14 @@ class ReviewForm(forms.ModelForm):
         self.fields["assignee"].queryset = reviews.list_staff()  # type: ignore[attr-defined]
         self.fields["labels"].queryset = reviews.list_labels()  # type: ignore[attr-defined]
         self.fields["labels"].required = False
-        self.initial["is_reviewed"] = self.instance.reviewed_at is not None
+        # Not where the session went on: whoever saves a note has not read what came later.
+        self.initial["is_reviewed"] = reviews.is_up_to_date(self.instance)
+        self.initial["version"] = reviews.version_of(self.instance)
         if self.instance.pk:
             self.initial["labels"] = list(self.instance.labels.all())
+
+    @property
+    def mark(self) -> bool | None:
+        """Whether the session becomes reviewed or not; None where that was not touched."""
+        changed = "is_reviewed" in self.changed_data
+        return bool(self.cleaned_data["is_reviewed"]) if changed else None

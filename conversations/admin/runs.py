@@ -12,8 +12,9 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from conversations.admin.filters import RUN_FILTERS, run_condition
-from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, with_word
+from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, as_id, with_word
 from conversations.models import Run, RunStatus
+from conversations.text import clean_text
 
 
 class RunChangeList(KeysetChangeList):
@@ -45,10 +46,12 @@ class RunAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if search_term.startswith("@"):
-            name = {get_user_model().USERNAME_FIELD: search_term[1:].strip()}
+            name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
             users = get_user_model()._default_manager.filter(**name)
             return queryset.filter(owner__in=list(users)), False
-        return super().get_search_results(request, queryset, search_term)
+        if not search_term.strip():
+            return queryset, False
+        return queryset.filter(pk=as_id(search_term)), False
 
     @admin.display(description=_("status"))
     def status_shown(self, run: Run) -> Any:

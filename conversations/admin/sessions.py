@@ -30,7 +30,7 @@ from conversations.admin.export import Export
 from conversations.admin.figures import figures_view
 from conversations.admin.filters import RUN_FILTERS, run_condition
 from conversations.admin.forms import ReviewForm
-from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, with_word
+from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, as_id, with_word
 from conversations.admin.review_filters import (
     DeletedFilter,
     FeedbackFilter,
@@ -52,6 +52,7 @@ from conversations.review_reads import (
     sessions_with_runs,
 )
 from conversations.search import NEWEST, containing
+from conversations.text import clean_text
 
 READ = "conversations.read_transcript"
 REVIEW = "conversations.change_review"
@@ -60,6 +61,13 @@ EXPORT = "conversations.export_transcript"
 
 class SessionChangeList(KeysetChangeList):
     """Filters on replies hold for one and the same reply."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Give each row a `heading`: what it is about for those who may read it, else its id."""
+        super().get_results(request)
+        may_read = request.user.has_perm(READ)
+        for row in self.result_list:
+            row.heading = _heading(row, may_read=may_read)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         found = super().get_queryset(request, exclude_parameters)
@@ -100,7 +108,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         if search_term.startswith("@"):
             return queryset.filter(owner__in=_find_owners(search_term)), False
-        if (session_id := _as_id(search_term)) is not None:
+        if (session_id := as_id(search_term)) is not None:
             return queryset.filter(pk=session_id), False
         if search_term.strip() and not request.user.has_perm(READ):
             raise PermissionDenied
@@ -111,8 +119,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     # Columns
 
     @admin.display(description=_("session"))
-    def title_shown(self, session: ChatSession) -> SafeString:
-        link = format_html('<a href="{}">{}</a>', _address(session), session)
+    def title_shown(self, session: Any) -> SafeString:
+        link = format_html('<a href="{}">{}</a>', _address(session), session.heading)
         count = ngettext("%d message", "%d messages", session.message_count)
         about = f"{session.owner.get_username()} · {count % session.message_count}"
         return format_html('{}<br><span class="quiet">{}</span>', link, about)
@@ -219,21 +227,23 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         except IncorrectLookupParameters:
             return HttpResponseBadRequest()
         export = Export(found, name)
-        audit.record(
-            request.user,
-            AuditAction.EXPORTED,
-            format=name,
-            sessions=export.count,
-            sha256=export.download.sha256,
-            filters=_tell_filters(request.GET.dict()),
-        )
+        about: dict[str, Any] = {"format": name, "sha256": export.download.sha256}
+        filters = _tell_filters(request.GET.dict())
+        count = len(export.session_ids)
+        audit.record(request.user, AuditAction.EXPORTED, sessions=count, filters=filters, **about)
+        audit.record_each(request.user, AuditAction.EXPORTED, export.session_ids, **about)
         return export.download.response()
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         formats = FORMATS if request.user.has_perms((READ, EXPORT)) else {}
-        return super().changelist_view(request, {**(extra_context or {}), "formats": formats})
+        context = {**(extra_context or {}), "formats": formats}
+        response = super().changelist_view(request, context)
+        if isinstance(response, TemplateResponse) and request.user.has_perm(READ):
+            shown = (response.context_data or {}).get("cl")
+            audit.record_list(request.user, [row.pk for row in shown.result_list] if shown else [])
+        return response
 
     def figures_view(self, request: HttpRequest) -> HttpResponse:
         return figures_view(request, self.admin_site)
@@ -258,12 +268,17 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         form = ReviewForm(request.POST, instance=reviews.get_review(session))
         if not form.is_valid():
             return self._show(request, session, form)
-        reviews.save_review(
-            staff=request.user,
-            review=form.save(commit=False),
-            labels=list(form.cleaned_data["labels"]),
-            is_reviewed=form.cleaned_data["is_reviewed"],
-        )
+        try:
+            reviews.save_review(
+                staff=request.user,
+                review=form.save(commit=False),
+                labels=list(form.cleaned_data["labels"]),
+                mark=form.mark,
+                version=form.cleaned_data["version"],
+            )
+        except reviews.ReviewChangedError:
+            form.add_error(None, _("Somebody else has saved this review meanwhile. Load it again."))
+            return self._show(request, session, form)
         messages.success(request, _("Review saved."))
         return HttpResponseRedirect(_address(session))
 
@@ -287,14 +302,14 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return session
 
     def _show(self, request: HttpRequest, session: ChatSession, form: ReviewForm) -> HttpResponse:
-        until = _as_id(request.GET.get("until", ""))
+        until = as_id(request.GET.get("until", ""))
         if until is not None and not has_message(session, until):
             raise Http404
         may_read = request.user.has_perm(READ)
         audit.record(request.user, AuditAction.VIEWED, session.pk, transcript=may_read)
         context = {
             **self.admin_site.each_context(request),
-            "title": str(session),
+            "title": _heading(session, may_read=may_read),
             "opts": self.opts,
             "session": session,
             "usage": describe_usage(session_usage(session)),
@@ -311,7 +326,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
 
 def _find_owners(search_term: str) -> list[Any]:
     """Whose sessions `@` and a name ask for."""
-    name = {get_user_model().USERNAME_FIELD: search_term[1:].strip()}
+    name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
     return list(get_user_model()._default_manager.filter(**name))
 
 
@@ -320,16 +335,13 @@ def _tell_filters(chosen: dict[str, str]) -> dict[str, str]:
     term = chosen.get(SEARCH_VAR, "")
     if term.startswith("@"):
         chosen[SEARCH_VAR] = " ".join(f"@{owner.pk}" for owner in _find_owners(term))
-    elif term and _as_id(term) is None:
+    elif term and as_id(term) is None:
         chosen[SEARCH_VAR] = "…"
     return {key: value for key, value in chosen.items() if key != PAGE_VAR}
 
 
-def _as_id(text: str) -> UUID | None:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
+def _heading(session: ChatSession, *, may_read: bool) -> str:
+    return (may_read and session.title) or str(session.pk)
 
 
 def _address(session: ChatSession) -> str:

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from conversations.api.base import ApiView
 from conversations.api.schema import Answered, ApprovalField
 from conversations.approvals import MESSAGE_LENGTH, VERDICTS, decide, list_approvals
+from conversations.models import Scope
 from conversations.queries import get_session
 
 
@@ -39,6 +40,9 @@ class AnswerSerializer(serializers.Serializer[Any]):
 
 class ApprovalView(ApiView):
     """One request."""
+
+    # A program that writes is not the person who is to be asked.
+    write_scope = Scope.APPROVE
 
     @extend_schema(request=AnswerSerializer, responses=Answered)
     def post(self, request: Request, request_id: str) -> Response:

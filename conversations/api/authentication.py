@@ -12,6 +12,7 @@ from conversations.api_keys import MARK, find_key
 from conversations.attempts import address_of
 from conversations.conf import requests_per_minute
 from conversations.models import ApiKey, Scope
+from conversations.sign_in_limits import limit_keys
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -23,6 +24,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             return None
         key = find_key(text.strip())
         if key is None:
+            limit_keys(address_of(request))
             raise AuthenticationFailed
         return key.owner, key
 
@@ -31,15 +33,17 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """A key does what its scopes say; a view's `scope` tells which one it asks for.
+    """A key does what its scopes say: it reads with `read`, and changes with `write`.
 
-    `scope = ""` is for what no key may do.
+    A view asks for another one by `scope`, or by `write_scope` for its changes alone; `scope = ""`
+    is for what no key may do.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, ApiKey):
             return True
-        by_method = Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+        change = getattr(view, "write_scope", Scope.WRITE)
+        by_method = Scope.READ if request.method in SAFE_METHODS else change
         return getattr(view, "scope", by_method) in request.auth.scopes
 
 

@@ -6,7 +6,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.base import ApiView
-from conversations.api_keys import create_key, list_keys, revoke_key
+from conversations.api_keys import DAYS, DAYS_MAX, create_key, list_keys, revoke_key
 from conversations.models import ApiKey, Scope
 
 
@@ -14,13 +14,17 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
     """A key that holds; its text was shown once."""
 
     scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=3
+        child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=len(Scope)
     )
+    days = serializers.IntegerField(min_value=1, max_value=DAYS_MAX, default=DAYS, write_only=True)
 
     class Meta:
         model = ApiKey
-        fields = ("id", "name", "prefix", "scopes", "created_at", "last_used_at")
-        read_only_fields = ("prefix", "created_at", "last_used_at")
+        fields = (
+            *("id", "name", "prefix", "scopes", "days"),
+            *("created_at", "last_used_at", "expires_at"),
+        )
+        read_only_fields = ("prefix", "created_at", "last_used_at", "expires_at")
 
 
 class KeyListSerializer(serializers.Serializer[None]):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import IO, Any
 
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import JSONParser
 
 from conversations.errors import AgentSiteError, ErrorCode
@@ -20,9 +20,11 @@ class BoundedJSONParser(JSONParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        length = parser_context["request"].META.get("CONTENT_LENGTH") if parser_context else None
-        if int(length or 0) > BODY_MAX_BYTES:
+        sent = parser_context["request"].META if parser_context else {}
+        if int(sent.get("CONTENT_LENGTH") or 0) > BODY_MAX_BYTES:
             raise AgentSiteError(ErrorCode.TOO_LARGE)
+        if (encoding := sent.get("HTTP_CONTENT_ENCODING", "identity")) != "identity":
+            raise UnsupportedMediaType(encoding)
         try:
             data = super().parse(stream, media_type, parser_context)
         except RecursionError as exc:

@@ -71,6 +71,8 @@ class EventsView(ApiView):
     is in the message.
     """
 
+    query_names = ("after", "limit")
+
     @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
         """The events after `after`; `next_after` is null once the run has ended and all is read."""

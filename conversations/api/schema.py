@@ -123,5 +123,12 @@ def _error_schema() -> dict[str, Any]:
         "text": {"type": "string", "description": "For people."},
         "retryable": {"type": "boolean"},
     }
-    error = {"type": "object", "properties": fields, "required": list(fields)}
+    fault = {name: {"type": "string"} for name in ("field", "code", "text")}
+    faults = {
+        "type": "array",
+        "description": "What is wrong with which field, where that is the reason.",
+        "items": {"type": "object", "properties": fault, "required": list(fault)},
+    }
+    properties = {**fields, "fields": faults}
+    error = {"type": "object", "properties": properties, "required": list(fields)}
     return {"type": "object", "properties": {"error": error}, "required": ["error"]}

@@ -63,6 +63,8 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
 class SessionView(ApiView):
     """One session."""
 
+    query_names = ("branch",)
+
     @extend_schema(parameters=[BranchQuery], responses=SessionDetailSerializer)
     def get(self, request: Request, session_id: str) -> Response:
         """The latest messages of the active branch, the run at work, and what waits.

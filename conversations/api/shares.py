@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from conversations.api.base import ApiView
 from conversations.api.serializers import BranchQuery
-from conversations.models import Share
+from conversations.models import Scope, Share
 from conversations.sharing import (
     SharedSession,
     answer_shared,
@@ -51,6 +51,9 @@ class NewShareSerializer(ShareSerializer):
 class SharesView(ApiView):
     """The links to one session."""
 
+    query_names = ("branch",)
+    write_scope = Scope.SHARE
+
     @extend_schema(responses=ShareListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
         """Those that hold."""
@@ -75,6 +78,8 @@ class SharesView(ApiView):
 class ShareView(ApiView):
     """One link to a session."""
 
+    write_scope = Scope.SHARE
+
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, share_id: str) -> Response:
         """Revoke it."""
@@ -85,6 +90,7 @@ class ShareView(ApiView):
 class SharedView(ApiView):
     """What a link shows, to anybody."""
 
+    query_names = ("before", "after")
     authentication_classes = ()
     permission_classes = (AllowAny,)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import DatabaseError
 from django.db.models import QuerySet
+from django_filters.utils import translate_validation
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import ValidationError
@@ -69,6 +70,7 @@ class DownloadView(AsyncAPIView):
     """What is common to all downloads: `?export_format=`, else `Accept`, else JSON."""
 
     scope = Scope.EXPORT
+    query_names: tuple[str, ...] = ("export_format",)
     renderer_classes = RENDERERS
 
     async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
@@ -94,7 +96,7 @@ class DownloadView(AsyncAPIView):
         if name is None:
             return str(self.request.accepted_renderer.format)
         if name not in FORMATS:
-            raise ValidationError
+            raise ValidationError({"export_format": "There is no such format."})
         return name
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
@@ -119,6 +121,8 @@ class TranscriptView(DownloadView):
 class ExportView(DownloadView):
     """All sessions that match a filter as one file."""
 
+    query_names = ("export_format", *SessionFilter.base_filters)
+
     @extend_schema(
         parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
     )
@@ -128,5 +132,5 @@ class ExportView(DownloadView):
         query.setdefault("state", "all")
         wanted = SessionFilter(query, queryset=kept_of(request.user), request=request)
         if not wanted.is_valid():
-            raise ValidationError
+            raise translate_validation(wanted.errors)
         return await self.answer(wanted.qs, name="conversations", one=False)

@@ -12,6 +12,50 @@ for (const rule of [lowerHeadings, linkImages, alignCells, nameHosts]) {
   parser.core.ruler.push(rule.name, rule);
 }
 
+/** Chinese, Japanese and Korean, with their punctuation. */
+const CJK =
+  /[\u1100-\u11ff\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\u{20000}-\u{3ffff}]/u;
+const { isMdAsciiPunct, isPunctChar, isWhiteSpace } = parser.utils;
+
+/** Emphasis beside those, which have no spaces around their marks: there a mark may open and close
+ * as between letters, whatever punctuation is beside it. */
+parser.inline.State = class extends parser.inline.State {
+  scanDelims(start, canSplitWord) {
+    const scanned = super.scanDelims(start, canSplitWord);
+    const end = start + scanned.length;
+    const before = start > 0 ? charBefore(this.src, start) : " ";
+    const after = end < this.posMax ? String.fromCodePoint(this.src.codePointAt(end)) : " ";
+    if (!CJK.test(before) && !CJK.test(after)) return scanned;
+    const opens =
+      !isSpace(after) && (!parts(after) || isSpace(before) || parts(before) || CJK.test(before));
+    const closes =
+      !isSpace(before) && (!parts(before) || isSpace(after) || parts(after) || CJK.test(after));
+    return {
+      can_open: opens && (canSplitWord || !closes || isPunctuation(before)),
+      can_close: closes && (canSplitWord || !opens || isPunctuation(after)),
+      length: scanned.length,
+    };
+  }
+};
+
+function charBefore(text, place) {
+  const isPair = place > 1 && /[\ud800-\udbff][\udc00-\udfff]/.test(text.slice(place - 2, place));
+  return isPair ? text.slice(place - 2, place) : text[place - 1];
+}
+
+function isSpace(char) {
+  return isWhiteSpace(char.codePointAt(0));
+}
+
+function isPunctuation(char) {
+  return isMdAsciiPunct(char.codePointAt(0)) || isPunctChar(char);
+}
+
+/** Whether it is punctuation that has a space on one side. */
+function parts(char) {
+  return isPunctuation(char) && !CJK.test(char);
+}
+
 /** The tokens of a text; `env` is what is known of the text before it, and learnt from it. */
 export function parse(text, env = {}) {
   return parser.parse(text, env);

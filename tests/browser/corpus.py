@@ -3,6 +3,9 @@
 PLAIN = {
     "paragraphs": "One line\nand another.\n\nA second paragraph, with  two spaces  \nand a break.",
     "emphasis": "**bold**, *italic*, ***both***, ~~gone~~, `code`, **`bold code`** and 2*3*4.",
+    "emphasis_cjk": "**注意：**请先保存。**「引用」**\n\n他说**“你好”**然后*（走）*了。\n\n"
+    "**스크립트(script)**라고 합니다. これは**「重要」**です。__注意：__请 _a_b_ ~~旧：~~新\n\n"
+    "𠮷**（又）**𠮷 **a**。**b**，*c*、** 开 ** 2*3*4 中_文_字",
     "headings": "# One\n\n## Two ##\n\n### Three\nText at once.\n\nSetext\n======\n\nLower\n---\n",
     "headings_within": "### One\n\n##### Two\n\n##### Two\n\n- #### Three\n- ## One\n\n"
     "# One\n\n## Two\n\n> ###### Three\n\n####### no\n\n"

@@ -463,3 +463,14 @@ class TestExports:
         lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
         assert {line["session_id"] for line in lines if "session_id" in line} <= {chat.session_id}
         assert "an albatross" in str(lines)
+
+
+async def test_what_is_too_long_is_refused_and_others_are_sent(site: Site, ann: User) -> None:
+    async with Client(site.origin) as client:
+        await client.sign_in("ann", ann.password)
+        async with client.chat() as chat, time_limit("two answers"):
+            long, short = await chat.send("x" * 3_000_000), await chat.send("hello")
+            with pytest.raises(RefusedError, match="64 KB") as refused:
+                [_ async for _ in long]
+            assert (refused.value.code, refused.value.retryable) == ("too_large", False)
+            assert shown([event async for event in short]) == "You said: hello"

@@ -13,9 +13,10 @@ import pytest
 
 from agentsite.client.events import Disconnected, Reconnected
 from agentsite.terminal.screen import Screen
-from tests.client.terminal import ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
+from tests.client.terminal import CHAT, ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run
+from tests.support.machine import scaled
 from tests.support.provider import Gate, Provider, ToolCall, words
 from tests.support.site import ROOT, Site, User, environment
 
@@ -88,6 +89,55 @@ class TestPiped:
         assert "owned" in done.stdout
         assert "Looking for" in done.stderr
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr)
+
+    def test_what_is_too_long_is_told_at_once(self, site: Site, ann: User) -> None:
+        asked = ["--url", site.origin, "--user", "ann"]
+        for size in (70_000, 140_000, 3_000_000):
+            done = run_chat(*asked, env=as_user(ann), said="x" * size)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr == "· The message is too long: this site takes 64 KB at most.\n"
+        # Each of these signs counts three bytes, not six.
+        done = run_chat(*asked, env=as_user(ann), said="字" * 15_000)
+        assert done.returncode == 0, done.stderr
+
+    def test_lines_and_marks_of_direction_stay_as_they_are(
+        self, site: Site, ann: User, provider: Provider
+    ) -> None:
+        said = "one\r\n\u200fשלום\u200e two\r\n\u061cdone"
+        provider.queue(stand_in.Reply(["one\r", said[4:12], said[12:]]))
+        done = subprocess.run(
+            [*CHAT, "--url", site.origin, "--user", "ann"],
+            input=b"first\r\nsecond",
+            env=as_user(ann) | {"PYTHONIOENCODING": "utf-8"},
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+        )
+        assert done.stdout.decode() == said + "\n"
+        assert provider.calls[-1].prompt == "first\r\nsecond"
+
+    def test_who_stops_reading_is_no_error(self, site: Site, ann: User, provider: Provider) -> None:
+        provider.queue(stand_in.Reply([f"{number}\n" for number in range(50_000)]))
+        chat = subprocess.Popen(
+            [*CHAT, "--url", site.origin, "--user", "ann"],
+            env=as_user(ann),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert chat.stdin
+        assert chat.stdout
+        assert chat.stderr
+        chat.stdin.write(b"count")
+        chat.stdin.close()
+        assert chat.stdout.readline() == b"0\n"
+        chat.stdout.close()
+        told = chat.stderr.read().decode()
+        assert chat.wait(scaled(60)) == 141
+        assert "Traceback" not in told
+        assert "Broken" not in told
+        chat.stderr.close()
 
     def test_without_django_and_without_the_site(
         self, site: Site, ann: User, tmp_path: Path

@@ -89,6 +89,8 @@ async def test_nobody_comes_in_with_nothing_or_less(site: Site, ann: User) -> No
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(open_chat(site.ws_url, origin=site.origin)),
+            await stack.enter_async_context(open_chat(site.ws_url)),
+            await stack.enter_async_context(open_chat(site.ws_url, origin="http://evil.example")),
             await stack.enter_async_context(
                 open_chat(site.ws_url, cookie="sessionid=nonsense", origin=site.origin)
             ),

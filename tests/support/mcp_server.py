@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Image, MCPServer
 
 server = MCPServer("depth")
 
@@ -16,6 +16,18 @@ server = MCPServer("depth")
 def depth_of(water: str) -> str:
     """How deep a water is."""
     return f"The {water} is {len(water)} metres deep."
+
+
+@server.tool()
+def photo() -> Image:
+    """A picture of the water."""
+    return Image(data=b"\x89PNG" + bytes(range(256)) * 10, format="png")
+
+
+@server.tool()
+def drain() -> str:
+    """Always fails."""
+    raise ValueError("the plug is stuck")
 
 
 if __name__ == "__main__":

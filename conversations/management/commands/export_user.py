@@ -10,9 +10,11 @@ from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
+from conversations import audit
 from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.privacy import read_account
+from conversations.review_models import AuditAction
 from conversations.session_list import all_of
 
 
@@ -37,6 +39,8 @@ class Command(BaseCommand):
                     _write(archive, f"conversations.{FORMATS[kind].extension}", encode(texts))
         except OSError as exc:
             raise CommandError(f"cannot write {options['file']}: {exc.strerror}") from exc
+        session_ids = list(all_of(user).values_list("pk", flat=True))
+        audit.record_each(None, AuditAction.EXPORTED, session_ids, command="export_user")
 
 
 def _write(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversations.imports import ImportRefusedError, import_all
+from conversations.import_shapes import ImportRefusedError
+from conversations.imports import import_all
 
 
 class Command(BaseCommand):
@@ -27,6 +28,9 @@ class Command(BaseCommand):
         try:
             with options["file"] as file:
                 count = import_all(owner, json.load(file))
-        except (ImportRefusedError, ValueError, KeyError, TypeError) as exc:
+        except ImportRefusedError as exc:
             raise CommandError(f"not imported: {exc}") from exc
+        except (ValueError, RecursionError) as exc:
+            # The parser's own words quote the file.
+            raise CommandError("not imported: the file is not JSON") from exc
         self.stdout.write(f"agentsite: {count} conversations imported")

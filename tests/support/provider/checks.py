@@ -1,21 +1,88 @@
-"""What the real services refuse with 400, and a careless history would send."""
+"""What the real services refuse with 400, and a careless history would send.
 
+The rules of all known servers together: no real one is as strict.
+"""
+
+import itertools
+import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 Item = dict[str, Any]
 
 ID_PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
+TOOL_NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
+CALL_ID_CHARS = 40
 
 
-def refusal(api: str, body: dict[str, Any]) -> str:
-    """Why `body` cannot be answered; empty if it can."""
+def refusal(api: str, body: dict[str, Any], *, needs_reasoning: bool = False) -> str:
+    """Why `body` cannot be answered; empty if it can.
+
+    With `needs_reasoning`, a message with tool calls must bring back what was thought before it.
+    """
     if not body.get("stream"):
         return "this stand-in only streams"
     if api == "chat":
-        return _refuse_messages(body.get("messages") or [])
+        messages = body.get("messages") or []
+        why = _refuse_messages(messages) or _refuse_roles(messages) or _refuse_contents(messages)
+        why = why or _refuse_calls(messages, body.get("tools"))
+        return why or (_refuse_thoughtless(messages) if needs_reasoning else "")
     items = body.get("input") or []
     return "" if items and isinstance(items, str) else _refuse_items(items)
+
+
+def _refuse_roles(messages: list[Item]) -> str:
+    """Users and assistants take turns; calls and outputs stand between, before an answer."""
+    roles = [m["role"] for m in messages if m["role"] not in ("system", "developer")]
+    if not roles or roles[0] != "user":
+        return "the first message must be a user's"
+    if roles[-1] == "assistant":
+        return "the last message must be a user's or a tool's"
+    for before, role in itertools.pairwise(roles):
+        if (before, role) in (("user", "user"), ("assistant", "assistant"), ("tool", "user")):
+            return f"roles must alternate, not {before} and {role}"
+    return ""
+
+
+def _refuse_contents(messages: list[Item]) -> str:
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        texts = (
+            [content] if isinstance(content, str) else [p.get("text", "") for p in content or []]
+        )
+        if content is None and message.get("tool_calls"):
+            continue
+        if not texts or not all(text.strip() for text in texts):
+            return f"content of message {number} must not be empty"
+    return ""
+
+
+def _refuse_calls(messages: list[Item], tools: object) -> str:
+    for call in (call for message in messages for call in message.get("tool_calls") or []):
+        if not tools:
+            return "tools must be defined where there are tool calls"
+        if not TOOL_NAME.fullmatch(call["function"]["name"]):
+            return f"no name of a tool: {call['function']['name']}"
+        if not 0 < len(call["id"]) <= CALL_ID_CHARS:
+            return f"id is empty or too long: {call['id']}"
+        if not _is_object(call["function"]["arguments"]):
+            return f"arguments are no JSON object: {call['function']['arguments']}"
+    return ""
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _refuse_thoughtless(messages: list[Item]) -> str:
+    for number, message in enumerate(messages):
+        if message.get("tool_calls") and not message.get("reasoning_content"):
+            return f"reasoning_content is missing in tool call message {number}"
+    return ""
 
 
 def _refuse_messages(messages: list[Item]) -> str:

@@ -70,6 +70,7 @@ class Reply:
     stream_error: str = ""
     error_status: int = 0
     error_code: str | None = None
+    error_message: str = "as the script says"
     retry_after: float | None = None
     input_tokens: int = 10
     cached_tokens: int = 0

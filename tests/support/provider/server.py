@@ -29,6 +29,7 @@ class Provider:
 
     def __init__(self, script: Script = echo) -> None:
         self.script = script
+        self.needs_reasoning = False
         self.port = 0
         self.calls: list[Call] = []
         self._queued: list[Reply] = []
@@ -44,6 +45,7 @@ class Provider:
     def forget(self) -> None:
         """As if newly started: no calls, nothing queued."""
         self.calls, self._queued, self._taken = [], [], 0
+        self.needs_reasoning = False
 
     def queue(self, *replies: Reply) -> None:
         """Answer the next requests with these, in order."""
@@ -104,7 +106,7 @@ class Provider:
     async def _answer(self, api: Api, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         call = Call(len(self.calls) + 1, api, body, dict(request.headers))
-        call.refusal = refusal(api, body)
+        call.refusal = refusal(api, body, needs_reasoning=self.needs_reasoning)
         if not call.refusal:
             call.reply = self._queued.pop(0) if self._queued else self.script(call)
         self.calls.append(call)
@@ -182,7 +184,8 @@ async def _send_tokens(
 
 def _scripted_error(reply: Reply) -> web.Response:
     headers = {} if reply.retry_after is None else {"Retry-After": str(reply.retry_after)}
-    return _error(reply.error_status, "as the script says", code=reply.error_code, headers=headers)
+    message = reply.error_message
+    return _error(reply.error_status, message, code=reply.error_code, headers=headers)
 
 
 def _error(

@@ -1,0 +1,58 @@
+"""The admin of accounts, where deleting one erases the person."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
+from django.contrib.auth.admin import UserAdmin
+from django.core.exceptions import PermissionDenied
+from django.db.models import ProtectedError, RestrictedError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext as _
+
+from conversations.privacy import erase_user
+from conversations.session_list import all_of
+
+UserModel = get_user_model()
+CHANGE_LIST = "admin:auth_user_changelist"
+
+
+class PersonAdmin(UserAdmin):
+    """Django's own; a person is deleted as `manage.py erase_user` does it, one at a time."""
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        """Without Django's deletion of several, which loads every row of each."""
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What the page before the deletion tells: counts, and no row of what is deleted."""
+        counts = {str(UserModel._meta.verbose_name_plural): len(objs)}
+        counts[_("sessions")] = sum(all_of(user).count() for user in objs)
+        return [str(user) for user in objs], counts, set(), []
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """In small transactions, as `erase_user` has them, so that others can write meanwhile."""
+        if request.method != "POST":
+            return super().delete_view(request, object_id, extra_context)
+        user = self.get_object(request, unquote(object_id))
+        if not self.has_delete_permission(request, user):
+            raise PermissionDenied
+        if user is None:
+            raise Http404
+        try:
+            erase_user(user, by=request.user)  # type: ignore[arg-type]
+        except (ProtectedError, RestrictedError):
+            messages.error(request, _("All but the account, which is disabled, is erased."))
+        else:
+            messages.success(request, _("The account and all that it held is erased."))
+        return redirect(CHANGE_LIST)
+
+
+admin.site.unregister(UserModel)
+admin.site.register(UserModel, PersonAdmin)
