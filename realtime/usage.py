@@ -1,7 +1,7 @@
 """What a run's model calls take: as the model's server says, else estimated from their text."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
 from typing import Any
@@ -174,8 +174,8 @@ class UsageMeter:
 
     def _sum(self) -> TokenUsage:
         total = reduce(add_usage, self._by_model.values(), self._before)
-        counts = {name: _bounded(getattr(total, name)) for name in TOKEN_COLUMNS}
-        return replace(total, **counts)
+        counts: dict[str, Any] = {n: _bounded(getattr(total, n)) for n in TOKEN_COLUMNS}
+        return TokenUsage(**counts, source=total.source)
 
     def _grow(self, call: OpenCall, size: int) -> None:
         call.output_size += size
