@@ -193,6 +193,7 @@ def test_an_answer_to_what_is_deleted_meanwhile_finds_nothing(
 ) -> None:
     posted = ask(ann, "hi")
     suspend(posted)
+
     def lock_late(*args: Any) -> Any:
         delete(ann, posted, is_for_good=is_for_good)
         return locked_run(*args)
@@ -210,6 +211,7 @@ def test_a_stop_of_what_is_deleted_meanwhile(
     """For good: there is nothing to be found. Else it was stopped by that."""
     posted = ask(ann, "hi")
     suspend(posted)
+
     def lock_late(*args: Any) -> Any:
         delete(ann, posted, is_for_good=is_for_good)
         return locked_run(*args)
