@@ -41,13 +41,22 @@ class WriteLock:
             line = self._preferred if _is_preferred() else self._others
             turn.acquire()
             line.append(turn)
-        if turn.acquire(timeout=timeout_s):
-            return True
+        try:
+            if turn.acquire(timeout=timeout_s):
+                return True
+        except BaseException:
+            if not self._leave(turn, line):
+                self.release()
+            raise
+        return not self._leave(turn, line)
+
+    def _leave(self, turn: threading.Lock, line: deque[threading.Lock]) -> bool:
+        """Wait no more; False if the lock was handed over in the meantime."""
         with self._mutex:
             if turn in line:
                 line.remove(turn)
-                return False
-        return True  # It was handed over while the time ran out.
+                return True
+        return False
 
     def release(self) -> None:
         """Hand the lock to the next in line, if anybody waits."""
