@@ -597,8 +597,14 @@ class UserUsage(models.Model):
     """
 
     pk = models.CompositePrimaryKey("user_id", "slot")
+    # Without a constraint: a process of the version before, which does not know of these rows,
+    # deletes a guest who signs in. Rows of nobody go with the old ones.
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     slot = models.BigIntegerField()
     tokens = models.BigIntegerField(default=0)

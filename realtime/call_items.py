@@ -36,20 +36,22 @@ _OF_SERVERS = (None, "__fake_id__")
 def settle(items: Iterable[Item]) -> list[Item]:
     """`items` with roles that alternate, whole pairs, and no text, name or argument out of form.
 
-    It begins with a user's text. What was settled stays as it is.
+    It begins with a user's text; one that was not answered is followed by a word that says so. What
+    was settled stays as it is.
     """
     settled: list[Item] = []
     for item in mend(map(_sound, items)):
-        if not settled and item.get("role") != "user":
+        is_user = item.get("role") == "user"
+        if not settled and not is_user:
             settled.append({"role": "user", "content": LEFT_OUT.strip()})
-        if item.get("role") == "user":
+        if is_user:
             _drop_thoughts(settled)
+            if settled and settled[-1].get("role") != "assistant":
+                settled.append({"role": "assistant", "content": NOT_ANSWERED})
         if _joins(settled, item):
             _drop_thoughts(settled)
             settled[-1] = _join(settled[-1], item)
         elif item.get("role") != "assistant" or text_of(item).strip():
-            if item.get("role") == "user" and settled and settled[-1].get("type") == OUTPUT:
-                settled.append({"role": "assistant", "content": NOT_ANSWERED})
             settled.append(item)
     return settled
 
@@ -97,11 +99,8 @@ def _drop_thoughts(settled: list[Item]) -> None:
 
 
 def _joins(settled: list[Item], item: Item) -> bool:
-    """Whether the message is of the same role as the one before it, both without real ids."""
+    """Whether it and the one before are texts of the model, both without real ids."""
     before = next((old for old in reversed(settled) if old.get("type") != REASONING), {})
-    if item.get("role") == "user":
-        texts = (before.get("content"), item["content"])
-        return before.get("role") == "user" and all(isinstance(text, str) for text in texts)
     both = (before, item)
     return all(one.get("role") == "assistant" and one.get("id") in _OF_SERVERS for one in both)
 
@@ -117,7 +116,13 @@ def flatten(items: list[Item]) -> list[Item]:
     A model that has no tools cannot be told of calls in another way.
     """
     after = _last_text(items) + 1
-    return [*_in_words(items[:after], "assistant"), *_in_words(items[after:], "user")]
+    told = [*_in_words(items[:after], "assistant")]
+    for item in _in_words(items[after:], "user"):
+        if told and item.get("role") == told[-1].get("role") == "user":
+            told[-1] = _join(told[-1], item)
+        else:
+            told.append(item)
+    return told
 
 
 def flatten_earlier(items: list[Item]) -> list[Item]:

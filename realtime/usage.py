@@ -174,8 +174,8 @@ class UsageMeter:
 
     def _sum(self) -> TokenUsage:
         total = reduce(add_usage, self._by_model.values(), self._before)
-        counts = (_bounded(getattr(total, name)) for name in TOKEN_COLUMNS)
-        return TokenUsage(*counts, source=total.source)
+        counts: dict[str, Any] = {n: _bounded(getattr(total, n)) for n in TOKEN_COLUMNS}
+        return TokenUsage(**counts, source=total.source)
 
     def _grow(self, call: OpenCall, size: int) -> None:
         call.output_size += size

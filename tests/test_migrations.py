@@ -72,6 +72,21 @@ def test_the_version_before_goes_on_beside_it(own_database: None) -> None:
     assert list(Run.objects.values_list("context_model", flat=True)) == ["", ""]
 
 
+def test_the_version_before_takes_a_guest_into_an_account(own_database: None) -> None:
+    """It moves the guest's sessions, and deletes the guest, of whose tokens it does not know."""
+    migrate(BEFORE[1])
+    fields = {**ENDED, "input_tokens": 5, "output_tokens": 1, "ended_at": timezone.now()}
+    add_runs(models_before(), numbers=range(1, 3), **fields)
+    migrate()
+    users = models_before().get_model("auth", "User").objects
+    taker = users.create(username="ben")
+    for name in ("ChatSession", "Run"):
+        moved = models_before().get_model("conversations", name).objects
+        moved.update(owner_id=taker.pk)
+    users.filter(username="ann").delete()
+    assert UserUsage.objects.count() == 1
+
+
 def test_what_is_there_is_counted(own_database: None) -> None:
     migrate(BEFORE[1])
     spent = {"input_tokens": 100, "output_tokens": 11, "cost": "0.000017"}

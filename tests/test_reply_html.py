@@ -18,7 +18,7 @@ from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.reply_html import read_html, save_html
 from realtime import dbpool, runs
 from realtime.process import Process
-from tests.support.chats import ask, begin, finish, make_user, session_of, talk
+from tests.support.chats import CLAIM, ask, begin, finish, make_user, session_of, talk
 from tests.support.databases import make_tables, orm_on
 from tests.support.inprocess import open_chat_here
 from tests.support.servers import Postgres
@@ -164,7 +164,7 @@ class TestAtWork:
     async def test_an_end_without_a_text_is_told_of_at_once(
         self, ann: User, renderings: list[Rendering]
     ) -> None:
-        run = await in_thread(lambda: begin(ask(ann, "question")).run)
+        run = await in_thread(lambda: begin(ask(ann, "question", claim=CLAIM)).run)
         async with open_chat_here(ann) as client:
             await client.resume(str(run.session_id))
             await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1, worker="test")
@@ -175,7 +175,7 @@ class TestAtWork:
 
 def orphan(user: User) -> Run:
     """A run that has shown a text, and whose worker is gone."""
-    return begin(ask(user, "question"), TEXT).run
+    return begin(ask(user, "question", claim=CLAIM), TEXT).run
 
 
 class TestStored:
@@ -260,7 +260,7 @@ class TestStored:
         assert views[1].run_status == ("completed" if ends else "running")
 
     def test_a_reply_that_is_gone_while_it_is_read(self, ann: User) -> None:
-        begin(ask(ann, "question"), "half")
+        begin(ask(ann, "question", claim=CLAIM), "half")
         page = list(Message.objects.select_related("run", "summary").order_by("number"))
         ChatSession.objects.all().delete()
         assert [view.text for view in show_messages(page)] == ["question", ""]

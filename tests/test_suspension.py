@@ -17,7 +17,7 @@ from conversations import (
     session_list,
 )
 from conversations.actions import Posted
-from conversations.changes import RunLostError
+from conversations.changes import RunLostError, locked_run
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.journal_store import Batch
 from conversations.lifecycle import Request, Suspension, suspend_run
@@ -193,7 +193,6 @@ def test_an_answer_to_what_is_deleted_meanwhile_finds_nothing(
 ) -> None:
     posted = ask(ann, "hi")
     suspend(posted)
-    locked_run = approvals.locked_run
 
     def lock_late(*args: Any) -> Any:
         delete(ann, posted, is_for_good=is_for_good)
@@ -212,7 +211,6 @@ def test_a_stop_of_what_is_deleted_meanwhile(
     """For good: there is nothing to be found. Else it was stopped by that."""
     posted = ask(ann, "hi")
     suspend(posted)
-    locked_run = actions.locked_run
 
     def lock_late(*args: Any) -> Any:
         delete(ann, posted, is_for_good=is_for_good)

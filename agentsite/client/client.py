@@ -37,8 +37,8 @@ class Client:
     """One site as one user, within `async with`.
 
     `url` is the site's address, such as `https://chat.example.org`; a wrong one is a `ValueError`.
-    With `key`, an API key, the REST API alone can be used, as far as its scopes go. A chat waits
-    for `patience_s` seconds for a connection that broke off.
+    With `key`, an API key, as much can be done as its scopes say; `read` is needed for a chat. A
+    chat waits for `patience_s` seconds for a connection that broke off.
 
     Whatever is asked of the site raises `RefusedError` with a code of the protocol, or its kind
     `NotSignedInError`, or `UnreachableError`.

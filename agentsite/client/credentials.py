@@ -27,7 +27,7 @@ class Nobody:
 
 
 class ApiKey:
-    """A key of the REST API, which opens no socket."""
+    """A key, which does what its scopes say."""
 
     def __init__(self, key: str) -> None:
         self._key = key

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
             name='UserUsage',
             fields=[
                 ('pk', models.CompositePrimaryKey('user_id', 'slot', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('slot', models.BigIntegerField()),
                 ('tokens', models.BigIntegerField(default=0)),
             ],

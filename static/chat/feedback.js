@@ -15,6 +15,9 @@ export function showVerdict(article) {
 }
 
 export class Feedback {
+  /** How many live changes of a message are still to come that only repeat what this tab did. */
+  #echoes = new Map();
+
   constructor({ getCurrent, toast, announce }) {
     Object.assign(this, { getCurrent, toast, announce });
     document.addEventListener("click", (event) => this.#press(event));
@@ -54,8 +57,17 @@ export class Feedback {
     leaveForm(form.closest(".message"));
   }
 
-  /** Show what was given or taken back in any tab. */
-  apply({ message_id, value }) {
+  /** Show what was given or taken back in any tab; an echo of this one may be out of date. */
+  follow({ message_id, value }) {
+    if (this.#echoes.get(message_id)) this.#expectEchoes(message_id, -1);
+    else this.#apply({ message_id, value });
+  }
+
+  #expectEchoes(message_id, more) {
+    this.#echoes.set(message_id, (this.#echoes.get(message_id) ?? 0) + more);
+  }
+
+  #apply({ message_id, value }) {
     const article = document.getElementById(`m-${message_id}`);
     verdicts.set(message_id, value);
     if (!article) return;
@@ -66,6 +78,7 @@ export class Feedback {
   /** Show these verdicts and no others. */
   renew(given) {
     verdicts.clear();
+    this.#echoes.clear();
     for (const { message_id, value } of given) verdicts.set(message_id, value);
     for (const article of document.querySelectorAll(".assistant")) showVerdict(article);
   }
@@ -73,14 +86,16 @@ export class Feedback {
   /** Keep a verdict, or none, and show it; whether that worked. */
   async #tell(message_id, value, comment = "") {
     const address = apiOf(this.getCurrent(), `messages/${message_id}/feedback/`);
+    this.#expectEchoes(message_id, 1);
     try {
       const body = { value, comment };
       await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
     } catch {
+      this.#expectEchoes(message_id, -1);
       this.toast.show(words.manage.failed);
       return false;
     }
-    this.apply({ message_id, value });
+    this.#apply({ message_id, value });
     return true;
   }
 }

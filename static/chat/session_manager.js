@@ -80,7 +80,7 @@ export class SessionManager {
   #follow(frame) {
     const { session_id, metadata } = frame;
     const [subject] = (metadata?.event ?? "").split(".");
-    if (subject === "feedback") this.feedback.apply(metadata);
+    if (subject === "feedback") this.feedback.follow(metadata);
     if (subject === "share") this.share?.apply(frame);
     if (subject !== "session") return;
     this.#offer();

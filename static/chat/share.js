@@ -34,6 +34,7 @@ export class ShareDialog {
     if (!this.dialog.open || session_id !== this.id) return;
     if (event === "share.created") this.#add({ id: share_id, created_at });
     else this.#remove(share_id);
+    if (this.asked) this.#show();
   }
 
   #add(share) {
@@ -64,8 +65,14 @@ export class ShareDialog {
     }
   }
 
+  /** Of several answers the one that was asked for last counts: others may miss what came since. */
   #show() {
-    this.#ask({}, ({ results }) => this.list.replaceChildren(...results.map(lineOf)));
+    const asked = (this.asked = {});
+    this.#ask({}, ({ results }) => {
+      if (asked !== this.asked) return;
+      this.asked = undefined;
+      this.list.replaceChildren(...results.map(lineOf));
+    });
   }
 
   /** The server does not keep a link's secret: what is not copied now is lost. */
@@ -80,6 +87,7 @@ export class ShareDialog {
       this.link.scrollLeft = 0;
       this.#add(share);
       this.madeId = share.id;
+      if (this.asked) this.#show();
     };
     this.#ask({ method: "POST" }, show, branch);
   }

@@ -12,7 +12,9 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.chat_page import ChatPage, open_page
 from tests.browser.conftest import Model, Opener, sign_in
+from tests.browser.wire import Frame, Wire
 from tests.support.site import Site, User
+from tests.support.waiting import poll
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -358,6 +360,70 @@ async def test_thumbs_and_links_are_seen_in_every_tab(open_chat: Opener, model: 
     for made in links:
         await expect(made).to_have_count(0)
     await expect(one.page.get_by_role("textbox", name="Link")).to_be_hidden()
+
+
+async def test_a_list_of_links_that_comes_late_hides_no_new_one(
+    open_chat: Opener, model: Model
+) -> None:
+    one = await open_chat()
+    await one.send("hello")
+    await one.in_session()
+    await one.replied()
+    two = await open_chat(one.session_id)
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        """The first answer was made before there was a link, and comes after it."""
+        answer = await route.fetch()
+        if not answered.is_set():
+            answered.set()
+            await go_on.wait()
+        await route.fulfill(response=answer)
+
+    await two.page.route("**/shares/", hold)
+    links = []
+    for chat in (one, two):
+        await chat.press("Actions for this conversation")
+        await chat.page.get_by_role("menuitem", name="Share").click()
+        links.append(chat.page.get_by_role("dialog").get_by_role("listitem"))
+    await answered.wait()
+    await one.press("Make a link")
+    for made in links:
+        await expect(made).to_have_count(1)
+    async with two.page.expect_response("**/shares/"):
+        go_on.set()
+    await expect(links[1]).to_have_count(1)
+    await two.page.unroute_all(behavior="wait")
+    await expect(links[1]).to_have_count(1)
+
+
+async def test_echoes_that_come_late_change_no_thumb(
+    signed_in: BrowserContext, site: Site, model: Model
+) -> None:
+    chat, wire = ChatPage(await signed_in.new_page(), site), Wire()
+    await wire.attach(chat.page)
+    await chat.open()
+    await chat.send("Judge me")
+    await chat.replied()
+    held: list[Frame] = []
+
+    def hold(frame: Frame) -> list[Frame]:
+        is_echo = frame["metadata"].get("event") == "feedback.changed"
+        held.extend([frame] if is_echo else [])
+        return [] if is_echo else [frame]
+
+    wire.tamper = hold
+    good, bad = (chat.page.get_by_role("button", name=f"{name} reply") for name in ("Good", "Bad"))
+    for button in (bad, good):
+        await button.click()
+        await expect(button).to_have_attribute("aria-pressed", "true")
+    await asyncio.to_thread(poll, lambda: len(held) == 2, "the echoes")
+    wire.send(held[0])
+    await chat.page.evaluate("() => new Promise(requestAnimationFrame)")
+    await expect(good).to_have_attribute("aria-pressed", "true")
+    await good.click()
+    await expect(good).to_have_attribute("aria-pressed", "false")
+    assert chat.faults == []
 
 
 async def test_thumbs_and_a_comment(open_chat: Opener, site: Site, model: Model, ann: User) -> None:

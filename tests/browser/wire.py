@@ -49,6 +49,10 @@ class Wire:
         page_side.on_message(to_server)
         server_side.on_message(to_page)
 
+    def send(self, frame: Frame) -> None:
+        """Send one to the page as if it came from the server."""
+        self._routes[-1].send(json.dumps(frame))
+
     async def cut(self, code: int = 1001) -> None:
         """End the open socket."""
         await self._routes.pop().close(code=code)

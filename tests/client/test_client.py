@@ -383,15 +383,19 @@ class TestSignIn:
                 assert (await (await chat.send("hello")).wait()).text == "You said: hello"
             assert [s["id"] async for s in client.list_sessions()] == [chat.session_id]
 
-    async def test_keys_are_for_rest(self, client: Client, site: Site, ann: User) -> None:
+    async def test_keys_do_what_their_scopes_say(
+        self, client: Client, site: Site, ann: User
+    ) -> None:
+        site.request("POST", "/api/sessions/", user=ann, data={"title": "kept"})
         asked = {"name": "backup", "scopes": ["read", "export"]}
         key = site.request("POST", "/api/keys/", user=ann, data=asked).json()["key"]
         async with Client(site.origin, key=key) as client:
             await self.list_them(client)
             assert b"".join([piece async for piece in client.download("text")])
             async with client.chat() as chat:
-                with pytest.raises(NotSignedInError):
+                with pytest.raises(RefusedError) as refused:
                     await (await chat.send("hello")).wait()
+                assert refused.value.code == "forbidden"
 
     @pytest.mark.parametrize("url", ["chat.example.org", "ws://chat.example.org", "https://", ""])
     def test_what_is_no_address(self, url: str) -> None:
