@@ -236,6 +236,7 @@ class Normaliser:
             calls = [{"index": 0, "function": legacy}]
         if not calls:
             return
+        self._release(delta)
         sound = [*self._calls.read(calls if isinstance(calls, list) else [calls])]
         for call in sound:
             function = call["function"]
@@ -268,6 +269,10 @@ class Normaliser:
         if said != meaning:
             choice["finish_reason"] = meaning
             self._mend("finish reason")
+        self._release(delta)
+
+    def _release(self, delta: Event) -> None:
+        """Give what was held back of a text to the delta that ends it."""
         for name, text in self._held_delta("chat").items():
             delta[name] = (delta.get(name) or "") + text
             self.is_changed = True
