@@ -256,7 +256,7 @@ class Merger:
             # Its own last event is what counts.
             return
         self.is_final = True
-        if not self.has_said:
+        if not self.has_said and not self._is_failure:
             yield self._fail(EMPTY), b""
         else:
             yield None, block + b"\n\n"
@@ -296,7 +296,7 @@ class Merger:
     @property
     def _is_failure(self) -> bool:
         """Whether the reply's end says more than that there is nothing."""
-        return self.finish_reason not in ("stop", "tool_calls")
+        return self.finish_reason in ("length", "content_filter", "failed")
 
     def _fail(self, error: Event) -> Event:
         """End the stream with an error of its own."""
