@@ -35,7 +35,8 @@ async def test_waiting_for_the_model_and_going_on_after_a_limit(
     await chat.shows("There it is.")
     await chat.replied()
 
-    model.will_say(Reply(error_status=400), Reply(["At last."]))
+    broke = Reply(error_status=429, error_code="insufficient_quota")
+    model.will_say(broke, Reply(["At last."]))
     await chat.send("again")
     await chat.replied("failed")
     element = await chat.reply.element_handle()

@@ -40,7 +40,7 @@ async def test_nothing_leaves_but_to_the_model(guarded_site: Site, provider: Pro
     provider.queue(
         Reply(tool_calls=[call]),
         Reply([f"{ANSWER} ", "found."], reasoning=[f"{ANSWER}?"]),
-        Reply(error_status=400, error_code=SECRET),
+        Reply(error_status=401, error_code=SECRET),
         Reply([ANSWER], cut_after=1),
     )
     async with guarded_site.chat(ann) as client:

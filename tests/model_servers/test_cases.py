@@ -16,6 +16,7 @@ from tests.model_servers.case import Case, RawServer, read_cases, run_raw_server
 from tests.support.agent_site import Serve
 from tests.support.client import ChatClient, event
 from tests.support.inprocess import open_chat_here
+from tests.support.machine import scaled
 from tests.support.transcript import is_terminal
 
 CASES = read_cases()
@@ -66,7 +67,7 @@ def server(
 ) -> Iterator[RawServer]:
     """The case's server, and a site that asks it."""
     monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0)
-    monkeypatch.setattr(sources, "GRACE_S", 0.05)
+    monkeypatch.setattr(sources, "GRACE_S", scaled(0.5))
     titles = "model" if case.title else "words"
     settings.REALTIME = {**settings.REALTIME, "titles": titles, "source_window_ms": 1}
     settings.AGENT_MODEL, settings.AGENT_API = "odd", case.api
