@@ -235,7 +235,8 @@ def corrupt(value: Any, random_: random.Random) -> None:
     if random_.random() < 0.3:
         del value[key]
     else:
-        value[key] = random_.choice(ODD)
+        # A copy: a later fault may be put into it.
+        value[key] = copy.deepcopy(random_.choice(ODD))
 
 
 def iterate(value: Any) -> list[Any]:
