@@ -98,7 +98,7 @@ class Normaliser:
         if self._last_chunk and (delta := self._held_delta("chat")):
             chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
             chunks.append(chunk | {"choices": [_choice(delta)]})
-        return chunks
+        return [*chunks, *self._release_texts()]
 
     def _mend(self, kind: str) -> None:
         self.is_changed = True
@@ -297,9 +297,31 @@ class Normaliser:
         if kind == "response.output_text.done":
             return self._end_text(event)
         self._read_parts(event, kind)
+        held = self._release_texts() if kind in _ENDS_OF_RESPONSES else []
         if "response" in event or kind in _WHOLE_RESPONSES:
             self._read_response(event, kind)
-        return [event]
+        return [*held, event]
+
+    def _release_texts(self) -> list[Event]:
+        """The deltas of what is held back of texts that no event of their own has ended."""
+        return [
+            delta
+            for key, named in self._response.deltas.items()
+            if key in self._thinking
+            for delta in self._release_text(key, named)
+        ]
+
+    def _release_text(self, key: Any, named: Event) -> list[Event]:
+        """The deltas of what is held back of one text, where `named` says which text that is."""
+        held = self._held_delta(key)
+        if not held:
+            return []
+        self._mend("thoughts in the text")
+        delta = {name: named.get(name) for name in _DELTA_FIELDS}
+        delta |= {"type": "response.output_text.delta", "logprobs": [], "delta": ""}
+        text = held.get("content", "")
+        self._response.texts[key] = self._response.texts.get(key, "") + text
+        return self._split_delta(delta, held.get("reasoning_content", ""), text)
 
     def _read_response_delta(self, event: Event, kind: str) -> list[Event]:
         delta = event.get("delta")
@@ -318,6 +340,7 @@ class Normaliser:
         if not splitter.is_text:
             thoughts, delta = splitter.split(delta)
         self._response.texts[key] = self._response.texts.get(key, "") + delta
+        self._response.deltas.setdefault(key, event)
         return self._split_delta(event, thoughts, delta)
 
     def _split_delta(self, event: Event, thoughts: str, text: str) -> list[Event]:
@@ -332,21 +355,14 @@ class Normaliser:
 
     def _end_text(self, event: Event) -> list[Event]:
         key = _text_key("response.output_text.delta", event)
-        held = self._held_delta(key)
+        held = self._release_text(key, event)
         self._set(event, "text", self._whole_text(text_of(event.get("text"))))
         if not self._response.texts.get(key):
             self._response.texts[key] = event["text"]
         if event.get("logprobs"):
             event["logprobs"] = []
             self._mend("logprobs")
-        if not held:
-            return [event]
-        self._mend("thoughts in the text")
-        named = {name: event.get(name) for name in _DELTA_FIELDS}
-        named |= {"type": "response.output_text.delta", "logprobs": [], "delta": ""}
-        self._response.texts[key] += held.get("content", "")
-        parts = held.get("reasoning_content", ""), held.get("content", "")
-        return [*self._split_delta(named, *parts), event]
+        return [*held, event]
 
     def _whole_text(self, text: str) -> str:
         return strip_thinking(self._whole(text, object()))
@@ -436,6 +452,8 @@ class _ResponseSoFar:
 
     def __init__(self) -> None:
         self.texts: dict[Any, str] = {}
+        self.deltas: dict[Any, Event] = {}
+        """The first delta of each text, which names its item."""
         self.has_items = False
 
     def message(self) -> list[Event]:
@@ -663,6 +681,7 @@ _WHOLE_RESPONSES = (
     *("response.created", "response.in_progress", "response.completed"),
     *("response.incomplete", "response.failed"),
 )
+_ENDS_OF_RESPONSES = _WHOLE_RESPONSES[2:]
 _MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "status": "completed"}
 _RESPONSE: dict[str, Any] = {
     "id": "resp",

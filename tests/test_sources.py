@@ -122,6 +122,22 @@ def test_responses_end_the_same(deltas: list[str], places: list[int]) -> None:
     assert merger.is_final
 
 
+@pytest.mark.parametrize("last", ["response.completed", "response.incomplete", None])
+def test_a_text_that_begins_like_a_tag_is_whole_without_an_event_that_ends_it(
+    last: str | None,
+) -> None:
+    events = responses_events(["<", "think"])[:-1]
+    if last:
+        events.append({"type": last, "sequence_number": 99, "response": {"id": "r"}})
+    merged, _ = merge([encode(events)])
+    found = decode(merged)
+    texts = {event["item_id"]: event["delta"] for event in found if "delta" in event}
+    assert texts == {"msg0": "<think", "msg1": "<think"}
+    if last == "response.completed":
+        parts = found[-1]["response"]["output"][0]["content"]
+        assert "".join(part["text"] for part in parts) == "<think<think"
+
+
 def test_neighbouring_deltas_become_one() -> None:
     events = chat_events(["a", "b", "c"], "stop")
     merged, _ = merge([encode(events)])

@@ -49,7 +49,11 @@ ODD: list[Any] = [None, -1, 5.5, 10**30, True, "", [], {}, [None], {"text": None
 
 MAX_TURNS = 10
 
-many = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=EXAMPLES,
+    derandomize=EXAMPLES <= 40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(autouse=True)
