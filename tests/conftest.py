@@ -24,7 +24,7 @@ for name in set(os.environ).difference(KEPT):
         del os.environ[name]
 
 os.environ |= {
-    "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings",
+    "DJANGO_SETTINGS_MODULE": "tests.support.inprocess_settings",
     "DEBUG": "1",
     "SECRET_KEY": "for-tests-only-" * 4,
     "DATABASE_URL": f"sqlite:///{WORK_DIR}/db.sqlite3",
