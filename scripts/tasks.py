@@ -80,6 +80,8 @@ def become(command: str, *arguments: str) -> NoReturn:
 
 def test(arguments: list[str]) -> int:
     """Run the tests, with a browser for those that need one."""
+    # A run starts hundreds of processes: what the first of them compiles the others read.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()

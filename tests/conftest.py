@@ -24,7 +24,7 @@ for name in set(os.environ).difference(KEPT):
         del os.environ[name]
 
 os.environ |= {
-    "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings",
+    "DJANGO_SETTINGS_MODULE": "tests.support.inprocess_settings",
     "DEBUG": "1",
     "SECRET_KEY": "for-tests-only-" * 4,
     "DATABASE_URL": f"sqlite:///{WORK_DIR}/db.sqlite3",
@@ -45,12 +45,13 @@ with machine.measuring():
     django.setup()
 
 from collections import defaultdict  # noqa: E402
-from collections.abc import AsyncIterator, Generator  # noqa: E402
+from collections.abc import AsyncIterator, Generator, Iterator  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from realtime.process import Process, get_process  # noqa: E402
+from tests.support import thrift  # noqa: E402
 from tests.support.processes import describe_children  # noqa: E402
 
 # A busy machine is no failure, and the same examples come each time, so that a change is not judged
@@ -67,6 +68,21 @@ TEST_TIMEOUT_S = 120
 def pytest_configure(config: pytest.Config) -> None:
     """Before there are workers, which find the directory by the environment."""
     machine.shared_dir()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Test files are rewritten by one worker, and read by the others."""
+    with thrift.first_alone():
+        collected = yield
+    thrift.keep_for_good()
+    return collected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def work_is_done_once() -> Iterator[None]:
+    with thrift.once_a_process():
+        yield
 
 
 @pytest.hookimpl(trylast=True)

@@ -14,6 +14,7 @@ from agentsite.local_model import process, serving
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime import checks
 from realtime.conf import RealtimeSettings
+from tests.support.processes import run_warm
 from tests.support.servers import Postgres, scratch_dir
 from tests.support.site import ROOT, environment, run_python
 
@@ -294,8 +295,8 @@ def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: li
 def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
     with postgres.database() as url:
         env = environment(DATABASE_URL=url)
-        assert "made" in run_python("manage.py", "prepare", env=env)
-        assert "exists" in run_python("manage.py", "prepare", env=env)
+        assert "made" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
+        assert "exists" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
 
 
 def test_production_passes_djangos_own_deployment_checks():

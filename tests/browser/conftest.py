@@ -16,6 +16,8 @@ ARGUMENTS = (
     "--no-sandbox",
     # Whatever a page would fetch from elsewhere is not even looked up.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    # One process draws all pages: starting one for each costs more than the page.
+    "--renderer-process-limit=1",
 )
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",
@@ -62,7 +64,7 @@ class Model:
 Opener = Callable[..., Awaitable[ChatPage]]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     chromium = os.environ.get("AGENTSITE_CHROMIUM")
     if not chromium:
@@ -73,7 +75,7 @@ async def browser() -> AsyncIterator[Browser]:
         await launched.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_provider() -> Iterator[Provider]:
     with run_provider() as running:
         yield running
@@ -87,7 +89,7 @@ def model(shared_provider: Provider) -> Iterator[Model]:
     model.open()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_site(shared_provider: Provider) -> Iterator[Site]:
     with run_site(OPENAI_BASE_URL=shared_provider.base_url, **SETTINGS) as site:
         yield site
@@ -110,12 +112,33 @@ def ann(site: Site) -> User:
     return site.users["ann"]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def visitor(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A browser that nobody has signed in with."""
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def shared_context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """Its first page is empty and stays."""
     context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    await context.new_page()
     yield context
     await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(shared_context: BrowserContext) -> AsyncIterator[BrowserContext]:
+    """A browser that nobody has signed in with."""
+    yield shared_context
+    await forget(shared_context)
+
+
+async def forget(context: BrowserContext) -> None:
+    """Leave nothing of a visit but its files, which are most of the work of the next one."""
+    first, *visited = context.pages
+    for page in visited:
+        await page.close()
+    await context.set_offline(False)
+    await context.clear_cookies()
+    await context.clear_permissions()
+    devtools = await context.new_cdp_session(first)
+    await devtools.send("Storage.clearDataForOrigin", {"origin": "*", "storageTypes": "all"})
+    await devtools.detach()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -11,13 +11,13 @@ from tests.support.relay import Relay, relay_to
 from tests.support.site import Site, User, run_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_provider() -> Iterator[Provider]:
     with run_provider() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_site(shared_provider: Provider) -> Iterator[Site]:
     changes = {
         "OPENAI_BASE_URL": shared_provider.base_url,

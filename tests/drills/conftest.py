@@ -32,7 +32,7 @@ TAKEOVER_S = LEASE_S + TIMEOUT_S
 """Until a reply whose worker was lost is seen to."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_provider() -> Iterator[Provider]:
     with run_provider() as running:
         yield running
@@ -58,14 +58,14 @@ def drill_site(
         yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chat_site(shared_provider: Provider) -> Iterator[Site]:
     with drill_site(shared_provider, AGENT_API="chat") as site:
         yield site
     assert "Traceback" not in site.log
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def responses_site(shared_provider: Provider) -> Iterator[Site]:
     with drill_site(shared_provider, AGENT_API="responses") as site:
         yield site
@@ -108,7 +108,7 @@ class Cluster:
         return self.one.users["ben"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_cluster(
     shared_provider: Provider, postgres: Postgres, shared_valkey: Valkey
 ) -> Iterator[Cluster]:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.drills.test_slow_reader import RECEIVE_BUFFER, memory_of
 from tests.support.machine import scaled
-from tests.support.processes import count_nameless_files
-from tests.support.site import Site, User, run_python, run_site
+from tests.support.processes import count_nameless_files, run_warm
+from tests.support.site import ROOT, Site, User, run_site
 from tests.support.waiting import poll
 
 SESSIONS = 750
@@ -26,7 +26,8 @@ ALLOWED_BYTES = 8_000_000
 def site() -> Iterator[Site]:
     with run_site() as running:
         size = ("--users=1", f"--sessions={SESSIONS}", f"--messages={MESSAGES}")
-        run_python("manage.py", "make_sample_data", *size, env={**running.env, "DEBUG": "1"})
+        env = {**running.env, "DEBUG": "1"}
+        run_warm("manage.py", "make_sample_data", *size, env=env, cwd=ROOT)
         yield running
 
 

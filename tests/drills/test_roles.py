@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import psycopg
@@ -27,8 +26,8 @@ def web(postgres: Postgres, valkey: Valkey, provider: Provider) -> Iterator[Site
 @contextlib.contextmanager
 def run_worker(site: Site) -> Iterator[Child]:
     with scratch_dir("worker") as work_dir:
-        argv = [sys.executable, "manage.py", "work"]
-        worker = Child(argv, work_dir / "worker.log", env={**site.env, "ROLE": "worker"}, cwd=ROOT)
+        argv, env = ["manage.py", "work"], {**site.env, "ROLE": "worker"}
+        worker = Child(argv, work_dir / "worker.log", env=env, cwd=ROOT, warm=True)
         worker.start(lambda: True)
         try:
             yield worker

@@ -6,6 +6,7 @@ from which programs are forked; it has no thread, no settings and no event loop 
 
 import atexit
 import ctypes
+import gc
 import multiprocessing
 import os
 import runpy
@@ -20,20 +21,28 @@ from pathlib import Path
 LIBRARIES = (
     "agents",
     "aiohttp",
-    "autobahn.websocket.protocol",
+    "autobahn.twisted.websocket",
     "channels.auth",
     "channels_redis.pubsub",
     "django.contrib.admin",
     "django.core.management",
+    "django.db.backends.sqlite3.base",
     "django.template",
     "drf_spectacular",
+    "httpcore2",
     "markdown_it",
     "nh3",
     "openai",
     "psycopg_pool",
     "pydantic_settings",
     "redis.asyncio",
-    "rest_framework",
+    "requests",
+    "rest_framework.serializers",
+    "servestatic.middleware",
+    "twisted.internet.asyncioreactor",
+    "twisted.internet.endpoints",
+    "twisted.web.http",
+    "yaml",
 )
 """None of them needs settings, starts a thread or chooses Twisted's reactor."""
 
@@ -118,3 +127,4 @@ def import_all() -> None:
     for name in LIBRARIES:
         with suppress(ImportError):
             import_module(name)
+    gc.freeze()
