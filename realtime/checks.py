@@ -76,7 +76,7 @@ def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def is_layer_shared() -> bool:
     """Whether what is sent through the channel layer reaches other processes."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
-    return layers.get("default", {}).get("BACKEND") != "realtime.layers.LocalLayer"
+    return bool(layers.get("default", {}).get("BACKEND") != "realtime.layers.LocalLayer")
 
 
 @register(Tags.security, deploy=True)

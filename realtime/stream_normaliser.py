@@ -135,10 +135,10 @@ class Normaliser:
             self._check_usage(event, chat_usage(event["usage"]))
         self._last_chunk = event
         if self._choices.is_plain(choices):
-            read = self._read_choice(event, choices[0])
+            plain = self._read_choice(event, choices[0])
             in_text = self._splitter("chat").is_text and "chat" not in self._halves
             self.is_settled = self._choices.is_settled and in_text
-            return [read]
+            return [plain]
         if not choices:
             return [event]
         self._mend("choices")
