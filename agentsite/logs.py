@@ -2,8 +2,10 @@
 
 import logging
 import re
+from typing import Any
 
 from conversations.text import visible
+from realtime.tracebacks import describe
 
 SECRET = re.compile(
     r"(/shared/|/password/reset/[^/\s]+/|[?&]token=|\bbearer\s+|\bagk_[0-9a-f]{8}_"
@@ -18,7 +20,11 @@ class LineFormatter(logging.Formatter):
     """Replaces each secret by `…`, in the message and in its traceback, and moves no cursor.
 
     The last of several guards: loggers that repeat text or headers are silenced in the settings.
+    Of an exception it shows no more than `describe` does.
     """
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's)
+        return describe(ei[1]) if ei[1] else ""
 
     def format(self, record: logging.LogRecord) -> str:
         return SECRET.sub(r"\1…", visible(super().format(record)))

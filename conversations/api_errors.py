@@ -1,6 +1,7 @@
 """One shape for every error of the REST API."""
 
 import logging
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ CODES = {
 }
 
 FAULTS_MAX = 20
+IDS = {"session_id", "run_id", "message_id", "request_id", "share_id", "key_id"}
+"""What an address may name that is no secret."""
 
 
 def error_body(code: ErrorCode) -> dict[str, Any]:
@@ -66,8 +69,20 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if settings.DEBUG:
         return None
     set_rollback()
-    logger.error("%s failed", context["view"].__class__.__name__, exc_info=exc)
+    _log(exc, context)
     return Response(error_body(ErrorCode.INTERNAL), status=500)
+
+
+def _log(exc: Exception, context: dict[str, Any]) -> None:
+    """What failed, where and with which ids; the exception's message may quote what was sent."""
+    ids = {name: value for name, value in context["kwargs"].items() if name in IDS}
+    logger.error(
+        "%s failed, %s: %s\n%s",
+        type(context["view"]).__name__,
+        ids,
+        type(exc).__name__,
+        "".join(traceback.format_tb(exc.__traceback__)),
+    )
 
 
 def _faults(detail: Any, field: str = "") -> Iterator[dict[str, str]]:

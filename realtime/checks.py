@@ -67,11 +67,16 @@ def _fault_line(fault: Any) -> str:
 def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """Processes of different roles tell each other of replies through the channel layer."""
     role = getattr(settings, "ROLE", "all")
-    layers = getattr(settings, "CHANNEL_LAYERS", {})
-    if role == "all" or layers.get("default", {}).get("BACKEND") != "realtime.layers.LocalLayer":
+    if role == "all" or is_layer_shared():
         return []
     message = f"ROLE={role} needs a channel layer that processes share."
     return [Error(message, hint="Set REDIS_URL, or leave ROLE at `all`.", id="realtime.E006")]
+
+
+def is_layer_shared() -> bool:
+    """Whether what is sent through the channel layer reaches other processes."""
+    layers = getattr(settings, "CHANNEL_LAYERS", {})
+    return bool(layers.get("default", {}).get("BACKEND") != "realtime.layers.LocalLayer")
 
 
 @register(Tags.security, deploy=True)

@@ -222,8 +222,7 @@ class Merger:
         held: Event | None = None
         held_key: Key | None = None
         held_raw = b""
-        for event, raw in self._read_all(blocks):
-            key = _delta_key(event) if event is not None else None
+        for event, raw, key in self._read_all(blocks):
             if held is not None and key == held_key:
                 _add(held, event)
                 held_raw = b""
@@ -236,8 +235,11 @@ class Merger:
         if held is not None:
             yield held_raw or _encode(held)
 
-    def _read_all(self, blocks: list[bytes]) -> Iterator[tuple[Event | None, bytes]]:
-        """Events, or None for what is none; without bytes where these say it otherwise."""
+    def _read_all(self, blocks: list[bytes]) -> Iterator[tuple[Event | None, bytes, Key | None]]:
+        """Events and their keys, None for what is none; without bytes where these say it otherwise.
+
+        Most events are the next piece of a chat's text, which is told by its key at once.
+        """
         for block in blocks:
             if self._is_ended:
                 return
@@ -245,10 +247,25 @@ class Merger:
             if not data:
                 # A comment, or what no reader of events has a use for.
                 continue
-            if data.startswith(b"[DONE]"):
-                yield from self._end(block)
-            else:
-                yield from self._read(block, data)
+            if self._normaliser.is_settled and (text := self._read_text(data)) is not None:
+                yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
+                continue
+            is_end = data.startswith(b"[DONE]")
+            for event, raw in self._end(block) if is_end else self._read(block, data):
+                yield event, raw, _delta_key(event) if event is not None else None
+
+    def _read_text(self, data: bytes) -> tuple[Event, Key] | None:
+        """The event and its key, if it is text that needs no change."""
+        try:
+            event = json.loads(data)
+        except ValueError:
+            return None
+        key = _chat_key(event) if isinstance(event, dict) else None
+        if key is None or not self._normaliser.passes(event):
+            return None
+        if event["choices"][0]["delta"]["content"]:
+            self.has_text = self.has_said = self.has_grown = True
+        return event, key
 
     def _end(self, block: bytes) -> Iterator[tuple[Event | None, bytes]]:
         yield from self._take(self._normaliser.rest(), b"")
@@ -415,12 +432,15 @@ _DELTA_KEYS = {"content", "role"}
 
 
 def _chat_key(event: Event) -> Key | None:
+    """That of a chunk whose one choice holds text and nothing else."""
     choices = event.get("choices")
-    if not choices or len(choices) != 1 or not event.keys() <= _CHAT_KEYS or event.get("usage"):
+    if not isinstance(choices, list) or len(choices) != 1 or not event.keys() <= _CHAT_KEYS:
         return None
     choice = choices[0]
-    delta = choice.get("delta") or {}
-    if not choice.keys() <= _CHOICE_KEYS or not delta.keys() <= _DELTA_KEYS:
+    if not isinstance(choice, dict) or not choice.keys() <= _CHOICE_KEYS or event.get("usage"):
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or not delta.keys() <= _DELTA_KEYS:
         return None
     is_text = isinstance(delta.get("content"), str)
     if not is_text or choice.get("finish_reason") or choice.get("logprobs"):

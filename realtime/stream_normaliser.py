@@ -75,10 +75,28 @@ class Normaliser:
         self._choices = _Choices()
         self._response = _ResponseSoFar()
         self._last_chunk: Event = {}
+        self.is_settled = False
+        """Whether it reads the text of a chat that has needed no change: see `passes`."""
+
+    def passes(self, event: Event) -> bool:
+        """Whether `feed` would give `event` as it is, and has been told of it by this.
+
+        To be asked where `is_settled`, of a chunk whose one choice holds text and nothing else.
+        False says only that `feed` has to look at it.
+        """
+        choice = event["choices"][0]
+        text = choice["delta"]["content"]
+        is_open = choice.get("finish_reason") is None and event.get("usage") is None
+        if not is_open or choice.get("index") != 0:
+            return False
+        if not text.isascii() and _SURROGATE.search(text):
+            return False
+        self._last_chunk = event
+        return True
 
     def feed(self, event: Event) -> list[Event]:
         """What the SDK is given in place of `event`, which is changed in place."""
-        self.is_changed = False
+        self.is_changed = self.is_settled = False
         if "error" in event and not event["error"]:
             del event["error"]
             self._mend("empty error")
@@ -117,7 +135,10 @@ class Normaliser:
             self._check_usage(event, chat_usage(event["usage"]))
         self._last_chunk = event
         if self._choices.is_plain(choices):
-            return [self._read_choice(event, choices[0])]
+            plain = self._read_choice(event, choices[0])
+            in_text = self._splitter("chat").is_text and "chat" not in self._halves
+            self.is_settled = self._choices.is_settled and in_text
+            return [plain]
         if not choices:
             return [event]
         self._mend("choices")
@@ -476,6 +497,11 @@ class _Choices:
         self._texts = 0
         self._is_counter = False
         self._held: list[tuple[Event, Event]] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether one more text under index 0 is plain, and is counted no more."""
+        return self._texts >= _SETTLED and not self._held and not self._is_counter
 
     def is_plain(self, choices: list[Any]) -> bool:
         """Whether it is one choice, under the index that was read before."""

@@ -155,6 +155,9 @@ def test_a_wrong_cursor_is_an_error_of_the_same_shape(api: Client) -> None:
     assert set(answer.json()) == {"error"}
 
 
+TOKEN, RUN_ID = "token-of-a-link", str(uuid4())
+
+
 def error_shape(code: ErrorCode) -> dict[str, Any]:
     info = ERRORS[code]
     return {"error": {"code": code.value, "text": str(info.text), "retryable": info.retryable}}
@@ -249,8 +252,22 @@ def test_a_limit_says_when_to_come_back(exc: Exception) -> None:
     assert handle(exc)["Retry-After"] == "7"
 
 
+def test_what_fails_is_logged_without_what_was_sent(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise RuntimeError("a prompt")
+    except RuntimeError as exc:
+        handle(exc)
+    line = caplog.records[-1]
+    shown = f"{line.getMessage()} {line.exc_info}"
+    assert "RuntimeError" in shown
+    assert RUN_ID in shown
+    assert "a prompt" not in shown.replace('RuntimeError("a prompt")', "")
+    assert TOKEN not in shown
+
+
 def handle(exc: Exception) -> Response:
     request = RequestFactory().get("/")
-    answer = exception_handler(exc, {"view": APIView(), "request": request})
+    context = {"view": APIView(), "request": request, "kwargs": {"token": TOKEN, "run_id": RUN_ID}}
+    answer = exception_handler(exc, context)
     assert answer is not None
     return answer

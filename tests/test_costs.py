@@ -1,7 +1,10 @@
 """Each model call costs what its own model costs, wherever the cost of a reply is shown."""
 
 import asyncio
+import csv
+import io
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -82,40 +85,73 @@ async def test_a_worker_claims_with_the_model_of_the_agent(
         await client.wait_end(accepted["run_id"])
 
 
-async def test_an_agent_costs_what_its_own_model_costs_wherever_that_is_shown(
-    process: Process, serve_agents: Serve, ada: User, async_client: AsyncClient
+def serve_dear(serve: Serve) -> None:
+    """One agent, which has the dear model."""
+    serve(expert_of("dear"))
+
+
+def serve_handoff(serve: Serve) -> None:
+    """An agent that hands over to that one after a call of its own, cheap model."""
+    hand_over = step(function_call("transfer_to_expert", {}, call_id="call_1"))
+    desk = Agent(name="desk", model=model("cheap", hand_over), handoffs=[expert_of("dear")])
+    serve(desk)
+
+
+@pytest.mark.parametrize(("serve", "cost"), [(serve_dear, 100), (serve_handoff, 101)])
+async def test_a_reply_costs_what_its_models_cost_wherever_that_is_shown(
+    process: Process,
+    serve_agents: Serve,
+    ada: User,
+    async_client: AsyncClient,
+    serve: Callable[[Serve], None],
+    cost: int,
 ) -> None:
-    serve_agents(expert_of("dear"))
+    serve(serve_agents)
     run = await reply(ada)
-    assert (run.agent, run.model, run.cost) == ("expert", "dear", Decimal(100))
+    assert (run.model, run.cost) == ("dear", Decimal(cost))
+    if serve is serve_handoff:
+        assert (run.agent, run.context_model) == ("desk", "cheap"), "the first input was the desk's"
     share = (await in_thread(figures.read_figures, 1)).shares[0]
-    assert (share.model, share.cost) == ("dear", Decimal(100))
+    assert (share.model, share.cost) == ("dear", Decimal(cost))
     await async_client.aforce_login(ada)
-    session = f"/api/sessions/{run.session_id}"
-    assert Decimal((await async_client.get(f"{session}/")).json()["usage"]["cost"]) == 100
-    answer = await download(async_client, f"{session}/transcript/")
-    told = json.loads(answer.body)["messages"][-1]
-    assert (told["model"], Decimal(told["cost"])) == ("dear", Decimal(100))
+    await check_api(async_client, f"/api/sessions/{run.session_id}/", cost)
     staff = Client()
     await in_thread(staff.force_login, await in_thread(make_admin))
-    page = await in_thread(staff.get, "/admin/conversations/run/")
-    assert "dear" in page.content.decode()
+    await in_thread(check_admin, staff, run, cost)
+
+
+async def check_api(client: AsyncClient, session: str, cost: int) -> None:
+    """The session's usage, and each format of its export that tells of costs."""
+    assert Decimal((await client.get(session)).json()["usage"]["cost"]) == cost
+    as_json = await download(client, f"{session}transcript/")
+    told = json.loads(as_json.body)["messages"][-1]
+    assert (told["model"], Decimal(told["cost"])) == ("dear", Decimal(cost))
+    as_csv = await download(client, f"{session}transcript/?export_format=csv")
+    line = list(csv.DictReader(io.StringIO(as_csv.text.removeprefix("\ufeff"))))[-1]
+    assert (line["model"], Decimal(line["cost"])) == ("dear", Decimal(cost))
+
+
+def check_admin(staff: Client, run: Run, cost: int) -> None:
+    """The list of replies, the reply on its session's page, the list of sessions, the figures."""
+
+    def show(address: str) -> str:
+        answer = staff.get(address, follow=True)
+        assert answer.status_code == 200, address
+        return answer.content.decode()
+
+    runs, sessions = "/admin/conversations/run/", "/admin/conversations/chatsession/"
+    listed = show(runs)
+    assert f'<td class="field-cost">{cost}.000000</td>' in listed
+    assert '<td class="field-model">dear</td>' in listed
+    page = show(f"{runs}{run.pk}/change/")
+    assert f"<td>{cost}.000000</td>" in page
+    assert f"{cost}.0000 USD" in page
+    assert f">{cost}.0000</span>" in show(sessions)
+    assert f"<td>{cost}.00</td>" in show(f"{sessions}figures/")
 
 
 def make_admin() -> User:
     return make_user("root", is_staff=True, is_superuser=True)
-
-
-async def test_a_handoff_costs_what_both_models_cost(
-    process: Process, serve_agents: Serve, ada: User
-) -> None:
-    hand_over = step(function_call("transfer_to_expert", {}, call_id="call_1"))
-    serve_agents(
-        Agent(name="desk", model=model("cheap", hand_over), handoffs=[expert_of("dear")]),
-    )
-    run = await reply(ada)
-    assert (run.model, run.cost) == ("dear", Decimal(101))
-    assert (run.agent, run.context_model) == ("desk", "cheap"), "the first input was the desk's"
 
 
 async def test_an_agent_as_a_tool_costs_what_its_model_costs(

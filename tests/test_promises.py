@@ -3,11 +3,13 @@
 import json
 import logging
 import re
+import sys
 from typing import Any
 
 import pytest
 from channels.layers import get_channel_layer
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError
 
 from agentsite.logs import LineFormatter
 from conversations.models import Message, Run
@@ -97,3 +99,13 @@ def test_a_line_of_the_log_moves_no_cursor() -> None:
 def test_a_line_of_the_log_holds_no_secret(text: str) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 1, text, None, None)
     assert "abc-DEF_1" not in LineFormatter("%(message)s").format(record)
+
+
+def test_a_traceback_in_the_log_says_no_more_than_it_may() -> None:
+    try:
+        raise IntegrityError("DETAIL: Key (title)=(a prompt)")
+    except IntegrityError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "failed", None, sys.exc_info())
+    line = LineFormatter("%(message)s").format(record)
+    assert "IntegrityError" in line
+    assert "DETAIL" not in line.replace('IntegrityError("DETAIL: Key (title)=(a prompt)")', "")

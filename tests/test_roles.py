@@ -9,6 +9,7 @@ from conversations.models import Run, RunStatus
 from realtime.checks import check_role
 from realtime.process import get_process
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.processes import free_port
 from tests.support.site import environment, run_python
 from tests.support.threads import in_thread
 
@@ -32,9 +33,17 @@ print(sorted(n for n in ("daphne", "twisted", "realtime.consumer") if n in sys.m
 
 def test_a_worker_needs_no_server(tmp_path: Any) -> None:
     """It runs until a signal comes, and has imported neither Daphne nor a consumer."""
-    env = environment(DEBUG="1", DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3")
+    layer = f"redis://127.0.0.1:{free_port()}/0"
+    database = f"sqlite:///{tmp_path}/db.sqlite3"
+    env = environment(DEBUG="1", DATABASE_URL=database, REDIS_URL=layer)
     env["DJANGO_SETTINGS_MODULE"] = "agentsite.settings"
     assert run_python("-c", WORK, env=env).splitlines()[-1] == "[]"
+
+
+def test_a_worker_says_what_it_lacks(settings: Any) -> None:
+    """Whatever its `ROLE`, nobody would be told of what it writes."""
+    with pytest.raises(CommandError, match="REDIS_URL"):
+        call_command("work")
 
 
 async def test_a_web_process_leaves_its_replies_to_workers(

@@ -203,3 +203,55 @@ async def _read(chunks: list[bytes], gathered: bool) -> dict[str, Any]:
     async with AsyncOpenAI(api_key="x", base_url="http://x", http_client=http_client) as client:
         stream = await client.chat.completions.create(model="m", messages=[], stream=True)
         return chat_result([chunk.model_dump() async for chunk in stream])
+
+
+ODD_CHOICES: list[dict[str, Any]] = [
+    {"index": 1},
+    {"finish_reason": ""},
+    {"finish_reason": "stop"},
+    {"logprobs": {"content": []}},
+    {"delta": None},
+    {"delta": {"content": None}},
+    {"delta": {"content": "\ud83d"}},
+    {"delta": {"content": "\ude00"}},
+    {"delta": {"content": "<think>no</think>"}},
+    {"delta": {"content": "b", "role": "tool"}},
+    {"delta": {"reasoning_content": "hm"}},
+    {"delta": {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}},
+]
+ODD_CHUNKS: list[dict[str, Any]] = [
+    {"usage": {}},
+    {"error": None},
+    {"choices": []},
+    {"choices": {"0": "a"}},
+    {"choices": ["a"]},
+    {"type": "ping"},
+    {"more": 1},
+]
+
+
+@st.composite
+def odd_chunks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Pieces of a text, and among them what servers make of such pieces."""
+    chunks = []
+    for text in draw(st.lists(st.sampled_from(["a", "", "é", "<"]), max_size=10)):
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+        choice |= draw(st.one_of(st.just({}), st.sampled_from(ODD_CHOICES)))
+        chunk: dict[str, Any] = {"id": "c1", "choices": [choice]}
+        chunks.append(chunk | draw(st.one_of(st.just({}), st.sampled_from(ODD_CHUNKS))))
+    return chunks
+
+
+@given(odd_chunks())
+def test_text_that_is_told_at_once_is_read_like_all_else(chunks: list[dict[str, Any]]) -> None:
+    def read(*, slowly: bool) -> tuple[bytes, dict[str, Any]]:
+        merger = Merger()
+        if slowly:
+            merger._normaliser.passes = lambda event: False  # type: ignore[method-assign]
+        pieces = [merger.feed(f"data: {json.dumps(chunk)}\n\n".encode()) for chunk in chunks]
+        pieces += [merger.feed(b"data: [DONE]\n\n"), merger.rest()]
+        told = ("has_text", "has_said", "has_grown", "is_final", "finish_reason", "error_code")
+        state = {name: getattr(merger, name) for name in told}
+        return b"".join(pieces), {**state, "mended": merger.take_mended()}
+
+    assert read(slowly=False) == read(slowly=True)

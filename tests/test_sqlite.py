@@ -1,6 +1,7 @@
 """Threads of one process take turns at writing to SQLite, and none of them waits in SQLite."""
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 from conversations import checks
 from conversations.models import ChatSession
+from conversations.sqlite import write_lock
 from conversations.sqlite.base import may_write
 from conversations.sqlite.write_lock import WriteLock, prefer_this_thread
 from realtime import dbpool
@@ -57,11 +59,11 @@ def test_in_the_order_of_arrival_but_for_the_preferred_thread(threads: Any) -> N
     def write(name: str) -> None:
         if name == "preferred":
             prefer_this_thread()
-        assert lock.acquire(scaled(60))
+        assert lock.acquire(scaled(60), lock)
         order.append(name)
         lock.release()
 
-    assert lock.acquire(scaled(60))
+    assert lock.acquire(scaled(60), lock)
     done = []
     for count, name in enumerate(("first", "second", "preferred"), 1):
         done.append(threads(write, name))
@@ -70,15 +72,15 @@ def test_in_the_order_of_arrival_but_for_the_preferred_thread(threads: Any) -> N
     for future in done:
         future.result(scaled(60))
     assert order == ["preferred", "first", "second"]
-    assert lock.acquire(0)
+    assert lock.acquire(0, lock)
 
 
 def test_who_gives_up_leaves_the_line() -> None:
     lock = WriteLock()
-    assert lock.acquire(0)
-    assert not lock.acquire(0.01)
+    assert lock.acquire(0, lock)
+    assert not lock.acquire(0.01, lock)
     lock.release()
-    assert lock.acquire(0)
+    assert lock.acquire(0, lock)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_no_thread_ever_waits_in_sqlite(threads: Any) -> None:
         done.result(scaled(120))
     assert ChatSession.objects.count() == 4 + 4 * 25
     assert get_user_model()._default_manager.count() == 1 + 4 * 25
-    assert own_lock().acquire(0)
+    assert own_lock().acquire(0, connection)
     own_lock().release()
 
 
@@ -190,6 +192,44 @@ def test_a_lock_that_is_not_to_be_had_is_a_locked_database(
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.01)
     with transaction.atomic(), pytest.raises(OperationalError, match="database is locked"):
         threads(make_user, "bob").result(scaled(60))
+
+
+def end_within_a_transaction() -> None:
+    """What a thread does that fails where nobody closes its connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+    make_user("ada")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_thread_that_ends_in_a_transaction_leaves_the_lock_to_others(
+    threads: Any, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """Also where nothing but the garbage collector would find its connection."""
+    monkeypatch.setattr(write_lock, "LOOK_S", 0.01)
+    go_on = threading.Event()
+
+    def end() -> None:
+        end_within_a_transaction()
+        go_on.wait(scaled(60))
+
+    gc.disable()
+    try:
+        lost = threading.Thread(target=end)
+        lost.start()
+        poll(lambda: own_lock()._holder is not None, "the transaction")
+        if waits:
+            next_one = threads(make_user, "bob")
+            poll(lambda: has_in_line(own_lock(), 1), "the next in line")
+        go_on.set()
+        lost.join()
+        if not waits:
+            next_one = threads(make_user, "bob")
+        next_one.result(scaled(60))
+    finally:
+        gc.enable()
+    assert list(get_user_model()._default_manager.values_list("username", flat=True)) == ["bob"]
 
 
 @pytest.mark.django_db(transaction=True)

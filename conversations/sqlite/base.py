@@ -55,7 +55,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         `timeout`, as SQLite does.
         """
         if may_write(sql) and not self._holds_lock:
-            if not self._lock.acquire(self._timeout_s):
+            if not self._lock.acquire(self._timeout_s, self):
                 raise sqlite3.OperationalError("database is locked")
             self._holds_lock = True
         try:

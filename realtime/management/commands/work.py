@@ -4,9 +4,10 @@ import asyncio
 import logging
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from realtime import registry, stopping
+from realtime.checks import is_layer_shared
 from realtime.process import Process
 
 
@@ -16,6 +17,10 @@ class Command(BaseCommand):
     help = "Work on replies that other processes accept; needs Postgres and Redis."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not is_layer_shared():
+            raise CommandError(
+                "A worker sends what it writes to other processes: set REDIS_URL, for them as well."
+            )
         # The Agents SDK takes more than a second to import: now, not in the first reply.
         from realtime import runs  # noqa: F401
 
