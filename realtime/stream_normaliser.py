@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from realtime.stream_verdict import meaning_of
-from realtime.thinking import ThinkingSplitter, strip_thinking
+from realtime.thinking import LONE_END, ThinkingSplitter, strip_thinking
 
 Event = dict[str, Any]
 
@@ -65,8 +65,12 @@ def told_in(event: Event) -> Event:
 class Normaliser:
     """One for each stream. `mended` names the kinds of what it has had to change."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thinks_first: bool = False) -> None:
         self.mended: set[str] = set()
+        self.thinks_first = thinks_first
+        """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
+        self._opens_thinking = thinks_first
+        self._is_looking = True
         self.is_changed = False
         """Whether the latest events differ from what came."""
         self._thinking: dict[Any, ThinkingSplitter] = {}
@@ -75,6 +79,7 @@ class Normaliser:
         self._choices = _Choices()
         self._response = _ResponseSoFar()
         self._last_chunk: Event = {}
+        self._has_deltas = False
 
     def feed(self, event: Event) -> list[Event]:
         """What the SDK is given in place of `event`, which is changed in place."""
@@ -95,7 +100,7 @@ class Normaliser:
     def rest(self) -> list[Event]:
         """What was held back, at the end of a stream that has no last event of its own."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
-        if self._last_chunk and (delta := self._held_delta("chat")):
+        if self._last_chunk and (delta := self._held_delta("chat", is_answer=True)):
             chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
             chunks.append(chunk | {"choices": [_choice(delta)]})
         return [*chunks, *self._release_texts()]
@@ -108,6 +113,9 @@ class Normaliser:
 
     def _normalise_chunk(self, event: Event) -> list[Event]:
         choices = event.get("choices")
+        if isinstance(choices, dict):
+            event["choices"] = choices = [choices]
+            self._mend("choices")
         if not isinstance(choices, list):
             if not event.get("usage"):
                 return self._without_choices(event)
@@ -142,7 +150,9 @@ class Normaliser:
         """`event` with this choice alone, in the letter of the API."""
         event["choices"] = [choice]
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
+        if isinstance(delta, dict):
+            self._has_deltas |= bool(delta)
+        else:
             choice["delta"] = delta = self._delta_of(choice)
         if choice.get("logprobs"):
             choice["logprobs"] = None
@@ -159,8 +169,10 @@ class Normaliser:
         """Of servers that do not stream, or speak the API before this one."""
         self._mend("no delta")
         if isinstance(choice.get("message"), dict):
-            return dict(choice["message"])
-        return {"content": choice["text"]} if isinstance(choice.get("text"), str) else {}
+            # After deltas it is the whole of them.
+            return {} if self._has_deltas else dict(choice["message"])
+        said = next((choice[name] for name in ("delta", "text") if choice.get(name)), None)
+        return {"content": said} if isinstance(said, str) else {}
 
     def _read_delta(self, delta: Event) -> None:
         self._read_thoughts(delta)
@@ -206,13 +218,29 @@ class Normaliser:
     def _read_text(self, delta: Event, content: str) -> None:
         text = self._whole(content, "chat")
         splitter = self._splitter("chat")
-        if not splitter.is_text:
-            thoughts, text = splitter.split(text)
+        if splitter.is_text:
+            self._look_for_end(text)
+        else:
+            thoughts, text = self._split(splitter, text)
             self._set_thoughts(delta, thoughts)
         self._set(delta, "content", text)
 
     def _splitter(self, key: Any) -> ThinkingSplitter:
-        return self._thinking.setdefault(key, ThinkingSplitter())
+        if key not in self._thinking:
+            self._thinking[key] = ThinkingSplitter(is_open=self._opens_thinking)
+        return self._thinking[key]
+
+    def _split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
+        thoughts, text = splitter.split(text)
+        self.thinks_first |= splitter.has_lone_end
+        self._look_for_end(text)
+        return thoughts, text
+
+    def _look_for_end(self, text: str) -> None:
+        """Notice thoughts that have been shown as text, as they had no beginning."""
+        if self._is_looking and (found := LONE_END.search(text)):
+            self._is_looking = False
+            self.thinks_first |= found["end"] is not None
 
     def _set(self, holder: Event, name: str, value: Any) -> None:
         if holder.get(name) != value:
@@ -269,18 +297,22 @@ class Normaliser:
         if said != meaning:
             choice["finish_reason"] = meaning
             self._mend("finish reason")
-        self._release(delta)
+        self._release(delta, is_answer=meaning == "stop")
 
-    def _release(self, delta: Event) -> None:
+    def _release(self, delta: Event, *, is_answer: bool = False) -> None:
         """Give what was held back of a text to the delta that ends it."""
-        for name, text in self._held_delta("chat").items():
+        for name, text in self._held_delta("chat", is_answer=is_answer).items():
             delta[name] = (delta.get(name) or "") + text
             self.is_changed = True
 
-    def _held_delta(self, key: Any) -> Event:
-        """What was held back of a text, which has ended."""
-        thoughts, text = self._splitter(key).rest()
-        self._thinking.pop(key)
+    def _held_delta(self, key: Any, *, is_answer: bool = False) -> Event:
+        """What was held back of a text, which has ended; `is_answer` if it is to have words."""
+        splitter = self._splitter(key)
+        thoughts, text = splitter.rest()
+        if is_answer and (answer := splitter.unclosed):
+            # The model has not thought at all.
+            self.thinks_first = False
+            thoughts, text = "", answer
         self._thinking[key] = ThinkingSplitter()
         self._thinking[key].is_text = True
         return ({"reasoning_content": thoughts} if thoughts else {}) | (
@@ -313,7 +345,7 @@ class Normaliser:
 
     def _release_text(self, key: Any, named: Event) -> list[Event]:
         """The deltas of what is held back of one text, where `named` says which text that is."""
-        held = self._held_delta(key)
+        held = self._held_delta(key, is_answer=True)
         if not held:
             return []
         self._mend("thoughts in the text")
@@ -337,8 +369,10 @@ class Normaliser:
             self._mend("logprobs")
         splitter = self._splitter(key)
         thoughts = ""
-        if not splitter.is_text:
-            thoughts, delta = splitter.split(delta)
+        if splitter.is_text:
+            self._look_for_end(delta)
+        else:
+            thoughts, delta = self._split(splitter, delta)
         self._response.texts[key] = self._response.texts.get(key, "") + delta
         self._response.deltas.setdefault(key, event)
         return self._split_delta(event, thoughts, delta)
@@ -365,7 +399,7 @@ class Normaliser:
         return [*held, event]
 
     def _whole_text(self, text: str) -> str:
-        return strip_thinking(self._whole(text, object()))
+        return strip_thinking(self._whole(text, object()), is_open=self._opens_thinking)
 
     def _read_parts(self, event: Event, kind: str) -> None:
         """The item or part that an event is about."""
@@ -400,8 +434,9 @@ class Normaliser:
         elif item["type"] == "function_call":
             call_id = self._calls.name(place, item.get("call_id"))
             self._set(item, "call_id", call_id)
-            self._set(item, "name", text_of(item.get("name")))
-            self._set(item, "arguments", _arguments(item.get("arguments")))
+            self._set(item, "name", _sound_name(item.get("name")))
+            arguments = self._whole(_arguments(item.get("arguments")), object())
+            self._set(item, "arguments", arguments)
         elif item["type"] == "reasoning":
             for name in ("summary", "content"):
                 parts = item.get(name)
@@ -473,6 +508,7 @@ class _Choices:
     def __init__(self) -> None:
         self._read: int | None = None
         self._last: int | None = None
+        self._is_finished = False
         self._texts = 0
         self._is_counter = False
         self._held: list[tuple[Event, Event]] = []
@@ -484,6 +520,7 @@ class _Choices:
         if choices[0].get("index") != 0 or self._read not in (None, 0) or self._is_counter:
             return False
         self._read = self._last = 0
+        self._is_finished |= bool(choices[0].get("finish_reason"))
         if self._texts < _SETTLED:
             delta = choices[0].get("delta")
             self._texts += bool(isinstance(delta, dict) and delta.get("content"))
@@ -511,6 +548,8 @@ class _Choices:
             self._is_counter = True
             yield from self.rest()
             yield event, choice
+        elif self._is_finished and index != self._read:
+            return
         elif is_next and not choice.get("finish_reason"):
             self._held.append((event, choice))
         elif is_next or index == self._read:
@@ -551,8 +590,8 @@ class _ToolCalls:
         function = dict(function)
         if not isinstance(function.get("arguments"), str | None):
             function["arguments"] = _arguments(function["arguments"])
-        if not isinstance(function.get("name"), str | None):
-            function["name"] = text_of(function["name"])
+        if function.get("name") is not None:
+            function["name"] = _sound_name(function["name"])
         said, index = call.get("id"), _place_of(call.get("index"))
         given = str(said) if isinstance(said, str | int) else ""
         place, is_new = self._place(index, given, bool(function.get("name")))
@@ -633,6 +672,11 @@ def _split_parts(content: Any) -> tuple[str, str]:
         else:
             text += text_of(part)
     return thoughts, text
+
+
+def _sound_name(value: Any) -> str:
+    """A tool's name without halves of a character."""
+    return _SURROGATE.sub("\ufffd", text_of(value))
 
 
 def _arguments(value: Any) -> str:

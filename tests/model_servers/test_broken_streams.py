@@ -49,6 +49,8 @@ ODD: list[Any] = [None, -1, 5.5, 10**30, True, "", [], {}, [None], {"text": None
 
 MAX_TURNS = 10
 
+pytestmark = pytest.mark.timeout(120 + EXAMPLES / 2)
+
 many = settings(
     max_examples=EXAMPLES,
     derandomize=EXAMPLES <= 40,
