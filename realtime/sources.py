@@ -104,7 +104,9 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._verdict.answers += 1
         self._source = source
         self._merger = Merger(
-            has_said=self._verdict.has_said, thinks_first=source in _thinking_first
+            has_said=self._verdict.has_said,
+            thinks_first=source in _thinking_first,
+            call_ids=self._verdict.call_ids,
         )
         self._deadline: float | None = None
 
@@ -194,14 +196,20 @@ class Merger:
     an event that the SDK raises. What comes after such an end is left out.
     """
 
-    def __init__(self, *, has_said: bool = False, thinks_first: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        has_said: bool = False,
+        thinks_first: bool = False,
+        call_ids: set[str] | None = None,
+    ) -> None:
         self._buffer = b""
         self._is_started = False
         self._is_body = False
         self._is_lines = False
         self._is_response = False
         self._is_ended = False
-        self._normaliser = Normaliser(thinks_first=thinks_first)
+        self._normaliser = Normaliser(thinks_first=thinks_first, call_ids=call_ids)
         self._told: set[str] = set()
         self.has_said = has_said
         self.has_text = False
@@ -333,6 +341,8 @@ class Merger:
             elif self.is_final and not self.has_said and not self._is_failure:
                 yield self._fail(EMPTY), b""
             else:
+                # Some say the whole response again, which would be a second reply.
+                self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
 
     @property

@@ -63,9 +63,12 @@ def told_in(event: Event) -> Event:
 
 
 class Normaliser:
-    """One for each stream. `mended` names the kinds of what it has had to change."""
+    """One for each stream. `mended` names the kinds of what it has had to change.
 
-    def __init__(self, *, thinks_first: bool = False) -> None:
+    `call_ids` are those of the tool calls of earlier streams of a run, to which it adds its own.
+    """
+
+    def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
         self.mended: set[str] = set()
         self.thinks_first = thinks_first
         """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
@@ -75,7 +78,7 @@ class Normaliser:
         """Whether the latest events differ from what came."""
         self._thinking: dict[Any, ThinkingSplitter] = {}
         self._halves: dict[Any, str] = {}
-        self._calls = _ToolCalls()
+        self._calls = _ToolCalls(set() if call_ids is None else call_ids)
         self._choices = _Choices()
         self._response = _ResponseSoFar()
         self._last_chunk: Event = {}
@@ -324,6 +327,9 @@ class Normaliser:
     def _normalise_response(self, event: Event, kind: str) -> list[Event]:
         if kind == "error":
             return [event]
+        if kind in _OTHER_ENDS:
+            event["type"] = kind = _end_of(event.get("response"))
+            self._mend("name of an event")
         if kind.endswith(".delta"):
             return self._read_response_delta(event, kind)
         if kind == "response.output_text.done":
@@ -362,6 +368,8 @@ class Normaliser:
             self._mend("form of a delta")
         key = _text_key(kind, event)
         event["delta"] = delta = self._whole(delta, key)
+        if kind == "response.function_call_arguments.delta":
+            self._response.add_arguments(event.get("output_index"), delta)
         if kind != "response.output_text.delta":
             return [event]
         if event.get("logprobs"):
@@ -414,6 +422,8 @@ class Normaliser:
             item = self._item(event.get("item"), event.get("output_index"))
             self._set(event, "item", item or {"type": "reasoning", "id": "rs", "summary": []})
             self._response.has_items |= kind == "response.output_item.done" and item is not None
+            if item is not None and item["type"] == "function_call":
+                self._response.calls[_place_of(event.get("output_index"))] = dict(item)
 
     def _read_part(self, part: Event) -> None:
         name = "refusal" if part.get("type") == "refusal" else "text"
@@ -478,7 +488,7 @@ class Normaliser:
         output = [self._item(item, place) for place, item in enumerate(response["output"])]
         sound = [item for item in output if item is not None]
         if kind == "response.completed" and not sound and not self._response.has_items:
-            sound = self._response.message()
+            sound = self._response.items()
         self._set(response, "output", sound)
 
 
@@ -489,13 +499,21 @@ class _ResponseSoFar:
         self.texts: dict[Any, str] = {}
         self.deltas: dict[Any, Event] = {}
         """The first delta of each text, which names its item."""
+        self.calls: dict[int | None, Event] = {}
         self.has_items = False
 
-    def message(self) -> list[Event]:
-        """The items of the text, which no event has held."""
+    def add_arguments(self, place: Any, delta: str) -> None:
+        """Some of the arguments of the call at a place of the output."""
+        if (call := self.calls.get(_place_of(place))) is not None:
+            said = call["arguments"] if call["arguments"] != "{}" else ""
+            call["arguments"] = said + delta
+
+    def items(self) -> list[Event]:
+        """The items of the text and of the calls, which no event has held whole."""
         text = "".join(self.texts.values())
         part = {"type": "output_text", "text": text, "annotations": []}
-        return [{**_MESSAGE, "content": [part]}] if text else []
+        message = [{**_MESSAGE, "content": [part]}] if text else []
+        return [*message, *self.calls.values()]
 
 
 class _Choices:
@@ -566,10 +584,11 @@ class _Choices:
 
 
 class _ToolCalls:
-    """Gives each tool call of a stream an index and an id of its own."""
+    """Gives each tool call of a stream an index, and an id that no other of the run has."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: set[str]) -> None:
         self.is_changed = False
+        self._taken = taken
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
         self._named: dict[Any, str] = {}
@@ -619,8 +638,10 @@ class _ToolCalls:
         return place, True
 
     def _fresh(self, given: str) -> str:
-        taken = {*self._ids, *self._named.values()}
-        return given if given and given not in taken else f"call_{secrets.token_hex(12)}"
+        is_free = given and given not in self._taken
+        call_id = given if is_free else f"call_{secrets.token_hex(12)}"
+        self._taken.add(call_id)
+        return call_id
 
     def name(self, place: Any, given: Any) -> str:
         """The id of the call at a place of a response's output, always the same."""
@@ -691,6 +712,15 @@ def _text_key(kind: str, event: Event) -> tuple[str, int | None, int | None]:
     return (kind, *places)  # type: ignore[return-value]
 
 
+def _end_of(response: Any) -> str:
+    """The event that ends a response with this status."""
+    status = response.get("status") if isinstance(response, dict) else None
+    if status == "cancelled":
+        return "response.incomplete"
+    named = f"response.{status}"
+    return named if named in _ENDS_OF_RESPONSES else "response.completed"
+
+
 def _place_of(value: Any) -> int | None:
     """A place in a list."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
@@ -726,6 +756,8 @@ _WHOLE_RESPONSES = (
     *("response.incomplete", "response.failed"),
 )
 _ENDS_OF_RESPONSES = _WHOLE_RESPONSES[2:]
+_OTHER_ENDS = ("response.done", "response.cancelled")
+"""By which servers end a response in the words of another API."""
 _MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "status": "completed"}
 _RESPONSE: dict[str, Any] = {
     "id": "resp",

@@ -30,7 +30,7 @@ from tests.support.processes import Child, answers, free_port
 from tests.support.transcript import is_terminal
 
 REPLIES = int(os.environ.get("PYTEST_CHAOS_REPLIES", "60"))
-AT_ONCE = 10
+AT_ONCE = 8
 
 WHOLE = "Rivers carry sediment to the sea, and the sea gives it back to the shore."
 NOON = "It is noon on the clock of the harbour, and the ferry leaves in an hour."
@@ -98,11 +98,11 @@ async def test_each_reply_ends_once_and_whole_or_with_its_error(
     asked = [PROMPTS[number % len(PROMPTS)] for number in range(REPLIES // 2)]
     ends: Counter[str] = Counter()
     with caplog.at_level(logging.WARNING):
-        async with open_chat_here(ada) as client:
-            for start in range(0, len(asked), AT_ONCE):
-                batch = (have_reply(client, word) for word in asked[start : start + AT_ONCE])
-                ends.update(await asyncio.gather(*batch))
-    assert sum(map(is_terminal, client.frames)) == len(asked)
+        for start in range(0, len(asked), AT_ONCE):
+            words = asked[start : start + AT_ONCE]
+            async with open_chat_here(ada) as client:
+                ends.update(await asyncio.gather(*(have_reply(client, word) for word in words)))
+            assert sum(map(is_terminal, client.frames)) == len(words)
     assert ends.keys() <= {"complete", *TYPED}, ends
     assert await Run.objects.filter(status__in=["completed", "failed"]).acount() == len(asked)
     assert not [record for record in caplog.records if "Traceback" in record.getMessage()]
@@ -115,7 +115,7 @@ async def have_reply(client: ChatClient, word: str) -> str:
     accepted = await client.chat(word)
     end = await client.wait_end(accepted["run_id"])
     shown = client.transcript.text(accepted["run_id"])
-    kept = await Message.objects.aget(role="assistant", run_id=accepted["run_id"])
+    kept = await Message.objects.aget(role="assistant", run=accepted["run_id"])
     assert kept.text == shown
     whole = NOON if word == "clock" else WHOLE
     if end["type"] == "complete":
