@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -33,6 +32,7 @@ from realtime.call_items import (
 )
 from realtime.estimates import estimate_items
 from realtime.run_errors import run_error, words_of
+from realtime.stream_normaliser import is_deep
 from realtime.stream_verdict import Verdict, verdict
 
 logger = logging.getLogger(__name__)
@@ -40,14 +40,9 @@ logger = logging.getLogger(__name__)
 UNKNOWN_REFUSALS = (400, 413, 422)
 """By which servers refuse an input; it may be too long in words that nobody knows."""
 
-MAX_DEPTH = 100
-"""Of lists and objects in a tool's arguments: the SDK reads them deep in its own calls."""
-
 _USAGE = re.compile(r"stream[_ ]options|include_usage", re.IGNORECASE)
 _without_usage: WeakSet[openai.AsyncOpenAI] = WeakSet()
 """The clients of servers that refuse to tell the usage of a stream."""
-
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 Cut = Callable[[list[Item]], list[Item] | None]
@@ -89,7 +84,7 @@ async def checked(
                 if not isinstance(getattr(event, "type", None), str):
                     raise ModelBehaviorError("an event of another API")
                 for call in _calls_of(event):
-                    if _is_deep(call.arguments):
+                    if is_deep(call.arguments):
                         raise ModelBehaviorError("arguments that nobody can read")
                     call.name = _known_name(call.name, names)
                 yield event
@@ -112,15 +107,6 @@ def _known_name(name: str, names: Collection[str]) -> str:
         return name
     plain = name.strip().rpartition(".")[2].partition(":")[0]
     return plain if plain in names else name
-
-
-def _is_deep(arguments: str) -> bool:
-    """Whether there is more in each other than a reader of JSON follows."""
-    if arguments.count("[") + arguments.count("{") <= MAX_DEPTH:
-        return False
-    plain = _QUOTED.sub("", arguments)
-    steps = ((sign in "[{") - (sign in "]}") for sign in plain)
-    return max(accumulate(steps)) > MAX_DEPTH
 
 
 class _Shortened:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import httpx2
 
 from realtime.conf import get_conf
-from realtime.stream_normaliser import Event, Normaliser, as_error, told_in
+from realtime.stream_normaliser import Event, Normaliser, as_error, is_deep, told_in
 from realtime.stream_verdict import Meaning, Verdict, error_code, response_meaning, verdict
 
 logger = logging.getLogger(__name__)
@@ -313,8 +313,8 @@ class Merger:
 
     def _read(self, block: bytes, data: bytes) -> Iterator[tuple[Event | None, bytes]]:
         try:
-            events = [json.loads(data)]
-        except (ValueError, RecursionError):
+            events = [_load(data.decode(), strict=True)]
+        except ValueError:
             events = _read_each(data)
             block = b""
             self._normaliser.mended.add("event that is no JSON")
@@ -360,8 +360,8 @@ class Merger:
         """The events of a server that answers at once, or tells of an error."""
         self._normaliser.mended.add("no stream")
         try:
-            found = json.loads(body.decode(errors="replace"), strict=False)
-        except (ValueError, RecursionError):
+            found = _load(body.decode(errors="replace"))
+        except ValueError:
             return []
         events = found if isinstance(found, list) else [found]
         return [self._read_answer(each) for each in events if isinstance(each, dict)]
@@ -443,6 +443,16 @@ def _split_lines(buffer: bytes) -> bytes:
     return kept.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + buffer[len(kept) :]
 
 
+def _load(text: str, *, strict: bool = False) -> Any:
+    """What JSON holds, unless `strict` also with signs in its strings that it has no place for.
+
+    Raises `ValueError`, for what is too deep as well.
+    """
+    if is_deep(text):
+        raise ValueError("too deep")
+    return json.loads(text, strict=strict)
+
+
 def _read_each(data: bytes) -> list[Any]:
     """The events of a server that sets them apart by one line end alone; none if one is broken.
 
@@ -451,8 +461,8 @@ def _read_each(data: bytes) -> list[Any]:
     text = data.decode(errors="replace")
     for parts in ([text], [line for line in text.split("\n") if not line.startswith("[DONE]")]):
         try:
-            return [json.loads(part, strict=False) for part in parts]
-        except (ValueError, RecursionError):
+            return [_load(part) for part in parts]
+        except ValueError:
             continue
     return []
 
@@ -463,8 +473,8 @@ def _is_event_line(buffer: bytes) -> bool:
     if not end or not line.startswith(b"{"):
         return False
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = _load(line.decode())
+    except ValueError:
         return False
     choices = found.get("choices")
     has_delta = isinstance(choices, list) and any("delta" in each for each in choices if each)

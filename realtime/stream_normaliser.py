@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from realtime.stream_verdict import meaning_of
@@ -24,8 +25,19 @@ TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """In which a server tells of an error, where it does not say `error`."""
 
+MAX_DEPTH = 100
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN_DELTA = {"role", "content"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_deep(text: str) -> bool:
+    """Whether there is more in each other than readers of JSON follow, deep in their own calls."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
+    return max(accumulate(steps)) > MAX_DEPTH
 
 
 def text_of(value: Any) -> str:
@@ -439,6 +451,9 @@ class Normaliser:
         if not isinstance(item, dict) or not isinstance(item.get("type"), str):
             self._mend("form of an item")
             return None
+        if (whole := _without_halves(item)) != item:
+            item = whole
+            self._mend("halves of a character")
         if item["type"] == "message":
             self._read_message(item)
         elif item["type"] == "function_call":
@@ -454,6 +469,10 @@ class Normaliser:
                     self._set(item, name, [] if name == "summary" else None)
                 elif not all(map(_has_text, parts)):
                     self._set(item, name, [part for part in parts if _has_text(part)])
+        elif not isinstance(item.get("content", []), list):
+            # The SDK would take it for a message.
+            del item["content"]
+            self._mend("form of content")
         return item
 
     def _read_message(self, item: Event) -> None:
@@ -612,7 +631,7 @@ class _ToolCalls:
         if function.get("name") is not None:
             function["name"] = _sound_name(function["name"])
         said, index = call.get("id"), _place_of(call.get("index"))
-        given = str(said) if isinstance(said, str | int) else ""
+        given = _without_halves(str(said)) if isinstance(said, str | int) else ""
         place, is_new = self._place(index, given, bool(function.get("name")))
         sound = call | {"index": place, "function": function}
         if is_new or (said is not None and said != self._ids[place]):
@@ -697,7 +716,18 @@ def _split_parts(content: Any) -> tuple[str, str]:
 
 def _sound_name(value: Any) -> str:
     """A tool's name without halves of a character."""
-    return _SURROGATE.sub("\ufffd", text_of(value))
+    return str(_without_halves(text_of(value)))
+
+
+def _without_halves(value: Any) -> Any:
+    """The same with U+FFFD for halves of a character, which no request can hold."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_halves(name): _without_halves(each) for name, each in value.items()}
+    return value
 
 
 def _arguments(value: Any) -> str:

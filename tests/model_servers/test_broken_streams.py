@@ -229,6 +229,9 @@ def test_odd_fields_add_no_text(case: Case, random_: random.Random) -> None:
 
 def corrupt(value: Any, random_: random.Random) -> None:
     """Leave a field out somewhere in it, or put something odd there."""
+    if not value:
+        # An earlier fault has left nothing of it.
+        return
     inner = [each for each in iterate(value) if isinstance(each, dict | list) and each]
     if inner and random_.random() < 0.8:
         corrupt(random_.choice(inner), random_)
