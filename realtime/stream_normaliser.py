@@ -446,13 +446,13 @@ class Normaliser:
         if part.get("type") == "output_text" and not isinstance(part.get("annotations"), list):
             self._set(part, "annotations", [])
 
-    def _item(self, item: Any, place: Any) -> Event | None:
+    def _item(self, given: Any, place: Any) -> Event | None:
         """An item of the output with all that the SDK reads of it; None for what is none."""
-        if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+        if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             self._mend("form of an item")
             return None
-        if (whole := _without_halves(item)) != item:
-            item = whole
+        item: Event = _without_halves(given)
+        if item != given:
             self._mend("halves of a character")
         if item["type"] == "message":
             self._read_message(item)
