@@ -7,7 +7,7 @@ from agents.items import ToolApprovalItem
 
 from conversations.lifecycle import Request
 from conversations.resumption import Answer, Resumption
-from conversations.text import clean_id
+from conversations.text import clean_id, clean_text
 from realtime.run_context import RunContext
 
 REJECTED = "The user did not allow this call."
@@ -27,7 +27,7 @@ def _request(item: ToolApprovalItem) -> Request:
     return Request(
         tool_call_id=clean_id(item.call_id or ""),
         tool=clean_id(item.qualified_name or ""),
-        arguments=item.arguments or "",
+        arguments=clean_text(item.arguments or ""),
         description=_description(item),
     )
 

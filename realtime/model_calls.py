@@ -1,18 +1,25 @@
 """Calls of the model that no earlier failure can spoil, and that are tried again with less."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
+from weakref import WeakSet
 
 import openai
-from agents import ModelBehaviorError, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents import (
+    ModelBehaviorError,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+)
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 
 from conversations.errors import ErrorCode
-from conversations.items import REASONING, Item, mend
+from conversations.items import CALL, REASONING, Item, mend
 from realtime.call_items import (
     as_message,
     flatten,
@@ -24,13 +31,18 @@ from realtime.call_items import (
     without_thoughts,
 )
 from realtime.estimates import estimate_items
-from realtime.run_errors import run_error
+from realtime.run_errors import run_error, words_of
+from realtime.stream_normaliser import is_deep
 from realtime.stream_verdict import Verdict, verdict
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN_REFUSALS = (400, 413, 422)
 """By which servers refuse an input; it may be too long in words that nobody knows."""
+
+_USAGE = re.compile(r"stream[_ ]options|include_usage", re.IGNORECASE)
+_without_usage: WeakSet[openai.AsyncOpenAI] = WeakSet()
+"""The clients of servers that refuse to tell the usage of a stream."""
 
 
 Cut = Callable[[list[Item]], list[Item] | None]
@@ -55,21 +67,46 @@ shortening: ContextVar[Shortening | None] = ContextVar("shortening", default=Non
 """A run's own, which the calls of its model write to."""
 
 
-async def checked(events: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+async def checked(
+    events: AsyncIterator[Any], names: Collection[str] = ()
+) -> AsyncGenerator[Any, None]:
     """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
 
-    Raises `ModelBehaviorError` for it. A fault before the answer came is one of the request.
+    Tools are called by `names`, where the server sets something before or after them. Raises
+    `ModelBehaviorError` for what cannot be read. A fault before the answer came is one of the
+    request.
     """
     ending = verdict.get() or Verdict()
     before = ending.answers
     try:
         async with aclosing(cast(AsyncGenerator[Any, None], events)) as read:
             async for event in read:
+                if not isinstance(getattr(event, "type", None), str):
+                    raise ModelBehaviorError("an event of another API")
+                for call in _calls_of(event):
+                    if is_deep(call.arguments):
+                        raise ModelBehaviorError("arguments that nobody can read")
+                    call.name = _known_name(call.name, names)
                 yield event
-    except (TypeError, ValueError, LookupError, AttributeError) as exc:
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as exc:
         if ending.answers == before:
             raise
         raise ModelBehaviorError("the answer cannot be read") from exc
+
+
+def _calls_of(event: Any) -> list[Any]:
+    """The tool calls that an event holds whole."""
+    response = getattr(event, "response", None)
+    items = [getattr(event, "item", None), *(getattr(response, "output", None) or ())]
+    return [item for item in items if getattr(item, "type", "") == CALL]
+
+
+def _known_name(name: str, names: Collection[str]) -> str:
+    """The tool that is meant: some models say `functions.clock:0` or `default_api.clock`."""
+    if name in names:
+        return name
+    plain = name.strip().rpartition(".")[2].partition(":")[0]
+    return plain if plain in names else name
 
 
 class _Shortened:
@@ -81,7 +118,7 @@ class _Shortened:
         self,
         system_instructions: str | None,
         input: Any,  # noqa: A002  (the SDK's name)
-        model_settings: Any,
+        model_settings: ModelSettings,
         tools: list[Any],
         output_schema: Any,
         handoffs: list[Any],
@@ -92,11 +129,12 @@ class _Shortened:
     ) -> AsyncIterator[Any]:
         """The events of the SDK's own, of the first input that is not refused."""
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
+        names = {tool.name for tool in tools} | {handoff.tool_name for handoff in handoffs}
         while True:
             raw = super().stream_response(  # type: ignore[misc]
                 system_instructions,
                 attempts.input,
-                model_settings,
+                self.settle_settings(model_settings),
                 tools,
                 output_schema,
                 handoffs,
@@ -107,7 +145,7 @@ class _Shortened:
             )
             has_begun = False
             try:
-                async with aclosing(checked(raw)) as events:
+                async with aclosing(checked(raw, names)) as events:
                     async for event in events:
                         if not has_begun:
                             has_begun = True
@@ -115,8 +153,16 @@ class _Shortened:
                         yield event
                 return
             except openai.APIError as exc:
-                if has_begun or not attempts.change(exc):
+                if has_begun or not (self.learn(exc) or attempts.change(exc)):
                     raise
+
+    def settle_settings(self, settings: ModelSettings) -> ModelSettings:
+        """`settings` without what the server is known to refuse."""
+        return settings
+
+    def learn(self, exc: openai.APIError) -> bool:
+        """Whether a refusal says what to leave out of `settle_settings` from now on."""
+        return False
 
     def shape(self, items: list[Item]) -> list[Item]:
         """Settled items in the form that this API of the SDK takes best."""
@@ -128,6 +174,20 @@ class ChatModel(_Shortened, OpenAIChatCompletionsModel):
 
     def __init__(self, model: str, openai_client: openai.AsyncOpenAI) -> None:
         super().__init__(model, openai_client, should_replay_reasoning_content=_is_own)
+
+    def settle_settings(self, settings: ModelSettings) -> ModelSettings:
+        if self._get_client() not in _without_usage:
+            return settings
+        return replace(settings, include_usage=None)
+
+    def learn(self, exc: openai.APIError) -> bool:
+        client = self._get_client()
+        named = _is_input_refused(exc) and _USAGE.search(words_of(exc))
+        if not named or client in _without_usage:
+            return False
+        logger.warning("the model's server takes no stream_options: usage is estimated from now on")
+        _without_usage.add(client)
+        return True
 
     def shape(self, items: list[Item]) -> list[Item]:
         own = (item.get("provider_data") or {} for item in items if item.get("type") == REASONING)
@@ -193,7 +253,7 @@ class Attempts:
             return self._shorten(halve)
         if code != ErrorCode.PROVIDER_REFUSED or not _is_input_refused(exc):
             return False
-        if "reasoning_content" in str(exc.message) and self._thinks is None:
+        if "reasoning_content" in words_of(exc) and self._thinks is None:
             return self._turn_thoughts()
         return self._guess()
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
@@ -36,6 +36,10 @@ PROVIDER_CODES = {
     "context_length_exceeded": ErrorCode.CONTEXT_TOO_LONG,
     "exceed_context_size_error": ErrorCode.CONTEXT_TOO_LONG,
     "insufficient_quota": ErrorCode.PROVIDER_QUOTA,
+    "exceeded_current_quota_error": ErrorCode.PROVIDER_QUOTA,
+    "billing_hard_limit_reached": ErrorCode.PROVIDER_QUOTA,
+    "Arrearage": ErrorCode.PROVIDER_QUOTA,
+    "402": ErrorCode.PROVIDER_QUOTA,
     "rate_limit_exceeded": ErrorCode.PROVIDER_RATE_LIMITED,
     "rate_limit_error": ErrorCode.PROVIDER_RATE_LIMITED,
     "429": ErrorCode.PROVIDER_RATE_LIMITED,
@@ -47,6 +51,13 @@ PROVIDER_CODES = {
 """What servers say in an error's `code` or `type`, which tells more than its HTTP status."""
 
 STATUS_TIMEOUTS = (408, 504)
+STATUS_UNPAID = 402
+
+ECHOES = ("input", "ctx", "request", "messages", "prompt")
+"""In which servers repeat what they were sent, which says nothing of the error."""
+
+MAX_WORDS_CHARS = 1_000
+MAX_RETRY_AFTER_S = 86_400.0
 
 RUN_LIMITS = (ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH)
 """The limits that end a reply which goes well."""
@@ -72,6 +83,23 @@ def _is_unreachable(exc: BaseException) -> bool:
     return isinstance(exc.__cause__, httpx2.ConnectTimeout | httpx2.ConnectError)
 
 
+def words_of(exc: openai.APIError) -> str:
+    """All that a server says of an error; the SDK's message has what is in one field alone."""
+    return " ".join([str(exc.message), *_strings(exc.body)])
+
+
+def _strings(value: object, depth: int = 6) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value[:MAX_WORDS_CHARS]
+    elif depth and isinstance(value, list):
+        for each in value:
+            yield from _strings(each, depth - 1)
+    elif depth and isinstance(value, dict):
+        for name, each in value.items():
+            if name not in ECHOES:
+                yield from _strings(each, depth - 1)
+
+
 def broken_stream(said: str, *, has_text: bool) -> AgentSiteError:
     """A stream that has told of its own failure, with the code `said` or none."""
     cut = ErrorCode.PROVIDER_CUT if has_text else ErrorCode.PROVIDER_UNAVAILABLE
@@ -83,7 +111,7 @@ def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> 
         # Some servers give a number, against the SDK's own word.
         if (known := PROVIDER_CODES.get(str(said))) is not None:
             return known
-    if code != ErrorCode.PROVIDER_KEY and says_too_long(str(exc.message)):
+    if code != ErrorCode.PROVIDER_KEY and says_too_long(words_of(exc)):
         return ErrorCode.CONTEXT_TOO_LONG
     if code == ErrorCode.PROVIDER_REFUSED:
         return _refusal(exc)
@@ -99,6 +127,8 @@ def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> 
 def _refusal(exc: Any) -> ErrorCode:
     if exc.status_code in STATUS_TIMEOUTS:
         return ErrorCode.PROVIDER_TIMEOUT
+    if exc.status_code == STATUS_UNPAID:
+        return ErrorCode.PROVIDER_QUOTA
     is_too_long = exc.status_code == 413
     return ErrorCode.CONTEXT_TOO_LONG if is_too_long else ErrorCode.PROVIDER_REFUSED
 
@@ -116,6 +146,10 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = float(headers[name]) / unit
         except (KeyError, ValueError):
             continue
-        return max(0.0, seconds) if math.isfinite(seconds) else None
+        return _bounded(seconds) if math.isfinite(seconds) else None
     date = parsedate_tz(headers.get("retry-after", ""))
-    return None if date is None else max(0.0, mktime_tz(date) - time.time())
+    return None if date is None else _bounded(mktime_tz(date) - time.time())
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S)

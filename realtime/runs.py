@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import openai
 from agents import (
     Agent,
     ModelRefusalError,
@@ -45,7 +46,7 @@ from realtime.run_context import RunContext
 from realtime.run_errors import RUN_LIMITS, broken_stream, is_refusal, run_error
 from realtime.stream_verdict import Verdict, verdict
 from realtime.tool_servers import ToolServers
-from realtime.tracebacks import describe
+from realtime.tracebacks import describe, name_types
 from realtime.translate import Translator
 from realtime.usage import UsageMeter
 from realtime.work_hooks import WorkHooks
@@ -240,7 +241,10 @@ class RunWork:
         error = run_error(exc, has_text=self.journal.folder.has_text)
         if is_refusal(exc):
             self._meter.note_refusal()
-        logger.error("run %s: %s\n%s", self.claimed.run.pk, error.code, describe(exc))
+        # A server that fails as servers do is no fault of the code, and has no use for frames.
+        is_expected = isinstance(exc, AgentSiteError | openai.APIError)
+        told = f" ({name_types(exc)})" if is_expected else f"\n{describe(exc)}"
+        logger.error("run %s: %s%s", self.claimed.run.pk, error.code, told)
         return self._ending(
             RunStatus.FAILED,
             error_code=error.code.value,

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import httpx2
 
 from realtime.conf import get_conf
-from realtime.stream_normaliser import Event, Normaliser, as_error, told_in
+from realtime.stream_normaliser import Event, Normaliser, as_error, is_deep, told_in
 from realtime.stream_verdict import Meaning, Verdict, error_code, response_meaning, verdict
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
+Source = tuple[str, str]
 
 FULL_CHUNK = 16_384
 """Bytes that the HTTP client hands over at most: after so many, more is waiting already."""
@@ -36,23 +37,34 @@ FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "
 BODY_STARTS = (b"{", b"[")
 """With which a body begins that is JSON instead of events."""
 
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Of one event, or of a body that is none: more is not waited for."""
+
+FIELDS = (b"event:", b"id:", b"retry:", b":")
+"""With which lines of an event begin that hold none of its data."""
+
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
+_thinking_first: set[Source] = set()
+"""Whose replies begin with thoughts that no tag opens, as far as this process has seen."""
 
 
 async def gather(response: httpx2.Response) -> None:
     """Response hook for the HTTP client: wraps what is to be a stream, whatever it says it is."""
-    if response.is_success and _asks_for_stream(response.request):
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        body = _decoded(response)
-        window_s = get_conf().source_window_ms / 1000
-        response.stream = GatheredStream(response.stream, window_s, body)
+    if not response.is_success or (asked := _asked_for_stream(response.request)) is None:
+        return
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    body = _decoded(response)
+    window_s = get_conf().source_window_ms / 1000
+    source = (str(response.request.url), str(asked.get("model")))
+    response.stream = GatheredStream(response.stream, window_s, body, source=source)
 
 
-def _asks_for_stream(request: httpx2.Request) -> bool:
-    """The SDK asks without a stream for an agent that is a tool."""
+def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
+    """The body of a request for a stream; an agent that is a tool is asked without one."""
     content = request.content
-    return b'"stream"' in content and json.loads(content).get("stream") is True
+    asked: dict[str, Any] = json.loads(content) if b'"stream"' in content else {}
+    return asked if asked.get("stream") is True else None
 
 
 def _decoded(response: httpx2.Response) -> AsyncIterator[bytes] | None:
@@ -72,9 +84,9 @@ def _decoded(response: httpx2.Response) -> AsyncIterator[bytes] | None:
 class GatheredStream(httpx2.AsyncByteStream):
     """An event stream with fewer and larger events; `window_s` in seconds.
 
-    `body` is what is in `stream`, where that is compressed. A stream that is whole ends `GRACE_S`
-    after its last content, whatever its connection does. Raises `RemoteProtocolError` for one that
-    breaks off, and for what is no event stream.
+    `body` is what is in `stream`, where that is compressed; `source` is the server and its model. A
+    stream that is whole ends `GRACE_S` after its last content, whatever its connection does. Raises
+    `RemoteProtocolError` for one that breaks off, and for what is no event stream.
     """
 
     def __init__(
@@ -82,13 +94,20 @@ class GatheredStream(httpx2.AsyncByteStream):
         stream: httpx2.AsyncByteStream,
         window_s: float,
         body: AsyncIterator[bytes] | None = None,
+        *,
+        source: Source = ("", ""),
     ) -> None:
         self._stream = stream
         self._body = body
         self._window_s = window_s
         self._verdict = verdict.get() or Verdict()
         self._verdict.answers += 1
-        self._merger = Merger(has_said=self._verdict.has_said)
+        self._source = source
+        self._merger = Merger(
+            has_said=self._verdict.has_said,
+            thinks_first=source in _thinking_first,
+            call_ids=self._verdict.call_ids,
+        )
         self._deadline: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -130,6 +149,10 @@ class GatheredStream(httpx2.AsyncByteStream):
         if merger.is_final and (self._deadline is None or merger.has_grown):
             self._deadline = asyncio.get_running_loop().time() + GRACE_S
         merger.has_grown = False
+        if merger.thinks_first:
+            _thinking_first.add(self._source)
+        else:
+            _thinking_first.discard(self._source)
         for kind in merger.take_mended():
             _report(kind)
 
@@ -173,13 +196,20 @@ class Merger:
     an event that the SDK raises. What comes after such an end is left out.
     """
 
-    def __init__(self, *, has_said: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        has_said: bool = False,
+        thinks_first: bool = False,
+        call_ids: set[str] | None = None,
+    ) -> None:
         self._buffer = b""
         self._is_started = False
         self._is_body = False
+        self._is_lines = False
         self._is_response = False
         self._is_ended = False
-        self._normaliser = Normaliser()
+        self._normaliser = Normaliser(thinks_first=thinks_first, call_ids=call_ids)
         self._told: set[str] = set()
         self.has_said = has_said
         self.has_text = False
@@ -190,17 +220,30 @@ class Merger:
         self.error_code = ""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events in what has come so far; raises `RemoteProtocolError` for a page."""
+        """The whole events in what has come so far.
+
+        Raises `RemoteProtocolError` for a page, and for an event that does not end.
+        """
         buffer = self._buffer + chunk
+        if len(buffer) > MAX_EVENT_BYTES:
+            raise httpx2.RemoteProtocolError("an event that is too long")
+        if self._is_started and b"\n" not in chunk and b"\r" not in chunk:
+            self._buffer = buffer
+            return b""
         if not self._is_started:
             buffer = buffer.removeprefix(codecs.BOM_UTF8).lstrip()
             self._is_started = bool(buffer)
             self._is_body = buffer.startswith(BODY_STARTS)
             if buffer.startswith(b"<"):
                 raise httpx2.RemoteProtocolError("a page in place of an event stream")
+        if self._is_body and _is_event_line(buffer):
+            self._is_body, self._is_lines = False, True
         if self._is_body:
             self._buffer = buffer
             return b""
+        if self._is_lines:
+            whole, _, self._buffer = buffer.rpartition(b"\n")
+            return b"".join(self._merge(_as_blocks(whole)))
         whole, boundary, self._buffer = _split_lines(buffer).rpartition(b"\n\n")
         return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
@@ -209,7 +252,14 @@ class Merger:
         rest, self._buffer = self._buffer.replace(b"\r", b"\n").strip(), b""
         if self._is_body:
             return b"".join(self._pass(*self._read_body(rest)))
+        if self._is_lines:
+            return b"".join(self._merge(_as_blocks(rest)))
         return b"".join(self._merge(rest.split(b"\n\n"))) if rest else b""
+
+    @property
+    def thinks_first(self) -> bool:
+        """Whether the model's next reply begins with thoughts that no tag opens."""
+        return self._normaliser.thinks_first
 
     def take_mended(self) -> set[str]:
         """The kinds of what was mended, each once."""
@@ -250,15 +300,15 @@ class Merger:
             if self._normaliser.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
                 continue
-            is_end = data.startswith(b"[DONE]")
-            for event, raw in self._end(block) if is_end else self._read(block, data):
+            is_end = data[:6].upper() == b"[DONE]"
+            for event, raw in self._end() if is_end else self._read(block, data):
                 yield event, raw, _delta_key(event) if event is not None else None
 
     def _read_text(self, data: bytes) -> tuple[Event, Key] | None:
         """The event and its key, if it is text that needs no change."""
         try:
             event = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         key = _chat_key(event) if isinstance(event, dict) else None
         if key is None or not self._normaliser.passes(event):
@@ -267,7 +317,7 @@ class Merger:
             self.has_text = self.has_said = self.has_grown = True
         return event, key
 
-    def _end(self, block: bytes) -> Iterator[tuple[Event | None, bytes]]:
+    def _end(self) -> Iterator[tuple[Event | None, bytes]]:
         yield from self._take(self._normaliser.rest(), b"")
         if self._is_response:
             # Its own last event is what counts.
@@ -276,11 +326,11 @@ class Merger:
         if not self.has_said and not self._is_failure:
             yield self._fail(EMPTY), b""
         else:
-            yield None, block + b"\n\n"
+            yield None, b"data: [DONE]\n\n"
 
     def _read(self, block: bytes, data: bytes) -> Iterator[tuple[Event | None, bytes]]:
         try:
-            events = [json.loads(data)]
+            events = [_load(data.decode(), strict=True)]
         except ValueError:
             events = _read_each(data)
             block = b""
@@ -308,6 +358,8 @@ class Merger:
             elif self.is_final and not self.has_said and not self._is_failure:
                 yield self._fail(EMPTY), b""
             else:
+                # Some say the whole response again, which would be a second reply.
+                self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
 
     @property
@@ -325,20 +377,24 @@ class Merger:
         """The events of a server that answers at once, or tells of an error."""
         self._normaliser.mended.add("no stream")
         try:
-            found = json.loads(body)
+            found = _load(body.decode(errors="replace"))
         except ValueError:
             return []
-        found = found[0] if isinstance(found, list) and found else found
-        if not isinstance(found, dict):
-            return []
+        events = found if isinstance(found, list) else [found]
+        return [self._read_answer(each) for each in events if isinstance(each, dict)]
+
+    def _read_answer(self, found: Event) -> Event:
+        """The event of a whole answer, or of one event of a list."""
         if found.get("object") == "response" and not found.get("error"):
-            return [{"type": f"response.{found.get('status', 'completed')}", "response": found}]
+            return {"type": f"response.{found.get('status', 'completed')}", "response": found}
         if isinstance(found.get("choices"), list) and found["choices"]:
-            if isinstance(choice := found["choices"][0], dict):
+            choice = found["choices"][0]
+            if isinstance(choice, dict) and "delta" not in choice:
                 # Nothing of it can be missing.
                 choice["finish_reason"] = choice.get("finish_reason") or "stop"
-            return [found]
-        return [found if found.get("error") else as_error(told_in(found))]
+            return found
+        is_event = isinstance(found.get("type"), str) or found.get("usage")
+        return found if is_event or found.get("error") else as_error(told_in(found))
 
     def _pass(self, *events: Event) -> Iterator[bytes]:
         for event in events:
@@ -388,8 +444,12 @@ def _says(item: Event) -> bool:
 
 
 def _is_readable(block: bytes) -> bool:
-    """Whether the SDK can decode the lines before the data, which has been read already."""
-    return block.startswith(b"data:") or block[: block.find(b"data:")].isascii()
+    """Whether the SDK reads the data from it that has been read here."""
+    if b"\n" not in block:
+        return block.startswith(b"data:")
+    lines = block.split(b"\n")
+    others = [line for line in lines if not line.startswith(b"data:")]
+    return all(line.startswith(FIELDS) and line.isascii() for line in others)
 
 
 def _split_lines(buffer: bytes) -> bytes:
@@ -400,19 +460,57 @@ def _split_lines(buffer: bytes) -> bytes:
     return kept.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + buffer[len(kept) :]
 
 
+def _load(text: str, *, strict: bool = False) -> Any:
+    """What JSON holds, unless `strict` also with signs in its strings that it has no place for.
+
+    Raises `ValueError`, for what is too deep as well.
+    """
+    if is_deep(text):
+        raise ValueError("too deep")
+    return json.loads(text, strict=strict)
+
+
 def _read_each(data: bytes) -> list[Any]:
-    """The events of a server that sets them apart by one line end alone; none if one is broken."""
+    """The events of a server that sets them apart by one line end alone; none if one is broken.
+
+    One alone may hold bytes that are no text, or signs that JSON has no place for.
+    """
+    text = data.decode(errors="replace")
+    for parts in ([text], [line for line in text.split("\n") if not line.startswith("[DONE]")]):
+        try:
+            return [_load(part) for part in parts]
+        except ValueError:
+            continue
+    return []
+
+
+def _is_event_line(buffer: bytes) -> bool:
+    """Whether the first line is an event by itself, of a server that sends lines of JSON."""
+    line, end, _ = buffer.partition(b"\n")
+    if not end or not line.startswith(b"{"):
+        return False
     try:
-        return [json.loads(line) for line in data.split(b"\n") if not line.startswith(b"[DONE]")]
+        found = _load(line.decode())
     except ValueError:
-        return []
+        return False
+    choices = found.get("choices")
+    has_delta = isinstance(choices, list) and any("delta" in each for each in choices if each)
+    return has_delta or str(found.get("type")).startswith("response.")
+
+
+def _as_blocks(lines: bytes) -> list[bytes]:
+    """Lines of JSON as events."""
+    return [b"data: " + line for line in lines.split(b"\n") if line.strip()]
 
 
 def _data(block: bytes) -> bytes:
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:].strip()
-    lines = (line for line in block.split(b"\n") if line.startswith(b"data:"))
-    return b"\n".join(line[5:].strip() for line in lines)
+    lines = block.split(b"\n")
+    # Some break their JSON into lines, of which the first alone is called data.
+    start = next((n for n, line in enumerate(lines) if line.startswith(b"data:")), len(lines))
+    kept = (line for line in lines[start:] if not line.startswith(FIELDS))
+    return b"\n".join(line.removeprefix(b"data:").strip() for line in kept)
 
 
 def _delta_key(event: Event) -> Key | None:

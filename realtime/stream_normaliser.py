@@ -8,10 +8,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from realtime.stream_verdict import meaning_of
-from realtime.thinking import ThinkingSplitter, strip_thinking
+from realtime.thinking import LONE_END, ThinkingSplitter, strip_thinking
 
 Event = dict[str, Any]
 
@@ -24,8 +25,19 @@ TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """In which a server tells of an error, where it does not say `error`."""
 
+MAX_DEPTH = 100
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN_DELTA = {"role", "content"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_deep(text: str) -> bool:
+    """Whether there is more in each other than readers of JSON follow, deep in their own calls."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
+    return max(accumulate(steps)) > MAX_DEPTH
 
 
 def text_of(value: Any) -> str:
@@ -63,18 +75,26 @@ def told_in(event: Event) -> Event:
 
 
 class Normaliser:
-    """One for each stream. `mended` names the kinds of what it has had to change."""
+    """One for each stream. `mended` names the kinds of what it has had to change.
 
-    def __init__(self) -> None:
+    `call_ids` are those of the tool calls of earlier streams of a run, to which it adds its own.
+    """
+
+    def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
         self.mended: set[str] = set()
+        self.thinks_first = thinks_first
+        """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
+        self._opens_thinking = thinks_first
+        self._is_looking = True
         self.is_changed = False
         """Whether the latest events differ from what came."""
         self._thinking: dict[Any, ThinkingSplitter] = {}
         self._halves: dict[Any, str] = {}
-        self._calls = _ToolCalls()
+        self._calls = _ToolCalls(set() if call_ids is None else call_ids)
         self._choices = _Choices()
         self._response = _ResponseSoFar()
         self._last_chunk: Event = {}
+        self._has_deltas = False
         self.is_settled = False
         """Whether it reads the text of a chat that has needed no change: see `passes`."""
 
@@ -92,6 +112,7 @@ class Normaliser:
         if not text.isascii() and _SURROGATE.search(text):
             return False
         self._last_chunk = event
+        self._look_for_end(text)
         return True
 
     def feed(self, event: Event) -> list[Event]:
@@ -113,7 +134,7 @@ class Normaliser:
     def rest(self) -> list[Event]:
         """What was held back, at the end of a stream that has no last event of its own."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
-        if self._last_chunk and (delta := self._held_delta("chat")):
+        if self._last_chunk and (delta := self._held_delta("chat", is_answer=True)):
             chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
             chunks.append(chunk | {"choices": [_choice(delta)]})
         return [*chunks, *self._release_texts()]
@@ -126,6 +147,9 @@ class Normaliser:
 
     def _normalise_chunk(self, event: Event) -> list[Event]:
         choices = event.get("choices")
+        if isinstance(choices, dict):
+            event["choices"] = choices = [choices]
+            self._mend("choices")
         if not isinstance(choices, list):
             if not event.get("usage"):
                 return self._without_choices(event)
@@ -163,7 +187,9 @@ class Normaliser:
         """`event` with this choice alone, in the letter of the API."""
         event["choices"] = [choice]
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
+        if isinstance(delta, dict):
+            self._has_deltas |= bool(delta)
+        else:
             choice["delta"] = delta = self._delta_of(choice)
         if choice.get("logprobs"):
             choice["logprobs"] = None
@@ -180,8 +206,10 @@ class Normaliser:
         """Of servers that do not stream, or speak the API before this one."""
         self._mend("no delta")
         if isinstance(choice.get("message"), dict):
-            return dict(choice["message"])
-        return {"content": choice["text"]} if isinstance(choice.get("text"), str) else {}
+            # After deltas it is the whole of them.
+            return {} if self._has_deltas else dict(choice["message"])
+        said = next((choice[name] for name in ("delta", "text") if choice.get(name)), None)
+        return {"content": said} if isinstance(said, str) else {}
 
     def _read_delta(self, delta: Event) -> None:
         self._read_thoughts(delta)
@@ -227,13 +255,29 @@ class Normaliser:
     def _read_text(self, delta: Event, content: str) -> None:
         text = self._whole(content, "chat")
         splitter = self._splitter("chat")
-        if not splitter.is_text:
-            thoughts, text = splitter.split(text)
+        if splitter.is_text:
+            self._look_for_end(text)
+        else:
+            thoughts, text = self._split(splitter, text)
             self._set_thoughts(delta, thoughts)
         self._set(delta, "content", text)
 
     def _splitter(self, key: Any) -> ThinkingSplitter:
-        return self._thinking.setdefault(key, ThinkingSplitter())
+        if key not in self._thinking:
+            self._thinking[key] = ThinkingSplitter(is_open=self._opens_thinking)
+        return self._thinking[key]
+
+    def _split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
+        thoughts, text = splitter.split(text)
+        self.thinks_first |= splitter.has_lone_end
+        self._look_for_end(text)
+        return thoughts, text
+
+    def _look_for_end(self, text: str) -> None:
+        """Notice thoughts that have been shown as text, as they had no beginning."""
+        if self._is_looking and (found := LONE_END.search(text)):
+            self._is_looking = False
+            self.thinks_first |= found["end"] is not None
 
     def _set(self, holder: Event, name: str, value: Any) -> None:
         if holder.get(name) != value:
@@ -290,18 +334,22 @@ class Normaliser:
         if said != meaning:
             choice["finish_reason"] = meaning
             self._mend("finish reason")
-        self._release(delta)
+        self._release(delta, is_answer=meaning == "stop")
 
-    def _release(self, delta: Event) -> None:
+    def _release(self, delta: Event, *, is_answer: bool = False) -> None:
         """Give what was held back of a text to the delta that ends it."""
-        for name, text in self._held_delta("chat").items():
+        for name, text in self._held_delta("chat", is_answer=is_answer).items():
             delta[name] = (delta.get(name) or "") + text
             self.is_changed = True
 
-    def _held_delta(self, key: Any) -> Event:
-        """What was held back of a text, which has ended."""
-        thoughts, text = self._splitter(key).rest()
-        self._thinking.pop(key)
+    def _held_delta(self, key: Any, *, is_answer: bool = False) -> Event:
+        """What was held back of a text, which has ended; `is_answer` if it is to have words."""
+        splitter = self._splitter(key)
+        thoughts, text = splitter.rest()
+        if is_answer and (answer := splitter.unclosed):
+            # The model has not thought at all.
+            self.thinks_first = False
+            thoughts, text = "", answer
         self._thinking[key] = ThinkingSplitter()
         self._thinking[key].is_text = True
         return ({"reasoning_content": thoughts} if thoughts else {}) | (
@@ -313,6 +361,9 @@ class Normaliser:
     def _normalise_response(self, event: Event, kind: str) -> list[Event]:
         if kind == "error":
             return [event]
+        if kind in _OTHER_ENDS:
+            event["type"] = kind = _end_of(event.get("response"))
+            self._mend("name of an event")
         if kind.endswith(".delta"):
             return self._read_response_delta(event, kind)
         if kind == "response.output_text.done":
@@ -334,7 +385,7 @@ class Normaliser:
 
     def _release_text(self, key: Any, named: Event) -> list[Event]:
         """The deltas of what is held back of one text, where `named` says which text that is."""
-        held = self._held_delta(key)
+        held = self._held_delta(key, is_answer=True)
         if not held:
             return []
         self._mend("thoughts in the text")
@@ -351,6 +402,8 @@ class Normaliser:
             self._mend("form of a delta")
         key = _text_key(kind, event)
         event["delta"] = delta = self._whole(delta, key)
+        if kind == "response.function_call_arguments.delta":
+            self._response.add_arguments(event.get("output_index"), delta)
         if kind != "response.output_text.delta":
             return [event]
         if event.get("logprobs"):
@@ -358,8 +411,10 @@ class Normaliser:
             self._mend("logprobs")
         splitter = self._splitter(key)
         thoughts = ""
-        if not splitter.is_text:
-            thoughts, delta = splitter.split(delta)
+        if splitter.is_text:
+            self._look_for_end(delta)
+        else:
+            thoughts, delta = self._split(splitter, delta)
         self._response.texts[key] = self._response.texts.get(key, "") + delta
         self._response.deltas.setdefault(key, event)
         return self._split_delta(event, thoughts, delta)
@@ -386,7 +441,7 @@ class Normaliser:
         return [*held, event]
 
     def _whole_text(self, text: str) -> str:
-        return strip_thinking(self._whole(text, object()))
+        return strip_thinking(self._whole(text, object()), is_open=self._opens_thinking)
 
     def _read_parts(self, event: Event, kind: str) -> None:
         """The item or part that an event is about."""
@@ -401,6 +456,8 @@ class Normaliser:
             item = self._item(event.get("item"), event.get("output_index"))
             self._set(event, "item", item or {"type": "reasoning", "id": "rs", "summary": []})
             self._response.has_items |= kind == "response.output_item.done" and item is not None
+            if item is not None and item["type"] == "function_call":
+                self._response.calls[_place_of(event.get("output_index"))] = dict(item)
 
     def _read_part(self, part: Event) -> None:
         name = "refusal" if part.get("type") == "refusal" else "text"
@@ -411,18 +468,22 @@ class Normaliser:
         if part.get("type") == "output_text" and not isinstance(part.get("annotations"), list):
             self._set(part, "annotations", [])
 
-    def _item(self, item: Any, place: Any) -> Event | None:
+    def _item(self, given: Any, place: Any) -> Event | None:
         """An item of the output with all that the SDK reads of it; None for what is none."""
-        if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+        if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             self._mend("form of an item")
             return None
+        item: Event = _without_halves(given)
+        if item != given:
+            self._mend("halves of a character")
         if item["type"] == "message":
             self._read_message(item)
         elif item["type"] == "function_call":
             call_id = self._calls.name(place, item.get("call_id"))
             self._set(item, "call_id", call_id)
-            self._set(item, "name", text_of(item.get("name")))
-            self._set(item, "arguments", _arguments(item.get("arguments")))
+            self._set(item, "name", _sound_name(item.get("name")))
+            arguments = self._whole(_arguments(item.get("arguments")), object())
+            self._set(item, "arguments", arguments)
         elif item["type"] == "reasoning":
             for name in ("summary", "content"):
                 parts = item.get(name)
@@ -430,6 +491,10 @@ class Normaliser:
                     self._set(item, name, [] if name == "summary" else None)
                 elif not all(map(_has_text, parts)):
                     self._set(item, name, [part for part in parts if _has_text(part)])
+        elif not isinstance(item.get("content", []), list):
+            # The SDK would take it for a message.
+            del item["content"]
+            self._mend("form of content")
         return item
 
     def _read_message(self, item: Event) -> None:
@@ -464,7 +529,7 @@ class Normaliser:
         output = [self._item(item, place) for place, item in enumerate(response["output"])]
         sound = [item for item in output if item is not None]
         if kind == "response.completed" and not sound and not self._response.has_items:
-            sound = self._response.message()
+            sound = self._response.items()
         self._set(response, "output", sound)
 
 
@@ -475,13 +540,21 @@ class _ResponseSoFar:
         self.texts: dict[Any, str] = {}
         self.deltas: dict[Any, Event] = {}
         """The first delta of each text, which names its item."""
+        self.calls: dict[int | None, Event] = {}
         self.has_items = False
 
-    def message(self) -> list[Event]:
-        """The items of the text, which no event has held."""
+    def add_arguments(self, place: Any, delta: str) -> None:
+        """Some of the arguments of the call at a place of the output."""
+        if (call := self.calls.get(_place_of(place))) is not None:
+            said = call["arguments"] if call["arguments"] != "{}" else ""
+            call["arguments"] = said + delta
+
+    def items(self) -> list[Event]:
+        """The items of the text and of the calls, which no event has held whole."""
         text = "".join(self.texts.values())
         part = {"type": "output_text", "text": text, "annotations": []}
-        return [{**_MESSAGE, "content": [part]}] if text else []
+        message = [{**_MESSAGE, "content": [part]}] if text else []
+        return [*message, *self.calls.values()]
 
 
 class _Choices:
@@ -494,6 +567,7 @@ class _Choices:
     def __init__(self) -> None:
         self._read: int | None = None
         self._last: int | None = None
+        self._is_finished = False
         self._texts = 0
         self._is_counter = False
         self._held: list[tuple[Event, Event]] = []
@@ -510,6 +584,7 @@ class _Choices:
         if choices[0].get("index") != 0 or self._read not in (None, 0) or self._is_counter:
             return False
         self._read = self._last = 0
+        self._is_finished |= bool(choices[0].get("finish_reason"))
         if self._texts < _SETTLED:
             delta = choices[0].get("delta")
             self._texts += bool(isinstance(delta, dict) and delta.get("content"))
@@ -537,6 +612,8 @@ class _Choices:
             self._is_counter = True
             yield from self.rest()
             yield event, choice
+        elif self._is_finished and index != self._read:
+            return
         elif is_next and not choice.get("finish_reason"):
             self._held.append((event, choice))
         elif is_next or index == self._read:
@@ -553,10 +630,11 @@ class _Choices:
 
 
 class _ToolCalls:
-    """Gives each tool call of a stream an index and an id of its own."""
+    """Gives each tool call of a stream an index, and an id that no other of the run has."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: set[str]) -> None:
         self.is_changed = False
+        self._taken = taken
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
         self._named: dict[Any, str] = {}
@@ -577,10 +655,10 @@ class _ToolCalls:
         function = dict(function)
         if not isinstance(function.get("arguments"), str | None):
             function["arguments"] = _arguments(function["arguments"])
-        if not isinstance(function.get("name"), str | None):
-            function["name"] = text_of(function["name"])
+        if function.get("name") is not None:
+            function["name"] = _sound_name(function["name"])
         said, index = call.get("id"), _place_of(call.get("index"))
-        given = str(said) if isinstance(said, str | int) else ""
+        given = _without_halves(str(said)) if isinstance(said, str | int) else ""
         place, is_new = self._place(index, given, bool(function.get("name")))
         sound = call | {"index": place, "function": function}
         if is_new or (said is not None and said != self._ids[place]):
@@ -606,8 +684,10 @@ class _ToolCalls:
         return place, True
 
     def _fresh(self, given: str) -> str:
-        taken = {*self._ids, *self._named.values()}
-        return given if given and given not in taken else f"call_{secrets.token_hex(12)}"
+        is_free = given and given not in self._taken
+        call_id = given if is_free else f"call_{secrets.token_hex(12)}"
+        self._taken.add(call_id)
+        return call_id
 
     def name(self, place: Any, given: Any) -> str:
         """The id of the call at a place of a response's output, always the same."""
@@ -661,6 +741,22 @@ def _split_parts(content: Any) -> tuple[str, str]:
     return thoughts, text
 
 
+def _sound_name(value: Any) -> str:
+    """A tool's name without halves of a character."""
+    return str(_without_halves(text_of(value)))
+
+
+def _without_halves(value: Any) -> Any:
+    """The same with U+FFFD for halves of a character, which no request can hold."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_halves(name): _without_halves(each) for name, each in value.items()}
+    return value
+
+
 def _arguments(value: Any) -> str:
     """Arguments as text: some servers give the object itself."""
     if isinstance(value, str):
@@ -671,6 +767,15 @@ def _arguments(value: Any) -> str:
 def _text_key(kind: str, event: Event) -> tuple[str, int | None, int | None]:
     places = (_place_of(event.get(name)) for name in ("output_index", "content_index"))
     return (kind, *places)  # type: ignore[return-value]
+
+
+def _end_of(response: Any) -> str:
+    """The event that ends a response with this status."""
+    status = response.get("status") if isinstance(response, dict) else None
+    if status == "cancelled":
+        return "response.incomplete"
+    named = f"response.{status}"
+    return named if named in _ENDS_OF_RESPONSES else "response.completed"
 
 
 def _place_of(value: Any) -> int | None:
@@ -708,6 +813,8 @@ _WHOLE_RESPONSES = (
     *("response.incomplete", "response.failed"),
 )
 _ENDS_OF_RESPONSES = _WHOLE_RESPONSES[2:]
+_OTHER_ENDS = ("response.done", "response.cancelled")
+"""By which servers end a response in the words of another API."""
 _MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "status": "completed"}
 _RESPONSE: dict[str, Any] = {
     "id": "resp",

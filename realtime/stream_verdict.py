@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Collection
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
@@ -47,13 +47,14 @@ class Verdict:
 
     `error_code` is that of a failure. `has_said` is whether any call of the run, this one
     included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
-    that have come.
+    that have come, and `call_ids` has those of their tool calls.
     """
 
     finish_reason: Meaning | Literal[""] = ""
     error_code: str = ""
     has_said: bool = False
     answers: int = 0
+    call_ids: set[str] = field(default_factory=set)
 
 
 verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
@@ -75,9 +76,15 @@ def response_meaning(event: dict[str, Any]) -> Meaning:
     details = response.get("incomplete_details") if isinstance(response, dict) else None
     reason = details.get("reason") if isinstance(details, dict) else None
     if event.get("type") == "response.completed":
+        if isinstance(response, dict) and (response.get("error") or _has_failed(response)):
+            return "failed"
         return meaning_of(reason) if isinstance(reason, str) else "stop"
     known = meaning_of(reason) if isinstance(reason, str) else "failed"
     return "failed" if known == "stop" else known
+
+
+def _has_failed(response: dict[str, Any]) -> bool:
+    return response.get("status") in ("failed", "cancelled")
 
 
 def error_code(event: dict[str, Any]) -> str:

