@@ -1,4 +1,6 @@
 from django.apps import AppConfig
+from django.conf import settings
+from django.http import HttpRequest
 
 
 class AgentsiteConfig(AppConfig):
@@ -7,4 +9,15 @@ class AgentsiteConfig(AppConfig):
     name = "agentsite"
 
     def ready(self) -> None:
+        from corsheaders.signals import check_request_enabled
+
         from agentsite import checks  # noqa: F401  (registers them)
+
+        check_request_enabled.connect(_allows_origin)
+
+
+def _allows_origin(sender: object, request: HttpRequest, **kwargs: object) -> bool:
+    """The API answers pages of the origins whose sockets it takes."""
+    from realtime.auth import matches_origin
+
+    return matches_origin(request.headers.get("Origin", ""), settings.ALLOWED_ORIGINS)

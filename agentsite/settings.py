@@ -89,8 +89,8 @@ class Environment(RealtimeSettings, BaseSettings):
     )
     allowed_origins: Words = Field(
         default=[],
-        description="Other origins whose pages may open sockets here with a ticket or a token, by "
-        "comma; wildcards as `https://*.example.org`.",
+        description="Other origins whose pages may use the API, and open sockets, with a token, a "
+        "key or a ticket, by comma; wildcards as `https://*.example.org`.",
     )
     https: bool | None = Field(
         default=None,
@@ -176,7 +176,7 @@ class Environment(RealtimeSettings, BaseSettings):
     api_requests_per_minute: int = Field(
         default=conf.REQUESTS_PER_MINUTE,
         ge=1,
-        description="REST requests a minute of one user, in each process.",
+        description="REST requests a minute of one user, or of one address without one.",
     )
     restore_days: int = Field(
         default=conf.RESTORE_DAYS,
@@ -404,6 +404,23 @@ def channel_layer(url: SecretStr | None) -> dict[str, Any]:
     }
 
 
+def cache(url: SecretStr | None) -> dict[str, Any]:
+    """Where requests and exports are counted: in this process if it is alone, else in Redis."""
+    if url is None:
+        # With the default of 300 entries a crowd has the counts forgotten.
+        return {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "OPTIONS": {"MAX_ENTRIES": 20_000},
+        }
+    return {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": url.get_secret_value(),
+        "KEY_PREFIX": "agentsite",
+        # Nobody waits for a count.
+        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
+    }
+
+
 def checkout_key() -> str:
     """This checkout's own secret key, made the first time it is asked for."""
     VAR_DIR.mkdir(exist_ok=True)
@@ -444,6 +461,9 @@ SECRET_KEY = reveal(env.secret_key) or checkout_key()
 ALLOWED_HOSTS = env.allowed_hosts
 CSRF_TRUSTED_ORIGINS = env.csrf_trusted_origins
 ALLOWED_ORIGINS = env.allowed_origins
+# Which origins `agentsite.apps` decides, as for sockets; never with a cookie, and no pages.
+CORS_URLS_REGEX = r"^/api/"
+CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Repr-Digest", "Retry-After"]
 HOST = env.host
 PORT = env.port
 REDIS_URL = reveal(env.redis_url)
@@ -484,6 +504,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "csp",
+    "corsheaders",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -494,6 +515,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -576,14 +598,8 @@ DEFAULT_FROM_EMAIL = env.default_from_email
 
 HTTPS = not DEBUG if env.https is None else env.https
 PROXIES = int(HTTPS) if env.proxies is None else env.proxies
+CACHES = {"default": cache(env.redis_url)}
 # The API's own views say the same in conversations/api/base.py; this is for its description.
-# Each user's requests are counted here: with the default of 300 entries a crowd has them forgotten.
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-        "OPTIONS": {"MAX_ENTRIES": 20_000},
-    }
-}
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

@@ -157,6 +157,15 @@ class RealtimeSettings(BaseModel):
         description="Tokens that one user's replies may take in 24 hours, titles and summaries "
         "not counted; 0 for no limit.",
     )
+    guest_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
+        default=200_000,
+        description="The same for a guest: anybody can be one; 0 for that of other users.",
+    )
+    site_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
+        default=100_000_000,
+        description="Tokens that the replies of all users together may take in 24 hours; 0 for no "
+        "limit.",
+    )
     starts_at_once: Count = Field(
         default=16,
         description="Replies that a process sets up at the same time; later ones wait their turn, "

@@ -48,7 +48,10 @@ PROVIDER_CODES = {
 
 STATUS_TIMEOUTS = (408, 504)
 
-RUN_LIMITS = (ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH)
+RUN_LIMITS = (
+    *(ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH),
+    *(ErrorCode.LIMIT_TOKENS, ErrorCode.LIMIT_SITE),
+)
 """The limits that end a reply which goes well."""
 
 

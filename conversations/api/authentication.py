@@ -6,10 +6,10 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.throttling import UserRateThrottle
+from rest_framework.throttling import BaseThrottle
 
 from conversations.api_keys import MARK, find_key
-from conversations.attempts import address_of
+from conversations.attempts import address_of, count_in_cache
 from conversations.conf import requests_per_minute
 from conversations.models import ApiKey, Scope
 from conversations.sign_in_limits import limit_keys
@@ -47,13 +47,18 @@ class HasScope(BasePermission):
         return getattr(view, "scope", by_method) in request.auth.scopes
 
 
-class RequestThrottle(UserRateThrottle):
-    """Requests of one user, or of one address, a minute in this process."""
+class RequestThrottle(BaseThrottle):
+    """Requests of one user, or of one address without one, a minute in all processes."""
 
-    scope = "requests"
+    def allow_request(self, request: Request, view: Any) -> bool:
+        user = request.user
+        who = f"user {user.pk}" if user and user.is_authenticated else self.get_ident(request)
+        limit = requests_per_minute()
+        self._wait = count_in_cache(f"requests of {who}", limit=limit, seconds=60)
+        return self._wait is None
 
-    def get_rate(self) -> str:
-        return f"{requests_per_minute()}/min"
+    def wait(self) -> float | None:
+        return self._wait
 
     def get_ident(self, request: Request) -> str:
         return address_of(request)
