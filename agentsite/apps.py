@@ -1,3 +1,5 @@
+import re
+
 from django.apps import AppConfig
 from django.conf import settings
 from django.http import HttpRequest
@@ -17,7 +19,9 @@ class AgentsiteConfig(AppConfig):
 
 
 def _allows_origin(sender: object, request: HttpRequest, **kwargs: object) -> bool:
-    """The API answers pages of the origins whose sockets it takes."""
+    """The API answers pages of the origins whose sockets are let in."""
     from realtime.auth import matches_origin
 
-    return matches_origin(request.headers.get("Origin", ""), settings.ALLOWED_ORIGINS)
+    # The package asks for every address.
+    is_api = re.match(settings.CORS_URLS_REGEX, request.path_info) is not None
+    return is_api and matches_origin(request.headers.get("Origin", ""), settings.ALLOWED_ORIGINS)

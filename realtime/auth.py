@@ -114,10 +114,8 @@ def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials)
     origin = headers.get(b"origin")
     if origin is None:
         return by.kind != "cookie"
-    elsewhere = by.kind != "cookie" and matches_origin(
-        origin, getattr(settings, "ALLOWED_ORIGINS", [])
-    )
-    return elsewhere or is_own_origin(scope, headers, origin)
+    allowed = getattr(settings, "ALLOWED_ORIGINS", []) if by.kind != "cookie" else []
+    return matches_origin(origin, allowed) or is_own_origin(scope, headers, origin)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
