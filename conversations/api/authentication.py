@@ -1,7 +1,9 @@
 """REST: who calls, and what they may do with the key that they came with."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -13,6 +15,7 @@ from conversations.attempts import address_of, count_in_cache
 from conversations.conf import requests_per_minute
 from conversations.models import ApiKey, Scope
 from conversations.sign_in_limits import limit_keys
+from conversations.sign_ins import SignIn, sign_in_by_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -62,3 +65,14 @@ class RequestThrottle(BaseThrottle):
 
     def get_ident(self, request: Request) -> str:
         return address_of(request)
+
+
+def sign_in_of(request: Request) -> SignIn:
+    """What the request itself was let in by."""
+    if isinstance(request.auth, ApiKey):
+        return sign_in_by_key(request.auth)
+    user, token = cast(AbstractBaseUser, request.user), cast(Any, request.auth)
+    hashed = user.get_session_auth_hash()
+    if token is None:
+        return SignIn(user.pk, hashed, request.session.session_key, None)
+    return SignIn(user.pk, hashed, None, datetime.fromtimestamp(token["exp"], UTC))
