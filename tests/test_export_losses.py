@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -254,5 +253,5 @@ def test_nobody_speaks_for_another(ann: Any, name: str, start: str) -> None:
     assert list_all_lines(export(name)) >= {"unclosed"}
 
 
-def list_all_lines(text: str) -> Iterable[str]:
+def list_all_lines(text: str) -> set[str]:
     return {line.lstrip("> ").strip() for line in text.splitlines()}

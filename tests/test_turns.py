@@ -258,7 +258,7 @@ async def test_a_stream_ends_with_the_sign_in(process: Process, ann: Any, by: st
         _, text = await in_thread(create_key, user=ann, name="x", scopes=["read", "write"])
         headers["Authorization"] = f"Bearer {text}"
     asked = {"content": "hello", "agent": "patient"}
-    response = await client.post("/api/chat/", asked, JSON, headers=headers)
+    response: Any = await client.post("/api/chat/", asked, JSON, headers=headers)
     pieces = response.streaming_content
     assert b"accepted" in await anext(pieces)
     if by == "cookie":
