@@ -62,7 +62,8 @@ def check_budget(user_id: UserId, limits: ChatLimits) -> None:
     What runs of other processes have spent is in the database after each of their model calls.
     """
     own = limits.tokens_a_day
-    if limits.guest_tokens_a_day is not None and Guest.objects.filter(pk=user_id).exists():
+    guests = Guest.objects.filter(pk=user_id)  # type: ignore[misc]
+    if limits.guest_tokens_a_day is not None and guests.exists():
         own = limits.guest_tokens_a_day
     if own is not None:
         _check_tokens(UserUsage.objects.filter(user_id=user_id), own, ErrorCode.LIMIT_TOKENS)  # type: ignore[misc]
