@@ -8,7 +8,8 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model, login, views
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
 from django.db import IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.urls import path
@@ -64,7 +65,8 @@ class LoginView(LimitedMixin, views.LoginView):
         limit_sign_in(request, request.POST.get("username", ""))
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(is_guest=is_guest(self.request.user), **kwargs)
+        about = {"is_guest": is_guest(self.request.user), "may_sign_up": settings.ALLOW_SIGN_UP}
+        return super().get_context_data(**about, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         allow_again(self.request, form.get_user().get_username())
@@ -77,6 +79,12 @@ class SignUpView(LoginView):
 
     template_name = "registration/signup.html"
     authentication_form = SignUpForm  # type: ignore[assignment]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """A page that is not there, where staff alone make accounts."""
+        if not settings.ALLOW_SIGN_UP:
+            raise Http404
+        return super().dispatch(request, *args, **kwargs)
 
     def limit(self, request: HttpRequest) -> None:
         limit_sign_up(request)

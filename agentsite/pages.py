@@ -91,6 +91,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "chosen": card.name,
         "model": model,
         "guest": guest,
+        "may_sign_up": settings.ALLOW_SIGN_UP,
         "lines": lines,
         "more_lines": len(lines) == LISTED,
         "formats": FORMATS,

@@ -1,8 +1,18 @@
-"""How often something may be tried, counted in the database for all processes together."""
+"""How often something may be tried, counted for all processes together.
 
+In the database what must not be forgotten, such as guesses of a password; in the cache what is
+frequent.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from ipaddress import IPv4Address, ip_address, ip_network
 
+from django.core.cache import cache
 from django.db.models import Case, F, Q, Value, When
 from django.http import HttpRequest
 from django.utils import timezone
@@ -10,6 +20,8 @@ from django.utils import timezone
 from conversations.conf import proxies
 from conversations.models import Attempts
 from conversations.secrets import hash_token
+
+logger = logging.getLogger(__name__)
 
 
 def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
@@ -38,6 +50,44 @@ def _add_one(key: str, now: datetime, period: timedelta) -> bool:
 def forget_attempts(what: str) -> None:
     """Begin to count anew, after a try that was right."""
     Attempts.objects.filter(key=hash_token(what)).delete()
+
+
+def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
+    """Count one more of what is frequent; the seconds to wait when that was more than `limit`.
+
+    In Django's cache, which all processes share where there are several, in periods of `seconds`
+    by the clock. None while the cache is away: nobody is refused for that.
+    """
+    now = time.time()
+    key = f"count:{hash_token(what)}:{now // seconds:.0f}"
+    try:
+        cache.add(key, 0, timeout=2 * seconds)
+        count = cache.incr(key)
+    except Exception as exc:
+        logger.warning("not counted: %s", type(exc).__name__)
+        return None
+    return None if count <= limit else max(1.0, seconds - now % seconds)
+
+
+def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | None:
+    """Hold one of the `places` of `what`, in all processes together; None where none is free.
+
+    What is returned gives it back; that of a process which died is free again after `seconds`.
+    """
+    try:
+        for place in range(places):
+            key = f"place:{hash_token(what)}:{place}"
+            if cache.add(key, 1, timeout=seconds):
+                return partial(_give_back, key)
+    except Exception as exc:
+        logger.warning("not counted: %s", type(exc).__name__)
+        return lambda: None
+    return None
+
+
+def _give_back(key: str) -> None:
+    with suppress(Exception):  # The cache is away: it ends by itself.
+        cache.delete(key)
 
 
 def address_of(request: HttpRequest) -> str:

@@ -23,5 +23,5 @@ def proxies() -> int:
 
 
 def requests_per_minute() -> int:
-    """REST requests of one user, or of one address, in each process."""
+    """REST requests a minute of one user, or of one address without one."""
     return int(getattr(settings, "API_REQUESTS_PER_MINUTE", REQUESTS_PER_MINUTE))

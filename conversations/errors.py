@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     TOO_MANY_SESSIONS = "too_many_sessions"
     LIMIT_RUNS = "limit_runs"
     LIMIT_TOKENS = "limit_tokens"
+    LIMIT_SITE = "limit_site"
     LIMIT_TURNS = "limit_turns"
     LIMIT_TIME = "limit_time"
     LIMIT_LENGTH = "limit_length"
@@ -76,6 +77,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
     ),
     ErrorCode.LIMIT_TOKENS: ErrorInfo(
         429, True, _("You have used all that a day allows. Try again later.")
+    ),
+    ErrorCode.LIMIT_SITE: ErrorInfo(
+        429, True, _("This site has used all that it may use in a day. Try again later.")
     ),
     ErrorCode.LIMIT_TURNS: ErrorInfo(
         422, True, _("The agent took too many steps without finishing.")

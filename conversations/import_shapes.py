@@ -13,7 +13,7 @@ from django.utils import timezone
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from conversations.errors import ErrorCode
-from conversations.models import EndReason, RunStatus, UsageSource, Verdict
+from conversations.models import EndReason, RunStatus, TitleSource, UsageSource, Verdict
 from conversations.part_shapes import PartShape
 from conversations.text import clean_text
 
@@ -88,6 +88,7 @@ class ImportedMessage(BaseModel):
     withdrawn: Flag
     on_active_branch: Flag
     feedback: list[ImportedFeedback]
+    summary: str | None = None
 
 
 class ImportedQuestion(ImportedMessage):
@@ -123,6 +124,10 @@ class ImportedHeader(BaseModel):
     rev: int = Field(strict=True, ge=0, le=REV_MAX)
     created_at: Moment
     active_at: Moment
+    # Files of the version before lack these.
+    title_source: TitleSource | None = None
+    archived_at: Moment | None = None
+    deleted_at: Moment | None = None
 
 
 class ImportedSession(BaseModel):

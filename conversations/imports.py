@@ -26,9 +26,11 @@ from conversations.models import (
     Role,
     Run,
     RunStatus,
+    Summary,
     TitleSource,
 )
 from conversations.review_models import AuditAction
+from conversations.text import SHOWN_CHARS, shorten
 from conversations.usage import add_to_session
 
 T = TypeVar("T")
@@ -53,14 +55,18 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
 
     In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
     sessions count as deleted until all of them are whole, and are removed if they do not get so
-    far. The audit log names each. Raises `ImportRefusedError`.
+    far; what was deleted when it was exported stays so. The audit log names each. Raises
+    `ImportRefusedError`.
     """
     made: list[ChatSession] = []
+    deleted: set[UUID] = set()
     try:
         for record in list_exported(data):
             leaf = _check(record)
             made.append(_add_session(owner, record["session"]))
             _fill(made[-1], record, leaf)
+            if record["session"].get("deleted_at"):
+                deleted.add(made[-1].pk)
     except BaseException as exc:
         for session in made:
             session.delete()
@@ -72,7 +78,7 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
         raise
     for step in _steps(session.pk for session in made):
         audit.record_each(None, AuditAction.IMPORTED, step, owner=owner.pk)
-        ChatSession.objects.filter(pk__in=step).update(deleted_at=None)
+        ChatSession.objects.filter(pk__in=step).exclude(pk__in=deleted).update(deleted_at=None)
     return len(made)
 
 
@@ -81,10 +87,12 @@ def _fill(session: ChatSession, record: Record, leaf: UUID | None) -> None:
     _add_messages(session, messages)
     _add_runs(session, [message for message in messages if message["role"] == Role.ASSISTANT])
     _add_feedback(session, messages)
+    _add_summaries(messages)
     ChatSession.objects.filter(pk=session.pk).update(
         created_at=datetime.fromisoformat(header["created_at"]),
         active_at=datetime.fromisoformat(header["active_at"]),
         active_leaf_id=leaf,
+        archived_at=_time(header.get("archived_at")),
         message_count=max((message["number"] for message in messages), default=0),
         run_count=session.runs.count(),
     )
@@ -113,9 +121,10 @@ def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )
-    # No later reply gives another title to a conversation that its user may have named.
-    session.title_source = TitleSource.USER if header["title"] else TitleSource.WORDS
-    session.deleted_at = timezone.now()
+    # In doubt no later reply gives another title to what its user may have named.
+    by = TitleSource.USER if header["title"] else TitleSource.WORDS
+    session.title_source = header.get("title_source") or by
+    session.deleted_at = _time(header.get("deleted_at")) or timezone.now()
     session.owner_id = owner.pk
     session.save(force_insert=True)
     return session
@@ -129,7 +138,7 @@ def _add_messages(session: ChatSession, messages: list[Record]) -> None:
             session=session,
             number=message["number"],
             role=message["role"],
-            parts=message["parts"],
+            parts=[_shown(part) for part in message["parts"]],
             client_message_id=message["client_message_id"] or "",
             rev=session.rev,
             withdrawn=message["withdrawn"],
@@ -143,6 +152,14 @@ def _add_messages(session: ChatSession, messages: list[Record]) -> None:
         row.parent_id = UUID(parent) if (parent := message["parent_message_id"]) else None
     for step in _steps(rows):
         Message.objects.bulk_update(step, ["created_at", "parent_id"])
+
+
+def _shown(part: Record) -> Record:
+    """As readers are shown it; the whole is in the items."""
+    if part["type"] != "tool":
+        return part
+    texts = {name: part.get(name) for name in ("arguments", "output")}
+    return part | {name: shorten(text, SHOWN_CHARS) for name, text in texts.items() if text}
 
 
 def _add_runs(session: ChatSession, replies: list[Record]) -> None:
@@ -197,6 +214,16 @@ def _add_feedback(session: ChatSession, messages: list[Record]) -> None:
     )
     for step in _steps(rows):
         Feedback.objects.bulk_create(step)
+
+
+def _add_summaries(messages: list[Record]) -> None:
+    rows = (
+        Summary(message_id=message["message_id"], text=message["summary"])
+        for message in messages
+        if message.get("summary") is not None
+    )
+    for step in _steps(rows):
+        Summary.objects.bulk_create(step)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -77,14 +77,17 @@ def items_of_parts(parts: Iterable[dict[str, Any]]) -> list[Item]:
 
 def _pair(part: dict[str, Any]) -> list[Item]:
     call_id = part["tool_call_id"]
-    arguments = _whole_json(part.get("arguments") or "")
+    arguments = whole_json(part.get("arguments") or "")
     call = {"type": CALL, "call_id": call_id, "name": part["name"], "arguments": arguments}
     output = part.get("output")
     return [call, {"type": OUTPUT, "call_id": call_id, "output": output}] if output else [call]
 
 
-def _whole_json(arguments: str) -> str:
-    """People are shown the beginning of long arguments, and models refuse what is no JSON."""
+def whole_json(arguments: str) -> str:
+    """`arguments`, or an empty object for what is no JSON, such as the beginning of long ones.
+
+    Models refuse it.
+    """
     try:
         json.loads(arguments)
     except ValueError:

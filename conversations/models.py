@@ -246,6 +246,8 @@ class Run(models.Model):
 
     # In the currency of the settings; null where a count or a price is not known.
     cost = models.DecimalField(_("cost"), max_digits=14, decimal_places=6, null=True, blank=True)
+    # How many of its tokens, since it was begun anew, `UserUsage` and `SiteUsage` have.
+    counted_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
 
     created_at = models.DateTimeField(_("queued"), auto_now_add=True)
     queued_at = models.DateTimeField(auto_now_add=True)
@@ -607,6 +609,16 @@ class UserUsage(models.Model):
         db_constraint=False,
     )
     slot = models.BigIntegerField()
+    tokens = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.tokens} in {self.slot}"
+
+
+class SiteUsage(models.Model):
+    """The same of all users together, for the site's own limit of a day."""
+
+    slot = models.BigIntegerField(primary_key=True)
     tokens = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:

@@ -26,6 +26,7 @@ from conversations.models import (
     Feedback,
     Run,
     Share,
+    SiteUsage,
     SocketTicket,
     UserUsage,
 )
@@ -59,7 +60,8 @@ def purge() -> int:
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
     SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
-    UserUsage.objects.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
+    for usage in (UserUsage, SiteUsage):
+        usage._default_manager.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
         forget_words()
         audit.record(None, AuditAction.PURGED, sessions=deleted)

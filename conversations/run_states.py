@@ -28,7 +28,7 @@ from conversations.notify import RunAdvanced, RunCancelRequested, RunEnded, RunR
 from conversations.queries import read_parts
 from conversations.resumption import Resumption, load_resumption
 from conversations.shapes import RunRef, resolved_payload, run_ref
-from conversations.usage import NO_USAGE, add_to_totals, price, usage_columns, usage_of
+from conversations.usage import NO_USAGE, add_to_totals, price, usage_columns
 
 NewEvent = tuple[str, dict[str, Any]]
 """Kind and payload; the move that writes it gives it its number."""
@@ -156,6 +156,8 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         "claimed_at": Now(),
         "agent": agent,
         "model": claim.model_of(agent) if resumption is None else run.model,
+        # What a lost worker had spent stays counted; another one spends its own.
+        "counted_tokens": 0 if resumption is None else run.counted_tokens,
     }
     started = [("run.started", {"agent": agent})] if resumption is None else []
     _make(change, run, Move.CLAIM, started, anew=resumption is None, **columns)
@@ -302,9 +304,8 @@ def _make(
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
-    before = usage_of(run)
     _compare_and_set(run, columns)
-    add_to_totals(run, before)
+    add_to_totals(run)
     write_events(run, rows)
     if run.is_ended:
         change.unfinished.remove(run)

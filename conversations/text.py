@@ -6,6 +6,11 @@ import re
 ID_CHARS = 200
 """Of an id that a model's server has made for a tool call; theirs have about 30."""
 
+SHOWN_CHARS = 4_000
+"""Of the arguments and the output of a tool, by default; the whole is in the items of its run."""
+
+CUT = "…"
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -25,6 +30,11 @@ def clean_id(text: str) -> str:
         return cleaned
     digest = hashlib.sha256(cleaned.encode()).hexdigest()
     return f"{cleaned[: ID_CHARS - len(digest)]}{digest}"
+
+
+def shorten(text: str, length: int) -> str:
+    """The first `length` characters at most, the last of them `CUT` where there are more."""
+    return text if len(text) <= length else text[: length - 1] + CUT
 
 
 def visible(text: str) -> str:

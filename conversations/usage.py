@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Model, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from conversations.models import Run, SessionUsage, SideCall, UsageSource, UserUsage
+from conversations.models import Run, SessionUsage, SideCall, SiteUsage, UsageSource, UserUsage
 from conversations.shapes import UserId
 from conversations.tokens import estimate_tokens
 
@@ -188,17 +188,33 @@ class UsageTotals:
     currency: str
 
 
-def add_to_totals(run: Run, before: TokenUsage) -> None:
-    """Count what `run` has taken since `before`, and the run itself once it has ended.
+def add_to_totals(run: Run) -> None:
+    """Count what `run` has taken and is not counted yet, and the run itself once it has ended.
 
     `conversations.run_states` calls this once for each move, after it and with the session
-    locked; `before` is what the row held until then. The rows that it locks come last in the
-    order of locks.
+    locked. The rows that it locks come last in the order of locks.
     """
     if run.is_ended:
         add_to_session(run.session_id, [run])
-    if spent := count_tokens(usage_of(run)) - count_tokens(before):
-        _add_to_user(run.owner_id, find_slot(timezone.now()), spent)
+    if tokens := count_tokens(usage_of(run)):
+        count_spent(run.pk, tokens)
+
+
+@transaction.atomic
+def count_spent(run_id: UUID, tokens: int) -> None:
+    """Count for the limits of a day that a run has taken so many tokens in all until now.
+
+    Locks the run and then the totals, which come last in the order of locks.
+    """
+    run = (
+        Run.objects.select_for_update(no_key=True).only("owner_id", "counted_tokens").get(pk=run_id)
+    )
+    if (spent := tokens - run.counted_tokens) <= 0:
+        return
+    Run.objects.filter(pk=run_id).update(counted_tokens=tokens)
+    slot = find_slot(timezone.now())
+    _add_to_user(run.owner_id, slot, spent)
+    _raise_counters(SiteUsage, {"slot": slot}, {"tokens": spent})
 
 
 def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:

@@ -114,8 +114,8 @@ def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials)
     origin = headers.get(b"origin")
     if origin is None:
         return by.kind != "cookie"
-    elsewhere = by.kind != "cookie" and _matches(origin, getattr(settings, "ALLOWED_ORIGINS", []))
-    return elsewhere or is_own_origin(scope, headers, origin)
+    allowed = getattr(settings, "ALLOWED_ORIGINS", []) if by.kind != "cookie" else []
+    return matches_origin(origin, allowed) or is_own_origin(scope, headers, origin)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
@@ -125,7 +125,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     """
     if not origin:
         return False
-    if _matches(origin, settings.CSRF_TRUSTED_ORIGINS):
+    if matches_origin(origin, settings.CSRF_TRUSTED_ORIGINS):
         return True
     host = headers.get(b"host", "")
     domain, _ = split_domain_port(host)
@@ -135,7 +135,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
     return _normal(origin) == _normal(f"{_scheme(scope, headers)}://{host}")
 
 
-def _matches(origin: str, allowed: Iterable[str]) -> bool:
+def matches_origin(origin: str, allowed: Iterable[str]) -> bool:
     """Whether a setting names the origin, `https://*.example.org` included, as Django reads it."""
     try:
         parts = urlsplit(origin)

@@ -8,6 +8,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from conversations.text import SHOWN_CHARS
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -124,10 +126,10 @@ class RealtimeSettings(BaseModel):
         "milliseconds.",
     )
     tool_arguments_chars: Count = Field(
-        default=4_000, description="Characters of a tool's arguments that people are shown."
+        default=SHOWN_CHARS, description="Characters of a tool's arguments that people are shown."
     )
     tool_output_chars: Count = Field(
-        default=4_000, description="Characters of a tool's output that people are shown."
+        default=SHOWN_CHARS, description="Characters of a tool's output that people are shown."
     )
     tool_server_timeout_s: Seconds = Field(
         default=15, description="How long an MCP server may take to connect or to answer for that."
@@ -154,6 +156,15 @@ class RealtimeSettings(BaseModel):
         default=2_000_000,
         description="Tokens that one user's replies may take in 24 hours, titles and summaries "
         "not counted; 0 for no limit.",
+    )
+    guest_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
+        default=200_000,
+        description="The same for a guest: anybody can be one; 0 for that of other users.",
+    )
+    site_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
+        default=100_000_000,
+        description="Tokens that the replies of all users together may take in 24 hours; 0 for no "
+        "limit.",
     )
     starts_at_once: Count = Field(
         default=16,

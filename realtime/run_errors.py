@@ -59,7 +59,10 @@ ECHOES = ("input", "ctx", "request", "messages", "prompt")
 MAX_WORDS_CHARS = 1_000
 MAX_RETRY_AFTER_S = 86_400.0
 
-RUN_LIMITS = (ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH)
+RUN_LIMITS = (
+    *(ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH),
+    *(ErrorCode.LIMIT_TOKENS, ErrorCode.LIMIT_SITE),
+)
 """The limits that end a reply which goes well."""
 
 

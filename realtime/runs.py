@@ -37,7 +37,7 @@ from realtime import approvals, dbpool, registry
 from realtime.conf import get_conf
 from realtime.context import ModelInput, measure_input, read_input, stored_items
 from realtime.final_outputs import answer_of_tool, find_output
-from realtime.limits import StartPlace
+from realtime.limits import Budget, StartPlace
 from realtime.model_calls import Shortening, shortening
 from realtime.progress import ProgressReports
 from realtime.retries import Retries
@@ -86,7 +86,7 @@ class RunWork:
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
         self._verdict = Verdict(has_said=claimed.resumption is not None)
         self._meter = _meter(claimed)
-        self._hooks = WorkHooks(self.journal, tool_servers, self._meter)
+        self._hooks = WorkHooks(self.journal, tool_servers, self._meter, Budget(claimed.run))
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from agents import Agent, RunContextWrapper, RunHooks, Tool, ToolErrorFormatterArgs
 from agents.tool_context import ToolContext
 
-from conversations.text import clean_id, clean_text
+from conversations.text import clean_id, clean_text, shorten
 from realtime.conf import get_conf
 from realtime.journal import Journal
 from realtime.run_context import RunContext
@@ -35,7 +35,7 @@ class ToolHooks(RunHooks[RunContext]):
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
     ) -> None:
         call = _call(context, tool)
-        arguments = _shown(_arguments(context), get_conf().tool_arguments_chars)
+        arguments = shorten(clean_text(_arguments(context)), get_conf().tool_arguments_chars)
         self._journal.append("tool.started", {**call, "arguments": arguments})
         await self._journal.commit()
         if self._journal.cancelled.is_set():
@@ -49,7 +49,7 @@ class ToolHooks(RunHooks[RunContext]):
         end = context.context.reports.end(call["tool_call_id"])
         payload = {
             **call,
-            "output": _shown(describe_output(result), get_conf().tool_output_chars),
+            "output": shorten(clean_text(describe_output(result)), get_conf().tool_output_chars),
             "duration_ms": round(end.seconds * 1000),
         }
         if end.summary:
@@ -70,8 +70,3 @@ def _call(context: RunContextWrapper[RunContext], tool: Tool) -> dict[str, Any]:
 
 def _arguments(context: RunContextWrapper[RunContext]) -> str:
     return context.tool_arguments if isinstance(context, ToolContext) else ""
-
-
-def _shown(text: str, length: int) -> str:
-    text = clean_text(text)
-    return text if len(text) <= length else text[: length - 1] + "…"

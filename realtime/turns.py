@@ -31,14 +31,15 @@ RECEIVED_MAX = 100
 
 
 async def stream_turn(
-    user: AbstractBaseUser, new: NewChat, *, watches: bool
+    user: AbstractBaseUser, new: NewChat, *, watches: bool, sign_in: SignIn | None = None
 ) -> AsyncGenerator[Frame, None]:
     """`accepted`, then the frames of the reply up to its last; raises `AgentSiteError` at first.
 
-    It ends early when the server stops: the same `client_message_id` goes on. A reader that does
+    It ends early when the server stops, and the same `client_message_id` goes on; and when
+    `sign_in` has ended, or without one the account or its password. A reader that does
     not `watch` keeps no reply alive by reading it, and ends none by going away.
     """
-    async with _open(user, watches=watches) as reader:
+    async with _open(user, sign_in, watches=watches) as reader:
         posted = await commands.chat(reader.process, reader.viewer, new)
         async for frame in reader.frames():
             yield frame
@@ -94,19 +95,21 @@ class _Reader:
                 await self.viewer.on_notice(message)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Until the server stops."""
+        """Until the server stops, or the sign-in has ended."""
         while (text := await self._ready.get()) is not None:
             yield json.loads(text)
 
 
 @asynccontextmanager
-async def _open(user: AbstractBaseUser, *, watches: bool) -> AsyncIterator[_Reader]:
+async def _open(
+    user: AbstractBaseUser, sign_in: SignIn | None, *, watches: bool
+) -> AsyncIterator[_Reader]:
     conf, process, layer = get_conf(), get_process(), get_channel_layer()
     channel = await layer.new_channel()
     outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
     viewer = Viewer(user, layer, channel, outbox, watches=watches)
     reader, tasks = _Reader(process, viewer, outbox), Supervisor()
-    sign_in = SignIn(user.pk, user.get_session_auth_hash(), None, None)
+    sign_in = sign_in or SignIn(user.pk, user.get_session_auth_hash(), None, None)
     with process.poller.watch(Socket(viewer, outbox, sign_in)):
         try:
             tasks.start(reader.receive_all(layer, channel), f"receive {channel}")

@@ -16,6 +16,7 @@ from conversations.usage import (
     TOKEN_COLUMNS,
     TokenUsage,
     add_usage,
+    count_tokens,
     price,
     subtract_usage,
     sum_costs,
@@ -92,6 +93,11 @@ class UsageMeter:
     def start(self, counted: Usage) -> None:
         """The SDK begins to count from here; it goes on from what a suspended run has kept."""
         self._counted = measured(counted)
+
+    def spent(self, counted: Usage) -> int:
+        """Tokens of all calls that have ended, those of earlier workers too."""
+        self._attribute(counted)
+        return count_tokens(self._sum())
 
     def begin_call(
         self, counted: Usage, model: str, instructions: str | None, items: list[Any]

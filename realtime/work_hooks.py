@@ -10,6 +10,7 @@ from agents.tool_context import ToolContext
 from conversations.text import clean_id
 from realtime.conf import get_conf
 from realtime.journal import Journal
+from realtime.limits import Budget
 from realtime.registry import name_model
 from realtime.run_context import RunContext
 from realtime.tool_hooks import ToolHooks
@@ -20,9 +21,12 @@ from realtime.usage import UsageMeter
 class WorkHooks(ToolHooks):
     """The hooks of a run at work."""
 
-    def __init__(self, journal: Journal, servers: ToolServers, meter: UsageMeter) -> None:
+    def __init__(
+        self, journal: Journal, servers: ToolServers, meter: UsageMeter, budget: Budget
+    ) -> None:
         super().__init__(journal, servers)
         self._meter = meter
+        self._budget = budget
 
     async def on_llm_start(
         self,
@@ -31,6 +35,8 @@ class WorkHooks(ToolHooks):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
+        # Before the meter opens the call: one that is not made takes nothing.
+        await self._budget.check(self._meter.spent(context.usage))
         self._meter.begin_call(context.usage, name_model(agent), system_prompt, input_items)
 
     async def on_llm_end(
@@ -46,6 +52,7 @@ class WorkHooks(ToolHooks):
             # at the making: the thread is then left to itself. The tool is the run's own copy.
             tool.timeout_seconds = get_conf().tool_timeout_s
         if models := _nested_models(tool):
+            await self._budget.check(self._meter.spent(context.usage))
             self._meter.begin_nested(context.usage, _call_id(context), models)
         await super().on_tool_start(context, agent, tool)
 

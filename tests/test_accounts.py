@@ -195,6 +195,16 @@ def test_guests_may_be_forbidden(client: Client, settings: Any) -> None:
     assert Users.count() == 0
 
 
+def test_sign_up_may_be_forbidden(client: Client, settings: Any) -> None:
+    settings.ALLOW_SIGN_UP, settings.ALLOW_GUESTS = False, True
+    form = {"username": "eve", "password1": "a-long-password-1", "password2": "a-long-password-1"}
+    assert client.get("/accounts/signup/").status_code == 404
+    assert client.post("/accounts/signup/", form).status_code == 404
+    assert Users.count() == 0
+    for address in ("/", "/accounts/login/"):
+        assert "/accounts/signup/" not in client.get(address).content.decode()
+
+
 def test_what_a_guest_posts_next_has_a_valid_token(settings: Any) -> None:
     settings.ALLOW_GUESTS = True
     client = Client(enforce_csrf_checks=True)

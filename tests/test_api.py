@@ -271,3 +271,9 @@ def handle(exc: Exception) -> Response:
     answer = exception_handler(exc, context)
     assert answer is not None
     return answer
+
+
+def test_options_describe_no_wrong_body(api: Client) -> None:
+    answer = api.options("/api/sessions/")
+    assert answer.status_code == 200
+    assert "actions" not in answer.json()

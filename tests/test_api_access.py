@@ -11,7 +11,6 @@ from django.test import Client
 from django.utils import timezone
 
 from conversations import sign_in_limits
-from conversations.api.authentication import RequestThrottle
 from conversations.attempts import address_of
 from conversations.models import ApiKey, Attempts
 from conversations.privacy import erase_user
@@ -114,12 +113,10 @@ class TestKeys:
         assert statuses == [401, 401, 429, 429]
         assert client.get("/api/sessions/", headers=good).status_code == 200
 
-    def test_what_is_refused_counts_too(
-        self, api: Client, client: Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_refused_counts_too(self, api: Client, client: Client, settings: Any) -> None:
         headers = bearer(make_key(api, "read"))
         cache.clear()
-        monkeypatch.setattr(RequestThrottle, "get_rate", lambda self: "2/min")
+        settings.API_REQUESTS_PER_MINUTE = 2
         for expected in (403, 403, 429):
             answer = client.post("/api/sessions/", {}, JSON, headers=headers)
             assert answer.status_code == expected
@@ -326,9 +323,9 @@ class TestLimits:
             del request.META["REMOTE_ADDR"]
         assert address_of(request) == seen
 
-    def test_too_many_requests(self, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_many_requests(self, api: Client, settings: Any) -> None:
         cache.clear()
-        monkeypatch.setattr(RequestThrottle, "rate", "2/min", raising=False)
+        settings.API_REQUESTS_PER_MINUTE = 2
         answers = [api.get("/api/sessions/") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["code"] == "rate_limited"

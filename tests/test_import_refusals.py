@@ -119,6 +119,6 @@ def test_a_file_that_is_none(file: Any, tmp_path: Path, text: str) -> None:
 def test_the_untouched_file_is_taken_and_logged(file: Any, tmp_path: Path) -> None:
     run_import(tmp_path / "export.json", file)
     session = ChatSession.objects.get()
-    assert session.title_source == TitleSource.USER
+    assert session.title_source == TitleSource.WORDS
     entry = AuditEntry.objects.get(action="imported")
     assert (entry.session_id, entry.actor) == (session.pk, None)

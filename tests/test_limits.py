@@ -135,7 +135,11 @@ def test_what_was_spent_long_ago_is_purged(user: User) -> None:
 
 
 def test_settings_name_no_limit_by_zero(settings) -> None:
-    settings.REALTIME = {**settings.REALTIME, "tokens_per_day": 0, "runs_per_user": 3}
+    settings.REALTIME = {
+        **settings.REALTIME,
+        **dict.fromkeys(("tokens_per_day", "guest_tokens_per_day", "site_tokens_per_day"), 0),
+        "runs_per_user": 3,
+    }
     assert chat_limits() == ChatLimits(queue_max=10, runs=3, tokens_a_day=None)
 
 

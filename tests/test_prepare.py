@@ -26,13 +26,25 @@ def signs_in(username: str, password: str) -> bool:
     return user is not None and user.is_staff and user.is_superuser
 
 
-def test_first_admin_is_made_once_and_shown_once():
+def test_first_admin_is_made_once_and_shown_once(settings):
+    settings.DEBUG = True
     said = prepare.ensure_admin()
     shown = re.fullmatch(r'admin account "admin" made, password: (\S+) \(shown this once\)', said)
     assert shown
     assert signs_in("admin", shown[1])
     assert prepare.ensure_admin() == 'admin account "admin" exists'
     assert users().count() == 1
+
+
+def test_a_container_keeps_no_password_in_its_log(settings, tmp_path):
+    settings.DEBUG, settings.STATIC_ROOT = False, tmp_path / "var/static"
+    said = prepare.ensure_admin()
+    path = tmp_path / "var/admin_password"
+    assert (
+        said == f'admin account "admin" made, password: in {path} (delete it when you have read it)'
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert signs_in("admin", path.read_text().strip())
 
 
 def test_given_name_and_password(settings):

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from channels.layers import get_channel_layer
 from django.test import AsyncClient
+from django.utils import timezone
 
 from conversations import actions
 from conversations.actions import NewChat, Posted
+from conversations.api_keys import create_key
 from conversations.errors import AgentSiteError
-from conversations.models import ChatSession, Run, RunStatus
+from conversations.models import ApiKey, ChatSession, Run, RunStatus
 from realtime import turns
 from realtime.process import Process
 from realtime.supervisor import Supervisor
@@ -245,3 +247,27 @@ async def test_a_reader_that_is_busy_unsubscribes_too(process: Process) -> None:
     await viewer.is_busy.wait()
     await tasks.stop()
     assert layer.is_unsubscribed
+
+
+@pytest.mark.parametrize("by", ["cookie", "key"])
+async def test_a_stream_ends_with_the_sign_in(process: Process, ann: Any, by: str) -> None:
+    client, headers = AsyncClient(), dict(STREAM)
+    if by == "cookie":
+        await client.aforce_login(ann)
+    else:
+        _, text = await in_thread(create_key, user=ann, name="x", scopes=["read", "write"])
+        headers["Authorization"] = f"Bearer {text}"
+    asked = {"content": "hello", "agent": "patient"}
+    response: Any = await client.post("/api/chat/", asked, JSON, headers=headers)
+    pieces = response.streaming_content
+    assert b"accepted" in await anext(pieces)
+    if by == "cookie":
+        await client.alogout()
+    else:
+        await ApiKey.objects.aupdate(revoked_at=timezone.now())
+    await process.poller.poll()
+    async with time_limit("the end of the stream"):
+        rest = b"".join([piece async for piece in pieces])
+    assert b"event: complete" not in rest
+    assert count_readers(process) == 0
+    response.close()

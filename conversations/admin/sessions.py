@@ -38,6 +38,7 @@ from conversations.admin.review_filters import (
     ReviewFilter,
 )
 from conversations.admin.words import describe_usage
+from conversations.errors import AgentSiteError
 from conversations.exports.formats import FORMATS
 from conversations.models import ChatSession, RunStatus
 from conversations.queries import session_usage, user_usage
@@ -226,7 +227,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             found = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
             return HttpResponseBadRequest()
-        export = Export(found, name)
+        try:
+            export = Export(found, name, staff_id=request.user.pk)
+        except AgentSiteError as exc:
+            return HttpResponse(exc.info.text, status=exc.info.http_status)
         about: dict[str, Any] = {"format": name, "sha256": export.download.sha256}
         filters = _tell_filters(request.GET.dict())
         count = len(export.session_ids)

@@ -1,18 +1,21 @@
 """REST: who calls, and what they may do with the key that they came with."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.throttling import UserRateThrottle
+from rest_framework.throttling import BaseThrottle
 
 from conversations.api_keys import MARK, find_key
-from conversations.attempts import address_of
+from conversations.attempts import address_of, count_in_cache
 from conversations.conf import requests_per_minute
 from conversations.models import ApiKey, Scope
 from conversations.sign_in_limits import limit_keys
+from conversations.sign_ins import SignIn, sign_in_by_key
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -47,13 +50,29 @@ class HasScope(BasePermission):
         return getattr(view, "scope", by_method) in request.auth.scopes
 
 
-class RequestThrottle(UserRateThrottle):
-    """Requests of one user, or of one address, a minute in this process."""
+class RequestThrottle(BaseThrottle):
+    """Requests of one user, or of one address without one, a minute in all processes."""
 
-    scope = "requests"
+    def allow_request(self, request: Request, view: Any) -> bool:
+        user = request.user
+        who = f"user {user.pk}" if user and user.is_authenticated else self.get_ident(request)
+        limit = requests_per_minute()
+        self._wait = count_in_cache(f"requests of {who}", limit=limit, seconds=60)
+        return self._wait is None
 
-    def get_rate(self) -> str:
-        return f"{requests_per_minute()}/min"
+    def wait(self) -> float | None:
+        return self._wait
 
     def get_ident(self, request: Request) -> str:
         return address_of(request)
+
+
+def sign_in_of(request: Request) -> SignIn:
+    """What the request itself was let in by."""
+    if isinstance(request.auth, ApiKey):
+        return sign_in_by_key(request.auth)
+    user, token = cast(AbstractBaseUser, request.user), cast(Any, request.auth)
+    hashed = user.get_session_auth_hash()
+    if token is None:
+        return SignIn(user.pk, hashed, request.session.session_key, None)
+    return SignIn(user.pk, hashed, None, datetime.fromtimestamp(token["exp"], UTC))

@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from drf_spectacular.openapi import AutoSchema
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.metadata import SimpleMetadata
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -20,6 +21,16 @@ from conversations.api.parsing import BoundedJSONParser
 from conversations.api_errors import exception_handler
 
 UNKNOWN = _("There is no such parameter.")
+
+
+class Metadata(SimpleMetadata):
+    """What OPTIONS answers: the OpenAPI document tells of bodies.
+
+    REST framework would describe a view's serializer of answers as what is to be sent.
+    """
+
+    def determine_actions(self, request: Request, view: Any) -> dict[str, Any]:
+        return {}
 
 
 class ApiView(APIView):
@@ -38,6 +49,7 @@ class ApiView(APIView):
     renderer_classes: Any = (JSONRenderer,)
     filter_backends: Any = ()
     versioning_class = None
+    metadata_class = Metadata
     schema = AutoSchema()
     query_names: tuple[str, ...] = ()
     """Query parameters beside those of the pagination and of the filter."""

@@ -51,6 +51,11 @@ class ExportedSession:
     rev: int
     created_at: datetime
     active_at: datetime
+    owner_id: str
+    title_source: Literal["words", "model", "user"]
+    archived_at: datetime | None
+    deleted_at: datetime | None
+    currency: str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ FENCE = "```"
 
 
 def write_markdown(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """A heading for each conversation and each message; tools as quotations."""
+    """A heading for each conversation, message, tool and thought.
+
+    All that anybody has said is a quotation: no text can pass for a heading, or hide one.
+    """
     for conversation in conversations:
         digest = Digest(conversation)
         yield f"# {_one_line(conversation.session['title'])}\n\n"
@@ -29,7 +32,7 @@ def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
         yield f"{visible(_one_line(conversation.session['title']))}\n\n"
         for message in digest.messages():
             yield f"[{heading(message)}]\n"
-            yield from (f"{visible(_part_text(part))}\n" for part in message["parts"])
+            yield from (f"{_indent(visible(_part_text(part)))}\n" for part in message["parts"])
             yield "\n"
         yield f"SHA-256: {digest.value}\n\n"
 
@@ -47,11 +50,11 @@ def heading(message: Record) -> str:
 def _part_markdown(part: Record) -> str:
     match part["type"]:
         case "text":
-            return str(part["text"])
+            return _quote(part["text"])
         case "reasoning":
-            return _quote(f"Reasoning\n\n{part['text']}")
+            return f"### Reasoning\n\n{_quote(part['text'])}"
         case _:
-            return _quote(f"**{_tool_name(part)}**\n\n{_fenced(part)}")
+            return f"### {_one_line(_tool_name(part))}\n\n{_quote(_fenced(part))}"
 
 
 def _part_text(part: Record) -> str:
@@ -84,6 +87,10 @@ def _output(part: Record) -> str:
 
 def _quote(text: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
 
 
 def _one_line(text: str) -> str:

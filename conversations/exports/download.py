@@ -5,10 +5,12 @@ import base64
 import hashlib
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from django.http import StreamingHttpResponse
 
+from conversations.attempts import take_place
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.exports.formats import Format
 
 MEMORY_BYTES = 1_048_576
@@ -16,12 +18,31 @@ MEMORY_BYTES = 1_048_576
 
 PIECE_BYTES = 65_536
 
+AT_ONCE = 2
+"""Exports of one user that are written or sent at the same time: each fills the temporary disk."""
+
+RETRY_S = 10
+LONGEST_S = 3_600
+"""The place of an export whose process died is free again after that."""
+
+
+def take_place_to_export(user_id: object) -> Callable[[], None]:
+    """Hold one of a user's places; what is returned gives it back.
+
+    Raises `AgentSiteError(rate_limited)` where none is free, in all processes together.
+    """
+    free = take_place(f"export of {user_id}", places=AT_ONCE, seconds=LONGEST_S)
+    if free is None:
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=RETRY_S)
+    return free
+
 
 class Download:
     """Takes pieces, then gives them as the body of an attachment; `name` has no extension."""
 
-    def __init__(self, kind: Format, name: str) -> None:
+    def __init__(self, kind: Format, name: str, on_close: Callable[[], None] | None = None) -> None:
         self._kind = kind
+        self._on_close = on_close
         self._name = f"{name}.{kind.extension}"
         self._sum = hashlib.sha256()
         self._size = 0
@@ -73,3 +94,6 @@ class Download:
         """Give the memory or the file back; the response does so when it is closed."""
         with self._lock:
             self._file.close()
+        if self._on_close is not None:
+            self._on_close()
+            self._on_close = None

@@ -3,15 +3,20 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Prefetch, Q, QuerySet
 
+from conversations.items import CALL, OUTPUT
 from conversations.message_reads import list_messages
-from conversations.models import ChatSession, Feedback, Message, Run
+from conversations.models import ChatSession, Feedback, Item, Message, Run
 from conversations.queries import list_path, read_parts, reply_run
+from conversations.review_models import Review
 from conversations.shapes import message_fields, message_view
+from conversations.text import CUT, clean_text
+from conversations.usage import currency
 
 Record = dict[str, Any]
 
@@ -29,21 +34,35 @@ TIMING_FIELDS = (
 class Conversation:
     """A session and its messages, those of left branches too, in order of `number`.
 
-    A message is a `MessageView` with its `text`, `on_active_branch`, `feedback`, and for a reply
-    `model`, `usage` and `timings`. The messages are read while they are gone through, once.
+    A message is a `MessageView` with whole tool calls and its `text`, `on_active_branch`,
+    `feedback`, and for a reply `model`, `usage` and `timings`. The messages are read while they
+    are gone through, once.
     """
 
     session: Record
     messages: Iterator[Record]
 
 
-def read_conversations(sessions: QuerySet[ChatSession]) -> Iterator[Conversation]:
-    """All of `sessions`, the oldest first."""
+def read_conversations(
+    sessions: QuerySet[ChatSession], *, for_staff: bool = False
+) -> Iterator[Conversation]:
+    """All of `sessions`, the oldest first; `for_staff` with their owners' names and reviews."""
     for group in _groups(sessions):
         loaded = _load(group) if len(group) > 1 else None
+        about = _about(group) if for_staff else {}
         for session in group:
             batches = _batches(session) if loaded is None else [loaded[session.pk]]
-            yield Conversation(_header(session), _records(session, batches))
+            header = _header(session) | about.get(session.pk, {})
+            yield Conversation(header, _records(session, batches))
+
+
+def read_items(run_ids: Iterable[str]) -> dict[str, list[Record]]:
+    """What the model is given of each of these runs' replies, in order."""
+    items: dict[str, list[Record]] = defaultdict(list)
+    rows = Item.objects.filter(run_id__in=list(run_ids)).order_by("run_id", "position")
+    for run_id, payload in rows.values_list("run_id", "payload"):
+        items[str(run_id)].append(payload)
+    return items
 
 
 def _groups(sessions: QuerySet[ChatSession]) -> Iterator[list[ChatSession]]:
@@ -107,6 +126,33 @@ def _header(session: ChatSession) -> Record:
         "rev": session.rev,
         "created_at": session.created_at.isoformat(),
         "active_at": session.active_at.isoformat(),
+        "owner_id": str(session.owner_id),
+        "title_source": session.title_source,
+        "archived_at": _iso(session.archived_at),
+        "deleted_at": _iso(session.deleted_at),
+        "currency": currency(),
+    }
+
+
+def _about(group: list[ChatSession]) -> dict[UUID, Record]:
+    """What staff alone are told of these sessions."""
+    ids = [session.pk for session in group]
+    people = ("assignee", "reviewed_by")
+    rows = Review.objects.filter(pk__in=ids).select_related(*people).prefetch_related("labels")
+    reviews = {row.pk: _review(row) for row in rows}
+    owners = ChatSession.objects.filter(pk__in=ids).select_related("owner")
+    return {
+        row.pk: {"owner": row.owner.get_username(), "review": reviews.get(row.pk)} for row in owners
+    }
+
+
+def _review(row: Review) -> Record:
+    return {
+        "labels": [label.name for label in row.labels.all()],
+        "note": row.note,
+        "assignee": row.assignee.get_username() if row.assignee else None,
+        "reviewed_by": row.reviewed_by.get_username() if row.reviewed_by else None,
+        "reviewed_at": _iso(row.reviewed_at),
     }
 
 
@@ -138,6 +184,7 @@ def _record(row: Message, *, on_active_branch: bool) -> Record:
     view = message_view(row, run=run, parts=read_parts(run).parts if run and at_work else None)
     return {
         **message_fields(view),
+        "parts": _whole_parts(view.parts or [], run),
         "text": view.text,
         "on_active_branch": on_active_branch,
         "feedback": [{"value": v.value, "comment": v.comment} for v in row.verdicts],  # type: ignore[attr-defined]
@@ -152,5 +199,42 @@ def _run_record(run: Run) -> Record:
         "usage": {name: getattr(run, name) for name in USAGE_FIELDS} | {"source": run.usage_source},
         "cost": None if run.cost is None else str(run.cost),
         "retries": run.retries,
-        "timings": {name: time.isoformat() if time else None for name, time in times.items()},
+        "timings": {name: _iso(time) for name, time in times.items()},
     }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _whole_parts(parts: list[Record], run: Run | None) -> list[Record]:
+    """`parts` with all of the arguments and outputs of which readers are shown the beginning."""
+    if run is None or not any(map(_is_shortened, parts)):
+        return parts
+    items = read_items([str(run.pk)])[str(run.pk)]
+    whole = {
+        "arguments": [item["arguments"] for item in items if item.get("type") == CALL],
+        "output": [item["output"] for item in items if item.get("type") == OUTPUT],
+    }
+    return [part | _whole_fields(part, whole) for part in parts]
+
+
+def _is_shortened(part: Record) -> bool:
+    return any(_is_cut(part, name) for name in ("arguments", "output"))
+
+
+def _is_cut(part: Record, name: str) -> bool:
+    return part["type"] == "tool" and str(part.get(name) or "").endswith(CUT)
+
+
+def _whole_fields(part: Record, whole: dict[str, list[Any]]) -> Record:
+    """By their beginnings, in order, since some servers give one id to a call of every turn."""
+    found = {}
+    for name, texts in whole.items():
+        start = part[name].removesuffix(CUT) if _is_cut(part, name) else None
+        for place, text in enumerate(texts):
+            # What was no text is kept as it was put in words.
+            if start is not None and isinstance(text, str) and clean_text(text).startswith(start):
+                found[name] = clean_text(texts.pop(place))
+                break
+    return found

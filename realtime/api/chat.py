@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -15,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.actions import NewChat, cancel_run
+from conversations.api.authentication import sign_in_of
 from conversations.api.schema import MessageField
 from conversations.api.serializers import RunSerializer, message_data
 from conversations.api_errors import error_body
@@ -108,8 +110,8 @@ class ChatView(AsyncAPIView):
         wait = fields.pop("wait")
         new = NewChat(session_id=session_id, **fields)
         if request.accepted_renderer.format == EventStreamRenderer.format:
-            return await _stream(stream_turn(request.user, new, watches=True))  # type: ignore[arg-type]
-        frames = stream_turn(request.user, new, watches=False)  # type: ignore[arg-type]
+            return await _stream(_turn(request, new, watches=True))
+        frames = _turn(request, new, watches=False)
         accepted = await _read(frames, wait=wait)
         status, body = await dbpool.read(_answer, request.user, accepted)
         return Response(body, status=status)
@@ -144,6 +146,12 @@ class CancelView(AsyncAPIView):
                 "ended_before": stopped.ended_before,
             }
         )
+
+
+def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Frame, None]:
+    """The frames of a turn of the caller, which end with the caller's sign-in."""
+    user = cast(AbstractBaseUser, request.user)
+    return stream_turn(user, new, watches=watches, sign_in=sign_in_of(request))
 
 
 async def _stream(frames: AsyncGenerator[Frame, None]) -> StreamingHttpResponse:

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from conversations.api.export_schema import Transcript, Transcripts
 from conversations.api.filters import SessionFilter
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.exports.download import Download
+from conversations.exports.download import Download, take_place_to_export
 from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
 from conversations.models import ChatSession, Scope
@@ -76,9 +76,10 @@ class DownloadView(AsyncAPIView):
     async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
         """The sessions as an attachment; who goes away before it is written ends the writing."""
         kind = FORMATS[self._format_name()]
+        user_id = self.request.user.pk
         write = kind.write_one if one else kind.write
         pieces = encode(write(read_conversations(sessions)))
-        download = Download(kind, name)
+        download = Download(kind, name, await dbpool.read_aside(take_place_to_export, user_id))
         try:
             # Piece by piece: several exports take turns.
             while await dbpool.read_aside(download.take, pieces):

@@ -1,6 +1,7 @@
 """`manage.py prepare`: everything between an installed checkout and a server that may start."""
 
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,18 @@ def static_sources() -> Iterator[str]:
             yield f"{name} {stat.st_size} {stat.st_mtime_ns}"
 
 
+def show_once(password: str) -> str:
+    """Where the password is: in production in a file, since a container keeps what is printed."""
+    if settings.DEBUG:
+        return f"{password} (shown this once)"
+    path = Path(settings.STATIC_ROOT).parent / "admin_password"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(f"{password}\n")
+    return f"in {path} (delete it when you have read it)"
+
+
 def ensure_admin() -> str:
     """Make the first admin account if there is none; says what there is now."""
     users = get_user_model()._default_manager
@@ -74,5 +87,5 @@ def ensure_admin() -> str:
     given = settings.DJANGO_SUPERUSER_PASSWORD
     password = given or secrets.token_urlsafe(12)
     users.create_superuser(username=name, password=password)
-    shown = "as given" if given else f"{password} (shown this once)"
+    shown = "as given" if given else show_once(password)
     return f'admin account "{name}" made, password: {shown}'
