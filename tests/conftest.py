@@ -11,14 +11,14 @@ import libraries
 from venvs import Venv
 
 from tests.support import machine
-from tests.support.machine import FULL_CROWDS, SHARED_DIR
+from tests.support.machine import FULL_CROWDS, SHARED_DIR, STEPS
 from tests.support.site import INHERITED
 
 WORK_DIR = tempfile.mkdtemp(prefix="agentsite-tests-")
 atexit.register(shutil.rmtree, WORK_DIR, ignore_errors=True)
 
 # Settings that a developer has for a site of their own stay out of the tests.
-KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, "AGENTSITE_CHROMIUM", "CI")
+KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, STEPS, "AGENTSITE_CHROMIUM", "CI")
 for name in set(os.environ).difference(KEPT):
     if not name.startswith(("PYTEST_", "PIP_", "npm_", "SSL_", "LC_")):
         del os.environ[name]
