@@ -114,7 +114,8 @@ async def make_life(site: Site, provider: Provider, path: Path) -> Life:
         "app_label": "conversations",
         "content_type_id": "1",
         "url": SECRET,
-        "id": str(ann.pk),
+        # Staff rename this one and set a password.
+        "id": str(site.make_user("carl").pk),
     }
     cookies = {name: site.login(user) for name, user in (("ann", ann), ("staff", ADMIN))}
     secrets = [share["token"], key["key"], ann.token, ann.password, ADMIN.password]
