@@ -616,7 +616,7 @@ SIMPLE_JWT = {
     "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
     "AUDIENCE": "agentsite",
     # A changed password ends the tokens it got.
-    "CHECK_REVOKE_TOKEN": True,  # nosec B105 (no password)
+    "CHECK_REVOKE_TOKEN": True,
 }
 
 # Protection
