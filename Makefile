@@ -5,7 +5,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: run chat test drills check bench screenshots
+.PHONY: run chat test drills check bench screenshots lock audit sbom
 
-run chat test drills check bench screenshots:
+run chat test drills check bench screenshots lock audit sbom:
 	@$(PYTHON) scripts/bootstrap.py $@ $(ARGS)

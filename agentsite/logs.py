@@ -4,6 +4,8 @@ import logging
 import re
 from typing import Any
 
+from django.http import HttpRequest
+
 from conversations.text import visible
 from realtime.tracebacks import describe
 
@@ -14,6 +16,26 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 """A token and what stands before it: in a share link, a password reset, a query, or a header."""
+
+
+FREE = re.compile(r"[\^(]|<(?!uuid:|int:)")
+"""In a route: a part that matches any text."""
+
+
+class RouteFilter(logging.Filter):
+    """Replaces the path of a request by its route, unless all that varies in it is an id.
+
+    Who mistypes an address may have put anything there, such as a link that should stay secret.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        if isinstance(request, HttpRequest) and isinstance(record.args, tuple):
+            match = request.resolver_match
+            route = f"/{match.route}" if match else "(no address of this site)"
+            shown = route if match is None or FREE.search(match.route) else request.path
+            record.args = tuple(shown if it == request.path else it for it in record.args)
+        return True
 
 
 class LineFormatter(logging.Formatter):

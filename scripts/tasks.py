@@ -10,26 +10,38 @@ from typing import NoReturn
 
 import libraries
 import npm
+import supply
 from chromium import find_chromium
 from venvs import SetupError, Venv
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = Venv(ROOT / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}")
-CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENTS = ROOT / "requirements.txt"
 BUILD_REQUIREMENTS = ROOT / "requirements-build.txt"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
 WEIGHTS = ROOT / "requirements-weights.txt"
+TOOLS = Venv(VENV.home.with_name(f"{VENV.home.name}-tools"))
+TOOL_REQUIREMENTS = ROOT / "requirements-tools.txt"
 
 CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
+    ("bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "."),
 )
 DJANGO_CHECKS = (
     ("check",),
     ("makemigrations", "--check", "--dry-run"),
 )
+DEPLOY_CHECK = ("check", "--deploy", "--fail-level", "WARNING")
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "0123456789-for-this-check-alone-abcdefghijklmnopqrstuvwxyz",
+    "ALLOWED_HOSTS": "chat.example.org",
+    "DATABASE_URL": "postgres://agentsite:secret@db.internal/agentsite",
+    "REDIS_URL": "redis://redis.internal:6379/0",
+}
+"""What docs/operations.md tells a site in production to set; nothing is reached by the check."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,6 +53,9 @@ def main(arguments: list[str]) -> int:
         "drills": drills,
         "check": check,
         "bench": bench,
+        "lock": lock,
+        "audit": audit,
+        "sbom": sbom,
         "screenshots": screenshots,
     }
     name, *rest = arguments or [""]
@@ -61,7 +76,7 @@ def run(arguments: list[str]) -> int:
     """Prepare the checkout and become its server; returns only when something failed."""
     refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
     VENV.create()
-    VENV.install(CONSTRAINTS, REQUIREMENTS)
+    VENV.install(REQUIREMENTS)
     bring_libraries()
     os.environ.setdefault("DEBUG", "1")
     return python("manage.py", "prepare") or become("serve", *arguments)
@@ -70,7 +85,7 @@ def run(arguments: list[str]) -> int:
 def chat(arguments: list[str]) -> int:
     """Talk to a running site in the terminal."""
     VENV.create()
-    VENV.install(CONSTRAINTS, REQUIREMENTS)
+    VENV.install(REQUIREMENTS)
     os.environ.setdefault("DEBUG", "1")
     become("chat", *arguments)
 
@@ -143,6 +158,7 @@ def check(arguments: list[str]) -> int:
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
     faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
+    faults.append(python("manage.py", *DEPLOY_CHECK, **PRODUCTION))
     return int(any(faults))
 
 
@@ -152,21 +168,48 @@ def bench(arguments: list[str]) -> int:
     return python("-m", "benchmarks.relay", *arguments)
 
 
+def lock(arguments: list[str]) -> int:
+    """Write the requirement files anew."""
+    install_tools()
+    return supply.lock(TOOLS, arguments)
+
+
+def audit(arguments: list[str]) -> int:
+    """Look for known faults in all that is installed; needs the network."""
+    install_tools()
+    return supply.audit(TOOLS, VENV)
+
+
+def sbom(arguments: list[str]) -> int:
+    """List what the site is made of."""
+    install_tools()
+    return supply.write_bills(TOOLS, VENV)
+
+
+def install_tools() -> None:
+    VENV.create()
+    VENV.install(BUILD_REQUIREMENTS)
+    TOOLS.create()
+    TOOLS.install(TOOL_REQUIREMENTS)
+
+
 def install_dev() -> None:
     VENV.create()
-    VENV.install(CONSTRAINTS, REQUIREMENTS, BUILD_REQUIREMENTS, DEV_REQUIREMENTS)
+    VENV.install(DEV_REQUIREMENTS)
     libraries.bring(VENV)
 
 
 def bring_libraries() -> None:
     """What the page takes from npm; npm itself only where something is to be fetched."""
     if not libraries.are_current():
-        VENV.install(CONSTRAINTS, BUILD_REQUIREMENTS)
+        VENV.install(BUILD_REQUIREMENTS)
         libraries.bring(VENV)
 
 
-def python(*arguments: str) -> int:
-    return subprocess.run([VENV.python, *arguments], check=False).returncode
+def python(*arguments: str, **settings: str) -> int:
+    """Run Python with these names in the environment besides; its exit status."""
+    environ = os.environ | settings
+    return subprocess.run([VENV.python, *arguments], check=False, env=environ).returncode
 
 
 def setting(name: str, default: str) -> str:

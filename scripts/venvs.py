@@ -41,11 +41,10 @@ class Venv:
             )
         stamp.write_text(sys.version)
 
-    def install(self, *requirements: Path, options: tuple[str, ...] = ()) -> None:
-        """pip install what the last of these files asks for; the others are those it includes."""
-        wanted = requirements[-1]
+    def install(self, wanted: Path, *, options: tuple[str, ...] = ()) -> None:
+        """pip install what this file asks for, with all that it needs."""
         stamp = self.home / f"{wanted.stem}.sha256"
-        digest = hashlib.sha256(b"\n".join(path.read_bytes() for path in requirements)).hexdigest()
+        digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
         if stamp.is_file() and stamp.read_text() == digest:
             return
         print(f"agentsite: installing {wanted.name}; the first time takes a minute or two")

@@ -11,7 +11,7 @@ import libraries
 from venvs import Venv
 
 from tests.support import machine
-from tests.support.machine import FULL_CROWDS, SHARED_DIR
+from tests.support.machine import FULL_CROWDS, SHARED_DIR, STEPS
 from tests.support.site import INHERITED
 
 WORK_DIR = tempfile.mkdtemp(prefix="agentsite-tests-")
@@ -19,7 +19,7 @@ atexit.register(shutil.rmtree, WORK_DIR, ignore_errors=True)
 
 # Settings that a developer has for a site of their own stay out of the tests.
 BROUGHT = ("AGENTSITE_CHROMIUM", "AGENTSITE_AIMOCK")
-KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, *BROUGHT, "CI")
+KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, STEPS, *BROUGHT, "CI")
 for name in set(os.environ).difference(KEPT):
     if not name.startswith(("PYTEST_", "PIP_", "npm_", "SSL_", "LC_")):
         del os.environ[name]

@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import libraries
@@ -16,7 +18,10 @@ import npm
 import pytest
 from bootstrap import complaint_about
 from chromium import find_chromium
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from playwright.sync_api import sync_playwright
+from supply import LOCKED
 from tasks import main
 from venvs import SetupError, Venv
 
@@ -117,13 +122,10 @@ class TestVenv:
         assert marker.exists()
 
     def test_pip_runs_only_when_something_changed(self, venv, tmp_path, capfd):
-        pins, wanted = tmp_path / "pins.txt", tmp_path / "wanted.txt"
-        pins.write_text("")
-        wanted.write_text("-c pins.txt\n")
-        for change, runs in [(None, 1), (None, 0), (pins, 1), (None, 0), (wanted, 1)]:
-            if change:
-                change.write_text(change.read_text() + "# changed\n")
-            venv.install(pins, wanted)
+        wanted = tmp_path / "wanted.txt"
+        for text, runs in [("", 1), ("", 0), ("# changed\n", 1), ("# changed\n", 0)]:
+            wanted.write_text(text)
+            venv.install(wanted)
             assert capfd.readouterr().out.count("installing") == runs
 
     def test_a_missing_package_is_named(self, venv, tmp_path, monkeypatch):
@@ -134,15 +136,86 @@ class TestVenv:
             venv.install(wanted)
 
 
-def test_everything_is_pinned():
-    lines = [
-        line
-        for path in ROOT.glob("*.txt")
-        for line in path.read_text().splitlines()
-        if line and not line.startswith(("#", "-"))
-    ]
-    # A marker may say which machines a package is for.
-    assert not [line for line in lines if not re.fullmatch(r"[\w.,\[\]-]+==[\w.]+(; .+)?", line)]
+class TestLocks:
+    def test_everything_has_a_version_and_hashes(self):
+        for name, *_ in LOCKED:
+            for line in locked_lines(name):
+                requirement, *hashes = line.split(" --hash=")
+                assert exact_version(Requirement(requirement)), line
+                assert hashes, line
+                assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", it) for it in hashes), line
+
+    def test_pip_finds_nothing_but_them(self):
+        """No option names an index or allows what has no hash."""
+        for path in ROOT.glob("requirements*.txt"):
+            assert path.name in {name for name, *_ in LOCKED}
+            assert not [line for line in path.read_text().splitlines() if line.startswith("-")]
+
+    @pytest.mark.parametrize(
+        ("name", "groups"),
+        [
+            ("requirements.txt", ["site"]),
+            ("requirements-build.txt", ["build"]),
+            ("requirements-dev.txt", ["site", "build", "dev"]),
+            ("requirements-weights.txt", ["weights"]),
+            ("requirements-tools.txt", ["tools"]),
+        ],
+    )
+    def test_they_hold_what_is_asked_for(self, name, groups):
+        """After a change of pyproject.toml: `make lock`."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        asked = {"site": project["project"]["dependencies"], **project["dependency-groups"]}
+        wanted = [line for group in groups for line in asked[group] if isinstance(line, str)]
+        held = locked(name)
+        for requirement in map(Requirement, wanted):
+            assert exact_version(requirement), requirement
+            assert exact_version(requirement) in held[canonicalize_name(requirement.name)]
+
+    def test_they_agree(self):
+        held = locked("requirements-dev.txt")
+        for name in ("requirements.txt", "requirements-build.txt"):
+            assert locked(name).items() <= held.items()
+
+    def test_what_was_changed_on_the_way_is_not_installed(self, venv, tmp_path, monkeypatch):
+        """A wheel of the right name and version with other bytes."""
+        [line] = [it for it in locked_lines("requirements.txt") if it.startswith("asgiref==")]
+        [version] = locked("requirements.txt")["asgiref"]
+        with zipfile.ZipFile(tmp_path / f"asgiref-{version}-py3-none-any.whl", "w") as archive:
+            about = f"asgiref-{version}.dist-info"
+            archive.writestr(
+                f"{about}/METADATA", f"Metadata-Version: 2.1\nName: asgiref\nVersion: {version}\n"
+            )
+            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr(f"{about}/RECORD", "")
+        wanted = tmp_path / "wanted.txt"
+        wanted.write_text(line)
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+        with pytest.raises(SetupError):
+            venv.install(wanted)
+        assert "THESE PACKAGES DO NOT MATCH THE HASHES" in (venv.home / "pip.log").read_text()
+
+
+def locked_lines(name: str) -> list[str]:
+    """A lock's entries, each in one line."""
+    text = (ROOT / name).read_text().replace(" \\\n   ", "")
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """The versions of each package: several where that depends on the machine."""
+    found: dict[str, set[str]] = {}
+    for line in locked_lines(name):
+        requirement = Requirement(line.partition(" --hash=")[0])
+        versions = found.setdefault(canonicalize_name(requirement.name), set())
+        versions.add(exact_version(requirement))
+    return found
+
+
+def exact_version(requirement: Requirement) -> str:
+    """The one version that is allowed, else an empty text."""
+    found = re.fullmatch(r"==([\w.]+)", str(requirement.specifier))
+    return found[1] if found else ""
 
 
 def assert_portable(path: Path) -> None:

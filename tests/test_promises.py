@@ -1,5 +1,6 @@
 """Statements of docs/security.md that no other test stands for."""
 
+import contextlib
 import json
 import logging
 import re
@@ -10,8 +11,10 @@ import pytest
 from channels.layers import get_channel_layer
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError
+from django.test import RequestFactory
+from django.urls import Resolver404, resolve
 
-from agentsite.logs import LineFormatter
+from agentsite.logs import LineFormatter, RouteFilter
 from conversations.models import Message, Run
 from realtime.groups import session_group
 from realtime.process import Process
@@ -83,6 +86,27 @@ def test_a_line_of_the_log_moves_no_cursor() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 1, "a\x1b[2Jb\rc\x9bd\x00", None, None)
     line = LineFormatter("%(message)s").format(record)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", line)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/shared/abc-DEF_1/", "/shared/<str:token>/"),
+        ("/share/abc-DEF_1/", "(no address of this site)"),
+        ("/api/abc-DEF_1/", "/^api/"),
+        ("/s/0a5b1c52-8d4f-4a53-9a4e-0d1f2c3b4a59/", "/s/0a5b1c52-8d4f-4a53-9a4e-0d1f2c3b4a59/"),
+    ],
+)
+def test_a_path_is_logged_only_where_it_can_hold_ids_alone(
+    rf: RequestFactory, path: str, shown: str
+) -> None:
+    request = rf.get(path)
+    with contextlib.suppress(Resolver404):
+        request.resolver_match = resolve(path)
+    record = logging.LogRecord("x", logging.WARNING, "", 1, "%s: %s", ("Not Found", path), None)
+    record.request = request
+    assert RouteFilter().filter(record)
+    assert record.getMessage() == f"Not Found: {shown}"
 
 
 @pytest.mark.parametrize(

