@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand
 
 from realtime import registry, stopping
@@ -16,6 +17,7 @@ class Command(BaseCommand):
     help = "Work on replies that other processes accept; needs Postgres and Redis."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self.check(tags=[Tags.database], databases=["default"])
         # The Agents SDK takes more than a second to import: now, not in the first reply.
         from realtime import runs  # noqa: F401
 
