@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.apps import apps
@@ -39,9 +40,9 @@ def list_forgotten(age: timedelta) -> list[UUID]:
 
 def list_undelivered(age: timedelta) -> list[Run]:
     """`list_forgotten` without the runs that a job of Procrastinate's tables waits for."""
-    jobs = apps.get_model("procrastinate", "ProcrastinateJob").objects.filter(
-        status="todo", queueing_lock=Cast(OuterRef("pk"), TextField())
-    )
+    # Not always installed: its tables are Postgres' alone.
+    job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
+    jobs = job.objects.filter(status="todo", queueing_lock=Cast(OuterRef("pk"), TextField()))
     runs = _claimable_runs().filter(queued_at__lt=Now() - age).exclude(Exists(jobs))
     return list(runs.order_by("queued_at").only("owner")[:500])
 

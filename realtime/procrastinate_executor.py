@@ -147,7 +147,7 @@ class ProcrastinateExecutor(InlineExecutor):
                 stalled_worker_timeout=STALLED_S,
             )
             try:
-                await self._taker.run()
+                await self._taker.run()  # type: ignore[no-untyped-call]
             finally:
                 self._taker = None
 
@@ -174,7 +174,7 @@ class ProcrastinateExecutor(InlineExecutor):
     async def drain(self, seconds: float) -> None:
         self._draining = True
         if self._taker is not None:
-            self._taker.stop()
+            self._taker.stop()  # type: ignore[no-untyped-call]
         await super().drain(seconds)
 
 
