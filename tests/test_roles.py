@@ -1,6 +1,7 @@
 """What a process does by its role."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -10,7 +11,8 @@ from conversations import actions, notify
 from conversations.models import EndReason, Run, RunStatus
 from realtime.checks import check_executor, check_job_tables, check_role
 from realtime.conf import serving_role
-from realtime.process import get_process
+from realtime.process import Process, get_process
+from realtime.procrastinate_executor import HandedBackError, ProcrastinateExecutor
 from tests.support.chats import ask, session_of
 from tests.support.chats import make_user as make_chatter
 from tests.support.inprocess import make_user, open_chat_here
@@ -94,6 +96,15 @@ def test_a_process_that_serves_works_on_nothing_where_workers_take_jobs(settings
     assert serving_role() == "all"
     settings.RUN_EXECUTOR = "procrastinate"
     assert serving_role() == "web"
+
+
+async def test_a_job_that_comes_in_a_drain_is_handed_back(process: Process) -> None:
+    """Procrastinate queues it again, for another worker."""
+    executor = ProcrastinateExecutor(process.flusher, process.model)
+    await executor.drain(0)
+    with pytest.raises(HandedBackError):
+        await executor._deliver(str(uuid4()))
+    await executor.close()
 
 
 def test_what_is_ready_is_enqueued_in_its_transaction(
