@@ -64,7 +64,7 @@ class Engine:
         return worker
 
     def count_jobs(self) -> int:
-        return self.ask("SELECT count(*) FROM procrastinate_jobs")
+        return int(self.ask("SELECT count(*) FROM procrastinate_jobs"))
 
     def ask(self, query: LiteralString, *params: object) -> Any:
         """The first column of the first row; None for none."""
