@@ -53,7 +53,8 @@ class Process:
 
     def start(self) -> None:
         self._services.keep(self.publisher.run, "publisher")
-        self._services.keep(self.executor.run, "executor")
+        if is_deferring():
+            self._services.keep(self.executor.run, "executor")
         if self.role != "worker":
             self._services.keep(self.poller.run, "poller")
         if self.role != "web":
