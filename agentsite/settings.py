@@ -207,6 +207,11 @@ class Environment(RealtimeSettings, BaseSettings):
         default="all",
         description="What a process of `serve` does: `web` leaves replies to `manage.py work`.",
     )
+    run_executor: Literal["inline", "procrastinate"] = Field(
+        default="inline",
+        description="Who works on replies: `inline`, the processes themselves as their role says; "
+        "`procrastinate`, processes of `manage.py work` alone, by jobs in Postgres.",
+    )
     django_superuser_username: str = Field(
         default="admin", description="The first admin account's name."
     )
@@ -293,6 +298,8 @@ class Environment(RealtimeSettings, BaseSettings):
             yield "AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there"
         if self.agent_model and self.model_kind == "local":
             yield "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it"
+        if self.run_executor == "procrastinate" and not self.is_on_postgres:
+            yield "RUN_EXECUTOR: procrastinate needs a DATABASE_URL of postgres://"
         if self.local_model_path and self.model_kind in ("openai", "compatible"):
             yield "LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL"
 
@@ -304,6 +311,11 @@ class Environment(RealtimeSettings, BaseSettings):
         if self.openai_base_url:
             return "compatible"
         return "openai" if self.openai_api_key else "local"
+
+    @property
+    def is_on_postgres(self) -> bool:
+        url = self.database_url.get_secret_value() if self.database_url else ""
+        return url.startswith("postgres")
 
     @property
     def realtime(self) -> dict[str, Any]:
@@ -494,6 +506,7 @@ MODEL_PRICES = {name: price.model_dump() for name, price in env.model_prices.ite
 COST_CURRENCY = env.cost_currency
 OPENAI_BASE_URL = env.openai_base_url
 ROLE = env.role
+RUN_EXECUTOR = env.run_executor
 API_REQUESTS_PER_MINUTE = env.api_requests_per_minute
 RESTORE_DAYS = env.restore_days
 RETENTION_DAYS = env.retention_days
@@ -517,6 +530,8 @@ INSTALLED_APPS = [
     "agentsite",
     "realtime",
     "conversations",
+    # Its tables are Postgres' alone.
+    *(["procrastinate.contrib.django"] if RUN_EXECUTOR == "procrastinate" else []),
 ]
 
 MIDDLEWARE = [
@@ -695,6 +710,8 @@ LOGGING = {
         "openai": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},
+        # It tells of every job.
+        "procrastinate": {"level": "WARNING"},
         # `serve` says itself where it listens.
         "daphne": {"level": "WARNING"},
     },

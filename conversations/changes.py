@@ -102,8 +102,9 @@ class ChangeBuilder:
 
         A run that may be claimed now and could not before is ready: every writer says so here.
         """
-        if self.claimable is not None and self.claimable != self._claimable_before:
-            self.add(RunReady(self.claimable))
+        if self.head is not None and self.claimable not in (None, self._claimable_before):
+            notify.enqueue_ready(self.head)
+            self.add(RunReady(self.head.pk))
         if (queue := self._queue()) != self._queue_before:
             self.add(QueueChanged(queue))
         # What still ends in a deleted session does not put it back on the list.

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet
-from django.db.models.functions import Now
+from django.apps import apps
+from django.db.models import Exists, OuterRef, QuerySet, TextField
+from django.db.models.functions import Cast, Now
 
 from conversations.models import ACTIVE, Approval, Run, RunStatus
 
@@ -34,6 +36,15 @@ def list_forgotten(age: timedelta) -> list[UUID]:
     """Claimable runs that have been queued for longer than `age`."""
     runs = _claimable_runs().filter(queued_at__lt=Now() - age)
     return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_undelivered(age: timedelta) -> list[Run]:
+    """`list_forgotten` without the runs that a job of Procrastinate's tables waits for."""
+    # Not always installed: its tables are Postgres' alone.
+    job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
+    jobs = job.objects.filter(status="todo", queueing_lock=Cast(OuterRef("pk"), TextField()))
+    runs = _claimable_runs().filter(queued_at__lt=Now() - age).exclude(Exists(jobs))
+    return list(runs.order_by("queued_at").only("owner")[:500])
 
 
 def get_agent(run_id: UUID) -> str:

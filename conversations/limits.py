@@ -51,7 +51,7 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     users = get_user_model()._default_manager.select_for_update(no_key=True)
     if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
         raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
-    if starts and limits.runs is not None and _count_at_work(user_id, limits.runs) >= limits.runs:
+    if starts and limits.runs is not None and count_at_work(user_id, limits.runs) >= limits.runs:
         raise AgentSiteError(ErrorCode.LIMIT_RUNS)
     check_budget(user_id, limits)
 
@@ -71,7 +71,7 @@ def check_budget(user_id: UserId, limits: ChatLimits) -> None:
         _check_tokens(SiteUsage.objects.all(), limits.site_tokens_a_day, ErrorCode.LIMIT_SITE)
 
 
-def _count_at_work(user_id: UserId, most: int) -> int:
+def count_at_work(user_id: UserId, most: int) -> int:
     """In how many sessions of the user something is queued or running, up to `most`."""
     owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
     with connection.cursor() as cursor:

@@ -135,6 +135,22 @@ class Change:
 
 
 _handlers: list[Callable[[Change], None]] = []
+_enqueuers: list[Callable[[Run], None]] = []
+
+
+def register_enqueuer(enqueue: Callable[[Run], None]) -> None:
+    """Have `enqueue` called in each transaction that makes a run ready, before it commits.
+
+    It may write to the same database, and must not raise for a run that is enqueued already. The
+    session of the run is locked.
+    """
+    _enqueuers.append(enqueue)
+
+
+def enqueue_ready(run: Run) -> None:
+    """Hand a run that has become ready to what was registered, in the current transaction."""
+    for enqueue in _enqueuers:
+        enqueue(run)
 
 
 def register(handler: Callable[[Change], None]) -> None:

@@ -20,8 +20,10 @@ from conversations.shapes import MessageView, RunRef, run_ref
 from realtime import frames, protocol
 from realtime.frames import TERMINAL_KINDS
 from realtime.groups import (
+    WORKER_GROUP,
     Envelope,
     Notice,
+    RunCancel,
     SessionFrames,
     UserFrames,
     run_frames,
@@ -90,9 +92,11 @@ def _runs(change: Change) -> list[Envelope]:
             metadata = protocol.RunQueued(**frames.run_metadata(event.run), position=event.position)
             envelopes.append(_notice(event.run, metadata))
         elif isinstance(event, RunCancelRequested):
-            envelopes.append(
-                _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run)))
-            )
+            cancel = RunCancel(type="run.cancel", run_id=event.run.run_id)
+            envelopes += [
+                (WORKER_GROUP, dict(cancel)),
+                _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run))),
+            ]
     return envelopes
 
 

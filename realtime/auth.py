@@ -25,6 +25,7 @@ from conversations.models import Scope
 from conversations.sign_ins import SignIn, sign_in_by_key
 from conversations.socket_tickets import redeem_ticket
 from realtime import dbpool, protocol
+from realtime.conf import serving_role
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class HandshakeAuth:
     """
 
     def __init__(self, inner: Any) -> None:
-        if getattr(settings, "ROLE", "all") != "web":
+        if serving_role() != "web":
             # The Agents SDK takes about two seconds to import: here, where the application is put
             # together, nobody waits yet. The first connection would hold up the whole event loop.
             import_module("realtime.runs")

@@ -5,12 +5,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as WarningMessage
+from django.db import connection
 from pydantic import ValidationError
 
-from realtime.conf import get_conf
+from realtime.conf import get_conf, is_deferring, serving_role
 
 Apps = Sequence[AppConfig] | None
 
@@ -66,11 +68,43 @@ def _fault_line(fault: Any) -> str:
 @register
 def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """Processes of different roles tell each other of replies through the channel layer."""
-    role = getattr(settings, "ROLE", "all")
+    role = serving_role()
     if role == "all" or is_layer_shared():
         return []
-    message = f"ROLE={role} needs a channel layer that processes share."
-    return [Error(message, hint="Set REDIS_URL, or leave ROLE at `all`.", id="realtime.E006")]
+    what = "RUN_EXECUTOR=procrastinate" if is_deferring() else f"ROLE={role}"
+    hint = "Set REDIS_URL, or leave ROLE at `all` and RUN_EXECUTOR at `inline`."
+    message = f"{what} needs a channel layer that processes share."
+    return [Error(message, hint=hint, id="realtime.E006")]
+
+
+@register
+def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Procrastinate's jobs are rows of Postgres, in tables of its own Django app."""
+    if not is_deferring():
+        return []
+    if connection.vendor != "postgresql":
+        message = f"RUN_EXECUTOR=procrastinate cannot work on {connection.display_name}."
+        hint = "Use PostgreSQL, or leave RUN_EXECUTOR at `inline`."
+        return [Error(message, hint=hint, id="realtime.E007")]
+    if not apps.is_installed("procrastinate.contrib.django"):
+        message = "RUN_EXECUTOR=procrastinate needs Procrastinate's Django app."
+        hint = 'Add "procrastinate.contrib.django" to INSTALLED_APPS and run `manage.py migrate`.'
+        return [Error(message, hint=hint, id="realtime.E008")]
+    return []
+
+
+@register(Tags.database)
+def check_job_tables(
+    app_configs: Apps, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """A warning, since `migrate` itself begins with these checks."""
+    is_asked = "default" in (databases or ()) and connection.vendor == "postgresql"
+    if not is_deferring() or not is_asked:
+        return []
+    if "procrastinate_jobs" in connection.introspection.table_names():
+        return []
+    message = "Procrastinate's tables are missing: no chat is accepted."
+    return [WarningMessage(message, hint="Run `manage.py migrate`.", id="realtime.W001")]
 
 
 def is_layer_shared() -> bool:

@@ -16,6 +16,9 @@ Count = Annotated[int, Field(ge=1)]
 MIN_BUDGET = 256
 """Tokens: with less a model cannot be told what it is asked."""
 
+Role = Literal["all", "web", "worker"]
+"""What a process does: `web` serves sockets, `worker` works on runs, `all` does both."""
+
 SOCKET_PATH = "/ws/agent/"
 """Where the WebSocket is, unless `settings.SOCKET_PATH` says otherwise."""
 
@@ -194,8 +197,15 @@ class RealtimeSettings(BaseModel):
     db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         default=8, description="Threads for database work in a process."
     )
-    drain_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        default=10, description="How long running replies may go on after a stop signal."
+    runs_per_worker: Count = Field(
+        default=200,
+        description="Replies that a process of `work` works on at once, with "
+        "`RUN_EXECUTOR=procrastinate`.",
+    )
+    drain_s: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
+        default=None,
+        description="How long running replies may go on after a stop signal: 10 s by default, and "
+        "300 s for those of `manage.py work`.",
     )
     rest_wait_s: Seconds = Field(
         default=300, description="How long a chat over REST waits for its reply."
@@ -226,6 +236,18 @@ def parse_budgets(text: str) -> dict[str, int]:
 def get_conf() -> RealtimeSettings:
     """The settings in force; raises `pydantic.ValidationError` for a wrong one."""
     return RealtimeSettings(**getattr(settings, "REALTIME", {}))
+
+
+def is_deferring() -> bool:
+    """Whether runs go to workers by way of Procrastinate's tables."""
+    executor: str = getattr(settings, "RUN_EXECUTOR", "inline")
+    return executor == "procrastinate"
+
+
+def serving_role() -> Role:
+    """The role of a process that serves: where runs go to workers it works on none."""
+    role: Role = getattr(settings, "ROLE", "all")
+    return "web" if role == "all" and is_deferring() else role
 
 
 def socket_path() -> str:

@@ -50,6 +50,9 @@ class Executor(Protocol):
         Elsewhere its worker's poll of the database sees the cancel.
         """
 
+    async def run(self) -> None:
+        """A service: take runs that are offered elsewhere; returns where none are."""
+
     async def drain(self, seconds: float) -> None:
         """Begin nothing new, let work go on for so long, then release the rest to others."""
 
@@ -61,16 +64,19 @@ class Executor(Protocol):
 
 
 class NoExecutor:
-    """The executor of a process that works on no run."""
+    """The executor of a process that works on no run: workers take or find them."""
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         return None
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """A worker finds the run by polling."""
+        """A worker is told by its job, or finds the run by polling."""
 
     def cancel(self, run_id: UUID) -> None:
-        """Its worker's poll sees it."""
+        """Its worker is told by the channel layer, or its poll sees it."""
+
+    async def run(self) -> None:
+        """Nothing is taken here."""
 
     async def drain(self, seconds: float) -> None:
         """Nothing is begun here."""
@@ -147,10 +153,29 @@ class InlineExecutor:
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
         if claimed is not None and claimed.run.worker == self.worker:
             self._take(claimed)
-        elif job := self._jobs.get(run_id):
+        else:
+            self._work_on(run_id)
+
+    async def run(self) -> None:
+        """Runs come by facts and by the sweeper."""
+
+    async def pick_up(self, age: timedelta) -> None:
+        """See to runs that have been ready for longer than `age`: whoever was told has gone."""
+        for run_id in await dbpool.read(due_runs.list_forgotten, age):
+            self.enqueue(run_id)
+
+    def _work_on(self, run_id: UUID) -> asyncio.Task[None] | None:
+        """Begin to claim a run and work on it; the task that does.
+
+        None in a drain, and for a run that is dealt with here already: it is looked at once more
+        at the end of that.
+        """
+        if job := self._jobs.get(run_id):
             job.again = True
-        elif not self._draining:
-            self._begin(run_id, lambda job: self._claim_and_run(run_id, job))
+            return None
+        if self._draining:
+            return None
+        return self._begin(run_id, lambda job: self._claim_and_run(run_id, job))
 
     def _take(self, claimed: Claimed) -> None:
         """Work on a claim of this process; one that comes during a drain is released at once."""
@@ -160,12 +185,15 @@ class InlineExecutor:
         else:
             self._begin(run_id, lambda job: self._run(job, claimed))
 
-    def _begin(self, run_id: UUID, work: Callable[[_Job], Coroutine[Any, Any, None]]) -> None:
+    def _begin(
+        self, run_id: UUID, work: Callable[[_Job], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None]:
         job = self._jobs[run_id] = _Job()
         self._idle.clear()
         job.task = self._tasks.start(self._deal_with(run_id, work(job)), f"run {run_id}")
         # A task that is cancelled before its first step runs no `finally` of its own.
         job.task.add_done_callback(lambda task: self._forget(run_id))
+        return job.task
 
     async def _deal_with(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -176,7 +204,7 @@ class InlineExecutor:
     def _forget(self, run_id: UUID) -> None:
         job = self._jobs.pop(run_id)
         if job.again:
-            self.enqueue(run_id)
+            self._work_on(run_id)
         if not self._jobs:
             self._idle.set()
 

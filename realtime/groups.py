@@ -57,6 +57,15 @@ class UserFrames(TypedDict):
     frames: list[str]
 
 
+class RunCancel(TypedDict):
+    """To all workers: stop a run if it is yours."""
+
+    type: str
+    run_id: str
+
+
+WORKER_GROUP = "workers"
+
 Envelope = tuple[str, dict[str, Any]]
 
 

@@ -4,18 +4,19 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import ClassVar, Literal, Optional
+from typing import ClassVar, Optional
+from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
-from django.conf import settings
 
 from conversations.notify import Event, RunCancelRequested, RunEnded, RunReady
 from realtime import dbpool, protocol
 from realtime.commands import InFlight
+from realtime.conf import Role, is_deferring, serving_role
 from realtime.executors import Executor, InlineExecutor, NoExecutor
 from realtime.flusher import Flusher
-from realtime.groups import Envelope
+from realtime.groups import WORKER_GROUP, Envelope
 from realtime.model_service import ModelReadiness, ModelStatus, load_service
 from realtime.poller import Poller
 from realtime.protocol import Status
@@ -26,8 +27,7 @@ from realtime.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["all", "web", "worker"]
-"""What a process does: `web` serves sockets, `worker` works on runs, `all` does both."""
+REJOIN_PAUSE_S = 1.0
 
 
 class Process:
@@ -48,11 +48,13 @@ class Process:
         self.executor: Executor = NoExecutor()
         if role != "web":
             self.flusher = Flusher(self.publisher)
-            self.executor = inline = InlineExecutor(self.flusher, self.model)
-            self.sweeper = Sweeper(inline)
+            self.executor = executor = _make_executor(self.flusher, self.model)
+            self.sweeper = Sweeper(executor)
 
     def start(self) -> None:
         self._services.keep(self.publisher.run, "publisher")
+        if is_deferring():
+            self._services.keep(self.executor.run, "executor")
         if self.role != "worker":
             self._services.keep(self.poller.run, "poller")
         if self.role != "web":
@@ -60,6 +62,8 @@ class Process:
             self._services.keep(self.flusher.keep_alive, "lease keeper")
             self._services.keep(self.sweeper.run, "sweeper")
             self._services.keep(partial(self.model.run, self._send_model_status), "model")
+        if self.role == "worker":
+            self._services.keep(self._hear_cancels, "cancel listener")
         Process.current = self
 
     @property
@@ -87,6 +91,20 @@ class Process:
                 case RunCancelRequested() | RunEnded():
                     self.executor.cancel(event.run_id)
 
+    async def _hear_cancels(self) -> None:
+        """Stop runs as soon as other processes ask for it; what is missed, the poll sees."""
+        layer = get_channel_layer()
+        while True:
+            try:
+                channel = await layer.new_channel("worker")
+                await layer.group_add(WORKER_GROUP, channel)
+                while True:
+                    message = await layer.receive(channel)
+                    self.executor.cancel(UUID(message["run_id"]))
+            except Exception as exc:
+                logger.warning("channel layer: cancels are not heard: %s", type(exc).__name__)
+                await asyncio.sleep(REJOIN_PAUSE_S)
+
     async def drain(self, seconds: float) -> None:
         """Let replies end for so long, release the rest, and publish all that is committed.
 
@@ -107,6 +125,15 @@ class Process:
         await asyncio.to_thread(dbpool.shutdown)
 
 
+def _make_executor(flusher: Flusher, model: ModelReadiness) -> InlineExecutor:
+    if not is_deferring():
+        return InlineExecutor(flusher, model)
+    # Procrastinate's Django app is installed with this executor alone.
+    from realtime.procrastinate_executor import ProcrastinateExecutor
+
+    return ProcrastinateExecutor(flusher, model)
+
+
 def get_process() -> Process:
     """The services of the running loop, started when they are first asked for.
 
@@ -114,7 +141,7 @@ def get_process() -> Process:
     """
     process = Process.current
     if process is None or process.loop is not asyncio.get_running_loop():
-        process = Process(getattr(settings, "ROLE", "all"))
+        process = Process(serving_role())
         process.start()
     return process
 

@@ -12,6 +12,12 @@ from realtime.process import Process
 
 logger = logging.getLogger(__name__)
 
+DRAIN_S = 10
+"""For replies, where `drain_s` is not set: those of a process that serves."""
+
+WORKER_DRAIN_S = 300
+"""Those of a worker, whose end nobody waits for."""
+
 GIVE_UP_S = 5
 """For handing over the replies that `drain_s` was too short for."""
 
@@ -44,6 +50,8 @@ def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> Non
 async def drain(process: Process) -> None:
     """Let replies end for `drain_s`; what is not released in time, leases and sweepers see to."""
     drain_s = get_conf().drain_s
+    if drain_s is None:
+        drain_s = WORKER_DRAIN_S if process.role == "worker" else DRAIN_S
     await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
 
 

@@ -41,7 +41,7 @@ class Sweeper:
         conf = get_conf()
         await _each(await dbpool.read(due_runs.list_orphans), self._recover)
         await _each(await dbpool.read(due_runs.list_expired), self._expire)
-        await self._enqueue_forgotten(timedelta(seconds=conf.pickup_s))
+        await self._executor.pick_up(timedelta(seconds=conf.pickup_s))
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
         await self._fold(timedelta(seconds=conf.fold_after_s))
@@ -55,10 +55,6 @@ class Sweeper:
 
     async def _expire(self, run_id: UUID) -> None:
         await dbpool.write(lifecycle.expire_run, run_id)
-
-    async def _enqueue_forgotten(self, age: timedelta) -> None:
-        for run_id in await dbpool.read(due_runs.list_forgotten, age):
-            self._executor.enqueue(run_id)
 
     async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Viewers of before a restart get the time to come back."""

@@ -20,7 +20,7 @@ import agentsite.settings
 from agentsite.settings import PREFIX, Environment
 from conversations import conf
 from conversations.errors import ERRORS
-from realtime import protocol, server
+from realtime import protocol, server, stopping
 from realtime.conf import RealtimeSettings, socket_path
 from realtime.process import Process
 from tests.support.addresses import routes
@@ -155,7 +155,8 @@ def anchors_of(page: Path) -> set[str]:
         ("docs/architecture.md", f"| sweeper | {CONF.sweep_s:.0f} s"),
         ("docs/architecture.md", f"a pause of up to {CONF.head_interval_s:.0f} s"),
         ("docs/architecture.md", f"for about {CONF.disconnect_grace_s:.0f} s"),
-        ("docs/architecture.md", f"{CONF.drain_s:.0f} s for replies to end"),
+        ("docs/architecture.md", f"{stopping.DRAIN_S} s for replies to end"),
+        ("docs/operations.md", f"for workers {stopping.WORKER_DRAIN_S} s by default"),
         ("docs/architecture.md", f"{CONF.buffer_s:.0f} s or {CONF.buffer_bytes // KIB**2} MiB"),
     ],
 )

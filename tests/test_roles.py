@@ -1,13 +1,20 @@
 """What a process does by its role."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
-from conversations.models import Run, RunStatus
-from realtime.checks import check_role
-from realtime.process import get_process
+from conversations import actions, notify
+from conversations.models import EndReason, Run, RunStatus
+from realtime.checks import check_executor, check_job_tables, check_role
+from realtime.conf import serving_role
+from realtime.process import Process, get_process
+from realtime.procrastinate_executor import HandedBackError, ProcrastinateExecutor
+from tests.support.chats import ask, session_of
+from tests.support.chats import make_user as make_chatter
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.processes import free_port
 from tests.support.site import environment, run_python
@@ -73,3 +80,56 @@ def test_roles_need_a_layer_that_processes_share(settings: Any) -> None:
     assert check_role(None) == []
     settings.ROLE = "web"
     assert [error.id for error in check_role(None)] == ["realtime.E006"]
+    settings.ROLE, settings.RUN_EXECUTOR = "all", "procrastinate"
+    assert [error.id for error in check_role(None)] == ["realtime.E006"]
+
+
+def test_jobs_need_postgres_and_their_tables(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_executor(None) == []
+    settings.RUN_EXECUTOR = "procrastinate"
+    assert [error.id for error in check_executor(None)] == ["realtime.E007"]
+    monkeypatch.setattr(connection, "vendor", "postgresql", raising=False)
+    assert [error.id for error in check_executor(None)] == ["realtime.E008"]
+    assert check_job_tables(None) == [], "asked without a database"
+    tables = ["conversations_run"]
+    monkeypatch.setattr(connection.introspection, "table_names", lambda: tables)
+    [missing] = check_job_tables(None, databases=["default"])
+    assert missing.id == "realtime.W001"
+    tables.append("procrastinate_jobs")
+    assert check_job_tables(None, databases=["default"]) == []
+
+
+def test_a_process_that_serves_works_on_nothing_where_workers_take_jobs(settings: Any) -> None:
+    assert serving_role() == "all"
+    settings.RUN_EXECUTOR = "procrastinate"
+    assert serving_role() == "web"
+
+
+async def test_a_job_that_comes_in_a_drain_is_handed_back(process: Process) -> None:
+    """Procrastinate queues it again, for another worker."""
+    executor = ProcrastinateExecutor(process.flusher, process.model)
+    await executor.drain(0)
+    with pytest.raises(HandedBackError):
+        await executor._deliver(str(uuid4()))
+    await executor.close()
+
+
+def test_what_is_ready_is_enqueued_in_its_transaction(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run of a session, and the next one with the end of the one before it."""
+    enqueued: list[str] = []
+
+    def enqueue(run: Run) -> None:
+        assert connection.in_atomic_block
+        enqueued.append(run.prompt.text)
+
+    monkeypatch.setattr(notify, "_enqueuers", [enqueue])
+    user = make_chatter("ada")
+    first = ask(user, "first")
+    ask(user, "second", session_of(first))
+    assert enqueued == ["first"]
+    actions.stop_run(first.run_id, EndReason.USER)
+    assert enqueued == ["first", "second"]

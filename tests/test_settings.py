@@ -139,6 +139,10 @@ def test_each_fault_has_a_line(set_environment):
             "LOCAL_MODEL_PATH: Path does not point to a file",
         ),
         (
+            {"DEBUG": "1", "RUN_EXECUTOR": "procrastinate"},
+            "RUN_EXECUTOR: procrastinate needs a DATABASE_URL of postgres://",
+        ),
+        (
             {"DEBUG": "1", "AGENT_API": "both"},
             "AGENT_API: Input should be 'chat' or 'responses'",
         ),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 
 from realtime import registry, stopping
@@ -17,6 +18,7 @@ class Command(BaseCommand):
     help = "Work on replies that other processes accept; needs Postgres and Redis."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self.check(tags=[Tags.database], databases=["default"])
         if not is_layer_shared():
             raise CommandError(
                 "A worker sends what it writes to other processes: set REDIS_URL, for them as well."
