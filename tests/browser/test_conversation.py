@@ -1,4 +1,4 @@
-"""The page's view of a session, frame by frame, without a socket: `static/chat/conversation.js`."""
+"""The page's view of a session, frame by frame, without a socket: `static/chat/conversation/conversation.js`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,8 @@ EMPTY = {
 }
 PLAY = """
 async ([data, frames]) => {
-  const { Conversation } = await import("/static/chat/conversation.js");
-  const { joinText } = await import("/static/chat/parts.js");
+  const { Conversation } = await import("/static/chat/conversation/conversation.js");
+  const { joinText } = await import("/static/chat/conversation/parts.js");
   const conversation = new Conversation(structuredClone(data));
   const effects = [];
   for (const frame of frames) {
