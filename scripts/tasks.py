@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import libraries
+import page_checks
 from chromium import find_chromium
 from venvs import SetupError, Venv
 
@@ -122,9 +123,11 @@ def bring_browser() -> None:
 def check(arguments: list[str]) -> int:
     """Lint, type-check and ask Django; all of it, even after a fault."""
     install_dev()
+    page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
     faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
+    faults.append(page_checks.check(VENV))
     return int(any(faults))
 
 

@@ -36,8 +36,8 @@ export function nameOfTool(tool) {
  */
 export function describeEnding({ run_status = "", reason = "", error_code = "", error_text }) {
   if (isActive({ message_id: "", run_status })) return "";
-  if (run_status === "failed")
-    return error_text ?? words.errors[error_code] ?? words.endings.failed;
+  const failure = run_status === "failed" && (error_text ?? words.errors[error_code]);
+  if (failure) return failure;
   return words.endings[reason] ?? words.endings[run_status] ?? "";
 }
 
