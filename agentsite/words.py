@@ -158,4 +158,6 @@ def describe_step(part: dict[str, Any]) -> str:
     said = summary if status == "finished" and summary else label
     if part.get("duration_ms", 0) < NOTABLE_MS:
         return said
-    return str(TOOK).format(step=said, seconds=f"{part['duration_ms'] / 1000:.1f}")
+    # Half a tenth is rounded up, as the page does.
+    tenths = (part["duration_ms"] + 50) // 100
+    return str(TOOK).format(step=said, seconds=f"{tenths / 10:.1f}")

@@ -24,7 +24,7 @@ STEPS = [
     SEARCH | {"status": "progress", "progress": "half"},
     SEARCH | {"status": "finished", "summary": "Searched 3 sessions", "duration_ms": 49},
     SEARCH | {"status": "finished", "summary": "Searched 3 sessions", "duration_ms": 50},
-    SEARCH | {"status": "finished", "duration_ms": 1250},
+    *(SEARCH | {"status": "finished", "duration_ms": ms} for ms in (1249, 1250, 1350, 1450)),
     SEARCH | {"status": "failed", "summary": "no", "duration_ms": 90_000},
 ]
 PEOPLE = ("ann", "ben")

@@ -66,7 +66,7 @@ export function describeStep({ status, name, summary, duration_ms = 0 }) {
   const label = fill(words.steps[status], { name: nameOfTool(name) });
   const said = status === "finished" && summary ? summary : label;
   if (duration_ms < data.notable_ms) return said;
-  return fill(words.took, { step: said, seconds: (duration_ms / 1_000).toFixed(1) });
+  return fill(words.took, { step: said, seconds: (Math.round(duration_ms / 100) / 10).toFixed(1) });
 }
 
 /**
