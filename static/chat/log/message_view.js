@@ -72,7 +72,7 @@ export class ReplyView extends MessageView {
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(within(element, ".body"), message.parts);
     this.generation = message.generation;
-    this.#showTime(within(element, "time").dateTime);
+    this.#showTime(within(within(element, ".when"), "time").dateTime);
     showVerdict(element);
   }
 
@@ -127,7 +127,7 @@ export class ReplyView extends MessageView {
    */
   #showTime(createdAt, usage) {
     if (!createdAt) return;
-    const element = within(this.element, "time");
+    const element = within(within(this.element, ".when"), "time");
     const tip = /** @type {HTMLElement} */ (element.nextElementSibling);
     const date = new Date(createdAt);
     const tokens = describeUsage(usage);
