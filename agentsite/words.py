@@ -122,6 +122,7 @@ SCRIPT: dict[str, Any] = {
         "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),
         "queued_one": _("1 message is waiting for its turn."),
         "queued": _("{count} messages are waiting for their turn."),
+        "edited_late": _("That message was sent before your change, which is kept here."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
     "titles": {

@@ -189,6 +189,10 @@ interface Share {
   created_at: string;
 }
 
+interface QueueEvents {
+  change: { content: string; metadata: QueueMetadata };
+  unsaved: string;
+}
 /** A class whose instances say these events, each with its detail. */
 type Emitter<E> = new () => Omit<EventTarget, "addEventListener"> & {
   addEventListener<K extends keyof E>(type: K, listener: (event: CustomEvent<E[K]>) => void): void;

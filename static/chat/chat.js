@@ -38,6 +38,9 @@ export class Chat {
     queue.addEventListener("change", (event) => {
       if (!this.#changeQueue(event.detail)) event.preventDefault();
     });
+    queue.addEventListener("unsaved", ({ detail }) => {
+      composer.keep(detail, words.composer.edited_late);
+    });
     history.addEventListener("replace", () => this.#goOn());
     history.addEventListener("append", ({ detail: isEnd }) => this.#extend(isEnd));
     this.screen.draw();

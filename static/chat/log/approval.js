@@ -115,11 +115,15 @@ export class Approvals {
 }
 
 /**
- * Not to a button, and not while something is being typed.
+ * Not to a button, not while something is being typed or a menu is open, and without moving what
+ * is being read: who reads at the end sees the card by itself.
  * @param {string} request_id
  */
 function focusCard(request_id) {
   const focused = document.activeElement;
   if (focused && "value" in focused && focused.value) return;
-  within(document.body, `.approval[data-request-id="${request_id}"]`)?.focus();
+  if (document.querySelector(":popover-open:not(.toast), dialog[open]")) return;
+  within(document.body, `.approval[data-request-id="${request_id}"]`)?.focus({
+    preventScroll: true,
+  });
 }

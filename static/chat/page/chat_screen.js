@@ -40,10 +40,10 @@ export class ChatScreen {
     this.#isDrawing = false;
     this.transcript.sync(conversation, this.isConnected());
     this.composer.setBusy(conversation.isBusy);
+    this.#tellQueue(conversation.queue.length);
     this.queue.show(conversation.queue);
     this.title.setBusy(conversation.isBusy);
     this.approvals.show();
-    this.#tellQueue(conversation.queue.length);
   }
 
   /** @param {number} length */

@@ -6,6 +6,7 @@
  */
 
 import { within } from "../page/elements.js";
+import { isTyping } from "../page/keys.js";
 
 export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, edit: null }>} */ (
   EventTarget
@@ -40,6 +41,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   enable() {
     this.input.disabled = false;
     this.send.disabled = false;
+    this.input.enterKeyHint = isTouched() ? "enter" : "send";
     this.#adapt();
     this.focus();
   }
@@ -151,15 +153,17 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
-   * Escape leaves an edit or stops the reply; Enter sends, and the arrow upwards edits.
+   * Escape leaves an edit or stops the reply, but not from another field; Enter sends where there
+   * is a keyboard, and the arrow upwards edits.
    * @param {KeyboardEvent} event
    */
   press(event) {
-    if (event.key === "Escape") return this.#escape();
-    if (event.target !== this.input || event.shiftKey || event.altKey) return false;
+    const isHere = event.target === this.input;
+    if (event.key === "Escape") return (isHere || !isTyping(event)) && this.#escape();
+    if (!isHere || event.shiftKey || event.altKey) return false;
     const isCommand = event.ctrlKey || event.metaKey;
     const isUp = event.key === "ArrowUp" && !this.input.value && !isCommand;
-    if (event.key !== "Enter" && !isUp) return false;
+    if (!isUp && (event.key !== "Enter" || (isTouched() && !isCommand))) return false;
     event.preventDefault();
     if (isUp) this.dispatchEvent(new Event("edit"));
     else this.#send(isCommand && this.isBusy);
@@ -175,4 +179,9 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   #stop() {
     this.dispatchEvent(new Event("stop"));
   }
+}
+
+/** A keyboard on the screen has no other way to a second line than its Enter. */
+function isTouched() {
+  return matchMedia("(hover: none) and (pointer: coarse)").matches;
 }

@@ -1,15 +1,14 @@
 /**
  * The messages that wait for their turn, above the composer; says `change` (detail: the content
- * and metadata of a `queue` frame), which is prevented where that cannot be asked for now.
+ * and metadata of a `queue` frame), which is prevented where that cannot be asked for now, and
+ * `unsaved` (detail: the text) where a message's turn has come while it was being edited.
  */
 
 import { all, byId, closest, fieldOf, fromTemplate, setText, within } from "../page/elements.js";
 import { fill } from "../page/words.js";
 import { moveBefore } from "../sessions/list.js";
 
-export class Queue extends /** @type {Emitter<{ change: { content: string, metadata: QueueMetadata } }>} */ (
-  EventTarget
-) {
+export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   /** @type {QueueEntry[]} */
   entries = [];
 
@@ -30,10 +29,24 @@ export class Queue extends /** @type {Emitter<{ change: { content: string, metad
     if (entries === this.entries) return;
     this.entries = entries;
     const ids = new Set(entries.map((entry) => entry.run_id));
-    for (const line of all(this.list, "li")) if (!ids.has(line.dataset.runId ?? "")) line.remove();
+    for (const line of all(this.list, "li")) {
+      if (!ids.has(line.dataset.runId ?? "")) this.#remove(line);
+    }
     for (const [place, entry] of entries.entries()) this.#place(entry, place);
     this.element.hidden = !entries.length;
     within(this.element, "button[data-queue='clear']").hidden = entries.length < 2;
+  }
+
+  /**
+   * What was being typed in its editor goes on elsewhere.
+   * @param {HTMLElement} line
+   */
+  #remove(line) {
+    const detail = fieldOf(within(line, "form"), "content").value;
+    const isChanged = detail.trim() && detail !== within(line, ".queued-text").textContent;
+    const isEdited = line.hasAttribute("data-editing") && isChanged;
+    line.remove();
+    if (isEdited) this.dispatchEvent(new CustomEvent("unsaved", { detail }));
   }
 
   /**
