@@ -21,5 +21,5 @@ class HashedFiles(CompressedManifestStaticFilesStorage):
 
     def _save(self, name: str, content: Any) -> str:
         if OWN_MODULES.match(name):
-            content = ContentFile(COMMENTS.sub(b"", content.read()))
+            content = ContentFile(COMMENTS.sub(b"", b"".join(content.chunks())))
         return str(super()._save(name, content))
