@@ -73,5 +73,6 @@ def write_protocol(venv: Venv) -> None:
 
 def run(venv: Venv, tool: str, *arguments: str) -> int:
     """Run one of the tools over the checkout; its exit status."""
-    command = [npm.node_of(venv), HOME / "node_modules" / tool, *arguments]
+    script = HOME / "node_modules" / tool
+    command = [str(npm.node_of(venv)), str(script), *arguments]
     return subprocess.run(command, check=False, cwd=ROOT).returncode

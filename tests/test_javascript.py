@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import npm
 import page_checks
@@ -18,7 +19,7 @@ from tests.support.site import ROOT
 
 TESTS = ROOT / "tests" / "javascript"
 VENV = Venv(Path(sys.prefix))
-SEARCH = {"type": "tool", "tool_call_id": "c", "name": "web_search"}
+SEARCH: dict[str, Any] = {"type": "tool", "tool_call_id": "c", "name": "web_search"}
 STEPS = [
     SEARCH | {"status": "started"},
     SEARCH | {"status": "progress", "progress": "half"},
@@ -42,13 +43,13 @@ ENDINGS = [
 
 def label_cases():
     """What the server says, as `[kind, given, text]`."""
-    cases = [["step", part, words.describe_step(part)] for part in STEPS]
+    cases: list[list[Any]] = [["step", part, words.describe_step(part)] for part in STEPS]
     for given in DECISIONS:
         text = words.describe_decision(given["decision"], given["by"], "ann")
         cases.append(["decision", given, text])
     for given in ENDINGS:
-        text = words.describe_ending(given["run_status"], given["reason"], given["error_code"])
-        cases.append(["ending", given, str(text)])
+        ending = words.describe_ending(given["run_status"], given["reason"], given["error_code"])
+        cases.append(["ending", given, str(ending)])
     cases += [["agent", name, get_label(name)] for name in ("tour", "a", "ÄGENT")]
     cases.append(["place", {"place": 1, "count": 3}, str(words.VERSION).format(index=2, count=3)])
     return cases
