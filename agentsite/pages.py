@@ -18,6 +18,7 @@ from django.views.decorators.http import require_safe
 from agentsite import shown, words
 from agentsite.cards import AgentCard, get_card, list_cards
 from agentsite.local_model.card import ModelCard, get_model_card
+from agentsite.tour_texts import NAME as TOUR
 from conversations.branches import list_siblings
 from conversations.errors import AgentSiteError
 from conversations.exports.formats import FORMATS
@@ -143,6 +144,8 @@ def _page_data(
         ],
         "model": asdict(model.status) if model else None,
         "agent": {"label": card.label},
+        "scripted_agent": TOUR,
+        "notable_ms": words.NOTABLE_MS,
         "frame_max_bytes": get_conf().frame_max_bytes,
         "urls": {
             "socket": socket_path(),

@@ -122,6 +122,7 @@ SCRIPT: dict[str, Any] = {
         "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),
         "queued_one": _("1 message is waiting for its turn."),
         "queued": _("{count} messages are waiting for their turn."),
+        "edited_late": _("That message was sent before your change, which is kept here."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
     "titles": {
@@ -158,4 +159,6 @@ def describe_step(part: dict[str, Any]) -> str:
     said = summary if status == "finished" and summary else label
     if part.get("duration_ms", 0) < NOTABLE_MS:
         return said
-    return str(TOOK).format(step=said, seconds=f"{part['duration_ms'] / 1000:.1f}")
+    # Half a tenth is rounded up, as the page does.
+    tenths = (part["duration_ms"] + 50) // 100
+    return str(TOOK).format(step=said, seconds=f"{tenths / 10:.1f}")

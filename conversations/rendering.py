@@ -1,7 +1,7 @@
 """Markdown from a model to HTML that is safe to show.
 
-`static/chat/markdown.js` has the same rules for the browser. Rendering takes milliseconds of CPU
-for each KB: finished replies are rendered once, and read with `conversations.reply_html`.
+`static/chat/markdown/parser.js` has the same rules for the browser. Rendering takes milliseconds of
+CPU for each KB: finished replies are rendered once, and read with `conversations.reply_html`.
 """
 
 import logging

@@ -21,7 +21,12 @@ COMPILE = (
     *("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),
     *("--no-annotate", "--custom-compile-command=make lock"),
 )
-NPM_LOCKS = {"page": ROOT, "browser": ROOT / "tests" / "browser"}
+NPM_LOCKS = {
+    "page": ROOT,
+    "browser": ROOT / "tests" / "browser",
+    "javascript": ROOT / "scripts" / "javascript",
+    "aimock": ROOT / "tests" / "model_servers" / "aimock",
+}
 BILLS = ROOT / "var" / "sbom"
 
 

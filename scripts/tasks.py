@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import libraries
 import npm
+import page_checks
 import supply
 from chromium import find_chromium
 from venvs import SetupError, Venv
@@ -155,10 +156,12 @@ def bring_stand_in() -> None:
 def check(arguments: list[str]) -> int:
     """Lint, type-check and ask Django; all of it, even after a fault."""
     install_dev()
+    page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
     faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
     faults.append(python("manage.py", *DEPLOY_CHECK, **PRODUCTION))
+    faults.append(page_checks.check(VENV))
     return int(any(faults))
 
 

@@ -11,6 +11,7 @@
     }
   }
 
+  /** @param {string | null} theme */
   function apply(theme) {
     if (theme === "light" || theme === "dark") root.dataset.theme = theme;
     else delete root.dataset.theme;
@@ -36,6 +37,7 @@
     if (event.key === KEY) apply(event.newValue);
   });
   addEventListener("click", (event) => {
-    if (event.target.closest?.("[data-theme-switch]")) toggle();
+    const { target } = event;
+    if (target instanceof Element && target.closest("[data-theme-switch]")) toggle();
   });
 })();

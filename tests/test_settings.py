@@ -17,7 +17,7 @@ from agentsite.settings import LOCAL, Environment, database, postgres, read_envi
 from realtime import checks
 from realtime.conf import RealtimeSettings
 from tests.support.processes import run_warm
-from tests.support.servers import Postgres, scratch_dir
+from tests.support.servers import Postgres
 from tests.support.site import ROOT, environment, run_python
 
 KEY = "k" * 50

@@ -1,55 +1,62 @@
 /**
- * The page's one conversation at work: what is typed goes out, what comes in is shown.
- *
- * It knows the parts of the page; they do not know each other.
+ * The page's one conversation at work: what its user asks for goes out, what the server says is
+ * shown.
  */
 
-import { loadHistory } from "./api.js";
-import { focusApproval, markSent } from "./approval.js";
-import { Conversation } from "./conversation.js";
-import { agentOf, endingOf } from "./message_view.js";
-import { Sender } from "./sender.js";
-import { addressOf } from "./session_list.js";
-import { describePlace, focusSwitcher } from "./switcher.js";
-import { count, data, fill, words } from "./words.js";
+import { clientIdOf } from "./conversation/unsent_messages.js";
+import { describeEnding, labelOfAgent, nameOfTool } from "./page/labels.js";
+import { fill, words } from "./page/words.js";
+import { addressOf } from "./sessions/list.js";
 
 export class Chat {
-  /** `rest`: `sessions`, `picker`, `title` and `announce`. */
-  constructor({ connection, outbox, transcript, composer, queue, ...rest }) {
-    Object.assign(this, { connection, outbox, transcript, composer, queue, ...rest });
-    this.answers = new Map();
-    this.conversation = new Conversation(data);
-    transcript.adopt(this.conversation);
-    const { conversation, picker } = this;
-    const draw = () => this.#draw();
-    const follow = () => transcript.follow();
-    this.sender = new Sender({ connection, outbox, composer, picker, conversation, draw, follow });
-    // A frame that was asked for does not come any more where the page is hidden meanwhile.
-    document.addEventListener("visibilitychange", () => this.#draw(true));
+  /**
+   * @param {{ connection: Connection, outbox: Outbox, sender: Sender, conversation: Conversation,
+   *   transcript: Transcript, history: PageHistory, approvals: Approvals, screen: ChatScreen,
+   *   composer: Composer, queue: Queue, draft: Draft, sessions: SessionList, title: PageTitle,
+   *   announce: Announce }} page
+   */
+  constructor(page) {
+    const { connection, composer, queue, history } = page;
+    this.connection = connection;
+    this.composer = composer;
+    this.history = history;
+    this.outbox = page.outbox;
+    this.sender = page.sender;
+    this.conversation = page.conversation;
+    this.transcript = page.transcript;
+    this.approvals = page.approvals;
+    this.screen = page.screen;
+    this.draft = page.draft;
+    this.sessions = page.sessions;
+    this.title = page.title;
+    this.announce = page.announce;
     connection.addEventListener("state", () => this.#follow());
-    connection.addEventListener("frame", (event) => this.#receive(event.detail));
-    composer.addEventListener("submit", (event) => this.#submitTyped(event.detail));
+    connection.addEventListener("frame", ({ detail }) => this.#receive(detail));
+    composer.addEventListener("submit", ({ detail }) => this.#submitTyped(detail));
     composer.addEventListener("stop", () => this.stop());
+    composer.addEventListener("edit", () => this.editLast());
     queue.addEventListener("change", (event) => {
       if (!this.#changeQueue(event.detail)) event.preventDefault();
     });
-    composer.addEventListener("edit", () => this.editLast());
-    this.#draw();
+    queue.addEventListener("unsaved", ({ detail }) => {
+      composer.keep(detail, words.composer.edited_late);
+    });
+    history.addEventListener("replace", () => this.#goOn());
+    history.addEventListener("append", ({ detail: isEnd }) => this.#extend(isEnd));
+    this.screen.draw();
   }
 
-  get #isOpen() {
-    return this.connection.state === "open";
-  }
+  // What the user asks for
 
-  // Out
-
+  /** @param {Typed} typed */
   #submitTyped({ text, isUrgent, edited }) {
     const run_id = edited && this.#waitingRunOf(edited);
     if (run_id) {
       const isSent = this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
-      return isSent || this.composer.beginEdit(text, edited);
+      if (!isSent) this.composer.beginEdit(text, edited);
+      return;
     }
-    return this.submit(text, {
+    this.submit(text, {
       on_busy: isUrgent ? "interrupt" : undefined,
       parent_message_id: edited ? (edited.parent_message_id ?? "") : undefined,
     });
@@ -58,10 +65,13 @@ export class Chat {
   /**
    * Send a message; `options`: `on_busy`, `parent_message_id` for one that goes on from there, or
    * `regenerate` to ask for another reply in place of that one.
+   * @param {string} content
+   * @param {SendOptions} options
    */
   async submit(content, options = {}) {
-    if (!(await this.later.loadAll())) return this.composer.keep(content, words.manage.failed);
-    await this.sender.submit(content, options);
+    this.history.stay();
+    if (await this.history.later.loadAll()) await this.sender.submit(content, options);
+    else this.composer.keep(content, words.manage.failed);
   }
 
   /** Stop the reply that is written, or about to be. */
@@ -69,15 +79,18 @@ export class Chat {
     if (!message) return;
     const { run_id, message_id } = message;
     if (run_id) {
-      this.conversation.cancelling.add(run_id);
+      this.conversation.journal.cancelling.add(run_id);
       this.#cancel(run_id);
     } else {
-      this.sender.takeBack(message_id.replace("reply:", ""));
+      this.sender.takeBack(clientIdOf(message_id));
     }
-    this.#draw();
+    this.screen.draw();
   }
 
-  /** Take back a message that waits, or is about to. */
+  /**
+   * Take back a message that waits, or is about to.
+   * @param {Message} message
+   */
   drop(message) {
     const { run_id } = message;
     const isBehind = run_id && message !== this.conversation.active;
@@ -85,43 +98,57 @@ export class Chat {
     else this.stop(message);
   }
 
-  /** Whether that could be asked for now; where it could not, that is told. */
+  /**
+   * Whether that could be asked for now; where it could not, that is told.
+   * @param {{ content: string, metadata: QueueMetadata }} change
+   */
   #changeQueue({ content, metadata }) {
     const { sessionId: session_id } = this.conversation;
     const isSent = this.connection.send({ type: "queue", session_id, content, metadata });
-    if (!isSent) this.composer.setHint(words.manage.failed, true);
+    if (!isSent) this.#tellFailure();
     return isSent;
   }
 
+  #tellFailure() {
+    this.composer.setHint(words.manage.failed, true);
+  }
+
+  /** @param {string} run_id */
   #cancel(run_id) {
     const { sessionId } = this.conversation;
     this.connection.send({ type: "cancel", session_id: sessionId, metadata: { run_id } });
   }
 
-  /** Answer a request; sent anew with each connection until the server has said what holds. */
+  /**
+   * Answer a request of the reply.
+   * @param {Answer} answer
+   */
   respond(answer) {
-    this.answers.set(answer.request_id, answer);
     this.composer.focus();
-    this.#answer(answer);
-    this.#draw();
-  }
-
-  #answer(metadata) {
-    const { sessionId } = this.conversation;
-    this.connection.send({ type: "respond", session_id: sessionId, metadata });
+    this.approvals.answer(answer);
+    this.screen.draw();
   }
 
   /** Take the last message back into the composer, to send another in its place. */
   editLast() {
-    this.#revise(this.conversation.messages.findLast(({ role }) => role === "user"));
+    this.revise(this.conversation.messages.findLast(({ role }) => role === "user"));
   }
 
-  /** The same with any message. */
-  revise(id) {
-    this.#revise(this.conversation.get(id));
+  /**
+   * The same with any message.
+   * @param {Message | undefined} message
+   */
+  revise(message) {
+    if (!message || message.state) return;
+    if (this.conversation.isBusy && !this.#waitingRunOf(message)) return;
+    const text = this.transcript.textOf(message);
+    if (text) this.composer.beginEdit(text, message);
   }
 
-  /** The run that is to answer a message and has not begun, where it is the only one. */
+  /**
+   * The run that is to answer a message and has not begun, where it is the only one.
+   * @param {Message} message
+   */
   #waitingRunOf({ message_id }) {
     const { branch, messages } = this.conversation;
     const reply = messages.find((one) => one.parent_message_id === message_id);
@@ -129,62 +156,25 @@ export class Chat {
     return isWaiting ? reply.run_id : undefined;
   }
 
-  #revise(message) {
-    if (this.conversation.isBusy && !this.#waitingRunOf(message ?? {})) return;
-    const text = message && this.transcript.textOf(message);
-    if (text && !message.state) this.composer.beginEdit(text, message);
-  }
-
-  /** Show messages from before the first one. */
-  addEarlier({ data: earlier, messages }) {
-    this.conversation.addEarlier(earlier);
-    this.transcript.prepend(messages, this.conversation);
-  }
-
-  /** Show messages from behind the last one; at the end the page is live again. */
-  addLater({ data: later, messages, page }) {
-    const isEnd = !page.querySelector("#later [data-page]");
-    this.conversation.addLater(later, isEnd);
-    this.transcript.append(messages, this.conversation);
-    if (isEnd) this.#resume();
-    this.#tellBranch();
-    this.#draw();
-  }
-
-  /** Show the branch of another message in place of `shown`, the one that has its place now. */
-  async switchTo(id, { shown, isNext }) {
-    const { top } = shown.getBoundingClientRect();
-    try {
-      this.#take(await loadHistory(addressOf(this.conversation.sessionId, id)));
-    } catch {
-      return this.composer.setHint(words.manage.failed, true);
-    }
-    this.transcript.hold(id, top);
-    this.#tellBranch();
-    focusSwitcher(id, { isNext });
-    this.announce(describePlace(this.conversation.branch, id));
+  /**
+   * Show the branch of another message in place of `shown`.
+   * @param {string} id
+   * @param {{ shown: HTMLElement, isNext: boolean }} at
+   */
+  switchTo(id, at) {
+    this.history.switchTo(id, at).catch(() => this.#tellFailure());
   }
 
   /** Go to the end of the conversation, also where that has not been loaded. */
-  async showLatest() {
-    try {
-      if (this.later.address) this.#take(await loadHistory(addressOf(this.conversation.sessionId)));
-    } catch {
-      return this.composer.setHint(words.manage.failed, true);
-    }
-    this.#tellBranch();
-    this.transcript.follow();
-  }
-
-  /** The address names what is shown. */
-  #tellBranch() {
-    const { sessionId, branch } = this.conversation;
-    const address = addressOf(sessionId, branch.chosen);
-    if (sessionId) history.replaceState(history.state, "", address);
-    if (!branch.chosen) this.later.clear();
+  showLatest() {
+    this.history.showLatest().catch(() => this.#tellFailure());
   }
 
   // The connection
+
+  get #isOpen() {
+    return this.connection.state === "open";
+  }
 
   #follow() {
     this.sender.pause();
@@ -192,29 +182,52 @@ export class Chat {
       this.sender.begin();
       this.#resume();
       this.sender.flush();
-      for (const id of this.conversation.cancelling) this.#cancel(id);
-      for (const answer of this.answers.values()) this.#answer(answer);
+      for (const run_id of this.conversation.journal.cancelling) this.#cancel(run_id);
+      this.approvals.sendAgain();
     }
-    this.#draw();
+    this.screen.draw();
   }
 
   #resume() {
-    const { conversation } = this;
-    if (!conversation.sessionId) return;
-    const metadata = conversation.beginResume();
-    this.connection.send({ type: "resume", session_id: conversation.sessionId, metadata });
+    const { sessionId: session_id } = this.conversation;
+    if (!session_id) return;
+    const metadata = this.conversation.beginResume();
+    this.connection.send({ type: "resume", session_id, metadata });
   }
 
-  // In
+  // The history
 
+  /** Other messages are shown: what is not stored yet stands behind them. */
+  #goOn() {
+    this.sender.showUnsent();
+    this.#resume();
+    this.screen.draw();
+  }
+
+  /**
+   * Later messages are shown; at the end the page is live again.
+   * @param {boolean} isEnd
+   */
+  #extend(isEnd) {
+    if (isEnd) this.#resume();
+    this.screen.draw();
+  }
+
+  /** Too much was missed to be told: take what the server renders now. */
+  #reload() {
+    this.history.reload().catch(() => this.connection.retry());
+  }
+
+  // What the server says
+
+  /** @param {ServerFrame} frame */
   #receive(frame) {
-    const event = frame.metadata?.event ?? "";
     if (frame.type === "ping") this.connection.send({ type: "pong" });
-    if (event.startsWith("session.")) this.#list(frame);
     for (const effect of this.conversation.apply(frame)) this.#react(effect);
-    this.#draw();
+    this.screen.draw();
   }
 
+  /** @param {Effect} effect */
   #react(effect) {
     switch (effect.kind) {
       case "resume":
@@ -228,9 +241,9 @@ export class Chat {
       case "refused":
         return this.#refused(effect);
       case "started":
-        return this.announce(fill(words.announce.started, { agent: agentOf(effect.message) }));
+        return this.announce(fill(words.announce.started, { agent: labelOfAgent(effect.message) }));
       case "tool":
-        return this.announce(toolWords(effect));
+        return this.announce(describeTool(effect));
       case "asked":
         return this.#asked(effect);
       case "answered":
@@ -246,22 +259,27 @@ export class Chat {
     }
   }
 
+  /** @param {Extract<Effect, { kind: "accepted" }>} effect */
   #accepted({ client_message_id, session_id }) {
     const isFirst = this.sender.settle(client_message_id, session_id);
     if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
     if (isFirst) this.sender.flush();
   }
 
-  /** The conversation has an address now, and is followed like any other. */
+  /**
+   * The conversation has an address now, and is followed like any other.
+   * @param {string} session_id
+   */
   #settleIn(session_id) {
     const isNew = location.pathname !== addressOf(session_id);
-    if (!this.conversation.isAside) this.#tellBranch();
+    if (!this.conversation.isAside) this.history.tellBranch();
     if (!isNew) return;
     this.draft.store();
     this.sessions.mark();
     this.#resume();
   }
 
+  /** @param {Extract<Effect, { kind: "refused" }>} effect */
   #refused({ client_message_id, text }) {
     const entry = this.outbox.get(client_message_id);
     if (!entry) return;
@@ -275,83 +293,27 @@ export class Chat {
     }
   }
 
+  /** @param {Extract<Effect, { kind: "asked" }>} effect */
   #asked({ message, request_id }) {
-    this.announce(fill(words.announce.asked, { agent: agentOf(message) }));
-    this.focusing = request_id;
+    this.announce(fill(words.announce.asked, { agent: labelOfAgent(message) }));
+    this.approvals.bring(request_id);
   }
 
+  /** @param {Extract<Effect, { kind: "answered" }>} effect */
   #answered({ request_id, duplicate }) {
-    this.answers.delete(request_id);
+    this.approvals.settle(request_id);
     if (duplicate) this.composer.setHint(words.approvals.before);
   }
 
+  /** @param {Message} message */
   #ended(message) {
     this.title.tellReply();
-    const completed = fill(words.announce.completed, { agent: agentOf(message) });
-    this.announce(endingOf(message) || completed);
-  }
-
-  /** Too much was missed to be told: take what the server renders now. */
-  async #reload() {
-    try {
-      const { sessionId, branch } = this.conversation;
-      this.#take(await loadHistory(addressOf(sessionId, branch.chosen)));
-    } catch {
-      this.connection.retry();
-    }
-  }
-
-  #take(fresh) {
-    this.conversation.load(fresh.data);
-    this.transcript.replace(fresh.messages, this.conversation);
-    this.earlier.goOnFrom(fresh);
-    this.later.goOnFrom(fresh);
-    this.sender.showUnsent();
-    this.#resume();
-    this.#draw();
-  }
-
-  #list(frame) {
-    this.sessions.apply(frame);
-    const { title } = frame.metadata;
-    if (frame.session_id !== this.conversation.sessionId || !title) return;
-    this.title.rename(title);
-  }
-
-  // What is shown
-
-  /** Once a frame is enough; a hidden page has no frames. */
-  #draw(isAnew = false) {
-    if (this.isDrawing && !isAnew) return;
-    this.isDrawing = true;
-    const draw = () => {
-      this.isDrawing = false;
-      this.transcript.sync(this.conversation, this.#isOpen || !this.outbox.user);
-      this.composer.setBusy(this.conversation.isBusy);
-      this.queue.show(this.conversation.queue);
-      this.title.setBusy(this.conversation.isBusy);
-      this.#showRequests();
-      this.#tellQueue();
-    };
-    if (document.visibilityState === "visible") requestAnimationFrame(draw);
-    else setTimeout(draw);
-  }
-
-  #showRequests() {
-    markSent(this.answers);
-    if (this.focusing) focusApproval(this.focusing);
-    this.focusing = null;
-  }
-
-  #tellQueue() {
-    const { length } = this.conversation.queue;
-    if (length === this.queued) return;
-    this.queued = length;
-    const { queued_one: one, queued: many } = words.composer;
-    this.composer.setHint(length ? count(one, many, length) : "");
+    const completed = fill(words.announce.completed, { agent: labelOfAgent(message) });
+    this.announce(describeEnding(message) || completed);
   }
 }
 
-function toolWords({ event, name }) {
-  return fill(words.steps[event.slice("tool.".length)], { name: name.replaceAll("_", " ") });
+/** @param {Extract<Effect, { kind: "tool" }>} effect */
+function describeTool({ event, name }) {
+  return fill(words.steps[event.slice("tool.".length)], { name: nameOfTool(name) });
 }

@@ -1,143 +1,171 @@
-/** Puts the chat page together. */
+/** Puts the chat page together: who knows whom, and who gets which key and click. */
 
-import { AgentPicker } from "./agent_picker.js";
-import { answerOf } from "./approval.js";
 import { Chat } from "./chat.js";
-import { Composer } from "./composer.js";
-import { Connection, followPage } from "./connection.js";
-import { ConnectionLine } from "./connection_line.js";
-import { copyMessage } from "./copy_message.js";
-import { Draft } from "./draft.js";
-import { ModelPanel } from "./model.js";
-import { MoreMessages } from "./more_messages.js";
-import { Outbox } from "./outbox.js";
-import { Queue } from "./queue.js";
-import { PageTitle } from "./page_title.js";
-import { ReadingPlace } from "./reading_place.js";
-import { SessionList } from "./session_list.js";
-import { Shortcuts } from "./shortcuts.js";
-import { SessionManager } from "./session_manager.js";
-import { Transcript } from "./transcript.js";
-import { data, words } from "./words.js";
+import { Conversation } from "./conversation/conversation.js";
+import { clientIdOf } from "./conversation/unsent_messages.js";
+import { Approvals, answerOf } from "./log/approval.js";
+import { copyMessage } from "./log/copy_message.js";
+import { PageHistory } from "./log/history.js";
+import { ReadingPlace } from "./log/reading_place.js";
+import { Transcript } from "./log/transcript.js";
+import { ChatScreen } from "./page/chat_screen.js";
+import { ConnectionLine } from "./page/connection_line.js";
+import { byId, closest, within } from "./page/elements.js";
+import { closeAccount, leaveToBrowser, routeKeys, Shortcuts } from "./page/keys.js";
+import { ModelPanel } from "./page/model.js";
+import { PageTitle } from "./page/page_title.js";
+import { data, words } from "./page/words.js";
+import { AgentPicker } from "./sending/agent_picker.js";
+import { Composer } from "./sending/composer.js";
+import { Connection, followPage } from "./sending/connection.js";
+import { Draft } from "./sending/draft.js";
+import { Outbox } from "./sending/outbox.js";
+import { Queue } from "./sending/queue.js";
+import { Sender } from "./sending/sender.js";
+import { SessionList } from "./sessions/list.js";
+import { SessionManager } from "./sessions/manager.js";
+import { pressInRename } from "./sessions/rename.js";
 
-const find = (id) => document.getElementById(id);
 const address = new URL(data.urls.socket, location.href);
 address.protocol = address.protocol.replace("http", "ws");
 
+const scroller = byId("scroller");
+/** @param {string} text */
+const announce = (text) => byId("announcer").replaceChildren(text);
+
+// What there is
+
 const outbox = new Outbox(data.user);
 const connection = new Connection(address.href, (user) => user === outbox.user);
-const transcript = new Transcript({
-  log: find("log"),
-  scroller: find("scroller"),
-  jump: find("jump"),
-});
+const conversation = new Conversation(data);
+const transcript = new Transcript({ log: byId("log"), scroller, jump: byId("jump") });
+transcript.adopt(conversation);
 const composer = new Composer({
-  form: find("composer"),
-  input: find("prompt"),
-  send: find("send"),
-  stop: find("stop"),
-  hint: find("composer-hint"),
-  urgent: find("urgent"),
-  editing: find("editing"),
+  form: within(document, "form[id=composer]"),
+  input: within(document, "textarea[id=prompt]"),
+  send: within(document, "button[id=send]"),
+  stop: byId("stop"),
+  hint: byId("composer-hint"),
+  urgent: byId("urgent"),
+  editing: byId("editing"),
 });
-const sessions = new SessionList(find("session-list"), () => chat.conversation.sessionId);
-const announce = (text) => find("announcer").replaceChildren(text);
+const getCurrent = () => conversation.sessionId;
+const draft = new Draft(composer, () => ({ user: outbox.user, session: getCurrent() }));
+const queue = new Queue(byId("queue"));
+const sessions = new SessionList(byId("session-list"), getCurrent);
+const title = new PageTitle(byId("title"));
+
+// What works on it
+
+const approvals = new Approvals({ connection, conversation });
+const isConnected = () => connection.state === "open" || !outbox.user;
+const screen = new ChatScreen({
+  ...{ conversation, transcript, composer, queue, title, approvals, isConnected },
+});
+const sender = new Sender({
+  ...{ connection, outbox, composer, conversation, picker: new AgentPicker(byId("welcome")) },
+  draw: () => screen.draw(),
+  follow: () => transcript.follow(),
+});
+const history = new PageHistory({
+  ...{ conversation, transcript, scroller, announce },
+  earlier: byId("earlier"),
+  later: byId("later"),
+});
 const chat = new Chat({
-  connection,
-  outbox,
-  transcript,
-  composer,
-  queue: new Queue(find("queue")),
-  sessions,
-  picker: new AgentPicker(find("welcome")),
-  title: new PageTitle(find("title")),
-  announce,
+  ...{ connection, outbox, sender, conversation, transcript, history, approvals, screen },
+  ...{ composer, queue, draft, sessions, title, announce },
 });
-const scroller = find("scroller");
-const earlier = new MoreMessages({ element: find("earlier"), scroller }, (history) =>
-  chat.addEarlier(history),
-);
-const later = new MoreMessages({ element: find("later"), scroller }, (history) =>
-  chat.addLater(history),
-);
-const shortcuts = new Shortcuts({ dialog: find("shortcuts"), newChat: find("new-chat") });
-find("show-shortcuts").addEventListener("click", () => shortcuts.show());
-const draft = new Draft(composer, () => ({
-  user: outbox.user,
-  session: chat.conversation.sessionId,
-}));
-Object.assign(chat, { earlier, later, draft });
-new SessionManager({
-  sessions,
-  connection,
-  announce,
-  getCurrent: () => chat.conversation.sessionId,
-});
+const manager = new SessionManager({ sessions, connection, title, announce, getCurrent });
 const line = {
-  line: find("connection"),
-  text: find("connection-text"),
-  retry: find("connection-retry"),
-  signIn: find("connection-sign-in"),
+  line: byId("connection"),
+  text: byId("connection-text"),
+  retry: byId("connection-retry"),
+  signIn: within(document, "a[id=connection-sign-in]"),
 };
-const countUnsent = () => outbox.unsent.length;
-new ConnectionLine(line, { connection, countUnsent, announce });
+new ConnectionLine(line, { connection, countUnsent: () => outbox.unsent.length, announce });
+const panel = document.getElementById("model");
+if (panel) new ModelPanel(panel, { connection, announce });
+const shortcuts = new Shortcuts({
+  dialog: within(document, "dialog[id=shortcuts]"),
+  newChat: byId("new-chat"),
+});
+byId("show-shortcuts").addEventListener("click", () => shortcuts.show());
 
-const model = { panel: find("model"), detail: find("model-detail"), progress: find("model-progress") };
-new ModelPanel(model, { connection, announce });
+// Keys: the first that takes one has it
 
+routeKeys([
+  pressInRename,
+  (event) => queue.press(event),
+  (event) => manager.feedback.press(event),
+  (event) => manager.toast.press(event),
+  (event) => manager.menu.press(event),
+  (event) => manager.search.press(event),
+  (event) => shortcuts.press(event),
+  closeAccount,
+  leaveToBrowser,
+  (event) => composer.press(event),
+]);
+
+// Clicks in the log
+
+/** @type {Record<string, (id: string) => void>} */
 const ACTIONS = {
   continue: () => chat.submit(words.continue),
   regenerate: (id) => chat.submit("", { regenerate: id }),
   retry: (id) => chat.submit("", { regenerate: id }),
-  revise: (id) => chat.revise(id),
-  drop: (id) => chat.drop(chat.conversation.get(id)),
-  resend: (id) => chat.sender.resend(id.replace("prompt:", "")),
-  edit: (id) => chat.sender.edit(id.replace("prompt:", "")),
+  revise: (id) => chat.revise(conversation.get(id)),
+  drop: (id) => {
+    const message = conversation.get(id);
+    if (message) chat.drop(message);
+  },
+  resend: (id) => sender.resend(clientIdOf(id)),
+  edit: (id) => sender.edit(clientIdOf(id)),
 };
 
-/** The button goes away with what it does: the focus goes back to where one types. */
+/**
+ * The button goes away with what it does: the focus goes back to where one types.
+ * @param {HTMLElement} button
+ */
 function act(button) {
-  const { messageId } = button.closest(".message").dataset;
+  const message = /** @type {HTMLElement} */ (button.closest(".message"));
   composer.focus();
-  ACTIONS[button.dataset.action](messageId);
+  ACTIONS[button.dataset.action ?? ""](message.dataset.messageId ?? "");
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-action]");
+  const button = closest(event, "[data-action]");
   if (button) act(button);
-  const copy = event.target.closest("[data-copy]");
-  if (copy) copyMessage(copy, chat);
-  const answer = event.target.closest("[data-answer]");
+  const copy = closest(event, "[data-copy]");
+  if (copy) copyMessage(copy, conversation);
+  const answer = closest(event, "[data-answer]");
   if (answer) chat.respond(answerOf(answer));
-  if (event.target.closest("[data-starter], #jump, #connection-retry")) composer.focus();
-  const starter = event.target.closest("[data-starter]");
+  if (closest(event, "[data-starter], #jump, #connection-retry")) composer.focus();
+  const starter = closest(event, "[data-starter]");
   if (starter) chat.submit(starter.textContent);
-  const menu = document.querySelector(".account[open]");
-  if (menu && !menu.contains(event.target)) menu.open = false;
-});
-document.addEventListener("keydown", (event) => {
-  const menu = document.querySelector(".account[open]");
-  if (!menu || event.key !== "Escape") return;
-  menu.open = false;
-  menu.firstElementChild.focus();
+  const menu = within(document, "details.account[open]");
+  if (menu && !closest(event, ".account")) menu.open = false;
 });
 
-/** What the form would ask the server for, without leaving the page. */
+/**
+ * What the form would ask the server for, without leaving the page.
+ * @param {SubmitEvent} event
+ */
 function switchBranch(event) {
-  const button = event.submitter;
+  const button = /** @type {HTMLButtonElement} */ (event.submitter);
   event.preventDefault();
-  const shown = button.closest(".message");
+  const shown = /** @type {HTMLElement} */ (button.closest(".message"));
   chat.switchTo(button.value, { shown, isNext: !button.nextElementSibling });
 }
 
-find("jump").addEventListener("click", () => chat.showLatest());
+byId("jump").addEventListener("click", () => chat.showLatest());
 document.addEventListener("submit", (event) => {
-  if (event.target.matches(".switcher")) switchBranch(event);
+  if (closest(event, ".switcher")) switchBranch(event);
 });
 
 composer.enable();
 draft.restore();
-new ReadingPlace({ transcript, scroller, earlier }).restore();
+new ReadingPlace({ transcript, scroller, earlier: history.earlier }).restore();
 followPage(connection);
 // A page that comes back from the browser's memory is shown again, not loaded again.
 addEventListener("pageshow", () => {

@@ -1,5 +1,5 @@
 /** A shared conversation: code in colour, with a button to copy it, and room to scroll. */
 
-import { finishBlocks } from "./blocks.js";
+import { finishBlocks } from "./markdown/blocks.js";
 
 finishBlocks(document);

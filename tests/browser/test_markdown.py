@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 # Streams a text in pieces of some size; what is shown without the server's word, and with it.
 STREAM = """
 async ([text, html, size]) => {
-  const { MarkdownStream } = await import("/static/chat/markdown_stream.js");
+  const { MarkdownStream } = await import("/static/chat/markdown/stream.js");
   const settled = new Set();
   const changed = [];
   const start = () => {
@@ -56,7 +56,7 @@ async def test_the_browser_and_the_server_agree(page: Page, size: int) -> None:
 GROW = """
 async ([start, lines, entry]) => {
   const all = { attributes: true, characterData: true, childList: true, subtree: true };
-  const { MarkdownStream } = await import("/static/chat/markdown_stream.js");
+  const { MarkdownStream } = await import("/static/chat/markdown/stream.js");
   const element = document.createElement("div");
   const stream = new MarkdownStream(element);
   const seen = [];
@@ -82,7 +82,7 @@ async ([start, lines, entry]) => {
 # What is shown of a text that has come bit by bit, and of the whole.
 SHOWN = """
 async (text) => {
-  const { MarkdownStream } = await import("/static/chat/markdown_stream.js");
+  const { MarkdownStream } = await import("/static/chat/markdown/stream.js");
   const element = document.createElement("div");
   const stream = new MarkdownStream(element);
   for (let end = 1; end <= text.length; end += 1) stream.draw(text.slice(0, end));

@@ -1,0 +1,144 @@
+/**
+ * The messages of a session that the server has stored, as the page shows them, and how much of
+ * the session's history (`rev`) they hold.
+ */
+
+import { Branch } from "./branch.js";
+import { agentOf } from "./parts.js";
+
+/** The states of a run that has not ended. */
+export const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
+
+/** @param {Message | undefined} message */
+export function isActive(message) {
+  return ACTIVE.has(message?.run_status ?? "");
+}
+
+export class StoredMessages {
+  /** Replies that were withdrawn while they waited; their runs still have an end. */
+  #withdrawn = new Set();
+
+  /** @param {PageData} data */
+  constructor({ rev, messages, siblings, branch }) {
+    this.branch = new Branch(messages, siblings, branch);
+    this.rev = rev;
+    this.lastRev = rev;
+  }
+
+  /** @param {string | null | undefined} id */
+  get(id) {
+    return this.branch.get(id);
+  }
+
+  /** The id of the last message that is shown. */
+  get lastId() {
+    return this.branch.last?.message_id ?? null;
+  }
+
+  /** @param {string} id */
+  isWithdrawn(id) {
+    return this.#withdrawn.has(id);
+  }
+
+  /**
+   * Frames of one revision may be cut apart: it is complete only when a later one comes.
+   * @param {number} rev
+   */
+  noteRev(rev) {
+    if (rev <= this.lastRev) return;
+    this.rev = this.lastRev;
+    this.lastRev = rev;
+  }
+
+  /**
+   * Go on from a page that the server has rendered.
+   * @param {number} rev
+   */
+  restartAt(rev) {
+    this.rev = this.lastRev = rev;
+  }
+
+  /**
+   * Take in `message.created` or `message.updated`.
+   * @param {StoredMessage} message
+   */
+  store(message) {
+    this.noteRev(message.rev);
+    if (message.withdrawn) return this.#withdraw(message.message_id);
+    const held = this.get(message.message_id);
+    const hasParts = message.role === "user" || message.parts !== undefined;
+    const { event, rev, ...fields } = message;
+    if (hasParts && !isActive(message)) {
+      this.change(message.message_id, { ...fields, state: "" });
+    } else if (!held || isActive(held)) {
+      this.#storeWithoutParts(fields, hasParts);
+    } else if (message.summary !== undefined) {
+      this.change(message.message_id, { summary: message.summary });
+    }
+  }
+
+  /** @param {string} id */
+  #withdraw(id) {
+    this.#withdrawn.add(id);
+    this.branch.delete(id);
+  }
+
+  /**
+   * The parts of a reply come from the frames of its run, and so does its end where `hasParts` is
+   * false.
+   * @param {Message} message
+   * @param {boolean} hasParts
+   */
+  #storeWithoutParts(message, hasParts) {
+    const held = this.get(message.message_id);
+    const run_status = hasParts ? message.run_status : (held?.run_status ?? "running");
+    const shown = held?.parts ?? [];
+    const agent = agentOf(shown) ?? message.agent;
+    this.change(message.message_id, { ...message, run_status, agent, parts: shown, state: "" });
+  }
+
+  /**
+   * Change some fields of a message, or add it; what is changed.
+   * @param {string} id
+   * @param {Partial<Message>} fields
+   * @returns {Message}
+   */
+  change(id, fields) {
+    const held = this.get(id);
+    const version = (held?.version ?? 0) + 1;
+    const message = { ...held, ...fields, message_id: id, version };
+    this.branch.set(message);
+    return message;
+  }
+
+  /**
+   * Show other parts, not what was shown and more.
+   * @param {string} id
+   * @param {Part[]} parts
+   * @param {Partial<Message>} fields
+   */
+  startOver(id, parts, fields) {
+    const generation = (this.get(id)?.generation ?? 0) + 1;
+    this.change(id, { ...fields, parts, generation });
+  }
+
+  /**
+   * Add a message that the server has not told of yet, behind all others.
+   * @param {string} id
+   * @param {Partial<Message>} fields
+   */
+  addLast(id, fields) {
+    return this.change(id, { ...fields, number: this.branch.nextNumber });
+  }
+
+  /**
+   * Add an empty reply, behind all others.
+   * @param {string} id
+   * @param {string | null} parent_message_id
+   * @param {string} run_id
+   */
+  addReply(id, parent_message_id, run_id) {
+    const fields = { role: /** @type {const} */ ("assistant"), run_status: "queued", parts: [] };
+    return this.addLast(id, { ...fields, parent_message_id, run_id });
+  }
+}

@@ -1,0 +1,165 @@
+/** What was typed here and is not stored yet, as messages. */
+
+export class UnsentMessages {
+  /** @type {Map<string, { prompt: Message | null, reply: Message | null }>} */
+  #held = new Map();
+
+  /** What was stopped before it was accepted. */
+  #unwanted = new Set();
+
+  get size() {
+    return this.#held.size;
+  }
+
+  /** @param {string} client_message_id */
+  has(client_message_id) {
+    return this.#held.has(client_message_id);
+  }
+
+  /**
+   * The message as it was typed; null where another reply was asked for.
+   * @param {string} client_message_id
+   */
+  promptOf(client_message_id) {
+    return this.#held.get(client_message_id)?.prompt;
+  }
+
+  /**
+   * Show an entry of the outbox; with `regenerate` or `parent_message_id` it takes the place of
+   * what follows that message.
+   * @param {OutboxEntry} entry
+   * @param {string | null} [answered] what the other reply that is asked for by `regenerate` answers too
+   */
+  add({ client_message_id, content, regenerate, parent_message_id, agent, refused }, answered) {
+    const prompt = regenerate ? null : newPrompt(client_message_id, content, parent_message_id);
+    const parent = prompt ? prompt.message_id : answered;
+    this.#held.set(client_message_id, {
+      prompt,
+      reply: newReply(client_message_id, parent, agent),
+    });
+    if (refused) this.refuse(client_message_id, refused);
+  }
+
+  /**
+   * Whether it was there.
+   * @param {string | undefined} client_message_id
+   */
+  delete(client_message_id) {
+    return this.#held.delete(client_message_id ?? "");
+  }
+
+  /**
+   * Show why a message was not taken; a wish for another reply is gone.
+   * @param {string} client_message_id
+   * @param {string} note
+   */
+  refuse(client_message_id, note) {
+    const prompt = this.promptOf(client_message_id);
+    if (prompt) {
+      const version = (prompt.version ?? 0) + 1;
+      const refused = { ...prompt, state: "refused", note, version };
+      this.#held.set(client_message_id, { prompt: refused, reply: null });
+    } else {
+      this.#held.delete(client_message_id);
+    }
+  }
+
+  /**
+   * Stop the reply as soon as it is accepted: it may have reached the server already.
+   * @param {string} client_message_id
+   */
+  stopOnceAccepted(client_message_id) {
+    this.#unwanted.add(client_message_id);
+  }
+
+  /**
+   * Whether the reply of that id will be stopped once it is accepted.
+   * @param {string} message_id
+   */
+  isUnwanted(message_id) {
+    return isUnsentReply(message_id) && this.#unwanted.has(clientIdOf(message_id));
+  }
+
+  /**
+   * The same, asked once.
+   * @param {string} client_message_id
+   */
+  takeUnwanted(client_message_id) {
+    return this.#unwanted.delete(client_message_id);
+  }
+
+  /**
+   * `stored` messages with these behind them, each in the place of what it replaces.
+   * @param {Message[]} stored
+   */
+  follow(stored) {
+    let shown = stored;
+    for (const { prompt, reply } of this.#held.values()) {
+      const added = [prompt, reply].filter((message) => message !== null);
+      const parent = added[0]?.parent_message_id;
+      if (parent !== undefined) shown = upTo(shown, parent);
+      shown = [...shown, ...added];
+    }
+    return shown;
+  }
+}
+
+/**
+ * The id under which an unsent message or its reply was sent.
+ * @param {string} message_id
+ */
+export function clientIdOf(message_id) {
+  return message_id.replace(/^(?:prompt|reply):/, "");
+}
+
+/** @param {string | undefined} message_id */
+export function isUnsentReply(message_id) {
+  return Boolean(message_id?.startsWith("reply:"));
+}
+
+/**
+ * @param {Message[]} messages
+ * @param {string | null} id
+ */
+function upTo(messages, id) {
+  if (!id) return [];
+  const place = messages.findIndex((message) => message.message_id === id);
+  return place < 0 ? messages : messages.slice(0, place + 1);
+}
+
+/**
+ * @param {string} client_message_id
+ * @param {string} content
+ * @param {string | undefined} parent_message_id
+ * @returns {Message}
+ */
+function newPrompt(client_message_id, content, parent_message_id) {
+  return {
+    message_id: `prompt:${client_message_id}`,
+    role: "user",
+    client_message_id,
+    parent_message_id: parent_message_id === "" ? null : parent_message_id,
+    state: "sending",
+    version: 1,
+    parts: [{ type: "text", text: content }],
+  };
+}
+
+/**
+ * @param {string} client_message_id
+ * @param {string | null | undefined} parent_message_id
+ * @param {string | undefined} agent
+ * @returns {Message}
+ */
+function newReply(client_message_id, parent_message_id, agent) {
+  return {
+    agent,
+    message_id: `reply:${client_message_id}`,
+    role: "assistant",
+    parent_message_id,
+    run_status: "queued",
+    state: "sending",
+    version: 1,
+    parts: [],
+  };
+}

@@ -1,0 +1,129 @@
+/** Tool calls that wait to be approved, or what was decided about them, each in a card. */
+
+import { fromTemplate, setText, within } from "../page/elements.js";
+import { describeDecision, nameOfTool } from "../page/labels.js";
+import { fill, words } from "../page/words.js";
+
+export class ApprovalPart {
+  /** @param {HTMLElement} [element] */
+  constructor(element) {
+    this.element = element ?? fromTemplate("approval-template");
+  }
+
+  /** @param {Approval} part */
+  grow(part) {
+    this.element.dataset.requestId = part.request_id;
+    this.element.dataset.decision = part.decision ?? "";
+    setText(this.#find("title"), fill(words.approvals.title, { tool: nameOfTool(part.tool) }));
+    setText(this.#find("description"), part.description);
+    setText(this.#find("arguments"), part.arguments);
+    setText(this.#find("outcome"), describeDecision(part));
+    setText(this.#find("message"), part.message ?? "");
+    showTime(within(this.element, "time.approval-time"), part.decided_at);
+    this.#find("actions").hidden = Boolean(part.decision);
+  }
+
+  /** @param {string} name */
+  #find(name) {
+    return within(this.element, `.approval-${name}`);
+  }
+}
+
+/**
+ * @param {HTMLTimeElement} element
+ * @param {string | undefined} decidedAt
+ */
+function showTime(element, decidedAt) {
+  element.hidden = !decidedAt;
+  if (!decidedAt) return;
+  element.dateTime = decidedAt;
+  const date = new Date(decidedAt);
+  setText(element, date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
+}
+
+/**
+ * What a press of one of a card's buttons says.
+ * @param {HTMLElement} button
+ * @returns {Answer}
+ */
+export function answerOf(button) {
+  const card = /** @type {HTMLElement} */ (button.closest(".approval"));
+  const reason = within(card, "input.approval-why").value.trim();
+  const decision = button.dataset.answer === "approve" ? "approve" : "reject";
+  const answer = { request_id: card.dataset.requestId ?? "", decision };
+  return decision === "reject" && reason
+    ? { ...answer, decision, message: reason }
+    : { ...answer, decision };
+}
+
+/** What this page has answered, until the server has said what holds. */
+export class Approvals {
+  /** @type {Map<string, Answer>} */
+  #answers = new Map();
+  #newest = "";
+
+  /** @param {{ connection: Connection, conversation: Conversation }} page */
+  constructor({ connection, conversation }) {
+    this.connection = connection;
+    this.conversation = conversation;
+  }
+
+  /**
+   * Send an answer, now and with each connection until it is settled.
+   * @param {Answer} answer
+   */
+  answer(answer) {
+    this.#answers.set(answer.request_id, answer);
+    this.#send(answer);
+  }
+
+  sendAgain() {
+    for (const answer of this.#answers.values()) this.#send(answer);
+  }
+
+  /** @param {Answer} metadata */
+  #send(metadata) {
+    const { sessionId } = this.conversation;
+    this.connection.send({ type: "respond", session_id: sessionId, metadata });
+  }
+
+  /** @param {string} request_id */
+  settle(request_id) {
+    this.#answers.delete(request_id);
+  }
+
+  /**
+   * Have the reader brought to the card of a new request.
+   * @param {string} request_id
+   */
+  bring(request_id) {
+    this.#newest = request_id;
+  }
+
+  /** Nothing of a card can be pressed while its answer is on its way. */
+  show() {
+    for (const card of document.querySelectorAll('.approval[data-decision=""]')) {
+      const isSent = this.#answers.has(/** @type {HTMLElement} */ (card).dataset.requestId ?? "");
+      card.toggleAttribute("data-sent", isSent);
+      for (const control of card.querySelectorAll("button, input")) {
+        control.toggleAttribute("disabled", isSent);
+      }
+    }
+    if (this.#newest) focusCard(this.#newest);
+    this.#newest = "";
+  }
+}
+
+/**
+ * Not to a button, not while something is being typed or a menu is open, and without moving what
+ * is being read: who reads at the end sees the card by itself.
+ * @param {string} request_id
+ */
+function focusCard(request_id) {
+  const focused = document.activeElement;
+  if (focused && "value" in focused && focused.value) return;
+  if (document.querySelector(":popover-open:not(.toast), dialog[open]")) return;
+  within(document.body, `.approval[data-request-id="${request_id}"]`)?.focus({
+    preventScroll: true,
+  });
+}

@@ -1,0 +1,44 @@
+/** Copying a reply: its Markdown, and beside it what the page shows, for whatever takes that. */
+
+import { joinText } from "../conversation/parts.js";
+import { apiOf, ask } from "../page/api.js";
+import { copyRich, showCopied } from "../page/clipboard.js";
+import { all } from "../page/elements.js";
+
+/**
+ * What the server has rendered is asked for as it was written.
+ * @param {HTMLElement} button
+ * @param {Conversation} conversation
+ */
+export async function copyMessage(button, conversation) {
+  const article = /** @type {HTMLElement} */ (button.closest(".message"));
+  const id = article.dataset.messageId ?? "";
+  const parts = conversation.get(id)?.parts;
+  const shown = all(article, ".rendered");
+  let text;
+  try {
+    text = parts ? joinText(parts) : await readText(conversation, id);
+  } catch {
+    // biome-ignore lint/performance/useDomNodeTextContent: the lines are to be as one sees them
+    text = shown.map((part) => part.innerText.trim()).join("\n\n");
+  }
+  showCopied(button, await copyRich(text, shown.map(htmlOf).join("")));
+}
+
+/**
+ * @param {Conversation} at
+ * @param {string} id
+ */
+async function readText({ sessionId }, id) {
+  return (await ask(apiOf(sessionId, `messages/${id}/`))).text;
+}
+
+/**
+ * Without what belongs to the page alone.
+ * @param {HTMLElement} part
+ */
+function htmlOf(part) {
+  const copy = /** @type {HTMLElement} */ (part.cloneNode(true));
+  for (const element of copy.querySelectorAll("button")) element.remove();
+  return copy.innerHTML;
+}

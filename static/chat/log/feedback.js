@@ -1,0 +1,169 @@
+/** Thumbs under a finished reply, and a few words to go with them. */
+
+import { apiOf, ask } from "../page/api.js";
+import { all, closest, fieldOf, fromTemplate, within } from "../page/elements.js";
+import { data, words } from "../page/words.js";
+
+/** @type {Map<string, Verdict | undefined>} */
+const verdicts = new Map(Object.entries(data.feedback));
+
+/**
+ * Show on a reply what its reader thinks of it.
+ * @param {HTMLElement} article
+ */
+export function showVerdict(article) {
+  const given = verdicts.get(article.dataset.messageId ?? "");
+  for (const button of all(article, "[data-verdict]")) {
+    button.ariaPressed = String(button.dataset.verdict === given);
+  }
+}
+
+export class Feedback {
+  /** How many live changes of a message are still to come that only repeat what this tab did. */
+  #echoes = /** @type {Map<string, number>} */ (new Map());
+
+  /** @param {{ getCurrent: () => string, toast: Toast, announce: Announce }} at */
+  constructor({ getCurrent, toast, announce }) {
+    this.getCurrent = getCurrent;
+    this.toast = toast;
+    this.announce = announce;
+    document.addEventListener("click", (event) => this.#press(event));
+    document.addEventListener("submit", (event) => this.#send(event));
+  }
+
+  /**
+   * A thumb that is pressed already is taken back.
+   * @param {Event} event
+   */
+  async #press(event) {
+    const button = closest(event, "[data-verdict]");
+    if (!button) return;
+    const article = messageOf(button);
+    const { messageId = "" } = article.dataset;
+    const isTakenBack = button.ariaPressed === "true";
+    const given = /** @type {Verdict} */ (button.dataset.verdict);
+    if (!(await this.#tell(messageId, isTakenBack ? undefined : given))) return;
+    closeForm(article);
+    if (!isTakenBack) openForm(article, messageId, given);
+    this.announce(isTakenBack ? words.feedback.taken_back : words.feedback.given);
+  }
+
+  /** @param {Event} event */
+  async #send(event) {
+    const form = /** @type {HTMLFormElement | null} */ (closest(event, "form.feedback"));
+    if (!form) return;
+    event.preventDefault();
+    const { about = "", value } = form.dataset;
+    const comment = fieldOf(form, "comment").value.trim();
+    if (comment && !(await this.#tell(about, /** @type {Verdict} */ (value), comment))) return;
+    leaveForm(messageOf(form));
+    this.announce(words.feedback.thanks);
+  }
+
+  /**
+   * Escape leaves the form.
+   * @param {KeyboardEvent} event
+   */
+  press(event) {
+    const form = closest(event, ".feedback");
+    if (!form || event.key !== "Escape") return false;
+    leaveForm(messageOf(form));
+    return true;
+  }
+
+  /**
+   * Show what was given or taken back in any tab; an echo of this one may be out of date.
+   * @param {Metadata<"feedback.changed">} at
+   */
+  follow({ message_id, value }) {
+    if (this.#echoes.get(message_id)) this.#expectEchoes(message_id, -1);
+    else this.#apply({ message_id, value });
+  }
+
+  /**
+   * @param {string} message_id
+   * @param {number} more
+   */
+  #expectEchoes(message_id, more) {
+    this.#echoes.set(message_id, (this.#echoes.get(message_id) ?? 0) + more);
+  }
+
+  /** @param {{ message_id: string, value?: Verdict }} at */
+  #apply({ message_id, value }) {
+    const article = document.getElementById(`m-${message_id}`);
+    verdicts.set(message_id, value);
+    if (!article) return;
+    showVerdict(article);
+    if (!value) closeForm(article);
+  }
+
+  /**
+   * Show these verdicts and no others.
+   * @param {{ message_id: string, value: Verdict }[]} given
+   */
+  renew(given) {
+    verdicts.clear();
+    this.#echoes.clear();
+    for (const { message_id, value } of given) verdicts.set(message_id, value);
+    for (const article of all(document, ".assistant")) showVerdict(article);
+  }
+
+  /**
+   * Keep a verdict, or none, and show it; whether that worked.
+   * @param {string} message_id
+   * @param {Verdict | undefined} value
+   */
+  async #tell(message_id, value, comment = "") {
+    const address = apiOf(this.getCurrent(), `messages/${message_id}/feedback/`);
+    this.#expectEchoes(message_id, 1);
+    try {
+      const body = { value, comment };
+      await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
+    } catch {
+      this.#expectEchoes(message_id, -1);
+      this.toast.show(words.manage.failed);
+      return false;
+    }
+    this.#apply({ message_id, value });
+    return true;
+  }
+}
+
+/**
+ * Another reply may take the place of the one that it is about.
+ * @param {HTMLElement} article
+ * @param {string} about
+ * @param {Verdict} value
+ */
+function openForm(article, about, value) {
+  const form = /** @type {HTMLFormElement} */ (fromTemplate("feedback-template"));
+  Object.assign(form.dataset, { about, value });
+  const comment = fieldOf(form, "comment");
+  comment.placeholder = words.feedback[value];
+  comment.ariaLabel = words.feedback[value];
+  within(form, ".feedback-close").addEventListener("click", () => leaveForm(article));
+  within(article, ".actions").after(form);
+  form.scrollIntoView({ block: "nearest" });
+}
+
+/** @param {Element} article */
+function closeForm(article) {
+  article.querySelector(".feedback")?.remove();
+}
+
+/**
+ * The keyboard goes back to the thumb.
+ * @param {Element} article
+ */
+function leaveForm(article) {
+  closeForm(article);
+  within(article, "button[data-verdict][aria-pressed='true']")?.focus();
+}
+
+/**
+ * The message that an element belongs to.
+ * @param {Element} element
+ */
+function messageOf(element) {
+  return /** @type {HTMLElement} */ (element.closest(".message"));
+}

@@ -1,0 +1,178 @@
+/** One message on the page; a reply keeps its element from "sending" to its end. */
+
+import { isActive } from "../conversation/stored_messages.js";
+import { isUnsentReply } from "../conversation/unsent_messages.js";
+import { finishBlocks } from "../markdown/blocks.js";
+import { fromTemplate, setText, within } from "../page/elements.js";
+import { describeEnding, labelOfAgent } from "../page/labels.js";
+import { data, fill, words } from "../page/words.js";
+import { showVerdict } from "./feedback.js";
+import { ReplyBody } from "./reply_body.js";
+import { showPlace } from "./switcher.js";
+
+/** What both kinds of messages have. */
+class MessageView {
+  /** What is shown, so that it is shown once; see `Transcript`. */
+  version = "";
+
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    this.element = element;
+  }
+
+  /**
+   * Show the place of the message among those of the ids `siblings`.
+   * @param {Message} message
+   * @param {string[]} siblings
+   */
+  showPlace(message, siblings) {
+    showPlace(this.element, message, siblings);
+  }
+}
+
+export class UserView extends MessageView {
+  /** @param {HTMLElement} element */
+  constructor(element = fromTemplate("user-template")) {
+    super(element);
+  }
+
+  /** @param {Message} message */
+  update(message) {
+    nameElement(this.element, message);
+    this.element.dataset.state = message.state ?? "";
+    const [part] = message.parts ?? [];
+    // Rendered by the server, and it never changes.
+    if (part?.type === "text") setText(within(this.element, ".body"), part.text);
+    this.#note(message);
+  }
+
+  /** @param {Message} message */
+  #note(message) {
+    const note = within(this.element, ".note");
+    const isRefused = message.state === "refused";
+    if (!isRefused) note.replaceChildren();
+    else if (!note.childElementCount) note.append(newRefusal());
+    if (isRefused) setText(within(note, ".note-text"), message.note ?? "");
+  }
+}
+
+function newRefusal() {
+  const template = /** @type {HTMLTemplateElement} */ (document.getElementById("refused-template"));
+  return template.content.cloneNode(true);
+}
+
+export class ReplyView extends MessageView {
+  /**
+   * @param {HTMLElement} element
+   * @param {Partial<Message>} message
+   */
+  constructor(element = fromTemplate("assistant-template"), message = {}) {
+    super(element);
+    if (!message.parts) finishBlocks(element);
+    this.messageId = element.dataset.messageId;
+    this.body = new ReplyBody(within(element, ".body"), message.parts);
+    this.generation = message.generation;
+    this.#showTime(within(within(element, ".when"), "time").dateTime);
+    showVerdict(element);
+  }
+
+  /**
+   * @param {Message} message
+   * @param {string} state what it does now, in words
+   * @param {boolean} isWaiting
+   */
+  update(message, state, isWaiting) {
+    if (this.messageId !== message.message_id) this.#begin(message);
+    const { dataset } = this.element;
+    dataset.status = message.run_status;
+    setFlag(dataset, "waiting", isWaiting);
+    setFlag(dataset, "limited", message.error_code?.startsWith("limit_"));
+    setFlag(dataset, "live", message.run_status === "running");
+    if (message.agent) this.#showAgent(message);
+    setText(within(this.element, ".state"), isActive(message) ? state : "");
+    if (message.parts) this.#showParts(message, message.parts);
+    if (message.parts) setText(within(this.element, ".ending"), describeEnding(message));
+    this.#showTime(message.created_at, message.usage);
+    showSummary(this.element, message.summary);
+  }
+
+  /** @param {Message} message */
+  #begin({ message_id }) {
+    if (this.messageId && !isUnsentReply(this.messageId)) this.body.clear();
+    this.messageId = message_id;
+    nameElement(this.element, { message_id });
+    showVerdict(this.element);
+  }
+
+  /** @param {Message} message */
+  #showAgent(message) {
+    setText(within(this.element, ".who"), labelOfAgent(message));
+    within(this.element, ".badge").hidden = message.agent !== data.scripted_agent;
+  }
+
+  /**
+   * @param {Message} message
+   * @param {Part[]} parts
+   */
+  #showParts(message, parts) {
+    if (message.generation !== this.generation) this.body.clear();
+    this.generation = message.generation;
+    if (isActive(message)) this.body.grow(parts);
+    else this.body.finish(parts, message.html);
+  }
+
+  /**
+   * @param {string | undefined} createdAt
+   * @param {Usage} [usage]
+   */
+  #showTime(createdAt, usage) {
+    if (!createdAt) return;
+    const element = within(within(this.element, ".when"), "time");
+    const tip = /** @type {HTMLElement} */ (element.nextElementSibling);
+    const date = new Date(createdAt);
+    const tokens = describeUsage(usage);
+    element.dateTime = createdAt;
+    if (tokens || !tip.textContent) {
+      setText(tip, [date.toLocaleString(), tokens].filter(Boolean).join(" · "));
+    }
+    setText(element, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  }
+}
+
+/** @param {Usage | undefined} usage */
+function describeUsage(usage) {
+  if (!usage?.total_tokens) return "";
+  return fill(words.usage, { input: usage.input_tokens, output: usage.output_tokens });
+}
+
+/**
+ * Below a reply: what the model is given in place of all messages down to it. `text` is empty where
+ * that is nothing; a message without one changes nothing.
+ * @param {HTMLElement} article
+ * @param {string | undefined} text
+ */
+function showSummary(article, text) {
+  if (text === undefined || article.querySelector(":scope > .summary")) return;
+  const line = fromTemplate(text ? "summary-template" : "left-out-template");
+  if (text) setText(within(line, ".summary-text"), text);
+  article.append(line);
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {Message} message
+ */
+function nameElement(element, { message_id }) {
+  element.dataset.messageId = message_id;
+  element.id = `m-${message_id}`;
+}
+
+/**
+ * @param {DOMStringMap} dataset
+ * @param {string} name
+ * @param {boolean | undefined} isSet
+ */
+function setFlag(dataset, name, isSet) {
+  if (isSet) dataset[name] = "";
+  else delete dataset[name];
+}

@@ -1,0 +1,56 @@
+/**
+ * Make `present` like `node` and leave alone what is alike: it keeps its selection and its place.
+ * @param {ChildNode} present
+ * @param {ChildNode} node
+ */
+export function morph(present, node) {
+  if (present instanceof Text && node instanceof Text) {
+    morphText(present, node.data);
+  } else if (
+    present instanceof Element &&
+    node instanceof Element &&
+    present.nodeName === node.nodeName
+  ) {
+    morphAttributes(present, node);
+    morphChildren(present, node);
+  } else {
+    present.replaceWith(node);
+  }
+}
+
+/**
+ * The children of `present` behind the first `kept` ones become like those of `node`.
+ * @param {Element} present
+ * @param {Node} node
+ */
+export function morphChildren(present, node, kept = 0) {
+  const wanted = [...node.childNodes];
+  wanted.forEach((child, index) => {
+    const old = present.childNodes[kept + index];
+    if (old) morph(old, child);
+    else present.append(child);
+  });
+  while (present.childNodes.length > kept + wanted.length) present.lastChild?.remove();
+}
+
+/**
+ * @param {Text} present
+ * @param {string} text
+ */
+function morphText(present, text) {
+  if (present.data === text) return;
+  if (text.startsWith(present.data)) present.appendData(text.slice(present.length));
+  else present.data = text;
+}
+
+/**
+ * @param {Element} present
+ * @param {Element} node
+ */
+function morphAttributes(present, node) {
+  const wanted = [...node.attributes];
+  const isAlike = wanted.every(({ name, value }) => present.getAttribute(name) === value);
+  if (present.attributes.length === wanted.length && isAlike) return;
+  for (const { name } of [...present.attributes]) present.removeAttribute(name);
+  for (const { name, value } of wanted) present.setAttribute(name, value);
+}

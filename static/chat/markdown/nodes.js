@@ -1,0 +1,182 @@
+/**
+ * Tokens of Markdown as nodes of the page.
+ *
+ * Nodes are made one by one, from a fixed set of elements and attributes; no text is ever read
+ * as HTML. White space between blocks is that of the server's HTML.
+ */
+
+const TAGS = new Set([
+  ...["a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"],
+  ...["s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
+]);
+/** @type {Record<string, string[]>} */
+const ATTRIBUTES = { ol: ["start"], td: ["align"], th: ["align"] };
+const URL_SCHEMES = new Set(["http:", "https:", "mailto:"]);
+
+/**
+ * The nodes of a whole text or of one block of it.
+ * @param {Token[]} tokens
+ */
+export function nodesOf(tokens) {
+  const fragment = document.createDocumentFragment();
+  /** @type {ParentNode[]} */
+  const path = [fragment];
+  tokens.forEach((token, index) => {
+    if (token.type === "inline") appendInline(lastOf(path), token.children ?? []);
+    else if (!token.hidden) appendBlock(path, token, tokens[index - 1], tokens[index + 1]);
+  });
+  return fragment;
+}
+
+/**
+ * The element of one block.
+ * @param {Token[]} tokens
+ */
+export function elementOf(tokens) {
+  return /** @type {HTMLElement} */ (nodesOf(tokens).firstElementChild);
+}
+
+/**
+ * @param {ParentNode[]} path
+ * @param {Token} token
+ * @param {Token | undefined} previous
+ * @param {Token} next
+ */
+function appendBlock(path, token, previous, next) {
+  const parent = lastOf(path);
+  if (token.nesting === -1) {
+    path.pop();
+    addText(lastOf(path), "\n");
+    return;
+  }
+  const isCode = token.type === "fence" || token.type === "code_block";
+  if (previous?.hidden && !isCode) addText(parent, "\n");
+  if (token.nesting === 0) {
+    parent.append(isCode ? codeOf(token) : document.createElement("hr"), "\n");
+    return;
+  }
+  const element = newElement(token);
+  parent.append(element);
+  path.push(element);
+  const isInOneLine = next.type === "inline" || next.hidden;
+  const isEmpty = next.nesting === -1 && next.tag === token.tag;
+  if (!isInOneLine && !isEmpty) addText(element, "\n");
+}
+
+/** @param {Token} token */
+function codeOf(token) {
+  const block = document.createElement("pre");
+  const language = token.type === "fence" ? languageOf(token.info) : "";
+  if (language) block.dataset.language = language;
+  const code = document.createElement("code");
+  addText(code, token.content);
+  block.append(code);
+  return block;
+}
+
+/**
+ * The language that the line above a block of code names; empty when it is no plain word.
+ * @param {string} info
+ */
+export function languageOf(info) {
+  const [word] = info.trim().toLowerCase().split(/\s+/);
+  return /^[a-z0-9_+#.-]{1,30}$/.test(word) ? word : "";
+}
+
+/**
+ * @param {ParentNode} block
+ * @param {Token[]} tokens
+ */
+function appendInline(block, tokens) {
+  const path = [block];
+  for (const token of tokens) {
+    const parent = lastOf(path);
+    if (token.nesting === 1) {
+      const element = newElement(token);
+      parent.append(element);
+      path.push(element);
+    } else if (token.nesting === -1) {
+      path.pop();
+      if (token.meta?.host) appendHost(lastOf(path), String(token.meta.host));
+    } else {
+      appendWord(parent, token);
+    }
+  }
+}
+
+/**
+ * @param {ParentNode} parent
+ * @param {Token} token
+ */
+function appendWord(parent, token) {
+  if (token.type === "softbreak" || token.type === "hardbreak") {
+    parent.append(document.createElement("br"));
+    addText(parent, "\n");
+  } else if (token.type === "code_inline") {
+    const code = document.createElement("code");
+    addText(code, token.content);
+    parent.append(code);
+  } else {
+    addText(parent, token.content);
+  }
+}
+
+/**
+ * Where a link goes, when its words do not say so.
+ * @param {ParentNode} parent
+ * @param {string} host
+ */
+function appendHost(parent, host) {
+  const shown = document.createElement("span");
+  shown.className = "link-host";
+  shown.append(`(${host})`);
+  addText(parent, " ");
+  parent.append(shown);
+}
+
+/** @param {Token} token */
+function newElement(token) {
+  if (!TAGS.has(token.tag)) throw new Error(`no place for <${token.tag}>`);
+  const element = document.createElement(token.tag);
+  if (element instanceof HTMLAnchorElement)
+    setAddress(element, String(token.attrGet("href") ?? ""));
+  for (const name of ATTRIBUTES[token.tag] ?? []) {
+    const value = token.attrGet(name);
+    if (value !== null) element.setAttribute(name, String(value));
+  }
+  return element;
+}
+
+/**
+ * @param {HTMLAnchorElement} link
+ * @param {string} address
+ */
+function setAddress(link, address) {
+  if (isAllowed(address)) link.setAttribute("href", address);
+  link.rel = "noopener noreferrer nofollow";
+}
+
+/** @param {string} address */
+function isAllowed(address) {
+  try {
+    return URL_SCHEMES.has(new URL(address).protocol);
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Neighbouring texts are one node, as in a page that was parsed.
+ * @param {ParentNode} parent
+ * @param {string} text
+ */
+function addText(parent, text) {
+  if (!text) return;
+  if (parent.lastChild instanceof Text) parent.lastChild.appendData(text);
+  else parent.append(text);
+}
+
+/** @param {ParentNode[]} path */
+function lastOf(path) {
+  return path[path.length - 1];
+}

@@ -1,0 +1,54 @@
+/** What the page asks the server for: the REST API, and pages as they are rendered now. */
+
+import { all, within } from "./elements.js";
+import { data } from "./words.js";
+
+const CSRF_FIELD = "input[name=csrfmiddlewaretoken]";
+
+/**
+ * The answer to a request, null where it has no content; throws what was refused or not sent.
+ * @param {string} address
+ * @param {{ method?: string, body?: object }} [at]
+ * @returns {Promise<any>}
+ */
+export async function ask(address, { method = "GET", body } = {}) {
+  const { value: token } = within(document, CSRF_FIELD);
+  /** @type {Record<string, string>} */
+  const headers = { Accept: "application/json", "X-CSRFToken": token };
+  if (body) headers["Content-Type"] = "application/json";
+  const response = await fetch(address, { method, headers, body: body && JSON.stringify(body) });
+  if (!response.ok) throw new Error(`${method} ${address}: ${response.status}`);
+  return response.status === 204 ? null : response.json();
+}
+
+/**
+ * Where the API has a session, or what belongs to it.
+ * @param {string} session_id
+ * @param {string} [rest]
+ */
+export function apiOf(session_id, rest = "") {
+  return `${data.urls.sessions}${session_id}/${rest}`;
+}
+
+/** Make this visitor a guest, so that what they are about to send has an owner; the user's key. */
+export async function becomeGuest() {
+  const { user, csrf_token } = await ask(data.urls.guest, { method: "POST" });
+  for (const field of all(document, CSRF_FIELD)) field.setAttribute("value", csrf_token);
+  return user;
+}
+
+/**
+ * A page as the server renders it now: its log and what its code starts from.
+ * @param {string} address
+ * @returns {Promise<LoadedPage>}
+ */
+export async function loadHistory(address) {
+  const response = await fetch(address, { headers: { Accept: "text/html" } });
+  if (!response.ok || response.redirected) throw new Error(`history: ${response.status}`);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return {
+    data: JSON.parse(within(page, "#chat-data").textContent),
+    messages: all(page, "#log > .message"),
+    page,
+  };
+}

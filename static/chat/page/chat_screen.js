@@ -1,0 +1,56 @@
+/** Brings the page in line with the conversation, at most once a frame. */
+
+import { count, words } from "./words.js";
+
+export class ChatScreen {
+  #isDrawing = false;
+  /** @type {number | undefined} */
+  #queued;
+
+  /**
+   * @param {{ conversation: Conversation, transcript: Transcript, composer: Composer,
+   *   queue: Queue, title: PageTitle, approvals: Approvals, isConnected: () => boolean }} page
+   */
+  constructor({ conversation, transcript, composer, queue, title, approvals, isConnected }) {
+    this.conversation = conversation;
+    this.transcript = transcript;
+    this.composer = composer;
+    this.queue = queue;
+    this.title = title;
+    this.approvals = approvals;
+    this.isConnected = isConnected;
+    // A frame that was asked for does not come any more where the page is hidden meanwhile.
+    document.addEventListener("visibilitychange", () => this.draw(true));
+  }
+
+  /**
+   * Draw with the next frame, or soon where the page is hidden and has no frames; `isAnew` also
+   * where that was asked for already.
+   */
+  draw(isAnew = false) {
+    if (this.#isDrawing && !isAnew) return;
+    this.#isDrawing = true;
+    const draw = () => this.#draw();
+    if (document.visibilityState === "visible") requestAnimationFrame(draw);
+    else setTimeout(draw);
+  }
+
+  #draw() {
+    const { conversation } = this;
+    this.#isDrawing = false;
+    this.transcript.sync(conversation, this.isConnected());
+    this.composer.setBusy(conversation.isBusy);
+    this.#tellQueue(conversation.queue.length);
+    this.queue.show(conversation.queue);
+    this.title.setBusy(conversation.isBusy);
+    this.approvals.show();
+  }
+
+  /** @param {number} length */
+  #tellQueue(length) {
+    if (length === this.#queued) return;
+    this.#queued = length;
+    const { queued_one: one, queued: many } = words.composer;
+    this.composer.setHint(length ? count(one, many, length) : "");
+  }
+}

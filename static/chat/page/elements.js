@@ -1,0 +1,71 @@
+/** Elements of the page: found, made and changed. */
+
+/**
+ * The element of that id; the template of the page has it.
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function byId(id) {
+  return /** @type {HTMLElement} */ (document.getElementById(id));
+}
+
+/**
+ * The first element in `root` that matches; the template of the page has it. A selector that
+ * begins with a tag's name tells which kind of element that is.
+ * @template {string} S
+ * @param {ParentNode} root
+ * @param {S} selector
+ * @returns {ElementOf<S>}
+ */
+export function within(root, selector) {
+  return /** @type {any} */ (root.querySelector(selector));
+}
+
+/**
+ * All elements in `root` that match.
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @returns {HTMLElement[]}
+ */
+export function all(root, selector) {
+  return [...root.querySelectorAll(/** @type {"div"} */ (selector))];
+}
+
+/**
+ * The nearest element around what an event is about that matches.
+ * @param {Event} event
+ * @param {string} selector
+ * @returns {HTMLElement | null}
+ */
+export function closest({ target }, selector) {
+  return target instanceof Element ? target.closest(selector) : null;
+}
+
+/**
+ * A new copy of the first element in a `<template>`.
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function fromTemplate(id) {
+  const { content } = /** @type {HTMLTemplateElement} */ (document.getElementById(id));
+  return /** @type {HTMLElement} */ (content.firstElementChild?.cloneNode(true));
+}
+
+/**
+ * The field of that name in a form.
+ * @param {HTMLFormElement} form
+ * @param {string} name
+ * @returns {HTMLInputElement}
+ */
+export function fieldOf(form, name) {
+  return /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
+}
+
+/**
+ * Set an element's text unless it says that already: what is selected stays selected.
+ * @param {Element} element
+ * @param {string} text
+ */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

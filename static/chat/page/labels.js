@@ -1,0 +1,100 @@
+/**
+ * Labels that the page and the server write alike: `agentsite/words.py` and `agentsite/shown.py`
+ * have the same rules, and `tests/test_javascript.py` compares the two.
+ */
+
+import { isActive } from "../conversation/stored_messages.js";
+import { data, fill, words } from "./words.js";
+
+/**
+ * An agent's name as people see it.
+ * @param {string} agent
+ */
+export function nameOf(agent) {
+  return agent[0].toUpperCase() + agent.slice(1);
+}
+
+/**
+ * The name of the agent that replies, as people see it.
+ * @param {Message} message
+ */
+export function labelOfAgent({ agent }) {
+  return nameOf(agent || data.agent.label);
+}
+
+/**
+ * A tool's name as people see it.
+ * @param {string} tool
+ */
+export function nameOfTool(tool) {
+  return tool.replaceAll("_", " ");
+}
+
+/**
+ * Why a reply ended as it did; empty while it works and when it is complete.
+ * @param {Message} message
+ */
+export function describeEnding({ run_status = "", reason = "", error_code = "", error_text }) {
+  if (isActive({ message_id: "", run_status })) return "";
+  const failure = run_status === "failed" && (error_text ?? words.errors[error_code]);
+  if (failure) return failure;
+  return words.endings[reason] ?? words.endings[run_status] ?? "";
+}
+
+/**
+ * What a reply that is worked on does now; `waiting` is what it says while it waits for the model.
+ * @param {Message} message
+ * @param {{ position: number, isStopping: boolean, isConnected: boolean, waiting: string }} at
+ */
+export function describeState(message, { position, isStopping, isConnected, waiting }) {
+  const { states } = words;
+  if (message.state === "sending") return isConnected ? states.sending : states.offline;
+  if (isStopping) return states.stopping;
+  if (position > 0) return fill(states.waiting, { position });
+  if (message.run_status === "awaiting_input") return states.awaiting;
+  if (message.state === "restarting") return states.restarting;
+  if (message.state === "retrying") return fill(states.retrying, { seconds: message.wait_s });
+  if (waiting) return waiting;
+  return message.parts?.at(-1)?.type === "text" ? states.writing : states.thinking;
+}
+
+/**
+ * What a tool does or has done and, when it has ended, how long that took.
+ * @param {ToolPart} part
+ */
+export function describeStep({ status, name, summary, duration_ms = 0 }) {
+  const label = fill(words.steps[status], { name: nameOfTool(name) });
+  const said = status === "finished" && summary ? summary : label;
+  if (duration_ms < data.notable_ms) return said;
+  return fill(words.took, { step: said, seconds: (Math.round(duration_ms / 100) / 10).toFixed(1) });
+}
+
+/**
+ * What became of a request, to the reader; empty while it is open.
+ * @param {Approval} part
+ */
+export function describeDecision({ decision, by }) {
+  if (!decision) return "";
+  const isMine = by && by === data.username;
+  return fill(words.approvals[isMine ? `${decision}_you` : decision], { by });
+}
+
+/**
+ * Which of the messages at one place is shown, from 0.
+ * @param {number} place
+ * @param {number} count
+ */
+export function describePlace(place, count) {
+  return fill(words.version, { index: place + 1, count });
+}
+
+/**
+ * The state of a session in the list.
+ * @param {SessionInfo} session
+ */
+export function describeSession({ run_status, archived }) {
+  const { replying, queued, awaiting } = words;
+  /** @type {Record<string, string>} */
+  const states = { running: replying, queued, awaiting_input: awaiting };
+  return states[run_status ?? ""] ?? (archived ? words.archived : "");
+}

@@ -1,0 +1,34 @@
+/** The page's words, translated by the server, and the data that its code starts from. */
+
+/**
+ * Pages around the chat have words, but no data.
+ * @param {string} id
+ */
+function read(id) {
+  return JSON.parse(document.getElementById(id)?.textContent ?? "null");
+}
+
+/** @type {PageData} */
+export const data = read("chat-data");
+
+/** @type {Words} */
+export const words = read("chat-words");
+
+/**
+ * `text` with `{name}` filled in.
+ * @param {string} text
+ * @param {Record<string, unknown>} values
+ */
+export function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+}
+
+/**
+ * One of two texts, by number.
+ * @param {string} one
+ * @param {string} many
+ * @param {number} number
+ */
+export function count(one, many, number) {
+  return number === 1 ? one : fill(many, { count: number });
+}

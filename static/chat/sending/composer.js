@@ -1,0 +1,187 @@
+/**
+ * Where one types.
+ *
+ * Says `submit` (detail: what was typed), `stop`, and `edit` when the last message is to be taken
+ * back into it.
+ */
+
+import { within } from "../page/elements.js";
+import { isTyping } from "../page/keys.js";
+
+export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, edit: null }>} */ (
+  EventTarget
+) {
+  /**
+   * The message that is being edited, and what was being typed before.
+   * @type {Message | null}
+   */
+  edited = null;
+  kept = "";
+  isBusy = false;
+
+  /**
+   * @param {{ form: HTMLFormElement, input: HTMLTextAreaElement, send: HTMLButtonElement,
+   *   stop: HTMLElement, hint: HTMLElement, urgent: HTMLElement, editing: HTMLElement }} elements
+   */
+  constructor({ form, input, send, stop, hint, urgent, editing }) {
+    super();
+    this.input = input;
+    this.send = send;
+    this.stop = stop;
+    this.hint = hint;
+    this.urgent = urgent;
+    this.editing = editing;
+    urgent.addEventListener("click", () => this.#send(true));
+    within(editing, "button").addEventListener("click", () => this.endEdit());
+    form.addEventListener("submit", (event) => this.#submit(event));
+    input.addEventListener("input", () => this.#adapt());
+    stop.addEventListener("click", () => this.#stop());
+  }
+
+  enable() {
+    this.input.disabled = false;
+    this.send.disabled = false;
+    this.input.enterKeyHint = isTouched() ? "enter" : "send";
+    this.#adapt();
+    this.focus();
+  }
+
+  /** Be ready to type, but for where that would open a keyboard over half the page. */
+  focus() {
+    if (matchMedia("(hover: hover)").matches) this.input.focus();
+  }
+
+  /** @param {boolean} isBusy */
+  setBusy(isBusy) {
+    if (this.isBusy === isBusy) return;
+    const hadFocus = document.activeElement === this.stop;
+    this.isBusy = isBusy;
+    this.#adapt();
+    if (hadFocus) this.focus();
+  }
+
+  /** What is being typed as a message of its own. */
+  get draft() {
+    return this.edited ? this.kept : this.input.value;
+  }
+
+  /**
+   * Put a text back to be edited; what is being typed stays in front of it.
+   * @param {string} text
+   */
+  take(text) {
+    this.input.value = [this.input.value, text].filter(Boolean).join("\n");
+    this.#change();
+    this.input.focus();
+  }
+
+  /**
+   * The same with a text that could not be sent; `hint` says why.
+   * @param {string} text
+   * @param {string} hint
+   */
+  keep(text, hint) {
+    this.take(text);
+    this.setHint(hint, true);
+  }
+
+  /**
+   * Have `text` edited: what is sent takes the place of `message`.
+   * @param {string} text
+   * @param {Message} message
+   */
+  beginEdit(text, message) {
+    if (!this.edited) this.kept = this.input.value;
+    this.edited = message;
+    this.editing.hidden = false;
+    this.input.value = text;
+    this.#change();
+    this.input.focus();
+  }
+
+  /** Leave the message as it was. */
+  endEdit() {
+    this.#empty();
+    this.input.focus();
+  }
+
+  #empty() {
+    this.input.value = this.edited ? this.kept : "";
+    this.edited = null;
+    this.editing.hidden = true;
+    this.#change();
+  }
+
+  /** As if it had been typed. */
+  #change() {
+    this.input.dispatchEvent(new Event("input"));
+  }
+
+  /** @param {string} text */
+  setHint(text, isBad = false) {
+    this.hint.textContent = text;
+    this.hint.classList.toggle("bad", isBad);
+  }
+
+  /** While a reply is written, an empty box stops it and a full one queues a message. */
+  #adapt() {
+    const isEmpty = !this.input.value.trim();
+    this.stop.hidden = !this.isBusy;
+    this.send.hidden = this.isBusy && isEmpty;
+    this.urgent.hidden = !this.isBusy || isEmpty;
+    if (!CSS.supports("field-sizing", "content")) {
+      this.input.style.height = "auto";
+      this.input.style.height = `${this.input.scrollHeight}px`;
+    }
+  }
+
+  /** @param {Event} event */
+  #submit(event) {
+    event.preventDefault();
+    this.#send(false);
+  }
+
+  /** @param {boolean} isUrgent */
+  #send(isUrgent) {
+    const { edited } = this;
+    const text = this.input.value;
+    if (!text.trim()) return;
+    this.setHint("");
+    this.#empty();
+    this.input.focus();
+    this.dispatchEvent(new CustomEvent("submit", { detail: { text, isUrgent, edited } }));
+  }
+
+  /**
+   * Escape leaves an edit or stops the reply, but not from another field; Enter sends where there
+   * is a keyboard, and the arrow upwards edits.
+   * @param {KeyboardEvent} event
+   */
+  press(event) {
+    const isHere = event.target === this.input;
+    if (event.key === "Escape") return (isHere || !isTyping(event)) && this.#escape();
+    if (!isHere || event.shiftKey || event.altKey) return false;
+    const isCommand = event.ctrlKey || event.metaKey;
+    const isUp = event.key === "ArrowUp" && !this.input.value && !isCommand;
+    if (!isUp && (event.key !== "Enter" || (isTouched() && !isCommand))) return false;
+    event.preventDefault();
+    if (isUp) this.dispatchEvent(new Event("edit"));
+    else this.#send(isCommand && this.isBusy);
+    return true;
+  }
+
+  #escape() {
+    if (this.edited) this.endEdit();
+    else if (this.isBusy) this.#stop();
+    return true;
+  }
+
+  #stop() {
+    this.dispatchEvent(new Event("stop"));
+  }
+}
+
+/** A keyboard on the screen has no other way to a second line than its Enter. */
+function isTouched() {
+  return matchMedia("(hover: none) and (pointer: coarse)").matches;
+}

@@ -1,0 +1,228 @@
+/**
+ * One WebSocket that is kept alive.
+ *
+ * Says `state` (idle, connecting, open, waiting, offline, signed_out, refused) and `frame` events.
+ */
+
+const BASE_MS = 1_000;
+const CAP_MS = 30_000;
+const STABLE_MS = 10_000;
+const PROBE_MS = 3_000;
+const OPEN_MS = 15_000;
+const TOO_FAST = 4429;
+const RESTART = 4012;
+/** @typedef {"idle" | "connecting" | "open" | "waiting" | "offline" | "signed_out" | "refused"} ConnectionState */
+
+/** @type {Record<number, ConnectionState>} */
+const FINAL_STATES = { 4001: "signed_out", 4401: "signed_out", 4403: "refused" };
+
+export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: null }>} */ (
+  EventTarget
+) {
+  /** @type {ConnectionState} */
+  state = "idle";
+  /** @type {WebSocket | null} */
+  socket = null;
+  /** @type {WebSocket | null} */
+  next = null;
+  timer = 0;
+  silence = 0;
+
+  /**
+   * `isOwn(userId)` tells whether a socket is that of the page's user.
+   * @param {string} url
+   * @param {(user_id: string) => boolean} isOwn
+   */
+  constructor(url, isOwn) {
+    super();
+    this.url = url;
+    this.isOwn = isOwn;
+    this.retryAt = 0;
+    this.attempts = 0;
+    this.openedAt = 0;
+    this.heartbeatMs = CAP_MS;
+  }
+
+  /** Connect, and stay connected from now on. */
+  start() {
+    if (this.state === "idle") this.#connect();
+  }
+
+  /** Let go of the socket without a word, as when the page is put aside. */
+  stop() {
+    this.#drop();
+    this.#become("idle");
+  }
+
+  /** Do not wait for the next attempt any longer; a socket that seems open must answer. */
+  wake() {
+    if (this.state === "open") this.#probe();
+    else if (this.state === "waiting" || this.state === "offline") this.#connect();
+  }
+
+  /** Begin anew, after a pause: what was to follow from this socket could not be had. */
+  retry() {
+    this.#lose(0);
+  }
+
+  /**
+   * Send a frame; false when there is no open socket.
+   * @param {ClientFrame} frame
+   */
+  send(frame) {
+    if (this.state !== "open" || this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(frame));
+    return true;
+  }
+
+  #connect() {
+    this.#drop();
+    this.#become("connecting");
+    this.#listen(new WebSocket(this.url));
+    this.#expect(OPEN_MS);
+  }
+
+  /** @param {WebSocket} socket */
+  #listen(socket) {
+    this.socket = socket;
+    socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
+    socket.onclose = (event) => this.#lose(event.code);
+  }
+
+  /** Forget the socket: nothing it still does is heard. */
+  #drop() {
+    clearTimeout(this.timer);
+    clearTimeout(this.silence);
+    discard(this.socket);
+    discard(this.next);
+    this.socket = null;
+    this.next = null;
+  }
+
+  /** @param {ConnectionState} state */
+  #become(state) {
+    this.state = state;
+    this.dispatchEvent(new Event("state"));
+  }
+
+  /** @param {ServerFrame} frame */
+  #receive(frame) {
+    this.#expect(2 * this.heartbeatMs);
+    if (frame.type === "status") {
+      const at = frame.metadata;
+      if (at.event === "connected" && !this.#open(at)) return;
+      if (at.event === "draining") this.#leave(at.reconnect_after_ms);
+    }
+    this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+  }
+
+  /**
+   * False when somebody else has signed in meanwhile: nothing is to be sent in their name.
+   * @param {Metadata<"connected">} metadata
+   */
+  #open(metadata) {
+    if (!this.isOwn(metadata.user_id)) {
+      this.#drop();
+      this.#become("signed_out");
+      return false;
+    }
+    this.heartbeatMs = metadata.heartbeat_s * 1_000;
+    this.#expect(2 * this.heartbeatMs);
+    this.openedAt = Date.now();
+    this.#become("open");
+    return true;
+  }
+
+  /**
+   * Something must be heard within `ms`, else the socket is dead.
+   * @param {number} ms
+   */
+  #expect(ms) {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => this.#lose(0), ms);
+  }
+
+  #probe() {
+    this.send({ type: "ping", metadata: { ts: Date.now() } });
+    this.#expect(PROBE_MS);
+  }
+
+  /**
+   * The server is about to stop: use it until then, or until there is another one.
+   * @param {number} ms
+   */
+  #leave(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#lookAround(), ms * (1 + Math.random()));
+  }
+
+  #lookAround() {
+    const socket = new WebSocket(this.url);
+    this.next = socket;
+    socket.onmessage = (event) => this.#moveTo(socket, event);
+    socket.onclose = () => this.#leave(BASE_MS);
+  }
+
+  /**
+   * The new socket has spoken: go on there, without a moment in between.
+   * @param {WebSocket} socket
+   * @param {MessageEvent} event
+   */
+  #moveTo(socket, event) {
+    this.next = null;
+    this.#drop();
+    this.#listen(socket);
+    this.#receive(JSON.parse(event.data));
+  }
+
+  /** @param {number} code */
+  #lose(code) {
+    this.#drop();
+    if (code in FINAL_STATES) {
+      this.#become(FINAL_STATES[code]);
+      return;
+    }
+    if (this.openedAt && Date.now() - this.openedAt > STABLE_MS) this.attempts = 0;
+    this.openedAt = 0;
+    this.#wait(this.#pause(code));
+  }
+
+  /**
+   * Full jitter: anything up to a limit that doubles, so that clients do not come back at once.
+   * @param {number} code
+   */
+  #pause(code) {
+    if (code === TOO_FAST) return CAP_MS * (0.5 + Math.random() / 2);
+    if (code === RESTART) return BASE_MS * Math.random();
+    return Math.random() * Math.min(CAP_MS, BASE_MS * 2 ** this.attempts++);
+  }
+
+  /** @param {number} ms */
+  #wait(ms) {
+    this.retryAt = Date.now() + ms;
+    this.timer = setTimeout(() => this.#connect(), ms);
+    this.#become(navigator.onLine ? "waiting" : "offline");
+  }
+}
+
+/** @param {WebSocket | null} socket */
+function discard(socket) {
+  if (!socket) return;
+  socket.onmessage = null;
+  socket.onclose = null;
+  socket.close();
+}
+
+/**
+ * Have the page's own events wake `connection`, and put it aside with the page.
+ * @param {Connection} connection
+ */
+export function followPage(connection) {
+  addEventListener("online", () => connection.wake());
+  addEventListener("offline", () => connection.wake());
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") connection.wake();
+  });
+  document.addEventListener("resume", () => connection.wake());
+  addEventListener("pagehide", () => connection.stop());
+}

@@ -1,0 +1,230 @@
+/** Sends what was typed: through the outbox, and on each connection anew until it is accepted. */
+
+import { becomeGuest } from "../page/api.js";
+import { data, fill, words } from "../page/words.js";
+
+const KB = 1_024;
+
+export class Sender {
+  #sent = new Set();
+  /** @type {string | undefined} */
+  #begins;
+  /** @type {Promise<string> | null} */
+  #becoming = null;
+  /** @type {AbortController | undefined} */
+  #claiming;
+
+  /**
+   * `draw` shows what has changed, `follow` goes to the end first.
+   * @param {{ connection: Connection, outbox: Outbox, composer: Composer, picker: AgentPicker,
+   *   conversation: Conversation, draw: () => void, follow: () => void }} page
+   */
+  constructor({ connection, outbox, composer, picker, conversation, draw, follow }) {
+    this.connection = connection;
+    this.outbox = outbox;
+    this.composer = composer;
+    this.picker = picker;
+    this.conversation = conversation;
+    this.draw = draw;
+    this.follow = follow;
+    outbox.addEventListener("claim", ({ detail }) => this.#adopt(detail));
+    const { sessionId } = conversation;
+    outbox.claim((entry) => entry.session_id === sessionId);
+  }
+
+  /**
+   * Send a message; `options` as `Chat.submit` has them.
+   * @param {string} content
+   * @param {SendOptions} options
+   */
+  async submit(content, options) {
+    const entry = this.#entryOf(content, options);
+    if (!this.#fits(entry)) return;
+    this.outbox.add(entry);
+    this.conversation.addUnsent(entry);
+    this.follow();
+    this.draw();
+    if (this.outbox.user || (await this.#becomeGuest(entry))) this.flush();
+  }
+
+  /**
+   * @param {string} content
+   * @param {SendOptions} options
+   * @returns {OutboxEntry}
+   */
+  #entryOf(content, options) {
+    const { parentOfNext, sessionId } = this.conversation;
+    const client_message_id = newId();
+    if (!sessionId) this.#begins ??= client_message_id;
+    return {
+      client_message_id,
+      session_id: sessionId,
+      begins: sessionId ? undefined : this.#begins,
+      content,
+      ...options,
+      parent_message_id: options.regenerate
+        ? undefined
+        : (options.parent_message_id ?? parentOfNext),
+      agent: sessionId ? undefined : this.picker.chosen,
+    };
+  }
+
+  /** @param {OutboxEntry} entry */
+  #fits(entry) {
+    const size = new TextEncoder().encode(JSON.stringify(frameOf(entry))).length;
+    if (size <= data.frame_max_bytes) return true;
+    const limit = Math.floor(data.frame_max_bytes / KB);
+    this.composer.keep(entry.content, fill(words.composer.too_long, { limit }));
+    return false;
+  }
+
+  /** @param {OutboxEntry} at */
+  async #becomeGuest({ client_message_id, content }) {
+    try {
+      this.#becoming ??= becomeGuest();
+      this.outbox.belongTo(await this.#becoming);
+      this.connection.start();
+      return true;
+    } catch {
+      this.#becoming = null;
+      this.#forget(client_message_id);
+      this.composer.keep(content, words.composer.guest_failed);
+      this.draw();
+      return false;
+    }
+  }
+
+  /** @param {string} client_message_id */
+  #forget(client_message_id) {
+    this.outbox.remove(client_message_id);
+    this.conversation.unsent.delete(client_message_id);
+  }
+
+  /**
+   * Care for what was typed in a tab that is gone.
+   * @param {OutboxEntry} entry
+   */
+  #adopt(entry) {
+    if (!this.conversation.sessionId && !entry.session_id) this.#begins ??= entry.begins;
+    if (this.#isHere(entry)) this.conversation.addUnsent(entry);
+    if (this.connection.state === "open") this.flush();
+    this.draw();
+  }
+
+  /** @param {OutboxEntry} at */
+  #isHere({ session_id, begins }) {
+    const { sessionId } = this.conversation;
+    return session_id ? session_id === sessionId : !sessionId && begins === this.#begins;
+  }
+
+  /** On a new connection nothing has been sent yet. */
+  begin() {
+    this.#sent = new Set();
+    this.#claiming = new AbortController();
+    this.outbox.claim((entry) => !entry.refused, this.#claiming.signal);
+  }
+
+  /** Without a connection, other tabs may care for what is nobody's. */
+  pause() {
+    this.#claiming?.abort();
+  }
+
+  /** Send all that is not accepted yet; a second message of a new session waits for the first. */
+  flush() {
+    const beginning = new Set();
+    for (const entry of this.outbox.unsent) {
+      if (entry.session_id || !beginning.has(entry.begins)) this.#send(entry);
+      if (!entry.session_id) beginning.add(entry.begins);
+    }
+  }
+
+  /** @param {OutboxEntry} entry */
+  #send(entry) {
+    if (this.#sent.has(entry.client_message_id)) return;
+    if (!this.connection.send(frameOf(entry))) return;
+    this.#sent.add(entry.client_message_id);
+    this.outbox.change(entry.client_message_id, { isTried: true });
+  }
+
+  /**
+   * It is stored in that session; whether others have waited for the session to begin.
+   * @param {string} client_message_id
+   * @param {string} session_id
+   */
+  settle(client_message_id, session_id) {
+    const begins = this.outbox.get(client_message_id)?.begins;
+    this.outbox.remove(client_message_id);
+    if (begins) this.outbox.moveTo(session_id, begins);
+    return Boolean(begins);
+  }
+
+  /**
+   * It was not taken: it is kept where it can be seen.
+   * @param {OutboxEntry} entry
+   * @param {string} text
+   */
+  refuse(entry, text) {
+    this.outbox.change(entry.client_message_id, { refused: text });
+    if (!this.#isHere(entry)) this.outbox.release(entry.client_message_id);
+  }
+
+  /**
+   * Not stored yet: if it cannot have reached the server it is not sent at all.
+   * @param {string} client_message_id
+   */
+  takeBack(client_message_id) {
+    const entry = this.outbox.get(client_message_id);
+    const isOut = entry?.isTried || entry?.regenerate;
+    if (isOut) this.conversation.unsent.stopOnceAccepted(client_message_id);
+    else if (entry) this.edit(client_message_id);
+  }
+
+  /**
+   * Send a refused message again.
+   * @param {string} client_message_id
+   */
+  resend(client_message_id) {
+    const entry = this.outbox.change(client_message_id, { refused: null });
+    if (!entry) return;
+    this.conversation.unsent.delete(client_message_id);
+    this.conversation.addUnsent(entry);
+    this.#sent.delete(client_message_id);
+    this.draw();
+    this.flush();
+  }
+
+  /**
+   * Take a refused message back into the composer.
+   * @param {string} client_message_id
+   */
+  edit(client_message_id) {
+    const { content = "" } = this.outbox.get(client_message_id) ?? {};
+    this.#forget(client_message_id);
+    this.composer.take(content);
+    this.draw();
+  }
+
+  /** What is not stored yet stands behind a history that was loaded anew. */
+  showUnsent() {
+    for (const entry of this.outbox.entries) {
+      if (this.#isHere(entry)) this.conversation.addUnsent(entry);
+    }
+  }
+}
+
+/** A random one; pages on plain HTTP have no `randomUUID`. */
+function newId() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * @param {OutboxEntry} at
+ * @returns {ClientFrame}
+ */
+function frameOf({ session_id, content, client_message_id, ...options }) {
+  const { regenerate, agent, on_busy, parent_message_id } = options;
+  const metadata = { client_message_id, regenerate, agent, on_busy, parent_message_id };
+  return { type: "chat", session_id, content, metadata };
+}

@@ -1,0 +1,76 @@
+/** What a person does to a conversation as a whole, each with the way back. */
+
+import { apiOf, ask } from "../page/api.js";
+import { fill, words } from "../page/words.js";
+
+const { manage } = words;
+
+export class SessionActions {
+  /** @param {Toast} toast */
+  constructor(toast) {
+    this.toast = toast;
+  }
+
+  /**
+   * @param {string} id
+   * @param {string} title
+   */
+  rename(id, title) {
+    return this.#patch(id, { title });
+  }
+
+  /**
+   * @param {ChosenSession} at
+   * @param {boolean} archived
+   */
+  async archive({ id, title, onLeave }, archived) {
+    if (!(await this.#patch(id, { archived }))) return;
+    const text = fill(archived ? manage.archived : manage.unarchived, { title });
+    this.#tell(text, () => this.#patch(id, { archived: !archived }), onLeave);
+  }
+
+  /** @param {ChosenSession} at */
+  async delete({ id, title, onLeave }) {
+    if (!(await this.#ask(apiOf(id), { method: "DELETE" }))) return;
+    this.#tell(fill(manage.deleted, { title }), () => this.restore(id), onLeave);
+  }
+
+  /** @param {string} id */
+  restore(id) {
+    return this.#ask(apiOf(id, "restore/"), { method: "POST" });
+  }
+
+  /**
+   * @param {string} id
+   * @param {object} body
+   */
+  #patch(id, body) {
+    return this.#ask(apiOf(id), { method: "PATCH", body });
+  }
+
+  /**
+   * The line that one was on is gone: the keyboard goes on at the way back.
+   * @param {string} text
+   * @param {() => void} undo
+   * @param {(() => void) | undefined} onLeave
+   */
+  #tell(text, undo, onLeave) {
+    this.toast.show(text, { undo, onLeave });
+    this.toast.focus();
+  }
+
+  /**
+   * Whether it was done; where it was not, that is told.
+   * @param {string} address
+   * @param {{ method: string, body?: object }} request
+   */
+  async #ask(address, request) {
+    try {
+      await ask(address, request);
+      return true;
+    } catch {
+      this.toast.show(manage.failed);
+      return false;
+    }
+  }
+}

@@ -1,0 +1,166 @@
+/** The list of the user's sessions, newest activity first, live in every tab. */
+
+import { all, fromTemplate, setText, within } from "../page/elements.js";
+import { describeSession } from "../page/labels.js";
+import { data, fill, words } from "../page/words.js";
+
+export class SessionList {
+  /**
+   * @param {HTMLElement} element
+   * @param {() => string} getCurrent
+   */
+  constructor(element, getCurrent) {
+    this.element = element;
+    this.getCurrent = getCurrent;
+  }
+
+  /**
+   * Take in a `session.*` frame.
+   * @param {string} session_id
+   * @param {SessionEvent} at
+   */
+  apply(session_id, { event, ...shown }) {
+    const line = this.find(session_id);
+    if (event === "session.deleted" || shown.archived) line?.remove();
+    else this.show(session_id, shown);
+  }
+
+  /**
+   * @param {string} session_id
+   * @returns {HTMLElement | null}
+   */
+  find(session_id) {
+    return this.element.querySelector(`[data-session-id="${session_id}"]`);
+  }
+
+  /**
+   * Show a session by what is told of it, in its place.
+   * @param {string} session_id
+   * @param {SessionInfo} shown
+   */
+  show(session_id, shown) {
+    const line = this.find(session_id) ?? newLine(session_id);
+    fillLine(line, shown);
+    this.#place(line);
+    this.mark();
+  }
+
+  /**
+   * The ids of lines that are not among these sessions, the newest ones, all where there is no `next`.
+   * @param {SessionRow[]} sessions
+   * @param {string | null} next
+   */
+  missingIn(sessions, next) {
+    const last = sessions.at(-1);
+    const oldest = next && last ? Date.parse(last.active_at) : -Infinity;
+    const known = new Set(sessions.map(({ id }) => id));
+    const lines = this.#lines.filter((line) => momentOf(line) > oldest);
+    return lines.map((line) => line.dataset.sessionId ?? "").filter((id) => !known.has(id));
+  }
+
+  /** @param {HTMLElement} line */
+  #place(line) {
+    const moment = momentOf(line);
+    const others = this.#lines.filter((other) => other !== line);
+    const next = others.find((other) => momentOf(other) < moment) ?? null;
+    moveBefore(this.element, line, next);
+  }
+
+  get #lines() {
+    return all(this.element, ":scope > li");
+  }
+
+  /** Mark the session that this page shows. */
+  mark() {
+    for (const line of this.#lines) {
+      const isCurrent = line.dataset.sessionId === this.getCurrent();
+      if (isCurrent) linkOf(line).setAttribute("aria-current", "page");
+      else linkOf(line).removeAttribute("aria-current");
+    }
+  }
+}
+
+/**
+ * Put `line` before `next`, unless it is there; moving an element drops the focus inside it.
+ * @param {Element} list
+ * @param {HTMLElement} line
+ * @param {Element | null} next
+ */
+export function moveBefore(list, line, next) {
+  if (line.parentNode === list && line.nextElementSibling === next) return;
+  // A title that is being typed would be taken as it is.
+  if (line.querySelector(".rename")) return;
+  const { activeElement } = document;
+  const focused =
+    activeElement instanceof HTMLElement && line.contains(activeElement) ? activeElement : null;
+  list.insertBefore(line, next);
+  focused?.focus({ preventScroll: true });
+}
+
+/** @param {string} session_id */
+export function newLine(session_id) {
+  const line = fromTemplate("session-template");
+  line.dataset.sessionId = session_id;
+  linkOf(line).href = addressOf(session_id);
+  return line;
+}
+
+/**
+ * What a line says, by what a frame or the API tells of its session.
+ * @param {HTMLElement} line
+ * @param {SessionInfo} session
+ */
+export function fillLine(line, session) {
+  const { title, active_at, archived, match } = session;
+  const shown = title || words.untitled;
+  line.dataset.activeAt = active_at;
+  line.toggleAttribute("data-archived", Boolean(archived));
+  setText(within(line, ".session-title"), shown);
+  if (match !== undefined) showMatch(line, match);
+  setText(within(line, ".session-state"), describeSession(session));
+  within(line, ".session-menu-button").ariaLabel = fill(words.manage.actions, { title: shown });
+}
+
+/**
+ * What a search has found in the session, and the way there.
+ * @param {HTMLElement} line
+ * @param {SearchMatch | null} match
+ */
+function showMatch(line, match) {
+  const excerpt = within(line, ".session-excerpt");
+  excerpt.hidden = !match;
+  excerpt.replaceChildren(...(match?.excerpt ?? []).map(nodeOf));
+  const address = addressOf(line.dataset.sessionId ?? "", match?.message_id);
+  linkOf(line).href = match ? `${address}#m-${match.message_id}` : address;
+}
+
+/** @param {SearchMatch["excerpt"][number]} at */
+function nodeOf({ text, found }) {
+  if (!found) return document.createTextNode(text);
+  const mark = document.createElement("mark");
+  mark.textContent = text;
+  return mark;
+}
+
+/** @param {HTMLElement} line */
+function momentOf(line) {
+  return Date.parse(line.dataset.activeAt ?? "");
+}
+
+/**
+ * Where a session is; with `branch`, the message that it is shown around.
+ * @param {string} session_id
+ * @param {string} [branch]
+ */
+export function addressOf(session_id, branch = "") {
+  const address = data.urls.session.replace(/[0-9-]{36}/, session_id);
+  return branch ? `${address}?branch=${branch}` : address;
+}
+
+/**
+ * The link of a line.
+ * @param {Element} line
+ */
+export function linkOf(line) {
+  return /** @type {HTMLAnchorElement} */ (line.firstElementChild);
+}

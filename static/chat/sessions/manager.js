@@ -1,0 +1,210 @@
+/** Puts together what people do with their conversations: find, rename, share, delete, judge. */
+
+import { Feedback } from "../log/feedback.js";
+import { apiOf, ask } from "../page/api.js";
+import { all, byId, within } from "../page/elements.js";
+import { Toast } from "../page/toast.js";
+import { data, words } from "../page/words.js";
+import { SessionActions } from "./actions.js";
+import { linkOf } from "./list.js";
+import { SessionMenu } from "./menu.js";
+import { askTitle } from "./rename.js";
+import { SessionSearch } from "./search.js";
+
+export class SessionManager {
+  /** Whether there was a connection before: what came since then was missed. */
+  #hasMissed = false;
+  /** @type {ShareDialog | undefined} */
+  #share;
+
+  /**
+   * @param {{ sessions: SessionList, connection: Connection, title: PageTitle,
+   *   announce: Announce, getCurrent: () => string }} page
+   */
+  constructor({ sessions, connection, title, announce, getCurrent }) {
+    this.sessions = sessions;
+    this.title = title;
+    this.getCurrent = getCurrent;
+    this.isArchived = data.archived;
+    this.drawer = byId("sessions");
+    this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
+    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
+    this.actions = new SessionActions(this.toast);
+    this.menu = new SessionMenu(byId("session-menu"), (button) => this.#describe(button));
+    this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
+    this.search = this.#makeSearch();
+    // Beside the conversation it would cover that.
+    matchMedia("(min-width: 60rem)").addEventListener("change", () => this.drawer.hidePopover());
+    this.drawer.addEventListener("scroll", () => this.menu.hide(), true);
+    byId("restore").addEventListener("click", () => this.actions.restore(this.getCurrent()));
+    connection.addEventListener("frame", ({ detail }) => this.#receive(detail));
+    connection.addEventListener("state", () => this.#greet(connection));
+    if (data.user) this.#offer();
+  }
+
+  #makeSearch() {
+    return new SessionSearch({
+      field: within(document, "input[id=session-search]"),
+      archive: byId("session-archive"),
+      status: byId("session-status"),
+      found: byId("session-found"),
+      more: byId("session-more"),
+      list: this.sessions,
+    });
+  }
+
+  /** There is something to find, or may be. */
+  #offer() {
+    for (const element of all(document, "[data-with-sessions]")) element.hidden = false;
+    byId("session-actions").hidden = !this.getCurrent();
+  }
+
+  /** @param {Connection} connection */
+  #greet(connection) {
+    if (connection.state !== "open") return;
+    if (this.#hasMissed) this.#catchUp();
+    this.#hasMissed = true;
+  }
+
+  async #catchUp() {
+    try {
+      await this.#renewList();
+      const id = this.getCurrent();
+      if (id) this.feedback.renew((await ask(apiOf(id, "feedback/"))).results);
+    } catch {
+      // It is as it was, until the next connection.
+    }
+  }
+
+  /** What no socket was there to hear of the newest lines is shown as if it came now. */
+  async #renewList() {
+    /** @type {{ results: SessionRow[], next: string | null }} */
+    const { results, next } = await ask(`${data.urls.sessions}?state=all`);
+    for (const id of this.sessions.missingIn(results, next)) {
+      this.#follow(id, { event: "session.deleted", title: "", active_at: "" });
+    }
+    for (const { id, archived_at, ...session } of results) {
+      this.#follow(id, { event: "session.updated", ...session, archived: Boolean(archived_at) });
+    }
+  }
+
+  /** @param {ServerFrame} frame */
+  #receive({ type, session_id = "", metadata: at }) {
+    if (type !== "status") return;
+    switch (at.event) {
+      case "feedback.changed":
+        return this.feedback.follow(at);
+      case "share.created":
+      case "share.revoked":
+        return this.#share?.apply(session_id, at);
+      case "session.created":
+      case "session.updated":
+      case "session.deleted":
+      case "session.activity":
+        return this.#follow(session_id, at);
+    }
+  }
+
+  /**
+   * Show what has become of a session.
+   * @param {string} session_id
+   * @param {SessionEvent} at
+   */
+  #follow(session_id, at) {
+    const isCurrent = session_id === this.getCurrent();
+    this.sessions.apply(session_id, at);
+    if (isCurrent && at.title) this.title.rename(at.title);
+    this.#offer();
+    this.search.refresh();
+    if (!isCurrent) return;
+    this.isArchived = Boolean(at.archived);
+    this.#tellDeleted(at.event === "session.deleted");
+  }
+
+  /**
+   * Nothing is said in a conversation that is not there; the page waits for its return.
+   * @param {boolean} isDeleted
+   */
+  #tellDeleted(isDeleted) {
+    if (byId("deleted").hidden && !isDeleted) return;
+    byId("deleted").hidden = !isDeleted;
+    byId("composer").inert = isDeleted;
+    byId("session-actions").hidden = isDeleted;
+    // What it missed meanwhile the server renders.
+    if (!isDeleted) location.reload();
+  }
+
+  /**
+   * The session that a menu's button is about.
+   * @param {HTMLElement} button
+   * @returns {ChosenSession}
+   */
+  #describe(button) {
+    const line = button.closest("li");
+    if (!line) {
+      const title = byId("title").textContent;
+      return { id: this.getCurrent(), title, archived: this.isArchived };
+    }
+    return {
+      id: line.dataset.sessionId ?? "",
+      title: within(line, ".session-title").textContent,
+      archived: line.hasAttribute("data-archived"),
+      onLeave: leaver(line),
+    };
+  }
+
+  /** @param {{ button: HTMLElement, action: string }} chosen */
+  #choose({ button, action }) {
+    const session = this.#describe(button);
+    switch (action) {
+      case "rename":
+        return this.#rename(button, session);
+      case "archive":
+        return this.actions.archive(session, true);
+      case "unarchive":
+        return this.actions.archive(session, false);
+      case "share":
+        return this.#openShare(session);
+      case "delete":
+        return this.actions.delete(session);
+    }
+  }
+
+  /**
+   * Its code comes when it is wanted first.
+   * @param {ChosenSession} session
+   */
+  async #openShare(session) {
+    try {
+      const { ShareDialog } = await import("./share.js");
+      this.#share ??= new ShareDialog(within(document, "dialog[id=share]"));
+      this.#share.open(session);
+    } catch {
+      this.toast.show(words.manage.failed);
+    }
+  }
+
+  /**
+   * @param {HTMLElement} button
+   * @param {ChosenSession} session
+   */
+  #rename(button, session) {
+    const line = button.closest("li");
+    askTitle(line ? linkOf(line) : byId("title"), session.title, {
+      save: (title) => this.actions.rename(session.id, title),
+      leave: () => button.focus(),
+    });
+  }
+}
+
+/**
+ * Where the keyboard goes once the line is gone: to the one that took its place.
+ * @param {HTMLElement} line
+ */
+function leaver(line) {
+  const { parentNode: list, nextElementSibling: next, previousElementSibling: previous } = line;
+  return () => {
+    const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
+    (neighbour ? linkOf(neighbour) : byId("new-chat")).focus();
+  };
+}

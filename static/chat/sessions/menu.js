@@ -1,0 +1,118 @@
+/**
+ * What can be done to a conversation, in a menu that its button opens; says `choose` (detail: the
+ * button, and `action` as its item names it).
+ */
+
+import { apiOf } from "../page/api.js";
+import { all, closest } from "../page/elements.js";
+
+const MARGIN = 8;
+
+export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElement, action: string } }>} */ (
+  EventTarget
+) {
+  /** @type {HTMLElement} */
+  button = document.body;
+
+  /**
+   * `describe` tells of a button: the conversation's `id` and whether it is `archived`.
+   * @param {HTMLElement} element
+   * @param {(button: HTMLElement) => { id: string, archived: boolean }} describe
+   */
+  constructor(element, describe) {
+    super();
+    this.element = element;
+    this.describe = describe;
+    document.addEventListener("click", (event) => this.#aim(event), true);
+    element.addEventListener("beforetoggle", ({ newState }) => this.#toggle(newState === "open"));
+    element.addEventListener("toggle", ({ newState }) => newState === "open" && this.#step(0));
+    element.addEventListener("click", (event) => this.#choose(event));
+    addEventListener("resize", () => this.isOpen && this.#place());
+  }
+
+  hide() {
+    if (this.isOpen) this.element.hidePopover();
+  }
+
+  get isOpen() {
+    return this.element.matches(":popover-open");
+  }
+
+  get #items() {
+    return all(this.element, "[role=menuitem]:not([hidden])");
+  }
+
+  /**
+   * Before the press of a button opens the menu: for which conversation that is.
+   * @param {Event} event
+   */
+  #aim(event) {
+    const button = closest(event, `[popovertarget="${this.element.id}"]`);
+    if (!button) return;
+    if (button !== this.button) this.hide();
+    this.button = button;
+  }
+
+  /** @param {boolean} isOpen */
+  #toggle(isOpen) {
+    this.button.setAttribute("aria-expanded", String(isOpen));
+    if (!isOpen) return;
+    const { id, archived } = this.describe(this.button);
+    for (const item of all(this.element, "[data-manage]")) {
+      const { manage } = item.dataset;
+      item.hidden = manage === "archive" ? archived : manage === "unarchive" && !archived;
+    }
+    for (const link of all(this.element, "[data-download]")) {
+      link.setAttribute("href", apiOf(id, link.dataset.download));
+    }
+    this.#place();
+  }
+
+  /** Below its button or above it, where there is more room. */
+  #place() {
+    const { style } = this.element;
+    const { top, bottom, left, right } = this.button.getBoundingClientRect();
+    const isBelow = top < innerHeight / 2;
+    const isLeft = (left + right) / 2 < innerWidth / 2;
+    style.top = isBelow ? `${bottom + MARGIN / 2}px` : "auto";
+    style.bottom = isBelow ? "auto" : `${innerHeight - top + MARGIN / 2}px`;
+    style.left = isLeft ? `max(${MARGIN}px, min(${left}px, 100vw - 16rem - ${MARGIN}px))` : "auto";
+    const beyond = document.documentElement.clientWidth - right;
+    style.right = isLeft
+      ? "auto"
+      : `max(${MARGIN}px, min(${beyond}px, 100vw - 16rem - ${MARGIN}px))`;
+    style.maxHeight = `${(isBelow ? innerHeight - bottom : top) - 2 * MARGIN}px`;
+  }
+
+  /**
+   * The arrow keys walk through the open menu.
+   * @param {KeyboardEvent} event
+   */
+  press(event) {
+    if (!this.element.contains(/** @type {Node} */ (event.target))) return false;
+    const place = this.#items.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    /** @type {Record<string, number>} */
+    const steps = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: -1 };
+    if (event.key === "Tab") this.hide();
+    if (!(event.key in steps)) return false;
+    event.preventDefault();
+    this.#step(steps[event.key]);
+    return true;
+  }
+
+  /** @param {number} place */
+  #step(place) {
+    const items = this.#items;
+    items.at(place % items.length)?.focus();
+  }
+
+  /** @param {Event} event */
+  #choose(event) {
+    const item = closest(event, "[role=menuitem]");
+    if (!item) return;
+    const { button } = this;
+    this.hide();
+    const action = item.dataset.manage;
+    if (action) this.dispatchEvent(new CustomEvent("choose", { detail: { button, action } }));
+  }
+}

@@ -1,0 +1,211 @@
+/** Conversations that a search finds, and those put away, in place of the list. */
+
+import { ask } from "../page/api.js";
+import { all, closest, within } from "../page/elements.js";
+import { count, data, words } from "../page/words.js";
+import { fillLine, linkOf, moveBefore, newLine } from "./list.js";
+
+const PAUSE_MS = 200;
+const { manage } = words;
+
+export class SessionSearch {
+  #asked = 0;
+  /** @type {SessionRow[]} */
+  #sessions = [];
+  /** @type {string | null} */
+  #next = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /**
+   * @param {{ field: HTMLInputElement, archive: HTMLElement, status: HTMLElement,
+   *   found: HTMLElement, more: HTMLElement, list: SessionList }} elements
+   */
+  constructor({ field, archive, status, found, more, list }) {
+    this.field = field;
+    this.archive = archive;
+    this.status = status;
+    this.found = found;
+    this.more = more;
+    this.list = list;
+    field.addEventListener("input", () => this.#wait());
+    archive.addEventListener("click", () => this.#shelve());
+    more.addEventListener("click", () => this.#goOn());
+    this.isWhole = more.hidden;
+  }
+
+  /** Something changed in the list: what is found may have too. */
+  refresh() {
+    if (this.isOn) this.#wait();
+  }
+
+  get isOn() {
+    return Boolean(this.words) || this.isArchive;
+  }
+
+  get words() {
+    return this.field.value.trim();
+  }
+
+  get isArchive() {
+    return this.archive.ariaPressed === "true";
+  }
+
+  #wait() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(), PAUSE_MS);
+  }
+
+  #shelve() {
+    this.archive.ariaPressed = String(!this.isArchive);
+    this.#ask();
+  }
+
+  async #ask() {
+    this.found.hidden = !this.isOn;
+    this.list.element.hidden = this.isOn;
+    if (!this.isOn) return this.#rest();
+    const query = new URLSearchParams({ state: this.isArchive ? "archived" : "all" });
+    if (this.words) query.set("search", this.words);
+    await this.#fetch(`?${query}`, []);
+  }
+
+  #rest() {
+    this.#show([], null);
+    this.more.hidden = this.isWhole;
+  }
+
+  #goOn() {
+    return this.isOn ? this.#fetch(this.#next ?? "", this.#sessions) : this.#showOlder();
+  }
+
+  /**
+   * Only the answer to what was asked last is shown.
+   * @param {string} query
+   * @param {SessionRow[]} before
+   */
+  async #fetch(query, before) {
+    const asked = ++this.#asked;
+    try {
+      const { results, next } = await ask(data.urls.sessions + query);
+      if (asked !== this.#asked || !this.isOn) return;
+      this.#show([...before, ...results], next && new URL(next).search);
+    } catch {
+      if (asked === this.#asked) this.status.textContent = manage.search_failed;
+    }
+  }
+
+  /** The list itself goes on from its last line. */
+  async #showOlder() {
+    const last = within(this.list.element, "li:last-child");
+    this.status.textContent = "";
+    try {
+      const query = new URLSearchParams({ active_before: last.dataset.activeAt ?? "" });
+      const { results, next } = await ask(`${data.urls.sessions}?${query}`);
+      for (const { id, ...session } of results) this.list.show(id, session);
+      this.isWhole = !next;
+      this.more.hidden = this.isOn ? !this.#next : this.isWhole;
+    } catch {
+      this.status.textContent = manage.search_failed;
+    }
+  }
+
+  /**
+   * @param {SessionRow[]} sessions
+   * @param {string | null} next
+   */
+  #show(sessions, next) {
+    this.#sessions = sessions;
+    this.#next = next;
+    this.more.hidden = !next;
+    const ids = new Set(sessions.map(({ id }) => id));
+    for (const line of all(this.found, "li"))
+      if (!ids.has(line.dataset.sessionId ?? "")) line.remove();
+    for (const [place, session] of sessions.entries()) this.#place(session, place);
+    this.status.textContent = this.isOn ? this.#describe(sessions.length, next) : "";
+  }
+
+  /**
+   * @param {SessionRow} at
+   * @param {number} place
+   */
+  #place({ id, archived_at, ...session }, place) {
+    /** @type {HTMLElement | null} */
+    const known = this.found.querySelector(`[data-session-id="${id}"]`);
+    const line = known ?? newLine(id);
+    fillLine(line, { ...session, archived: archived_at });
+    if (this.found.children[place] !== line)
+      moveBefore(this.found, line, this.found.children[place] ?? null);
+    if (id === this.list.getCurrent()) linkOf(line).setAttribute("aria-current", "page");
+  }
+
+  /**
+   * @param {number} length
+   * @param {string | null} next
+   */
+  #describe(length, next) {
+    if (!length) return this.words ? manage.nothing_found : manage.nothing_archived;
+    if (next) return count(manage.found_one, manage.found_more, length);
+    return this.words ? count(manage.found_one, manage.found, length) : "";
+  }
+
+  /**
+   * The shortcut of the search, and the keys in its field and between the lines.
+   * @param {KeyboardEvent} event
+   */
+  press(event) {
+    const isShortcut = event.code === "KeyK" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+    if (isShortcut) return this.#open(event);
+    if (event.target === this.field) return this.#pressInField(event);
+    const line = closest(event, "#session-list > li, #session-found > li");
+    return line !== null && event.target === linkOf(line) && this.#walk(event, line);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #pressInField(event) {
+    const first = within(this.#shown, "a");
+    if (event.key === "Escape" && this.field.value) this.#clear();
+    else if (event.key === "ArrowDown" && first) first.focus();
+    else if (event.key === "Enter" && this.words && first) first.click();
+    else return false;
+    if (event.key !== "Enter") event.preventDefault();
+    return true;
+  }
+
+  #clear() {
+    this.field.value = "";
+    this.#ask();
+  }
+
+  get #shown() {
+    return this.isOn ? this.found : this.list.element;
+  }
+
+  /**
+   * Up and down between the lines, and from the first back to the field.
+   * @param {KeyboardEvent} event
+   * @param {Element} line
+   */
+  #walk(event, line) {
+    const { nextElementSibling: below, previousElementSibling: above } = line;
+    const isDown = event.key === "ArrowDown" && below !== null;
+    if (!isDown && event.key !== "ArrowUp") return false;
+    const target = isDown ? linkOf(below) : above ? linkOf(above) : this.field;
+    event.preventDefault();
+    target.focus();
+    return true;
+  }
+
+  /**
+   * Ctrl or Cmd and K, wherever one is.
+   * @param {KeyboardEvent} event
+   */
+  #open(event) {
+    event.preventDefault();
+    const drawer = /** @type {HTMLElement} */ (this.field.closest("[popover]"));
+    if (getComputedStyle(drawer).display === "none") drawer.showPopover();
+    this.field.focus();
+    this.field.select();
+    return true;
+  }
+}

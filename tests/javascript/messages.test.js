@@ -1,0 +1,125 @@
+/** Stored and unsent messages: which are shown, in which order, and what is acknowledged. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  asked,
+  complete,
+  message,
+  newConversation,
+  play,
+  replying,
+  SESSION,
+  status,
+  TURN,
+  token,
+} from "./frames.js";
+
+test("another reply takes the place of the first", () => {
+  const again = replying("a3", 3, "u1", { rev: 3, run: "r2" });
+  assert.deepEqual(play(...TURN, complete(2, "first"), again).ids, ["u1", "a3"]);
+});
+
+test("a change to a left branch changes nothing", () => {
+  const again = replying("a3", 3, "u1", { rev: 3, run: "r2" });
+  const fields = { rev: 4, run_id: "r1", run_status: "cancelled", parts: [] };
+  assert.deepEqual(play(...TURN, again, message("a2", 2, "u1", fields)).ids, ["u1", "a3"]);
+});
+
+test("children may come before their parents", () => {
+  const children = [asked("u3", 3, "a2", 5), replying("a4", 4, "u3", { rev: 5, run: "r2" })];
+  const before = [asked("u1", 1, null), ...children];
+  assert.deepEqual(play(...before).ids, ["u1"]);
+  const after = play(...before, replying("a2", 2, "u1", { rev: 5 }));
+  assert.deepEqual(after.ids, ["u1", "a2", "u3", "a4"]);
+});
+
+test("a message may go before what waits", () => {
+  const waiting = [asked("u3", 3, "a2"), replying("a4", 4, "u3", { run: "r2" })];
+  const sooner = [asked("u5", 5, "a2", 3), replying("a6", 6, "u5", { rev: 3, run: "r3" })];
+  const played = play(...TURN, ...waiting, ...sooner, asked("u3", 3, "a6", 3));
+  assert.deepEqual(played.ids, ["u1", "a2", "u5", "a6", "u3", "a4"]);
+});
+
+test("a revision counts only when the next one comes", () => {
+  assert.deepEqual(play(asked("u1", 1, null, 7)).cursor, { rev: 1 });
+  const whole = play(asked("u1", 1, null, 7), asked("u3", 3, "u1", 8));
+  assert.deepEqual(whole.cursor, { rev: 7 });
+});
+
+test("other sessions are not shown", () => {
+  const foreign = [asked("u1", 1, null), token(1, "x")];
+  assert.deepEqual(play(...foreign.map((frame) => ({ ...frame, session_id: "other" }))).ids, []);
+});
+
+test("a withdrawn message is gone, and so is the end of its run", () => {
+  const waiting = [asked("u3", 3, "a2"), replying("a4", 4, "u3", { run: "r2" })];
+  const gone = ["u3", "a4"].map((id) => message(id, 3, "a2", { rev: 3, withdrawn: true }));
+  const end = complete(1, "", { run: "r2", number: 2, reply: "a4" });
+  const played = play(...TURN, ...waiting, ...gone, end);
+  assert.deepEqual(played.ids, ["u1", "a2"]);
+  assert.deepEqual(played.effects, ["started"]);
+});
+
+const ENTRY = { client_message_id: "c1", session_id: SESSION, content: "hello" };
+
+function accepted(session_id = SESSION) {
+  const ids = { client_message_id: "c1", user_message_id: "u1", message_id: "a2", run_id: "r1" };
+  return { ...status("accepted", ids), session_id };
+}
+
+test("an unsent message is shown until it is stored, once", () => {
+  const conversation = newConversation();
+  conversation.addUnsent(ENTRY);
+  const ids = () => conversation.messages.map(({ message_id }) => message_id);
+  assert.deepEqual(ids(), ["prompt:c1", "reply:c1"]);
+  assert.deepEqual(
+    conversation.apply(accepted()).map(({ kind }) => kind),
+    ["accepted"],
+  );
+  assert.deepEqual(ids(), ["u1", "a2"]);
+  conversation.apply(asked("u1", 1, null));
+  conversation.apply(replying("a2", 2, "u1"));
+  assert.deepEqual(ids(), ["u1", "a2"]);
+});
+
+test("the first message gives a new conversation its id", () => {
+  const conversation = newConversation({ session_id: "" });
+  conversation.addUnsent({ ...ENTRY, session_id: undefined });
+  conversation.apply(accepted("another"));
+  assert.equal(conversation.sessionId, "another");
+});
+
+test("what was stopped before it was accepted is cancelled then", () => {
+  const conversation = newConversation();
+  conversation.addUnsent(ENTRY);
+  conversation.unsent.stopOnceAccepted("c1");
+  assert.equal(conversation.isStopping(conversation.messages[1]), true);
+  const effects = conversation.apply(accepted());
+  assert.deepEqual(
+    effects.map(({ kind }) => kind),
+    ["accepted", "cancel"],
+  );
+  assert.equal(conversation.isStopping({ message_id: "a2", run_id: "r1" }), true);
+});
+
+test("a refused message stays with its reason, a refused wish goes", () => {
+  const conversation = newConversation();
+  conversation.addUnsent(ENTRY);
+  conversation.addUnsent({ client_message_id: "c2", content: "", regenerate: "a2" });
+  for (const client_message_id of ["c1", "c2"]) {
+    const metadata = { code: "busy", retryable: true, client_message_id };
+    const [effect] = conversation.apply({ type: "error", content: "Busy.", metadata });
+    assert.equal(effect.kind, "refused");
+  }
+  const [message, ...others] = conversation.messages;
+  assert.deepEqual([message.state, message.note, others], ["refused", "Busy.", []]);
+});
+
+test("an edited message stands in the place of what followed its parent", () => {
+  const conversation = newConversation();
+  for (const frame of TURN) conversation.apply(structuredClone(frame));
+  conversation.addUnsent({ ...ENTRY, parent_message_id: "" });
+  const ids = conversation.messages.map(({ message_id }) => message_id);
+  assert.deepEqual(ids, ["prompt:c1", "reply:c1"]);
+});
