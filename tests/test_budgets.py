@@ -11,8 +11,8 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.guests import create_guest
 from conversations.lifecycle import recover_run
 from conversations.limits import ChatLimits, check_budget
-from conversations.models import Run, RunStatus, SiteUsage, UserUsage
-from conversations.usage import TokenUsage, UsageSource, count_spent
+from conversations.models import Run, RunStatus, SiteUsage, UsageSource, UserUsage
+from conversations.usage import TokenUsage, count_spent
 from realtime.process import Process
 from tests.support.agent_site import Serve
 from tests.support.chats import CLAIM, ask, begin, finish, make_user
