@@ -12,8 +12,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 
-from conversations.privacy import erase_user
-from conversations.session_list import all_of
+from conversations.people.privacy import erase_user
+from conversations.sessions.lists import all_of
 
 UserModel = get_user_model()
 CHANGE_LIST = "admin:auth_user_changelist"

@@ -10,10 +10,10 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from agentsite import tour
-from agentsite.local_model.identity import introduce
+from agentsite.local_model import introduce
 from agentsite.site_tools import SITE_TOOLS
 from realtime.registry import AgentEntry
-from realtime.run_context import RunContext
+from realtime.work.run_context import RunContext
 
 STYLE = (
     "Answer in the language of the question, in Markdown, as briefly as the question allows. "

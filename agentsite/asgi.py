@@ -9,8 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentsite.settings")
 pages = get_asgi_application()
 
 # Only now are Django's models there to be imported.
-from realtime.auth import HandshakeAuth  # noqa: E402
-from realtime.routing import websocket_urlpatterns  # noqa: E402
+from realtime.routing import HandshakeAuth, websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {"http": pages, "websocket": HandshakeAuth(URLRouter(websocket_urlpatterns))}

@@ -32,7 +32,7 @@ from pydantic_settings import (
 )
 
 from agentsite.local_model import weights
-from conversations import conf
+from conversations import apps
 from realtime.conf import RealtimeSettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -177,12 +177,12 @@ class Environment(RealtimeSettings, BaseSettings):
         description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
     )
     api_requests_per_minute: int = Field(
-        default=conf.REQUESTS_PER_MINUTE,
+        default=apps.REQUESTS_PER_MINUTE,
         ge=1,
         description="REST requests a minute of one user, or of one address without one.",
     )
     restore_days: int = Field(
-        default=conf.RESTORE_DAYS,
+        default=apps.RESTORE_DAYS,
         ge=0,
         le=3_650,
         description="Days in which a deleted conversation can be restored.",
@@ -408,7 +408,7 @@ def database(env: Environment) -> dict[str, Any]:
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
     """In memory for one process, Redis's publish/subscribe for more."""
     if url is None:
-        return {"BACKEND": "realtime.layers.LocalLayer"}
+        return {"BACKEND": "realtime.channel_layer.LocalLayer"}
     # With a socket timeout an idle consumer dies; with the default pool the 101st connect does.
     host = {
         "address": url.get_secret_value(),
@@ -579,7 +579,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "agentsite.storage.HashedFiles"
+        else "agentsite.apps.HashedFiles"
     },
 }
 SERVESTATIC_USE_FINDERS = DEBUG
@@ -624,8 +624,8 @@ CACHES = {"default": cache(env.redis_url)}
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_THROTTLE_CLASSES": ["conversations.api.authentication.RequestThrottle"],
-    "EXCEPTION_HANDLER": "conversations.api_errors.exception_handler",
+    "DEFAULT_THROTTLE_CLASSES": ["conversations.api.requests.RequestThrottle"],
+    "EXCEPTION_HANDLER": "conversations.api.base.exception_handler",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "agentsite",
@@ -693,11 +693,11 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "line": {
-            "class": "agentsite.logs.LineFormatter",
+            "class": "agentsite.apps.LineFormatter",
             "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
         }
     },
-    "filters": {"routes": {"()": "agentsite.logs.RouteFilter"}},
+    "filters": {"routes": {"()": "agentsite.apps.RouteFilter"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["routes"]}
     },

@@ -14,11 +14,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from conversations import queries, recall, session_list
+from conversations import queries
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.recall import Count, Found, Said
+from conversations.sessions import lists, search
+from conversations.sessions.search import Count, Found, Said
 from realtime import dbpool
-from realtime.run_context import RunContext
+from realtime.work.run_context import RunContext
 
 FOUND_MAX = 20
 READ_CHARS = 12_000
@@ -44,7 +45,7 @@ async def search_conversations(context: Context, words: str = "", limit: int = 1
 
 def _search(run: RunContext, words: str, limit: int) -> list[Found]:
     user = queries.get_user(run.user_id)
-    return recall.search_sessions(user, words, limit=limit, apart_from=run.session_id)
+    return search.search_sessions(user, words, limit=limit, apart_from=run.session_id)
 
 
 @function_tool
@@ -64,7 +65,7 @@ async def read_conversation(context: Context, session_id: str) -> str:
 
 def _read(run: RunContext, session_id: str) -> Said:
     user = queries.get_user(run.user_id)
-    return recall.read_session(user, session_id, max_chars=READ_CHARS)
+    return search.read_session(user, session_id, max_chars=READ_CHARS)
 
 
 @function_tool
@@ -83,7 +84,7 @@ async def count_conversations(context: Context, period: Period) -> str:
 
 
 def _count(run: RunContext, start: datetime | None) -> Count:
-    return recall.count_since(queries.get_user(run.user_id), start)
+    return search.count_since(queries.get_user(run.user_id), start)
 
 
 def period_start(period: Period, now: datetime) -> datetime | None:
@@ -117,7 +118,7 @@ async def archive_conversations(context: Context, session_ids: list[str]) -> str
 
 def _archive(run: RunContext, session_ids: list[str]) -> list[str]:
     user = queries.get_user(run.user_id)
-    return session_list.archive_sessions(user=user, session_ids=session_ids)
+    return lists.archive_sessions(user=user, session_ids=session_ids)
 
 
 def _explain(exc: AgentSiteError) -> str:

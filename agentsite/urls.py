@@ -1,12 +1,38 @@
 """Every address of the site; the WebSocket's are in realtime/routing.py."""
 
+from typing import Any
+
+from csp.decorators import csp_update
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.utils.decorators import method_decorator
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from agentsite.accounts import admin_login, admin_password_change
 from agentsite.health import healthz, readyz
-from agentsite.local_model.card import model
-from conversations.api_errors import no_such_address
+from agentsite.web.accounts import admin_login, admin_password_change
+from agentsite.web.pages import model
+from conversations.api.base import no_such_address
+
+# The page makes styles of its own, and shows its icons from inside.
+LOOSER = {"style-src": ["'unsafe-inline'"], "img-src": ["data:"]}
+
+
+@method_decorator(csp_update(LOOSER), name="dispatch")
+class DocsView(SpectacularSwaggerSplitView):
+    """Swagger UI from this site's own files; its script comes from an address of its own."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """The page."""
+        return super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+DOCS_PATHS = [
+    path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("api/docs/", DocsView.as_view(url_name="api-schema"), name="api-docs"),
+]
+
 
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
@@ -17,10 +43,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("conversations.urls")),
     path("api/", include("realtime.urls")),
-    path("", include("agentsite.api_docs")),
+    *DOCS_PATHS,
     re_path(r"^api/", no_such_address),
-    path("", include("agentsite.accounts")),
-    path("", include("agentsite.keys")),
-    path("", include("agentsite.shared")),
-    path("", include("agentsite.pages")),
+    path("", include("agentsite.web.accounts")),
+    path("", include("agentsite.web.pages")),
 ]

@@ -43,9 +43,8 @@ def prepare_limits(size: int) -> Callable[[], object]:
     """A chat's limits, with so many runs of one user in a day."""
     from django.db import transaction
 
-    from conversations.limits import ChatLimits, check_user
     from conversations.models import UserUsage
-    from conversations.usage import find_slot
+    from conversations.runs.usage import ChatLimits, check_user, find_slot
 
     session = make_session(size)
     present = find_slot(session.created_at)
@@ -74,7 +73,7 @@ def prepare_sign_ins(size: int) -> Callable[[], object]:
     """A round of sign-in checks, with so many sockets."""
     from django.contrib.auth.models import User
 
-    from conversations.sign_ins import SignIn, list_ended_sign_ins
+    from conversations.people.sign_ins import SignIn, list_ended_sign_ins
 
     users = User.objects.bulk_create(
         [User(username=f"{size}-{n}", password=f"!{n:040}") for n in range(size)], batch_size=500
@@ -88,8 +87,8 @@ def prepare_catch_up(size: int) -> Callable[[], object]:
     from django.utils import timezone
 
     from conversations.models import RunEvent
-    from realtime.frames import snapshot_frame
-    from realtime.replay import read_missed
+    from realtime.sockets.cursors import read_missed
+    from realtime.sockets.frames import snapshot_frame
 
     run = make_session(1, status="running").runs.get()
     delta = "word " * (TEXT // size // 5)
@@ -122,7 +121,7 @@ def prepare_model_call(size: int) -> Callable[[], object]:
     """The beginning of a model call, with so many items in its context."""
     from agents.usage import Usage
 
-    from realtime.usage import UsageMeter
+    from realtime.work.metering import UsageMeter
 
     items = [{"role": "user", "content": "word " * 100}] * size
     return lambda: UsageMeter().begin_call(Usage(), "any", "Be kind.", items)
@@ -130,7 +129,7 @@ def prepare_model_call(size: int) -> Callable[[], object]:
 
 def prepare_publisher(size: int) -> Callable[[], object]:
     """So many envelopes in a hundred groups, through the publisher to a layer that does nothing."""
-    from realtime import publisher
+    from realtime import channel_layer
 
     class Layer:
         async def group_send(self, group: str, message: dict[str, Any]) -> None:
@@ -139,8 +138,8 @@ def prepare_publisher(size: int) -> Callable[[], object]:
     envelopes = [(f"group{n % 100}", {"type": "x"}) for n in range(size)]
 
     async def publish() -> None:
-        with patch.object(publisher, "get_channel_layer", Layer):
-            made = publisher.Publisher()
+        with patch.object(channel_layer, "get_channel_layer", Layer):
+            made = channel_layer.Publisher()
         running = asyncio.create_task(made.run())
         made.put(envelopes)
         await made.flush()
@@ -173,7 +172,7 @@ def make_session(runs: int, *, status: str = "completed") -> "ChatSession":
     from django.contrib.auth.models import User
 
     from conversations.models import ChatSession, Message, Run
-    from conversations.usage import add_to_session
+    from conversations.runs.usage import add_to_session
 
     owner = User.objects.create(username=f"owner {User.objects.count()}")
     session = ChatSession.objects.create(owner=owner)

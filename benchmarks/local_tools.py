@@ -26,9 +26,8 @@ from agents import (
 )
 from django.conf import settings
 
-from agentsite.local_model.job import Job
-from agentsite.local_model.process import ModelProcess
-from agentsite.local_model.weights import QWEN
+from agentsite.local_model.supervisor import ModelProcess
+from agentsite.local_model.weights import QWEN, Job
 from benchmarks.measure import machine, table
 
 SAID = ("17", "rain", "Marsh", "3 books", "minutes")

@@ -104,7 +104,7 @@ def fill(owner_id: int, count: int) -> str:
     django.setup()
     from conversations.models import ChatSession, Message, Role, Run, RunStatus
     from conversations.queries import get_user
-    from conversations.sharing import create_share
+    from conversations.sessions.sharing import create_share
 
     session = ChatSession.objects.create(owner_id=owner_id, title="long", message_count=count)
     text = (PARAGRAPH * (REPLY_CHARS // len(PARAGRAPH) + 1))[:REPLY_CHARS]

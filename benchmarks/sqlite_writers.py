@@ -47,19 +47,19 @@ def make_rows(writers: int) -> tuple[Any, Any, list[str]]:
     """A user, a run at work, and a session for each writer."""
     from django.contrib.auth import get_user_model
 
-    from conversations import actions, session_list
-    from conversations.lifecycle import Claim
-    from conversations.limits import ChatLimits
+    from conversations.runs.lifecycle import Claim
+    from conversations.runs.usage import ChatLimits
+    from conversations.sessions import lists, posting
 
     user, _ = get_user_model().objects.get_or_create(username="ann")
-    posted = actions.post_chat(
+    posted = posting.post_chat(
         user=user,
-        chat=actions.NewChat(content="hello"),
+        chat=posting.NewChat(content="hello"),
         limits=ChatLimits(),
         viewed_for=None,
         claim=Claim(worker="bench", lease=timedelta(hours=1), agent="echo", model="m"),
     )
-    sessions = [session_list.create_session(user=user, title="").pk for _ in range(writers)]
+    sessions = [lists.create_session(user=user, title="").pk for _ in range(writers)]
     return user, posted.claimed, [str(pk) for pk in sessions]
 
 
@@ -67,20 +67,20 @@ def write_on(user: Any, session_id: str, stop: threading.Event, counts: list[int
     """Requests without a pause, in a thread of their own."""
     from django.db import connections
 
-    from conversations import session_list
+    from conversations.sessions import lists
 
     done = 0
     while not stop.is_set():
         done += 1
-        session_list.archive_session(user=user, session_id=session_id, archived=bool(done % 2))
+        lists.archive_session(user=user, session_id=session_id, archived=bool(done % 2))
     counts.append(done)
     connections.close_all()
 
 
 async def measure_ticks(claimed: Any, ticks: int) -> list[float]:
     """Milliseconds that each commit took, as its caller waits for it."""
-    from conversations import journal_store
-    from conversations.journal_store import Batch
+    from conversations.runs import events
+    from conversations.runs.events import Batch
     from realtime import dbpool
 
     run, seq, took = claimed.run, claimed.last_seq, []
@@ -88,7 +88,7 @@ async def measure_ticks(claimed: Any, ticks: int) -> list[float]:
         batch = Batch(run.pk, run.claim, run.epoch, seq, [(seq + 1, "token", {"delta": "word "})])
         began = time.perf_counter()
         lease = timedelta(hours=1)
-        committed = await dbpool.write_first(journal_store.commit_batches, [batch], lease)
+        committed = await dbpool.write_first(events.commit_batches, [batch], lease)
         took.append((time.perf_counter() - began) * 1000)
         assert committed.kept == {run.pk}
         seq = batch.next_seq

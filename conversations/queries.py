@@ -12,18 +12,10 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import (
-    ACTIVE,
-    HOLDING,
-    ChatSession,
-    Message,
-    Run,
-    RunEvent,
-    RunStatus,
-)
-from conversations.parts import PartsFolder, fold
+from conversations.models import ACTIVE, HOLDING, ChatSession, Message, Run, RunEvent, RunStatus
+from conversations.runs.usage import UsageTotals, read_session_totals, read_user_totals
+from conversations.sessions.parts import PartsFolder, fold
 from conversations.shapes import QueueView, RunTimings, UserId, queue_view, run_timings
-from conversations.usage import UsageTotals, read_session_totals, read_user_totals
 
 User = AbstractBaseUser | AnonymousUser
 EventRow = tuple[int, str, dict[str, Any]]
@@ -148,7 +140,7 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 def read_parts(run: Run) -> PartsFolder:
     """What has been shown of a run in progress: all of its events, folded anew.
 
-    For writers, who may see what is not committed yet; readers use `conversations.snapshots`.
+    For writers, who may see what is not committed yet; readers use `conversations.runs.catch_up`.
     """
     return fold((kind, payload) for _, kind, payload in read_events(run))
 
@@ -171,3 +163,24 @@ def user_usage(user: User) -> UsageTotals:
 def get_run_timings(run: Run) -> RunTimings:
     """When what happened to a run; its reply is loaded with it."""
     return run_timings(run, run.reply.parts)
+
+
+def runs_of(session: ChatSession) -> QuerySet[Run]:
+    """All replies of the session."""
+    return Run.objects.filter(session=session)
+
+
+def get_run_of(session: ChatSession, run_id: str) -> Run:
+    """One of them; raises `AgentSiteError(not_found)`."""
+    run = runs_of(session).filter(pk=parse_id(run_id)).first()
+    if run is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return run
+
+
+def list_events(run: Run, *, after: int, limit: int) -> list[RunEvent]:
+    """The events of the run's epoch behind `after`, up to what its row says."""
+    rows = RunEvent.objects.filter(
+        run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
+    )
+    return list(rows.order_by("seq")[:limit])

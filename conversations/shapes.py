@@ -7,8 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Approval, Message, Run, join_text
-from conversations.part_shapes import Part
-from conversations.parts import last_agent
+from conversations.sessions.parts import DescribedPart, last_agent
 
 UserId = int | UUID
 """The primary key of `AUTH_USER_MODEL`; the type checker's stubs know this site's own, a number."""
@@ -26,7 +25,7 @@ class MessageView:
     message_id: str
     number: int
     role: str
-    parts: list[Part] | None
+    parts: list[DescribedPart] | None
     created_at: str
     parent_message_id: str | None = None
     run_id: str | None = None

@@ -1,7 +1,10 @@
-"""Text that every database and every encoder can hold."""
+"""Text that every database and encoder can hold, and estimates of its tokens."""
 
 import hashlib
+import json
 import re
+from collections.abc import Iterable
+from typing import Any
 
 ID_CHARS = 200
 """Of an id that a model's server has made for a tool call; theirs have about 30."""
@@ -44,3 +47,55 @@ def visible(text: str) -> str:
 
 def _picture(code: int) -> str:
     return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "�"
+
+
+BYTES_PER_TOKEN = 4
+"""Of UTF-8: near the truth for English, and for scripts whose letters take more bytes."""
+
+
+def byte_count(text: str) -> int:
+    """In UTF-8, of any text."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def tokens_in(size: int) -> int:
+    """How many tokens so many bytes are; never zero for what is not empty."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def estimate_tokens(text: str) -> int:
+    """How many tokens `text` is."""
+    return tokens_in(byte_count(text))
+
+
+ASCII = 1 / 3.6
+TWO_BYTES = 1 / 2
+THREE_BYTES = 1.2
+FOUR_BYTES = 2.0
+"""Tokens a character, by its length in UTF-8: English and code, other alphabets, Chinese,
+Japanese, Korean and the scripts of India and South-East Asia, emoji."""
+
+ITEM = 4
+"""Tokens around each item."""
+
+
+def estimate_text(text: str) -> float:
+    """Tokens of a text."""
+    ascii_chars = len(text.encode("ascii", "ignore"))
+    if ascii_chars == len(text):
+        return ascii_chars * ASCII
+    size = len(text.encode("utf-8", "surrogatepass"))
+    four = len(text.encode("utf-16-le", "surrogatepass")) // 2 - len(text)
+    others = len(text) - ascii_chars - four
+    three = size - ascii_chars - 4 * four - 2 * others
+    two = others - three
+    return ascii_chars * ASCII + two * TWO_BYTES + three * THREE_BYTES + four * FOUR_BYTES
+
+
+def estimate_items(items: Iterable[dict[str, Any]]) -> float:
+    """Tokens of input items."""
+    return sum(ITEM + sum(map(_estimate_value, item.values())) for item in items)
+
+
+def _estimate_value(value: object) -> float:
+    return estimate_text(value if isinstance(value, str) else json.dumps(value))

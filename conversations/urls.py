@@ -2,16 +2,28 @@
 
 from django.urls import path
 
-from conversations.api.approvals import ApprovalsView, ApprovalView
-from conversations.api.feedback import FeedbackListView, FeedbackView
-from conversations.api.keys import KeysView, KeyView
-from conversations.api.messages import MessagesView, MessageView
-from conversations.api.queue import QueuedView, SessionQueueView
-from conversations.api.runs import EventsView, RunsView, RunView
-from conversations.api.sessions import RestoreView, SessionsView, SessionView
-from conversations.api.shares import SharedView, SharesView, ShareView
-from conversations.api.tickets import TicketsView
-from conversations.api.tokens import RefreshView, TokenView
+from conversations.api.access import KeysView, KeyView, RefreshView, TicketsView, TokenView
+from conversations.api.messages import (
+    ApprovalDetailView,
+    ApprovalsView,
+    EventsView,
+    FeedbackListView,
+    FeedbackView,
+    MessageDetailView,
+    MessagesView,
+    QueuedView,
+    RunDetailView,
+    RunsView,
+    SessionQueueView,
+)
+from conversations.api.sessions import (
+    RestoreView,
+    SessionsView,
+    SessionView,
+    SharedView,
+    SharesView,
+    ShareView,
+)
 
 SESSION = "sessions/<str:session_id>/"
 RUN = f"{SESSION}runs/<str:run_id>/"
@@ -27,7 +39,7 @@ urlpatterns = [
     path(SESSION, SessionView.as_view(), name="api-session"),
     path(f"{SESSION}restore/", RestoreView.as_view(), name="api-restore"),
     path(f"{SESSION}messages/", MessagesView.as_view(), name="api-messages"),
-    path(f"{SESSION}messages/<str:message_id>/", MessageView.as_view(), name="api-message"),
+    path(f"{SESSION}messages/<str:message_id>/", MessageDetailView.as_view(), name="api-message"),
     path(f"{SESSION}queue/", SessionQueueView.as_view(), name="api-queue"),
     path(f"{SESSION}queue/<str:run_id>/", QueuedView.as_view(), name="api-queued"),
     path(
@@ -39,8 +51,8 @@ urlpatterns = [
     path(f"{SESSION}shares/", SharesView.as_view(), name="api-shares"),
     path(f"{SESSION}shares/<str:share_id>/", ShareView.as_view(), name="api-share"),
     path(f"{SESSION}runs/", RunsView.as_view(), name="api-runs"),
-    path(RUN, RunView.as_view(), name="api-run"),
+    path(RUN, RunDetailView.as_view(), name="api-run"),
     path(f"{RUN}events/", EventsView.as_view(), name="api-events"),
     path(f"{SESSION}approvals/", ApprovalsView.as_view(), name="api-approvals"),
-    path("approvals/<str:request_id>/", ApprovalView.as_view(), name="api-approval"),
+    path("approvals/<str:request_id>/", ApprovalDetailView.as_view(), name="api-approval"),
 ]

@@ -10,16 +10,16 @@ class RealtimeConfig(AppConfig):
     name = "realtime"
 
     def ready(self) -> None:
-        from conversations import notify
-        from realtime import checks  # noqa: F401  (registers them)
-        from realtime.announcer import on_change
+        from conversations import changes
+        from realtime import conf  # noqa: F401  (registers them)
         from realtime.conf import is_deferring
+        from realtime.sockets.announcer import on_change
 
-        notify.register(on_change)
+        changes.register(on_change)
         if is_deferring():
-            from realtime.procrastinate_executor import defer
+            from realtime.work.procrastinate_executor import defer
 
-            notify.register_enqueuer(defer)
+            changes.register_enqueuer(defer)
         # An agent without a model of its own is made with the settings that suit this one.
         if model := getattr(settings, "AGENT_MODEL", ""):
             os.environ.setdefault("OPENAI_DEFAULT_MODEL", model)

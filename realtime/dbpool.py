@@ -4,7 +4,7 @@ Every unit of work is one sync function, run in a thread of a bounded pool, each
 connection of its own. `database_sync_to_async` would put all of a process into one thread.
 
 On SQLite the writes of this pool go through one thread, which goes before the sync views of the
-process whenever both want to write (`conversations.sqlite.write_lock`).
+process whenever both want to write (`conversations.sqlite`).
 
 What a reply at work needs goes before all that is new: behind a crowd that has just come, its lease
 would run out, and another process would take it for dead.
@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection, connections
 
-from conversations.sqlite.write_lock import prefer_this_thread
+from conversations.sqlite import prefer_this_thread
 from realtime.conf import get_conf
 
 P = ParamSpec("P")

@@ -1,29 +1,77 @@
-"""The background services of one event loop."""
+"""The services of one event loop, chats that they take, and how they stop."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, TypeVar
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from conversations.notify import Event, RunCancelRequested, RunEnded, RunReady
-from realtime import dbpool, protocol
-from realtime.commands import InFlight
-from realtime.conf import Role, is_deferring, serving_role
-from realtime.executors import Executor, InlineExecutor, NoExecutor
-from realtime.flusher import Flusher
-from realtime.groups import WORKER_GROUP, Envelope
-from realtime.model_service import ModelReadiness, ModelStatus, load_service
-from realtime.poller import Poller
+from conversations.changes import Event, RunCancelRequested, RunEnded, RunReady
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.sessions.posting import NewChat, Posted
+from realtime import dbpool, protocol, registry
+from realtime.channel_layer import WORKER_GROUP, Envelope, Publisher, send
+from realtime.conf import Role, get_conf, is_deferring, serving_role
 from realtime.protocol import Status
-from realtime.publisher import Publisher, send
-from realtime.ratelimit import Places
-from realtime.supervisor import Supervisor
-from realtime.sweeper import Sweeper
+from realtime.providers.readiness import ModelReadiness, ModelStatus, load_service
+from realtime.sockets.outbox import Places
+from realtime.sockets.poller import Poller
+from realtime.tasks import Supervisor
+from realtime.work.executor import Executor, InlineExecutor, NoExecutor, Sweeper
+from realtime.work.journal import Flusher
+
+if TYPE_CHECKING:
+    from realtime.sockets.viewer import Viewer
+
+
+T = TypeVar("T")
+
+
+class InFlight:
+    """Work for people that runs to its end, also when whoever asked for it is gone.
+
+    A drain waits for it: what it commits may have to be released.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """The result of `work`, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Whoever should have raised it may be gone; then nobody else looks at it.
+            task.exception()
+
+    async def settled(self) -> None:
+        """Wait for what is in flight now, not for what begins meanwhile."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+
+async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
+    """Store a chat, and have its reader follow it; raises `AgentSiteError`.
+
+    The run that it makes reaches the executor by its commit alone, whatever becomes of the reader.
+    """
+    if new.agent is not None and new.agent not in registry.agent_names():
+        raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
+    posting = viewer.chat(new, process.executor.offer_claim)
+    return await process.chats.run(posting, "chat")
+
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +177,7 @@ def _make_executor(flusher: Flusher, model: ModelReadiness) -> InlineExecutor:
     if not is_deferring():
         return InlineExecutor(flusher, model)
     # Procrastinate's Django app is installed with this executor alone.
-    from realtime.procrastinate_executor import ProcrastinateExecutor
+    from realtime.work.procrastinate_executor import ProcrastinateExecutor
 
     return ProcrastinateExecutor(flusher, model)
 
@@ -180,3 +228,73 @@ async def _send_all(envelopes: list[Envelope]) -> None:
     layer = get_channel_layer()
     for envelope in envelopes:
         await send(layer, envelope)
+
+
+DRAIN_S = 10
+"""For replies, where `drain_s` is not set: those of a process that serves."""
+
+WORKER_DRAIN_S = 300
+"""Those of a worker, whose end nobody waits for."""
+
+GIVE_UP_S = 5
+"""For handing over the replies that `drain_s` was too short for."""
+
+STOP_S = 8
+"""For ending the background services and the threads of the database."""
+
+EXIT_S = 5
+"""For the rest; what still hangs then, such as a request in the database, is cut off."""
+
+REPEAT_S = 1
+"""A second signal within this is the same one, passed on by a terminal and by a supervisor."""
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
+    """Have the first SIGTERM or SIGINT call `begin`; one that comes later ends the process."""
+    signalled_at: float | None = None
+
+    def handle() -> None:
+        nonlocal signalled_at
+        if signalled_at is None:
+            signalled_at = loop.time()
+            begin()
+        elif loop.time() - signalled_at > REPEAT_S:
+            _exit_now("a second signal has come")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle)
+
+
+async def drain(process: Process) -> None:
+    """Let replies end for `drain_s`; what is not released in time, leases and sweepers see to."""
+    drain_s = get_conf().drain_s
+    if drain_s is None:
+        drain_s = WORKER_DRAIN_S if process.role == "worker" else DRAIN_S
+    await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
+
+
+async def stop(process: Process) -> None:
+    """End the services of a process that has been drained."""
+    await _within(STOP_S, process.stop(), "ending the services")
+
+
+def exit_soon() -> None:
+    """End the process in `EXIT_S`, unless it has ended by itself: Python waits for its threads."""
+    timer = threading.Timer(EXIT_S, _exit_now, ["threads hang"])
+    timer.daemon = True
+    timer.start()
+
+
+async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await step
+    except TimeoutError:
+        logger.error("stopping: %s took longer than %s s", name, seconds)
+
+
+def _exit_now(reason: str) -> None:
+    """With status 1, whatever is under way; leases and sweepers see to it."""
+    logger.error("stopped at once: %s", reason)
+    logging.shutdown()
+    os._exit(1)

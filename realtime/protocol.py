@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.part_shapes import Part
+from conversations.sessions.parts import DescribedPart
 
 SUBPROTOCOL = "agentchat.v1"
 VERSION = 1
@@ -354,7 +354,7 @@ class MessageMetadata(_Outgoing):
     message_id: str
     number: int
     role: Literal["user", "assistant"]
-    parts: list[Part] | None = None
+    parts: list[DescribedPart] | None = None
     created_at: str
     parent_message_id: str | None = None
     run_id: str | None = None
@@ -552,7 +552,7 @@ class Snapshot(RunMetadata):
     event: Literal["snapshot"] = "snapshot"
     seq: int
     message_id: str
-    parts: list[Part]
+    parts: list[DescribedPart]
     open_requests: list[OpenRequest] = []
     run_status: str
 

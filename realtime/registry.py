@@ -79,5 +79,5 @@ def own_models() -> dict[str, str]:
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """The agent of that name, or the first; a run takes a copy, by `realtime.run_agents`."""
+    """The agent of that name, or the first; a run takes a copy, by `realtime.work.tools`."""
     return get_entry(name).agent

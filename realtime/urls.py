@@ -3,9 +3,8 @@
 from django.urls import path
 
 from conversations.urls import SESSION
-from realtime.api.chat import CancelView, ChatView
-from realtime.api.documents import asyncapi, typescript
-from realtime.api.downloads import ExportView, TranscriptView
+from realtime.api.downloads import ExportView, TranscriptView, asyncapi, typescript
+from realtime.api.turns import CancelView, ChatView
 
 urlpatterns = [
     path("asyncapi.json", asyncapi, name="api-asyncapi"),

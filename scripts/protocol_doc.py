@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 from schema_words import describe, table
 
 from conversations.errors import ERRORS
-from conversations.part_shapes import PartShape
+from conversations.sessions.parts import PartShape
 from realtime import protocol
 
 Model = type[BaseModel]

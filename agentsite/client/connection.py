@@ -8,8 +8,14 @@ from typing import Any, NoReturn, Protocol
 
 import aiohttp
 
-from agentsite.client.errors import NotSignedInError, RefusedError, UnreachableError
-from agentsite.client.http import NETWORK_ERRORS, Http, describe
+from agentsite.client.http import (
+    NETWORK_ERRORS,
+    Http,
+    NotSignedInError,
+    RefusedError,
+    UnreachableError,
+    describe,
+)
 
 Frame = dict[str, Any]
 

@@ -1,17 +1,127 @@
-"""Requests to one site: its address, who asks, and what its refusals mean."""
+"""Requests to one site, and as whom they are made."""
 
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from agentsite.client.credentials import Credentials, Nobody
-from agentsite.client.errors import ClientError, UnreachableError, refusal
+
+class Credentials(Protocol):
+    """Headers that say who calls."""
+
+    def headers(self) -> dict[str, str]:
+        """For requests and for the socket's handshake."""
+        ...
+
+    async def renew(self) -> bool:
+        """After a refusal: whether there are other headers now."""
+        ...
+
+
+class Nobody:
+    """Before any sign-in."""
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    async def renew(self) -> bool:
+        return False
+
+
+class ApiKey:
+    """A key, which does what its scopes say."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"}
+
+    async def renew(self) -> bool:
+        return False
+
+
+class Tokens:
+    """An access token and what gets the next one: `refresh` returns it, or "" when that is over."""
+
+    def __init__(self, access: str, refresh: Callable[[], Awaitable[str]]) -> None:
+        self._access = access
+        self._refresh = refresh
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._access}"}
+
+    async def renew(self) -> bool:
+        self._access = await self._refresh()
+        return bool(self._access)
+
+
+class Guest:
+    """A visitor with a session cookie, which the HTTP session keeps; the origin is the site's."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def headers(self) -> dict[str, str]:
+        return {"Origin": self._origin}
+
+    async def renew(self) -> bool:
+        return False
+
+
+class ClientError(Exception):
+    """The root of all of them; its text is fit for people."""
+
+
+class UnreachableError(ClientError):
+    """The site does not answer, or the connection broke off and did not come back in time."""
+
+
+class RefusedError(ClientError):
+    """The site has said no: `code` is one of docs/protocol.md#error-codes.
+
+    `retryable` tells whether trying again can help, `retry_after` in how many seconds.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        text: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class NotSignedInError(RefusedError):
+    """There is no sign-in, a wrong one, or one that has ended."""
+
+    def __init__(self, text: str = "Please sign in.") -> None:
+        super().__init__("not_authenticated", text)
+
+
+class ReplyError(RefusedError):
+    """A reply ended with an error; what had come of it is in its `text`."""
+
+
+def refusal(
+    code: str, text: str, *, retryable: bool = False, retry_after: float | None = None
+) -> RefusedError:
+    """The exception for an error that the site has told of."""
+    if code == "not_authenticated":
+        return NotSignedInError(text)
+    return RefusedError(code, text, retryable=retryable, retry_after=retry_after)
+
 
 CONNECT_S = 10.0
 READ_S = 60.0

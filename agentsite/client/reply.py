@@ -1,12 +1,195 @@
-"""One reply: what a program asks for, and what it is told until the end."""
+"""One reply: what is shown of it, and what a program is told until its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
 
-from agentsite.client.errors import ClientError, ReplyError
-from agentsite.client.events import Ended, Event
-from agentsite.client.run_view import Frame, RunView
+from agentsite.client.events import (
+    AgentChanged,
+    ApprovalDecided,
+    ApprovalNeeded,
+    Ended,
+    Event,
+    Reasoning,
+    Retrying,
+    Rewritten,
+    Started,
+    Text,
+    ToolEnded,
+    ToolProgress,
+    ToolStarted,
+    Waiting,
+)
+from agentsite.client.http import ClientError, ReplyError
+
+Frame = dict[str, Any]
+
+ENDED_TOOLS = {"finished", "failed"}
+
+
+class GapError(Exception):
+    """Frames are missing: the server is to be asked for them by `resume`."""
+
+
+class RunView:
+    """Takes the frames of one run, each once and in order; `cursor` says how far it is."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.seq = 0
+        self.text = ""
+        self.end: Ended | ReplyError | None = None
+        self._tools: dict[str, str] = {}
+        self._requests: dict[str, str] = {}
+
+    @property
+    def cursor(self) -> dict[str, int]:
+        """What `resume` is to say of this run."""
+        return {"epoch": self.epoch, "seq": self.seq}
+
+    @property
+    def open_requests(self) -> list[str]:
+        """The approvals that nobody has decided, by their ids."""
+        return [request_id for request_id, decision in self._requests.items() if not decision]
+
+    def take(self, frame: Frame) -> list[Event]:
+        """What a frame changes; raises `GapError`, and then nothing has changed."""
+        if self.end is not None:
+            return []
+        kind, at = frame["type"], frame["metadata"]
+        if kind == "complete":
+            return self._complete(frame)
+        if kind == "error":
+            return self._fail(frame)
+        if kind == "status" and at["event"] in ("snapshot", "run.reset", "run.queued", "run.head"):
+            return self._aside(at)
+        if "seq" not in at or not self._is_next(at):
+            return []
+        anew = self._start_over(at["epoch"])
+        self.seq = at["seq"]
+        return anew + (self._grow(frame["content"]) if kind == "token" else self._step(at))
+
+    def _is_next(self, at: dict[str, Any]) -> bool:
+        """False for a frame that was taken already; raises `GapError`."""
+        if (at["epoch"], at["seq"]) <= (self.epoch, self.seq):
+            return False
+        last = self.seq if at["epoch"] == self.epoch else 0
+        if at["seq"] != last + 1:
+            raise GapError
+        return True
+
+    def _grow(self, delta: str) -> list[Event]:
+        self.text += delta
+        return [Text(delta)] if delta else []
+
+    def _become(self, text: str) -> list[Event]:
+        """Show `text`; nothing that is shown already is told again."""
+        if text.startswith(self.text):
+            return self._grow(text[len(self.text) :])
+        self.text = text
+        return [Rewritten(text)]
+
+    def _complete(self, frame: Frame) -> list[Event]:
+        """Whole in itself: it counts after a gap too."""
+        at = frame["metadata"]
+        events = self._become(frame["content"])
+        self.end = Ended(
+            text=frame["content"],
+            finish_reason=at["finish_reason"],
+            reason=at.get("reason", ""),
+            usage=at["usage"],
+            usage_source=at["usage_source"],
+        )
+        return [*events, self.end]
+
+    def _fail(self, frame: Frame) -> list[Event]:
+        at = frame["metadata"]
+        self.end = ReplyError(
+            at["code"],
+            frame["content"],
+            retryable=at["retryable"],
+            retry_after=at.get("retry_after"),
+        )
+        return []
+
+    def _aside(self, at: dict[str, Any]) -> list[Event]:
+        """What stands beside the sequence."""
+        match at["event"]:
+            case "run.queued":
+                return [Waiting(at["position"])]
+            case "run.head":
+                # It has ended, and its end is not here.
+                raise GapError
+            case "run.reset":
+                return self._start_over(at["epoch"])
+            case _:
+                return self._replace(at)
+
+    def _start_over(self, epoch: int) -> list[Event]:
+        if epoch <= self.epoch:
+            return []
+        self.epoch, self.seq = epoch, 0
+        self._tools.clear()
+        return self._become("") if self.text else []
+
+    def _replace(self, snapshot: dict[str, Any]) -> list[Event]:
+        """What changed between what was shown and a snapshot of all of it."""
+        if (snapshot["epoch"], snapshot["seq"]) < (self.epoch, self.seq):
+            return []
+        self.epoch, self.seq = snapshot["epoch"], snapshot["seq"]
+        parts = snapshot["parts"]
+        events = [event for part in parts for event in self._compare(part)]
+        shown = "\n\n".join(part["text"] for part in parts if part["type"] == "text")
+        return [*self._become(shown), *events]
+
+    def _compare(self, part: dict[str, Any]) -> Iterator[Event]:
+        if part["type"] == "tool" and self._tools.get(part["tool_call_id"]) != part["status"]:
+            yield self._tool(part["status"], part)
+        elif part["type"] == "approval":
+            known = self._requests.get(part["request_id"])
+            if known is None:
+                yield self._ask(part)
+            if not known and part.get("decision"):
+                yield self._decide(part)
+
+    def _step(self, at: dict[str, Any]) -> list[Event]:
+        """A frame of the sequence that is not text; what a newer server tells is passed over."""
+        match at["event"]:
+            case "run.started":
+                return [Started(at["agent"])]
+            case "run.retrying":
+                return [Retrying(at["wait_s"], at["code"])]
+            case "reasoning.delta":
+                return [Reasoning(at["delta"])]
+            case "agent.changed":
+                return [AgentChanged(at["name"])]
+            case "input.requested":
+                return [self._ask(at)]
+            case "input.resolved":
+                return [self._decide(at)]
+            case "tool.started" | "tool.progress" | "tool.finished" | "tool.failed":
+                return [self._tool(at["event"].removeprefix("tool."), at)]
+            case _:
+                return []
+
+    def _tool(self, status: str, at: dict[str, Any]) -> Event:
+        named = at["tool_call_id"], at["name"]
+        self._tools[at["tool_call_id"]] = status
+        if status in ENDED_TOOLS:
+            failed = status == "failed"
+            return ToolEnded(*named, failed, at.get("output") or "", at.get("summary") or "")
+        if status == "progress":
+            return ToolProgress(*named, at["progress"], at.get("fraction"))
+        return ToolStarted(*named, at.get("arguments") or "")
+
+    def _ask(self, at: dict[str, Any]) -> Event:
+        self._requests[at["request_id"]] = ""
+        names = ("request_id", "tool", "description", "arguments", "expires_at")
+        return ApprovalNeeded(*(at[name] for name in names))
+
+    def _decide(self, at: dict[str, Any]) -> Event:
+        self._requests[at["request_id"]] = at["decision"]
+        return ApprovalDecided(at["request_id"], at["decision"], at.get("by") or "")
 
 
 class Answer(NamedTuple):

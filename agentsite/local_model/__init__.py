@@ -1,4 +1,14 @@
-"""A language model of the site's own: fetched once, served on loopback by a child process.
+"""The model's own name, which it would otherwise guess."""
 
-Nothing but this package knows how; the rest sees one more OpenAI-compatible server.
-"""
+from django.conf import settings
+
+
+def introduce(instructions: str) -> str:
+    """Instructions for an agent, headed by who it is where the site's own model answers."""
+    if settings.MODEL_KIND != "local":
+        return instructions
+    label = settings.LOCAL_MODEL_WEIGHTS.label
+    return (
+        f"You are {label}, a small language model that runs on this website's own computer. "
+        f"{instructions}"
+    )

@@ -11,13 +11,55 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
-from agentsite.local_model import machine
-from agentsite.local_model.faults import LocalModelError
-from agentsite.local_model.fetch import fetch
-from agentsite.local_model.job import Job, decode
-from agentsite.local_model.serving import serve
+from agentsite.local_model import weights
+from agentsite.local_model.download import fetch
+from agentsite.local_model.weights import Fault, Job, LocalModelError, decode
+
+TEMPLATE = Path(__file__).with_name("template.jinja")
+SLOTS = 2
+"""Replies at the same time; more wait in line."""
+
+CONTEXT = 4_096
+"""Tokens of one conversation, prompt and reply."""
+
+REPLY_MAX = 1_024
+CACHE_MIB = 256
+
+
+def serve(job: Job, path: Path) -> tuple[Any, str]:
+    """The running server, to be kept, and its base URL; raises `LocalModelError`."""
+    weights.check_memory(job.weights.memory)
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.model_alias = {job.weights.name}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [job.key]
+    # Its own pages, and pages of others, have no business here.
+    params.ui = False
+    params.cors_origins = ""
+    params.n_parallel = SLOTS
+    params.n_ctx = SLOTS * CONTEXT
+    params.n_predict = REPLY_MAX
+    params.cache_ram_mib = CACHE_MIB
+    params.cpuparams.n_threads = weights.spare_cores()
+    # Weights laid out anew would answer a fifth faster, but take twice as long to start and half
+    # as much memory again.
+    params.no_extra_bufts = True
+    params.use_jinja = True
+    if job.weights.sha256:
+        params.chat_template = TEMPLATE.read_text()
+    try:
+        server = xllamacpp.Server(params)
+    except (RuntimeError, ValueError) as exc:
+        raise LocalModelError(Fault.NOT_A_MODEL, file=path.name) from exc
+    return server, f"{server.listening_address}/v1"
+
 
 REPORT_S = 0.25
 
@@ -69,8 +111,8 @@ def main() -> None:
 
 def _bring_up(job: Job, teller: Teller) -> tuple[Any, str]:
     """What would make the fetch useless is looked at before it."""
-    machine.check_processor()
-    machine.check_runtime()
+    weights.check_processor()
+    weights.check_runtime()
     path = fetch(job.weights, job.folder, mirror=job.mirror, report=teller.progress)
     teller.tell("loading")
     return serve(job, path)

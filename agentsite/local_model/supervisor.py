@@ -1,25 +1,246 @@
-"""Keeps the model's process up, for as long as the web process lives."""
+"""The model's process, kept up for as long as the web process lives."""
 
 import asyncio
+import json
 import logging
+import os
 import secrets
 import signal
+import sys
 import time
-from collections.abc import Callable
-from contextlib import aclosing
-from typing import Any
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from typing import Any, TextIO
 
 from django.conf import settings
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from agentsite.local_model import words
-from agentsite.local_model.faults import Fault
-from agentsite.local_model.job import Job
-from agentsite.local_model.process import CHILD, ModelProcess
-from agentsite.local_model.terminal import Terminal
-from realtime.model_service import Endpoint, ModelStatus
-from realtime.tracebacks import describe
+from agentsite.local_model.weights import Fault, Job, Weights
+from agentsite.settings import PREFIX, Environment
+from realtime.providers.readiness import Endpoint, ModelState, ModelStatus
+from realtime.tasks import describe
+
+MB = 1_000_000
+FAULTS: dict[Fault, str | Promise] = {
+    Fault.UNREACHABLE: gettext_lazy(
+        "The model could not be fetched: neither its official source nor the mirror gave it. "
+        "Is there a network?"
+    ),
+    Fault.MIRROR_OFF: gettext_lazy(
+        "The model could not be fetched: its official source did not give it, and the mirror is "
+        "switched off."
+    ),
+    Fault.WRONG_HASH: gettext_lazy(
+        "What was fetched is not the model: its SHA-256 is wrong. It was thrown away."
+    ),
+    Fault.NO_ROOM: gettext_lazy(
+        "The disk is too full for the model: {needed} MB are needed, {free} MB are free."
+    ),
+    Fault.NO_FOLDER: gettext_lazy("The cache folder for the model cannot be used: {reason}."),
+    Fault.NO_MEMORY: gettext_lazy(
+        "There is too little memory for the model: it needs {needed} MB, {available} MB are free."
+    ),
+    Fault.NO_AVX2: gettext_lazy(
+        "This computer's processor cannot run the model: it has no AVX2 instructions."
+    ),
+    Fault.NO_RUNTIME: gettext_lazy("The program that runs the model cannot be loaded: {reason}."),
+    Fault.NOT_A_MODEL: gettext_lazy("{file} is not a model that can be loaded."),
+    Fault.CRASHES: gettext_lazy("The model's process keeps ending ({reason})."),
+}
+
+
+def describe_fault(fault: Fault, values: dict[str, Any]) -> str:
+    """The line for a fault; sizes come in bytes and are told in MB."""
+    shown = {
+        name: round(value / MB) if isinstance(value, int) else value
+        for name, value in values.items()
+    }
+    return str(FAULTS[fault]).format(**shown)
+
+
+def starting(weights: Weights) -> ModelStatus:
+    return _status(weights, "starting", _("starting the model"))
+
+
+def fetching(weights: Weights, done: int) -> ModelStatus:
+    """`done` in bytes."""
+    fraction = min(1.0, done / weights.size)
+    detail = _("fetching the model, {percent} %").format(percent=int(100 * fraction))
+    return _status(weights, "fetching", detail, round(fraction, 3))
+
+
+def loading(weights: Weights) -> ModelStatus:
+    return _status(weights, "loading", _("loading the model"))
+
+
+def restarting(weights: Weights) -> ModelStatus:
+    return _status(weights, "starting", _("the model has stopped and is started again"))
+
+
+def ready(weights: Weights) -> ModelStatus:
+    return _status(weights, "ready", _("the model is ready"))
+
+
+def failed(weights: Weights, fault: Fault, values: dict[str, Any]) -> ModelStatus:
+    return _status(weights, "failed", describe_fault(fault, values))
+
+
+def _status(
+    weights: Weights, state: ModelState, detail: str, fraction: float | None = None
+) -> ModelStatus:
+    return ModelStatus(weights.label, state, detail, fraction)
+
+
+WIDTH = 30
+STEP = 0.1
+"""Where nobody watches a bar, a line for each tenth is enough."""
+
+
+class Terminal:
+    """A bar that grows in place, or lines where the output is a file."""
+
+    def __init__(self, weights: Weights, out: TextIO | None = None) -> None:
+        self._label = f"{weights.label}, {weights.size / 1e9:.1f} GB"
+        self._size = weights.size
+        self._out = out or sys.stderr
+        self._in_bar = False
+        self._state = ""
+        self._step = -1
+
+    def tell(self, status: ModelStatus) -> None:
+        if status.state == "fetching" and status.fraction is not None:
+            self._fetching(status.fraction)
+        elif status.state != self._state:
+            self._line(status)
+        self._state = status.state
+
+    def _fetching(self, fraction: float) -> None:
+        if self._state != "fetching":
+            self._step = -1
+            text = _("fetching {model}, this once; the chat is up meanwhile")
+            self._say(text.format(model=self._label))
+        done = f"{fraction * self._size / 1e6:,.0f} of {self._size / 1e6:,.0f} MB"
+        if self._out.isatty():
+            bar = ("#" * int(fraction * WIDTH)).ljust(WIDTH, ".")
+            self._out.write(f"\ragentsite: [{bar}] {fraction:4.0%}  {done} ")
+            self._out.flush()
+            self._in_bar = True
+        elif int(fraction / STEP) > self._step:
+            self._step = int(fraction / STEP)
+            self._say(f"{fraction:.0%}, {done}")
+
+    def _line(self, status: ModelStatus) -> None:
+        if status.state == "ready":
+            text = _("{model} answers, on this computer; a small model makes mistakes")
+            self._say(text.format(model=self._label))
+        elif status.state == "failed":
+            self._say(status.detail)
+            self._say(
+                _(
+                    "other choices: OPENAI_API_KEY=..., OPENAI_BASE_URL=... with AGENT_MODEL=..., "
+                    "or AGENT_MODEL=tour"
+                )
+            )
+        else:
+            self._say(status.detail)
+
+    def _say(self, text: str) -> None:
+        end = "\n" if self._in_bar else ""
+        self._in_bar = False
+        self._out.write(f"{end}agentsite: {text}\n")
+        self._out.flush()
+
 
 logger = logging.getLogger(__name__)
+
+CHILD = "agentsite.local_model.child"
+END_S = 3
+"""How long a child may take to end when its input is closed."""
+
+LINES_KEPT = 15
+OWN_GROUP = os.name == "posix"
+
+
+class ModelProcess:
+    """`messages` runs it; afterwards `ended` says in words what became of it."""
+
+    def __init__(self, module: str = CHILD) -> None:
+        self._module = module
+        self._last_lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self.returncode: int | None = None
+
+    async def messages(self, job: Job) -> AsyncGenerator[dict[str, Any], None]:
+        """What it tells, until it ends; it is ended when the generator is closed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", self._module),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=settings.BASE_DIR,
+            env=_harmless_environment(),
+            # Ctrl-C in the terminal is for the web process, which lets replies end.
+            start_new_session=OWN_GROUP,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        listener = asyncio.create_task(self._listen(process), name="the model's complaints")
+        try:
+            process.stdin.write(job.encode())
+            async for line in process.stdout:
+                yield json.loads(line)
+            self.returncode = await process.wait()
+        finally:
+            await _end(process)
+            await listener
+
+    async def _listen(self, process: Process) -> None:
+        """What it says beside that is kept for the case that it never gets ready."""
+        assert process.stderr is not None
+        while not process.stderr.at_eof():
+            # A line without an end is dropped; unread, it would hold up the process.
+            with suppress(ValueError):
+                if line := await process.stderr.readline():
+                    self._last_lines.append(line.decode(errors="replace").rstrip())
+
+    @property
+    def ended(self) -> str:
+        code = self.returncode
+        if code is None:
+            return "no exit status"
+        if code >= 0:
+            return f"exit status {code}"
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"
+
+    @property
+    def last_lines(self) -> str:
+        return "\n".join(self._last_lines)
+
+
+async def _end(process: Process) -> None:
+    """It ends itself when its input closes, and all that it has started with it."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _harmless_environment() -> dict[str, str]:
+    """Ours without its secrets: neither the model nor pip has a use for them."""
+    fields = Environment.model_fields.items()
+    secret = {name.upper() for name, field in fields if "SecretStr" in str(field.annotation)}
+    return {
+        name: value for name, value in os.environ.items() if name.removeprefix(PREFIX) not in secret
+    }
+
 
 PAUSES_S = (0.5, 1, 2, 4, 8)
 """Before each new start after a crash; when they are used up it has failed."""
@@ -35,7 +256,7 @@ class LocalModel:
 
     def __init__(self) -> None:
         self._weights = settings.LOCAL_MODEL_WEIGHTS
-        self.status: ModelStatus = words.starting(self._weights)
+        self.status: ModelStatus = starting(self._weights)
         self.endpoint: Endpoint | None = None
         self._woken = asyncio.Event()
         self._changed: Callable[[], None] = _nobody
@@ -45,7 +266,7 @@ class LocalModel:
     def wake(self) -> None:
         """Try again at once if it has failed."""
         if self.status.state == "failed":
-            self._set(words.starting(self._weights))
+            self._set(starting(self._weights))
             self._woken.set()
 
     async def run(self, changed: Callable[[], None]) -> None:
@@ -67,13 +288,13 @@ class LocalModel:
                 pauses = iter(PAUSES_S)
             pause = next(pauses, None)
             if process.returncode == -signal.SIGILL:
-                self._set(words.failed(self._weights, Fault.NO_AVX2, {}))
+                self._set(failed(self._weights, Fault.NO_AVX2, {}))
                 return
             if pause is None:
                 reason = {"reason": process.ended}
-                self._set(words.failed(self._weights, Fault.CRASHES, reason))
+                self._set(failed(self._weights, Fault.CRASHES, reason))
                 return
-            self._set(words.restarting(self._weights))
+            self._set(restarting(self._weights))
             await asyncio.sleep(pause)
 
     async def _run_child(self) -> ModelProcess:
@@ -103,16 +324,16 @@ class LocalModel:
     def _hear(self, job: Job, message: dict[str, Any]) -> None:
         match message["state"]:
             case "fetching":
-                self._set(words.fetching(self._weights, message["done"]))
+                self._set(fetching(self._weights, message["done"]))
             case "loading":
-                self._set(words.loading(self._weights))
+                self._set(loading(self._weights))
             case "ready":
                 self._ready_at = time.monotonic()
                 self.endpoint = Endpoint(message["url"], job.key)
-                self._set(words.ready(self._weights))
+                self._set(ready(self._weights))
             case "failed":
                 fault = Fault(message["fault"])
-                self._set(words.failed(self._weights, fault, message["values"]))
+                self._set(failed(self._weights, fault, message["values"]))
             case "note":
                 logger.info("local model: %s", message["text"])
 

@@ -1,10 +1,44 @@
-"""Which file the model is."""
+"""Which file the model is, what its child is told, and whether this computer can bear it."""
 
+import json
 import os
+import platform
+import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+
+class Fault(StrEnum):
+    """Each is told to people by one line of `supervisor.FAULTS`, with the values named there."""
+
+    UNREACHABLE = "unreachable"
+    MIRROR_OFF = "mirror_off"
+    WRONG_HASH = "wrong_hash"
+    NO_ROOM = "no_room"
+    NO_FOLDER = "no_folder"
+    NO_MEMORY = "no_memory"
+    NO_AVX2 = "no_avx2"
+    NO_RUNTIME = "no_runtime"
+    NOT_A_MODEL = "not_a_model"
+    CRASHES = "crashes"
+
+
+class LocalModelError(Exception):
+    """There will be no model for that reason; sizes among `values` are in bytes."""
+
+    def __init__(self, fault: Fault, **values: Any) -> None:
+        super().__init__(fault.value)
+        self.fault = fault
+        self.values = values
+
+
+class SourceError(Exception):
+    """One source does not give the file, or not all of it; another one may."""
+
 
 MIRROR_PARTS = Path(__file__).with_name("mirror.txt")
 MIB = 1_048_576
@@ -78,3 +112,96 @@ QWEN = Weights(
     parts=tuple(MIRROR_PARTS.read_text().splitlines()),
     part_size=50 * MIB,
 )
+
+
+@dataclass(frozen=True)
+class Job:
+    """`key` is what clients must show; it is in no argument and no log."""
+
+    weights: Weights
+    folder: Path
+    mirror: bool
+    key: str
+
+    def encode(self) -> bytes:
+        """One line."""
+        given: dict[str, Any] = {**asdict(self), "folder": str(self.folder)}
+        return json.dumps(given).encode() + b"\n"
+
+
+def decode(line: bytes) -> Job:
+    """The job in a line."""
+    given = json.loads(line)
+    weights = Weights(**{**given["weights"], "parts": tuple(given["weights"]["parts"])})
+    return Job(weights, Path(given["folder"]), given["mirror"], given["key"])
+
+
+CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_INFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+KIB = 1_024
+
+
+def check_processor() -> None:
+    """The runtime is built for AVX2; without it, it would be killed by the processor."""
+    if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
+        return
+    if "avx2" not in CPU_INFO.read_text().split():
+        raise LocalModelError(Fault.NO_AVX2)
+
+
+def check_runtime() -> None:
+    """Raises `LocalModelError` when llama.cpp cannot be loaded here."""
+    try:
+        import xllamacpp  # noqa: F401
+    except ModuleNotFoundError as exc:
+        reason = f"there is no xllamacpp for {sys.platform} on {platform.machine()}"
+        raise LocalModelError(Fault.NO_RUNTIME, reason=reason) from exc
+    except ImportError as exc:
+        raise LocalModelError(Fault.NO_RUNTIME, reason=str(exc)) from exc
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Whether so many bytes fit in there."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LocalModelError(Fault.NO_ROOM, needed=needed, free=free)
+
+
+def check_memory(needed: int) -> None:
+    """Where it cannot be found out, it is taken to be enough."""
+    available = available_memory()
+    if available is not None and available < needed:
+        raise LocalModelError(Fault.NO_MEMORY, needed=needed, available=available)
+
+
+def available_memory() -> int | None:
+    """In bytes, of the machine, and of the container that this runs in."""
+    limits = [limit for limit in (_system_memory(), _container_memory()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _system_memory() -> int | None:
+    if not MEMORY_INFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in MEMORY_INFO.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * KIB
+
+
+def _container_memory() -> int | None:
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else int(limit) - used + int(stat.get("inactive_file", 0))
+
+
+def spare_cores() -> int:
+    """One core stays with the web process: a model on all of them is slower, not faster."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return max(1, cores - 1)

@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser
 
-from agentsite.terminal.command import DESCRIPTION, add_arguments, run
+from agentsite.terminal import DESCRIPTION, add_arguments, run
 
 parser = ArgumentParser(prog="python -m agentsite.terminal", description=DESCRIPTION)
 add_arguments(parser, "http://127.0.0.1:8000")

@@ -1,21 +1,150 @@
-"""Filters of the lists of sessions and of replies: conditions that one reply must meet."""
+"""Read-only lists that are paged by keyset, and the filters of sessions and replies."""
 
+import base64
+import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import F, Q, QuerySet
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import PAGE_VAR, ChangeList
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db import DataError
+from django.db.models import F, Model, Q, QuerySet
 from django.db.models.lookups import GreaterThanOrEqual
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from conversations.models import RunStatus
-from conversations.moments import Seconds
-from conversations.review_reads import recent_values
+from conversations.review.figures import Seconds
+from conversations.review.reviews import LEFT, list_labels, recent_values, sessions_judged
 from conversations.text import clean_text
+
+
+class KeysetChangeList(ChangeList):
+    """Pages that begin behind the last row of the page before, by the admin's `keyset` columns.
+
+    The place in the address is made of that row's values, so that the last page of a million rows
+    costs what the first one does.
+    """
+
+    model_admin: "ReadOnlyAdmin"
+    result_list: Any
+    next_page: str | None = None
+    is_first: bool = True
+
+    def get_results(self, request: HttpRequest) -> None:
+        try:
+            found = self._read(request)
+        except (ValidationError, ValueError, OverflowError, DataError) as exc:
+            # Somebody has changed the address: there is no such place, or no such value.
+            raise IncorrectLookupParameters(exc) from exc
+        self.result_list = self.model_admin.complete(found[: self.list_per_page])
+        if len(found) > self.list_per_page:
+            last = found[self.list_per_page - 1]
+            self.next_page = _write_place(getattr(last, self.model_admin.keyset), last.pk)
+        self.result_count = len(self.result_list)
+        self.full_result_count = None
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(self.result_list)
+        self.can_show_all = False
+        self.multi_page = False
+        self.paginator = Paginator(self.result_list, self.list_per_page)
+
+    def _read(self, request: HttpRequest) -> list[Any]:
+        """One row more than there are on a page."""
+        column = self.model_admin.keyset
+        rows = self.queryset.order_by(f"-{column}", "-pk")
+        if place := _read_place(request.GET.get(PAGE_VAR, "")):
+            moment, pk = place
+            at_moment = Q(**{column: moment, "pk__lt": pk})
+            rows = rows.filter(Q(**{f"{column}__lte": moment}))
+            rows = rows.filter(Q(**{f"{column}__lt": moment}) | at_moment)
+            self.is_first = False
+        return list(rows[: self.list_per_page + 1])
+
+    @property
+    def next_address(self) -> str:
+        return self.get_query_string({PAGE_VAR: self.next_page})
+
+    @property
+    def first_address(self) -> str:
+        return self.get_query_string(remove=[PAGE_VAR])
+
+
+def _write_place(moment: datetime, pk: Any) -> str:
+    place = json.dumps([moment.isoformat(), str(pk)])
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def _read_place(text: str) -> tuple[datetime, str] | None:
+    """None for a place that was not made here."""
+    try:
+        padded = text + "=" * (-len(text) % 4)
+        moment, pk = json.loads(base64.urlsafe_b64decode(padded))
+        found = datetime.fromisoformat(moment)
+    except (ValueError, TypeError):
+        return None
+    return (found, str(pk)) if found.tzinfo else None
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Nothing is added, changed or deleted here; `keyset` is the column of time."""
+
+    keyset = "created_at"
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    sortable_by = ()
+    actions: Any = None
+    change_list_template = "admin/conversations/change_list.html"
+
+    class Media:
+        css = {"all": ("conversations/review.css",)}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return KeysetChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Only what `list_filter` names: by any other column, hidden text is guessed by letters."""
+        filters = self.get_list_filter(request)
+        names = [getattr(chosen, "parameter_name", chosen) for chosen in filters]
+        return lookup.split("__")[0] in names and super().lookup_allowed(lookup, value, request)
+
+    def complete(self, rows: list[Any]) -> list[Any]:
+        """`rows` with whatever the columns need, loaded for all of them at once."""
+        return rows
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+def as_id(text: str) -> UUID | None:
+    """The id that somebody looks for, if it is one."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+def with_word(word: object, kind: str, detail: str = "") -> SafeString:
+    """A status as a word in its colour, with its detail below."""
+    marked = format_html('<span class="status status-{}">{}</span>', kind, word)
+    return format_html('{}<br><span class="quiet">{}</span>', marked, detail) if detail else marked
+
 
 Choices = list[tuple[str, Any]]
 
@@ -151,3 +280,72 @@ def run_condition(specs: list[Any]) -> Q | None:
     chosen = [spec.condition() for spec in specs if isinstance(spec, RunFilter)]
     conditions = [condition for condition in chosen if condition is not None]
     return Q(*conditions) if conditions else None
+
+
+class ReviewFilter(admin.SimpleListFilter):
+    """What is left to do, and whose it is."""
+
+    title = _("review")
+    parameter_name = "review"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("left", _("Not reviewed")),
+            ("mine", _("Assigned to me, not reviewed")),
+            ("assigned", _("Assigned, not reviewed")),
+            ("changed", _("Went on after its review")),
+            ("done", _("Reviewed")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        conditions = {
+            "left": LEFT,
+            "mine": LEFT & Q(review__assignee=request.user.pk),
+            "assigned": LEFT & Q(review__assignee__isnull=False),
+            "changed": Q(review__reviewed_at__lt=F("active_at")),
+            "done": Q(review__reviewed_at__gte=F("active_at")),
+        }
+        condition = conditions.get(self.value() or "")
+        return queryset.filter(condition) if condition else queryset
+
+
+class FeedbackFilter(admin.SimpleListFilter):
+    """With "not reviewed" beside it, the queue of what users were unhappy with."""
+
+    title = _("feedback")
+    parameter_name = "feedback"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("down", _("Thumbs down")), ("up", _("Thumbs up"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("up", "down"):
+            return queryset.filter(pk__in=sessions_judged(str(self.value())))
+        return queryset
+
+
+class LabelFilter(admin.SimpleListFilter):
+    title = _("label")
+    parameter_name = "label"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(str(label.pk), label.name) for label in list_labels()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value() or ""
+        return queryset.filter(review__labels=int(value)) if value.isdecimal() else queryset
+
+
+class DeletedFilter(admin.SimpleListFilter):
+    """Users delete sessions; they are here until they are purged."""
+
+    title = _("deleted by its user")
+    parameter_name = "deleted"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("no", _("No")), ("yes", _("Yes"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("yes", "no"):
+            return queryset.filter(deleted_at__isnull=self.value() == "no")
+        return queryset

@@ -1,8 +1,11 @@
 """Sessions: a list to find them by, and a page that reads as the conversation it was."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import async_to_sync, sync_to_async
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR, ChangeList
@@ -22,29 +25,30 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from conversations import audit, reviews
-from conversations.admin.export import Export
-from conversations.admin.figures import figures_view
-from conversations.admin.filters import RUN_FILTERS, run_condition
-from conversations.admin.forms import ReviewForm
-from conversations.admin.readonly import KeysetChangeList, ReadOnlyAdmin, as_id, with_word
-from conversations.admin.review_filters import (
+from conversations.admin.filters import (
+    RUN_FILTERS,
     DeletedFilter,
     FeedbackFilter,
+    KeysetChangeList,
     LabelFilter,
+    ReadOnlyAdmin,
     ReviewFilter,
+    as_id,
+    run_condition,
+    with_word,
 )
-from conversations.admin.words import describe_usage
 from conversations.errors import AgentSiteError
-from conversations.exports.formats import FORMATS
-from conversations.models import ChatSession, RunStatus
+from conversations.exports.formats import FORMATS, Download, encode, take_place_to_export
+from conversations.exports.source import Conversation, read_conversations
+from conversations.models import AuditAction, ChatSession, Review, RunStatus
+from conversations.people import accounts
 from conversations.queries import session_usage, user_usage
-from conversations.replay import read_replay
-from conversations.review_models import AuditAction
-from conversations.review_reads import (
+from conversations.review import reviews
+from conversations.review.figures import figures_view
+from conversations.review.reviews import (
     SessionFacts,
     find_run,
     has_message,
@@ -52,8 +56,91 @@ from conversations.review_reads import (
     read_session_page,
     sessions_with_runs,
 )
-from conversations.search import NEWEST, containing
+from conversations.review.timeline import read_replay
+from conversations.runs.usage import UsageTotals
+from conversations.sessions.search import NEWEST, containing
 from conversations.text import clean_text
+
+
+def describe_usage(totals: UsageTotals) -> str:
+    """A line; what is missing from its sums is told as well."""
+    known = totals.cost is not None
+    cost = f"{totals.cost:.4f} {totals.currency}" if known else gettext("cost unknown")
+    line = gettext(
+        "%(runs)s replies: %(input)s tokens in, %(output)s out, %(cost)s "
+        "(%(estimated)s estimated, %(unknown)s unknown, %(unpriced)s without a price)"
+    )
+    counts = {"runs": totals.runs, "input": totals.input_tokens, "output": totals.output_tokens}
+    return line % {
+        **counts,
+        "cost": cost,
+        "estimated": totals.estimated,
+        "unknown": totals.unknown,
+        "unpriced": totals.unpriced,
+    }
+
+
+class ReviewForm(forms.ModelForm):
+    """Assignee, labels, note, and whether it is done."""
+
+    is_reviewed = forms.BooleanField(label=_("Reviewed"), required=False)
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    class Meta:
+        model = Review
+        fields = ("assignee", "labels", "note")
+        widgets = {
+            "labels": forms.CheckboxSelectMultiple,
+            "note": forms.Textarea(attrs={"rows": 3}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
+        self.fields["assignee"].queryset = reviews.list_staff()  # type: ignore[attr-defined]
+        self.fields["labels"].queryset = reviews.list_labels()  # type: ignore[attr-defined]
+        self.fields["labels"].required = False
+        # Not where the session went on: whoever saves a note has not read what came later.
+        self.initial["is_reviewed"] = reviews.is_up_to_date(self.instance)
+        self.initial["version"] = reviews.version_of(self.instance)
+        if self.instance.pk:
+            self.initial["labels"] = list(self.instance.labels.all())
+
+    @property
+    def mark(self) -> bool | None:
+        """Whether the session becomes reviewed or not; None where that was not touched."""
+        changed = "is_reviewed" in self.changed_data
+        return bool(self.cleaned_data["is_reviewed"]) if changed else None
+
+
+class Export:
+    """`sessions` as `format_name` says; `session_ids` are those that it holds."""
+
+    def __init__(
+        self, sessions: QuerySet[ChatSession], format_name: str, *, staff_id: object
+    ) -> None:
+        """Raises `AgentSiteError(rate_limited)` where the staff member exports enough already."""
+        kind = FORMATS[format_name]
+        self.session_ids: list[UUID] = []
+        self.download = Download(kind, "sessions", take_place_to_export(staff_id))
+        pieces = encode(kind.write(self._counted(read_conversations(sessions, for_staff=True))))
+        try:
+            async_to_sync(self._write)(pieces)
+        except BaseException:
+            self.download.close()
+            raise
+
+    async def _write(self, pieces: Iterator[bytes]) -> None:
+        """In the request's own thread, which hears between two pieces that its client has gone."""
+        take = sync_to_async(self.download.take)
+        while await take(pieces):
+            pass
+
+    def _counted(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+        for conversation in conversations:
+            self.session_ids.append(UUID(conversation.session["id"]))
+            yield conversation
+
 
 READ = "conversations.read_transcript"
 REVIEW = "conversations.change_review"
@@ -114,7 +201,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         if search_term.strip() and not request.user.has_perm(READ):
             raise PermissionDenied
         if search_term.strip():
-            audit.record(request.user, AuditAction.SEARCHED)
+            accounts.record(request.user, AuditAction.SEARCHED)
         return containing(queryset, search_term, owner=None), False
 
     # Columns
@@ -234,8 +321,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         about: dict[str, Any] = {"format": name, "sha256": export.download.sha256}
         filters = _tell_filters(request.GET.dict())
         count = len(export.session_ids)
-        audit.record(request.user, AuditAction.EXPORTED, sessions=count, filters=filters, **about)
-        audit.record_each(request.user, AuditAction.EXPORTED, export.session_ids, **about)
+        accounts.record(
+            request.user, AuditAction.EXPORTED, sessions=count, filters=filters, **about
+        )
+        accounts.record_each(request.user, AuditAction.EXPORTED, export.session_ids, **about)
         return export.download.response()
 
     def changelist_view(
@@ -246,7 +335,9 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and request.user.has_perm(READ):
             shown = (response.context_data or {}).get("cl")
-            audit.record_list(request.user, [row.pk for row in shown.result_list] if shown else [])
+            accounts.record_list(
+                request.user, [row.pk for row in shown.result_list] if shown else []
+            )
         return response
 
     def figures_view(self, request: HttpRequest) -> HttpResponse:
@@ -294,7 +385,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         run = find_run(session, run_id)
         if run is None:
             raise Http404
-        audit.record(request.user, AuditAction.REPLAYED, session.pk, run=run.number)
+        accounts.record(request.user, AuditAction.REPLAYED, session.pk, run=run.number)
         return JsonResponse(read_replay(run))
 
     def _get_session(self, request: HttpRequest, session_id: str | UUID) -> ChatSession:
@@ -310,7 +401,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         if until is not None and not has_message(session, until):
             raise Http404
         may_read = request.user.has_perm(READ)
-        audit.record(request.user, AuditAction.VIEWED, session.pk, transcript=may_read)
+        accounts.record(request.user, AuditAction.VIEWED, session.pk, transcript=may_read)
         context = {
             **self.admin_site.each_context(request),
             "title": _heading(session, may_read=may_read),

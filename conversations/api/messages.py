@@ -1,18 +1,34 @@
-"""REST: the messages of a session, page by page."""
+"""REST: messages, the queue, ratings, replies with their journals, approvals."""
 
+from dataclasses import asdict
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.generics import GenericAPIView
+from rest_framework import serializers, status
+from rest_framework.generics import GenericAPIView, ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.base import ApiView
-from conversations.api.pagination import ByNumber
+from conversations.api.base import ApiView, ByNumber, ByNumberBackwards
+from conversations.api.schema import Answered, ApprovalField, QueueField
 from conversations.api.schema import Message as MessageSchema
-from conversations.api.serializers import MessagePageSerializer, message_data
-from conversations.message_reads import get_message_view, list_messages, show_messages
-from conversations.models import Message
-from conversations.queries import get_session
+from conversations.api.serializers import (
+    MessagePageSerializer,
+    RunDetailSerializer,
+    RunSerializer,
+    message_data,
+    tools_data,
+)
+from conversations.models import Feedback, Message, Run, RunEvent, RunStatus, Scope
+from conversations.queries import get_run_of, get_session, list_events, runs_of
+from conversations.runs.lifecycle import APPROVAL_ANSWERS, MESSAGE_LENGTH, decide, list_approvals
+from conversations.sessions import queue as queue_module
+from conversations.sessions.history import get_message_view, list_messages, show_messages
+from conversations.sessions.posting import give_feedback, list_feedback, take_feedback_back
+from conversations.shapes import QueueView
 
 
 class MessagesView(ApiView, GenericAPIView[Message]):
@@ -32,7 +48,7 @@ class MessagesView(ApiView, GenericAPIView[Message]):
         return self.get_paginated_response([message_data(view) for view in views])
 
 
-class MessageView(ApiView):
+class MessageDetailView(ApiView):
     """One message."""
 
     @extend_schema(responses=MessageSchema, operation_id="sessions_message_retrieve")
@@ -40,3 +56,231 @@ class MessageView(ApiView):
         """As it is now; `text` is its Markdown."""
         session = get_session(request.user, session_id)
         return Response(message_data(get_message_view(session, message_id)))
+
+
+class QueuedChangeSerializer(serializers.Serializer[Any]):
+    """What is to be changed of a message that waits."""
+
+    content = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
+    position = serializers.IntegerField(min_value=1, required=False)
+
+
+class QueueSerializer(serializers.Serializer[Any]):
+    """What waits, for the schema."""
+
+    queue = serializers.ListField(child=QueueField())
+
+
+class SessionQueueView(ApiView):
+    """What waits in a session, in order."""
+
+    @extend_schema(responses=QueueSerializer)
+    def get(self, request: Request, session_id: str) -> Response:
+        return _answer(queue_module.get_queue(request.user, session_id))
+
+    @extend_schema(responses={200: QueueSerializer}, operation_id="sessions_queue_clear")
+    def delete(self, request: Request, session_id: str) -> Response:
+        """Take all of it back."""
+        return _answer(queue_module.clear_queue(user=request.user, session_id=session_id))
+
+
+class QueuedView(ApiView):
+    """One message that waits; every answer is the queue as it is then."""
+
+    @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)
+    def patch(self, request: Request, session_id: str, run_id: str) -> Response:
+        """Give it another text, another place, or both."""
+        asked = QueuedChangeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        names: dict[str, Any] = {"user": request.user, "session_id": session_id, "run_id": run_id}
+        content, position = (asked.validated_data.get(name) for name in ("content", "position"))
+        with transaction.atomic():
+            if content is not None:
+                queue_module.edit_queued(**names, content=content)
+            if position is not None:
+                queue_module.move_queued(**names, position=position)
+        return _answer(queue_module.get_queue(request.user, session_id))
+
+    @extend_schema(responses={200: QueueSerializer})
+    def delete(self, request: Request, session_id: str, run_id: str) -> Response:
+        """Take it back."""
+        left = queue_module.remove_queued(user=request.user, session_id=session_id, run_id=run_id)
+        return _answer(left)
+
+
+def _answer(waiting: list[QueueView]) -> Response:
+    return Response({"queue": [asdict(entry) for entry in waiting]})
+
+
+class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
+    """The caller's verdict on a reply."""
+
+    message_id = serializers.UUIDField(read_only=True)
+    comment = serializers.CharField(max_length=4_000, required=False, allow_blank=True)
+
+    class Meta:
+        model = Feedback
+        fields = ("message_id", "value", "comment", "created_at", "updated_at")
+        read_only_fields = ("created_at", "updated_at")
+
+
+class FeedbackListSerializer(serializers.Serializer[None]):
+    """All of them, for the schema."""
+
+    results = FeedbackSerializer(many=True)
+
+
+class FeedbackListView(ApiView):
+    """The caller's verdicts in one session."""
+
+    @extend_schema(responses=FeedbackListSerializer)
+    def get(self, request: Request, session_id: str) -> Response:
+        """One for each reply that got one."""
+        given = list_feedback(user=request.user, session_id=session_id)
+        return Response({"results": FeedbackSerializer(given, many=True).data})
+
+
+class FeedbackView(ApiView):
+    """The caller's verdict on one reply."""
+
+    @extend_schema(request=FeedbackSerializer, responses=FeedbackSerializer)
+    def put(self, request: Request, session_id: str, message_id: str) -> Response:
+        """Give it, or change it."""
+        asked = FeedbackSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        given = give_feedback(
+            user=request.user,
+            session_id=session_id,
+            message_id=message_id,
+            **asked.validated_data,
+        )
+        return Response(FeedbackSerializer(given).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, session_id: str, message_id: str) -> Response:
+        """Take it back."""
+        take_feedback_back(user=request.user, session_id=session_id, message_id=message_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class RunsView(ApiView, ListAPIView[Run]):
+    """The replies of a session, the latest first."""
+
+    serializer_class = RunSerializer
+    pagination_class = ByNumberBackwards
+
+    def get_queryset(self) -> QuerySet[Run]:
+        if getattr(self, "swagger_fake_view", False):
+            return Run.objects.none()
+        return runs_of(get_session(self.request.user, self.kwargs["session_id"]))
+
+
+class RunDetailView(ApiView):
+    """One reply, with its timings and what it used."""
+
+    @extend_schema(responses=RunDetailSerializer)
+    def get(self, request: Request, session_id: str, run_id: str) -> Response:
+        session = get_session(request.user, session_id)
+        run = get_run_of(session, run_id)
+        return Response({**RunSerializer(run).data, "tools": tools_data(run)})
+
+
+class EventSerializer(serializers.ModelSerializer[RunEvent]):
+    """One event of a run's journal."""
+
+    class Meta:
+        model = RunEvent
+        fields = ("seq", "kind", "payload", "created_at")
+
+
+class EventPageSerializer(serializers.Serializer[None]):
+    """A piece of a journal, for the schema."""
+
+    run_id = serializers.UUIDField()
+    epoch = serializers.IntegerField()
+    seq = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=RunStatus.choices)
+    folded = serializers.BooleanField()
+    events = EventSerializer(many=True)
+    next_after = serializers.IntegerField(allow_null=True)
+
+
+class EventsQuery(serializers.Serializer[None]):
+    """Where to go on in a journal."""
+
+    after = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=1_000, default=200)
+
+
+class EventsView(ApiView):
+    """The journal of a reply, in its present epoch.
+
+    Streamed text is dropped some time after the end (`folded`): then `seq` has gaps, and the text
+    is in the message.
+    """
+
+    query_names = ("after", "limit")
+
+    @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
+    def get(self, request: Request, session_id: str, run_id: str) -> Response:
+        """The events after `after`; `next_after` is null once the run has ended and all is read."""
+        asked = EventsQuery(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        run = get_run_of(get_session(request.user, session_id), run_id)
+        events = list_events(run, **asked.validated_data)
+        last = events[-1].seq if events else asked.validated_data["after"]
+        return Response(
+            {
+                "run_id": str(run.pk),
+                "epoch": run.epoch,
+                "seq": run.last_seq,
+                "status": run.status,
+                "folded": run.folded,
+                "events": EventSerializer(events, many=True).data,
+                "next_after": None if run.is_ended and last >= run.last_seq else last,
+            }
+        )
+
+
+class ApprovalListSerializer(serializers.Serializer[Any]):
+    """All of them, for the schema."""
+
+    results = serializers.ListField(child=ApprovalField())
+
+
+class ApprovalsView(ApiView):
+    """The requests of a session."""
+
+    @extend_schema(responses=ApprovalListSerializer)
+    def get(self, request: Request, session_id: str) -> Response:
+        """All of them, oldest first; those that wait have no `decision`."""
+        session = get_session(request.user, session_id)
+        return Response({"results": [asdict(view) for view in list_approvals(session)]})
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    """What is decided; with `reject`, the model is told `message`."""
+
+    decision = serializers.ChoiceField(choices=APPROVAL_ANSWERS)
+    message = serializers.CharField(max_length=MESSAGE_LENGTH, allow_blank=True, default="")
+
+
+class ApprovalDetailView(ApiView):
+    """One request."""
+
+    # A program that writes is not the person who is to be asked.
+    write_scope = Scope.APPROVE
+
+    @extend_schema(request=AnswerSerializer, responses=Answered)
+    def post(self, request: Request, request_id: str) -> Response:
+        """Answer it; `duplicate` when it was decided before, which stays as it is."""
+        asked = AnswerSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        decided = decide(
+            user=request.user,
+            request_id=request_id,
+            verdict=asked.validated_data["decision"],
+            message=asked.validated_data["message"],
+            viewed_for=None,
+        )
+        return Response({**asdict(decided.approval), "duplicate": decided.duplicate})

@@ -1,9 +1,10 @@
 """What the OpenAPI document says that the views alone do not."""
 
+from dataclasses import dataclass, is_dataclass, make_dataclass
 from dataclasses import fields as fields_of
-from dataclasses import is_dataclass, make_dataclass
+from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.plumbing import ResolvedComponent
@@ -12,8 +13,9 @@ from pydantic import TypeAdapter
 from rest_framework import serializers
 
 from conversations.errors import ErrorCode
+from conversations.exports.source import TIMING_FIELDS, USAGE_FIELDS
+from conversations.runs.usage import UsageTotals
 from conversations.shapes import ApprovalView, MessageView, QueueView, RunView, ToolTiming
-from conversations.usage import UsageTotals
 
 EVERYWHERE = (400, 401, 403, 404, 406, 409, 413, 415, 429, 503)
 IN_TURNS = (422, 500, 502)
@@ -61,7 +63,7 @@ class ShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-cal
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """API keys are bearers."""
 
-    target_class = "conversations.api.authentication.ApiKeyAuthentication"
+    target_class = "conversations.api.requests.ApiKeyAuthentication"
     name = "apiKey"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
@@ -132,3 +134,81 @@ def _error_schema() -> dict[str, Any]:
     properties = {**fields, "fields": faults}
     error = {"type": "object", "properties": properties, "required": list(fields)}
     return {"type": "object", "properties": {"error": error}, "required": ["error"]}
+
+
+ExportedUsage: Any = make_dataclass(
+    "ExportedUsage", [*((name, int | None) for name in USAGE_FIELDS), ("source", str)]
+)
+ExportedTimings: Any = make_dataclass(
+    "ExportedTimings", [(name, datetime | None) for name in TIMING_FIELDS]
+)
+
+
+@dataclass(frozen=True)
+class ExportedFeedback:
+    """A verdict on a reply."""
+
+    value: Literal["up", "down"]
+    comment: str
+
+
+ExportedMessage: Any = make_dataclass(
+    "ExportedMessage",
+    [
+        *((field.name, field.type) for field in fields_of(MessageView)),
+        ("text", str),
+        ("on_active_branch", bool),
+        ("feedback", list[ExportedFeedback]),
+        # Of replies alone.
+        ("model", str, ""),
+        ("usage", ExportedUsage, None),
+        ("cost", str | None, None),
+        ("retries", int, 0),
+        ("timings", ExportedTimings, None),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class ExportedSession:
+    """What a session is beside its messages."""
+
+    id: str
+    title: str
+    agent: str
+    rev: int
+    created_at: datetime
+    active_at: datetime
+    owner_id: str
+    title_source: Literal["words", "model", "user"]
+    archived_at: datetime | None
+    deleted_at: datetime | None
+    currency: str
+
+
+@dataclass(frozen=True)
+class ExportedConversation:
+    """A session with all of its messages, and the SHA-256 of both as canonical JSON."""
+
+    session: ExportedSession
+    messages: list[ExportedMessage]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript(ExportedConversation):
+    """The file of one session."""
+
+    format: Literal["agentsite.transcript"]
+    version: Literal[1]
+    exported_at: datetime
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """The file of many."""
+
+    format: Literal["agentsite.transcripts"]
+    version: Literal[1]
+    exported_at: datetime
+    sessions: list[ExportedConversation]

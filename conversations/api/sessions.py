@@ -1,34 +1,45 @@
-"""REST: the list of a user's sessions, and one of them with its history."""
+"""REST: sessions, their lists, and links to read them by."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.utils import extend_schema
-from rest_framework import status
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers, status
 from rest_framework.generics import ListAPIView
+from rest_framework.permissions import AllowAny
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations import session_list
-from conversations.actions import rename_session
-from conversations.api.base import ApiView
-from conversations.api.filters import SessionFilter
-from conversations.api.pagination import ByActivity
+from conversations.api.base import ApiView, ByActivity
 from conversations.api.serializers import (
     BranchQuery,
     ListedSessionSerializer,
     NewSessionSerializer,
     SessionChangeSerializer,
     SessionDetailSerializer,
+    SessionFilter,
     SessionSerializer,
     history_data,
     usage_data,
 )
-from conversations.history import get_history
-from conversations.models import ChatSession
+from conversations.models import ChatSession, Scope, Share
 from conversations.queries import User, get_session, session_usage, with_run_status
+from conversations.sessions import lists
+from conversations.sessions.history import get_history
+from conversations.sessions.lists import rename_session
+from conversations.sessions.sharing import (
+    SharedSession,
+    answer_shared,
+    create_share,
+    limit_views,
+    list_shares,
+    open_share,
+    revoke_share,
+)
 
 
 class SessionsView(ApiView, ListAPIView[ChatSession]):
@@ -40,13 +51,13 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
     filterset_class = SessionFilter
 
     def get_queryset(self) -> QuerySet[ChatSession]:
-        return with_run_status(session_list.kept_of(self.request.user))
+        return with_run_status(lists.kept_of(self.request.user))
 
     def paginate_queryset(self, queryset: Any) -> Any:
         """Only what is on the page is looked up in what was said."""
         page = super().paginate_queryset(queryset)
         words = self.request.query_params.get("search", "")
-        matches = session_list.find_matches(self.request.user, words, page or [])
+        matches = lists.find_matches(self.request.user, words, page or [])
         for session in page or []:
             session.match = matches.get(session.pk)
         return page
@@ -56,7 +67,7 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
         """Begin a session in which nothing has been said."""
         asked = NewSessionSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        session = session_list.create_session(user=request.user, **asked.validated_data)
+        session = lists.create_session(user=request.user, **asked.validated_data)
         return Response(_line(session), status=status.HTTP_201_CREATED)
 
 
@@ -89,7 +100,7 @@ class SessionView(ApiView):
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str) -> Response:
         """Delete it; replies that are being written are stopped."""
-        session_list.delete_session(user=request.user, session_id=session_id)
+        lists.delete_session(user=request.user, session_id=session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -99,7 +110,7 @@ class RestoreView(ApiView):
     @extend_schema(request=None, responses=SessionSerializer)
     def post(self, request: Request, session_id: str) -> Response:
         """Bring a deleted session back."""
-        session = session_list.restore_session(user=request.user, session_id=session_id)
+        session = lists.restore_session(user=request.user, session_id=session_id)
         return Response(_reload(session))
 
 
@@ -109,7 +120,7 @@ def _change(
     if title is not None:
         rename_session(user=user, session_id=session_id, title=title)
     if archived is not None:
-        session_list.archive_session(user=user, session_id=session_id, archived=archived)
+        lists.archive_session(user=user, session_id=session_id, archived=archived)
 
 
 def _whole(user: User, session_id: str, branch: str = "") -> dict[str, Any]:
@@ -128,3 +139,88 @@ def _line(session: ChatSession) -> dict[str, Any]:
     if not hasattr(session, "run_status"):
         session.run_status = None  # type: ignore[attr-defined]
     return dict(SessionSerializer(session).data)
+
+
+class ShareSerializer(serializers.ModelSerializer[Share]):
+    """A link that holds; its token was shown once."""
+
+    class Meta:
+        model = Share
+        fields = ("id", "created_at")
+        read_only_fields = fields
+
+
+class ShareListSerializer(serializers.Serializer[None]):
+    """All of them, for the schema."""
+
+    results = ShareSerializer(many=True)
+
+
+class NewShareSerializer(ShareSerializer):
+    """A link that was just made, for the schema."""
+
+    token = serializers.CharField()
+
+    class Meta(ShareSerializer.Meta):
+        fields = (*ShareSerializer.Meta.fields, "token")  # type: ignore[assignment]
+
+
+class SharesView(ApiView):
+    """The links to one session."""
+
+    query_names = ("branch",)
+    write_scope = Scope.SHARE
+
+    @extend_schema(responses=ShareListSerializer)
+    def get(self, request: Request, session_id: str) -> Response:
+        """Those that hold."""
+        shares = list_shares(user=request.user, session_id=session_id)
+        return Response({"results": ShareSerializer(shares, many=True).data})
+
+    @extend_schema(request=None, parameters=[BranchQuery], responses={201: NewShareSerializer})
+    def post(self, request: Request, session_id: str) -> Response:
+        """A link to all that has been said on the active branch; `token` is shown once.
+
+        With `branch`, on the branch of that message.
+        """
+        asked = BranchQuery(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        share, token = create_share(
+            user=request.user, session_id=session_id, **asked.validated_data
+        )
+        made = {**ShareSerializer(share).data, "token": token}
+        return Response(made, status=status.HTTP_201_CREATED)
+
+
+class ShareView(ApiView):
+    """One link to a session."""
+
+    write_scope = Scope.SHARE
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, session_id: str, share_id: str) -> Response:
+        """Revoke it."""
+        revoke_share(user=request.user, session_id=session_id, share_id=share_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class SharedView(ApiView):
+    """What a link shows, to anybody."""
+
+    query_names = ("before", "after")
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @extend_schema(
+        responses={200: SharedSession, 304: None},
+        parameters=[OpenApiParameter("before"), OpenApiParameter("after")],
+    )
+    def get(self, request: Request, token: str) -> Any:
+        """The conversation without its tools, a page of it: the first, or by an id of another."""
+        limit_views(request)
+        return answer_shared(request, open_share(token), "application/json", _write_json)
+
+
+def _write_json(shared: SharedSession) -> bytes:
+    body: bytes = JSONRenderer().render(asdict(shared))
+    return body

@@ -1,13 +1,21 @@
-"""The formats that conversations can be had in."""
+"""The formats of exports, and an export on its way to a client."""
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+import base64
+import hashlib
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from django.http import StreamingHttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from conversations.exports import as_csv, as_html, as_json, as_text, as_training
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.exports import writers
 from conversations.exports.source import Conversation
+from conversations.people.sign_ins import take_place
 
 Text = str | Promise
 Writer = Callable[[Iterable[Conversation]], Iterator[str]]
@@ -36,14 +44,14 @@ def _format(
 
 
 FORMATS: dict[str, Format] = {
-    "markdown": _format("Markdown", "text/markdown", "md", as_text.write_markdown),
-    "html": _format(_("Web page"), "text/html", "html", as_html.write_page),
-    "text": _format(_("Plain text"), "text/plain", "txt", as_text.write_text),
-    "csv": _format("CSV", "text/csv", "csv", as_csv.write_rows),
-    "json": _format("JSON", "application/json", "json", as_json.write_many, as_json.write_one),
-    "jsonl": _format("JSON Lines", "application/x-ndjson", "jsonl", as_json.write_lines),
+    "markdown": _format("Markdown", "text/markdown", "md", writers.write_markdown),
+    "html": _format(_("Web page"), "text/html", "html", writers.write_page),
+    "text": _format(_("Plain text"), "text/plain", "txt", writers.write_text),
+    "csv": _format("CSV", "text/csv", "csv", writers.write_rows),
+    "json": _format("JSON", "application/json", "json", writers.write_many, writers.write_one),
+    "jsonl": _format("JSON Lines", "application/x-ndjson", "jsonl", writers.write_lines),
     "openai": _format(
-        _("Training data"), "application/jsonl", "openai.jsonl", as_training.write_examples
+        _("Training data"), "application/jsonl", "openai.jsonl", writers.write_examples
     ),
 }
 
@@ -60,3 +68,89 @@ def encode(texts: Iterable[str]) -> Iterator[bytes]:
             waiting, size = [], 0
     if waiting:
         yield "".join(waiting).encode()
+
+
+MEMORY_BYTES = 1_048_576
+"""What is larger waits in a temporary file without a name, which ends with its last reader."""
+
+PIECE_BYTES = 65_536
+
+AT_ONCE = 2
+"""Exports of one user that are written or sent at the same time: each fills the temporary disk."""
+
+RETRY_S = 10
+LONGEST_S = 3_600
+"""The place of an export whose process died is free again after that."""
+
+
+def take_place_to_export(user_id: object) -> Callable[[], None]:
+    """Hold one of a user's places; what is returned gives it back.
+
+    Raises `AgentSiteError(rate_limited)` where none is free, in all processes together.
+    """
+    free = take_place(f"export of {user_id}", places=AT_ONCE, seconds=LONGEST_S)
+    if free is None:
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=RETRY_S)
+    return free
+
+
+class Download:
+    """Takes pieces, then gives them as the body of an attachment; `name` has no extension."""
+
+    def __init__(self, kind: Format, name: str, on_close: Callable[[], None] | None = None) -> None:
+        self._kind = kind
+        self._on_close = on_close
+        self._name = f"{name}.{kind.extension}"
+        self._sum = hashlib.sha256()
+        self._size = 0
+        # Who goes away leaves a thread at work: the file is not closed under it.
+        self._lock = threading.Lock()
+        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (see `close`)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what was taken, in hexadecimal."""
+        return self._sum.hexdigest()
+
+    def take(self, pieces: Iterator[bytes]) -> bool:
+        """Write the next piece; False when there is none."""
+        piece = next(pieces, b"")
+        with self._lock:
+            if self._file.closed:
+                return False
+            self._file.write(piece)
+        self._sum.update(piece)
+        self._size += len(piece)
+        return bool(piece)
+
+    def response(self) -> StreamingHttpResponse:
+        """All that was taken, as an attachment that no browser takes for anything else."""
+        self._file.seek(0)
+        digest = base64.b64encode(self._sum.digest()).decode()
+        return StreamingHttpResponse(
+            self,
+            content_type=f"{self._kind.media_type}; charset=utf-8",
+            headers={
+                "Content-Disposition": f'attachment; filename="{self._name}"',
+                "Content-Length": str(self._size),
+                "Repr-Digest": f"sha-256=:{digest}:",
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "private, no-store",
+            },
+        )
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await asyncio.to_thread(self._read):
+            yield piece
+
+    def _read(self) -> bytes:
+        with self._lock:
+            return b"" if self._file.closed else self._file.read(PIECE_BYTES)
+
+    def close(self) -> None:
+        """Give the memory or the file back; the response does so when it is closed."""
+        with self._lock:
+            self._file.close()
+        if self._on_close is not None:
+            self._on_close()
+            self._on_close = None

@@ -9,14 +9,13 @@ from uuid import UUID
 
 from django.db.models import Prefetch, Q, QuerySet
 
-from conversations.items import CALL, OUTPUT
-from conversations.message_reads import list_messages
-from conversations.models import ChatSession, Feedback, Item, Message, Run
+from conversations.models import ChatSession, Feedback, Item, Message, Review, Run
 from conversations.queries import list_path, read_parts, reply_run
-from conversations.review_models import Review
+from conversations.runs.inputs import CALL, OUTPUT
+from conversations.runs.usage import currency
+from conversations.sessions.history import list_messages
 from conversations.shapes import message_fields, message_view
 from conversations.text import CUT, clean_text
-from conversations.usage import currency
 
 Record = dict[str, Any]
 

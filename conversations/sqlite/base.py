@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.backends.sqlite3 import base
 
-from conversations.sqlite.write_lock import write_lock
+from conversations.sqlite import write_lock
 
 DEFAULT_TIMEOUT_S = 5.0
 """That of `sqlite3.connect`."""

@@ -2,7 +2,7 @@
 
 from django import template
 
-from conversations.drawing import format_ms
+from conversations.review.drawing import format_ms
 
 register = template.Library()
 

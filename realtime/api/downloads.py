@@ -1,10 +1,14 @@
-"""REST: conversations as downloads, at flat memory."""
+"""REST: conversations and the protocol's own description as downloads."""
 
 import logging
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
 from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_safe
 from django_filters.utils import translate_validation
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -13,17 +17,17 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.export_schema import Transcript, Transcripts
-from conversations.api.filters import SessionFilter
+from conversations.api.schema import Transcript, Transcripts
+from conversations.api.serializers import SessionFilter
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.exports.download import Download, take_place_to_export
-from conversations.exports.formats import FORMATS, encode
+from conversations.exports.formats import FORMATS, Download, encode, take_place_to_export
 from conversations.exports.source import read_conversations
 from conversations.models import ChatSession, Scope
 from conversations.queries import get_session, sessions_of
-from conversations.session_list import kept_of
-from realtime import dbpool
-from realtime.api.async_views import AsyncAPIView
+from conversations.sessions.lists import kept_of
+from realtime import dbpool, wire_schema
+from realtime.api import AsyncAPIView
+from realtime.conf import socket_path
 
 logger = logging.getLogger(__name__)
 
@@ -135,3 +139,19 @@ class ExportView(DownloadView):
         if not wanted.is_valid():
             raise translate_validation(wanted.errors)
         return await self.answer(wanted.qs, name="conversations", one=False)
+
+
+@login_not_required
+@require_safe
+@cache_control(max_age=300)
+def asyncapi(request: HttpRequest) -> JsonResponse:
+    """AsyncAPI 3 of the socket."""
+    return JsonResponse(wire_schema.asyncapi(socket_path()))
+
+
+@login_not_required
+@require_safe
+@cache_control(max_age=300)
+def typescript(request: HttpRequest) -> HttpResponse:
+    """Declarations of every frame."""
+    return HttpResponse(wire_schema.typescript(), content_type="text/plain; charset=utf-8")

@@ -11,9 +11,9 @@ from django.core.management import call_command  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
 from mysite.models import Customer  # noqa: E402
 
-from conversations import sign_in_limits  # noqa: E402
-from conversations.search import containing  # noqa: E402
-from conversations.session_list import create_session, kept_of  # noqa: E402
+from conversations.people import sign_ins  # noqa: E402
+from conversations.sessions.lists import create_session, kept_of  # noqa: E402
+from conversations.sessions.search import containing  # noqa: E402
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     made = create_session(user=ben, title="Herons and other birds")
     for person, found in ((ben, [made]), (Customer.objects.get(is_staff=True), [])):
         assert list(containing(kept_of(person), "herons", owner=person)) == found
-    sign_in_limits.TRIES_A_NAME = 1
+    sign_ins.TRIES_A_NAME = 1
     assert [guess(name) for name in ("carl", "dora", "carl")] == [401, 401, 429]
 
 

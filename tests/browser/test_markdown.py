@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from conversations.rendering import render_markdown
+from conversations.sessions.rendering import render_markdown
 from tests.browser.conftest import Opener
 from tests.browser.corpus import PLAIN
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
-from conversations.rendering import render_markdown
+from conversations.sessions.rendering import render_markdown
 from tests.browser.conftest import Model, Opener
 from tests.support.provider import Reply
 

@@ -18,7 +18,6 @@ from agentsite.client import (
     ReplyError,
     UnreachableError,
 )
-from agentsite.client.credentials import Tokens
 from agentsite.client.events import (
     ApprovalNeeded,
     Disconnected,
@@ -30,7 +29,8 @@ from agentsite.client.events import (
     ToolProgress,
     ToolStarted,
 )
-from agentsite.client.run_view import RunView
+from agentsite.client.http import Tokens
+from agentsite.client.reply import RunView
 from conversations.errors import ERRORS, ErrorCode
 from conversations.exports.formats import FORMATS as SERVED
 from tests.client.kept import shown, texts_of

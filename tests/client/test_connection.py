@@ -6,8 +6,7 @@ import pytest
 from aiohttp import WSCloseCode, web
 
 from agentsite.client.connection import PATH, Connection, Frame
-from agentsite.client.errors import ClientError, RefusedError, UnreachableError
-from agentsite.client.http import Http
+from agentsite.client.http import ClientError, Http, RefusedError, UnreachableError
 from tests.support.waiting import time_limit
 
 CONNECTED = {

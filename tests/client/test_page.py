@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentsite.client import Client, errors, events
+from agentsite.client import Client, events, http
 from tests.client.kept import texts_of
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run
@@ -60,7 +60,7 @@ async def test_what_goes_wrong(page: dict[str, Any], client: Client) -> None:
 
 def test_every_exception_and_event_is_explained() -> None:
     told = set(re.findall(r"^\| `(\w+Error)` \|", PAGE, re.MULTILINE)) | {"ClientError"}
-    known = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    known = {name for name, value in vars(http).items() if isinstance(value, type)}
     assert told == known
     kinds = [value for value in vars(events).values() if isinstance(value, type)]
     assert all(kind.__doc__ for kind in kinds)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from agentsite.client.errors import ReplyError
 from agentsite.client.events import (
     ApprovalDecided,
     ApprovalNeeded,
@@ -16,7 +15,8 @@ from agentsite.client.events import (
     ToolEnded,
     ToolStarted,
 )
-from agentsite.client.run_view import Frame, GapError, RunView
+from agentsite.client.http import ReplyError
+from agentsite.client.reply import Frame, GapError, RunView
 
 REQUEST: dict[str, Any] = {
     "request_id": "r",

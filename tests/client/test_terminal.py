@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentsite.client.events import Disconnected, Reconnected
-from agentsite.terminal.screen import Screen
+from agentsite.terminal.conversation import Screen
 from tests.client.terminal import CHAT, ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run

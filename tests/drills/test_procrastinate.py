@@ -27,7 +27,7 @@ SHOWN = 3
 NEVER_LOOKS = """
 import django
 django.setup()
-from realtime import procrastinate_executor
+from realtime.work import procrastinate_executor
 procrastinate_executor.POLL_S = 3_600
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "work"])

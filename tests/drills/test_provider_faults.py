@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime.call_items import NOT_ANSWERED
+from realtime.providers.call_items import NOT_ANSWERED
 from tests.drills.conftest import drill_site
 from tests.support.kept import converge
 from tests.support.processes import free_port

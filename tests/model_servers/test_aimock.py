@@ -20,8 +20,8 @@ from django.contrib.auth.models import User
 from venvs import Venv
 
 from conversations.models import Message, Run
-from realtime import retries
 from realtime.process import Process
+from realtime.work import run_errors
 from tests.model_servers.test_cases import clock
 from tests.support.agent_site import Serve
 from tests.support.client import ChatClient
@@ -77,7 +77,7 @@ def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def site(settings: Any, serve_agents: Serve, monkeypatch: pytest.MonkeyPatch, aimock: str) -> None:
     """A site that asks it."""
-    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(run_errors, "FIRST_PAUSE_S", 0)
     limits = {"titles": "words", "frames_per_minute": 100_000, "runs_per_user": 100}
     settings.REALTIME = {**settings.REALTIME, **limits, "source_window_ms": 1, "tokens_per_day": 0}
     settings.OPENAI_BASE_URL, settings.AGENT_MODEL = aimock, "gpt-4o"

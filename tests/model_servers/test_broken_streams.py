@@ -20,17 +20,19 @@ from agents import Agent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conversations.lifecycle import Ending
+from conversations.runs.lifecycle import Ending
+from conversations.runs.usage import TOKEN_COLUMNS
 from conversations.text import clean_text
-from conversations.usage import TOKEN_COLUMNS
-from realtime import registry, runs, sources
-from realtime.context import ModelInput
-from realtime.journal import Journal
-from realtime.limits import StartGate
-from realtime.model_calls import ChatModel, ResponsesModel
+from realtime import registry
+from realtime.providers import event_stream
+from realtime.providers.model_calls import ChatModel, ResponsesModel
+from realtime.providers.provider import StartGate
 from realtime.registry import AgentEntry
-from realtime.runs import RunWork
-from realtime.tool_servers import ToolServers
+from realtime.work import run as run_module
+from realtime.work.context import ModelInput
+from realtime.work.journal import Journal
+from realtime.work.run import RunWork
+from realtime.work.tools import ToolServers
 from tests.model_servers.case import Case, encode_piece, read_cases
 from tests.model_servers.test_cases import make_agent
 from tests.support.waiting import time_limit
@@ -61,7 +63,7 @@ many = settings(
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the pauses that only spare work."""
-    monkeypatch.setattr(sources, "GRACE_S", 0.05)
+    monkeypatch.setattr(event_stream, "GRACE_S", 0.05)
 
 
 class Body(httpx2.AsyncByteStream):
@@ -81,7 +83,8 @@ class StandInProvider:
         self._api = api
         self._bodies = bodies
         http = httpx2.AsyncClient(
-            transport=httpx2.MockTransport(self._answer), event_hooks={"response": [sources.gather]}
+            transport=httpx2.MockTransport(self._answer),
+            event_hooks={"response": [event_stream.gather]},
         )
         self._client = openai.AsyncOpenAI(
             api_key="x", base_url="http://model.test/v1", http_client=http, max_retries=0
@@ -135,8 +138,8 @@ def agent_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry's agents are those of the cases."""
     entry = AgentEntry(make_agent("desk"))
     monkeypatch.setattr(registry, "get_agent", lambda name: make_agent(name or entry.agent.name))
-    monkeypatch.setattr("realtime.retries.FIRST_PAUSE_S", 0)
-    monkeypatch.setattr(runs, "describe", lambda exc: "")
+    monkeypatch.setattr("realtime.work.run_errors.FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(run_module, "describe", lambda exc: "")
 
 
 def events_of(case: Case) -> list[list[Any]]:

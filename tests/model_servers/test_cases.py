@@ -10,8 +10,9 @@ from django.contrib.auth.models import User
 from pydantic import BaseModel
 
 from conversations.models import ChatSession, Message, Run
-from realtime import retries, sources
 from realtime.process import Process
+from realtime.providers import event_stream
+from realtime.work import run_errors
 from tests.model_servers.case import Case, RawServer, read_cases, run_raw_server
 from tests.support.agent_site import Serve
 from tests.support.client import ChatClient, event
@@ -66,8 +67,8 @@ def server(
     case: Case, settings: Any, serve_agents: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RawServer]:
     """The case's server, and a site that asks it."""
-    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0)
-    monkeypatch.setattr(sources, "GRACE_S", scaled(0.5))
+    monkeypatch.setattr(run_errors, "FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(event_stream, "GRACE_S", scaled(0.5))
     titles = "model" if case.title else "words"
     settings.REALTIME = {**settings.REALTIME, "titles": titles, "source_window_ms": 1}
     settings.AGENT_MODEL, settings.AGENT_API = "odd", case.api

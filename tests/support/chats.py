@@ -9,13 +9,13 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 
-from conversations.actions import NewChat, Posted, post_chat
 from conversations.changes import write_events
-from conversations.lifecycle import Ending, claim_run, finish_run, recover_run
-from conversations.limits import ChatLimits
 from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.queries import parse_id
-from conversations.run_states import Claim, Claimed
+from conversations.runs.lifecycle import Ending, claim_run, finish_run, recover_run
+from conversations.runs.states import Claim, Claimed
+from conversations.runs.usage import ChatLimits
+from conversations.sessions.posting import NewChat, Posted, post_chat
 
 PASSWORD = "a-password-for-tests"
 VIEWED_FOR = timedelta(minutes=5)

@@ -7,7 +7,7 @@ from agents import Agent, function_tool
 from agents.tool_context import ToolContext
 
 from realtime.registry import AgentEntry
-from realtime.run_context import RunContext
+from realtime.work.run_context import RunContext
 
 
 @function_tool

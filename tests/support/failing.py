@@ -1,4 +1,6 @@
-"""Tests that fail by their deadline, for `tests/test_support_machine.py`; no other run has them."""
+"""Tests that fail by their deadline, for `tests/harness/test_support_machine.py`; no other run has
+them.
+"""
 
 import socket
 import threading

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import User
 
-from conversations.sign_ins import SignIn
+from conversations.people.sign_ins import SignIn
 from realtime.routing import websocket_urlpatterns
 from tests.support.client import ChatClient
 from tests.support.transcript import Transcript

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import ClassVar
 
-from realtime.model_service import Endpoint, ModelState, ModelStatus
+from realtime.providers.readiness import Endpoint, ModelState, ModelStatus
 
 DOTTED_NAME = "tests.support.model_service.ToldModel"
 

@@ -7,7 +7,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from conversations.models import ChatSession, Run, SideCall, UsageSource
-from conversations.usage import COST_PLACES, TOKEN_COLUMNS, UsageTotals, currency
+from conversations.runs.usage import COST_PLACES, TOKEN_COLUMNS, UsageTotals, currency
 
 
 def added_up(session: ChatSession) -> UsageTotals:

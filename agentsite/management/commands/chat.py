@@ -7,18 +7,18 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from agentsite.terminal import command
+from agentsite import terminal
 
 
 class Command(BaseCommand):
     """Needs no database: it is a client like any other."""
 
-    help = command.DESCRIPTION
+    help = terminal.DESCRIPTION
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         host = f"[{settings.HOST}]" if ":" in settings.HOST else settings.HOST
-        command.add_arguments(parser, f"http://{host}:{settings.PORT}")
+        terminal.add_arguments(parser, f"http://{host}:{settings.PORT}")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sys.exit(command.run(options))
+        sys.exit(terminal.run(options))

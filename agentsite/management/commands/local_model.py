@@ -7,10 +7,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from agentsite.local_model import machine, words
-from agentsite.local_model.faults import LocalModelError
-from agentsite.local_model.fetch import fetch, is_there, partial_of
-from agentsite.local_model.terminal import Terminal
+from agentsite.local_model import supervisor
+from agentsite.local_model import weights as weights_module
+from agentsite.local_model.download import fetch, is_there, partial_of
+from agentsite.local_model.supervisor import Terminal
+from agentsite.local_model.weights import LocalModelError
 
 MB = 1e6
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
 
     def status(self) -> None:
         """Which model, where it is, and whether this computer can run it."""
-        weights, available = self.weights, machine.available_memory()
+        weights, available = self.weights, weights_module.available_memory()
         free = "unknown" if available is None else f"{available / MB:,.0f} MB"
         self.say(f"model   {weights.label}, {weights.size / MB:,.0f} MB")
         self.say(f"used    {'yes' if settings.MODEL_KIND == 'local' else 'no: ' + self.other()}")
@@ -51,11 +52,11 @@ class Command(BaseCommand):
 
     def verdict(self) -> str:
         try:
-            machine.check_processor()
-            machine.check_runtime()
-            machine.check_memory(self.weights.memory)
+            weights_module.check_processor()
+            weights_module.check_runtime()
+            weights_module.check_memory(self.weights.memory)
         except LocalModelError as exc:
-            return f"no. {words.describe_fault(exc.fault, exc.values)}"
+            return f"no. {supervisor.describe_fault(exc.fault, exc.values)}"
         return "yes, on this computer"
 
     def fetch(self) -> None:
@@ -66,10 +67,10 @@ class Command(BaseCommand):
                 self.weights,
                 self.folder,
                 mirror=settings.LOCAL_MODEL_MIRROR,
-                report=lambda done: terminal.tell(words.fetching(self.weights, done)),
+                report=lambda done: terminal.tell(supervisor.fetching(self.weights, done)),
             )
         except LocalModelError as exc:
-            raise CommandError(words.describe_fault(exc.fault, exc.values)) from exc
+            raise CommandError(supervisor.describe_fault(exc.fault, exc.values)) from exc
         except KeyboardInterrupt:
             raise CommandError("interrupted; what has come is kept") from None
         self.say(f"there: {file}")

@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 from django.db.models import ProtectedError, RestrictedError
 
-from conversations.privacy import erase_user
+from conversations.people.privacy import erase_user
 
 
 class Command(BaseCommand):

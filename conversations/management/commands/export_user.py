@@ -10,12 +10,12 @@ from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
-from conversations import audit
 from conversations.exports.formats import FORMATS, encode
 from conversations.exports.source import read_conversations
-from conversations.privacy import read_account
-from conversations.review_models import AuditAction
-from conversations.session_list import all_of
+from conversations.models import AuditAction
+from conversations.people import accounts
+from conversations.people.privacy import read_account
+from conversations.sessions.lists import all_of
 
 
 class Command(BaseCommand):
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         except OSError as exc:
             raise CommandError(f"cannot write {options['file']}: {exc.strerror}") from exc
         session_ids = list(all_of(user).values_list("pk", flat=True))
-        audit.record_each(None, AuditAction.EXPORTED, session_ids, command="export_user")
+        accounts.record_each(None, AuditAction.EXPORTED, session_ids, command="export_user")
 
 
 def _write(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversations.import_shapes import ImportRefusedError
-from conversations.imports import import_all
+from conversations.exports.imports import ImportRefusedError, import_all
 
 
 class Command(BaseCommand):

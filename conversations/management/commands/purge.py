@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from conversations.conf import retention_days
-from conversations.privacy import list_expired, purge
+from conversations.apps import retention_days
+from conversations.people.privacy import list_expired, purge
 
 
 class Command(BaseCommand):

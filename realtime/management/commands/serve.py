@@ -27,11 +27,12 @@ class Command(BaseCommand):
         # Daphne chooses Twisted's reactor when it is imported, the application comes after it.
         from channels.routing import get_default_application
 
-        from realtime.server import Server
+        from realtime.sockets.server import Server
 
         server = Server(get_default_application(), host=host, port=port)
         # The Agents SDK takes more than a second to import: now, not in the first reply.
-        from realtime import registry, runs  # noqa: F401
+        from realtime import registry
+        from realtime.work import run  # noqa: F401
 
         registry.agent_names()
         self.stdout.write(addresses(host, port))

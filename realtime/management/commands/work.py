@@ -7,8 +7,9 @@ from typing import Any
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 
-from realtime import registry, stopping
-from realtime.checks import is_layer_shared
+from realtime import process as process_module
+from realtime import registry
+from realtime.conf import is_layer_shared
 from realtime.process import Process
 
 
@@ -24,7 +25,7 @@ class Command(BaseCommand):
                 "A worker sends what it writes to other processes: set REDIS_URL, for them as well."
             )
         # The Agents SDK takes more than a second to import: now, not in the first reply.
-        from realtime import runs  # noqa: F401
+        from realtime.work import run  # noqa: F401
 
         registry.agent_names()
         asyncio.run(work())
@@ -34,12 +35,12 @@ class Command(BaseCommand):
 async def work() -> None:
     """Run the services of a worker until a signal comes, then drain them."""
     signalled = asyncio.Event()
-    stopping.on_signal(asyncio.get_running_loop(), signalled.set)
+    process_module.on_signal(asyncio.get_running_loop(), signalled.set)
     process = Process("worker")
     process.start()
     await signalled.wait()
     try:
-        await stopping.drain(process)
-        await stopping.stop(process)
+        await process_module.drain(process)
+        await process_module.stop(process)
     finally:
-        stopping.exit_soon()
+        process_module.exit_soon()

@@ -1,4 +1,4 @@
-/** Markdown by the rules of conversations/rendering.py, so that both make the same of a text. */
+/** Markdown by the rules of conversations/sessions/rendering.py, so that both make the same of a text. */
 
 import vendored from "../../vendor/markdown-it.js";
 

@@ -1,6 +1,6 @@
 /**
- * Labels that the page and the server write alike: `agentsite/words.py` and `agentsite/shown.py`
- * have the same rules, and `tests/test_javascript.py` compares the two.
+ * Labels that the page and the server write alike: `agentsite/web/view_models.py` and `agentsite/web/view_models.py`
+ * have the same rules, and `tests/site/test_javascript.py` compares the two.
  */
 
 import { isActive } from "../conversation/stored_messages.js";

@@ -6,7 +6,7 @@ from agents.tool_context import ToolContext
 from conversations.queries import get_user
 from realtime import dbpool
 from realtime.registry import AgentEntry
-from realtime.run_context import RunContext
+from realtime.work.run_context import RunContext
 
 
 @function_tool

@@ -10,8 +10,7 @@ pages = get_asgi_application()
 from django.conf import settings  # noqa: E402
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
 
-from realtime.auth import HandshakeAuth  # noqa: E402
-from realtime.routing import websocket_urlpatterns  # noqa: E402
+from realtime.routing import HandshakeAuth, websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {

@@ -63,7 +63,7 @@ DATABASES = {
 # What the agent needs
 
 ASGI_APPLICATION = "mysite.asgi.application"
-CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layers.LocalLayer"}}
+CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.channel_layer.LocalLayer"}}
 AGENTS = "mysite.agents"
 AGENT_MODEL = "gpt-5.4-mini"
 OPENAI_API_KEY = os.environ.get("OPENAI_API_KEY")

@@ -3,9 +3,9 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from conversations.history import get_history
 from conversations.queries import list_sessions
-from conversations.reply_html import read_joined_html
+from conversations.sessions.history import get_history
+from conversations.sessions.rendering import read_joined_html
 
 
 @login_required

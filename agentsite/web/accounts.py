@@ -1,0 +1,320 @@
+"""Sign-up, sign-in and guests, and the page of a person's API keys."""
+
+from collections.abc import Callable
+from functools import wraps
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model, login, views
+from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
+from django.contrib.auth.views import redirect_to_login
+from django.db import IntegrityError, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import get_token
+from django.shortcuts import redirect, render, resolve_url
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from conversations.api.base import error_body
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ApiKey, Scope
+from conversations.people.accounts import (
+    adopt_guest,
+    create_guest,
+    create_key,
+    is_guest,
+    list_keys,
+    revoke_key,
+)
+from conversations.people.sign_ins import allow_again, limit_mail, limit_sign_in, limit_sign_up
+
+UserModel = get_user_model()
+BACKEND = settings.AUTHENTICATION_BACKENDS[0]
+
+
+class SignUpForm(UserCreationForm):
+    """A name, an address to reset the password with, and a password."""
+
+    class Meta(BaseUserCreationForm.Meta):
+        model = UserModel
+        fields = (UserModel.USERNAME_FIELD, UserModel.get_email_field_name())
+
+
+class LimitedMixin:
+    """A form that may be sent only so often; above that, a page that says when to come back."""
+
+    def limit(self, request: HttpRequest) -> None:
+        """Raises `AgentSiteError(rate_limited)`."""
+        raise NotImplementedError
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            self.limit(request)
+        except AgentSiteError as exc:
+            return refuse(request, exc)
+        answer: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
+        return answer
+
+
+def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
+    """The page that says when to come back, for an `AgentSiteError(rate_limited)`."""
+    seconds = exc.retry_after or 0
+    answer = render(request, "429.html", {"minutes": ceil(seconds / 60)}, status=429)
+    answer["Retry-After"] = f"{seconds:.0f}"
+    return answer
+
+
+class LoginView(LimitedMixin, views.LoginView):
+    """Django's own; it knows when a guest comes."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_in(request, request.POST.get("username", ""))
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        about = {"is_guest": is_guest(self.request.user), "may_sign_up": settings.ALLOW_SIGN_UP}
+        return super().get_context_data(**about, **kwargs)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        allow_again(self.request, form.get_user().get_username())
+        sign_in(self.request, form.get_user())
+        return HttpResponseRedirect(self.get_success_url())
+
+
+class SignUpView(LoginView):
+    """Makes an account and signs it in."""
+
+    template_name = "registration/signup.html"
+    authentication_form = SignUpForm  # type: ignore[assignment]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """A page that is not there, where staff alone make accounts."""
+        if not settings.ALLOW_SIGN_UP:
+            raise Http404
+        return super().dispatch(request, *args, **kwargs)
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_up(request)
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        kwargs = super().get_form_kwargs()
+        del kwargs["request"]
+        return kwargs
+
+    @method_decorator(transaction.atomic)
+    def form_valid(self, form: SignUpForm) -> HttpResponse:  # type: ignore[override]
+        try:
+            with transaction.atomic():
+                user = form.save()
+        except IntegrityError:  # the form was sent twice at once, or somebody was faster
+            name = UserModel.USERNAME_FIELD
+            form.add_error(name, form.instance.unique_error_message(UserModel, (name,)))
+            return self.form_invalid(form)  # type: ignore[arg-type]
+        sign_in(self.request, user)
+        return HttpResponseRedirect(self.get_success_url())
+
+
+class PasswordResetView(LimitedMixin, views.PasswordResetView):
+    """Django's own; it fills nobody's mailbox."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_mail(request, request.POST.get("email", ""))
+
+
+class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
+    """Django's own; who has found an open browser does not guess the password there."""
+
+    def limit(self, request: HttpRequest) -> None:
+        limit_sign_in(request, request.user.get_username())
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        allow_again(self.request, self.request.user.get_username())
+        return super().form_valid(form)
+
+
+def admin_password_change(request: HttpRequest) -> HttpResponse:
+    """The admin's own page, where guessing ends as it does on the site's."""
+    if request.method != "POST" or not request.user.is_authenticated:
+        return admin.site.admin_view(admin.site.password_change)(request)
+    try:
+        limit_sign_in(request, request.user.get_username())
+    except AgentSiteError as exc:
+        return refuse(request, exc)
+    answer = admin.site.admin_view(admin.site.password_change)(request)
+    if answer.status_code == 302:
+        allow_again(request, request.user.get_username())
+    return answer
+
+
+def admin_login(request: HttpRequest) -> HttpResponse:
+    """The admin's own page, where guessing ends as it does on the site's."""
+    if request.method != "POST":
+        return admin.site.login(request)
+    try:
+        limit_sign_in(request, request.POST.get("username", ""))
+    except AgentSiteError as exc:
+        return refuse(request, exc)
+    answer = admin.site.login(request)
+    if answer.status_code == 302:
+        allow_again(request, request.user.get_username())
+    return answer
+
+
+def sign_in(request: HttpRequest, user: Any) -> None:
+    """Sign `user` in; what this browser did as a guest becomes theirs."""
+    if request.user.is_authenticated and is_guest(request.user):
+        adopt_guest(request.user, user)
+    login(request, user, backend=BACKEND)
+
+
+@require_POST
+@never_cache
+def guest(request: HttpRequest) -> JsonResponse:
+    """Make the visitor a guest, at their first message: `{"user", "csrf_token"}`."""
+    if not request.user.is_authenticated:
+        if not settings.ALLOW_GUESTS:
+            return JsonResponse(error_body(ErrorCode.NOT_AUTHENTICATED), status=401)
+        try:
+            limit_sign_up(request)
+        except AgentSiteError as exc:
+            return JsonResponse(error_body(exc.code), status=exc.info.http_status)
+        login(request, create_guest(), backend=BACKEND)
+    return JsonResponse({"user": str(request.user.pk), "csrf_token": get_token(request)})
+
+
+urlpatterns = [
+    path("accounts/login/", LoginView.as_view(), name="login"),
+    path("accounts/logout/", views.LogoutView.as_view(), name="logout"),
+    path("accounts/signup/", SignUpView.as_view(), name="signup"),
+    path("accounts/guest/", guest, name="guest"),
+    path(
+        "accounts/password/change/",
+        PasswordChangeView.as_view(),
+        name="password_change",
+    ),
+    path(
+        "accounts/password/changed/",
+        views.PasswordChangeDoneView.as_view(),
+        name="password_change_done",
+    ),
+    path("accounts/password/reset/", PasswordResetView.as_view(), name="password_reset"),
+    path(
+        "accounts/password/reset/sent/",
+        views.PasswordResetDoneView.as_view(),
+        name="password_reset_done",
+    ),
+    path(
+        "accounts/password/reset/<uidb64>/<token>/",
+        views.PasswordResetConfirmView.as_view(),
+        name="password_reset_confirm",
+    ),
+    path(
+        "accounts/password/reset/done/",
+        views.PasswordResetCompleteView.as_view(),
+        name="password_reset_complete",
+    ),
+]
+
+
+View = Callable[..., HttpResponse]
+
+SCOPES = [
+    (Scope.READ.value, gettext_lazy("Read conversations")),
+    (Scope.WRITE.value, gettext_lazy("Write messages and change conversations")),
+    (Scope.EXPORT.value, gettext_lazy("Export transcripts")),
+    (Scope.APPROVE.value, gettext_lazy("Approve tool calls in your place")),
+    (Scope.SHARE.value, gettext_lazy("Share conversations by link")),
+]
+TERMS = [
+    (30, gettext_lazy("30 days")),
+    (90, gettext_lazy("90 days")),
+    (365, gettext_lazy("A year")),
+]
+
+
+class KeyForm(forms.Form):
+    """What a new key is called, and what it may do."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        max_length=ApiKey._meta.get_field("name").max_length,
+        help_text=gettext_lazy("The program or computer it is for, such as “backup”."),
+    )
+    scopes = forms.MultipleChoiceField(
+        label=gettext_lazy("It may"),
+        choices=SCOPES,
+        initial=[Scope.READ.value],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    days = forms.TypedChoiceField(
+        label=gettext_lazy("It is good for"), choices=TERMS, coerce=int, initial=365
+    )
+
+
+def for_accounts(view: View) -> View:
+    """Who is not signed in is sent to do so; a guest, to make an account."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        back = resolve_url("keys")
+        if not request.user.is_authenticated:
+            return redirect_to_login(back)
+        if is_guest(request.user):
+            return redirect_to_login(back, resolve_url("signup"))
+        return view(request, *args, **kwargs)
+
+    return checked
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@for_accounts
+def keys(request: HttpRequest) -> HttpResponse:
+    """Those that hold, and a form for another; its text is in the answer to that alone."""
+    form = KeyForm(request.POST or None)
+    if request.method == "POST" and form.is_valid() and (text := _make(request, form)):
+        return _show(request, KeyForm(), made=text)
+    return _show(request, form)
+
+
+def _make(request: HttpRequest, form: KeyForm) -> str:
+    """The new key's text; "" where that was refused, which the form tells of."""
+    try:
+        return create_key(user=request.user, **form.cleaned_data)[1]
+    except AgentSiteError:
+        form.add_error(None, _("You have as many keys as one may have. Revoke one first."))
+        return ""
+
+
+def _show(request: HttpRequest, form: KeyForm, made: str = "") -> HttpResponse:
+    held = [
+        (key, [label for scope, label in SCOPES if scope in key.scopes])
+        for key in list_keys(request.user)
+    ]
+    return render(request, "keys.html", {"form": form, "held": held, "made": made})
+
+
+@require_POST
+@for_accounts
+def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
+    """End one of the user's keys."""
+    try:
+        revoke_key(user=request.user, key_id=str(key_id))
+    except AgentSiteError as exc:
+        raise Http404 from exc
+    messages.success(request, _("The key is revoked. Programs that used it are refused now."))
+    return redirect("keys")
+
+
+urlpatterns += [
+    path("accounts/keys/", keys, name="keys"),
+    path("accounts/keys/<uuid:key_id>/revoke/", revoke, name="revoke_key"),
+]

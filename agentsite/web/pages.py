@@ -1,0 +1,244 @@
+"""The chat page, what it says of the model, and the page behind a share link."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import cache_control, never_cache
+from django.views.decorators.gzip import gzip_page
+from django.views.decorators.http import require_safe
+
+from agentsite.tour import NAME as TOUR
+from agentsite.web import view_models
+from agentsite.web.accounts import refuse
+from agentsite.web.view_models import AgentCard, get_card, is_scripted, list_cards
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.exports.formats import FORMATS
+from conversations.models import ChatSession
+from conversations.people.accounts import is_guest
+from conversations.queries import get_session, list_sessions
+from conversations.sessions.history import get_history, list_siblings
+from conversations.sessions.posting import list_feedback
+from conversations.sessions.sharing import SharedSession, answer_shared, limit_views, open_share
+from conversations.shapes import History
+from realtime.conf import get_conf, socket_path
+from realtime.process import model_status
+from realtime.providers.readiness import ModelStatus
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The site's own model as people are introduced to it; `status` is how far it is."""
+
+    label: str
+    size: str
+    status: ModelStatus
+
+    @property
+    def percent(self) -> float:
+        return 100 * (self.status.fraction or 0)
+
+
+def get_model_card() -> ModelCard | None:
+    """None where the model is somebody else's server."""
+    status = model_status()
+    if status is None:
+        return None
+    return ModelCard(status.model, f"{settings.LOCAL_MODEL_WEIGHTS.size / GB:.1f} GB", status)
+
+
+@never_cache
+@require_safe
+def model(request: HttpRequest) -> JsonResponse:
+    """For visitors who have no socket yet: the metadata of `model.status`."""
+    status = model_status()
+    told: dict[str, Any] = asdict(status) if status else {"state": "ready"}
+    return JsonResponse(told)
+
+
+LISTED = 100
+EMPTY = History(rev=0, messages=[], run=None, queue=[])
+PAGE = 40
+CURSOR_FIELDS = (
+    *("message_id", "number", "role", "parent_message_id", "run_id", "run_status"),
+    *("agent", "client_message_id"),
+)
+
+
+@require_safe
+@gzip_page
+@cache_control(private=True, no_cache=True)
+def chat(request: HttpRequest) -> HttpResponse:
+    """A new conversation; looking at it makes neither a session nor a user."""
+    if not request.user.is_authenticated and not settings.ALLOW_GUESTS:
+        return redirect_to_login(request.get_full_path())
+    return _render(request, None, EMPTY)
+
+
+@require_safe
+@gzip_page
+@cache_control(private=True, no_cache=True)
+def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
+    """One of the user's conversations; a foreign one is as little there as a missing one."""
+    if not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    try:
+        found = get_session(request.user, session_id)
+    except AgentSiteError as exc:
+        raise Http404 from exc
+    return _render(request, found, _history(found, request.GET))
+
+
+def _history(session: ChatSession, asked: QueryDict) -> History:
+    """The latest page, or one by a message's id; what is missing is not found.
+
+    `before` asks for what is above it, `branch` for what is around it on its own branch.
+    """
+    before, branch = asked.get("before", ""), asked.get("branch", "")
+    try:
+        return get_history(session, PAGE, before=before, branch=branch)
+    except AgentSiteError as exc:
+        raise Http404 from exc
+
+
+def _render(request: HttpRequest, session: ChatSession | None, history: History) -> HttpResponse:
+    guest = is_guest(request.user)
+    if guest:
+        _keep_sign_in(request)
+    card = get_card(session.agent if session else request.GET.get("agent", ""))
+    model = get_model_card()
+    sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
+    lines = [view_models.session_line(line, session) for line in sessions]
+    messages = history.messages
+    siblings = list_siblings(session, messages) if session else {}
+    before = request.GET.get("before", "") if session else ""
+    context = {
+        "title": (session.title if session else "") or _("New conversation"),
+        "agents": [card] if session else list_cards(),
+        "chosen": card.name,
+        "model": model,
+        "guest": guest,
+        "may_sign_up": settings.ALLOW_SIGN_UP,
+        "lines": lines,
+        "more_lines": len(lines) == LISTED,
+        "formats": FORMATS,
+        "messages": view_models.messages(history, siblings, card, request.user.get_username()),
+        "busy": history.run is not None,
+        "earlier": messages[0].message_id if messages and messages[0].parent_message_id else "",
+        "later": before or history.later,
+        "away": before or history.aside,
+        "blank": view_models.blank(card),
+        "data": _page_data(request, session, history, card, model)
+        | {
+            "siblings": siblings,
+            "branch": before or (request.GET["branch"] if history.aside else ""),
+        },
+        "words": view_models.SCRIPT,
+    }
+    return render(request, "chat/chat.html", context)
+
+
+def _keep_sign_in(request: HttpRequest) -> None:
+    """It lasts for some time after its last change, and a guest has no other way back."""
+    today = timezone.now().date().isoformat()
+    if request.session.get("visited") != today:
+        request.session["visited"] = today
+
+
+def _page_data(
+    request: HttpRequest,
+    session: ChatSession | None,
+    history: History,
+    card: AgentCard,
+    model: ModelCard | None,
+) -> dict[str, Any]:
+    """What the page's code starts from: who, where, and the cursor of what is rendered."""
+    run = history.run
+    live = [m.parts for m in history.messages if run and m.message_id == run.message_id]
+    return {
+        "user": str(request.user.pk or ""),
+        "username": request.user.get_username(),
+        "session_id": str(session.pk) if session else "",
+        "feedback": _feedback(request, session) if session else {},
+        "archived": session is not None and session.is_archived,
+        "rev": history.rev,
+        "run": asdict(run) if run else None,
+        "parts": live[0] if live else [],
+        "queue": [asdict(entry) for entry in history.queue],
+        "messages": [
+            {name: getattr(message, name) for name in CURSOR_FIELDS} for message in history.messages
+        ],
+        "model": asdict(model.status) if model else None,
+        "agent": {"label": card.label},
+        "scripted_agent": TOUR,
+        "notable_ms": view_models.NOTABLE_MS,
+        "frame_max_bytes": get_conf().frame_max_bytes,
+        "urls": {
+            "socket": socket_path(),
+            "guest": reverse("guest"),
+            "model": reverse("model"),
+            "sessions": reverse("api-sessions"),
+            "shared": reverse("shared", args=["TOKEN"]),
+            "session": reverse("session", args=[UUID(int=0)]),
+        },
+    }
+
+
+def _feedback(request: HttpRequest, session: ChatSession) -> dict[str, str]:
+    """The reader's verdicts, by message."""
+    given = list_feedback(user=request.user, session_id=str(session.pk))
+    return {str(verdict.message_id): verdict.value for verdict in given}
+
+
+urlpatterns = [
+    path("", chat, name="chat"),
+    path("s/<uuid:session_id>/", session, name="session"),
+]
+
+
+@require_safe
+def shared(request: HttpRequest, token: str) -> HttpResponseBase:
+    """A link that was revoked is as little there as one that never was."""
+    try:
+        limit_views(request)
+        return answer_shared(request, open_share(token), "text/html; charset=utf-8", _write_page)
+    except AgentSiteError as exc:
+        if exc.code == ErrorCode.RATE_LIMITED:
+            return refuse(request, exc)
+        raise Http404 from exc
+
+
+def _write_page(found: SharedSession) -> bytes:
+    """The same for every reader: it is kept for the next one."""
+    marked = [(message, is_scripted(message.agent)) for message in found.messages]
+    context = {
+        "shared": found,
+        "marked": marked,
+        "about_replies": _about_replies(found),
+        "words": {"copy": view_models.SCRIPT["copy"]},
+    }
+    return render_to_string("shared.html", context).encode()
+
+
+def _about_replies(found: SharedSession) -> str:
+    replies = [message for message in found.messages if message.role == "assistant"]
+    scripted = sum(is_scripted(reply.agent) for reply in replies)
+    if replies and scripted == len(replies):
+        return _("Replies are scripted, not written by an AI.")
+    if scripted:
+        return _("Replies are written by an AI, except where marked as scripted, and can be wrong.")
+    return _("Replies are written by an AI and can be wrong.")
+
+
+urlpatterns += [path("shared/<str:token>/", shared, name="shared")]

@@ -1,0 +1,382 @@
+"""Messages, sessions and agents as templates take them, and the page's texts."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from agentsite.tour import NAME as TOUR
+from conversations.errors import ERRORS, ErrorCode
+from conversations.models import ACTIVE, ChatSession, EndReason, RunStatus
+from conversations.sessions.rendering import read_html, show_parts
+from conversations.shapes import History, MessageView
+from realtime.process import model_status
+from realtime.registry import AgentEntry, get_entry, list_entries
+
+Text = str | Promise
+
+ENDINGS: dict[str, Text] = {
+    RunStatus.CANCELLED: _("This reply was stopped."),
+    RunStatus.INTERRUPTED: _("This reply was cut short. What you see is saved."),
+    RunStatus.FAILED: ERRORS[ErrorCode.INTERNAL].text,
+    EndReason.USER: _("You stopped this reply."),
+    EndReason.REDIRECT: _("Stopped for your newer message."),
+    EndReason.DISCONNECT: _("Stopped because nobody was reading along. What you see is saved."),
+    EndReason.LIMIT: _("Stopped at a limit. What you see is saved."),
+    EndReason.APPROVAL_EXPIRED: _("Nobody answered in time. What you see is saved."),
+    EndReason.WORKER_LOST: _(
+        "The server stopped while this was being written. What you see is saved."
+    ),
+}
+ERROR_TEXTS: dict[str, Text] = {code.value: info.text for code, info in ERRORS.items()}
+STATES: dict[str, Text] = {
+    "sending": _("sending…"),
+    "offline": _("waiting for the connection…"),
+    "model": _("waiting: {detail}"),
+    "waiting": _("waiting, number {position} in line"),
+    "thinking": _("thinking…"),
+    "writing": _("writing…"),
+    "stopping": _("stopping…"),
+    "awaiting": _("waiting for your decision"),
+    "restarting": _("starting again…"),
+    "retrying": _("waiting for the model, trying again in {seconds} s…"),
+}
+STEPS: dict[str, Text] = {
+    "started": _("Using {name}…"),
+    "progress": _("Using {name}…"),
+    "finished": _("Used {name}"),
+    "failed": _("{name} did not finish"),
+}
+APPROVALS: dict[str, Text] = {
+    "title": _("Allow {tool}?"),
+    "approve_you": _("You approved this."),
+    "approve": _("{by} approved this."),
+    "reject_you": _("You rejected this."),
+    "reject": _("{by} rejected this."),
+    "expired": _("Nobody answered in time."),
+    "cancelled": _("Not answered: the reply was stopped."),
+    "before": _("That was answered already."),
+}
+MANAGE: dict[str, Text] = {
+    "actions": _("Actions for {title}"),
+    "archived": _("“{title}” is archived."),
+    "unarchived": _("“{title}” is back in the list."),
+    "deleted": _("“{title}” is deleted."),
+    "failed": _("That did not work. Nothing was changed: try again."),
+    "search_failed": _("The search did not work. Try again."),
+    "found_one": _("1 conversation found."),
+    "found": _("{count} conversations found."),
+    "found_more": _("The newest {count} are shown."),
+    "nothing_found": _("Nothing found."),
+    "nothing_archived": _("Nothing is archived."),
+}
+FEEDBACK: dict[str, Text] = {
+    "up": _("What was good?"),
+    "down": _("What was wrong?"),
+    "given": _("Your verdict is kept. You can add a comment."),
+    "taken_back": _("Your verdict is taken back."),
+    "thanks": _("Thank you."),
+}
+SHARE: dict[str, Text] = {
+    "made": _("Made {date}"),
+    "revoked": _("That link does not work any more."),
+    "failed": _(
+        "That did not work. Try again; there is nothing to share before the first message."
+    ),
+}
+VERSION = _("Version {index} of {count}")
+TOOK = _("{step}, {seconds} s")
+# Shorter steps took no time worth telling.
+NOTABLE_MS = 50
+TAKES_OVER = _("{agent} takes over")
+SCRIPT: dict[str, Any] = {
+    "states": STATES,
+    "endings": ENDINGS,
+    "errors": ERROR_TEXTS,
+    "steps": STEPS,
+    "approvals": APPROVALS,
+    "manage": MANAGE,
+    "feedback": FEEDBACK,
+    "share": SHARE,
+    "version": VERSION,
+    "took": TOOK,
+    "takes_over": TAKES_OVER,
+    "continue": _("Continue"),
+    "untitled": _("New conversation"),
+    "replying": _("replying"),
+    "queued": _("waiting"),
+    "awaiting": _("needs you"),
+    "archived": _("archived"),
+    "usage": _("{input} tokens in, {output} out"),
+    "announce": {
+        "started": _("{agent} is replying."),
+        "completed": _("{agent} has replied."),
+        "asked": _("{agent} needs your approval."),
+    },
+    "connection": {
+        "connecting": _("Connecting…"),
+        "waiting": _("Connection lost. Reconnecting in {seconds} s."),
+        "offline": _("You are offline."),
+        "signed_out": _("You are signed out."),
+        "refused": _("This address may not connect to the chat. Open the site by its own name."),
+        "unsent_one": _("1 message is waiting to be sent."),
+        "unsent": _("{count} messages are waiting to be sent."),
+        "retry": _("Retry now"),
+    },
+    "composer": {
+        "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),
+        "queued_one": _("1 message is waiting for its turn."),
+        "queued": _("{count} messages are waiting for their turn."),
+        "edited_late": _("That message was sent before your change, which is kept here."),
+        "guest_failed": _("The message could not be sent. It is kept here: try again."),
+    },
+    "titles": {
+        "plain": "{title} · agentsite",
+        "busy": _("Replying · {title} · agentsite"),
+        "replied": _("New reply · {title} · agentsite"),
+    },
+    "copy": {"done": _("Copied"), "failed": _("Not copied")},
+    "missing": _("This conversation does not exist any more."),
+}
+
+
+def describe_decision(decision: str, by: str, username: str) -> str:
+    """What became of a request, to the reader `username`; empty while it is open."""
+    if not decision:
+        return ""
+    known = f"{decision}_you" if by and by == username else decision
+    return str(APPROVALS[known]).format(by=by)
+
+
+def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
+    """Why a reply ended as it did; empty while it works and when it is complete."""
+    if status in ACTIVE:
+        return ""
+    if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
+        return ERROR_TEXTS[error_code]
+    return ENDINGS.get(reason or "") or ENDINGS.get(status or "", "")
+
+
+def describe_step(part: dict[str, Any]) -> str:
+    """What a tool does or has done and, when it has ended, how long that took."""
+    status, summary = part["status"], part.get("summary")
+    label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
+    said = summary if status == "finished" and summary else label
+    if part.get("duration_ms", 0) < NOTABLE_MS:
+        return said
+    # Half a tenth is rounded up, as the page does.
+    tenths = (part["duration_ms"] + 50) // 100
+    return str(TOOK).format(step=said, seconds=f"{tenths / 10:.1f}")
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """An agent as people are introduced to it; `model` is the one that answers."""
+
+    name: str
+    label: str
+    scripted: bool
+    description: str
+    model: str
+    starters: tuple[str, ...]
+
+
+def is_scripted(name: str | None) -> bool:
+    """Whether what this agent says was written beforehand."""
+    return name == TOUR
+
+
+def get_label(name: str | None) -> str:
+    """The agent's name as people see it."""
+    return name[:1].upper() + name[1:] if name else ""
+
+
+def list_cards() -> list[AgentCard]:
+    """The agents that a new conversation may begin with; the first one is offered first."""
+    return [_card(entry) for entry in list_entries()]
+
+
+def get_card(name: str = "") -> AgentCard:
+    """The agent of that name, or the first."""
+    return _card(get_entry(name))
+
+
+def _card(entry: AgentEntry) -> AgentCard:
+    return AgentCard(
+        name=entry.name,
+        label=get_label(entry.name),
+        scripted=is_scripted(entry.name),
+        description=str(entry.description),
+        model=_model(entry),
+        starters=tuple(map(str, entry.starters)),
+    )
+
+
+def _model(entry: AgentEntry) -> str:
+    """The name of its model; an object that is a model of its own has none."""
+    own = entry.agent.model
+    if own is None:
+        return str(settings.AGENT_MODEL)
+    return own if isinstance(own, str) else ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the messages at one place is shown, from 1, and those beside it."""
+
+    index: int
+    count: int
+    label: str
+    previous: str
+    next: str
+
+
+@dataclass(frozen=True)
+class ShownMessage:
+    """What `chat/message.html` shows; `blocks` are the parts with their words."""
+
+    message_id: str = ""
+    role: str = "assistant"
+    text: str = ""
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    status: str = ""
+    label: str = ""
+    scripted: bool = False
+    state: str = ""
+    ending: str = ""
+    live: bool = False
+    waiting: bool = False
+    limited: bool = False
+    created_at: datetime | None = None
+    summary: str | None = None
+    place: Place | None = None
+
+
+def messages(
+    history: History, siblings: dict[str, list[str]], card: AgentCard, username: str
+) -> list[ShownMessage]:
+    """The history as the page shows it to `username`; `siblings` are ids by their parents."""
+    queue = [entry.run_id for entry in history.queue]
+    html = read_html(history.messages)
+    return [
+        replace(
+            _message(message, show_parts(message, html), queue, card, username),
+            place=_place(message, siblings),
+        )
+        for message in history.messages
+    ]
+
+
+def _place(message: MessageView, siblings: dict[str, list[str]]) -> Place | None:
+    ids = siblings.get(message.parent_message_id or "", [])
+    if message.message_id not in ids:
+        return None
+    index = ids.index(message.message_id)
+    before, after = ids[:index], ids[index + 1 :]
+    label = str(VERSION).format(index=index + 1, count=len(ids))
+    return Place(index + 1, len(ids), label, "".join(before[-1:]), "".join(after[:1]))
+
+
+def _message(
+    message: MessageView,
+    parts: list[dict[str, Any]],
+    queue: list[str],
+    card: AgentCard,
+    username: str,
+) -> ShownMessage:
+    created_at = datetime.fromisoformat(message.created_at)
+    if message.role == "user":
+        return ShownMessage(message.message_id, "user", message.text, created_at=created_at)
+    working = message.run_status in ACTIVE
+    return ShownMessage(
+        message_id=message.message_id,
+        blocks=[_block(part, username) for part in parts],
+        status=message.run_status or RunStatus.COMPLETED,
+        label=get_label(message.agent) or card.label,
+        scripted=is_scripted(message.agent) or (not message.agent and card.scripted),
+        state=_state(message, queue) if working else "",
+        ending=str(describe_ending(message.run_status, message.reason, message.error_code)),
+        live=message.run_status == RunStatus.RUNNING,
+        waiting=message.run_id in queue,
+        limited=(message.error_code or "").startswith("limit_"),
+        created_at=created_at,
+        summary=message.summary,
+    )
+
+
+def _state(message: MessageView, queue: list[str]) -> str:
+    if message.run_id in queue:
+        place = queue.index(message.run_id) + 1
+        return str(STATES["waiting"]).format(position=place)
+    model = model_status()
+    if message.run_status == RunStatus.QUEUED and model and model.state not in ("ready", "failed"):
+        return str(STATES["model"]).format(detail=model.detail)
+    if message.run_status == RunStatus.AWAITING_INPUT:
+        return str(STATES["awaiting"])
+    return str(STATES["writing" if message.text else "thinking"])
+
+
+def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
+    """A part with what `chat/block.html` needs beside it."""
+    if part["type"] in ("text", "reasoning"):
+        return part
+    if part["type"] == "approval":
+        return part | _approval(part, username)
+    if part["type"] == "agent":
+        label = str(TAKES_OVER).format(agent=get_label(part["name"]))
+        return {"type": "agent", "label": label}
+    return {
+        "type": "tool",
+        "status": part["status"],
+        "label": describe_step(part),
+        "fraction": part.get("fraction") if part["status"] == "progress" else None,
+        "note": part.get("progress", "") if part["status"] == "progress" else "",
+        "arguments": part.get("arguments") or "",
+        "output": part.get("output") or "",
+    }
+
+
+def _approval(part: dict[str, Any], username: str) -> dict[str, Any]:
+    decided_at = part.get("decided_at")
+    return {
+        "title": str(APPROVALS["title"]).format(tool=part["tool"].replace("_", " ")),
+        "outcome": describe_decision(part.get("decision", ""), part.get("by") or "", username),
+        "decided_at": datetime.fromisoformat(decided_at) if decided_at else None,
+    }
+
+
+def blank(card: AgentCard) -> dict[str, Any]:
+    """Empty ones of everything the page's own code adds."""
+    return {
+        "user": ShownMessage(role="user"),
+        "assistant": ShownMessage(label=card.label, scripted=card.scripted),
+        "step": {"status": "started", "fraction": None},
+        "reasoning": {},
+        "approval": {},
+        "agent": {},
+        "line": {},
+    }
+
+
+def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
+    """One of `list_sessions` as a line of the list."""
+    states = {
+        RunStatus.RUNNING: "replying",
+        RunStatus.QUEUED: "queued",
+        RunStatus.AWAITING_INPUT: "awaiting",
+    }
+    title = session.title or gettext("New conversation")
+    return {
+        "id": session.pk,
+        "url": reverse("session", args=[session.pk]),
+        "active_at": session.active_at.isoformat(),
+        "title": title,
+        "actions": str(MANAGE["actions"]).format(title=title),
+        "current": current is not None and session.pk == current.pk,
+        "state": SCRIPT.get(states.get(session.run_status, ""), ""),
+    }

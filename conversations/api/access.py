@@ -1,0 +1,131 @@
+"""REST: API keys, access tokens, and tickets that open sockets."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ObjectDoesNotExist
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
+
+from conversations.api.base import ApiView
+from conversations.api.requests import sign_in_of
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ApiKey, Scope
+from conversations.people.accounts import DAYS, DAYS_MAX, create_key, list_keys, revoke_key
+from conversations.people.sign_ins import allow_again, issue_ticket, limit_address, limit_sign_in
+
+
+class KeySerializer(serializers.ModelSerializer[ApiKey]):
+    """A key that holds; its text was shown once."""
+
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=len(Scope)
+    )
+    days = serializers.IntegerField(min_value=1, max_value=DAYS_MAX, default=DAYS, write_only=True)
+
+    class Meta:
+        model = ApiKey
+        fields = (
+            *("id", "name", "prefix", "scopes", "days"),
+            *("created_at", "last_used_at", "expires_at"),
+        )
+        read_only_fields = ("prefix", "created_at", "last_used_at", "expires_at")
+
+
+class KeyListSerializer(serializers.Serializer[None]):
+    """All of them, for the schema."""
+
+    results = KeySerializer(many=True)
+
+
+class NewKeySerializer(KeySerializer):
+    """A key that was just made, for the schema."""
+
+    key = serializers.CharField(read_only=True)
+
+    class Meta(KeySerializer.Meta):
+        fields = (*KeySerializer.Meta.fields, "key")  # type: ignore[assignment]
+
+
+class KeysView(ApiView):
+    """The caller's keys."""
+
+    scope = ""
+
+    @extend_schema(responses=KeyListSerializer)
+    def get(self, request: Request) -> Response:
+        """Those that hold."""
+        return Response({"results": KeySerializer(list_keys(request.user), many=True).data})
+
+    @extend_schema(request=KeySerializer, responses={201: NewKeySerializer})
+    def post(self, request: Request) -> Response:
+        """A new one; `key` is shown once."""
+        asked = KeySerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        made, text = create_key(user=request.user, **asked.validated_data)
+        return Response({**KeySerializer(made).data, "key": text}, status=status.HTTP_201_CREATED)
+
+
+class KeyView(ApiView):
+    """One key."""
+
+    scope = ""
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, key_id: str) -> Response:
+        """Revoke it."""
+        revoke_key(user=request.user, key_id=key_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class TokenView(ApiView, TokenObtainPairView):
+    """An access token and the one that refreshes it."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """For a name and a password."""
+        name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
+        limit_sign_in(request, name)
+        answer = super().post(request, *args, **kwargs)
+        allow_again(request, name)
+        return answer
+
+
+class RefreshView(ApiView, TokenRefreshView):
+    """A new access token."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """For a refresh token."""
+        limit_address(request)
+        try:
+            return super().post(request, *args, **kwargs)
+        except ObjectDoesNotExist as exc:  # the account was erased
+            raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED) from exc
+
+
+class TicketSerializer(serializers.Serializer[None]):
+    """A ticket, for the schema."""
+
+    ticket = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+
+
+class TicketsView(ApiView):
+    """Tickets of the caller."""
+
+    write_scope = Scope.READ
+
+    @extend_schema(request=None, responses={201: TicketSerializer})
+    def post(self, request: Request) -> Response:
+        """One that opens one socket, as `?token=` of its address, within 30 seconds."""
+        ticket, expires_at = issue_ticket(user=request.user, sign_in=sign_in_of(request))
+        made = {"ticket": ticket, "expires_at": expires_at}
+        return Response(made, status=status.HTTP_201_CREATED)

@@ -1,0 +1,439 @@
+"""Conversations out of an export: what a file must be, and the rows that are made of it.
+
+The file's SHA-256 says only that it is whole: whoever writes a file can compute it.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import DatabaseError, IntegrityError
+from django.utils import timezone
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from conversations.errors import ErrorCode
+from conversations.exports.source import TIMING_FIELDS, USAGE_FIELDS, Conversation, Record
+from conversations.exports.writers import MANY, ONE, VERSION, Digest
+from conversations.models import (
+    ACTIVE,
+    AuditAction,
+    ChatSession,
+    EndReason,
+    Feedback,
+    Item,
+    Message,
+    Role,
+    Run,
+    RunStatus,
+    Summary,
+    TitleSource,
+    UsageSource,
+    Verdict,
+)
+from conversations.people import accounts
+from conversations.runs.inputs import items_of_parts
+from conversations.runs.usage import add_to_session
+from conversations.sessions.parts import PartShape
+from conversations.text import SHOWN_CHARS, clean_text, shorten
+
+OLDEST_YEAR = 1970
+AHEAD = timedelta(days=1)
+"""How far another machine's clock may be ahead of this one's."""
+
+INTEGER_MAX = 2**31 - 1
+SMALL_MAX = 2**15 - 1
+REV_MAX = 2**53
+COST_MAX = Decimal(10**8)
+
+
+class ImportRefusedError(Exception):
+    """The file is no export, is damaged, or is there already; the text says which."""
+
+
+def _check_moment(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or moment.year < OLDEST_YEAR:
+        raise ValueError("is not a moment of this age")
+    if moment > timezone.now() + AHEAD:
+        raise ValueError("is in the future")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_check_moment)]
+Count = Annotated[int, Field(strict=True, ge=0, le=INTEGER_MAX)]
+Number = Annotated[int, Field(strict=True, ge=1, le=INTEGER_MAX)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class ImportedUsage(BaseModel):
+    """Tokens of a reply."""
+
+    input_tokens: Count | None
+    output_tokens: Count | None
+    cached_input_tokens: Count | None
+    reasoning_tokens: Count | None
+    source: UsageSource
+
+
+class ImportedTimings(BaseModel):
+    """When what happened to a reply."""
+
+    created_at: Moment
+    queued_at: Moment
+    claimed_at: Moment | None
+    first_token_at: Moment | None
+    last_token_at: Moment | None
+    cancel_requested_at: Moment | None
+    stopped_at: Moment | None
+    ended_at: Moment | None
+
+
+class ImportedFeedback(BaseModel):
+    """A verdict on a message."""
+
+    value: Verdict
+    comment: str
+
+
+class ImportedMessage(BaseModel):
+    """What is common to messages of people and replies."""
+
+    message_id: UUID
+    number: Number
+    parts: list[Annotated[PartShape, Field(discriminator="type")]]
+    created_at: Moment
+    parent_message_id: UUID | None
+    client_message_id: Annotated[str, Field(max_length=100)] | None
+    withdrawn: Flag
+    on_active_branch: Flag
+    feedback: list[ImportedFeedback]
+    summary: str | None = None
+
+
+class ImportedQuestion(ImportedMessage):
+    """A message of a person."""
+
+    role: Literal["user"]
+
+
+class ImportedReply(ImportedMessage):
+    """A message of an agent, with its run; it always has a prompt."""
+
+    role: Literal["assistant"]
+    parent_message_id: UUID
+    run_id: UUID
+    run_number: Number
+    run_status: RunStatus
+    agent: Annotated[str, Field(max_length=100)] | None
+    reason: EndReason | Literal[""] | None
+    error_code: ErrorCode | Literal[""] | None
+    model: str = Field(max_length=200)
+    usage: ImportedUsage
+    cost: Annotated[Decimal, Field(ge=0, lt=COST_MAX, decimal_places=6)] | None
+    retries: int = Field(strict=True, ge=0, le=SMALL_MAX)
+    timings: ImportedTimings
+
+
+class ImportedHeader(BaseModel):
+    """What a session is beside its messages."""
+
+    id: UUID
+    title: str = Field(max_length=200)
+    agent: str = Field(max_length=100)
+    rev: int = Field(strict=True, ge=0, le=REV_MAX)
+    created_at: Moment
+    active_at: Moment
+    # Files of the version before lack these.
+    title_source: TitleSource | None = None
+    archived_at: Moment | None = None
+    deleted_at: Moment | None = None
+
+
+class ImportedSession(BaseModel):
+    """A conversation of a file."""
+
+    session: ImportedHeader
+    messages: list[Annotated[ImportedQuestion | ImportedReply, Field(discriminator="role")]]
+    sha256: str
+
+
+def check_session(record: Any) -> ImportedSession:
+    """The session of a file; raises `ImportRefusedError` where it is not as an export has it.
+
+    It names nothing outside itself: a parent is a message of the same session, and no chain of
+    parents is a circle. The errors quote nothing of the file but ids.
+    """
+    try:
+        session = ImportedSession.model_validate(record)
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise ImportRefusedError(f"{place}: {first['msg']}") from exc
+    for fault in _faults(session, record):
+        raise ImportRefusedError(f"session {session.session.id}: {fault}")
+    return session
+
+
+def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
+    if any(clean_text(text) != text for text in _texts(record)):
+        yield "a text in it holds what is no character"
+    messages = session.messages
+    parents = {message.message_id: message.parent_message_id for message in messages}
+    replies = [message for message in messages if isinstance(message, ImportedReply)]
+    unique = (
+        [message.message_id for message in messages],
+        [message.number for message in messages],
+        [reply.run_id for reply in replies],
+        [reply.run_number for reply in replies],
+    )
+    if any(len(values) != len(set(values)) for values in unique):
+        yield "an id or a number in it is there twice"
+    if any(parent is not None and parent not in parents for parent in parents.values()):
+        yield "a message follows one that is not in it"
+    elif not _ends(parents):
+        yield "its messages follow each other in a circle"
+    elif {m.message_id for m in messages if m.on_active_branch} != _path(session, parents):
+        yield "its active branch is none"
+
+
+def find_leaf(session: ImportedSession) -> UUID | None:
+    """The last message of the active branch: the one that no other of that branch follows."""
+    active = [message for message in session.messages if message.on_active_branch]
+    followed = {message.parent_message_id for message in active}
+    return next((m.message_id for m in active if m.message_id not in followed), None)
+
+
+def _path(session: ImportedSession, parents: dict[UUID, UUID | None]) -> set[UUID]:
+    place, path = find_leaf(session), set()
+    while place is not None:
+        path.add(place)
+        place = parents[place]
+    return path
+
+
+def _ends(parents: dict[UUID, UUID | None]) -> bool:
+    """Whether every chain of parents comes to a first message; each is gone through once."""
+    known: set[UUID] = set()
+    for place in parents:
+        here: UUID | None = place
+        chain: set[UUID] = set()
+        while here is not None and here not in known:
+            if here in chain:
+                return False
+            chain.add(here)
+            here = parents[here]
+        known |= chain
+    return True
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry)
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield key
+            yield from _texts(entry)
+
+
+T = TypeVar("T")
+
+BATCH = 500
+"""Rows that one transaction writes at most."""
+
+
+def list_exported(data: Any) -> list[Record]:
+    """The conversations of a parsed JSON export; raises `ImportRefusedError`."""
+    kind = data.get("format") if isinstance(data, dict) else None
+    if kind not in (ONE, MANY) or data.get("version") != VERSION:
+        raise ImportRefusedError("not an export of this version")
+    found = [data] if kind == ONE else data.get("sessions")
+    if not isinstance(found, list):
+        raise ImportRefusedError("not an export of this version")
+    return found
+
+
+def import_all(owner: AbstractBaseUser, data: Any) -> int:
+    """Make all sessions of a parsed JSON export, with all ids and times, or none; how many.
+
+    In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
+    sessions count as deleted until all of them are whole, and are removed if they do not get so
+    far; what was deleted when it was exported stays so. The audit log names each. Raises
+    `ImportRefusedError`.
+    """
+    made: list[ChatSession] = []
+    deleted: set[UUID] = set()
+    try:
+        for record in list_exported(data):
+            leaf = _check(record)
+            made.append(_add_session(owner, record["session"]))
+            _fill(made[-1], record, leaf)
+            if record["session"].get("deleted_at"):
+                deleted.add(made[-1].pk)
+    except BaseException as exc:
+        for session in made:
+            session.delete()
+        # The database's own words quote rows.
+        if isinstance(exc, IntegrityError):
+            raise ImportRefusedError("an id in it is taken by another conversation") from exc
+        if isinstance(exc, DatabaseError):
+            raise ImportRefusedError("the database does not take it") from exc
+        raise
+    for step in _steps(session.pk for session in made):
+        accounts.record_each(None, AuditAction.IMPORTED, step, owner=owner.pk)
+        ChatSession.objects.filter(pk__in=step).exclude(pk__in=deleted).update(deleted_at=None)
+    return len(made)
+
+
+def _fill(session: ChatSession, record: Record, leaf: UUID | None) -> None:
+    header, messages = record["session"], record["messages"]
+    _add_messages(session, messages)
+    _add_runs(session, [message for message in messages if message["role"] == Role.ASSISTANT])
+    _add_feedback(session, messages)
+    _add_summaries(messages)
+    ChatSession.objects.filter(pk=session.pk).update(
+        created_at=datetime.fromisoformat(header["created_at"]),
+        active_at=datetime.fromisoformat(header["active_at"]),
+        active_leaf_id=leaf,
+        archived_at=_time(header.get("archived_at")),
+        message_count=max((message["number"] for message in messages), default=0),
+        run_count=session.runs.count(),
+    )
+
+
+def _steps(rows: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(rows)
+    while step := list(islice(left, BATCH)):
+        yield step
+
+
+def _check(record: Record) -> UUID | None:
+    """The last message of the active branch; raises `ImportRefusedError`."""
+    session = check_session(record)
+    digest = Digest(Conversation(record["session"], iter(record["messages"])))
+    for _ in digest.messages():
+        pass
+    if digest.value != record["sha256"]:
+        raise ImportRefusedError(f"session {session.session.id} is damaged")
+    return find_leaf(session)
+
+
+def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
+    if ChatSession.objects.filter(pk=header["id"]).exists():
+        raise ImportRefusedError(f"session {header['id']} is there already")
+    session = ChatSession(
+        id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
+    )
+    # In doubt no later reply gives another title to what its user may have named.
+    by = TitleSource.USER if header["title"] else TitleSource.WORDS
+    session.title_source = header.get("title_source") or by
+    session.deleted_at = _time(header.get("deleted_at")) or timezone.now()
+    session.owner_id = owner.pk
+    session.save(force_insert=True)
+    return session
+
+
+def _add_messages(session: ChatSession, messages: list[Record]) -> None:
+    """Parents come later than their replies when a branch was moved: so they are set at the end."""
+    rows = [
+        Message(
+            id=UUID(message["message_id"]),
+            session=session,
+            number=message["number"],
+            role=message["role"],
+            parts=[_shown(part) for part in message["parts"]],
+            client_message_id=message["client_message_id"] or "",
+            rev=session.rev,
+            withdrawn=message["withdrawn"],
+        )
+        for message in messages
+    ]
+    for step in _steps(rows):
+        Message.objects.bulk_create(step)
+    for row, message in zip(rows, messages, strict=True):
+        row.created_at = datetime.fromisoformat(message["created_at"])
+        row.parent_id = UUID(parent) if (parent := message["parent_message_id"]) else None
+    for step in _steps(rows):
+        Message.objects.bulk_update(step, ["created_at", "parent_id"])
+
+
+def _shown(part: Record) -> Record:
+    """As readers are shown it; the whole is in the items."""
+    if part["type"] != "tool":
+        return part
+    texts = {name: part.get(name) for name in ("arguments", "output")}
+    return part | {name: shorten(text, SHOWN_CHARS) for name, text in texts.items() if text}
+
+
+def _add_runs(session: ChatSession, replies: list[Record]) -> None:
+    rows = [_run(session, reply) for reply in replies]
+    for step in _steps(rows):
+        Run.objects.bulk_create(step)
+    for row, reply in zip(rows, replies, strict=True):
+        for name in TIMING_FIELDS:
+            setattr(row, name, _time(reply["timings"][name]))
+    for step in _steps(rows):
+        Run.objects.bulk_update(step, TIMING_FIELDS)
+    add_to_session(session.pk, session.runs.filter(ended_at__isnull=False))
+    for items in _steps(_items(rows, replies)):
+        Item.objects.bulk_create(items)
+
+
+def _run(session: ChatSession, reply: Record) -> Run:
+    """What was at work when it was exported is not begun again here."""
+    ended = reply["run_status"] not in ACTIVE
+    return Run(
+        id=UUID(reply["run_id"]),
+        session=session,
+        owner_id=session.owner_id,
+        number=reply["run_number"],
+        status=reply["run_status"] if ended else RunStatus.INTERRUPTED,
+        reason=reply["reason"] or "" if ended else EndReason.WORKER_LOST,
+        error_code=reply["error_code"] or "",
+        agent=reply["agent"] or "",
+        model=reply["model"],
+        cost=reply["cost"],
+        retries=reply["retries"],
+        prompt_id=reply["parent_message_id"],
+        reply_id=UUID(reply["message_id"]),
+        usage_source=reply["usage"]["source"],
+        folded=True,
+        **{name: reply["usage"][name] for name in USAGE_FIELDS},
+    )
+
+
+def _items(runs: list[Run], replies: list[Record]) -> Iterable[Item]:
+    """The model is told what was shown; its own items are not in an export."""
+    for run, reply in zip(runs, replies, strict=True):
+        for position, payload in enumerate(items_of_parts(reply["parts"])):
+            yield Item(run=run, position=position, payload=payload)
+
+
+def _add_feedback(session: ChatSession, messages: list[Record]) -> None:
+    rows = (
+        Feedback(message_id=message["message_id"], user_id=session.owner_id, **verdict)
+        for message in messages
+        for verdict in message["feedback"][:1]
+    )
+    for step in _steps(rows):
+        Feedback.objects.bulk_create(step)
+
+
+def _add_summaries(messages: list[Record]) -> None:
+    rows = (
+        Summary(message_id=message["message_id"], text=message["summary"])
+        for message in messages
+        if message.get("summary") is not None
+    )
+    for step in _steps(rows):
+        Summary.objects.bulk_create(step)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,287 @@
+"""Tables of runs: their state, events, items, approvals and side calls."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from conversations.models.sessions import ChatSession, Message
+
+
+class RunStatus(models.TextChoices):
+    """Where a run is; `conversations.runs.states` holds the moves."""
+
+    QUEUED = "queued", _("queued")
+    RUNNING = "running", _("running")
+    AWAITING_INPUT = "awaiting_input", _("awaiting input")
+    COMPLETED = "completed", _("completed")
+    CANCELLED = "cancelled", _("cancelled")
+    FAILED = "failed", _("failed")
+    INTERRUPTED = "interrupted", _("interrupted")
+
+
+HOLDING = (RunStatus.RUNNING, RunStatus.AWAITING_INPUT)
+"""Nothing else of the session is worked on meanwhile."""
+
+ACTIVE = (RunStatus.QUEUED, *HOLDING)
+
+
+class EndReason(models.TextChoices):
+    """Why a run did not complete."""
+
+    USER = "user", _("stopped by the user")
+    REDIRECT = "redirect", _("stopped by a newer message")
+    DISCONNECT = "disconnect", _("nobody was watching")
+    LIMIT = "limit", _("a limit was reached")
+    WORKER_LOST = "worker_lost", _("the server stopped")
+    APPROVAL_EXPIRED = "approval_expired", _("nobody answered in time")
+
+
+class UsageSource(models.TextChoices):
+    """How the token counts came to be."""
+
+    MEASURED = "measured", _("measured")
+    ESTIMATED = "estimated", _("estimated")
+    UNKNOWN = "unknown", _("unknown")
+
+
+class Outcome(models.TextChoices):
+    """What an accepted chat met with."""
+
+    STARTED = "started"
+    QUEUED = "queued"
+    INTERRUPTING = "interrupting"
+
+
+class Run(models.Model):
+    """One reply, from the accepted chat to its one terminal status.
+
+    `claim` fences workers and is never on the wire; `epoch` is the generation of what is shown.
+    The columns that change at every commit of text are in no index (HOT updates on Postgres).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="runs")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chat_runs"
+    )
+    number = models.PositiveIntegerField()
+    status = models.CharField(
+        _("status"), max_length=20, choices=RunStatus.choices, default=RunStatus.QUEUED
+    )
+    agent = models.CharField(_("agent"), max_length=100, blank=True)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="runs")
+    reply = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="run")
+    # None, not "": only what has an id must be unique.
+    client_message_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001
+    content_hash = models.CharField(max_length=64, blank=True)
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.STARTED)
+
+    claim = models.PositiveIntegerField(default=0)
+    epoch = models.PositiveIntegerField(default=0)
+    last_seq = models.PositiveIntegerField(default=0)
+    worker = models.CharField(max_length=100, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=20, choices=EndReason.choices, blank=True)
+    error_code = models.CharField(_("error"), max_length=40, blank=True)
+
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
+    usage_source = models.CharField(
+        max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
+    )
+    # Tokens of the first input: see `conversations.runs.inputs.Gauge`. `context_model` is the
+    # model that was given it, where `model`, which answered at last, is another. The database has
+    # the default too: processes of the version before go on adding runs after the migration.
+    context_model = models.CharField(max_length=200, blank=True, default="", db_default="")
+    context_estimate = models.PositiveIntegerField(null=True, blank=True)
+    context_measured = models.PositiveIntegerField(null=True, blank=True)
+    context_refused = models.PositiveIntegerField(null=True, blank=True)
+
+    # In the currency of the settings; null where a count or a price is not known.
+    cost = models.DecimalField(_("cost"), max_digits=14, decimal_places=6, null=True, blank=True)
+    # How many of its tokens, since it was begun anew, `UserUsage` and `SiteUsage` have.
+    counted_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
+
+    created_at = models.DateTimeField(_("queued"), auto_now_add=True)
+    queued_at = models.DateTimeField(auto_now_add=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    first_token_at = models.DateTimeField(null=True, blank=True)
+    last_token_at = models.DateTimeField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    retries = models.PositiveSmallIntegerField(default=0)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    folded = models.BooleanField(default=False)
+    # When the text came, once its events are folded: see `conversations.runs.events`.
+    sketch = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("run")
+        verbose_name_plural = _("runs")
+        constraints = [
+            models.UniqueConstraint(fields=["session", "number"], name="run_number"),
+            models.UniqueConstraint(
+                fields=["session"],
+                condition=Q(status__in=HOLDING),
+                name="one_holding_run_a_session",
+            ),
+            models.UniqueConstraint(
+                fields=["owner", "client_message_id"], name="one_run_a_client_message"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["owner", "created_at"], name="runs_by_owner"),
+            # Not a partial one: SQLite uses those only where the statuses are in the SQL itself.
+            models.Index(fields=["status", "session"], name="runs_by_status"),
+            models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
+            # For `conversations.runs.usage`, whose SQL repeats this condition word for word.
+            models.Index(
+                fields=["owner", "session", "status"],
+                condition=Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING)),
+                name="runs_at_work",
+            ),
+            # All that staff filter by: few rows are found, without a look at the others.
+            models.Index(
+                *(F("created_at").desc(), F("id").desc(), "status", "error_code", "agent"),
+                *("model", "input_tokens", "output_tokens", "cost", "first_token_at", "session"),
+                name="runs_by_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.number} ({self.status})"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status not in ACTIVE
+
+
+class RunEvent(models.Model):
+    """One frame of a run's journal: one row = one frame = one seq."""
+
+    pk = models.CompositePrimaryKey("run_id", "epoch", "seq")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
+    epoch = models.PositiveIntegerField()
+    seq = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20)
+    payload = models.JSONField(default=dict)
+    created_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.epoch}.{self.seq}"
+
+
+class Item(models.Model):
+    """What the model sees of one run's reply: an ordered SDK input item, as JSON."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="items", db_index=False)
+    position = models.PositiveIntegerField()
+    payload = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="item_position")]
+
+    def __str__(self) -> str:
+        return f"item {self.position}"
+
+
+class Decision(models.TextChoices):
+    """What became of a request; the last two are nobody's decision."""
+
+    APPROVE = "approve", _("approved")
+    REJECT = "reject", _("rejected")
+    EXPIRED = "expired", _("expired")
+    CANCELLED = "cancelled", _("cancelled")
+
+
+class Approval(models.Model):
+    """A tool call that a run may make only when its user says so; `id` is the request's.
+
+    `args_hash` binds the decision to the tool and to its exact arguments; `seq` is that of the
+    event that asked.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="approvals")
+    seq = models.PositiveIntegerField()
+    tool_call_id = models.TextField()
+    tool = models.CharField(_("tool"), max_length=200)
+    description = models.TextField(blank=True)
+    arguments = models.TextField(_("arguments"), blank=True)
+    args_hash = models.CharField(max_length=64)
+    decision = models.CharField(
+        _("decision"), max_length=10, choices=Decision.choices, blank=True, default=""
+    )
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
+    message = models.TextField(blank=True)
+    expires_at = models.DateTimeField(_("expires"))
+    created_at = models.DateTimeField(_("asked"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("approval")
+        verbose_name_plural = _("approvals")
+        constraints = [models.UniqueConstraint(fields=["run", "seq"], name="approval_seq")]
+        indexes = [
+            models.Index(fields=["expires_at"], condition=Q(decision=""), name="open_approvals")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tool} ({self.decision or 'open'})"
+
+
+class RunState(models.Model):
+    """What the SDK goes on from when a run's requests are answered; gone when the run has ended.
+
+    `payload` is JSON as text, which also holds what a database's JSON does not. `seq` is the first
+    request's; `attempts` counts how often a worker has gone on from here.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="state"
+    )
+    seq = models.PositiveIntegerField()
+    payload = models.TextField()
+    attempts = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"state at {self.seq}"
+
+
+class SideCall(models.Model):
+    """A call of the model that is no part of a reply; its usage counts like a reply's."""
+
+    class Purpose(models.TextChoices):
+        """What it was for."""
+
+        TITLE = "title", _("title")
+        SUMMARY = "summary", _("summary")
+
+    session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="side_calls")
+    purpose = models.CharField(max_length=7, choices=Purpose.choices)
+    model = models.CharField(max_length=200)
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
+    usage_source = models.CharField(
+        max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
+    )
+    cost = models.DecimalField(max_digits=14, decimal_places=6, null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.purpose} by {self.model}"

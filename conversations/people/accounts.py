@@ -1,0 +1,230 @@
+"""Guests, API keys, and the audit log of who looked at or changed whose data."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import transaction
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
+from django.utils import timezone
+
+from conversations.changes import ChangeBuilder, lock_runs, lock_session
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    ApiKey,
+    Approval,
+    AuditAction,
+    AuditEntry,
+    ChatSession,
+    Feedback,
+    Guest,
+    Run,
+)
+from conversations.queries import User, parse_id
+from conversations.runs.usage import move_user_totals
+from conversations.text import clean_text
+
+TOKEN_BYTES = 32
+
+
+def make_token() -> str:
+    """256 random bits, fit for an address."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def hash_token(token: str) -> str:
+    """What is kept; a slow hash would add nothing to so much randomness."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+STEP = 500
+
+
+def record(
+    actor: AbstractBaseUser | AnonymousUser | None,
+    action: AuditAction,
+    session_id: UUID | None = None,
+    **detail: Any,
+) -> None:
+    """Write one entry; `actor` None for what the site did by itself."""
+    AuditEntry.objects.create(
+        actor_id=actor.pk if actor else None, action=action, session_id=session_id, detail=detail
+    )
+
+
+def record_each(
+    actor: AbstractBaseUser | AnonymousUser | None,
+    action: AuditAction,
+    session_ids: Sequence[UUID],
+    **detail: Any,
+) -> None:
+    """One entry for each session, so that the log of a session is whole.
+
+    In transactions of at most `STEP` rows, unless the caller has one around it.
+    """
+    actor_id = actor.pk if actor else None
+    for start in range(0, len(session_ids), STEP):
+        AuditEntry.objects.bulk_create(
+            [
+                AuditEntry(actor_id=actor_id, action=action, session_id=session_id, detail=detail)
+                for session_id in session_ids[start : start + STEP]
+            ]
+        )
+
+
+def record_list(actor: AbstractBaseUser | AnonymousUser, session_ids: Sequence[UUID]) -> None:
+    """One entry for a page of a list that showed titles: an entry for each would fill the log."""
+    if session_ids:
+        record(actor, AuditAction.LISTED, sessions=[str(pk) for pk in session_ids])
+
+
+def entries_about(entries: QuerySet[AuditEntry], session_id: UUID) -> QuerySet[AuditEntry]:
+    """Those of a session, pages of lists with its title among them."""
+    listed = entries.filter(action=AuditAction.LISTED).annotate(words=Cast("detail", TextField()))
+    pages = listed.filter(words__contains=str(session_id)).values("pk")
+    return entries.filter(Q(session_id=session_id) | Q(pk__in=pages))
+
+
+NAME_BYTES = 8
+
+
+@transaction.atomic
+def create_guest() -> Any:
+    """A new user without a password, marked as a guest."""
+    model = get_user_model()
+    name = f"guest-{secrets.token_hex(NAME_BYTES)}"
+    user = model._default_manager.create(**{model.USERNAME_FIELD: name})
+    user.set_unusable_password()
+    user.save(update_fields=["password"])
+    Guest.objects.create(user=user)
+    return user
+
+
+def is_guest(user: User) -> bool:
+    """Whether `user` is one that `create_guest` made."""
+    return user.is_authenticated and Guest.objects.filter(user_id=user.pk).exists()
+
+
+@transaction.atomic
+def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
+    """Move the guest's sessions and runs to `user`, and delete the guest, if it is still there."""
+    _move_sessions(guest_user, user)
+    Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
+    # From here on no session can be begun as the guest; one begun meanwhile moves too.
+    guests = get_user_model()._default_manager.select_for_update().filter(pk=guest_user.pk)
+    if (guest_row := guests.first()) is not None:
+        _move_sessions(guest_user, user)
+        move_user_totals(guest_user.pk, user.pk)
+        guest_row.delete()
+
+
+def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
+    theirs = ChatSession.objects.filter(owner_id=guest_user.pk)
+    ids = list(theirs.order_by("pk").values_list("pk", flat=True))
+    sessions = [lock_session(theirs, session_id, is_activity=False) for session_id in ids]
+    lock_runs(ids)
+    for session in sessions:
+        _move_session(session, user)
+
+
+def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
+    runs = session.runs.order_by("pk")
+    taken = Run.objects.filter(owner_id=user.pk, client_message_id__isnull=False)
+    runs.filter(client_message_id__in=taken.values("client_message_id")).update(
+        client_message_id=None
+    )
+    runs.update(owner_id=user.pk)
+    Feedback.objects.filter(message__session=session).update(user_id=user.pk)
+    session.owner_id = user.pk
+    session.save(update_fields=["owner"])
+    if session.deleted_at is None:
+        ChangeBuilder(session).announce("created")
+
+
+MARK = "agk_"
+"""What every key begins with, so that it is told from a token, and found where it has leaked."""
+
+KEYS_MAX = 50
+
+DAYS, DAYS_MAX = 365, 3_650
+"""For how long a new key is good, by default and at most."""
+
+USED_EVERY = timedelta(minutes=1)
+"""How exact `last_used_at` is: a key in use does not write with every request."""
+
+
+def list_keys(user: User) -> QuerySet[ApiKey]:
+    """Those that hold, the newest first."""
+    return holding_keys().filter(owner_id=user.pk).order_by("-created_at")
+
+
+def holding_keys() -> QuerySet[ApiKey]:
+    """Those that are neither revoked nor expired; keys from before there was an end have none."""
+    in_time = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    return ApiKey.objects.filter(in_time, revoked_at=None)
+
+
+def create_key(
+    *, user: User, name: str, scopes: Iterable[str], days: int = DAYS
+) -> tuple[ApiKey, str]:
+    """A new key that expires after `days`, and its text, which is not kept.
+
+    Raises `AgentSiteError(forbidden)` for a guest, and at too many.
+    """
+    if is_guest(user) or list_keys(user).count() >= KEYS_MAX:
+        raise AgentSiteError(ErrorCode.FORBIDDEN)
+    prefix = f"{MARK}{secrets.token_hex(4)}"
+    text = f"{prefix}_{make_token()}"
+    key = ApiKey(
+        name=clean_text(name),
+        prefix=prefix,
+        key_hash=hash_token(text),
+        scopes=sorted(set(scopes)),
+        expires_at=timezone.now() + timedelta(days=days),
+    )
+    key.owner_id = user.pk  # type: ignore[assignment]
+    key.save()
+    return key, text
+
+
+def revoke_key(*, user: User, key_id: str) -> None:
+    """End a key; raises `AgentSiteError(not_found)`."""
+    if not list_keys(user).filter(pk=parse_id(key_id)).update(revoked_at=timezone.now()):
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+
+
+def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
+    """End keys of anybody, as staff may; how many. The audit log names each."""
+    ended = 0
+    for key in keys.filter(revoked_at=None):
+        key.revoked_at = timezone.now()
+        key.save(update_fields=["revoked_at"])
+        record(staff, AuditAction.REVOKED, key=key.prefix, owner=key.owner_id)
+        ended += 1
+    return ended
+
+
+def find_key(text: str) -> ApiKey | None:
+    """The key of that text with its owner, if it holds; notes that it was used."""
+    prefix = "_".join(text.split("_")[:2])
+    keys = holding_keys().filter(prefix=prefix, owner__is_active=True)
+    key = keys.select_related("owner").first()
+    if key is None or not hmac.compare_digest(key.key_hash, hash_token(text)):
+        return None
+    _note_use(key)
+    return key
+
+
+def _note_use(key: ApiKey) -> None:
+    now = timezone.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY)
+    if key.last_used_at is None or key.last_used_at < now - USED_EVERY:
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)

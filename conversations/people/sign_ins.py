@@ -1,0 +1,354 @@
+"""Sign-ins: limits on attempts, what sockets were let in by, and tickets for one socket.
+
+In the database what must not be forgotten, such as guesses of a password; in the cache what is
+frequent.
+"""
+
+import logging
+import time
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+from ipaddress import IPv4Address, ip_address, ip_network
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.db.models import Case, F, Q, Value, When
+from django.http import HttpRequest
+from django.utils import timezone
+
+from conversations.apps import proxies
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ApiKey, Attempts, SocketTicket
+from conversations.people.accounts import hash_token, holding_keys, make_token
+from conversations.queries import User, in_chunks
+from conversations.shapes import UserId
+
+logger = logging.getLogger(__name__)
+
+
+def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
+    """Count one more try of `what`; the seconds to wait when that was more than `limit`."""
+    key, now = hash_token(what), timezone.now()
+    if not _add_one(key, now, period):
+        Attempts.objects.filter(until__lt=now).delete()
+        Attempts.objects.get_or_create(key=key, defaults={"until": now + period})
+        _add_one(key, now, period)
+    row = Attempts.objects.filter(key=key).first()
+    if row is None or row.count <= limit:
+        return None
+    return max(1.0, (row.until - now).total_seconds())
+
+
+def _add_one(key: str, now: datetime, period: timedelta) -> bool:
+    """Count in one statement, so that tries at once are all counted; False without a row."""
+    goes_on = Q(until__gt=now)
+    updated = Attempts.objects.filter(key=key).update(
+        count=Case(When(goes_on, then=F("count") + 1), default=Value(1)),
+        until=Case(When(goes_on, then=F("until")), default=Value(now + period)),
+    )
+    return updated > 0
+
+
+def forget_attempts(what: str) -> None:
+    """Begin to count anew, after a try that was right."""
+    Attempts.objects.filter(key=hash_token(what)).delete()
+
+
+def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
+    """Count one more of what is frequent; the seconds to wait when that was more than `limit`.
+
+    In Django's cache, which all processes share where there are several, in periods of `seconds`
+    by the clock. None while the cache is away: nobody is refused for that.
+    """
+    now = time.time()
+    key = f"count:{hash_token(what)}:{now // seconds:.0f}"
+    try:
+        cache.add(key, 0, timeout=2 * seconds)
+        count = cache.incr(key)
+    except Exception as exc:
+        logger.warning("not counted: %s", type(exc).__name__)
+        return None
+    return None if count <= limit else max(1.0, seconds - now % seconds)
+
+
+def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | None:
+    """Hold one of the `places` of `what`, in all processes together; None where none is free.
+
+    What is returned gives it back; that of a process which died is free again after `seconds`.
+    """
+    try:
+        for place in range(places):
+            key = f"place:{hash_token(what)}:{place}"
+            if cache.add(key, 1, timeout=seconds):
+                return partial(_give_back, key)
+    except Exception as exc:
+        logger.warning("not counted: %s", type(exc).__name__)
+        return lambda: None
+    return None
+
+
+def _give_back(key: str) -> None:
+    with suppress(Exception):  # The cache is away: it ends by itself.
+        cache.delete(key)
+
+
+def address_of(request: HttpRequest) -> str:
+    """The address of who sent a request, as `client_address` has it."""
+    sent = request.META
+    return client_address(sent.get("HTTP_X_FORWARDED_FOR", ""), str(sent.get("REMOTE_ADDR", "")))
+
+
+def client_address(forwarded_for: str, peer: str) -> str:
+    """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's.
+
+    IPv6 as its /64 network, all of which one customer has. "" behind a Unix socket whose proxy
+    says nothing.
+    """
+    forwarded, count = forwarded_for.split(","), proxies()
+    seen = forwarded[-count].strip() if count and len(forwarded) >= count else ""
+    return _network(seen or peer)
+
+
+def _network(text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((int(address), 64), strict=False))
+
+
+PERIOD = timedelta(minutes=5)
+TRIES_A_NAME = 20
+"""Tries of one name from one address in a period."""
+
+TRIES_AN_ADDRESS = 200
+"""Higher: an office is one address."""
+
+TRIES_EVERYWHERE = 200
+"""Tries of one name from all addresses together, above which each address has few."""
+
+GUESSED_TRIES, GUESSED_PERIOD = 5, timedelta(hours=1)
+"""What each address has of a name that is being guessed from many."""
+
+KEYS_AN_ADDRESS = 100
+"""API keys that do not hold; apart from passwords, so that a forgotten program locks nobody out."""
+
+SIGN_UPS_AN_ADDRESS = 100
+MAILS_A_MAILBOX = 5
+
+
+def limit_sign_in(request: HttpRequest, name: str) -> None:
+    """Count a try to come in as `name`; raises `AgentSiteError(rate_limited)`.
+
+    Every limit that refuses counts tries from the request's own address: what others try elsewhere
+    must never refuse the owner of the name.
+    """
+    _count(_sign_in_as(name, request), TRIES_A_NAME)
+    limit_address(request)
+    if count_attempt(_guess(name), limit=TRIES_EVERYWHERE, period=PERIOD) is not None:
+        _count(_guess(name, request), GUESSED_TRIES, GUESSED_PERIOD)
+
+
+def limit_address(request: HttpRequest) -> None:
+    """Count a try from this address; raises `AgentSiteError(rate_limited)`."""
+    _count(f"sign in from {address_of(request)}", TRIES_AN_ADDRESS)
+
+
+def limit_keys(address: str) -> None:
+    """Count an API key that does not hold; raises `AgentSiteError(rate_limited)`."""
+    _count(f"key from {address}", KEYS_AN_ADDRESS)
+
+
+def allow_again(request: HttpRequest, name: str) -> None:
+    """A correct password clears the tries of that name from that address."""
+    forget_attempts(_sign_in_as(name, request))
+    forget_attempts(_guess(name, request))
+
+
+def limit_sign_up(request: HttpRequest) -> None:
+    """Count a new account or guest; raises `AgentSiteError(rate_limited)`."""
+    _count(f"sign up from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
+
+
+def limit_mail(request: HttpRequest, email: str) -> None:
+    """Count a mail that anybody may have sent to `email`; raises `AgentSiteError(rate_limited)`."""
+    _count(f"mail to {_plain(email)}", MAILS_A_MAILBOX)
+    _count(f"mail from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
+
+
+def _sign_in_as(name: str, request: HttpRequest) -> str:
+    return f"sign in as {_plain(name)} from {address_of(request)}"
+
+
+def _guess(name: str, request: HttpRequest | None = None) -> str:
+    """The key of all tries of a name, or of those from one address while it is being guessed."""
+    guess = f"guess {_plain(name)}"
+    return guess if request is None else f"{guess} from {address_of(request)}"
+
+
+def _plain(name: str) -> str:
+    """The same for all spellings that forms take for one."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _count(what: str, limit: int, period: timedelta = PERIOD) -> None:
+    if (wait := count_attempt(what, limit=limit, period=period)) is not None:
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=wait)
+
+
+HASHES_KEPT = 20_000
+"""Of users with an open socket; beyond it, hashes are computed at every round."""
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What a socket was let in by; `key` is a session key, `expires` the end of a token.
+
+    `api_key` is the id of an API key, which outlives passwords, and `scopes` what it may do; None
+    where a person came in, who may do all.
+    """
+
+    user_id: UserId
+    auth_hash: str
+    key: str | None
+    expires: datetime | None
+    api_key: UUID | None = None
+    scopes: tuple[str, ...] | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether who came in so may do what `scope` stands for."""
+        return self.scopes is None or scope in self.scopes
+
+
+def sign_in_by_key(key: ApiKey) -> SignIn:
+    """That of a program with an API key that holds."""
+    hashed = key.owner.get_session_auth_hash()
+    return SignIn(key.owner_id, hashed, None, key.expires_at, key.pk, tuple(key.scopes))
+
+
+def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
+    """Those of `sign_ins` that do not hold any more."""
+    given = set(sign_ins)
+    hashes = _read_hashes({sign_in.user_id for sign_in in given})
+    live = _read_live_keys({sign_in.key for sign_in in given if sign_in.key})
+    held = _read_held_keys({sign_in.api_key for sign_in in given if sign_in.api_key})
+    now = timezone.now()
+    return {
+        s
+        for s in given
+        if s.user_id not in hashes
+        or (s.api_key is None and hashes[s.user_id] != s.auth_hash)
+        or (s.api_key is not None and s.api_key not in held)
+        or (s.key is not None and s.key not in live)
+        or (s.expires is not None and s.expires <= now)
+    }
+
+
+def _read_hashes(user_ids: set[UserId]) -> dict[UserId, str]:
+    """The hash of each active user; the others are not in it."""
+    model = get_user_model()
+    hashes: dict[UserId, str] = {}
+    for ids in in_chunks(user_ids):
+        users = model._default_manager.filter(pk__in=ids, is_active=True)  # type: ignore[misc]
+        if _hashes_password_alone(model):
+            secret = settings.SECRET_KEY
+            rows = users.values_list("pk", "password")
+            hashes.update((pk, _hash_password(password, secret)) for pk, password in rows)
+        else:
+            hashes.update((user.pk, user.get_session_auth_hash()) for user in users)
+    return hashes
+
+
+def _hashes_password_alone(model: type[AbstractBaseUser]) -> bool:
+    """Whether a user model keeps Django's own hash: one of its own may depend on any column."""
+    names = ("get_session_auth_hash", "_get_session_auth_hash")
+    return all(getattr(model, name) is getattr(AbstractBaseUser, name) for name in names)
+
+
+@lru_cache(HASHES_KEPT)
+def _hash_password(password: str, secret: str) -> str:
+    """Django's hash; `secret`, the settings' present key, only tells one entry from another."""
+    return get_user_model()(password=password).get_session_auth_hash()
+
+
+def _read_held_keys(ids: set[UUID]) -> set[UUID]:
+    """The API keys that hold, among those of these ids."""
+    held: set[UUID] = set()
+    for some in in_chunks(ids):
+        held.update(holding_keys().filter(pk__in=some).values_list("pk", flat=True))
+    return held
+
+
+def _read_live_keys(keys: set[str]) -> set[str]:
+    now = timezone.now()
+    live: set[str] = set()
+    for some in in_chunks(keys):
+        rows = Session.objects.filter(session_key__in=some, expire_date__gt=now)
+        live.update(rows.values_list("session_key", flat=True))
+    return live
+
+
+LIFE = timedelta(seconds=30)
+"""An address, and so a ticket in it, is written down in many places."""
+
+AUDIENCE = "agent-socket"
+"""What these tickets are for; one that is for something else opens no socket."""
+
+
+def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
+    """A new ticket of 256 bits, which is not kept, and when it ends.
+
+    The socket that it opens ends with `sign_in`, by which the ticket was asked for.
+    """
+    now = timezone.now()
+    SocketTicket.objects.filter(expires_at__lt=now).delete()
+    text = make_token()
+    ticket = SocketTicket(
+        token_hash=hash_token(text),
+        audience=AUDIENCE,
+        auth_hash=sign_in.auth_hash,
+        session_key=sign_in.key or "",
+        api_key_id=sign_in.api_key,
+        sign_in_until=sign_in.expires,
+        expires_at=now + LIFE,
+    )
+    ticket.user_id = user.pk  # type: ignore[assignment]
+    ticket.save(force_insert=True)
+    return text, ticket.expires_at
+
+
+def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
+    """Use a ticket up: its user, and what the socket is let in by; None for one that does not hold.
+
+    Of several who try at once, in whichever processes, one gets it: who deletes the row.
+    """
+    tickets = SocketTicket.objects.filter(
+        token_hash=hash_token(text),
+        audience=AUDIENCE,
+        expires_at__gt=timezone.now(),
+        user__is_active=True,
+    )
+    ticket = tickets.select_related("user", "api_key__owner").first()
+    if ticket is None or not SocketTicket.objects.filter(pk=ticket.pk).delete()[0]:
+        return None
+    sign_in = _sign_in_of(ticket)
+    return None if list_ended_sign_ins([sign_in]) else (ticket.user, sign_in)
+
+
+def _sign_in_of(ticket: SocketTicket) -> SignIn:
+    if ticket.api_key is not None:
+        return sign_in_by_key(ticket.api_key)
+    key, until = ticket.session_key or None, ticket.sign_in_until
+    return SignIn(ticket.user_id, ticket.auth_hash, key, until)

@@ -1,0 +1,283 @@
+"""Timelines and plots as numbers for SVG attributes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+from conversations.review.timeline import Mark, Span, Timeline
+
+LANE = 26
+BAR = 14
+LABELS = 170
+WIDTH = 760
+MARGIN = 16
+"""Room for the last mark."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span, drawn; text stands at its left."""
+
+    span: Span
+    x: float
+    y: float
+    width: float
+
+    @property
+    def text_y(self) -> float:
+        return self.y + BAR - 2
+
+
+@dataclass(frozen=True)
+class DrawnLine:
+    """A mark, drawn from top to bottom."""
+
+    mark: Mark
+    x: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A timeline, in units of a `WIDTH` wide picture."""
+
+    timeline: Timeline
+    height: float
+    bars: list[Bar]
+    lines: list[DrawnLine]
+    ticks: list[Tick]
+    width: int = WIDTH
+    bar_height: int = BAR
+    axis_x: int = LABELS
+
+    @property
+    def axis_y(self) -> float:
+        return self.height - 20
+
+
+def draw(timeline: Timeline) -> Drawing:
+    """One lane for each span, below each other."""
+    total = max(timeline.total, 1.0)
+    scale = (WIDTH - LABELS - MARGIN) / total
+
+    def x(ms: float) -> float:
+        return round(LABELS + ms * scale, 1)
+
+    return Drawing(
+        timeline=timeline,
+        height=LANE * len(timeline.spans) + 30,
+        bars=[
+            Bar(span, x(span.start), place * LANE + 6, max(2.0, round(span.duration * scale, 1)))
+            for place, span in enumerate(timeline.spans)
+        ],
+        lines=[DrawnLine(mark, x(mark.at)) for mark in timeline.marks],
+        ticks=[Tick(x(ms), format_ms(ms)) for ms in round_steps(total)],
+    )
+
+
+def round_steps(top: float, wanted: int = 5) -> list[float]:
+    """Round numbers from 0 up to `top`, about `wanted` of them."""
+    step = _round_up(top / wanted)
+    return [step * place for place in range(floor(top / step) + 1)]
+
+
+def _round_up(number: float) -> float:
+    """The next of 1, 2, 5, 10, 20, 50…"""
+    if number <= 0:
+        return 1.0
+    unit = 10.0 ** floor(log10(number))
+    return next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= number * 0.999_999)
+
+
+def format_ms(ms: float) -> str:
+    """A duration for people: `350 ms`, `2.4 s`, `3 min 5 s`."""
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.3g} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+
+
+def nice_top(values: Sequence[float]) -> float:
+    """The top of an axis from zero that all of `values` fit under."""
+    highest = max(values, default=0) or 1
+    step = _round_up(highest / 4)
+    return step * ceil(highest / step)
+
+
+PLOT_WIDTH = 560
+PLOT_HEIGHT = 200
+LEFT = 56
+RIGHT = 8
+TOP = 10
+BOTTOM = 24
+DAY_LABELS = 6
+
+Value = float | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One value a day, None where there is none; `name` is also the class of its colour."""
+
+    name: str
+    label: str
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A bar of one day."""
+
+    name: str
+    x: float
+    y: float
+    width: float
+    height: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value of a line."""
+
+    x: float
+    y: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through the days that have a value; it breaks where one has none."""
+
+    name: str
+    path: str
+    dots: list[Dot]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture with its title, unit, axes and table."""
+
+    title: str
+    unit: str
+    days: Sequence[str]
+    series: Sequence[Series]
+    boxes: list[Box]
+    curves: list[Curve]
+    y_ticks: list[Tick]
+    x_ticks: list[Tick]
+    width: int = PLOT_WIDTH
+    height: int = PLOT_HEIGHT
+    left: int = LEFT
+    right: int = PLOT_WIDTH - RIGHT
+    baseline: int = PLOT_HEIGHT - BOTTOM
+
+    @property
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """The table: each day with its values."""
+        return [
+            (day, [format_value(series.values[place]) for series in self.series])
+            for place, day in enumerate(self.days)
+        ]
+
+
+def format_value(value: Value) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+
+
+def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
+    """Bars; several series stand on each other."""
+    totals = [sum(values) for values in zip(*map(_numbers, series), strict=True)]
+    frame = _Frame(days, nice_top(totals))
+    return frame.plot(title, unit, series, boxes=list(frame.boxes(series)), curves=[])
+
+
+def plot_lines(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
+    """A line for each series."""
+    frame = _Frame(days, nice_top([value for one in series for value in _numbers(one)]))
+    return frame.plot(title, unit, series, boxes=[], curves=[frame.curve(one) for one in series])
+
+
+def _numbers(series: Series) -> list[float]:
+    return [value or 0.0 for value in series.values]
+
+
+class _Frame:
+    """Where days and values are in the picture."""
+
+    def __init__(self, days: Sequence[str], top: float) -> None:
+        self.days = days
+        self.top = top
+        self.step = (PLOT_WIDTH - LEFT - RIGHT) / len(days)
+
+    def x(self, place: int) -> float:
+        return round(LEFT + (place + 0.5) * self.step, 1)
+
+    def y(self, value: float) -> float:
+        return round(PLOT_HEIGHT - BOTTOM - value / self.top * (PLOT_HEIGHT - BOTTOM - TOP), 1)
+
+    def boxes(self, series: Sequence[Series]) -> list[Box]:
+        width = max(1.0, round(self.step * 0.7, 1))
+        made = []
+        for place, day in enumerate(self.days):
+            below = 0.0
+            for one in series:
+                value = one.values[place] or 0.0
+                y, foot = self.y(below + value), self.y(below)
+                words = f"{day}: {format_value(value)} {one.label}"
+                if value:
+                    x = round(self.x(place) - width / 2, 1)
+                    made.append(Box(one.name, x, y, width, round(foot - y, 1), words))
+                below += value
+        return made
+
+    def curve(self, series: Series) -> Curve:
+        dots, path, pen = [], [], "M"
+        for place, value in enumerate(series.values):
+            if value is None:
+                pen = "M"
+                continue
+            x, y = self.x(place), self.y(value)
+            path.append(f"{pen}{x:g} {y:g}")
+            words = f"{self.days[place]}: {format_value(value)} ({series.label})"
+            dots.append(Dot(x, y, words))
+            pen = "L"
+        return Curve(series.name, " ".join(path), dots)
+
+    def plot(
+        self,
+        title: str,
+        unit: str,
+        series: Sequence[Series],
+        *,
+        boxes: list[Box],
+        curves: list[Curve],
+    ) -> Plot:
+        every = max(1, -(-len(self.days) // DAY_LABELS))
+        return Plot(
+            title=title,
+            unit=unit,
+            days=self.days,
+            series=series,
+            boxes=boxes,
+            curves=curves,
+            y_ticks=[
+                Tick(self.y(value), format_value(value)) for value in round_steps(self.top, 4)
+            ],
+            x_ticks=[
+                Tick(self.x(place), day[5:])
+                for place, day in enumerate(self.days)
+                if place % every == 0
+            ],
+        )

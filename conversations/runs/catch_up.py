@@ -1,0 +1,259 @@
+"""What is shown of runs in progress, and what a reader has missed of a session.
+
+A reader that catches up in the middle of a long reply costs a copy of its parts, not a fold of
+its whole journal: each event is read and folded once a process, by the first reader that needs it.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from conversations.changes import Change, RunAdvanced
+from conversations.models import ChatSession, Message, Run
+from conversations.queries import (
+    EventRow,
+    get_run,
+    in_chunks,
+    list_unfinished,
+    read_events,
+    read_parts,
+    reply_run,
+)
+from conversations.sessions.parts import Part, PartsFolder
+from conversations.shapes import MessageView, QueueView, message_view, queue_view
+
+MAX_RUNS = 256
+MAX_CHARS = 16_000_000
+"""Of all that is held; beyond it, what was not read for the longest time is dropped."""
+
+IDLE_S = 60
+"""How long a copy is held that nobody reads: the run may have ended in another process."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parts of a run's reply at `run.last_seq`.
+
+    `run` is the row that the reader gave or, with more events, one that another reader has read
+    later; it is shared, so that nobody may change it.
+    """
+
+    run: Run
+    parts: list[Part]
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One run in one epoch; whoever holds `lock` may fold."""
+
+    run: Run
+    epoch: int
+    seq: int = 0
+    size: int = 0
+    used_at: float = 0.0
+    folder: PartsFolder = field(default_factory=PartsFolder)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fold(self, events: list[EventRow], seq: int) -> None:
+        """Take in the committed events after the last one, up to `seq`."""
+        try:
+            for _, kind, payload in events:
+                self.folder.apply(kind, payload)
+                self.size += _size_of(payload)
+            self.seq = seq
+        except BaseException:
+            # Others wait for this entry: they begin anew instead of folding some events twice.
+            self.folder, self.seq, self.size = PartsFolder(), 0, 0
+            raise
+
+    def copy_parts(self) -> list[Part]:
+        """As they are now; the folder goes on to change its own."""
+        return [dict(part) for part in self.folder.parts]
+
+
+class Snapshots:
+    """The folded runs of one process, safe for threads."""
+
+    def __init__(self, max_runs: int = MAX_RUNS, max_chars: int = MAX_CHARS) -> None:
+        self._max_runs = max_runs
+        self._max_chars = max_chars
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[UUID, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def read(self, run: Run) -> Snapshot:
+        """What has been shown of a run that has not ended, `run` being its row as committed.
+
+        In a transaction, where a row may hold what will be rolled back, nothing is shared.
+        """
+        entry = None if connection.in_atomic_block else self._take(run)
+        if entry is None:
+            return Snapshot(run, read_parts(run).parts)
+        with entry.lock:
+            if run.last_seq > entry.seq:
+                entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            if run.last_seq >= entry.seq:
+                entry.run = run
+            snapshot = Snapshot(entry.run, entry.copy_parts())
+        self._trim()
+        return snapshot
+
+    def drop(self, run_id: UUID) -> None:
+        """Nobody will read this run's journal any more."""
+        with self._lock:
+            self._entries.pop(run_id, None)
+
+    def _take(self, run: Run) -> _Entry | None:
+        """The run's entry, as the last one used; None for a row of an epoch that is over."""
+        with self._lock:
+            entry = self._entries.get(run.pk)
+            if entry is not None and entry.epoch > run.epoch:
+                return None
+            if entry is None or entry.epoch < run.epoch:
+                entry = self._entries[run.pk] = _Entry(run, run.epoch)
+            entry.used_at = time.monotonic()
+            self._entries.move_to_end(run.pk)
+            return entry
+
+    def _trim(self) -> None:
+        """Drop what is idle, and the least recently used beyond the bounds."""
+        with self._lock:
+            size = sum(entry.size for entry in self._entries.values())
+            idle = time.monotonic() - IDLE_S
+            while self._entries:
+                oldest = next(iter(self._entries.values()))
+                fits = len(self._entries) <= self._max_runs and size <= self._max_chars
+                if fits and oldest.used_at > idle:
+                    return
+                self._entries.popitem(last=False)
+                size -= oldest.size
+
+
+def _size_of(payload: dict[str, Any]) -> int:
+    return sum(len(value) for value in payload.values() if isinstance(value, str))
+
+
+_snapshots = Snapshots()
+
+
+def read_snapshot(run: Run) -> Snapshot:
+    """See `Snapshots.read`; one for the process."""
+    return _snapshots.read(run)
+
+
+def on_change(change: Change) -> None:
+    """Drop what a change has ended, in the process that has ended it."""
+    for event in change.events:
+        if isinstance(event, RunAdvanced) and event.run.is_ended:
+            _snapshots.drop(event.run.pk)
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """What a reader of a run has missed.
+
+    `events` follow the reader's cursor without a gap; where that cannot be, `parts` is all that
+    was shown up to `seq`, and `events` go on from there.
+    """
+
+    run: Run
+    events: list[EventRow]
+    parts: list[dict[str, Any]] | None = None
+    seq: int = 0
+
+
+def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
+    """What came after (`epoch`, `seq`), from the run's row first and its events after that.
+
+    The end of an ended run is always among it: whoever asks is owed it.
+    """
+    run = get_run(run_id)
+    newest = run.last_seq - 1 if run.is_ended else run.last_seq
+    after = min(seq, newest) if epoch == run.epoch else 0
+    missed = run.last_seq - after
+    if missed <= limit:
+        events = read_events(run, after=after)
+        if len(events) == missed:
+            return CatchUp(run, events)
+    if not run.is_ended:
+        shown = read_snapshot(run)
+        return CatchUp(shown.run, [], shown.parts, shown.run.last_seq)
+    last = read_events(run, after=run.last_seq - 1)
+    return CatchUp(run, last, run.reply.parts, run.last_seq - 1)
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """What a reader of a session has missed.
+
+    `messages` changed after the reader's revision, oldest first; None when there are too many.
+    `active` is (id, number) of the active run, `numbers` those of the runs asked for that exist.
+    `html` is that of replies among `messages`, by message id, where it was read too.
+    """
+
+    rev: int
+    run_count: int
+    messages: list[MessageView] | None
+    queue: list[QueueView]
+    active: tuple[UUID, int] | None
+    numbers: dict[UUID, int]
+    html: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_session_state(
+    session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int, max_chars: int
+) -> SessionState:
+    """What came after `rev` (nothing, when that is None), the revision being read first.
+
+    `messages` are at most `limit` with at most `max_chars` of text.
+    """
+    session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
+    unfinished = list_unfinished(session_id)
+    return SessionState(
+        rev=session.rev,
+        run_count=session.run_count,
+        messages=[] if rev is None else _list_changes(session_id, rev, limit, max_chars),
+        queue=[queue_view(run) for run in unfinished[1:]],
+        active=(unfinished[0].pk, unfinished[0].number) if unfinished else None,
+        numbers=dict(
+            Run.objects.filter(session_id=session_id, pk__in=list(runs)).values_list("pk", "number")
+        ),
+    )
+
+
+def _list_changes(
+    session_id: UUID, rev: int, limit: int, max_chars: int
+) -> list[MessageView] | None:
+    changed = Message.objects.filter(session_id=session_id, rev__gt=rev)
+    rows = list(changed.select_related("run", "summary").order_by("rev", "number")[: limit + 1])
+    if len(rows) > limit or sum(len(row.text) for row in rows) > max_chars:
+        return None
+    return [message_view(row, run=reply_run(row)) for row in rows]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where everything is that the viewers of a process follow."""
+
+    revs: dict[UUID, int]
+    runs: dict[UUID, tuple[int, int]]
+
+
+def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
+    """The rev of each session, and (epoch, last_seq) of each run."""
+    heads = Heads(revs={}, runs={})
+    for ids in in_chunks(sessions):
+        kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)
+        heads.revs.update(kept.values_list("pk", "rev"))
+    for ids in in_chunks(runs):
+        states = Run.objects.filter(pk__in=ids).values_list("pk", "epoch", "last_seq")
+        heads.runs.update((pk, (epoch, seq)) for pk, epoch, seq in states)
+    return heads

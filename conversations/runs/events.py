@@ -1,0 +1,224 @@
+"""The journal of runs in the database: committing streamed events, and folding them later.
+
+Through the ORM a tick of 40 runs costs 17 ms of CPU, so half a millisecond.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Length, Now
+from django.utils import timezone
+
+from conversations.changes import EventRow
+from conversations.models import Run, RunEvent
+
+INSERT_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one run has to commit; without events it only renews the lease."""
+
+    run_id: UUID
+    claim: int
+    epoch: int
+    last_seq: int
+    events: Sequence[EventRow]
+
+    @property
+    def next_seq(self) -> int:
+        return self.last_seq + len(self.events)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The runs that are still this worker's, and those of them that are to be cancelled.
+
+    A batch of `kept` is in the database, written now or by an earlier try.
+    """
+
+    kept: frozenset[UUID]
+    cancelled: frozenset[UUID]
+
+
+@transaction.atomic
+def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
+    """One transaction: fence, lease, cancel poll and events of every batch.
+
+    A batch may be handed in again when it is not known what became of it. A run that is not in
+    `kept` has been taken away: nothing of its batch was written.
+    """
+    batches = sorted(batches, key=lambda batch: batch.run_id)
+    field = Run._meta.pk
+    rows = _advance(batches, lease)
+    states = {field.to_python(run_id): asked for run_id, asked in rows}
+    _insert([batch for batch in batches if batch.run_id in states])
+    states |= _find_committed([batch for batch in batches if batch.run_id not in states])
+    return Committed(
+        kept=frozenset(states),
+        cancelled=frozenset(run_id for run_id, asked in states.items() if asked is not None),
+    )
+
+
+def _find_committed(batches: Sequence[Batch]) -> dict[UUID, datetime | None]:
+    """Those that an earlier try has written, whose answer was lost: when each was to be cancelled.
+
+    A run whose worker has changed has another claim.
+    """
+    ends = {(batch.run_id, batch.claim, batch.next_seq) for batch in batches if batch.events}
+    if not ends:
+        return {}
+    runs = Run.objects.filter(pk__in=[run_id for run_id, _, _ in ends])
+    rows = runs.values_list("pk", "claim", "last_seq", "cancel_requested_at")
+    return {pk: asked for pk, claim, seq, asked in rows if (pk, claim, seq) in ends}
+
+
+def _advance(batches: Sequence[Batch], lease: timedelta) -> list[tuple[Any, Any]]:
+    postgres = connection.vendor == "postgresql"
+    row = "(%s::uuid, %s::int, %s::int, %s::int)" if postgres else "(%s, %s, %s, %s)"
+    until = "now() + %s::interval" if postgres else "%s"
+    # Only placeholders are put together here, as many as there are rows.
+    sql = f"""
+        WITH batch (id, claim, last_seq, next_seq) AS (VALUES {", ".join([row] * len(batches))})
+        UPDATE conversations_run
+        SET last_seq = batch.next_seq, lease_until = {until}
+        FROM batch
+        WHERE conversations_run.id = batch.id AND conversations_run.claim = batch.claim
+          AND conversations_run.last_seq = batch.last_seq AND status = 'running'
+        RETURNING conversations_run.id, cancel_requested_at
+    """  # noqa: S608
+    params: list[Any] = []  # in the order of the text
+    for batch in batches:
+        params += [_db_id(batch.run_id), batch.claim, batch.last_seq, batch.next_seq]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*params, lease if postgres else _lease_end(lease)])  # type: ignore[list-item]
+        return list(cursor.fetchall())
+
+
+def _lease_end(lease: timedelta) -> str | None:
+    """SQLite runs in this process, so that its clock is this one."""
+    return connection.ops.adapt_datetimefield_value(timezone.now() + lease)
+
+
+def _insert(batches: Sequence[Batch]) -> None:
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    rows = [
+        (_db_id(batch.run_id), batch.epoch, seq, kind, json.dumps(payload), now)
+        for batch in batches
+        for seq, kind, payload in batch.events
+    ]
+    with connection.cursor() as cursor:
+        for start in range(0, len(rows), INSERT_ROWS):
+            _insert_rows(cursor, rows[start : start + INSERT_ROWS])
+
+
+def _insert_rows(cursor: Any, rows: list[tuple[Any, ...]]) -> None:
+    values = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows))
+    columns = "run_id, epoch, seq, kind, payload, created_at"
+    sql = f"INSERT INTO conversations_runevent ({columns}) VALUES {values}"  # noqa: S608
+    cursor.execute(sql, [value for row in rows for value in row])
+
+
+def _db_id(run_id: UUID) -> Any:
+    return Run._meta.pk.get_db_prep_value(run_id, connection)
+
+
+POINTS_MAX = 200
+
+Point = list[int]
+"""Milliseconds after the run was queued, and characters that had come by then."""
+
+
+def draw_sketch(start: datetime, deltas: Iterable[tuple[datetime, int]]) -> list[Point]:
+    """From (moment, characters) of each text event; at most `POINTS_MAX` points, the last exact."""
+    points: list[Point] = []
+    size = 0
+    for moment, characters in deltas:
+        size += characters
+        ms = round((moment - start).total_seconds() * 1000)
+        if points and ms <= points[-1][0]:
+            points[-1][1] = size
+        else:
+            points.append([max(0, ms), size])
+    return _thin(points)
+
+
+def _thin(points: list[Point]) -> list[Point]:
+    """The first, the last, and evenly many between."""
+    if len(points) <= POINTS_MAX:
+        return points
+    step = (len(points) - 1) / (POINTS_MAX - 1)
+    return [points[round(place * step)] for place in range(POINTS_MAX)]
+
+
+FOLD_ROWS = 500
+"""Events that one transaction deletes at most, of all its runs together."""
+
+FOLD_RUNS = 20
+
+
+@transaction.atomic
+def fold_events(age: timedelta) -> int:
+    """Drop some streamed text of runs that ended longer than `age` ago; of how many runs.
+
+    Other events stay. 0 when nothing is left to do, or others are at it. The transaction deletes
+    `FOLD_ROWS` events at most, and reads no more than that beside one run's own.
+    """
+    room, folded = FOLD_ROWS, 0
+    for run in _take_runs(age):
+        room -= _fold(run, room)
+        folded += 1
+        if room <= 0:
+            break
+    return folded
+
+
+def _take_runs(age: timedelta) -> QuerySet[Run]:
+    """Lock runs that nobody else folds; on SQLite the transaction alone keeps others out.
+
+    Their sessions too, as whoever deletes one does: a wait for its events could be a deadlock.
+    """
+    ended = Run.objects.filter(folded=False, ended_at__lt=Now() - age).order_by("ended_at")
+    taken = ended.select_related("session").only("created_at", "epoch", "sketch", "session__id")
+    return taken.select_for_update(skip_locked=True, no_key=True, of=("self", "session"))[
+        :FOLD_RUNS
+    ]
+
+
+def _fold(run: Run, room: int) -> int:
+    """Draw the sketch before the first event goes, and delete up to `room` events.
+
+    Returns what that took of the transaction's room: the events that it has read or deleted.
+    """
+    read = _draw(run) if run.sketch is None else 0
+    if read > room:
+        # Its events go in the next transactions.
+        return read
+    seqs = list(_streamed(run).values_list("epoch", "seq")[:room])
+    for epoch in {epoch for epoch, _ in seqs}:
+        RunEvent.objects.filter(
+            run_id=run.pk, epoch=epoch, seq__in=[seq for e, seq in seqs if e == epoch]
+        ).delete()
+    if len(seqs) < room:
+        Run.objects.filter(pk=run.pk).update(folded=True)
+    return max(read, len(seqs))
+
+
+def _streamed(run: Run) -> QuerySet[RunEvent]:
+    return RunEvent.objects.filter(run_id=run.pk, kind__in=("token", "reasoning.delta"))
+
+
+def _draw(run: Run) -> int:
+    """Keep when the text came; how many events that has read, whose text stays in the database."""
+    tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token").order_by("seq")
+    size: Any = Length(KeyTextTransform("delta", "payload"))
+    times = list(tokens.annotate(size=size).values_list("created_at", "size"))
+    Run.objects.filter(pk=run.pk).update(sketch=draw_sketch(run.created_at, times))
+    return len(times)

@@ -1,0 +1,441 @@
+"""What workers, sweepers and people's decisions do with a run, from claim to terminal status.
+
+Each function is one transaction; `conversations.runs.states` makes the moves.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max, Min, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from conversations.changes import (
+    ChangeBuilder,
+    EventRow,
+    RunLostError,
+    locked_run,
+    update_reply,
+    write_items,
+)
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    Approval,
+    ChatSession,
+    EndReason,
+    Run,
+    RunEvent,
+    RunState,
+    RunStatus,
+)
+from conversations.queries import User, parse_id, read_parts, sessions_of
+from conversations.runs import states
+from conversations.runs.inputs import items_of_parts, read_path
+from conversations.runs.states import Claim, Claimed, Move, NewEvent
+from conversations.runs.usage import (
+    UNKNOWN_USAGE,
+    TokenUsage,
+    estimate_orphan,
+    price_orphan,
+    spent_columns,
+    usage_columns,
+)
+from conversations.sessions.rendering import save_html
+from conversations.shapes import (
+    ApprovalView,
+    RunRef,
+    approval_view,
+    request_payload,
+    resolved_payload,
+    run_ref,
+)
+from conversations.text import clean_text
+
+_ENDS = {
+    RunStatus.COMPLETED: Move.COMPLETE,
+    RunStatus.FAILED: Move.FAIL,
+    RunStatus.CANCELLED: Move.STOP,
+}
+SHOWN_KINDS = ("token", "tool.started")
+ASKED_TURNS = 60
+"""How far back the input of a lost reply is estimated from."""
+
+
+@dataclass(frozen=True)
+class ContextSize:
+    """Tokens of a run's first input; see `conversations.runs.inputs.Gauge`."""
+
+    estimate: int | None = None
+    measured: int | None = None
+    refused: int | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields of a run's row that hold it."""
+        return {f"context_{name}": value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
+
+    `model` answered at last, and `cost` is that of all calls, each by its own model; without
+    `model` the run's own has made all of `usage`.
+    `html` is `render_texts(parts)`, made before the transaction; None: the first reader makes it.
+    """
+
+    status: RunStatus
+    parts: list[dict[str, Any]]
+    items: list[dict[str, Any]] = field(default_factory=list)
+    reason: str = ""
+    error_code: str = ""
+    retry_after: float | None = None
+    usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
+    context: ContextSize = ContextSize()
+    first_token_at: datetime | None = None
+    last_token_at: datetime | None = None
+    stopped_at: datetime | None = None
+    retries: int = 0
+    html: list[str] | None = None
+
+    @property
+    def move(self) -> Move:
+        """How its worker ends the run; raises `KeyError` for a status that is no end of its."""
+        return _ENDS[self.status]
+
+    @property
+    def event(self) -> tuple[str, dict[str, Any]]:
+        """Kind and payload of the terminal event; it holds no text."""
+        if self.status == RunStatus.FAILED:
+            return "error", {"code": self.error_code, "retry_after": self.retry_after}
+        return "complete", {"finish_reason": self.status.value, "reason": self.reason or None}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A tool call that needs approval; `description` says what the tool does."""
+
+    tool_call_id: str
+    tool: str
+    arguments: str
+    description: str = ""
+
+    @property
+    def args_hash(self) -> str:
+        """What a decision is bound to: the tool and its exact arguments."""
+        asked = json.dumps([self.tool, self.arguments])
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """What a run has come to; `items` are what the model is given if it never goes on.
+
+    `state` is what the SDK goes on from, as JSON; `cost` and `model` are as in `Ending`.
+    """
+
+    requests: Sequence[Request]
+    state: dict[str, Any]
+    items: list[dict[str, Any]]
+    expires_in: timedelta
+    usage: TokenUsage = UNKNOWN_USAGE
+    cost: Decimal | None = None
+    model: str = ""
+    first_token_at: datetime | None = None
+    last_token_at: datetime | None = None
+    retries: int = 0
+
+
+def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
+    """Take a queued run that is the first of its session; None when it is not to be had."""
+    try:
+        with locked_run(run_id) as (change, run):
+            claimed = states.claim(change, run, claim)
+            update_reply(change, run)
+            return claimed
+    except RunLostError:
+        return None
+
+
+def finish_run(
+    claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], ending: Ending
+) -> None:
+    """Write the last events, the reply, its items and the terminal status.
+
+    `last_seq` is the last one committed, `events` go on from it. Raises `RunLostError`.
+    """
+    with _locked_by_worker(claimed, last_seq) as (change, run):
+        if ending.status == RunStatus.CANCELLED:
+            ending = replace(ending, reason=run.reason or EndReason.USER)
+        rows = [*((kind, payload) for _, kind, payload in events), ending.event]
+        outcome = _outcome(run, ending)
+        states.finish(change, run, ending.move, rows, html=ending.html, **outcome)
+        write_items(run, ending.items)
+        RunState.objects.filter(run_id=run.pk).delete()
+        run.reply.parts = ending.parts
+        update_reply(change, run)
+        if ending.html:
+            save_html(run.reply_id, ending.parts, ending.html)
+
+
+@contextmanager
+def _locked_by_worker(claimed: Claimed, last_seq: int) -> Iterator[tuple[ChangeBuilder, Run]]:
+    """The run as its worker has left it; raises `RunLostError` if another has moved it since."""
+    with locked_run(claimed.run.pk, claimed.run.session_id) as (change, run):
+        if (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
+            raise RunLostError(f"run {run.pk} has another claim")
+        yield change, run
+
+
+def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
+    """What the row keeps of an ending, beside the columns of its state."""
+    return {
+        "reason": ending.reason,
+        "error_code": ending.error_code,
+        "first_token_at": ending.first_token_at,
+        "last_token_at": ending.last_token_at,
+        "stopped_at": ending.stopped_at,
+        "retries": ending.retries,
+        **spent_columns(run, ending.usage, ending.cost, ending.model),
+        **ending.context.columns,
+        "context_model": run.model if ending.model not in ("", run.model) else "",
+    }
+
+
+class _StopRequestedError(Exception):
+    """The run was asked to stop before it could ask for input; undo this transaction."""
+
+
+def suspend_run(
+    claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], suspension: Suspension
+) -> bool:
+    """Write the last events, the requests and the state, and release the run.
+
+    `last_seq` is the last one committed, `events` go on from it. False, and nothing written, when
+    the run was asked to stop meanwhile. Raises `RunLostError`.
+    """
+    try:
+        with _locked_by_worker(claimed, last_seq) as (change, run):
+            if run.cancel_requested_at is not None:
+                raise _StopRequestedError
+            _suspend(change, run, [(kind, payload) for _, kind, payload in events], suspension)
+    except _StopRequestedError:
+        return False
+    return True
+
+
+def _suspend(
+    change: ChangeBuilder, run: Run, events: list[NewEvent], suspension: Suspension
+) -> None:
+    first = run.last_seq + len(events) + 1
+    asked = _make_approvals(run, suspension, first)
+    events += [("input.requested", request_payload(row)) for row in asked]
+    write_items(run, suspension.items)
+    Approval.objects.bulk_create(asked)
+    kept = {"seq": first, "payload": json.dumps(suspension.state), "attempts": 0}
+    RunState.objects.update_or_create(run_id=run.pk, defaults=kept)
+    columns = {
+        "first_token_at": suspension.first_token_at,
+        "last_token_at": suspension.last_token_at,
+        "retries": suspension.retries,
+        **spent_columns(run, suspension.usage, suspension.cost, suspension.model),
+    }
+    states.suspend(change, run, events, **columns)
+
+
+def _make_approvals(run: Run, suspension: Suspension, first: int) -> list[Approval]:
+    now = timezone.now()
+    return [
+        Approval(
+            run=run,
+            seq=seq,
+            tool_call_id=request.tool_call_id,
+            tool=request.tool,
+            description=clean_text(request.description),
+            arguments=clean_text(request.arguments),
+            args_hash=request.args_hash,
+            created_at=now,
+            expires_at=now + suspension.expires_in,
+        )
+        for seq, request in enumerate(suspension.requests, first)
+    ]
+
+
+def expire_run(run_id: UUID) -> None:
+    """End a run whose requests were not answered in time; raises `RunLostError` otherwise."""
+    with locked_run(run_id) as (change, run):
+        if not has_expired(run):
+            raise RunLostError(f"run {run_id} has not expired")
+        states.expire(change, run)
+
+
+def has_expired(run: Run) -> bool:
+    """Whether it awaits an answer that should have come by now, by the database's clock."""
+    late = Approval.objects.filter(run_id=run.pk, decision="", expires_at__lt=Now())
+    return run.status == RunStatus.AWAITING_INPUT and late.exists()
+
+
+def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
+    """End a queued run that nobody can work on; raises `RunLostError` if it is not queued."""
+    with locked_run(run_id) as (change, run):
+        states.refuse(change, run, error_code)
+
+
+def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
+    """Decide about a run whose worker is gone: queue it again, or end it with its text kept.
+
+    Without `worker` the lease must have expired; a worker that stops gives up its own runs.
+    Raises `RunLostError` if it is not to be recovered.
+    """
+    with locked_run(run_id) as (change, run):
+        mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
+        mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
+        if not mine.exists():
+            raise RunLostError(f"run {run_id} has a worker")
+        if run.cancel_requested_at is None and _may_try_again(run, max_attempts):
+            states.requeue(change, run)
+        else:
+            _lose(change, run)
+
+
+def _may_try_again(run: Run, max_attempts: int) -> bool:
+    """Nothing was shown since the run began, or since its requests were answered."""
+    state = RunState.objects.filter(run_id=run.pk).first()
+    since, attempts = (state.seq, state.attempts) if state else (0, run.epoch)
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=since)
+    return attempts < max_attempts and not events.filter(kind__in=SHOWN_KINDS).exists()
+
+
+def _lose(change: ChangeBuilder, run: Run) -> None:
+    """What was committed is the reply, for people and for the model."""
+    parts = read_parts(run).parts
+    write_items(run, items_of_parts(parts))
+    states.lose(change, run, **_orphan_facts(run, parts))
+
+
+def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What its worker would have told: when it spoke, and what it took."""
+    turns = read_path(run, run.prompt_id, ASKED_TURNS).turns
+    asked = [item for turn in turns for item in (turn.text, *turn.items)]
+    tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
+    spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
+    usage = estimate_orphan(run, asked, parts)
+    cost = price_orphan(run, usage, changed_agent=_has_changed_agent(run))
+    return usage_columns(usage, cost) | spoke
+
+
+def _has_changed_agent(run: Run) -> bool:
+    """Whether another agent took over, since the run began or since it was last suspended."""
+    state = RunState.objects.filter(run_id=run.pk).values_list("seq", flat=True).first() or 0
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=state)
+    return events.filter(kind="agent.changed").exists()
+
+
+def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
+    """Somebody is watching these sessions, and will be for `duration`.
+
+    Locks their rows in the order of their ids, as all do who lock several.
+    """
+    ids = sorted(sessions)
+    for start in range(0, len(ids), 500):
+        watched = ChatSession.objects.filter(pk__in=ids[start : start + 500])
+        with transaction.atomic():
+            list(watched.order_by("pk").select_for_update(no_key=True).values_list("pk"))
+            watched.update(viewed_until=Now() + duration)
+
+
+ApprovalAnswer = Literal["approve", "reject"]
+APPROVAL_ANSWERS: tuple[ApprovalAnswer, ...] = ("approve", "reject")
+
+MESSAGE_LENGTH = 2_000
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What holds now; `duplicate` when it had been decided before."""
+
+    approval: ApprovalView
+    run: RunRef
+    duplicate: bool
+
+
+def list_approvals(session: ChatSession) -> list[ApprovalView]:
+    """Every request of the session's runs, oldest first."""
+    rows = Approval.objects.filter(run__session=session).select_related("run", "decided_by")
+    return [approval_view(row) for row in rows.order_by("created_at", "seq")]
+
+
+def _approvals_of(user: User) -> QuerySet[Approval]:
+    rows = Approval.objects.filter(run__session__in=sessions_of(user))
+    return rows.select_related("run", "decided_by")
+
+
+def decide(
+    *,
+    user: User,
+    request_id: str,
+    verdict: ApprovalAnswer,
+    message: str = "",
+    session_id: str | None = None,
+    viewed_for: timedelta | None,
+) -> Decided:
+    """Answer a request; the run is queued again with its last answer.
+
+    What was decided before, or has ended meanwhile, stays as it is. Somebody watches for at least
+    `viewed_for`, as for `post_chat`. Raises `AgentSiteError(not_found)`.
+    """
+    mine = _approvals_of(user)
+    if session_id is not None:
+        mine = mine.filter(run__session_id=parse_id(session_id))
+    found = mine.filter(pk=parse_id(request_id)).first()
+    if found is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    if found.decision:
+        return _decided(found, duplicate=True)
+    with suppress(RunLostError), locked_run(found.run_id, found.run.session_id) as (change, run):
+        approval = mine.get(pk=found.pk)
+        if approval.decision:
+            raise RunLostError("decided meanwhile")
+        if has_expired(run):
+            states.expire(change, run)
+        else:
+            approval.run = run
+            _record(approval, user, verdict, message)
+            _write_answer(change, approval, viewed_for)
+        return _decided(mine.get(pk=found.pk), duplicate=approval.decided_by is None)
+    # Its session may have been deleted meanwhile.
+    if (found := mine.filter(pk=found.pk).first()) is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return _decided(found, duplicate=True)
+
+
+def _decided(approval: Approval, *, duplicate: bool) -> Decided:
+    return Decided(approval_view(approval), run_ref(approval.run), duplicate)
+
+
+def _record(approval: Approval, user: User, verdict: ApprovalAnswer, message: str) -> None:
+    approval.decision = verdict
+    approval.decided_by_id = user.pk
+    approval.decided_at = timezone.now()
+    approval.message = clean_text(message.strip())[:MESSAGE_LENGTH]
+    approval.save(update_fields=["decision", "decided_by", "decided_at", "message"])
+
+
+def _write_answer(change: ChangeBuilder, approval: Approval, viewed_for: timedelta | None) -> None:
+    """Write the answer to the journal; with the last one the run is queued."""
+    is_last = not Approval.objects.filter(run_id=approval.run_id, decision="").exists()
+    event = "input.resolved", resolved_payload(approval)
+    states.answer(change, approval.run, event, is_last=is_last)
+    if is_last:
+        change.session.viewed_until = None if viewed_for is None else timezone.now() + viewed_for
+        change.session.save(update_fields=["viewed_until"])

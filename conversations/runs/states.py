@@ -1,0 +1,394 @@
+"""The states of a run: the table of its moves, the only code that makes them, and runs to look
+after.
+
+Nothing else writes the columns in `STATE_COLUMNS`, with one exception: `events._advance`, a
+raw statement on the hot path, renews `lease_until` of running runs with every commit of text.
+
+Each move expects an open transaction that holds the session's lock (`changes.lock_session`), which
+puts the moves of a session in order. Commits of text do not take that lock; so a move compares
+`status`, `claim` and `last_seq` with what it has read, and raises `RunLostError` if they differ.
+
+Facts for other code leave through `ChangeBuilder.announce` once the transaction has committed:
+`RunCancelRequested` and `RunEnded` as the table has them, and `RunReady` whenever a queued run has
+become the first of its session, by whichever move.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+from django.db.models import Exists, OuterRef, QuerySet, TextField
+from django.db.models.functions import Cast, Now
+from django.utils import timezone
+
+from conversations.changes import (
+    ChangeBuilder,
+    RunAdvanced,
+    RunCancelRequested,
+    RunEnded,
+    RunLostError,
+    RunReady,
+    update_reply,
+    write_events,
+)
+from conversations.errors import ErrorCode
+from conversations.models import ACTIVE, Approval, Decision, EndReason, Run, RunState, RunStatus
+from conversations.queries import read_parts
+from conversations.runs.inputs import Resumption, load_resumption
+from conversations.runs.usage import NO_USAGE, add_to_totals, price, usage_columns
+from conversations.shapes import RunRef, resolved_payload, run_ref
+
+NewEvent = tuple[str, dict[str, Any]]
+"""Kind and payload; the move that writes it gives it its number."""
+
+STATE_COLUMNS = frozenset(
+    {"status", "claim", "epoch", "worker", "lease_until", "cancel_requested_at"}
+)
+
+
+class IllegalMoveError(RunLostError):
+    """The run's status does not allow this move; nothing was written."""
+
+
+class Move(StrEnum):
+    """What may happen to a run, by who makes it so."""
+
+    # An executor.
+    CLAIM = "claim"
+    REFUSE = "refuse"
+    # The worker that has claimed it.
+    COMPLETE = "complete"
+    FAIL = "fail"
+    STOP = "stop"
+    SUSPEND = "suspend"
+    # Its user.
+    REQUEST_CANCEL = "request_cancel"
+    CANCEL = "cancel"
+    ANSWER = "answer"
+    RESUME = "resume"
+    # A sweeper, or a worker that stops.
+    REQUEUE = "requeue"
+    LOSE = "lose"
+    LOSE_STOPPED = "lose_stopped"
+    EXPIRE = "expire"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where a move leads, which state columns it writes beside `status`, and its fact."""
+
+    status: RunStatus
+    columns: frozenset[str] = frozenset()
+    fact: type[RunCancelRequested] | type[RunEnded] | None = None
+
+
+_CLAIMED = frozenset({"claim", "epoch", "worker", "lease_until"})
+_RELEASED = frozenset({"worker", "lease_until"})
+# A worker that was taken for dead may still write: a new claim keeps it out.
+_FENCED = frozenset({"claim", "lease_until"})
+_LEASE = frozenset({"lease_until"})
+
+MOVES: dict[tuple[RunStatus, Move], Rule] = {
+    (RunStatus.QUEUED, Move.CLAIM): Rule(RunStatus.RUNNING, _CLAIMED),
+    (RunStatus.QUEUED, Move.REFUSE): Rule(RunStatus.FAILED, fact=RunEnded),
+    (RunStatus.QUEUED, Move.CANCEL): Rule(RunStatus.CANCELLED, fact=RunEnded),
+    (RunStatus.RUNNING, Move.COMPLETE): Rule(RunStatus.COMPLETED, _LEASE, RunEnded),
+    (RunStatus.RUNNING, Move.FAIL): Rule(RunStatus.FAILED, _LEASE, RunEnded),
+    (RunStatus.RUNNING, Move.STOP): Rule(RunStatus.CANCELLED, _LEASE, RunEnded),
+    (RunStatus.RUNNING, Move.SUSPEND): Rule(RunStatus.AWAITING_INPUT, _RELEASED),
+    (RunStatus.RUNNING, Move.REQUEST_CANCEL): Rule(
+        RunStatus.RUNNING, frozenset({"cancel_requested_at"}), RunCancelRequested
+    ),
+    (RunStatus.RUNNING, Move.REQUEUE): Rule(RunStatus.QUEUED, _FENCED | _RELEASED),
+    (RunStatus.RUNNING, Move.LOSE): Rule(RunStatus.INTERRUPTED, _FENCED, RunEnded),
+    (RunStatus.RUNNING, Move.LOSE_STOPPED): Rule(RunStatus.CANCELLED, _FENCED, RunEnded),
+    (RunStatus.AWAITING_INPUT, Move.ANSWER): Rule(RunStatus.AWAITING_INPUT),
+    (RunStatus.AWAITING_INPUT, Move.RESUME): Rule(RunStatus.QUEUED),
+    (RunStatus.AWAITING_INPUT, Move.CANCEL): Rule(RunStatus.CANCELLED, fact=RunEnded),
+    (RunStatus.AWAITING_INPUT, Move.EXPIRE): Rule(RunStatus.INTERRUPTED, fact=RunEnded),
+}
+"""All there is. No move leads out of an ended run."""
+
+
+def get_rule(status: str, move: Move) -> Rule:
+    """The rule of a move; raises `IllegalMoveError`."""
+    try:
+        return MOVES[RunStatus(status), move]
+    except KeyError:
+        raise IllegalMoveError(f"{move} of a run that is {status}") from None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who takes a run, for how long, and what it is worked on with where it names no agent.
+
+    `models` are those of agents that have one of their own.
+    """
+
+    worker: str
+    lease: timedelta
+    agent: str
+    model: str
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def model_of(self, agent: str) -> str:
+        """The name of the model that answers for an agent."""
+        return self.models.get(agent, self.model)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A run that this worker owns, from `last_seq` on; `resumption` is where it goes on."""
+
+    run: Run
+    ref: RunRef
+    last_seq: int
+    resumption: Resumption | None = None
+
+
+def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
+    """Give the first run of the session to a worker.
+
+    Its journal begins in a new epoch, or goes on where the run has awaited input. Raises
+    `IllegalMoveError` if another run comes first.
+    """
+    if change.claimable != run.pk:
+        raise IllegalMoveError(f"run {run.number} is not the next of its session")
+    resumption = load_resumption(run) if run.epoch else None
+    agent = run.agent or claim.agent
+    columns: dict[str, Any] = {
+        "claim": run.claim + 1,
+        "epoch": run.epoch + (resumption is None),
+        "worker": claim.worker,
+        "lease_until": Now() + claim.lease,
+        "claimed_at": Now(),
+        "agent": agent,
+        "model": claim.model_of(agent) if resumption is None else run.model,
+        # What a lost worker had spent stays counted; another one spends its own.
+        "counted_tokens": 0 if resumption is None else run.counted_tokens,
+    }
+    started = [("run.started", {"agent": agent})] if resumption is None else []
+    _make(change, run, Move.CLAIM, started, anew=resumption is None, **columns)
+    return Claimed(run, run_ref(run), run.last_seq, resumption)
+
+
+def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
+    """Announce a claim that a transaction has made for its own process, which works on it now."""
+    change.add(RunReady(claimed.run.pk, claimed))
+
+
+def finish(
+    change: ChangeBuilder,
+    run: Run,
+    move: Move,
+    events: Sequence[NewEvent],
+    *,
+    html: list[str] | None = None,
+    **columns: Any,
+) -> None:
+    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`.
+
+    `html` is that of the reply's texts, for the terminal frame.
+    """
+    _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
+
+
+def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
+    """Have a running run await its user's answers, owned by no worker."""
+    _make(change, run, Move.SUSPEND, events, worker="", lease_until=None, **columns)
+    update_reply(change, run)
+
+
+def requeue(change: ChangeBuilder, run: Run) -> None:
+    """Queue a run again whose worker is gone; no later commit of that worker counts."""
+    again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
+    _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
+    update_reply(change, run)
+
+
+def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
+    """End a run whose worker is gone with what it has committed."""
+    fence = {"claim": run.claim + 1, "lease_until": None}
+    if run.cancel_requested_at is not None:
+        reason = EndReason(run.reason or EndReason.USER)
+        _end(change, run, Move.LOSE_STOPPED, reason=reason, **fence, **columns)
+    else:
+        _end(change, run, Move.LOSE, reason=EndReason.WORKER_LOST, **fence, **columns)
+
+
+def stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
+    """End a run that nobody works on, or ask the worker of a running one to stop.
+
+    Only the first request of several counts. Raises `IllegalMoveError` for an ended run.
+    """
+    if run.status != RunStatus.RUNNING:
+        _end(change, run, Move.CANCEL, reason=reason)
+    elif run.cancel_requested_at is None:
+        _request_cancel(change, run, reason)
+
+
+def _request_cancel(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
+    """Not compared by `last_seq`: the worker may commit text at the same time."""
+    get_rule(run.status, Move.REQUEST_CANCEL)
+    run.cancel_requested_at = timezone.now()
+    running = Run.objects.filter(pk=run.pk, status=run.status, claim=run.claim)
+    if not running.update(cancel_requested_at=Now(), reason=reason):
+        raise RunLostError
+    change.add(RunCancelRequested(run_ref(run)))
+
+
+def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -> None:
+    """Write an answer to a run's journal; the last one queues the run, before all that waits."""
+    if not is_last:
+        _make(change, run, Move.ANSWER, [event])
+        return
+    _make(change, run, Move.RESUME, [event], queued_at=timezone.now())
+    update_reply(change, run)
+
+
+def expire(change: ChangeBuilder, run: Run) -> None:
+    """End a run that was not answered in time; its text so far is the reply."""
+    _end(change, run, Move.EXPIRE, reason=EndReason.APPROVAL_EXPIRED)
+
+
+def refuse(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
+    """End a queued run that nobody can work on."""
+    _end(change, run, Move.REFUSE, error_code=error_code.value)
+
+
+def _end(change: ChangeBuilder, run: Run, move: Move, **columns: Any) -> None:
+    """End a run that no worker owns: open requests, last event, row and reply.
+
+    What was committed is the reply; a run that was never claimed has none.
+    """
+    status, now = get_rule(run.status, move).status, timezone.now()
+    requests = _close_requests(run, columns.get("reason")) if run.epoch else []
+    events = [*requests, _last_event(status, columns)]
+    if not run.claim:
+        columns |= usage_columns(NO_USAGE, price(NO_USAGE, run.model))
+    if status == RunStatus.CANCELLED:
+        columns["stopped_at"] = now
+    _make(change, run, move, events, ended_at=now, **columns)
+    if run.epoch:
+        run.reply.parts = read_parts(run).close()
+        RunState.objects.filter(run_id=run.pk).delete()
+    update_reply(change, run)
+
+
+def _last_event(status: RunStatus, columns: dict[str, Any]) -> NewEvent:
+    if status == RunStatus.FAILED:
+        return "error", {"code": columns["error_code"], "retry_after": None}
+    return "complete", {"finish_reason": status.value, "reason": columns["reason"].value}
+
+
+def _close_requests(run: Run, reason: EndReason | None) -> list[NewEvent]:
+    """Decide the open requests of a run that ends: nobody will answer them any more."""
+    expired = reason == EndReason.APPROVAL_EXPIRED
+    still_open = list(Approval.objects.filter(run_id=run.pk, decision="").order_by("seq"))
+    for approval in still_open:
+        approval.run = run
+        approval.decision = Decision.EXPIRED if expired else Decision.CANCELLED
+        approval.decided_at = timezone.now()
+        approval.save(update_fields=["decision", "decided_at"])
+    return [("input.resolved", resolved_payload(approval)) for approval in still_open]
+
+
+def _make(
+    change: ChangeBuilder,
+    run: Run,
+    move: Move,
+    events: Sequence[NewEvent] = (),
+    *,
+    anew: bool = False,
+    html: list[str] | None = None,
+    **columns: Any,
+) -> None:
+    """Write a move: the row, its journal (from 1 if `anew`), and its facts.
+
+    Raises `IllegalMoveError`, and `RunLostError` when the row is not what was read.
+    """
+    rule = get_rule(run.status, move)
+    assert STATE_COLUMNS & columns.keys() == rule.columns, f"{move} writes {set(columns)}"
+    first = 1 if anew else run.last_seq + 1
+    rows = [(seq, *event) for seq, event in enumerate(events, first)]
+    columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
+    _compare_and_set(run, columns)
+    add_to_totals(run)
+    write_events(run, rows)
+    if run.is_ended:
+        change.unfinished.remove(run)
+    if rows:
+        change.add(RunAdvanced(run, rows, html))
+    if rule.fact is RunEnded:
+        change.add(RunEnded(run.pk))
+
+
+def _compare_and_set(run: Run, columns: dict[str, Any]) -> None:
+    same = Run.objects.filter(pk=run.pk, status=run.status, claim=run.claim, last_seq=run.last_seq)
+    if not same.update(**columns):
+        raise RunLostError
+    for name, value in columns.items():
+        if not hasattr(value, "resolve_expression"):
+            setattr(run, name, value)
+
+
+def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:
+    """Those of `run_ids` that have been asked to stop."""
+    runs = Run.objects.filter(pk__in=list(run_ids), cancel_requested_at__isnull=False)
+    return list(runs.values_list("pk", flat=True))
+
+
+def list_orphans() -> list[UUID]:
+    """Runs whose lease has expired, by the database's clock."""
+    runs = Run.objects.filter(status=RunStatus.RUNNING, lease_until__lt=Now())
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_expired() -> list[UUID]:
+    """Runs that have awaited input for too long, by the database's clock."""
+    late = Approval.objects.filter(
+        decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
+    )
+    return list(late.values_list("run_id", flat=True).distinct()[:500])
+
+
+def list_forgotten(age: timedelta) -> list[UUID]:
+    """Claimable runs that have been queued for longer than `age`."""
+    runs = _claimable_runs().filter(queued_at__lt=Now() - age)
+    return list(runs.values_list("pk", flat=True)[:500])
+
+
+def list_undelivered(age: timedelta) -> list[Run]:
+    """`list_forgotten` without the runs that a job of Procrastinate's tables waits for."""
+    # Not always installed: its tables are Postgres' alone.
+    job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
+    jobs = job.objects.filter(status="todo", queueing_lock=Cast(OuterRef("pk"), TextField()))
+    runs = _claimable_runs().filter(queued_at__lt=Now() - age).exclude(Exists(jobs))
+    return list(runs.order_by("queued_at").only("owner")[:500])
+
+
+def get_agent(run_id: UUID) -> str:
+    """The name of a run's agent, "" for the default one or a run that is not there any more."""
+    return Run.objects.filter(pk=run_id).values_list("agent", flat=True).first() or ""
+
+
+def _claimable_runs() -> QuerySet[Run]:
+    """Queued runs that are the first unfinished ones of their sessions."""
+    earlier = Run.objects.filter(session=OuterRef("session"), status__in=ACTIVE).filter(
+        number__lt=OuterRef("number")
+    )
+    return Run.objects.filter(status=RunStatus.QUEUED).exclude(Exists(earlier))
+
+
+def list_unwatched(grace: timedelta) -> list[UUID]:
+    """Running runs of sessions whose last viewer left longer than `grace` ago."""
+    runs = Run.objects.filter(
+        status=RunStatus.RUNNING,
+        cancel_requested_at=None,
+        session__viewed_until__lt=Now() - grace,
+    )
+    return list(runs.values_list("pk", flat=True)[:500])

@@ -1,0 +1,402 @@
+"""Tokens: what runs have used, what it costs, and how much a user may use."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import connection, transaction
+from django.db.models import Model, QuerySet, Sum
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    Guest,
+    Run,
+    SessionUsage,
+    SideCall,
+    SiteUsage,
+    UsageSource,
+    UserUsage,
+)
+from conversations.shapes import UserId
+from conversations.text import estimate_tokens
+
+MILLION = 1_000_000
+TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
+COST_PLACES = Decimal("0.000001")
+
+COUNTERS = (
+    *("runs", *TOKEN_COLUMNS, "estimated", "unknown"),
+    *("priced", "unpriced", "cost_micros"),
+)
+"""Columns of `SessionUsage`, all of which are only ever added to."""
+
+SLOT = timedelta(minutes=10)
+"""How exactly it is kept when a user's tokens were spent: 145 rows hold a day."""
+
+
+@dataclass(frozen=True)
+class TokenUsage:
+    """Tokens of all model calls of a run; None where it is not known."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    source: UsageSource = UsageSource.UNKNOWN
+
+
+UNKNOWN_USAGE = TokenUsage()
+NO_USAGE = TokenUsage(0, 0, 0, 0, UsageSource.MEASURED)
+"""Of a run that has called no model."""
+
+
+def add_usage(one: TokenUsage, other: TokenUsage) -> TokenUsage:
+    """Of both together; an estimate makes the whole an estimate."""
+    sources = {one.source, other.source}
+    return TokenUsage(
+        input_tokens=_add(one.input_tokens, other.input_tokens),
+        output_tokens=_add(one.output_tokens, other.output_tokens),
+        cached_input_tokens=_add(one.cached_input_tokens, other.cached_input_tokens),
+        reasoning_tokens=_add(one.reasoning_tokens, other.reasoning_tokens),
+        source=next(source for source in reversed(UsageSource) if source in sources),
+    )
+
+
+def subtract_usage(whole: TokenUsage, part: TokenUsage) -> TokenUsage:
+    """What `part` leaves of a measured `whole`."""
+    left = {name: getattr(whole, name) - getattr(part, name) for name in TOKEN_COLUMNS}
+    return TokenUsage(**left, source=whole.source)
+
+
+def _add(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)
+
+
+def price(usage: TokenUsage, model: str) -> Decimal | None:
+    """What it costs by `settings.MODEL_PRICES`, if that names the model.
+
+    Prices are for a million tokens: `input`, `output` and, where it differs, `cached_input`.
+    """
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    if not usage.input_tokens and not usage.output_tokens:
+        return Decimal(0).quantize(COST_PLACES)
+    prices = getattr(settings, "MODEL_PRICES", {}).get(model)
+    if prices is None:
+        return None
+    cached_price = prices.get("cached_input")
+    cached = min(usage.cached_input_tokens or 0, usage.input_tokens)
+    cost = (
+        (usage.input_tokens - cached) * Decimal(prices["input"])
+        + cached * Decimal(prices["input"] if cached_price is None else cached_price)
+        + usage.output_tokens * Decimal(prices["output"])
+    ) / MILLION
+    return cost.quantize(COST_PLACES)
+
+
+def usage_of(run: Run) -> TokenUsage:
+    """What a run has taken so far, as its row says."""
+    counts = {name: getattr(run, name) for name in TOKEN_COLUMNS}
+    return TokenUsage(**counts, source=UsageSource(run.usage_source))
+
+
+def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]]) -> TokenUsage:
+    """Of a run whose worker is gone: what the model was given and has shown, and what was known.
+
+    Unknown where nothing was shown.
+    """
+    before = usage_of(run)
+    if not parts:
+        return before
+    given = sum(estimate_tokens(json.dumps(item, ensure_ascii=False)) for item in asked)
+    made = sum(estimate_tokens(_made_text(part)) for part in parts)
+    return TokenUsage(
+        input_tokens=given + (before.input_tokens or 0),
+        output_tokens=max(made, before.output_tokens or 0),
+        source=UsageSource.ESTIMATED,
+    )
+
+
+def price_orphan(run: Run, usage: TokenUsage, *, changed_agent: bool) -> Decimal | None:
+    """The cost of an orphan's whole `usage`, of which its row has a part already.
+
+    Not known when it has `changed_agent` since: nobody has said which model that agent has.
+    """
+    before = usage_of(run)
+    if before.input_tokens is None or usage.input_tokens is None:
+        return None if changed_agent else price(usage, run.model)
+    later = TokenUsage(
+        usage.input_tokens - before.input_tokens,
+        (usage.output_tokens or 0) - (before.output_tokens or 0),
+    )
+    cost = None if changed_agent else price(later, run.model)
+    return sum_costs([run.cost, cost])
+
+
+def _made_text(part: dict[str, Any]) -> str:
+    return str(part.get("text") or part.get("arguments") or "")
+
+
+def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str) -> dict[str, Any]:
+    """The columns of what a run has taken, `cost` in all, with `model` answering at last.
+
+    Without `model` all of it was made, and is priced, by the model that the run was claimed with.
+    """
+    if not model:
+        return usage_columns(usage, price(usage, run.model))
+    return {"model": model[:200], **usage_columns(usage, cost)}
+
+
+def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
+    """Of all of them together, which is not known where one is not."""
+    total = Decimal(0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total.quantize(COST_PLACES)
+
+
+def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
+    """A usage and its cost as a row keeps them."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage_source": usage.source,
+        "cost": cost,
+    }
+
+
+@dataclass(frozen=True)
+class UsageTotals:
+    """Of many runs, and of the calls for titles and summaries.
+
+    `cost` is of those whose cost is known, None when there is none of them. `estimated`,
+    `unknown` and `unpriced` tell how many the sums hold by estimate or not at all.
+    """
+
+    runs: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    reasoning_tokens: int
+    estimated: int
+    unknown: int
+    cost: Decimal | None
+    unpriced: int
+    currency: str
+
+
+def add_to_totals(run: Run) -> None:
+    """Count what `run` has taken and is not counted yet, and the run itself once it has ended.
+
+    `conversations.runs.states` calls this once for each move, after it and with the session
+    locked. The rows that it locks come last in the order of locks.
+    """
+    if run.is_ended:
+        add_to_session(run.session_id, [run])
+    if tokens := count_tokens(usage_of(run)):
+        count_spent(run.pk, tokens)
+
+
+@transaction.atomic
+def count_spent(run_id: UUID, tokens: int) -> None:
+    """Count for the limits of a day that a run has taken so many tokens in all until now.
+
+    Locks the run and then the totals, which come last in the order of locks.
+    """
+    run = (
+        Run.objects.select_for_update(no_key=True).only("owner_id", "counted_tokens").get(pk=run_id)
+    )
+    if (spent := tokens - run.counted_tokens) <= 0:
+        return
+    Run.objects.filter(pk=run_id).update(counted_tokens=tokens)
+    slot = find_slot(timezone.now())
+    _add_to_user(run.owner_id, slot, spent)
+    _raise_counters(SiteUsage, {"slot": slot}, {"tokens": spent})
+
+
+def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
+    """Add ended runs or side calls, which have not been counted yet, to the session's totals."""
+    if counters := sum_counters(rows):
+        keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
+        _raise_counters(SessionUsage, keys, counters)
+
+
+def move_user_totals(giver: UserId, taker: UserId) -> None:
+    """Count what one user has spent lately as another's; nothing is left with the first."""
+    theirs = UserUsage.objects.filter(user_id=giver)  # type: ignore[misc]
+    for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
+        _add_to_user(taker, slot, tokens)
+    theirs.delete()
+
+
+def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
+    """The columns of `SessionUsage` for these rows alone; empty for none of them."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        total["runs"] += isinstance(row, Run)
+        for name in TOKEN_COLUMNS:
+            total[name] += getattr(row, name) or 0
+        total["estimated"] += row.usage_source == UsageSource.ESTIMATED
+        total["unknown"] += row.usage_source == UsageSource.UNKNOWN
+        total["priced"] += row.cost is not None
+        total["unpriced"] += row.cost is None
+        total["cost_micros"] += int((row.cost or Decimal(0)) * MILLION)
+    return dict(total)
+
+
+def read_session_totals(session_id: UUID) -> UsageTotals:
+    """What a session has taken: one row, however long the session is."""
+    return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
+
+
+def read_user_totals(user_id: UserId | None) -> UsageTotals:
+    """What all sessions of a user have taken: a row for each session."""
+    kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
+    sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
+    return _totals(SessionUsage(**kept.aggregate(**sums)))
+
+
+def _totals(row: SessionUsage) -> UsageTotals:
+    known = Decimal(row.cost_micros).scaleb(-6).quantize(COST_PLACES)
+    shown = {name: getattr(row, name) for name in COUNTERS if name not in ("priced", "cost_micros")}
+    return UsageTotals(cost=known if row.priced else None, currency=currency(), **shown)
+
+
+def count_tokens(usage: TokenUsage) -> int:
+    """Of input and output, as limits count them; what is not known is nothing."""
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+
+
+def find_slot(moment: datetime) -> int:
+    """The slot of `UserUsage` that `moment` lies in."""
+    return int(moment.timestamp() // SLOT.total_seconds())
+
+
+def _add_to_user(user_id: UserId, slot: int, tokens: int) -> None:
+    user = UserUsage._meta.get_field("user").get_db_prep_value(user_id, connection)
+    _raise_counters(UserUsage, {"user_id": user, "slot": slot}, {"tokens": tokens})
+
+
+def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str, int]) -> None:
+    """Raise counters of the row with `keys`, which is made where there is none.
+
+    Atomic in the database: two transactions that add to one row both count.
+    """
+    table = connection.ops.quote_name(model._meta.db_table)
+    columns = [*keys, *counters]
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in counters)
+    # Only names of tables and columns are put together here.
+    sql = f"""
+        INSERT INTO {table} ({", ".join(columns)}) VALUES ({", ".join(["%s"] * len(columns))})
+        ON CONFLICT ({", ".join(keys)}) DO UPDATE SET {added}
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*keys.values(), *counters.values()])
+
+
+def currency() -> str:
+    """That of all prices."""
+    return getattr(settings, "COST_CURRENCY", "USD")
+
+
+DAY = timedelta(days=1)
+
+# The statuses stand in the text as in the condition of the index `runs_at_work`: SQLite uses a
+# partial index only where it can see that the condition holds.
+COUNT_AT_WORK = """
+    SELECT COUNT(*) FROM (
+        SELECT DISTINCT session_id FROM conversations_run
+        WHERE owner_id = %s AND status IN ('queued', 'running') LIMIT %s
+    ) AS at_work
+"""
+
+
+@dataclass(frozen=True)
+class ChatLimits:
+    """`queue_max` is of a session, `site_tokens_a_day` of all users, the others are of a user.
+
+    A guest has `guest_tokens_a_day`. None is no limit.
+    """
+
+    queue_max: int = 10
+    runs: int | None = None
+    tokens_a_day: int | None = None
+    guest_tokens_a_day: int | None = None
+    site_tokens_a_day: int | None = None
+
+
+def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
+    """Whether a user may ask once more; `starts` tells that the reply would begin at once.
+
+    The user's row stays locked until the transaction ends, so that two chats cannot both take the
+    last place. Reads no row of an ended run: the cost does not depend on how many there are.
+    Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (it is gone).
+    """
+    users = get_user_model()._default_manager.select_for_update(no_key=True)
+    if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
+        raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
+    if starts and limits.runs is not None and count_at_work(user_id, limits.runs) >= limits.runs:
+        raise AgentSiteError(ErrorCode.LIMIT_RUNS)
+    check_budget(user_id, limits)
+
+
+def check_budget(user_id: UserId, limits: ChatLimits) -> None:
+    """Whether a model may be called for a user; raises `AgentSiteError`: limit_tokens, limit_site.
+
+    What runs of other processes have spent is in the database after each of their model calls.
+    """
+    own = limits.tokens_a_day
+    guests = Guest.objects.filter(pk=user_id)  # type: ignore[misc]
+    if limits.guest_tokens_a_day is not None and guests.exists():
+        own = limits.guest_tokens_a_day
+    if own is not None:
+        _check_tokens(UserUsage.objects.filter(user_id=user_id), own, ErrorCode.LIMIT_TOKENS)  # type: ignore[misc]
+    if limits.site_tokens_a_day is not None:
+        _check_tokens(SiteUsage.objects.all(), limits.site_tokens_a_day, ErrorCode.LIMIT_SITE)
+
+
+def count_at_work(user_id: UserId, most: int) -> int:
+    """In how many sessions of the user something is queued or running, up to `most`."""
+    owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT_AT_WORK, [owner, most])
+        [count] = cursor.fetchone()
+    return int(count)
+
+
+def _check_tokens(usage: QuerySet[Any], limit: int, code: ErrorCode) -> None:
+    now = timezone.now()
+    # A slot counts until its last moment is a day ago, so that no 24 hours ever exceed the limit.
+    counted = usage.filter(slot__gte=find_slot(now - DAY))
+    used = counted.aggregate(tokens=Sum("tokens"))["tokens"] or 0
+    if used < limit:
+        return
+    slots = counted.order_by("slot").values_list("slot", "tokens")
+    free_at = _find_free_slot(slots, used - limit, find_slot(now)) * SLOT.total_seconds()
+    wait = datetime.fromtimestamp(free_at, UTC) + DAY - now
+    raise AgentSiteError(code, retry_after=round(wait.total_seconds()))
+
+
+def _find_free_slot(slots: Iterable[tuple[int, int]], excess: int, present: int) -> int:
+    """The slot with whose beginning, a day later, less than the limit is left.
+
+    `excess` is by how much the limit is exceeded, `slots` are oldest first.
+    """
+    for slot, tokens in slots:
+        excess -= tokens
+        if excess < 0:
+            return slot + 1
+    return present + 1

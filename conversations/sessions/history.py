@@ -1,0 +1,178 @@
+"""The messages of a session: what a page opens with, branches, and pages of messages."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import ChatSession, Message, Run
+from conversations.queries import list_path, list_unfinished, load_messages, parse_id, reply_run
+from conversations.runs.catch_up import Snapshot, read_snapshot
+from conversations.shapes import History, MessageView, message_view, queue_view, run_view
+
+STEPS = 100
+"""Messages that one query goes down a branch."""
+
+WALK_DOWN = """
+    WITH RECURSIVE path (id, depth) AS (
+        SELECT id, 0 FROM conversations_message WHERE id = %s
+        UNION ALL
+        SELECT (
+            SELECT m.id FROM conversations_message m
+            WHERE m.parent_id = path.id AND NOT m.withdrawn ORDER BY m.number DESC LIMIT 1
+        ), path.depth + 1
+        FROM path WHERE path.id IS NOT NULL AND path.depth < %s
+    )
+    SELECT id FROM path WHERE depth > 0 AND id IS NOT NULL ORDER BY depth
+"""
+
+
+def list_below(message_id: UUID, limit: int) -> list[UUID]:
+    """Ids of the next `limit` messages below one, by the newest at each place."""
+    field = Message._meta.pk
+    with connection.cursor() as cursor:
+        cursor.execute(WALK_DOWN, [field.get_db_prep_value(message_id, connection), limit])
+        return [field.to_python(row[0]) for row in cursor.fetchall()]
+
+
+def find_end(message_id: UUID) -> UUID:
+    """The end of the branch that goes on from a message, by the newest at each place."""
+    while below := list_below(message_id, STEPS):
+        message_id = below[-1]
+    return message_id
+
+
+def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict[str, list[str]]:
+    """Ids by parent, oldest first, for each place of `messages` that has several.
+
+    A conversation's beginnings have the parent "".
+    """
+    parents = [message.parent_message_id for message in messages]
+    places = list_places(session, parents, among=Message.objects.filter(withdrawn=False))
+    return {
+        str(parent or ""): [str(pk) for pk in ids] for parent, ids in places.items() if len(ids) > 1
+    }
+
+
+def list_places(
+    session: ChatSession, parents: Sequence[UUID | str | None], *, among: QuerySet[Message]
+) -> dict[UUID | None, list[UUID]]:
+    """Ids of the messages `among` these below each of `parents`, oldest first; None: beginnings."""
+    rows = among.order_by("number").values_list("parent_id", "pk")
+    found = [rows.filter(parent_id__in=[pk for pk in parents if pk])]
+    if None in parents:
+        found.append(rows.filter(session_id=session.pk, parent=None))
+    places: dict[UUID | None, list[UUID]] = {}
+    for parent, pk in chain(*found):
+        places.setdefault(parent, []).append(pk)
+    return places
+
+
+def get_history(
+    session: ChatSession, limit: int = 200, *, before: str = "", branch: str = ""
+) -> History:
+    """The last `limit` messages on the session's active branch, and where its runs are.
+
+    With `before`, the id of a message, only those above it. With `branch`, those around that
+    message on the branch that it is on, which goes on below it by the newest message at each
+    place. Raises `AgentSiteError(not_found)`.
+
+    The revision is read first and the events last: what is committed meanwhile is sent again
+    to a client that resumes from here, and changes nothing.
+    """
+    rev = ChatSession.objects.values_list("rev", flat=True).get(pk=session.pk)
+    if before:
+        return History(rev, _list_above(session, parse_id(before), limit), None, [])
+    unfinished = list_unfinished(session.pk)
+    leaf = ChatSession.objects.values_list("active_leaf_id", flat=True).get(pk=session.pk)
+    end, later = _find_end(session, branch, limit) if branch else (leaf, "")
+    messages = load_messages(list_path(end, limit)) if end else []
+    shown = read_snapshot(unfinished[0]) if unfinished else None
+    return History(
+        rev=rev,
+        messages=[_show(message, shown) for message in messages],
+        run=run_view(shown.run) if shown else None,
+        queue=[queue_view(run) for run in unfinished[1:]],
+        later=later,
+        aside=end != leaf,
+    )
+
+
+def _find_end(session: ChatSession, message_id: str, limit: int) -> tuple[UUID, str]:
+    """The last message to show around one, a quarter of `limit` being left for what is above it.
+
+    With its id again if the branch goes on below it.
+    """
+    start = Message.objects.filter(session=session, pk=parse_id(message_id), withdrawn=False)
+    if not start.exists():
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    ahead = limit - limit // 4
+    shown = [parse_id(message_id), *list_below(parse_id(message_id), ahead)]
+    end = shown[:ahead][-1]
+    return end, str(end) if len(shown) > ahead else ""
+
+
+def _list_above(session: ChatSession, message_id: UUID, limit: int) -> list[MessageView]:
+    message = Message.objects.filter(session=session, pk=message_id).first()
+    if message is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    above = load_messages(list_path(message.parent_id, limit)) if message.parent_id else []
+    return [message_view(one, run=reply_run(one)) for one in above]
+
+
+def _show(message: Message, shown: Snapshot | None) -> MessageView:
+    run = reply_run(message)
+    if run is not None and shown is not None and run.pk == shown.run.pk:
+        return message_view(message, run=shown.run, parts=shown.parts)
+    return message_view(message, run=run)
+
+
+def list_messages(session: ChatSession) -> QuerySet[Message]:
+    """All messages with their runs, those of left branches too."""
+    messages = Message.objects.filter(session=session).select_related("run", "summary")
+    return messages.order_by("number")
+
+
+def show_messages(rows: Iterable[Message]) -> list[MessageView]:
+    """The messages as they are shown: a reply at work with what there is of it.
+
+    `rows` are loaded with their runs, by `list_messages` or `load_messages`.
+    """
+    return [_show_at_work(row) if _is_at_work(row) else _show_stored(row) for row in rows]
+
+
+def _show_stored(row: Message) -> MessageView:
+    return message_view(row, run=reply_run(row))
+
+
+def _is_at_work(row: Message) -> bool:
+    """Whether its text is in a journal still; a run that was never claimed has none."""
+    run = reply_run(row)
+    return run is not None and not run.is_ended and run.epoch > 0
+
+
+def _show_at_work(row: Message) -> MessageView:
+    """By its run as it is now, which may have ended since the row was read: then the text moved."""
+    row = Message.objects.select_related("run", "summary").filter(pk=row.pk).first() or row
+    run = reply_run(row)
+    if run is None or run.is_ended:
+        return message_view(row, run=run)
+    shown = read_snapshot(run)
+    return message_view(row, run=shown.run, parts=shown.parts)
+
+
+def get_message_view(session: ChatSession, message_id: str) -> MessageView:
+    """One of the session's messages as it is shown; raises `AgentSiteError(not_found)`."""
+    views = show_messages(list_messages(session).filter(pk=parse_id(message_id)))
+    if not views:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return views[0]
+
+
+def get_reply_view(session: ChatSession, run: Run) -> MessageView:
+    """The reply of one of the session's runs as it is shown."""
+    [view] = show_messages(list_messages(session).filter(pk=run.reply_id))
+    return view

@@ -1,0 +1,248 @@
+"""A user's list of sessions: created, titled, summarised, archived, deleted, restored."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from conversations.apps import restore_days
+from conversations.changes import ChangeBuilder, MessageChanged, lock_session
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    ChatSession,
+    EndReason,
+    Message,
+    Run,
+    RunStatus,
+    SideCall,
+    Summary,
+    TitleSource,
+)
+from conversations.queries import User, parse_id, sessions_of
+from conversations.runs import states
+from conversations.runs.usage import TokenUsage, add_to_session, price, usage_columns
+from conversations.sessions.search import Piece, cut_excerpt, find_messages
+from conversations.shapes import message_view
+from conversations.text import clean_text
+
+WORDS_LENGTH = 60
+TITLE_LENGTH = 200
+
+
+def first_words(content: str) -> str:
+    """The title that a session begins with."""
+    return _cut(_one_line(content), WORDS_LENGTH)
+
+
+def clean_title(title: str) -> str:
+    """A title as it is kept: one line that is not too long."""
+    return _cut(_one_line(title), TITLE_LENGTH)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(clean_text(text).split())
+
+
+def _cut(words: str, length: int) -> str:
+    return words if len(words) <= length else words[: length - 1].rstrip() + "…"
+
+
+def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
+    """Keep the title of a locked session, and tell all lists of the owner."""
+    session.title, session.title_source = title, source
+    session.save(update_fields=["title", "title_source"])
+    ChangeBuilder(session).announce("updated")
+
+
+@transaction.atomic
+def set_model_title(session_id: UUID, title: str) -> bool:
+    """Replace the first words by the model's title; False where the user was faster."""
+    sessions = ChatSession.objects.filter(deleted_at=None, title_source=TitleSource.WORDS)
+    try:
+        session = lock_session(sessions, session_id, is_activity=False)
+    except AgentSiteError:
+        return False
+    save_title(session, clean_title(title), TitleSource.MODEL)
+    return True
+
+
+EXCERPT = 120
+"""Characters of what was said, about, under a title that was found."""
+
+Shelf = Literal["current", "archived", "all", "deleted"]
+SHELVES: dict[str, Q] = {
+    "current": Q(deleted_at=None, archived_at=None),
+    "archived": Q(deleted_at=None, archived_at__isnull=False),
+    "all": Q(deleted_at=None),
+    "deleted": Q(deleted_at__isnull=False),
+}
+
+
+def kept_of(user: User) -> QuerySet[ChatSession]:
+    """The sessions of `user` with those that were deleted and can still be restored."""
+    return ChatSession.objects.filter(Q(deleted_at=None) | restorable(), owner_id=user.pk)
+
+
+def all_of(user: User) -> QuerySet[ChatSession]:
+    """Everything that is kept of `user`, also what has been deleted and is not yet purged."""
+    return ChatSession.objects.filter(owner_id=user.pk)
+
+
+def restorable() -> Q:
+    """Deleted, but not too long ago."""
+    since = timezone.now() - timedelta(days=restore_days())
+    return Q(deleted_at__gte=since)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The newest message of a session that a search has found, and a few words of it."""
+
+    message_id: UUID
+    excerpt: list[Piece]
+
+
+def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dict[UUID, Match]:
+    """By session, for those in which a message has `words`; none without words."""
+    if not words.strip():
+        return {}
+    found = find_messages(user, words, [session.pk for session in sessions])
+    return {
+        pk: Match(entry.message_id, cut_excerpt(entry.text, words, EXCERPT))
+        for pk, entry in found.items()
+        if entry.message_id is not None
+    }
+
+
+@transaction.atomic
+def create_session(*, user: User, title: str = "") -> ChatSession:
+    """A session in which nothing has been said."""
+    cleaned = clean_title(title)
+    source = TitleSource.USER if cleaned else TitleSource.WORDS
+    session = ChatSession(title=cleaned, title_source=source)
+    session.owner_id = user.pk  # type: ignore[assignment]
+    session.save()
+    ChangeBuilder(session, is_new=True).announce("created")
+    return session
+
+
+@transaction.atomic
+def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
+    """Put a session away or take it out again; raises `AgentSiteError(not_found)`."""
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    if archived != session.is_archived:
+        session.archived_at = timezone.now() if archived else None
+    return _save(session, "archived_at")
+
+
+@transaction.atomic
+def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
+    """Put all of these away, or none of them; their titles. Raises `AgentSiteError(not_found)`."""
+    wanted = sorted(set(map(parse_id, session_ids)))
+    return [archive_session(user=user, session_id=pk, archived=True).title for pk in wanted]
+
+
+@transaction.atomic
+def delete_session(*, user: User, session_id: str) -> None:
+    """Take a session off every list and stop what works in it; raises `AgentSiteError`."""
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    change = ChangeBuilder(session)
+    # From the last, so that none of them becomes the one to be begun next.
+    for run in reversed(list(change.unfinished)):
+        states.stop(change, run, EndReason.USER)
+    session.deleted_at = timezone.now()
+    session.save(update_fields=["deleted_at"])
+    change.announce("deleted")
+
+
+@transaction.atomic
+def restore_session(*, user: User, session_id: str) -> ChatSession:
+    """Undo a deletion, for `RESTORE_DAYS`; raises `AgentSiteError(not_found)`."""
+    session = lock_session(kept_of(user), parse_id(session_id), is_activity=False)
+    session.deleted_at = None
+    return _save(session, "deleted_at")
+
+
+def _save(session: ChatSession, *fields: Any) -> ChatSession:
+    session.save(update_fields=fields)
+    ChangeBuilder(session).announce("updated")
+    return session
+
+
+@transaction.atomic
+def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
+    """Give a session the user's own title, which nothing else replaces.
+
+    Raises `AgentSiteError`: bad_frame (no title), not_found.
+    """
+    if not (cleaned := clean_title(title)):
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    save_title(session, cleaned, TitleSource.USER)
+    return session
+
+
+@transaction.atomic
+def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> None:
+    """Let `text` stand for all down to a reply, and show that there; the first one stays."""
+    session = lock_session(ChatSession.objects.all(), session_id, is_activity=False)
+    if Summary.objects.filter(message_id=message_id).exists():
+        return
+    message = Message.objects.select_related("run").get(pk=message_id, session=session)
+    message.rev = session.rev
+    message.save(update_fields=["rev"])
+    message.summary = Summary.objects.create(message=message, text=text, model=model)
+    change = ChangeBuilder(session)
+    view = replace(message_view(message, run=message.run), parts=None)
+    change.add(MessageChanged(view, created=False))
+    change.announce(None)
+
+
+def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
+    """Take a session's upkeep, unless another process has it for some time yet."""
+    free = Q(upkeep_until=None) | Q(upkeep_until__lt=Now())
+    sessions = ChatSession.objects.filter(free, pk=session_id, deleted_at=None)
+    return bool(sessions.update(upkeep_until=Now() + duration))
+
+
+def end_upkeep(session_id: UUID) -> None:
+    """Leave it to whoever is next."""
+    ChatSession.objects.filter(pk=session_id).update(upkeep_until=None)
+
+
+@transaction.atomic
+def add_side_call(
+    session_id: UUID, purpose: SideCall.Purpose, model: str, usage: TokenUsage
+) -> None:
+    """Keep what a call of the model has used, whatever became of its answer."""
+    call = SideCall.objects.create(
+        session_id=session_id,
+        purpose=purpose,
+        model=model[:200],
+        **usage_columns(usage, price(usage, model)),
+    )
+    add_to_session(session_id, [call])
+
+
+@dataclass(frozen=True)
+class FirstWords:
+    """What a title is made of."""
+
+    asked: str
+    replied: str
+
+
+def read_untitled(run_id: UUID) -> FirstWords | None:
+    """What was said in a run that is complete, if its session has no title but first words."""
+    asked = SideCall.objects.filter(purpose=SideCall.Purpose.TITLE).values("session")
+    runs = Run.objects.filter(
+        pk=run_id, status=RunStatus.COMPLETED, session__title_source=TitleSource.WORDS
+    )
+    run = runs.exclude(session__in=asked).select_related("prompt", "reply").first()
+    return FirstWords(run.prompt.text, run.reply.text) if run else None

@@ -1,0 +1,395 @@
+"""What users do in a conversation: post, cancel, and rate replies."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from conversations.changes import (
+    ChangeBuilder,
+    FeedbackChanged,
+    MessageChanged,
+    RunLostError,
+    RunQueued,
+    announce_unnumbered,
+    lock_session,
+    locked_run,
+)
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import (
+    ACTIVE,
+    ChatSession,
+    EndReason,
+    Feedback,
+    Message,
+    Outcome,
+    Role,
+    Run,
+    RunStatus,
+)
+from conversations.queries import User, get_session, parse_id, sessions_of
+from conversations.runs import states
+from conversations.runs.states import Claim, Claimed
+from conversations.runs.usage import ChatLimits, check_user
+from conversations.sessions.lists import first_words
+from conversations.shapes import RunRef, message_view, run_ref
+from conversations.text import clean_text
+
+OnBusy = Literal["enqueue", "interrupt", "reject"]
+
+
+@dataclass(frozen=True)
+class NewChat:
+    """What a user asks. `parent_message_id` "" begins a branch at the root; None goes on.
+
+    Without `on_busy` it waits for a reply at work, and takes the place of one that awaits input.
+    """
+
+    content: str
+    session_id: str = ""
+    client_message_id: str | None = None
+    on_busy: OnBusy | None = None
+    agent: str | None = None
+    parent_message_id: str | None = None
+    regenerate: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What must be the same when the same `client_message_id` comes again."""
+        asked = f"{self.regenerate or ''}\n{self.content}"
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What became of a chat; `claimed` is its run if the caller's worker has it already."""
+
+    session_id: UUID
+    run: RunRef
+    user_message_id: UUID
+    outcome: Outcome
+    duplicate: bool
+    claimed: Claimed | None = None
+
+    @property
+    def run_id(self) -> UUID:
+        return UUID(self.run.run_id)
+
+
+class _AlreadyPostedError(Exception):
+    """Another request with the same client_message_id came first; undo this one."""
+
+
+def post_chat(
+    *,
+    user: AbstractBaseUser,
+    chat: NewChat,
+    limits: ChatLimits,
+    viewed_for: timedelta | None,
+    claim: Claim | None,
+) -> Posted:
+    """Store the message, its reply and its run; the same `client_message_id` starts nothing new.
+
+    A run that need not wait is claimed with `claim` in the same transaction, and given to this
+    process's executor when that has committed. Somebody watches for at least `viewed_for`; None: a
+    reply that nobody watches is not cancelled for that.
+
+    Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full, limit_runs,
+    limit_tokens, duplicate_mismatch.
+    """
+    if not chat.regenerate and not chat.content.strip():
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    if (first := _find_duplicate(user, chat)) is not None:
+        return first
+    try:
+        return _Post(user, chat, limits, viewed_for, claim).write()
+    except (IntegrityError, _AlreadyPostedError):
+        if (first := _find_duplicate(user, chat)) is None:
+            raise
+        return first
+
+
+def _find_duplicate(user: AbstractBaseUser, chat: NewChat) -> Posted | None:
+    if chat.client_message_id is None:
+        return None
+    run = Run.objects.filter(owner_id=user.pk, client_message_id=chat.client_message_id).first()
+    if run is None:
+        return None
+    if run.content_hash != chat.digest:
+        raise AgentSiteError(ErrorCode.DUPLICATE_MISMATCH)
+    return Posted(run.session_id, run_ref(run), run.prompt_id, Outcome(run.outcome), True)
+
+
+@dataclass
+class _Post:
+    """One chat being written, under the session's lock."""
+
+    user: AbstractBaseUser
+    chat: NewChat
+    limits: ChatLimits
+    viewed_for: timedelta | None
+    claim: Claim | None
+
+    @transaction.atomic
+    def write(self) -> Posted:
+        is_new = not self.chat.session_id
+        self.session = self._create_session() if is_new else self._lock_session()
+        self.change = ChangeBuilder(self.session, is_new=is_new)
+        self.interrupted, self.waiting = self.change.head, self.change.waiting
+        self.outcome = self._decide()
+        number = self._make_room()
+        prompt = self._get_prompt() or self._add_prompt()
+        run = self._add_run(number, prompt)
+        self._follow_branch(run)
+        self._save_session()
+        claimed = self._start(run)
+        self.change.announce("created" if is_new else "activity")
+        return Posted(
+            session_id=self.session.pk,
+            run=run_ref(run),
+            user_message_id=prompt.pk,
+            outcome=self.outcome,
+            duplicate=False,
+            claimed=claimed,
+        )
+
+    def _create_session(self) -> ChatSession:
+        return ChatSession.objects.create(owner_id=self.user.pk, rev=1, agent=self.chat.agent or "")
+
+    def _lock_session(self) -> ChatSession:
+        session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
+        if _find_duplicate(self.user, self.chat) is not None:
+            raise _AlreadyPostedError
+        return session
+
+    @property
+    def _agent(self) -> str:
+        return self.chat.agent or self.session.agent
+
+    def _decide(self) -> Outcome:
+        check_user(self.user.pk, self.limits, starts=self.interrupted is None)
+        if self.interrupted is None:
+            return Outcome.STARTED if self.claim else Outcome.QUEUED
+        awaits = self.interrupted.status == RunStatus.AWAITING_INPUT
+        on_busy = self.chat.on_busy or ("interrupt" if awaits else "enqueue")
+        if on_busy == "reject":
+            raise AgentSiteError(ErrorCode.BUSY)
+        if len(self.waiting) >= self.limits.queue_max:
+            raise AgentSiteError(ErrorCode.QUEUE_FULL)
+        return Outcome.QUEUED if on_busy == "enqueue" else Outcome.INTERRUPTING
+
+    def _make_room(self) -> int:
+        """The number of the new run: the last, or just behind the one that it interrupts."""
+        if self.outcome != Outcome.INTERRUPTING or self.interrupted is None:
+            return self.session.run_count + 1
+        states.stop(self.change, self.interrupted, EndReason.REDIRECT)
+        number = self.waiting[0].number if self.waiting else self.session.run_count + 1
+        for run in reversed(self.waiting):
+            run.number += 1
+            run.save(update_fields=["number"])
+        return number
+
+    @property
+    def _replies(self) -> QuerySet[Message]:
+        """What may be gone on from, or be answered anew."""
+        return self.session.messages.filter(role=Role.ASSISTANT, withdrawn=False)
+
+    def _get_prompt(self) -> Message | None:
+        if not self.chat.regenerate:
+            return None
+        asked = parse_id(self.chat.regenerate)
+        reply = self._replies.filter(pk=asked).select_related("parent").first()
+        if reply is None:
+            raise AgentSiteError(ErrorCode.NOT_FOUND)
+        return reply.parent
+
+    def _add_prompt(self) -> Message:
+        prompt = self._add_message(
+            role=Role.USER,
+            parent_id=self._find_parent(),
+            parts=[{"type": "text", "text": clean_text(self.chat.content)}],
+            client_message_id=self.chat.client_message_id or "",
+        )
+        self.change.add(MessageChanged(message_view(prompt), created=True))
+        return prompt
+
+    def _find_parent(self) -> UUID | None:
+        if self.chat.parent_message_id is None:
+            if self.outcome == Outcome.INTERRUPTING and self.interrupted is not None:
+                return self.interrupted.reply_id
+            return self.session.active_leaf_id
+        if not self.chat.parent_message_id:
+            return None
+        parent = parse_id(self.chat.parent_message_id)
+        if not self._replies.filter(pk=parent).exists():
+            raise AgentSiteError(ErrorCode.NOT_FOUND)
+        return parent
+
+    def _add_message(self, **fields: object) -> Message:
+        self.session.message_count += 1
+        return Message.objects.create(
+            session=self.session,
+            number=self.session.message_count,
+            rev=self.session.rev,
+            **fields,
+        )
+
+    def _add_run(self, number: int, prompt: Message) -> Run:
+        reply = self._add_message(role=Role.ASSISTANT, parent_id=prompt.pk)
+        run = Run.objects.create(
+            session=self.session,
+            owner_id=self.user.pk,
+            number=number,
+            agent=self._agent,
+            prompt=prompt,
+            reply=reply,
+            client_message_id=self.chat.client_message_id,
+            content_hash=self.chat.digest,
+            outcome=self.outcome,
+        )
+        self.session.run_count += 1
+        self.change.unfinished.append(run)
+        self.change.unfinished.sort(key=lambda run: run.number)
+        self.change.add(MessageChanged(message_view(reply, run=run), created=True))
+        return run
+
+    def _follow_branch(self, run: Run) -> None:
+        """The new reply is the leaf, but for an interruption, which goes before what waits."""
+        interrupts = self.outcome == Outcome.INTERRUPTING
+        after = self.waiting[0].prompt if self.waiting and interrupts else None
+        if (
+            after is None
+            or self.interrupted is None
+            or after.parent_id != self.interrupted.reply_id
+        ):
+            self.session.active_leaf_id = run.reply_id
+            return
+        after.parent_id = run.reply_id
+        after.rev = self.session.rev
+        after.save(update_fields=["parent", "rev"])
+        self.change.add(MessageChanged(message_view(after), created=False))
+
+    def _save_session(self) -> None:
+        session = self.session
+        session.title = session.title or first_words(self.chat.content)
+        # What is written in is not put away any more.
+        session.archived_at = None
+        session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
+        fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
+        session.save(update_fields=[*fields, "archived_at"])
+
+    def _start(self, run: Run) -> Claimed | None:
+        """Claim the run where nothing is before it; else say at which place of the queue it is."""
+        if self.claim is not None and self.change.claimable == run.pk:
+            claimed = states.claim(self.change, run, self.claim)
+            states.hand_over(self.change, claimed)
+            return claimed
+        position = self.change.unfinished.index(run)
+        self.change.add(RunQueued(run_ref(run), position=position))
+        return None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What a cancel found; `status` and `seq` are those of a run that had `ended_before`."""
+
+    run: RunRef
+    status: str
+    seq: int
+    ended_before: bool
+
+
+def cancel_run(
+    *,
+    user: User,
+    session_id: str,
+    run_id: str | None = None,
+    client_message_id: str | None = None,
+) -> Stopped:
+    """Ask a run to stop, or end it if no worker has it; with nothing named, the active one.
+
+    Raises `AgentSiteError(not_found)`.
+    """
+    run = _find_run(user, parse_id(session_id), run_id, client_message_id)
+    if run.is_ended or run.cancel_requested_at is not None:
+        return _stopped(run, ended_before=run.is_ended)
+    try:
+        return stop_run(run.pk, EndReason.USER)
+    except Run.DoesNotExist as exc:  # deleted for good meanwhile
+        raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
+
+
+def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
+    """Ask this run to stop, or end it if no worker has it; raises `Run.DoesNotExist`."""
+    try:
+        with locked_run(run_id) as (change, run):
+            states.stop(change, run, reason)
+            return _stopped(run, ended_before=False)
+    except RunLostError:
+        # It has ended since it was looked up.
+        return _stopped(Run.objects.get(pk=run_id), ended_before=True)
+
+
+def _find_run(
+    user: User, session_id: UUID, run_id: str | None, client_message_id: str | None
+) -> Run:
+    runs = Run.objects.filter(session__in=sessions_of(user).filter(pk=session_id))
+    if run_id is not None:
+        run = runs.filter(pk=parse_id(run_id)).first()
+    elif client_message_id is not None:
+        run = runs.filter(client_message_id=client_message_id).first()
+    else:
+        active = runs.filter(status__in=ACTIVE).order_by("number")
+        run = active.first() or runs.order_by("-number").first()
+    if run is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return run
+
+
+def _stopped(run: Run, *, ended_before: bool) -> Stopped:
+    return Stopped(run_ref(run), run.status, run.last_seq, ended_before)
+
+
+def list_feedback(*, user: User, session_id: str) -> QuerySet[Feedback]:
+    """The user's own in one session; raises `AgentSiteError(not_found)`."""
+    session = get_session(user, session_id)
+    given = Feedback.objects.filter(user_id=session.owner_id, message__session=session)
+    return given.order_by("pk")
+
+
+@transaction.atomic
+def give_feedback(
+    *, user: User, session_id: str, message_id: str, value: str, comment: str = ""
+) -> Feedback:
+    """Keep the user's verdict on a reply, in place of an earlier one; raises `AgentSiteError`."""
+    session = get_session(user, session_id)
+    given, _ = Feedback.objects.update_or_create(
+        message=_get_reply(session, message_id),
+        user_id=session.owner_id,
+        defaults={"value": value, "comment": clean_text(comment)},
+    )
+    announce_unnumbered(session, FeedbackChanged(given.message_id, given.value))
+    return given
+
+
+@transaction.atomic
+def take_feedback_back(*, user: User, session_id: str, message_id: str) -> None:
+    """Forget the user's verdict, if there is one; raises `AgentSiteError(not_found)`."""
+    session = get_session(user, session_id)
+    reply = _get_reply(session, message_id)
+    Feedback.objects.filter(message=reply, user_id=session.owner_id).delete()
+    announce_unnumbered(session, FeedbackChanged(reply.pk, None))
+
+
+def _get_reply(session: ChatSession, message_id: str) -> Message:
+    replies = session.messages.filter(role=Role.ASSISTANT)
+    reply = replies.filter(pk=parse_id(message_id)).first()
+    if reply is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return reply

@@ -1,0 +1,188 @@
+"""What people do with the messages that wait for their turn behind the reply at work."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from django.db import transaction
+
+from conversations.changes import ChangeBuilder, MessageChanged, lock_session
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import EndReason, Message, Run, RunStatus
+from conversations.queries import User, get_session, list_queue, parse_id, reply_run, sessions_of
+from conversations.runs import states
+from conversations.sessions.history import find_end
+from conversations.shapes import QueueView, message_view, queue_view
+from conversations.text import clean_text
+
+
+def get_queue(user: User, session_id: str) -> list[QueueView]:
+    """What waits in a session, in order; raises `AgentSiteError(not_found)`."""
+    return list_queue(get_session(user, session_id).pk)
+
+
+@transaction.atomic
+def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> list[QueueView]:
+    """Give a message another text, also the next one if it has not begun; the queue as it is then.
+
+    Raises `AgentSiteError`: bad_frame (nothing said), not_found, not_queued, forbidden (it has
+    another reply, to its present text).
+    """
+    if not content.strip():
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    queue = _Queue(user, session_id)
+    run = queue.find(run_id, queue.change.unfinished)
+    if _asked_elsewhere(run):
+        raise AgentSiteError(ErrorCode.FORBIDDEN)
+    run.prompt.parts = [{"type": "text", "text": clean_text(content)}]
+    queue.save(run.prompt, "parts")
+    return queue.close()
+
+
+@transaction.atomic
+def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView]:
+    """Take a message back; raises `AgentSiteError`: not_found, not_queued."""
+    queue = _Queue(user, session_id)
+    queue.remove(queue.find(run_id))
+    return queue.close()
+
+
+@transaction.atomic
+def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
+    """Take back all that waits; raises `AgentSiteError(not_found)`."""
+    queue = _Queue(user, session_id)
+    for run in reversed(queue.change.waiting):
+        queue.remove(run)
+    return queue.close()
+
+
+@transaction.atomic
+def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> list[QueueView]:
+    """Have a message wait at `position`, from 1; one behind the end is the end.
+
+    Raises `AgentSiteError`: not_found, not_queued, forbidden (a branch begins on the way).
+    """
+    queue = _Queue(user, session_id)
+    queue.move(queue.find(run_id), position)
+    return queue.close()
+
+
+class _Queue:
+    """A session's queue under the session's lock."""
+
+    def __init__(self, user: User, session_id: str) -> None:
+        self.session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+        self.change = ChangeBuilder(self.session)
+
+    def find(self, run_id: str, among: Sequence[Run] | None = None) -> Run:
+        """The run if it waits `among` these, by default behind the active one."""
+        pk = parse_id(run_id)
+        for run in self.change.waiting if among is None else among:
+            if run.pk == pk and run.status == RunStatus.QUEUED:
+                return run
+        known = Run.objects.filter(pk=pk, session_id=self.session.pk).exists()
+        raise AgentSiteError(ErrorCode.NOT_QUEUED if known else ErrorCode.NOT_FOUND)
+
+    def close(self) -> list[QueueView]:
+        """Save the session and tell people; what waits now."""
+        self.session.save(update_fields=["active_leaf", "run_count"])
+        self.change.announce("updated")
+        return [queue_view(run) for run in self.change.waiting]
+
+    def save(self, message: Message, *fields: str) -> None:
+        message.rev = self.session.rev
+        message.save(update_fields=[*fields, "rev"])
+        view = message_view(message, run=reply_run(message))
+        self.change.add(MessageChanged(view, created=False))
+
+    def remove(self, run: Run) -> None:
+        """End the run, and take its messages out from between what is before and after them."""
+        shared = _asked_elsewhere(run)
+        before = _other_reply(run) if shared else run.prompt.parent_id
+        self._hang(self._children(run.reply_id), before)
+        self._withdraw(run, with_prompt=not shared)
+        if self.session.active_leaf_id == run.reply_id:
+            self.session.active_leaf_id = self._leaf_below(before)
+        states.stop(self.change, run, EndReason.USER)
+
+    def _withdraw(self, run: Run, *, with_prompt: bool) -> None:
+        """The end of the run tells of its reply."""
+        run.reply.withdrawn = True
+        run.reply.save(update_fields=["withdrawn"])
+        if with_prompt:
+            run.prompt.withdrawn = True
+            self.save(run.prompt, "withdrawn")
+
+    def move(self, run: Run, position: int) -> None:
+        waiting = self.change.waiting
+        old, new = waiting.index(run), min(position, len(waiting)) - 1
+        low, high = min(old, new), max(old, new) + 1
+        span = waiting[low:high]
+        if not all(map(_continues, self.change.unfinished[low:high], span)):
+            raise AgentSiteError(ErrorCode.FORBIDDEN)
+        waiting.insert(new, waiting.pop(old))
+        self._relink(span, waiting[low:high])
+        self._renumber(waiting)
+
+    def _relink(self, before: list[Run], after: list[Run]) -> None:
+        """The conversation goes through these runs in their new order."""
+        if before == after:
+            return
+        behind = self._children(before[-1].reply_id)
+        parent = before[0].prompt.parent_id
+        for run in after:
+            run.prompt.parent_id = parent
+            self.save(run.prompt, "parent")
+            parent = run.reply_id
+        self._hang(behind, parent)
+        if self.session.active_leaf_id == before[-1].reply_id:
+            self.session.active_leaf_id = parent
+
+    def _renumber(self, waiting: list[Run]) -> None:
+        """Numbers only rise, so that an old message about one of them takes no place back."""
+        numbers, last = [], 0
+        for run in waiting:
+            last = max(run.number, last + 1)
+            numbers.append(last)
+        # From the end: no two of a session have the same number at any time.
+        for run, number in reversed(list(zip(waiting, numbers, strict=True))):
+            if run.number != number:
+                run.number = number
+                run.save(update_fields=["number"])
+        self.session.run_count = max(self.session.run_count, last)
+        self.change.unfinished[1:] = waiting
+
+    def _children(self, reply_id: UUID) -> list[Message]:
+        """The prompts that follow a reply; those that wait as the queue holds them."""
+        held = {run.prompt_id: run.prompt for run in self.change.waiting}
+        found = Message.objects.filter(parent_id=reply_id).order_by("number")
+        return [held.get(message.pk, message) for message in found]
+
+    def _hang(self, messages: Iterable[Message], parent: UUID | None) -> None:
+        for message in messages:
+            message.parent_id = parent
+            self.save(message, "parent")
+
+    def _leaf_below(self, message_id: UUID | None) -> UUID | None:
+        """The end of the conversation that goes on from a message, by its newest replies."""
+        if message_id is None:
+            beginnings = Message.objects.filter(session=self.session, parent=None, withdrawn=False)
+            message_id = beginnings.order_by("-number").values_list("pk", flat=True).first()
+        return None if message_id is None else find_end(message_id)
+
+
+def _asked_elsewhere(run: Run) -> bool:
+    """Whether another run answers the same message, or has."""
+    return run.prompt.runs.exclude(pk=run.pk).filter(reply__withdrawn=False).exists()
+
+
+def _other_reply(run: Run) -> UUID:
+    others = Message.objects.filter(parent_id=run.prompt_id, withdrawn=False)
+    newest: UUID = (
+        others.exclude(pk=run.reply_id).order_by("-number").values_list("pk", flat=True)[0]
+    )
+    return newest
+
+
+def _continues(before: Run, run: Run) -> bool:
+    """Whether `run` goes on from what `before` will have said."""
+    return run.prompt.parent_id == before.reply_id

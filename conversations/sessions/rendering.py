@@ -1,0 +1,359 @@
+"""Markdown of replies to safe HTML: rendered once when a reply has ended, then read.
+
+`static/chat/markdown/parser.js` has the same rules for the browser. Rendering takes milliseconds of
+CPU for each KB: finished replies are rendered once, and then read.
+
+A worker renders before the transaction that ends its run, which stores the HTML with `save_html`.
+What has none (the run ended without a worker, was imported, or another version of the renderer
+made it) is rendered and stored by its first reader.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import nh3
+from django.db import DatabaseError, connection
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
+from markdown_it.parser_inline import ParserInline
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.state_inline import Scanned
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+
+from conversations.models import ACTIVE, ReplyHtml, Role
+from conversations.shapes import MessageView
+
+logger = logging.getLogger(__name__)
+
+RENDERER_VERSION = 2
+"""Raise it with every change of what `render_markdown` returns, also by a new version of a library:
+stored HTML of another version is rendered anew."""
+
+# Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
+MARKDOWN_MAX_CHARS = 131_072
+# A heading of a reply stands below the page's own two levels.
+PAGE_HEADINGS = 2
+LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
+URL_SCHEMES = {"http", "https", "mailto"}
+
+# Chinese, Japanese and Korean, with their punctuation.
+CJK = re.compile(
+    "[\u1100-\u11ff\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+    "\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
+)
+
+_cleaner = nh3.Cleaner(
+    tags={
+        *("a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p"),
+        *("pre", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    },
+    attributes={
+        "*": set(),
+        "a": {"href"},
+        "ol": {"start"},
+        "pre": {"data-language"},
+        "td": {"align"},
+        "th": {"align"},
+    },
+    allowed_classes={"span": {"link-host"}},
+    url_schemes=URL_SCHEMES,
+    url_relative="deny",
+    link_rel="noopener noreferrer nofollow",
+)
+
+
+def render_markdown(text: str) -> SafeString:
+    """Sanitised HTML of a text; images become links, so nothing is fetched by itself.
+
+    It raises nothing: a run ends, and a page is shown, also where the parser has a fault.
+    """
+    if len(text) > MARKDOWN_MAX_CHARS:
+        return _show_as_typed(text)
+    try:
+        return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+    except Exception as exc:
+        logger.error("%d characters are not rendered: %s", len(text), type(exc).__name__)
+        return _show_as_typed(text)
+
+
+def _show_as_typed(text: str) -> SafeString:
+    return format_html("<pre>{}</pre>", text)
+
+
+def render_texts(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The HTML of each text part, in order."""
+    return [render_markdown(part["text"]) for part in parts if part["type"] == "text"]
+
+
+def join_html(html: Iterable[str]) -> SafeString:
+    """The text parts of one reply, each in a `div.text-part`, so that steps can stand between."""
+    pieces = ((mark_safe(piece),) for piece in html)  # noqa: S308 (made by `render_markdown`)
+    return format_html_join("", '<div class="text-part">{}</div>', pieces)
+
+
+def _lower_headings(state: StateCore) -> None:
+    """By how deep they stand: a text may begin with any level, and leave some out."""
+    within: list[int] = state.env.setdefault("headings", [])
+    for token in state.tokens:
+        if token.type == "heading_open":
+            level = int(token.tag[1])
+            while within and within[-1] >= level:
+                within.pop()
+            within.append(level)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, PAGE_HEADINGS + len(within))}"
+
+
+def _link_images(state: StateCore) -> None:
+    for block in state.tokens:
+        block.children = list(_without_images(block.children or []))
+
+
+def _without_images(tokens: list[Token]) -> Iterator[Token]:
+    in_link = False
+    for token in tokens:
+        if token.type in ("link_open", "link_close"):
+            in_link = token.type == "link_open"
+        yield from [token] if token.type != "image" else _image_link(token, in_link)
+
+
+def _image_link(image: Token, in_link: bool) -> list[Token]:
+    """A link to the picture; inside another link its words alone."""
+    address = str(image.attrs.get("src", ""))
+    words = Token("text", "", 0, content=image.content or address)
+    opening = Token("link_open", "a", 1, attrs={"href": address})
+    return [words] if in_link else [opening, words, Token("link_close", "a", -1)]
+
+
+def _align_cells(state: StateCore) -> None:
+    """Say with an attribute what the parser says with a style, which the page's policy forbids."""
+    for token in state.tokens:
+        if token.type in ("th_open", "td_open") and "style" in token.attrs:
+            token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
+
+
+def _name_hosts(state: StateCore) -> None:
+    for block in state.tokens:
+        _mark_links(block.children or [])
+
+
+def _mark_links(tokens: list[Token]) -> None:
+    """Give each closing link token the host that the link's own words do not show."""
+    host, words = "", ""
+    for token in tokens:
+        if token.type == "link_open":
+            host, words = _host_of(str(token.attrs.get("href", ""))), ""
+        elif token.type == "link_close":
+            token.meta["host"] = "" if _shows(words, host) else host
+        else:
+            words += token.content
+
+
+def _host_of(href: str) -> str:
+    try:
+        return urlsplit(href).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _shows(words: str, host: str) -> bool:
+    return _host_of(words) == host and " " not in words
+
+
+def _render_link_close(
+    renderer: RendererHTML,
+    tokens: Sequence[Token],
+    index: int,
+    options: OptionsDict,
+    env: MutableMapping[str, Any],
+) -> str:
+    host = tokens[index].meta.get("host")
+    return f'</a> <span class="link-host">({escape(host)})</span>' if host else "</a>"
+
+
+def _render_fence(
+    renderer: RendererHTML,
+    tokens: Sequence[Token],
+    index: int,
+    options: OptionsDict,
+    env: MutableMapping[str, Any],
+) -> str:
+    """Code, with the language that the line above it names."""
+    words = tokens[index].info.lower().split()
+    named = bool(words) and LANGUAGE.fullmatch(words[0])
+    language = f' data-language="{escape(words[0])}"' if named else ""
+    return f"<pre{language}><code>{escape(tokens[index].content)}</code></pre>\n"
+
+
+class _State(StateInline):
+    """Emphasis beside Chinese, Japanese and Korean, which have no spaces around their marks.
+
+    There a mark may open and close as between letters, whatever punctuation is beside it.
+    """
+
+    def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803 (the parser's)
+        scanned = super().scanDelims(start, canSplitWord)
+        end = start + scanned.length
+        before = self.src[start - 1] if start > 0 else " "
+        after = self.src[end] if end < self.posMax else " "
+        if not (CJK.match(before) or CJK.match(after)):
+            return scanned
+        opens = not isWhiteSpace(ord(after)) and (
+            not _parts(after) or isWhiteSpace(ord(before)) or _parts(before) or _is_cjk(before)
+        )
+        closes = not isWhiteSpace(ord(before)) and (
+            not _parts(before) or isWhiteSpace(ord(after)) or _parts(after) or _is_cjk(after)
+        )
+        can_open = opens and (canSplitWord or not closes or _is_punctuation(before))
+        can_close = closes and (canSplitWord or not opens or _is_punctuation(after))
+        return Scanned(can_open, can_close, scanned.length)
+
+
+def _is_cjk(char: str) -> bool:
+    return CJK.match(char) is not None
+
+
+def _is_punctuation(char: str) -> bool:
+    return isMdAsciiPunct(ord(char)) or isPunctChar(char)
+
+
+def _parts(char: str) -> bool:
+    """Whether it is punctuation that has a space on one side."""
+    return _is_punctuation(char) and not _is_cjk(char)
+
+
+class _Inline(ParserInline):
+    def parse(
+        self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
+    ) -> list[Token]:
+        """As the parser's own, with another state."""
+        state = _State(src, md, env, tokens)
+        self.tokenize(state)
+        for rule in self.ruler2.getRules(""):
+            rule(state)
+        return state.tokens
+
+
+def _build_parser() -> MarkdownIt:
+    parser = MarkdownIt()
+    parser.inline = _Inline()
+    parser.configure("commonmark", {"html": False, "breaks": True})
+    parser.enable(["table", "strikethrough"])
+    for rule in (_lower_headings, _link_images, _align_cells, _name_hosts):
+        parser.core.ruler.push(rule.__name__, rule)
+    parser.add_render_rule("link_close", _render_link_close)
+    parser.add_render_rule("fence", _render_fence)
+    return parser
+
+
+_parser = _build_parser()
+
+
+Parts = Iterable[Mapping[str, Any]]
+
+RENDERED_AT_ONCE = 20
+"""Replies that one reader renders and stores before another one may."""
+
+_rendering = threading.Lock()
+
+
+def save_html(message_id: UUID, parts: Parts, html: Sequence[str]) -> None:
+    """Store the HTML of a reply with `parts`, in place of what there was."""
+    _save([_row(message_id, parts, html)])
+
+
+def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
+    """The HTML of each text part of the replies among `views`, by message id.
+
+    Call it in a thread, not on the event loop: it reads the database, and what is not stored it
+    renders. What it renders of an ended run it also stores, unless the caller is in a transaction.
+    """
+    replies = [view for view in views if view.role == Role.ASSISTANT]
+    ended = [view for view in replies if view.run_status not in ACTIVE]
+    found = _load(ended)
+    missing = [view for view in ended if view.message_id not in found]
+    # In a transaction nobody waits for the lock: its owner may be waiting for that transaction.
+    if not connection.in_atomic_block:
+        for start in range(0, len(missing), RENDERED_AT_ONCE):
+            found |= _render_and_store(missing[start : start + RENDERED_AT_ONCE])
+    left = [view for view in replies if view.message_id not in found]
+    return found | {view.message_id: render_texts(view.parts or []) for view in left}
+
+
+def read_joined_html(views: Iterable[MessageView]) -> dict[str, SafeString]:
+    """The same, all text parts of a reply together; see `join_html`."""
+    return {message_id: join_html(html) for message_id, html in read_html(views).items()}
+
+
+def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """Copies of the parts of `view`; those of text have their `html`, if `html` is of that message.
+
+    `html` is the result of `read_html` for this very view.
+    """
+    if view.message_id not in html:
+        return [dict(part) for part in view.parts or []]
+    rest = iter(html[view.message_id])
+    return [
+        {**part, "html": mark_safe(next(rest))}  # noqa: S308 (made by `render_markdown`)
+        if part["type"] == "text"
+        else dict(part)
+        for part in view.parts or []
+    ]
+
+
+def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
+    """What is stored for exactly these texts by this version of the renderer."""
+    parts = {view.message_id: view.parts or [] for view in views}
+    rows = ReplyHtml.objects.filter(pk__in=list(parts), renderer=RENDERER_VERSION)
+    found = {str(row.pk): row for row in rows}
+    return {pk: row.html for pk, row in found.items() if row.digest == _digest(parts[pk])}
+
+
+def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
+    """One thread at a time, so that what several readers miss is rendered once."""
+    with _rendering:
+        found = _load(views)
+        rows = [
+            _row(view.message_id, parts := view.parts or [], render_texts(parts))
+            for view in views
+            if view.message_id not in found
+        ]
+        try:
+            _save(rows)
+        except DatabaseError as exc:
+            # Deleted meanwhile, or the database is busy: the next reader tries again.
+            logger.warning("HTML of %d replies not stored: %s", len(rows), type(exc).__name__)
+    return found | {str(row.message_id): row.html for row in rows}
+
+
+def _row(message_id: UUID | str, parts: Parts, html: Sequence[str]) -> ReplyHtml:
+    return ReplyHtml(
+        message_id=message_id, renderer=RENDERER_VERSION, digest=_digest(parts), html=list(html)
+    )
+
+
+def _save(rows: Sequence[ReplyHtml]) -> None:
+    ReplyHtml.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["message"],
+        update_fields=["renderer", "digest", "html"],
+    )
+
+
+def _digest(parts: Parts) -> str:
+    """Names the texts that HTML was made of: HTML of other texts is never shown, whatever raced."""
+    texts = json.dumps([part["text"] for part in parts if part["type"] == "text"])
+    return hashlib.blake2b(texts.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,477 @@
+"""Full-text search: the index, sessions and messages by their words, excerpts.
+
+`SearchEntry` has a row for each title and for each message with text; on it stands an FTS5 table on
+SQLite, and on Postgres a column with a GIN index. Streaming writes nothing here: a reply's text
+reaches its message once, at its end. Inside the index each entry is also marked with its owner, so
+that a word that everybody uses costs one person's search nothing.
+
+All words must be in one title or in one message, in
+any order; the last one may be the beginning of a word. The index knows no words in scripts that are
+written without spaces, or with endings on every word, as Korean is: those are looked for inside the
+texts, of one person's all, of everybody's the newest.
+"""
+
+import atexit
+import logging
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.apps import AppConfig
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import Error, connection, connections, transaction
+from django.db.models import Max, QuerySet
+from django.db.models.expressions import RawSQL
+
+from conversations.models import ChatSession, Message, Role, SearchEntry
+from conversations.queries import User, get_session, list_path, load_messages, sessions_of
+from conversations.text import clean_text
+
+logger = logging.getLogger(__name__)
+
+SQL_DIR = Path(__file__).parents[1] / "sql"
+_NAME = re.compile(r"^CREATE (?:VIRTUAL TABLE|VIEW|TRIGGER) (\w+)", re.MULTILINE)
+
+_lifted: dict[str, list[str]] = {}
+"""By database alias, the statements that make what `lift` has taken away."""
+
+
+def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
+    """Make what is missing or has changed; a receiver of `post_migrate`."""
+    connection = connections[using]
+    if "conversations_searchentry" not in connection.introspection.table_names():
+        return
+    with transaction.atomic(using), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            _install_in_postgres(cursor)
+        else:
+            _install_in_sqlite(cursor)
+    _lifted.pop(using, None)
+
+
+def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
+    """Take the triggers away before a migration; a receiver of `pre_migrate`.
+
+    To change a table SQLite makes it anew, which drops its triggers, and fails where those of
+    another table name it. A migration that fails tells nobody: what was taken away is put back
+    when the process ends, and what was written meanwhile is indexed by the next migration.
+    """
+    connection = connections[using]
+    if not plan or connection.vendor != "sqlite":
+        return
+    with transaction.atomic(using), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, type, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
+            " AND name LIKE 'conversations_search%' ORDER BY type DESC"
+        )
+        present = cursor.fetchall()
+        for name, kind, _ in present:
+            cursor.execute(f"DROP {kind} {name}")
+    _lifted[using] = [sql for *_, sql in present]
+    atexit.register(put_back, using)
+
+
+def put_back(using: str) -> None:
+    """Make again what `lift` has taken away, as it was, unless `install` has come after it."""
+    if not (statements := _lifted.pop(using, [])):
+        return
+    try:
+        with transaction.atomic(using), connections[using].cursor() as cursor:
+            for sql in statements:
+                cursor.execute(sql)
+    except Error as exc:
+        # The next migration makes them.
+        logger.error("the triggers of the search index are missing: %s", type(exc).__name__)
+
+
+def _install_in_sqlite(cursor: Any) -> None:
+    """Repairs the index too when anything was missing: writes were not followed since."""
+    cursor.execute("SELECT name FROM sqlite_master WHERE name LIKE 'conversations_search%'")
+    present = {name for (name,) in cursor.fetchall()}
+    statements = [
+        (match[0].startswith("CREATE TRIGGER"), sql)
+        for sql in _read_statements("search_sqlite.sql")
+        if (match := _NAME.search(sql)) and match[1] not in present
+    ]
+    repair = _read_statements("search_sqlite_repair.sql") if statements else []
+    tables = [sql for is_trigger, sql in statements if not is_trigger]
+    triggers = [sql for is_trigger, sql in statements if is_trigger]
+    for sql in (*tables, *repair, *triggers):
+        cursor.execute(sql)
+
+
+def _read_statements(name: str) -> list[str]:
+    """A file's statements, which blank lines part."""
+    return (SQL_DIR / name).read_text().split("\n\n")
+
+
+def _install_in_postgres(cursor: Any) -> None:
+    """The functions and triggers are made again whenever their text has changed."""
+    cursor.execute("SELECT to_regclass('conversations_search_document') IS NULL")
+    (is_new,) = cursor.fetchone()
+    if is_new:
+        cursor.execute((SQL_DIR / "search_postgres.sql").read_text())
+    triggers = (SQL_DIR / "search_postgres_triggers.sql").read_text()
+    version = sha256(triggers.encode()).hexdigest()
+    cursor.execute("SELECT obj_description(to_regproc('conversations_search_message'), 'pg_proc')")
+    if cursor.fetchone()[0] != version:
+        cursor.execute(triggers)
+        cursor.execute(f"COMMENT ON FUNCTION conversations_search_message IS '{version}'")
+    if is_new:
+        cursor.execute((SQL_DIR / "search_postgres_fill.sql").read_text())
+
+
+NEWEST = 1_000
+"""So many matches, the newest, are looked at where they may be anybody's."""
+
+EVERYTHING = 1_000_000_000
+
+READ = 50_000
+"""So many entries, the newest, are read for a word in such a script where they are anybody's."""
+
+RARE = 10_000
+"""Up to so many matches, by Postgres' own estimate, are sorted rather than met along the way."""
+
+MAX_WORDS = 20
+PREFIX_MIN = 4
+
+_BLANKS = str.maketrans(dict.fromkeys(string.punctuation, " "))
+
+_SIGNS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"  # Korean
+    "\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\uff66-\uff9f"  # Japanese, Bopomofo
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese
+)
+_SPACELESS = re.compile(f"[{_SIGNS}]")
+_RUNS = re.compile(f"[{_SIGNS}]+|[^\\W_{_SIGNS}]+")
+
+Phrase = list[str]
+
+
+def containing(
+    sessions: QuerySet[ChatSession], words: str, *, owner: AbstractBaseUser | AnonymousUser | None
+) -> QuerySet[ChatSession]:
+    """Those of `sessions` with `words` in the title or in a message; all of them without words.
+
+    `owner` is whose sessions they are; None for anybody's, of whose matches only the `NEWEST`
+    count.
+    """
+    if not words.strip():
+        return sessions
+    return sessions.filter(pk__in=_matches("session_id", words, owner))
+
+
+def find_entries(
+    owner: AbstractBaseUser | AnonymousUser | None, words: str, limit: int
+) -> list[SearchEntry]:
+    """The newest titles and messages with `words`, with their sessions.
+
+    What was deleted or taken back is out.
+    """
+    entries = SearchEntry.objects.filter(pk__in=_matches("id", words, owner))
+    alive = entries.filter(session__deleted_at=None).exclude(message__withdrawn=True)
+    return list(alive.select_related("session").order_by("-pk")[:limit])
+
+
+def find_messages(
+    owner: AbstractBaseUser | AnonymousUser, words: str, session_ids: Iterable[UUID]
+) -> dict[UUID, SearchEntry]:
+    """The newest message with `words` in each of these sessions, where there is one."""
+    said = SearchEntry.objects.filter(session__in=list(session_ids), message__isnull=False)
+    found = said.filter(pk__in=_matches("id", words, owner)).exclude(message__withdrawn=True)
+    newest = found.values("session").annotate(newest=Max("pk")).values_list("newest", flat=True)
+    return {entry.session_id: entry for entry in SearchEntry.objects.filter(pk__in=list(newest))}
+
+
+def _matches(column: str, words: str, owner: Any) -> Any:
+    phrases, pieces = phrases_of(words), pieces_of(words)
+    if not (phrases or pieces):
+        return []
+    owner_id = None if owner is None else owner.pk
+    by_vendor = _in_postgres if connection.vendor == "postgresql" else _in_sqlite
+    sql, query = by_vendor(phrases, pieces, owner_id)
+    newest = NEWEST if owner is None else EVERYTHING
+    return RawSQL(sql.format(column=column), [*query, newest])  # noqa: S611 (no text in the SQL)
+
+
+def phrases_of(words: str) -> list[Phrase]:
+    """The words of a query; those that punctuation joins must stand beside each other."""
+    chunks = (chunk.translate(_BLANKS).split() for chunk in clean_text(words).split())
+    phrases = ([word for word in chunk if _is_word(word)] for chunk in chunks)
+    return [phrase for phrase in phrases if phrase][:MAX_WORDS]
+
+
+def pieces_of(words: str) -> list[str]:
+    """What a query has of scripts without spaces, and what is written together with these."""
+    chunks = (word for word in clean_text(words).split() if _SPACELESS.search(word))
+    return [piece for chunk in chunks for piece in _RUNS.findall(chunk)][:MAX_WORDS]
+
+
+def _is_word(word: str) -> bool:
+    return any(map(str.isalnum, word)) and not _SPACELESS.search(word)
+
+
+def is_open(phrase: Phrase) -> bool:
+    """Whether the last word of a query may go on: a few letters would match too much."""
+    return len(phrase[-1]) >= PREFIX_MIN
+
+
+def _in_sqlite(
+    phrases: Sequence[Phrase], pieces: Sequence[str], owner_id: Any
+) -> tuple[str, list[Any]]:
+    terms = [_fts5_term(" ".join(phrase)) for phrase in phrases]
+    if phrases:
+        terms[-1] += "*" if is_open(phrases[-1]) else ""
+        terms = [f"text : ({' AND '.join(terms)})"]
+    if owner_id is not None:
+        key = SearchEntry._meta.get_field("owner").get_db_prep_value(owner_id, connection)
+        terms.insert(0, f"owner_id : {_fts5_term(str(key))}")
+    sql = """
+        SELECT {column} FROM conversations_searchentry WHERE id IN (
+            SELECT rowid FROM conversations_searchindex
+            WHERE conversations_searchindex MATCH %s ORDER BY rowid DESC LIMIT %s
+        )
+    """
+    if not pieces:
+        return sql, [" AND ".join(terms)]
+    condition, patterns = _holding(pieces, "LIKE", owner_id)
+    if terms:
+        condition += """ AND id IN (
+            SELECT rowid FROM conversations_searchindex WHERE conversations_searchindex MATCH %s
+        )"""
+        patterns.append(" AND ".join(terms))
+    return _reading(condition, "id"), patterns
+
+
+def _holding(pieces: Sequence[str], like: str, owner_id: Any) -> tuple[str, list[Any]]:
+    """The condition for entries with these in their texts; without an owner, for the newest."""
+    conditions = [f"text {like} %s"] * len(pieces)
+    if owner_id is None:
+        newest = "SELECT MAX(id) FROM conversations_searchentry"
+        conditions.insert(0, f"id > ({newest}) - {READ}")
+    return " AND ".join(conditions), [f"%{piece}%" for piece in pieces]
+
+
+def _reading(condition: str, order: str) -> str:
+    return f"""
+        SELECT {{column}} FROM conversations_searchentry
+        WHERE {condition} ORDER BY {order} DESC LIMIT %s
+    """  # noqa: S608 (placeholders alone)
+
+
+def _fts5_term(words: str) -> str:
+    return '"' + words.replace('"', '""') + '"'
+
+
+def _in_postgres(
+    phrases: Sequence[Phrase], pieces: Sequence[str], owner_id: Any
+) -> tuple[str, list[Any]]:
+    query: list[Any] = []
+    marks: list[str] = []
+    if phrases:
+        terms = [" <-> ".join(map(_tsquery_term, phrase)) for phrase in phrases]
+        terms[-1] += ":*" if is_open(phrases[-1]) else ""
+        query, marks = [" & ".join(terms)], ["to_tsquery('simple', %s)"]
+    if owner_id is not None:
+        query, marks = [*query, f"' {owner_id}'"], [*marks, "%s::tsquery"]
+    indexed = f"({' && '.join(marks)})"
+    if pieces:
+        condition, patterns = _holding(pieces, "ILIKE", owner_id)
+        if marks:
+            condition += f" AND document @@ {indexed}"
+        return _reading(condition, "id + 0" if marks else "id"), patterns + query
+    # Left to itself, the planner goes through all newer rows to meet a word that is seldom there.
+    order = "id" if owner_id is None and _estimate(indexed, query) > RARE else "id + 0"
+    return _reading(f"document @@ {indexed}", order), query
+
+
+def _estimate(condition: str, query: list[Any]) -> float:
+    """How many entries Postgres expects to match."""
+    sql = "EXPLAIN (FORMAT JSON) SELECT 1 FROM conversations_searchentry WHERE document @@ "
+    with connection.cursor() as cursor:
+        cursor.execute(sql + condition, query)
+        rows: float = cursor.fetchone()[0][0]["Plan"]["Plan Rows"]
+    return rows
+
+
+def _tsquery_term(word: str) -> str:
+    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+BEFORE = 30
+"""Characters before the first match, about."""
+
+FAR = 20
+"""Characters to a space before it, from which on an excerpt begins within a word: there are scripts
+without spaces."""
+
+WORD = r"[^\W_]"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of an excerpt; `found` where it is what was searched for."""
+
+    text: str
+    found: bool = False
+
+
+class _Fold(dict[int, str]):
+    """One plain small letter for each, so that places stay where they are."""
+
+    def __missing__(self, code: int) -> str:
+        plain = unicodedata.normalize("NFD", chr(code))[0].lower()
+        self[code] = plain if len(plain) == 1 else chr(code)
+        return self[code]
+
+
+_fold = _Fold()
+
+
+def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
+    """About `length` characters around the first of `words`, each of them a piece of its own."""
+    line = " ".join(text.split())
+    pattern = _pattern_of(words)
+    first = pattern.search(line.translate(_fold)) if pattern else None
+    start = _word_before(line, max(0, first.start() - BEFORE)) if first else 0
+    end = len(line) if start + length >= len(line) else line.rfind(" ", start, start + length)
+    cut = line[start : end if end > start else start + length]
+    pieces = list(_split(cut, pattern))
+    return [*_dots(start > 0), *pieces, *_dots(start + len(cut) < len(line))]
+
+
+def _pattern_of(words: str) -> re.Pattern[str] | None:
+    phrases = phrases_of(words)
+    spelled = [r"[\W_]+".join(re.escape(word.translate(_fold)) for word in p) for p in phrases]
+    if phrases and is_open(phrases[-1]):
+        spelled[-1] += f"{WORD}*"
+    longest_first = sorted(spelled, key=len, reverse=True)
+    patterns = [f"(?<!{WORD})(?:{'|'.join(longest_first)})(?!{WORD})"] if phrases else []
+    patterns += [re.escape(piece.translate(_fold)) for piece in pieces_of(words)]
+    return re.compile("|".join(patterns)) if patterns else None
+
+
+def _word_before(line: str, place: int) -> int:
+    start = line.rfind(" ", 0, place) + 1
+    return start if place - start <= FAR else place
+
+
+def _split(cut: str, pattern: re.Pattern[str] | None) -> Iterator[Piece]:
+    after = 0
+    for match in pattern.finditer(cut.translate(_fold)) if pattern else ():
+        if match.start() > after:
+            yield Piece(cut[after : match.start()])
+        yield Piece(cut[match.start() : match.end()], found=True)
+        after = match.end()
+    if cut[after:]:
+        yield Piece(cut[after:])
+
+
+def _dots(is_cut: bool) -> list[Piece]:
+    return [Piece("…")] if is_cut else []
+
+
+SCANNED = 500
+"""Newest titles and messages with the words that are looked at: a session may have many."""
+
+EXCERPT = 160
+"""Characters around what was found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A session with what was searched for; `excerpt` is empty where the title alone has it."""
+
+    session_id: str
+    title: str
+    active_at: str
+    archived: bool
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A whole conversation as text; `shortened` where its beginning has been left out."""
+
+    session_id: str
+    title: str
+    created_at: str
+    messages: int
+    shortened: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """Sessions that a person has written in, and the messages that they wrote there."""
+
+    conversations: int
+    messages: int
+
+
+def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> list[Found]:
+    """Sessions with all the words of `text` in the title or in one message, newest first.
+
+    Without words, the newest sessions.
+    """
+    if not text.strip():
+        newest = sessions_of(user).exclude(pk=apart_from).order_by("-active_at", "-id")
+        return [_found(session) for session in newest[:limit]]
+    found: dict[UUID, Found] = {}
+    for entry in find_entries(user, text, SCANNED):
+        known = found.get(entry.session_id)
+        if entry.session_id == apart_from or (known is None and len(found) >= limit):
+            continue
+        if known is None or not known.excerpt:
+            excerpt = _excerpt(entry.text, text) if entry.message_id else ""
+            found[entry.session_id] = _found(entry.session, excerpt)
+    return sorted(found.values(), key=lambda one: one.active_at, reverse=True)
+
+
+def _found(session: ChatSession, excerpt: str = "") -> Found:
+    return Found(
+        session_id=str(session.pk),
+        title=session.title,
+        active_at=session.active_at.isoformat(),
+        archived=session.is_archived,
+        excerpt=excerpt,
+    )
+
+
+def _excerpt(text: str, words: str) -> str:
+    return "".join(piece.text for piece in cut_excerpt(text, words, EXCERPT))
+
+
+def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:
+    """What was said in a session, its newest `max_chars`; raises `AgentSiteError(not_found)`."""
+    session = get_session(user, session_id)
+    ids = list_path(session.active_leaf_id, limit) if session.active_leaf_id else []
+    lines = [f"{message.role}: {message.text}" for message in load_messages(ids) if message.text]
+    text = "\n\n".join(lines)
+    return Said(
+        session_id=str(session.pk),
+        title=session.title,
+        created_at=session.created_at.isoformat(),
+        messages=len(lines),
+        shortened=len(text) > max_chars or len(ids) == limit,
+        text=text[-max_chars:],
+    )
+
+
+def count_since(user: User, start: datetime | None) -> Count:
+    """What a person has written since `start`, or ever."""
+    written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER, withdrawn=False)
+    if start is not None:
+        written = written.filter(created_at__gte=start)
+    return Count(
+        conversations=written.values("session").distinct().count(), messages=written.count()
+    )

@@ -1,0 +1,266 @@
+"""Links under which anybody reads a session, until they are revoked."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from django.utils.cache import get_conditional_response, patch_cache_control
+from django.utils.translation import get_language
+
+from conversations.changes import ShareChanged, announce_unnumbered
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import HOLDING, ChatSession, Message, Run, Share
+from conversations.people.accounts import hash_token, make_token
+from conversations.people.sign_ins import address_of, count_attempt
+from conversations.queries import User, get_session, list_path, load_messages, parse_id
+from conversations.sessions.history import find_end, show_messages
+from conversations.sessions.rendering import RENDERER_VERSION, read_joined_html
+from conversations.shapes import MessageView
+
+SHOWN_MAX = 2_000
+"""Messages that a link shows, the last ones."""
+
+PAGE = 200
+"""Messages on a page."""
+
+SHARES_MAX = 100
+"""Links to a session that hold at the same time."""
+
+VIEWS_AN_ADDRESS = 600
+"""In `VIEWS_PERIOD`: an office is one address, and a long conversation is 10 pages."""
+
+VIEWS_PERIOD = timedelta(minutes=5)
+CACHE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SharedMessage:
+    """What strangers see of a message: no tools, no reasoning, no ids; `agent` wrote a reply."""
+
+    role: str
+    text: str
+    html: str
+    created_at: str
+    run_status: str | None
+    agent: str | None
+
+
+@dataclass(frozen=True)
+class SharedSession:
+    """What strangers see of a session, a page of it; `shared_at` is when the link was made.
+
+    `previous` is what to ask for `before`, `next` what to ask for `after`; None at the ends.
+    """
+
+    title: str
+    shared_at: datetime
+    messages: list[SharedMessage]
+    previous: str | None
+    next: str | None
+
+
+@dataclass(frozen=True)
+class OpenShare:
+    """A share that holds now; what it shows is the same for as long as `revision` is."""
+
+    share: Share
+    revision: tuple[Any, ...]
+
+
+def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
+    """The links that hold, the newest first; raises `AgentSiteError(not_found)`."""
+    return _holding(get_session(user, session_id)).order_by("-created_at")
+
+
+@transaction.atomic
+def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Share, str]:
+    """A new link to what is on the active branch now, and its token, which is not kept.
+
+    With `branch`, the id of a message, to the branch that this one is on, as `get_history` has it.
+    Raises `AgentSiteError(not_found)`, also where nothing has been said, and `forbidden` above
+    `SHARES_MAX`.
+    """
+    session = get_session(user, session_id)
+    if _holding(session).count() >= SHARES_MAX:
+        raise AgentSiteError(ErrorCode.FORBIDDEN)
+    leaf = _find_leaf(session, branch) if branch else session.active_leaf_id
+    if leaf is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    token = make_token()
+    share = Share.objects.create(session=session, leaf_id=leaf, token_hash=hash_token(token))
+    announce_unnumbered(session, _changed(share))
+    return share, token
+
+
+def _find_leaf(session: ChatSession, branch: str) -> UUID | None:
+    known = Message.objects.filter(session=session, pk=parse_id(branch), withdrawn=False)
+    return find_end(parse_id(branch)) if known.exists() else None
+
+
+@transaction.atomic
+def revoke_share(*, user: User, session_id: str, share_id: str) -> None:
+    """End a link; raises `AgentSiteError(not_found)`."""
+    session = get_session(user, session_id)
+    share = _holding(session).select_for_update().filter(pk=parse_id(share_id)).first()
+    if share is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    share.revoked_at = timezone.now()
+    share.save(update_fields=["revoked_at"])
+    announce_unnumbered(session, _changed(share))
+
+
+def _changed(share: Share) -> ShareChanged:
+    return ShareChanged(share.pk, share.created_at.isoformat(), share.revoked_at is not None)
+
+
+def limit_views(request: HttpRequest) -> None:
+    """Count a look behind a link from this address; raises `AgentSiteError(rate_limited)`.
+
+    Pages and the API count together, in all processes.
+    """
+    what = f"shared from {address_of(request)}"
+    if (wait := count_attempt(what, limit=VIEWS_AN_ADDRESS, period=VIEWS_PERIOD)) is not None:
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=wait)
+
+
+def open_share(token: str) -> OpenShare:
+    """The share behind a link; raises `AgentSiteError(not_found)` for one that does not hold.
+
+    Call it for every request, before anything is taken from a cache.
+    """
+    shares = Share.objects.filter(
+        token_hash=hash_token(token),
+        revoked_at=None,
+        session__deleted_at=None,
+        session__owner__is_active=True,
+    )
+    share = shares.select_related("session", "leaf").first()
+    if share is None:
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
+    return OpenShare(share, _revision(share))
+
+
+def _revision(share: Share) -> tuple[Any, ...]:
+    """The session's revision does not count streamed text; the cursor of a run at work does."""
+    working = Run.objects.filter(session=share.session_id, status__in=HOLDING)
+    return (share.session.rev, RENDERER_VERSION, *working.values_list("pk", "epoch", "last_seq"))
+
+
+def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> SharedSession:
+    """A page of what a share shows: the first one, or the one `before` or `after` a message.
+
+    Raises `AgentSiteError(not_found)` for the id of a message that is not shared.
+    """
+    share = opened.share
+    path = list_path(share.leaf_id, SHOWN_MAX)
+    start, end = _find_page(path, before, after)
+    rows = [row for row in load_messages(path[start:end]) if _is_shared(share, row)]
+    views = show_messages(rows)
+    html = read_joined_html(views)
+    return SharedSession(
+        title=share.session.title,
+        shared_at=share.created_at,
+        messages=[_shared(view, html.get(view.message_id, "")) for view in views],
+        previous=str(path[start]) if start > 0 else None,
+        next=str(path[end - 1]) if end < len(path) else None,
+    )
+
+
+def _find_page(path: list[UUID], before: str, after: str) -> tuple[int, int]:
+    """The slice of `path` that is asked for."""
+    try:
+        if before:
+            end = path.index(parse_id(before))
+            return max(0, end - PAGE), end
+        start = path.index(parse_id(after)) + 1 if after else 0
+    except ValueError as exc:
+        raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
+    return start, min(len(path), start + PAGE)
+
+
+def _is_shared(share: Share, message: Message) -> bool:
+    """Excludes messages withdrawn since, and messages inserted before the shared end later."""
+    if message.withdrawn:
+        return False
+    return message.number <= share.leaf.number or message.created_at <= share.created_at
+
+
+def _shared(view: MessageView, html: str) -> SharedMessage:
+    return SharedMessage(
+        role=view.role,
+        text=view.text,
+        html=html,
+        created_at=view.created_at,
+        run_status=view.run_status,
+        agent=view.agent,
+    )
+
+
+class BodyCache:
+    """Bodies of answers in this process's memory, the least recently used dropped first.
+
+    A body holds for one revision of one share, so nothing is ever invalidated; see `open_share`.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._bodies: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> bytes | None:
+        with self._lock:
+            if key in self._bodies:
+                self._bodies.move_to_end(key)
+            return self._bodies.get(key)
+
+    def put(self, key: Hashable, body: bytes) -> None:
+        with self._lock:
+            self._size += len(body) - len(self._bodies.pop(key, b""))
+            self._bodies[key] = body
+            while self._size > self._max_bytes:
+                self._size -= len(self._bodies.popitem(last=False)[1])
+
+
+bodies = BodyCache(CACHE_BYTES)
+
+
+def answer_shared(
+    request: HttpRequest,
+    opened: OpenShare,
+    content_type: str,
+    write: Callable[[SharedSession], bytes],
+) -> HttpResponseBase:
+    """The page of `opened` that the query of `request` asks for, or 304 where the client has it.
+
+    `write` makes the body, once for each revision, page, type and language. Caches between here and
+    the reader must ask again each time, so that a revoked link ends at once.
+    """
+    asked = {name: request.GET.get(name, "") for name in ("before", "after")}
+    key = (content_type, get_language(), opened.share.pk, opened.revision, *asked.values())
+    body = bodies.get(key)
+    if body is None:
+        body = write(read_shared(opened, **asked))
+        bodies.put(key, body)
+    response = HttpResponse(body, content_type=content_type)
+    patch_cache_control(response, private=True, no_cache=True)
+    response["ETag"] = etag = f'"{hashlib.sha256(body).hexdigest()}"'
+    found = get_conditional_response(request, etag=etag, response=response) or response
+    # The address is the secret: it is neither indexed nor told to where links lead.
+    found["X-Robots-Tag"] = "noindex"
+    found["Referrer-Policy"] = "no-referrer"
+    return found
+
+
+def _holding(session: ChatSession) -> QuerySet[Share]:
+    return Share.objects.filter(session=session, revoked_at=None)

@@ -1,0 +1,314 @@
+"""REST: a chat turn without a WebSocket, and its stop."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, cast
+
+from channels.layers import get_channel_layer
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.api.base import error_body
+from conversations.api.requests import sign_in_of
+from conversations.api.schema import MessageField
+from conversations.api.serializers import RunSerializer, message_data
+from conversations.errors import ERRORS, ErrorCode
+from conversations.models import Outcome, RunStatus
+from conversations.people.sign_ins import SignIn
+from conversations.queries import User, get_run_of, get_session
+from conversations.sessions.history import get_reply_view
+from conversations.sessions.posting import NewChat, cancel_run
+from realtime import dbpool
+from realtime import process as process_module
+from realtime.api import AsyncAPIView
+from realtime.conf import get_conf
+from realtime.process import Process, get_process
+from realtime.protocol import CLOSE_RESTART
+from realtime.sockets.outbox import Outbox
+from realtime.sockets.poller import Socket
+from realtime.sockets.viewer import Viewer
+from realtime.tasks import Supervisor, describe
+
+logger = logging.getLogger(__name__)
+
+Frame = dict[str, Any]
+
+RECEIVED_MAX = 100
+"""Messages of the layer that wait for a reader which catches up; the next ones are dropped."""
+
+
+async def stream_turn(
+    user: AbstractBaseUser, new: NewChat, *, watches: bool, sign_in: SignIn | None = None
+) -> AsyncGenerator[Frame, None]:
+    """`accepted`, then the frames of the reply up to its last; raises `AgentSiteError` at first.
+
+    It ends early when the server stops, and the same `client_message_id` goes on; and when
+    `sign_in` has ended, or without one the account or its password. A reader that does
+    not `watch` keeps no reply alive by reading it, and ends none by going away.
+    """
+    async with _open(user, sign_in, watches=watches) as reader:
+        posted = await process_module.chat(reader.process, reader.viewer, new)
+        async for frame in reader.frames():
+            yield frame
+            if _is_last(frame, posted.run.run_id):
+                return
+
+
+def _is_last(frame: Frame, run_id: str) -> bool:
+    metadata = frame["metadata"]
+    ended = frame["type"] == "complete" or (frame["type"] == "error" and metadata.get("terminal"))
+    return bool(ended and metadata["run_id"] == run_id)
+
+
+class _Reader:
+    """What a socket's consumer is to a socket, with a place for one frame instead."""
+
+    def __init__(self, process: Process, viewer: Viewer, outbox: Outbox) -> None:
+        self.process = process
+        self.viewer = viewer
+        self.outbox = outbox
+        self._ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
+        self._received: asyncio.Queue[Any] = asyncio.Queue(maxsize=RECEIVED_MAX)
+
+    async def send_all(self) -> None:
+        """Until the reader is to be let go; nobody waits for ever for what cannot be sent."""
+        try:
+            await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
+        except Exception as exc:
+            logger.error("sending failed: %s", describe(exc))
+            await self._close(CLOSE_RESTART)
+
+    async def _close(self, code: int) -> None:
+        await self._ready.put(None)
+
+    async def receive_all(self, layer: Any, channel: str) -> None:
+        """Queue what comes through the layer, until cancelled.
+
+        Nothing else may be awaited here: the Redis layer unsubscribes from a channel only when
+        its `receive` is cancelled.
+        """
+        while True:
+            message = await layer.receive(channel)
+            with suppress(asyncio.QueueFull):  # what is dropped is read from the database
+                self._received.put_nowait(message)
+
+    async def follow_all(self) -> None:
+        """Hand on what was received, until cancelled."""
+        while True:
+            message = await self._received.get()
+            if message["type"] == "run.frames":
+                await self.viewer.on_run_frames(message)
+            elif message["type"] == "run.notice":
+                await self.viewer.on_notice(message)
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Until the server stops, or the sign-in has ended."""
+        while (text := await self._ready.get()) is not None:
+            yield json.loads(text)
+
+
+@asynccontextmanager
+async def _open(
+    user: AbstractBaseUser, sign_in: SignIn | None, *, watches: bool
+) -> AsyncIterator[_Reader]:
+    conf, process, layer = get_conf(), get_process(), get_channel_layer()
+    channel = await layer.new_channel()
+    outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
+    viewer = Viewer(user, layer, channel, outbox, watches=watches)
+    reader, tasks = _Reader(process, viewer, outbox), Supervisor()
+    sign_in = sign_in or SignIn(user.pk, user.get_session_auth_hash(), None, None)
+    with process.poller.watch(Socket(viewer, outbox, sign_in)):
+        try:
+            tasks.start(reader.receive_all(layer, channel), f"receive {channel}")
+            tasks.start(reader.follow_all(), f"follow {channel}")
+            tasks.start(reader.send_all(), f"send {channel}")
+            yield reader
+        finally:
+            await tasks.stop()
+            await viewer.close()
+
+
+ON_BUSY = ("enqueue", "interrupt", "reject")
+
+
+class EventStreamRenderer(BaseRenderer):
+    """Stands for `text/event-stream` when `Accept` is looked at; errors are JSON there too."""
+
+    media_type = "text/event-stream"
+    format = "sse"
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        rendered: bytes = JSONRenderer().render(data)
+        return rendered
+
+
+class ChatSerializer(serializers.Serializer[Any]):
+    """A message to the agent."""
+
+    content = serializers.CharField(
+        required=False, allow_blank=True, default="", trim_whitespace=False, max_length=65_536
+    )
+    client_message_id = serializers.CharField(max_length=100, required=False)
+    on_busy = serializers.ChoiceField(choices=ON_BUSY, default="enqueue")
+    agent = serializers.CharField(max_length=100, required=False)
+    parent_message_id = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    regenerate = serializers.CharField(max_length=100, required=False)
+
+
+class NewTurnSerializer(ChatSerializer):
+    """The same; without `wait` the answer does not wait for the reply."""
+
+    wait = serializers.BooleanField(default=True)
+
+
+class TurnSerializer(serializers.Serializer[Any]):
+    """A chat and what became of it, for the schema."""
+
+    session_id = serializers.UUIDField()
+    outcome = serializers.ChoiceField(choices=Outcome.choices)
+    duplicate = serializers.BooleanField()
+    run = RunSerializer()
+    message = MessageField()
+
+
+class StoppedSerializer(serializers.Serializer[Any]):
+    """What a stop has found, for the schema."""
+
+    run_id = serializers.UUIDField()
+    run_number = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=RunStatus.choices)
+    ended_before = serializers.BooleanField()
+
+
+class CancelSerializer(serializers.Serializer[Any]):
+    """Which reply to stop; with neither, the active one."""
+
+    run_id = serializers.CharField(max_length=100, required=False)
+    client_message_id = serializers.CharField(max_length=100, required=False)
+
+
+class ChatView(AsyncAPIView):
+    """A chat turn."""
+
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        request=NewTurnSerializer,
+        responses={
+            (200, "application/json"): TurnSerializer,
+            (200, "text/event-stream"): OpenApiTypes.STR,
+            (202, "application/json"): TurnSerializer,
+        },
+    )
+    async def post(self, request: Request, session_id: str = "") -> Any:
+        """Send a message; the answer is the reply, or with `text/event-stream` its frames."""
+        asked = NewTurnSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        fields = dict(asked.validated_data)
+        wait = fields.pop("wait")
+        new = NewChat(session_id=session_id, **fields)
+        if request.accepted_renderer.format == EventStreamRenderer.format:
+            return await _stream(_turn(request, new, watches=True))
+        frames = _turn(request, new, watches=False)
+        accepted = await _read(frames, wait=wait)
+        status, body = await dbpool.read(_answer, request.user, accepted)
+        return Response(body, status=status)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Errors are JSON, whatever was to be streamed."""
+        if isinstance(response, Response):
+            request.accepted_renderer = JSONRenderer()
+            request.accepted_media_type = JSONRenderer.media_type
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class CancelView(AsyncAPIView):
+    """The stop of a reply."""
+
+    @extend_schema(request=CancelSerializer, responses=StoppedSerializer)
+    async def post(self, request: Request, session_id: str) -> Response:
+        """Ask a reply to stop; one that has ended already says so."""
+        asked = CancelSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        stopped = await dbpool.write(
+            cancel_run,
+            user=request.user,
+            session_id=session_id,
+            **asked.validated_data,
+        )
+        return Response(
+            {
+                "run_id": stopped.run.run_id,
+                "run_number": stopped.run.run_number,
+                "status": stopped.status,
+                "ended_before": stopped.ended_before,
+            }
+        )
+
+
+def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Frame, None]:
+    """The frames of a turn of the caller, which end with the caller's sign-in."""
+    user = cast(AbstractBaseUser, request.user)
+    return stream_turn(user, new, watches=watches, sign_in=sign_in_of(request))
+
+
+async def _stream(frames: AsyncGenerator[Frame, None]) -> StreamingHttpResponse:
+    """The first frame is awaited here, so that a refusal is an HTTP status."""
+    first = await anext(frames)
+    return StreamingHttpResponse(
+        _events(first, frames),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(first: Frame, frames: AsyncGenerator[Frame, None]) -> AsyncIterator[str]:
+    async with aclosing(frames):
+        yield _event(first)
+        async for frame in frames:
+            yield _event(frame)
+
+
+def _event(frame: Frame) -> str:
+    return f"event: {frame['type']}\ndata: {json.dumps(frame)}\n\n"
+
+
+async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
+    """`accepted`, once the reply has ended, asks for something, or has taken too long."""
+    async with aclosing(frames):
+        accepted = await anext(frames)
+        try:
+            async with asyncio.timeout(get_conf().rest_wait_s if wait else 0):
+                async for frame in frames:
+                    if frame["metadata"].get("event") == "input.requested":
+                        break
+        except TimeoutError:
+            pass
+    return accepted
+
+
+def _answer(user: User, accepted: Frame) -> tuple[int, dict[str, Any]]:
+    """200 with the reply, 202 when it is not there yet, the error's own when it has failed."""
+    metadata = accepted["metadata"]
+    session = get_session(user, accepted["session_id"])
+    run = get_run_of(session, metadata["run_id"])
+    body = {
+        "session_id": str(session.pk),
+        "outcome": metadata["outcome"],
+        "duplicate": metadata["duplicate"],
+        "run": RunSerializer(run).data,
+        "message": message_data(get_reply_view(session, run)),
+    }
+    if run.status == RunStatus.FAILED:
+        code = ErrorCode(run.error_code)
+        return ERRORS[code].http_status, {**error_body(code), **body}
+    return (200 if run.is_ended else 202), body

@@ -1,0 +1,214 @@
+"""The items of one call of the model, in a form that the strictest known servers take.
+
+Some refuse two messages of one role in a row, a call without its output or without what was thought
+before it, calls where no tools are declared, empty texts, or names and arguments of tools that are
+no names and no JSON. A conversation that holds one of these would be refused for ever.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+
+from conversations.runs.inputs import CALL, OUTPUT, REASONING, Item, mend
+from conversations.text import estimate_items
+
+LEFT_OUT = "[The beginning of this conversation is left out.]\n\n"
+CLIPPED = "\n[the rest was left out]"
+NOT_ANSWERED = "[This was not answered.]"
+NO_OUTPUT = "[no output]"
+NO_TEXT = "[no text]"
+THOUGHTS = "[not kept]"
+
+ID_CHARS = 36
+"""Of a call's id: OpenAI takes 40, and `mend` may add a number."""
+
+CLIP_MIN = 200
+"""Characters of a tool's output that are never cut."""
+
+PLAIN_OUTPUT_CHARS = 2_000
+
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+_OF_SERVERS = (None, "__fake_id__")
+"""Ids of messages that may be joined: the SDK's for Chat Completions, and none."""
+
+
+def settle(items: Iterable[Item]) -> list[Item]:
+    """`items` with roles that alternate, whole pairs, and no text, name or argument out of form.
+
+    It begins with a user's text; one that was not answered is followed by a word that says so. What
+    was settled stays as it is.
+    """
+    settled: list[Item] = []
+    for item in mend(map(_sound, items)):
+        is_user = item.get("role") == "user"
+        if not settled and not is_user:
+            settled.append({"role": "user", "content": LEFT_OUT.strip()})
+        if is_user:
+            _drop_thoughts(settled)
+            if settled and settled[-1].get("role") != "assistant":
+                settled.append({"role": "assistant", "content": NOT_ANSWERED})
+        if _joins(settled, item):
+            _drop_thoughts(settled)
+            settled[-1] = _join(settled[-1], item)
+        elif item.get("role") != "assistant" or text_of(item).strip():
+            settled.append(item)
+    return settled
+
+
+def text_of(item: Item) -> str:
+    """The text of a message or of a tool's output, in the SDK's form or in ours."""
+    content = item.get("output") if item.get("type") == OUTPUT else item.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or part.get("refusal") or "" for part in content or ())
+
+
+def _sound(item: Item) -> Item:
+    """One item with what its kind must have."""
+    if item.get("type") == CALL:
+        name = _NO_NAME.sub("_", item["name"])[:64] or "tool"
+        arguments = item["arguments"] if _is_object(item["arguments"]) else "{}"
+        changes = {"call_id": _short(item["call_id"]), "name": name, "arguments": arguments}
+        return item if changes.items() <= item.items() else item | changes
+    if item.get("type") == OUTPUT:
+        output = item["output"]
+        is_blank = not output or (isinstance(output, str) and not output.strip())
+        output = NO_OUTPUT if is_blank else output
+        return item | {"call_id": _short(item["call_id"]), "output": output}
+    if item.get("role") == "user" and not (item["content"] and text_of(item).strip()):
+        return item if isinstance(item["content"], list) else item | {"content": NO_TEXT}
+    return item
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return False
+
+
+def _short(call_id: str) -> str:
+    return call_id if len(call_id) <= ID_CHARS else sha256(call_id.encode()).hexdigest()[:32]
+
+
+def _drop_thoughts(settled: list[Item]) -> None:
+    """Those at the end, which nothing follows that they belong to."""
+    while settled and settled[-1].get("type") == REASONING:
+        settled.pop()
+
+
+def _joins(settled: list[Item], item: Item) -> bool:
+    """Whether it and the one before are texts of the model, both without real ids."""
+    before = next((old for old in reversed(settled) if old.get("type") != REASONING), {})
+    both = (before, item)
+    return all(one.get("role") == "assistant" and one.get("id") in _OF_SERVERS for one in both)
+
+
+def _join(before: Item, item: Item) -> Item:
+    texts = [text for text in map(text_of, (before, item)) if text.strip()]
+    return {"role": item["role"], "content": "\n\n".join(texts)}
+
+
+def flatten(items: list[Item]) -> list[Item]:
+    """`items` with calls and outputs as words: the model's, or after the last user's text theirs.
+
+    A model that has no tools cannot be told of calls in another way.
+    """
+    after = _last_text(items) + 1
+    told = [*_in_words(items[:after], "assistant")]
+    for item in _in_words(items[after:], "user"):
+        if told and item.get("role") == told[-1].get("role") == "user":
+            told[-1] = _join(told[-1], item)
+        else:
+            told.append(item)
+    return told
+
+
+def flatten_earlier(items: list[Item]) -> list[Item]:
+    """The same for what was before the last user's text alone."""
+    last = _last_text(items)
+    return [*_in_words(items[:last], "assistant"), *items[last:]]
+
+
+def _last_text(items: list[Item]) -> int:
+    return max((n for n, item in enumerate(items) if item.get("role") == "user"), default=0)
+
+
+def _in_words(items: list[Item], role: str) -> Iterator[Item]:
+    names = {item["call_id"]: item["name"] for item in items if item.get("type") == CALL}
+    for item in items:
+        if item.get("type") == OUTPUT:
+            said = text_of(item)[:PLAIN_OUTPUT_CHARS]
+            yield {"role": role, "content": f"[{names.get(item['call_id'], 'tool')}: {said}]"}
+        elif item.get("type") not in (CALL, REASONING):
+            yield item
+
+
+def halve(items: list[Item]) -> list[Item] | None:
+    """The newest turns that weigh half as much, at least the last; None where nothing can go.
+
+    Of a last turn that is alone, the outputs of its tools are cut to half their length.
+    """
+    limit = estimate_items(items) / 2
+    starts = [number for number, item in enumerate(items) if item.get("role") == "user"][1:]
+    for start in starts:
+        if start == starts[-1] or estimate_items(items[start:]) <= limit:
+            return [_left_out(items[start]), *items[start + 1 :]]
+    clipped = [_clip_half(item) for item in items]
+    return clipped if clipped != items else None
+
+
+def last_alone(items: list[Item]) -> list[Item] | None:
+    """The last turn, where there are others before it."""
+    last = _last_text(items)
+    return [_left_out(items[last]), *items[last + 1 :]] if last else None
+
+
+def _left_out(item: Item) -> Item:
+    text = text_of(item)
+    return {"role": "user", "content": text if text.startswith(LEFT_OUT) else LEFT_OUT + text}
+
+
+def _clip_half(item: Item) -> Item:
+    if item.get("type") != OUTPUT:
+        return item
+    text = text_of(item).removesuffix(CLIPPED)
+    if isinstance(item["output"], str) and len(text) <= CLIP_MIN:
+        return item
+    return item | {"output": text[: max(CLIP_MIN, len(text) // 2)] + CLIPPED}
+
+
+def with_thoughts(items: Iterable[Item], model: str) -> list[Item]:
+    """`items` with something thought before each round of calls, also where it was not kept."""
+    thought = {
+        "type": REASONING,
+        "summary": [{"type": "summary_text", "text": THOUGHTS}],
+        "provider_data": {"model": model},
+    }
+    done: list[Item] = []
+    has_thoughts = False
+    for item in items:
+        kind = item.get("type")
+        if kind == REASONING:
+            has_thoughts = True
+        elif kind == CALL and not has_thoughts:
+            done.append(thought)
+            has_thoughts = True
+        elif kind == OUTPUT or item.get("role") == "user":
+            has_thoughts = False
+        done.append(item)
+    return done
+
+
+def without_thoughts(items: Iterable[Item]) -> list[Item]:
+    """`items` without what was thought."""
+    return [item for item in items if item.get("type") != REASONING]
+
+
+def as_message(item: Item) -> Item:
+    """An assistant's text in the form that the SDK puts into one message with calls after it."""
+    if item.get("role") != "assistant" or item.get("type") == "message":
+        return item
+    part = {"type": "output_text", "text": text_of(item), "annotations": []}
+    return {"type": "message", "id": "", "role": "assistant", "content": [part]}

@@ -1,0 +1,158 @@
+"""From a committed change to messages for the channel layer."""
+
+import logging
+
+from conversations.changes import (
+    UNNUMBERED,
+    Change,
+    Event,
+    FeedbackChanged,
+    MessageChanged,
+    QueueChanged,
+    RunAdvanced,
+    RunCancelRequested,
+    RunQueued,
+    SessionListed,
+    ShareChanged,
+)
+from conversations.models import RunStatus
+from conversations.shapes import MessageView, RunRef, run_ref
+from realtime import protocol
+from realtime.channel_layer import (
+    WORKER_GROUP,
+    Envelope,
+    Notice,
+    RunCancel,
+    SessionFrames,
+    UserFrames,
+    run_frames,
+    session_group,
+    user_group,
+)
+from realtime.process import dispatch, publish
+from realtime.sockets import frames
+from realtime.sockets.frames import TERMINAL_KINDS
+from realtime.tasks import describe
+
+logger = logging.getLogger(__name__)
+
+
+def on_change(change: Change) -> None:
+    """Publish a change, and hand its facts to the executor; called in the thread of the commit.
+
+    What cannot be told is done all the same; followers find it in the database.
+    """
+    try:
+        publish(envelopes_of(change))
+    except Exception as exc:
+        what = describe(exc, is_private=True)
+        logger.error("session %s: a change was not told: %s", change.session_id, what)
+    dispatch(change.events)
+
+
+def envelopes_of(change: Change) -> list[Envelope]:
+    """The session's own frames first, then those of its runs, then what all tabs are told."""
+    if change.events and all(isinstance(event, UNNUMBERED) for event in change.events):
+        return _user(change)
+    return [*_session(change), *_runs(change), *_user(change)]
+
+
+def _session(change: Change) -> list[Envelope]:
+    session_id, encoded, runs = str(change.session_id), [], []
+    for event in change.events:
+        if isinstance(event, MessageChanged):
+            frame = frames.message_frame(
+                session_id, change.rev, event.message, created=event.created
+            )
+            encoded.append(frame.encode())
+            runs += _reply_run(event.message)
+        elif isinstance(event, QueueChanged):
+            encoded.append(frames.queue_frame(session_id, change.rev, event.queue).encode())
+    message = SessionFrames(
+        type="session.frames",
+        session_id=session_id,
+        rev=change.rev,
+        runs=runs,
+        frames=encoded,
+    )
+    return [(session_group(change.session_id), dict(message))]
+
+
+def _reply_run(message: MessageView) -> list[tuple[str, int]]:
+    if message.run_id is None or message.run_number is None:
+        return []
+    return [(message.run_id, message.run_number)]
+
+
+def _runs(change: Change) -> list[Envelope]:
+    envelopes = []
+    for event in change.events:
+        if isinstance(event, RunAdvanced):
+            envelopes.append(_advanced(event))
+        elif isinstance(event, RunQueued):
+            metadata = protocol.RunQueued(**frames.run_metadata(event.run), position=event.position)
+            envelopes.append(_notice(event.run, metadata))
+        elif isinstance(event, RunCancelRequested):
+            cancel = RunCancel(type="run.cancel", run_id=event.run.run_id)
+            envelopes += [
+                (WORKER_GROUP, dict(cancel)),
+                _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run))),
+            ]
+    return envelopes
+
+
+def _advanced(event: RunAdvanced) -> Envelope:
+    ref, last = run_ref(event.run), event.events[-1][0]
+    if _is_unrendered(event):
+        # No frames, behind the last: each reader finds that it misses some and reads the database,
+        # in a thread that may render.
+        return run_frames(ref, last + 1, [], chars=0, ended=True)
+    encoded, chars = [], 0
+    for seq, kind, payload in event.events:
+        if kind in TERMINAL_KINDS:
+            encoded.append(frames.terminal_frame(event.run, payload, event.html or []).encode())
+        else:
+            encoded.append(frames.event_frame(ref, seq, kind, payload).encode())
+        chars += len(payload["delta"]) if kind == "token" else 0
+    first = event.events[0][0]
+    return run_frames(ref, first, encoded, chars=chars, ended=event.run.is_ended)
+
+
+def _is_unrendered(event: RunAdvanced) -> bool:
+    """Whether the last frame needs HTML that nobody has made; a failure's frame has none."""
+    run = event.run
+    if not run.is_ended or run.status == RunStatus.FAILED or event.html is not None:
+        return False
+    return any(part["type"] == "text" for part in run.reply.parts)
+
+
+def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:
+    message = Notice(
+        type="run.notice",
+        session_id=run.session_id,
+        run_id=run.run_id,
+        number=run.run_number,
+        frame=protocol.status(metadata, run.session_id).encode(),
+    )
+    return session_group(run.session_id), dict(message)
+
+
+def _user(change: Change) -> list[Envelope]:
+    told = [frame for event in change.events if (frame := _user_frame(change, event))]
+    if not told:
+        return []
+    encoded = [frame.encode() for frame in told]
+    return [(user_group(change.owner_id), dict(UserFrames(type="user.frames", frames=encoded)))]
+
+
+def _user_frame(change: Change, event: Event) -> protocol.Status | None:
+    session_id = str(change.session_id)
+    match event:
+        case SessionListed():
+            return frames.session_frame(session_id, change.rev, event)
+        case FeedbackChanged():
+            return frames.feedback_frame(session_id, event)
+        case ShareChanged():
+            return frames.share_frame(session_id, event)
+        case _:
+            return None

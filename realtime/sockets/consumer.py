@@ -1,0 +1,310 @@
+"""One WebSocket: authenticate, parse, dispatch, forward."""
+
+import logging
+import time
+from collections.abc import Hashable
+from contextlib import ExitStack
+from typing import Any, assert_never
+
+from channels.consumer import get_handler_name
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.db import DatabaseError
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import Scope
+from conversations.queries import User
+from conversations.runs import lifecycle
+from conversations.sessions import queue
+from conversations.sessions.posting import NewChat, Stopped, cancel_run
+from conversations.shapes import QueueView
+from realtime import dbpool, process, protocol
+from realtime.channel_layer import Notice, RunFrames, SessionFrames, UserFrames
+from realtime.conf import get_conf
+from realtime.process import get_process
+from realtime.protocol import (
+    Cancel,
+    Chat,
+    ClientPing,
+    ClientPong,
+    Queue,
+    Respond,
+    Resume,
+    ServerFrame,
+)
+from realtime.sockets import frames
+from realtime.sockets.outbox import FrameLimit, Outbox
+from realtime.sockets.poller import Socket
+from realtime.sockets.viewer import Viewer, viewed_for
+from realtime.tasks import Supervisor, describe
+
+
+def change_queue(user: User, frame: Queue) -> list[QueueView]:
+    """Do what the frame says; what waits then. Raises `AgentSiteError`."""
+    asked = frame.metadata
+    session: dict[str, Any] = {"user": user, "session_id": frame.session_id}
+    match asked.op:
+        case "edit":
+            return queue.edit_queued(**session, run_id=asked.run_id, content=frame.content)
+        case "remove":
+            return queue.remove_queued(**session, run_id=asked.run_id)
+        case "move":
+            return queue.move_queued(**session, run_id=asked.run_id, position=asked.position)
+        case "clear":
+            return queue.clear_queue(**session)
+        case _:
+            assert_never(asked.op)
+
+
+logger = logging.getLogger(__name__)
+
+EXCESS_MAX = 20
+"""Frames over the limit, each answered with an error, before the socket is closed."""
+
+FRAME_SCOPES: dict[type, Scope] = {
+    Chat: Scope.WRITE,
+    Cancel: Scope.WRITE,
+    Queue: Scope.WRITE,
+    Respond: Scope.APPROVE,
+}
+"""What an API key needs for a frame; to open a socket it needs `read`, which is all for others."""
+
+
+class ChatConsumer(AsyncJsonWebsocketConsumer):
+    """Handlers return at once: runs are worked on elsewhere, and are only watched from here."""
+
+    viewer: Viewer | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """`disconnect` is not called when a handler raises or the layer dies: clean up here."""
+        self.tasks, self.cleanup = Supervisor(), ExitStack()
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception as exc:
+            if hasattr(self, "channel_name"):
+                raise
+            logger.error("the channel layer gave no channel: %s", describe(exc))
+            await _turn_away(receive, send)
+        finally:
+            self.cleanup.close()
+            await self.tasks.stop()
+            if self.viewer is not None:
+                await self.viewer.close()
+
+    async def dispatch(self, message: Any) -> None:
+        """As Channels does it, less a hop to a thread for each message: nothing here has a
+        database connection that could be too old.
+        """
+        await getattr(self, get_handler_name(message))(message)
+
+    async def connect(self) -> None:
+        asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
+        await self.accept(protocol.SUBPROTOCOL if asked else None)
+        if self.scope["refused"] is not None:
+            await self.close(self.scope["refused"])
+            return
+        conf = get_conf()
+        self.process = get_process()
+        # Before anything is awaited: of those that come at once, the first ones stay.
+        if not self.cleanup.enter_context(self.process.places.take(self._list_limits())):
+            await self.close(protocol.CLOSE_TOO_FAST)
+            return
+        self.limit = FrameLimit(conf.frames_per_minute)
+        self.outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
+        self.viewer = Viewer(self.scope["user"], self.channel_layer, self.channel_name, self.outbox)
+        await self.viewer.join_user()
+        socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
+        self.cleanup.enter_context(self.process.poller.watch(socket))
+        self.put(_connected(self.viewer))
+        if (frame := self.process.model_frame()) is not None:
+            self.put(frame)
+        self.tasks.start(self._send_all(self.viewer), "outbox")
+
+    def _list_limits(self) -> dict[Hashable, int]:
+        """How many sockets there may be of this user, and from this address where it is known."""
+        conf = get_conf()
+        limits: dict[Hashable, int] = {("user", self.scope["user"].pk): conf.sockets_per_user}
+        if address := self.scope.get("address"):
+            limits["address", address] = conf.sockets_per_address
+        return limits
+
+    async def _send_all(self, viewer: Viewer) -> None:
+        """Until the client has gone, of which `disconnect` tells; no socket is left mute."""
+        try:
+            await self.outbox.run(self._send_text, self.close, viewer.on_drained)
+        except OSError:
+            return
+        except Exception as exc:
+            logger.error("sending failed: %s", describe(exc))
+            await self.close(protocol.CLOSE_RESTART)
+
+    async def _send_text(self, text: str) -> None:
+        await self.send(text_data=text)
+
+    def put(self, frame: ServerFrame) -> None:
+        self.outbox.put(frame.encode())
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
+        """Whatever comes, the answer is a frame and the socket lives."""
+        if self.viewer is None:
+            return
+        frame: protocol.ClientFrame | None = None
+        try:
+            frame = self._parse(text_data)
+            if not isinstance(frame, Cancel):
+                self._charge()
+            self._check_scope(frame)
+            await self._dispatch(self.viewer, frame)
+        except AgentSiteError as exc:
+            self._refuse(exc, frame, text_data or "")
+        except DatabaseError as exc:
+            logger.error("the database refused a frame: %s", describe(exc))
+            self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
+        except Exception as exc:
+            logger.error("a frame failed: %s", describe(exc, is_private=True))
+            self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
+
+    def _check_scope(self, frame: protocol.ClientFrame) -> None:
+        """A key does on a socket what it does over REST; raises `AgentSiteError(forbidden)`."""
+        scope = FRAME_SCOPES.get(type(frame))
+        if scope is not None and not self.scope["sign_in"].may(scope):
+            raise AgentSiteError(ErrorCode.FORBIDDEN)
+
+    def _parse(self, text: str | None) -> protocol.ClientFrame:
+        """What cannot be read counts too."""
+        try:
+            return _decode(text)
+        except AgentSiteError:
+            self._charge()
+            raise
+
+    def _charge(self) -> None:
+        if self.limit.take():
+            return
+        if self.limit.excess > EXCESS_MAX:
+            self.outbox.finish(protocol.CLOSE_TOO_FAST)
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=self.limit.retry_after)
+
+    def _refuse(
+        self, exc: AgentSiteError, frame: protocol.ClientFrame | None, text: str = ""
+    ) -> None:
+        """Say what was refused: also of a frame that could not be taken, where it is legible."""
+        session_id = getattr(frame, "session_id", "")
+        client_message_id = getattr(getattr(frame, "metadata", None), "client_message_id", None)
+        if frame is None and text:
+            client_message_id = protocol.read_message_id(text)
+        self.put(protocol.error(exc, session_id=session_id, client_message_id=client_message_id))
+
+    async def _dispatch(self, viewer: Viewer, frame: protocol.ClientFrame) -> None:
+        match frame:
+            case Chat():
+                await self._chat(viewer, frame)
+            case Cancel():
+                await self._cancel(frame)
+            case Resume():
+                await viewer.resume(frame.session_id, frame.metadata)
+            case Respond():
+                await self._respond(frame)
+            case Queue():
+                await self._queue(frame)
+            case ClientPing():
+                self._pong(frame)
+            case ClientPong():
+                return
+            case _:
+                assert_never(frame)
+
+    async def _chat(self, viewer: Viewer, frame: Chat) -> None:
+        metadata = frame.metadata.model_dump()
+        new = NewChat(content=frame.content, session_id=frame.session_id, **metadata)
+        await process.chat(self.process, viewer, new)
+
+    async def _cancel(self, frame: Cancel) -> None:
+        stopped = await dbpool.write(
+            cancel_run,
+            user=self.scope["user"],
+            session_id=frame.session_id,
+            run_id=frame.metadata.run_id,
+            client_message_id=frame.metadata.client_message_id,
+        )
+        self.put(_stop_answer(stopped))
+
+    async def _respond(self, frame: Respond) -> None:
+        decided = await dbpool.write(
+            lifecycle.decide,
+            user=self.scope["user"],
+            session_id=frame.session_id,
+            request_id=frame.metadata.request_id,
+            verdict=frame.metadata.decision,
+            message=frame.metadata.message,
+            viewed_for=viewed_for(),
+        )
+        self.put(frames.responded_frame(decided))
+
+    async def _queue(self, frame: Queue) -> None:
+        queue = await dbpool.write(change_queue, self.scope["user"], frame)
+        done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
+        self.put(protocol.status(done, frame.session_id))
+
+    def _pong(self, frame: ClientPing) -> None:
+        metadata = protocol.PongMetadata(server_time=time.time(), ts=frame.metadata.ts)
+        self.put(protocol.ServerPong(metadata=metadata))
+
+    async def run_frames(self, message: RunFrames) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_run_frames(message)
+
+    async def session_frames(self, message: SessionFrames) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_session_frames(message)
+
+    async def run_notice(self, message: Notice) -> None:
+        if self.viewer is not None:
+            await self.viewer.on_notice(message)
+
+    async def user_frames(self, message: UserFrames) -> None:
+        for text in message["frames"]:
+            self.outbox.put(text)
+
+
+def _decode(text: str | None) -> protocol.ClientFrame:
+    if text is None:
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
+    if len(text.encode("utf-8", "surrogatepass")) > get_conf().frame_max_bytes:
+        raise AgentSiteError(ErrorCode.TOO_LARGE)
+    return protocol.parse_client_frame(text)
+
+
+async def _turn_away(receive: Any, send: Any) -> None:
+    """A browser sees a code only after `accept`; this one tells it to come back later."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": protocol.CLOSE_RESTART})
+
+
+def _connected(viewer: Viewer) -> protocol.Status:
+    conf = get_conf()
+    limits = protocol.Limits(
+        frame_max_bytes=conf.frame_max_bytes,
+        frames_per_minute=conf.frames_per_minute,
+        queue_max=conf.queue_max,
+        follow_max=conf.follow_max,
+    )
+    metadata = protocol.Connected(
+        protocol=protocol.SUBPROTOCOL,
+        user_id=str(viewer.user.pk),
+        heartbeat_s=conf.heartbeat_s,
+        limits=limits,
+    )
+    return protocol.status(metadata)
+
+
+def _stop_answer(stopped: Stopped) -> protocol.Status:
+    where = frames.run_metadata(stopped.run)
+    metadata: protocol.RunHead | protocol.RunCancelling
+    if stopped.ended_before:
+        metadata = protocol.RunHead(**where, status=stopped.status, seq=stopped.seq)
+    else:
+        metadata = protocol.RunCancelling(**where)
+    return protocol.status(metadata, stopped.run.session_id)

@@ -1,0 +1,202 @@
+"""From what is stored to what goes over the wire."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from conversations.changes import FeedbackChanged, SessionListed, ShareChanged
+from conversations.errors import ERRORS, ErrorCode
+from conversations.models import Run, RunStatus
+from conversations.runs.lifecycle import Decided
+from conversations.runs.usage import currency
+from conversations.sessions.parts import open_requests
+from conversations.sessions.rendering import join_html
+from conversations.shapes import MessageView, QueueView, RunRef, run_ref
+from realtime import protocol
+from realtime.protocol import ServerFrame, Status
+
+TERMINAL_KINDS = ("complete", "error")
+
+_STATUS_KINDS: dict[str, type[protocol.SequencedMetadata]] = {
+    kind.model_fields["event"].default: kind for kind in protocol.SEQUENCED_STATUS
+}
+
+
+def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> ServerFrame:
+    """The frame of one journal event that does not end its run."""
+    where = _where(ref, seq)
+    if kind == "token":
+        metadata = protocol.SequencedMetadata(**where)
+        return protocol.Token(
+            session_id=ref.session_id, content=payload["delta"], metadata=metadata
+        )
+    status = _STATUS_KINDS[kind](**where, **payload)
+    return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
+
+
+def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
+    """The last frame of an ended run, from its row, its reply and its last event.
+
+    `html` is that of each text part: this may be called by the thread that commits, so it renders
+    nothing.
+    """
+    ref = run_ref(run)
+    if run.status == RunStatus.FAILED:
+        return _failure(run, ref, payload)
+    text = run.reply.text
+    metadata = protocol.CompleteMetadata(
+        **_where(ref, run.last_seq),
+        finish_reason=payload["finish_reason"],
+        reason=payload.get("reason"),
+        usage=_usage(run),
+        usage_source=run.usage_source,
+        html=join_html(html),
+    )
+    return protocol.Complete(session_id=ref.session_id, content=text, metadata=metadata)
+
+
+def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
+    code = ErrorCode(payload["code"])
+    metadata = protocol.ErrorMetadata(
+        **_where(ref, run.last_seq),
+        code=code,
+        retryable=ERRORS[code].retryable,
+        retry_after=payload.get("retry_after"),
+        terminal=True,
+        usage=_usage(run),
+        usage_source=run.usage_source,
+    )
+    return protocol.Error(
+        session_id=ref.session_id, content=str(ERRORS[code].text), metadata=metadata
+    )
+
+
+def _where(ref: RunRef, seq: int) -> dict[str, Any]:
+    return {
+        "run_id": ref.run_id,
+        "run_number": ref.run_number,
+        "epoch": ref.epoch,
+        "seq": seq,
+        "message_id": ref.message_id,
+    }
+
+
+def _usage(run: Run) -> protocol.Usage:
+    total = None
+    if run.input_tokens is not None and run.output_tokens is not None:
+        total = run.input_tokens + run.output_tokens
+    return protocol.Usage(
+        input_tokens=run.input_tokens,
+        output_tokens=run.output_tokens,
+        total_tokens=total,
+        cached_input_tokens=run.cached_input_tokens,
+        reasoning_tokens=run.reasoning_tokens,
+        cost=None if run.cost is None else f"{run.cost:f}",
+        currency=None if run.cost is None else currency(),
+    )
+
+
+def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
+    """All that was shown of a run up to `seq`."""
+    ref = run_ref(run)
+    metadata = protocol.Snapshot(
+        run_id=ref.run_id,
+        run_number=ref.run_number,
+        epoch=ref.epoch,
+        seq=seq,
+        message_id=ref.message_id,
+        parts=parts,
+        open_requests=[protocol.OpenRequest(**part) for part in open_requests(parts)],
+        run_status=run.status,
+    )
+    return protocol.status(metadata, ref.session_id)
+
+
+def responded_frame(decided: Decided) -> Status:
+    """What holds about a request after an answer."""
+    approval = decided.approval
+    metadata = protocol.Responded(
+        **run_metadata(decided.run),
+        request_id=approval.request_id,
+        decision=approval.decision,
+        by=approval.by,
+        decided_at=approval.decided_at,
+        duplicate=decided.duplicate,
+    )
+    return protocol.status(metadata, approval.session_id)
+
+
+def message_frame(
+    session_id: str, rev: int, message: MessageView, *, created: bool, html: str | None = None
+) -> Status:
+    """A message as it is now; `html` is that of a reply, where its parts are sent too."""
+    kind = protocol.MessageCreated if created else protocol.MessageUpdated
+    metadata = kind(
+        rev=rev,
+        message_id=message.message_id,
+        number=message.number,
+        role=message.role,
+        parts=message.parts,
+        created_at=message.created_at,
+        parent_message_id=message.parent_message_id,
+        run_id=message.run_id,
+        run_status=message.run_status,
+        agent=message.agent,
+        reason=message.reason,
+        error_code=message.error_code,
+        client_message_id=message.client_message_id,
+        withdrawn=message.withdrawn or None,
+        summary=message.summary,
+        html=html,
+    )
+    return protocol.status(metadata, session_id)
+
+
+def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
+    """The whole queue."""
+    changed = protocol.QueueChanged(rev=rev, queue=queue_entries(queue))
+    return protocol.status(changed, session_id)
+
+
+def queue_entries(queue: list[QueueView]) -> list[protocol.QueueEntry]:
+    """What waits, in order."""
+    return [protocol.QueueEntry(**entry.__dict__) for entry in queue]
+
+
+_LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
+    "created": protocol.SessionCreated,
+    "updated": protocol.SessionUpdated,
+    "deleted": protocol.SessionDeleted,
+    "activity": protocol.SessionActivity,
+}
+
+
+def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
+    """A line of the owner's list of sessions."""
+    metadata = _LIST_KINDS[line.kind](
+        rev=rev,
+        title=line.title,
+        active_at=line.active_at,
+        run_status=line.run_status,
+        archived=line.archived,
+    )
+    return protocol.status(metadata, session_id)  # type: ignore[arg-type]
+
+
+def feedback_frame(session_id: str, event: FeedbackChanged) -> Status:
+    """What the owner thinks of a reply."""
+    changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
+    return protocol.status(changed, session_id)
+
+
+def share_frame(session_id: str, event: ShareChanged) -> Status:
+    """A link to read by that was made or revoked."""
+    share_id = str(event.share_id)
+    if event.revoked:
+        return protocol.status(protocol.ShareRevoked(share_id=share_id), session_id)
+    made = protocol.ShareCreated(share_id=share_id, created_at=event.created_at)
+    return protocol.status(made, session_id)
+
+
+def run_metadata(ref: RunRef) -> dict[str, Any]:
+    """The fields of `protocol.RunMetadata`."""
+    return {"run_id": ref.run_id, "run_number": ref.run_number, "epoch": ref.epoch}

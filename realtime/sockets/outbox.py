@@ -1,0 +1,162 @@
+"""What waits to be sent over a socket, and how much one may send."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from realtime.protocol import CLOSE_TOO_FAST
+
+Undo = Callable[[], None]
+
+
+class Entry(NamedTuple):
+    """A frame, and how to make its reader's cursor as if it had never been put.
+
+    `size` is what it counts for against the bound.
+    """
+
+    text: str
+    undo: Undo | None
+    size: int
+
+
+class Outbox:
+    """Frames in order, sent one by one by `run`; `max_bytes` counts characters of JSON."""
+
+    def __init__(self, *, max_frames: int, max_bytes: int) -> None:
+        self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._entries: deque[Entry] = deque()
+        self._size = 0
+        self._filled = asyncio.Event()
+        self._close_code: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many frames may be put before the oldest is sent."""
+        return self._max_frames - len(self._entries)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than the bytes that may, what does not count included."""
+        return sum(len(entry.text) for entry in self._entries) > self._max_bytes
+
+    def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
+        """Add a frame; False when that was too much: everything with an undo was taken back.
+
+        A single frame may be larger than the bound. A reader that does not even keep up with
+        what cannot be taken back is cut. Unless it `counts`, the caller sees to the bytes.
+        """
+        if self._close_code is not None:
+            return True
+        size = len(text) if counts else 0
+        self._entries.append(Entry(text, undo, size))
+        self._size += size
+        self._filled.set()
+        if not self._overflows():
+            return True
+        self._take_back()
+        if self._overflows():
+            self.cut(CLOSE_TOO_FAST)
+        return False
+
+    def cut(self, code: int) -> None:
+        """Send what waits no more, and close."""
+        self._entries.clear()
+        self._size = 0
+        self._end(code)
+
+    def finish(self, code: int) -> None:
+        """Close once all that waits has been sent."""
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        if self._close_code is None:
+            self._close_code = code
+        self._filled.set()
+
+    def _overflows(self) -> bool:
+        frames = len(self._entries)
+        return frames > self._max_frames or (frames > 1 and self._size > self._max_bytes)
+
+    def _take_back(self) -> None:
+        """From the newest to the oldest, so that each cursor ends where it began."""
+        for entry in reversed(self._entries):
+            if entry.undo is not None:
+                entry.undo()
+        self._entries = deque(entry for entry in self._entries if entry.undo is None)
+        self._size = sum(entry.size for entry in self._entries)
+
+    async def run(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        close: Callable[[int], Awaitable[None]],
+        drained: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Send until the socket is to be closed; `drained` is awaited when all has been sent."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._entries:
+                entry = self._entries.popleft()
+                self._size -= entry.size
+                await send(entry.text)
+            if self._close_code is not None:
+                await close(self._close_code)
+                return
+            await drained()
+
+
+class FrameLimit:
+    """A token bucket of `per_minute` frames; `excess` counts refusals in a row."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._capacity = float(per_minute)
+        self._left = float(per_minute)
+        self._at = time.monotonic()
+        self.excess = 0
+
+    def take(self) -> bool:
+        """Whether one more frame may be sent now."""
+        now = time.monotonic()
+        self._left = min(self._capacity, self._left + (now - self._at) * self._capacity / 60)
+        self._at = now
+        if self._left < 1:
+            self.excess += 1
+            return False
+        self._left -= 1
+        self.excess = 0
+        return True
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next frame may be sent."""
+        return max(0.0, (1 - self._left) * 60 / self._capacity)
+
+
+class Places:
+    """How many sockets each user and each address has open; a new one never displaces another."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[Hashable] = Counter()
+
+    def __bool__(self) -> bool:
+        """Whether any is taken."""
+        return bool(self._taken)
+
+    @contextmanager
+    def take(self, limits: Mapping[Hashable, int]) -> Iterator[bool]:
+        """Whether there is a place below each key's limit; if so, all are held until the end."""
+        is_free = all(self._taken[key] < limit for key, limit in limits.items())
+        held = list(limits) if is_free else []
+        self._taken.update(held)
+        try:
+            yield is_free
+        finally:
+            self._taken.subtract(held)
+            for key in held:
+                if not self._taken[key]:
+                    del self._taken[key]

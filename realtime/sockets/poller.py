@@ -1,0 +1,143 @@
+"""One for a process: what must reach viewers even when the channel layer loses it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from conversations.people import sign_ins
+from conversations.people.sign_ins import SignIn
+from conversations.runs import catch_up as catch_up_module
+from conversations.runs import lifecycle
+from conversations.runs.catch_up import Heads
+from realtime import dbpool, protocol
+from realtime.conf import get_conf
+from realtime.protocol import PongMetadata, ServerPing
+from realtime.sockets.outbox import Outbox
+from realtime.sockets.viewer import Viewer, viewed_for
+from realtime.tasks import Supervisor, describe
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT_S = 0.25
+"""What is on its way when heads are read arrives within this, and need not be read again."""
+
+PATIENCE_S = 0.25
+"""A repair mostly takes a few milliseconds; the next socket does not wait longer for it."""
+
+
+@dataclass(eq=False)
+class Socket:
+    """One connection: its reader, its way out, and what it was let in by."""
+
+    viewer: Viewer
+    outbox: Outbox
+    sign_in: SignIn
+    pinged_at: float = field(default_factory=time.monotonic)
+    repair: asyncio.Task[None] | None = None
+
+
+class Poller:
+    """Heads, heartbeats and sign-ins of all sockets, with one query each."""
+
+    def __init__(self) -> None:
+        self._sockets: set[Socket] = set()
+        self._repairs = Supervisor()
+
+    @contextmanager
+    def watch(self, socket: Socket) -> Iterator[None]:
+        """Keep an eye on a socket while it is open."""
+        self._sockets.add(socket)
+        try:
+            yield
+        finally:
+            self._sockets.discard(socket)
+
+    def each(self, act: Callable[[Socket], object]) -> None:
+        for socket in list(self._sockets):
+            act(socket)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(get_conf().head_interval_s)
+                await self._try_to_poll()
+        finally:
+            await self._repairs.stop()
+
+    async def _try_to_poll(self) -> None:
+        try:
+            await self.poll()
+        except Exception as exc:
+            logger.error("poll failed: %s", describe(exc))
+
+    async def poll(self) -> None:
+        """One round."""
+        sockets = list(self._sockets)
+        if not sockets:
+            return
+        self._ping(sockets)
+        await self._close_ended(sockets)
+        await self._compare(sockets)
+        await self._mark_viewed(sockets)
+        await self._rejoin(sockets)
+
+    def _ping(self, sockets: list[Socket]) -> None:
+        now = time.monotonic()
+        frame = ServerPing(metadata=PongMetadata(server_time=time.time())).encode()
+        for socket in sockets:
+            if now - socket.pinged_at >= get_conf().heartbeat_s:
+                socket.pinged_at = now
+                socket.outbox.put(frame)
+
+    async def _close_ended(self, sockets: list[Socket]) -> None:
+        given = {socket.sign_in for socket in sockets}
+        ended = await dbpool.read(sign_ins.list_ended_sign_ins, given)
+        for socket in sockets if ended else ():
+            if socket.sign_in in ended:
+                socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
+
+    async def catch_up(self, seconds: float) -> None:
+        """Bring every socket to what is committed now, for at most so long; raises nothing.
+
+        For a process that is about to close them: what the layer still carries comes too late.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._compare(list(self._sockets))
+                await self._repairs.settled()
+        except TimeoutError:
+            logger.info("some sockets are closed before they were caught up")
+        except Exception as exc:
+            logger.error("catching up failed: %s", describe(exc))
+
+    async def _compare(self, sockets: list[Socket]) -> None:
+        sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
+        runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
+        heads = await dbpool.read(catch_up_module.read_heads, sessions, runs)
+        await asyncio.sleep(IN_FLIGHT_S)
+        for socket in sockets:
+            # One that is still at it, as for a row that is locked, has all to come.
+            is_free = socket.repair is None or socket.repair.done()
+            if is_free and socket.viewer.is_behind(heads):
+                await self._repair(socket, heads)
+
+    async def _repair(self, socket: Socket, heads: Heads) -> None:
+        """One after another, but for those that take long."""
+        socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catching up")
+        await asyncio.wait([socket.repair], timeout=PATIENCE_S)
+
+    async def _rejoin(self, sockets: list[Socket]) -> None:
+        """A layer that refuses one now would refuse all: they wait for the next round."""
+        for socket in sockets:
+            if not await socket.viewer.rejoin():
+                return
+
+    async def _mark_viewed(self, sockets: list[Socket]) -> None:
+        """Only where something works: nothing else can be cancelled."""
+        viewers = [socket.viewer for socket in sockets if socket.viewer.watches]
+        watched = {pk for viewer in viewers for pk in viewer.working_sessions}
+        if watched:
+            await dbpool.write(lifecycle.mark_viewed, list(watched), viewed_for())

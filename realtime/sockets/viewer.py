@@ -1,0 +1,414 @@
+"""What one socket follows: catch up, keep the order, repair gaps."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import DatabaseError
+
+from conversations import queries
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.runs.catch_up import Heads, SessionState
+from conversations.runs.states import Claim
+from conversations.runs.usage import ChatLimits
+from conversations.sessions import posting
+from conversations.sessions.posting import NewChat, Posted
+from conversations.shapes import MessageView
+from realtime import dbpool, protocol
+from realtime.channel_layer import (
+    Membership,
+    Notice,
+    RunFrames,
+    SessionFrames,
+    session_group,
+    user_group,
+)
+from realtime.conf import get_conf
+from realtime.protocol import ResumeMetadata
+from realtime.sockets import frames
+from realtime.sockets.cursors import (
+    RunCursor,
+    Sender,
+    SessionCursor,
+    read_missed,
+    read_state,
+    replay_run,
+)
+from realtime.sockets.outbox import Outbox
+
+
+def chat_limits() -> ChatLimits:
+    """Those of the settings, for every chat by whichever way it comes."""
+    conf = get_conf()
+    return ChatLimits(
+        queue_max=conf.queue_max,
+        runs=conf.runs_per_user,
+        tokens_a_day=conf.tokens_per_day or None,
+        guest_tokens_a_day=conf.guest_tokens_per_day or None,
+        site_tokens_a_day=conf.site_tokens_per_day or None,
+    )
+
+
+logger = logging.getLogger(__name__)
+
+VIEWED_INTERVALS = 3
+"""A session counts as watched for so many head intervals: one poll may be late."""
+
+
+def viewed_for() -> timedelta:
+    """How long a session counts as watched after a sign of life."""
+    return timedelta(seconds=VIEWED_INTERVALS * get_conf().head_interval_s)
+
+
+class Viewer:
+    """The reader of one socket; every public coroutine holds its lock.
+
+    The layer may lose, repeat and reorder what it carries: a frame is passed on only when it is
+    the next one, and everything else is read from the database. A reply that nobody `watches` any
+    more is stopped after a while.
+    """
+
+    def __init__(
+        self,
+        user: AbstractBaseUser,
+        layer: Any,
+        channel: str,
+        outbox: Outbox,
+        *,
+        watches: bool = True,
+    ) -> None:
+        self.user = user
+        self.watches = watches
+        self.lock = asyncio.Lock()
+        self._membership = Membership(layer, channel)
+        self._sender = Sender(outbox)
+        self._sessions: dict[UUID, SessionCursor] = {}
+
+    @property
+    def sessions(self) -> list[UUID]:
+        return list(self._sessions)
+
+    @property
+    def open_runs(self) -> list[UUID]:
+        """Runs whose terminal frame has not been sent."""
+        return [run_id for session in self._sessions.values() for run_id in session.open]
+
+    @property
+    def working_sessions(self) -> list[UUID]:
+        """Sessions with such a run."""
+        return [session_id for session_id, session in self._sessions.items() if session.open]
+
+    async def close(self) -> None:
+        """Leave every group, whatever the layer says."""
+        await self._membership.leave_all()
+
+    async def join_user(self) -> None:
+        """Be told of the user's list of sessions."""
+        await self._membership.join(user_group(self.user.pk))
+
+    async def rejoin(self) -> bool:
+        """Join the groups that the layer has refused; False if it refuses again."""
+        return await self._membership.rejoin()
+
+    async def join(self, session_id: UUID) -> SessionCursor:
+        """Be in the session's group before anything is read: then nothing is missed.
+
+        Raises `AgentSiteError(too_many_sessions)`.
+        """
+        if cursor := self._sessions.pop(session_id, None):
+            # At the end again: `_make_room` looks at the oldest first.
+            self._sessions[session_id] = cursor
+            return cursor
+        await self._make_room()
+        cursor = self._sessions[session_id] = SessionCursor(session_id)
+        await self._membership.join(session_group(session_id))
+        return cursor
+
+    async def _make_room(self) -> None:
+        """Drop the session that was used least recently, of those without an open run.
+
+        One that was only chatted in goes first; the client is told of one that it has resumed.
+        Raises `AgentSiteError(too_many_sessions)` when every session has an open run.
+        """
+        if len(self._sessions) < get_conf().follow_max:
+            return
+        idle = [session for session in self._sessions.values() if not session.open]
+        if not idle:
+            raise AgentSiteError(ErrorCode.TOO_MANY_SESSIONS)
+        dropped = next((session for session in idle if not session.full), idle[0])
+        del self._sessions[dropped.session_id]
+        if dropped.full:
+            told = protocol.status(protocol.Unfollowed(), str(dropped.session_id))
+            self._sender.put(told)
+        await self._membership.leave(session_group(dropped.session_id))
+
+    async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
+        """Follow a session, and send what came after `cursor`; raises `AgentSiteError`."""
+        async with self.lock:
+            found = await dbpool.read(queries.get_session, self.user, session_id)
+            session = await self.join(found.pk)
+            session.full = True
+            with self._sender.catching_up():
+                await self._answer_resume(session, cursor)
+
+    async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
+        named = _parse_optional(cursor.run_id)
+        asked = [*session.open, *([named] if named else [])]
+        state = await self._read_state(session, cursor.rev, asked)
+        # A run that this socket has begun to show is owed its end, whether the cursor names it or
+        # was written before its first frame arrived.
+        session.floor = _first_owed(state)
+        if named in state.numbers:
+            run = session.open_run(named, state.numbers[named])
+            run.epoch, run.seq = cursor.epoch, cursor.seq
+        self._sender.put(_resumed(session, state))
+        self._apply_state(session, state)
+        await self._catch_up_runs(session)
+
+    async def _read_state(
+        self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
+    ) -> SessionState:
+        return await dbpool.read(
+            read_state,
+            session.session_id,
+            rev=rev,
+            runs=list(runs),
+            limit=self._sender.replay_messages,
+            max_chars=get_conf().outbox_bytes,
+        )
+
+    def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
+        """Messages as they are now; the parts of those whose run is open come by its frames."""
+        undo = session.undo_rev()
+        session.rev = state.rev
+        if state.active is not None:
+            session.open_run(*state.active)
+        if not state.messages:
+            return
+        session_id = str(session.session_id)
+        for message in state.messages:
+            is_open = _is_open(session, message)
+            view = replace(message, parts=None) if is_open else message
+            html = None if is_open else state.html.get(message.message_id)
+            frame = frames.message_frame(session_id, state.rev, view, created=False, html=html)
+            self._sender.put(frame, undo)
+        self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
+
+    async def _catch_up(self, session: SessionCursor) -> None:
+        """Send what was missed; what cannot be read now is sent at one of the next heads."""
+        try:
+            with self._sender.catching_up():
+                await self._read_missed(session)
+        except DatabaseError as exc:
+            logger.warning("session %s: not read: %s", session.session_id, type(exc).__name__)
+        except ObjectDoesNotExist:
+            self._sessions.pop(session.session_id, None)
+
+    async def _read_missed(self, session: SessionCursor) -> None:
+        """The session first, so that no run is met before an earlier one."""
+        rev = session.rev if session.full else None
+        state = await self._read_state(session, rev, session.open)
+        for run_id, number in state.numbers.items():
+            session.open[run_id].number = number
+        if session.full and state.messages is None:
+            session.floor = _first_owed(state)
+            self._sender.put(_resumed(session, state))
+        if session.full:
+            self._apply_state(session, state)
+        await self._catch_up_runs(session)
+
+    async def _catch_up_runs(self, session: SessionCursor) -> None:
+        """In order; behind one that still works, only those that were never claimed."""
+        blocked = False
+        for cursor in sorted(session.open.values(), key=lambda cursor: cursor.number):
+            if self._sender.pause_if_full():
+                return
+            await self._catch_up_run(session, cursor, blocked=blocked)
+            blocked = blocked or cursor.run_id in session.open
+
+    async def chat(
+        self, chat: NewChat, offer_claim: Callable[[str | None], Claim | None]
+    ) -> Posted:
+        """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
+
+        Work on the run may begin with the commit. No frame of it goes out before `accepted`, since
+        what the layer brings waits for this reader's lock.
+        """
+        async with self.lock:
+            if _parse_optional(chat.session_id) not in self._sessions:
+                await self._make_room()
+            posted = await dbpool.write(
+                posting.post_chat,
+                user=self.user,
+                chat=chat,
+                limits=chat_limits(),
+                viewed_for=viewed_for() if self.watches else None,
+                claim=offer_claim(chat.agent),
+            )
+            session = await self.join(posted.session_id)
+            self._sender.put(_accepted(posted, chat.client_message_id))
+            if posted.run_id not in session.ended:
+                await self._follow(session, posted)
+            return posted
+
+    async def _follow(self, session: SessionCursor, posted: Posted) -> None:
+        """A full reader was in the group before; another may have missed what was published."""
+        cursor = session.open_run(posted.run_id, posted.run.run_number)
+        if session.full:
+            return
+        if posted.claimed is None:
+            await self._catch_up(session)
+            return
+        first = {"agent": posted.claimed.run.agent}
+        frame = frames.event_frame(posted.run, 1, "run.started", first)
+        self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
+
+    async def on_run_frames(self, message: RunFrames) -> None:
+        """Pass on the next frames of a run; fill a gap from the database."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            if session is None or self._sender.behind:
+                return
+            named = UUID(message["run_id"]), message["number"]
+            cursor = session.get_run(*named)
+            if cursor is None:
+                # Its beginning was lost, and with it perhaps whole runs that come before it.
+                if session.is_owed(*named):
+                    await self._catch_up(session)
+                return
+            if _is_old(cursor, message):
+                return
+            in_turn = not message["epoch"] or not session.has_earlier(cursor.number)
+            if in_turn and _is_next(cursor, message):
+                self._forward(session, cursor, message)
+            else:
+                await self._catch_up(session)
+
+    def _forward(self, session: SessionCursor, cursor: RunCursor, message: RunFrames) -> None:
+        last = message["first"] + len(message["frames"]) - 1
+        for seq, text in enumerate(message["frames"], message["first"]):
+            self._sender.advance(
+                session,
+                cursor,
+                text,
+                epoch=message["epoch"],
+                seq=seq,
+                chars=message["chars"] if seq == last else 0,
+                ended=message["ended"] and seq == last,
+            )
+
+    async def on_session_frames(self, message: SessionFrames) -> None:
+        """Pass on the next change of a session; read what came before it if that was lost."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            if session is None or not session.full or self._sender.behind:
+                return
+            if message["rev"] > session.rev + 1:
+                await self._catch_up(session)
+            elif message["rev"] == session.rev + 1:
+                undo = session.undo_rev()
+                session.rev = message["rev"]
+                for run_id, number in message["runs"]:
+                    session.find_run(UUID(run_id), number)
+                for text in message["frames"]:
+                    self._sender.put_text(text, undo)
+
+    async def on_notice(self, message: Notice) -> None:
+        """Pass on what is said of a run outside its journal."""
+        async with self.lock:
+            session = self._sessions.get(UUID(message["session_id"]))
+            run = session and session.get_run(UUID(message["run_id"]), message["number"])
+            if run is not None:
+                self._sender.put_text(message["frame"], _nothing)
+
+    def is_behind(self, heads: Heads) -> bool:
+        """Whether the database has more of anything that is followed here."""
+        return any(session.is_behind(heads) for session in self._sessions.values())
+
+    async def on_heads(self, heads: Heads) -> None:
+        """Compare with the database: repairs what the layer has lost, last frames too."""
+        async with self.lock:
+            for session in list(self._sessions.values()):
+                if not self._sender.behind and session.is_behind(heads):
+                    await self._catch_up(session)
+
+    async def on_drained(self) -> None:
+        """All was sent: a reader that had overflowed is caught up now."""
+        if not self._sender.drained():
+            return
+        async with self.lock:
+            for session in list(self._sessions.values()):
+                await self._catch_up(session)
+
+    async def _catch_up_run(
+        self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
+    ) -> None:
+        missed = await dbpool.read(
+            read_missed,
+            cursor.run_id,
+            epoch=cursor.epoch,
+            seq=cursor.seq,
+            limit=self._sender.replay_events,
+        )
+        if not blocked or not missed.got.run.epoch:
+            replay_run(self._sender, session, cursor, missed)
+
+
+def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:
+    metadata = protocol.Accepted(
+        client_message_id=client_message_id,
+        user_message_id=str(posted.user_message_id),
+        message_id=posted.run.message_id,
+        run_id=posted.run.run_id,
+        outcome=posted.outcome.value,
+        duplicate=posted.duplicate,
+    )
+    return protocol.status(metadata, posted.run.session_id)
+
+
+def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
+    resumed = protocol.Resumed(
+        rev=state.rev,
+        recovered=state.messages is not None,
+        run_id=str(state.active[0]) if state.active else None,
+    )
+    return protocol.status(resumed, str(session.session_id))
+
+
+def _first_owed(state: SessionState) -> int:
+    """The number of the first run of which a reader of the whole history is still shown frames."""
+    return state.active[1] if state.active else state.run_count + 1
+
+
+def _is_open(session: SessionCursor, message: MessageView) -> bool:
+    """Whether the run that `message` is the reply of is owed to this reader, now at the latest."""
+    if message.run_id is None or message.run_number is None:
+        return False
+    return session.find_run(UUID(message.run_id), message.run_number) is not None
+
+
+def _parse_optional(run_id: str | None) -> UUID | None:
+    try:
+        return None if run_id is None else UUID(run_id)
+    except ValueError:
+        return None
+
+
+def _is_old(cursor: RunCursor, message: RunFrames) -> bool:
+    last = message["first"] + len(message["frames"]) - 1
+    return (message["epoch"], last) <= (cursor.epoch, cursor.seq)
+
+
+def _is_next(cursor: RunCursor, message: RunFrames) -> bool:
+    same = message["epoch"] == cursor.epoch or cursor.epoch == 0
+    return same and message["first"] == cursor.seq + 1
+
+
+def _nothing() -> None:
+    """Undoes a frame that moved no cursor."""

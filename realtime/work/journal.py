@@ -1,0 +1,357 @@
+"""What runs have to tell: numbered and merged, then committed together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+
+from conversations.changes import EventRow, RunLostError
+from conversations.runs import events, states
+from conversations.runs.events import Batch
+from conversations.runs.states import Claimed
+from conversations.sessions.parts import PartsFolder
+from realtime import dbpool
+from realtime.channel_layer import Envelope, Publisher, run_frames
+from realtime.conf import get_conf
+from realtime.sockets.frames import event_frame
+from realtime.tasks import Supervisor, describe
+
+MERGED_KINDS = ("token", "reasoning.delta")
+
+Wake = Callable[["Journal", bool], None]
+
+
+class Journal:
+    """The events of one claimed run, from here to the database.
+
+    `append` never waits. Text that has not been taken yet grows in place, so that a commit writes
+    one event of text however many deltas came. `wake` is called with True for what must not wait
+    for the next tick: the first text, and whatever a caller waits for.
+    """
+
+    def __init__(self, claimed: Claimed, wake: Wake) -> None:
+        self.claimed = claimed
+        self.folder = claimed.resumption.folder if claimed.resumption else PartsFolder()
+        self.last_seq = claimed.last_seq
+        self.first_token_at: datetime | None = claimed.run.first_token_at
+        self.last_token_at: datetime | None = claimed.run.last_token_at
+        self.beaten_at = time.monotonic()
+        self.lost = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.in_doubt: Batch | None = None
+        self._wake = wake
+        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self.size = 0
+        """Characters of text that are not committed."""
+        self._waiting_since: float | None = None
+        self._commits: list[tuple[int, asyncio.Future[None]]] = []
+        self._cleared = asyncio.Event()
+        self._closed = False
+
+    @property
+    def is_dirty(self) -> bool:
+        return bool(self._pending) or self.in_doubt is not None
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long what is to be committed has waited, in seconds."""
+        return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+
+    def append(self, kind: str, payload: dict[str, Any]) -> None:
+        """Add an event; text right after text becomes part of it. Dropped once it is closed."""
+        if self._closed:
+            return
+        self.folder.apply(kind, payload)
+        first = kind == "token" and self.first_token_at is None
+        if kind == "token":
+            self.last_token_at = timezone.now()
+            self.first_token_at = self.first_token_at or self.last_token_at
+        if self._pending and kind in MERGED_KINDS and self._pending[-1][0] == kind:
+            self._pending[-1][1]["delta"] += payload["delta"]
+        else:
+            self._pending.append((kind, dict(payload)))
+        self.size += len(payload.get("delta", ""))
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        self._wake(self, first)
+
+    async def commit(self) -> None:
+        """Wait until all that was appended is committed; raises `RunLostError`.
+
+        Also once it is closed: what does not stop with its run must not begin anything more.
+        """
+        if self.lost.is_set() or self._closed:
+            raise RunLostError
+        if not self.is_dirty:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._commits.append((self._end_seq(), done))
+        self._wake(self, True)
+        await done
+
+    def _end_seq(self) -> int:
+        taken = self.in_doubt.next_seq if self.in_doubt else self.last_seq
+        return taken + len(self._pending)
+
+    def take(self) -> Batch:
+        """All that waits, numbered; the same again until it is known to be committed."""
+        if self.in_doubt is None:
+            self.in_doubt = self._batch(self.last_seq, self._pop())
+            self._cleared.clear()
+            if self._waiting_since is None:
+                self._waiting_since = time.monotonic()
+        return self.in_doubt
+
+    async def cleared(self) -> None:
+        """Wait until nothing is in doubt, or the run is lost."""
+        if self.in_doubt is not None:
+            await self._cleared.wait()
+
+    def take_rest(self) -> list[EventRow]:
+        """What is left when nothing is in doubt any more, for the transaction that ends the run."""
+        return list(self._batch(self.last_seq, self._pop()).events)
+
+    def _pop(self) -> list[tuple[str, dict[str, Any]]]:
+        pending, self._pending = self._pending, []
+        return pending
+
+    def _batch(self, last_seq: int, pending: list[tuple[str, dict[str, Any]]]) -> Batch:
+        run = self.claimed.run
+        events = [(last_seq + i, kind, payload) for i, (kind, payload) in enumerate(pending, 1)]
+        return Batch(run.pk, run.claim, run.epoch, last_seq, events)
+
+    def settle(self) -> Batch:
+        """The batch in doubt is committed."""
+        batch, self.in_doubt = self.in_doubt, None
+        assert batch is not None
+        self._cleared.set()
+        self.last_seq = batch.next_seq
+        self.beaten_at = time.monotonic()
+        self.size = sum(len(payload.get("delta", "")) for _, payload in self._pending)
+        self._waiting_since = self.beaten_at if self._pending else None
+        waiting, self._commits = self._commits, []
+        for seq, done in waiting:
+            if seq > self.last_seq:
+                self._commits.append((seq, done))
+            elif not done.done():
+                done.set_result(None)
+        return batch
+
+    def lose(self) -> None:
+        """The run is this worker's no more: nothing more of it is written or shown."""
+        self.in_doubt = None
+        self._cleared.set()
+        self.lost.set()
+        self._refuse_commits()
+
+    def close(self) -> None:
+        """Take nothing more; what was taken may still be settled."""
+        self._closed = True
+        self._refuse_commits()
+
+    def _refuse_commits(self) -> None:
+        for _, done in self._commits:
+            if not done.done():
+                done.set_exception(RunLostError())
+
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE_S = 0.25
+"""Between two tries while the database is away."""
+
+LOAD_FACTOR = 4
+"""A tick may use a quarter of the time: a slow database widens the interval."""
+
+HANG_S = 1.0
+"""A commit that takes longer is left to itself: other runs are committed beside it."""
+
+
+class Flusher:
+    """Ticks while there is something to commit, a lease to renew or a cancel to look for.
+
+    Each commit is a task of its own. A journal is in at most one of them: its batch is handed in
+    again only when the commit before has come back. A commit that hangs therefore holds up its own
+    runs alone, and those only until they are dropped (`BUFFER_S`, `BUFFER_BYTES`).
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._journals: dict[UUID, Journal] = {}
+        self._urgent = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._interval_s = get_conf().flush_interval_ms / 1000
+        # Commits that hang never have all threads of the pool.
+        self._places = asyncio.Semaphore(max(1, get_conf().db_threads // 2))
+        self._tasks = Supervisor()
+        self._in_flight: set[Journal] = set()
+        self._suspects: set[Journal] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    def open(self, claimed: Claimed) -> Journal:
+        """A journal for a run that this worker has just claimed."""
+        journal = Journal(claimed, self._wake)
+        self._journals[claimed.run.pk] = journal
+        return journal
+
+    async def close(self, journal: Journal) -> None:
+        """Commit no more of this journal; nothing of it is in doubt after this.
+
+        Raises `RunLostError` if it was lost: what was in doubt is dropped then, so that the run
+        must not be ended with the text of its folder.
+        """
+        try:
+            await journal.cleared()
+        finally:
+            self._journals.pop(journal.claimed.run.pk, None)
+            self._suspects.discard(journal)
+        if journal.lost.is_set():
+            raise RunLostError
+
+    def _wake(self, journal: Journal, urgent: bool) -> None:
+        self._dirty.set()
+        if urgent:
+            self._urgent.set()
+
+    async def run(self) -> None:
+        """Commit text as it comes, until cancelled."""
+        # After a restart there may be text whose wake-up was lost.
+        self._dirty.set()
+        try:
+            while True:
+                await self._dirty.wait()
+                await self._pause()
+                self._dirty.clear()
+                self._urgent.clear()
+                await self._tick()
+        finally:
+            await self._tasks.stop()
+
+    async def _pause(self) -> None:
+        """The time for text to gather; what is urgent does not wait."""
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._urgent.wait()
+        except TimeoutError:
+            return
+
+    async def _tick(self) -> None:
+        """One commit of all that waits; not waited for longer than `HANG_S`."""
+        started = time.monotonic()
+        commits = self._begin_commits(j for j in self._journals.values() if j.is_dirty)
+        if not commits:
+            return
+        # Not for suspects, unless there is nothing else: each may fail again.
+        await asyncio.wait(commits[:1], timeout=HANG_S)
+        conf = get_conf()
+        wanted = max(conf.flush_interval_ms / 1000, LOAD_FACTOR * (time.monotonic() - started))
+        self._interval_s = min(wanted, conf.flush_interval_max_ms / 1000)
+
+    async def keep_alive(self) -> None:
+        """Renew leases, look for cancels, drop what waits for too long, until cancelled.
+
+        It waits for no database: it must go on while a commit hangs.
+        """
+        while True:
+            conf = get_conf()
+            await asyncio.sleep(min(conf.cancel_poll_s, conf.beat_s, conf.buffer_s))
+            self._drop_full()
+            if not self._journals:
+                continue
+            if self._looking is None or self._looking.done():
+                self._looking = self._tasks.start(self._look_for_cancels(), "looking for cancels")
+            due = time.monotonic() - conf.beat_s
+            self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
+
+    def _drop_full(self) -> None:
+        """A run whose text cannot be committed ends here, however its commit stands."""
+        conf = get_conf()
+        for journal in list(self._journals.values()):
+            waited_s = journal.waiting_s
+            is_big = journal.size > conf.buffer_bytes and waited_s > HANG_S
+            if is_big or waited_s > conf.buffer_s:
+                run_id = journal.claimed.run.pk
+                logger.error("run %s: not committed for %.0f s, dropped", run_id, waited_s)
+                self._lose(journal)
+
+    async def _look_for_cancels(self) -> None:
+        try:
+            found = await dbpool.read_first(states.list_cancelled, list(self._journals))
+        except Exception as exc:
+            logger.error("looking for cancels failed: %s", describe(exc))
+            return
+        for run_id in found:
+            if journal := self._journals.get(run_id):
+                journal.cancelled.set()
+
+    def _begin_commits(self, journals: Iterable[Journal]) -> list[asyncio.Task[None]]:
+        """Commit those that are in no commit yet: together, but each suspect alone."""
+        free = {journal for journal in journals if journal not in self._in_flight}
+        suspects = free & self._suspects
+        groups = [list(free - suspects), *([journal] for journal in suspects)]
+        self._in_flight |= free
+        return [self._tasks.start(self._commit(group), "a commit") for group in groups if group]
+
+    async def _commit(self, journals: list[Journal]) -> None:
+        """One commit of these; after an error each is a suspect, so that one bad batch is found."""
+        try:
+            async with self._places:
+                # One may have been closed or dropped meanwhile.
+                await self._write([journal for journal in journals if self._holds(journal)])
+            self._suspects.difference_update(journals)
+        except Exception as exc:
+            self._report(exc, journals)
+            self._suspects.update(filter(self._holds, journals))
+            await asyncio.sleep(RETRY_PAUSE_S)
+        finally:
+            self._in_flight.difference_update(journals)
+            if any(journal.is_dirty and self._holds(journal) for journal in journals):
+                self._dirty.set()
+
+    def _holds(self, journal: Journal) -> bool:
+        return self._journals.get(journal.claimed.run.pk) is journal
+
+    def _report(self, exc: Exception, journals: list[Journal]) -> None:
+        """In full when commits begin to fail, not with each further try."""
+        is_known = self._suspects.issuperset(journals)
+        detail = type(exc).__name__ if is_known else describe(exc)
+        logger.error("commit of %d runs: %s", len(journals), detail)
+
+    async def _write(self, journals: list[Journal]) -> None:
+        if not journals:
+            return
+        batches = [journal.take() for journal in journals]
+        lease = timedelta(seconds=get_conf().lease_s)
+        committed = await dbpool.write_first(events.commit_batches, batches, lease)
+        # Those that were dropped while it hung are nobody's any more.
+        for journal in filter(self._holds, journals):
+            run_id = journal.claimed.run.pk
+            if run_id not in committed.kept:
+                logger.warning("run %s: taken by another worker", run_id)
+                self._lose(journal)
+                continue
+            if run_id in committed.cancelled:
+                journal.cancelled.set()
+            self._settle(journal)
+
+    def _settle(self, journal: Journal) -> None:
+        batch = journal.settle()
+        if batch.events:
+            self._publisher.put([_envelope(journal, batch)])
+
+    def _lose(self, journal: Journal) -> None:
+        self._journals.pop(journal.claimed.run.pk, None)
+        self._suspects.discard(journal)
+        journal.lose()
+
+
+def _envelope(journal: Journal, batch: Batch) -> Envelope:
+    ref = journal.claimed.ref
+    frames = [event_frame(ref, *event).encode() for event in batch.events]
+    chars = sum(len(payload["delta"]) for _, kind, payload in batch.events if kind == "token")
+    return run_frames(ref, batch.events[0][0], frames, chars=chars, ended=False)

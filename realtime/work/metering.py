@@ -1,0 +1,219 @@
+"""What a run's model calls take: as the model's server says, else estimated from their text."""
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
+from typing import Any
+
+from agents.usage import Usage
+from openai.types.responses import ResponseUsage
+
+from conversations.models import UsageSource
+from conversations.runs.usage import (
+    NO_USAGE,
+    TOKEN_COLUMNS,
+    TokenUsage,
+    add_usage,
+    count_tokens,
+    price,
+    subtract_usage,
+    sum_costs,
+)
+from conversations.text import byte_count, tokens_in
+from realtime.conf import get_conf
+
+MAX_COUNT = 2**31 - 1
+"""Of tokens, that each database can hold."""
+
+LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
+
+
+@dataclass
+class OpenCall:
+    """A model call whose end has not been read; sizes are in bytes.
+
+    How long its input is takes a pass over the whole context, and is found out only for an
+    estimate: most servers say what a call took.
+    """
+
+    counted_before: int
+    instructions: str
+    items: list[Any]
+    model: str
+    output_size: int = 0
+    is_refused: bool = False
+
+
+class InputSizes:
+    """Sizes of inputs that each go on from the one before: only new items are encoded."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Any, int]] = []
+
+    def measure(self, items: list[Any]) -> int:
+        """The size of `items` as one JSON list, in bytes."""
+        same = 0
+        for item, (known, _) in zip(items, self._known, strict=False):
+            if item != known:
+                break
+            same += 1
+        new = [(item, _encoded_size(item)) for item in items[same:]]
+        self._known = self._known[:same] + new
+        return 2 * max(1, len(items)) + sum(size for _, size in self._known)
+
+
+def _encoded_size(item: Any) -> int:
+    return byte_count(json.dumps(item, default=str, ensure_ascii=False))
+
+
+class UsageMeter:
+    """Follows the model calls of one run, and which model each of them asked.
+
+    The SDK counts what a completed call says of itself, in one sum for the run; this attributes
+    what is added to it, and counts the rest: calls that were cut short, and those of servers that
+    say nothing.
+    """
+
+    def __init__(
+        self, before: TokenUsage = NO_USAGE, cost: Decimal | None = Decimal(0), model: str = ""
+    ) -> None:
+        """`before` and its `cost` are what the run has taken before this worker took it."""
+        self.model = model
+        self._before = before
+        self._cost_before = cost
+        self._by_model: dict[str | None, TokenUsage] = {}
+        self._counted = NO_USAGE
+        self._asked: str | None = None
+        self._nested: dict[str, frozenset[str]] = {}
+        self._open: OpenCall | None = None
+        self._output_size = 0
+        self._sizes = InputSizes()
+
+    def start(self, counted: Usage) -> None:
+        """The SDK begins to count from here; it goes on from what a suspended run has kept."""
+        self._counted = measured(counted)
+
+    def spent(self, counted: Usage) -> int:
+        """Tokens of all calls that have ended, those of earlier workers too."""
+        self._attribute(counted)
+        return count_tokens(self._sum())
+
+    def begin_call(
+        self, counted: Usage, model: str, instructions: str | None, items: list[Any]
+    ) -> None:
+        """A request to `model` is about to be sent."""
+        self._attribute(counted)
+        self.model = self._asked = model
+        self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
+
+    def end_call(self, counted: Usage) -> None:
+        """The SDK has counted the call that was begun last."""
+        self._attribute(counted)
+        self._asked = None
+
+    def begin_nested(self, counted: Usage, call_id: str, models: frozenset[str]) -> None:
+        """A tool begins that is an agent; the SDK counts its calls, to any of `models`, as well."""
+        self._attribute(counted)
+        self._nested[call_id] = models
+
+    def end_nested(self, counted: Usage, call_id: str) -> None:
+        """That tool has ended; nothing for another one."""
+        if call_id in self._nested:
+            self._attribute(counted)
+            del self._nested[call_id]
+
+    def note(self, event: Any) -> None:
+        """Take in a raw event of the stream."""
+        if self._open is None:
+            return
+        self._open.is_refused = False
+        if event.type in LAST_EVENTS:
+            self._end_call(self._open, event)
+        elif event.type.endswith(".delta") and isinstance(event.delta, str):
+            self._grow(self._open, byte_count(event.delta))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more was made than a reply may have."""
+        return tokens_in(self._output_size) > get_conf().output_tokens
+
+    def note_refusal(self) -> None:
+        """The request was turned away before it was answered."""
+        if self._open is not None and not self._open.output_size:
+            self._open.is_refused = True
+
+    def total(self, counted: Usage | None) -> TokenUsage:
+        """Of the whole run, which has ended; `counted` is the SDK's part of it."""
+        if counted is not None:
+            self._attribute(counted)
+        call, self._open = self._open, None
+        is_counted = call is not None and counted and counted.total_tokens > call.counted_before
+        if call is None or is_counted:
+            return self._sum()
+        if not call.is_refused:
+            self._add(call.model, self._estimate(call))
+            return self._sum()
+        # Most servers take nothing for what they refuse, but none of them says so.
+        total = self._sum()
+        return total if total.input_tokens else TokenUsage()
+
+    def cost(self, total: TokenUsage) -> Decimal | None:
+        """Of what `total` has returned: each call by the price of the model that it asked."""
+        if total.input_tokens is None:
+            return None
+        costs = (price(usage, model or "") for model, usage in self._by_model.items())
+        return sum_costs([self._cost_before, *costs])
+
+    def _attribute(self, counted: Usage) -> None:
+        """What the SDK has counted since is of the model that could have made it, if only one."""
+        now = measured(counted)
+        added, self._counted = subtract_usage(now, self._counted), now
+        if not added.input_tokens and not added.output_tokens:
+            return
+        nested = frozenset().union(*self._nested.values())
+        model = next(iter(nested)) if len(nested) == 1 else None
+        self._add(self._asked or model, added)
+
+    def _add(self, model: str | None, usage: TokenUsage) -> None:
+        self._by_model[model] = add_usage(self._by_model.get(model, NO_USAGE), usage)
+
+    def _sum(self) -> TokenUsage:
+        total = reduce(add_usage, self._by_model.values(), self._before)
+        counts: dict[str, Any] = {n: _bounded(getattr(total, n)) for n in TOKEN_COLUMNS}
+        return TokenUsage(**counts, source=total.source)
+
+    def _grow(self, call: OpenCall, size: int) -> None:
+        call.output_size += size
+        self._output_size += size
+
+    def _end_call(self, call: OpenCall, event: Any) -> None:
+        said: ResponseUsage | None = event.response.usage
+        if said is None or not said.total_tokens:
+            self._add(call.model, self._estimate(call))
+        elif event.type != "response.completed":
+            self._add(call.model, measured(said))
+        self._open = None
+
+    def _estimate(self, call: OpenCall) -> TokenUsage:
+        given = byte_count(call.instructions) + self._sizes.measure(call.items)
+        return TokenUsage(
+            tokens_in(given), tokens_in(call.output_size), source=UsageSource.ESTIMATED
+        )
+
+
+def measured(usage: Usage | ResponseUsage) -> TokenUsage:
+    """What the model's server has said, in the bounds of a column."""
+    given, made = usage.input_tokens_details, usage.output_tokens_details
+    return TokenUsage(
+        input_tokens=_bounded(usage.input_tokens),
+        output_tokens=_bounded(usage.output_tokens),
+        cached_input_tokens=_bounded(given.cached_tokens),
+        reasoning_tokens=_bounded(made.reasoning_tokens),
+        source=UsageSource.MEASURED,
+    )
+
+
+def _bounded(count: float | None) -> int:
+    """Models of an agent's own are asked past the normaliser."""
+    return int(min(max(count or 0, 0), MAX_COUNT))

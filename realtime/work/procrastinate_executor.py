@@ -1,0 +1,184 @@
+"""`RUN_EXECUTOR=procrastinate`: runs that are ready are jobs in Postgres, which workers take.
+
+A job delivers a run to a worker and no more. Whether a worker may work on the run, the run's row
+decides by claim and lease; what becomes of it when the worker is gone, the sweeper does. So a job
+that is lost, doubled or left behind by a dead worker costs time at most.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from procrastinate import App, PsycopgConnector, RetryStrategy
+from procrastinate.contrib.django import app as django_app
+from procrastinate.contrib.django import connector_params
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.jobs import DeleteJobCondition, Status
+from procrastinate.worker import Worker
+from psycopg_pool import AsyncConnectionPool
+
+from conversations.models import Run
+from conversations.people import privacy
+from conversations.runs import states
+from conversations.runs.states import Claim, Claimed
+from conversations.runs.usage import count_at_work
+from realtime import dbpool
+from realtime.conf import get_conf
+from realtime.providers.readiness import ModelReadiness
+from realtime.tasks import describe
+from realtime.work.executor import InlineExecutor
+from realtime.work.journal import Flusher
+
+logger = logging.getLogger(__name__)
+
+RUN_QUEUE = "runs"
+RUN_TASK = "realtime.run"
+UPKEEP_QUEUE = "upkeep"
+PURGE_TASK = "realtime.purge"
+PURGE_CRON = "17 4 * * *"
+
+POLL_S = 0.5
+"""Jobs are looked for so often beside notifications: Procrastinate's worker misses one that comes
+while it looks."""
+
+HEARTBEAT_S = 5.0
+STALLED_S = 30.0
+"""A worker that has not been heard of for so long keeps no jobs."""
+
+RESTART_PAUSE_S = 1.0
+POOL_SIZE = 4
+POOL_TIMEOUT_S = 5.0
+
+LOWEST_PRIORITY = -100
+
+
+def defer(run: Run) -> None:
+    """Have a worker take a ready run once the current transaction has committed.
+
+    A user's first run comes before the second runs of all others, and so on. Nothing is added
+    beside a job that waits for the run already.
+    """
+    others = count_at_work(run.owner_id, 1 - LOWEST_PRIORITY) - 1
+    job = django_app.configure_task(
+        RUN_TASK, queue=RUN_QUEUE, queueing_lock=str(run.pk), priority=-max(others, 0)
+    )
+    with suppress(AlreadyEnqueued), transaction.atomic():
+        job.defer(run_id=str(run.pk))
+
+
+def _defer_undelivered(age: timedelta) -> None:
+    for run in states.list_undelivered(age):
+        defer(run)
+
+
+class HandedBackError(Exception):
+    """The job came to a worker that stops; another one is to take it."""
+
+
+class ProcrastinateExecutor(InlineExecutor):
+    """Works on the runs whose jobs it takes: `run` is a service of the process."""
+
+    def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
+        super().__init__(flusher, readiness)
+        self._concurrency = get_conf().runs_per_worker
+        # Of runs, not of jobs: these go on when Procrastinate's worker has to be started again.
+        self._places = asyncio.Semaphore(self._concurrency)
+        self._taker: Worker | None = None
+
+    def offer_claim(self, agent: str | None) -> Claim | None:
+        return None
+
+    def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
+        """Its job was deferred in the transaction that has made it ready."""
+
+    async def pick_up(self, age: timedelta) -> None:
+        """Defer anew what is ready and has no job, so that it waits in line with the others."""
+        await dbpool.write(_defer_undelivered, age)
+        if self._taker is not None:
+            await self._delete_stalled(self._taker.app)
+
+    async def _delete_stalled(self, app: App) -> None:
+        """Jobs of dead workers; their runs are found by their leases, or because they are ready."""
+        manager = app.job_manager
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
+            # Another sweeper may have been first.
+            with suppress(ConnectorException):
+                await manager.finish_job(job, status=Status.FAILED, delete_job=True)
+
+    async def run(self) -> None:
+        """Take jobs until a drain.
+
+        Procrastinate's worker ends when a connection does; runs under way do not, and another
+        worker takes the jobs from then on.
+        """
+        while not self._draining:
+            try:
+                await self._take_jobs()
+            except Exception as exc:
+                logger.warning("the job queue is away: %s", describe(exc))
+            if not self._draining:
+                await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def _take_jobs(self) -> None:
+        pool = AsyncConnectionPool(
+            kwargs=connector_params(),
+            min_size=1,
+            max_size=POOL_SIZE,
+            timeout=POOL_TIMEOUT_S,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+        async with pool:
+            app = self._make_app()
+            await app.open_async(pool)
+            if self._draining:
+                return
+            self._taker = Worker(
+                app,
+                queues=[RUN_QUEUE, UPKEEP_QUEUE],
+                concurrency=self._concurrency,
+                delete_jobs=DeleteJobCondition.ALWAYS,
+                install_signal_handlers=False,
+                shutdown_graceful_timeout=0,
+                fetch_job_polling_interval=POLL_S,
+                update_heartbeat_interval=HEARTBEAT_S,
+                stalled_worker_timeout=STALLED_S,
+            )
+            try:
+                await self._taker.run()  # type: ignore[no-untyped-call]
+            finally:
+                self._taker = None
+
+    def _make_app(self) -> App:
+        app = App(connector=PsycopgConnector())
+        retry = RetryStrategy(retry_exceptions={HandedBackError})
+        app.task(name=RUN_TASK, queue=RUN_QUEUE, retry=retry)(self._deliver)
+        purge = app.task(name=PURGE_TASK, queue=UPKEEP_QUEUE, priority=1)(_purge)
+        app.periodic(cron=PURGE_CRON)(purge)
+        return app
+
+    async def _deliver(self, run_id: str) -> None:
+        """Work on a run to its end; the job ends before it when jobs are not taken any more."""
+        await self._places.acquire()
+        task = self._work_on(UUID(run_id))
+        if task is None:
+            self._places.release()
+            if self._draining:
+                raise HandedBackError
+            return
+        task.add_done_callback(lambda _: self._places.release())
+        await asyncio.wait([task])
+
+    async def drain(self, seconds: float) -> None:
+        self._draining = True
+        if self._taker is not None:
+            self._taker.stop()  # type: ignore[no-untyped-call]
+        await super().drain(seconds)
+
+
+async def _purge(timestamp: int) -> None:
+    """What `manage.py purge` does, once a day, by one of all workers."""
+    await dbpool.read_aside(privacy.purge)

@@ -1,0 +1,425 @@
+"""One run from its claim to its one terminal status."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import openai
+from agents import (
+    Agent,
+    AgentOutputSchema,
+    AgentOutputSchemaBase,
+    ItemHelpers,
+    ModelBehaviorError,
+    ModelRefusalError,
+    ModelSettings,
+    RawResponsesStreamEvent,
+    RunConfig,
+    RunErrorHandlerInput,
+    RunErrorHandlerResult,
+    Runner,
+    RunResultStreaming,
+    StreamEvent,
+    ToolExecutionConfig,
+    ToolOutputText,
+)
+from agents.items import MessageOutputItem, ToolCallOutputItem
+from django.db import InterfaceError, OperationalError
+from django.utils import timezone
+from pydantic import BaseModel
+
+from conversations import queries
+from conversations.changes import EventRow, RunLostError
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.models import EndReason, RunStatus
+from conversations.runs import lifecycle
+from conversations.runs.inputs import items_of_parts
+from conversations.runs.lifecycle import Ending, Suspension, suspend_run
+from conversations.runs.states import Claimed
+from conversations.runs.usage import usage_of
+from conversations.sessions.rendering import render_texts
+from realtime import dbpool, registry
+from realtime.conf import get_conf
+from realtime.providers.endings import StreamEnding, stream_ending
+from realtime.providers.model_calls import Shortening, shortening
+from realtime.providers.provider import Budget, StartPlace
+from realtime.tasks import describe, name_types
+from realtime.work import sdk
+from realtime.work.context import ModelInput, measure_input, read_input, stored_items
+from realtime.work.metering import UsageMeter
+from realtime.work.run_context import ProgressReports, RunContext
+from realtime.work.run_errors import RUN_LIMITS, Retries, broken_stream, is_refusal, run_error
+from realtime.work.sdk import Translator
+from realtime.work.tools import ToolServers, WorkHooks, copy_agent
+
+if TYPE_CHECKING:
+    from realtime.providers.provider import Provider
+    from realtime.work.journal import Flusher
+
+
+def answer_of_tool(result: RunResultStreaming) -> str:
+    """The answer of a run that ended with a tool's output; empty for any other run."""
+    made = result.new_items
+    if result.interruptions or not made or not isinstance(made[-1], ToolCallOutputItem):
+        return ""
+    # The SDK has made text of it, in Python's own form.
+    outputs = [item.output for item in made if isinstance(item, ToolCallOutputItem)]
+    final = result.final_output
+    return _as_text(next((each for each in outputs if str(each) == final), final))
+
+
+def _as_text(output: Any) -> str:
+    """An output as people read it; empty for one that is no text, such as a picture."""
+    if isinstance(output, str):
+        return output
+    if isinstance(output, ToolOutputText):
+        return output.text
+    if isinstance(output, BaseModel):
+        output = output.model_dump(mode="json")
+    if isinstance(output, dict | list):
+        return f"```json\n{json.dumps(output, ensure_ascii=False, default=str)}\n```"
+    return json.dumps(output) if isinstance(output, bool | int | float) else ""
+
+
+def find_output(given: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | None:
+    """Structured output that the model has put into a fence or between words; None without any."""
+    messages = [item for item in given.run_data.new_items if isinstance(item, MessageOutputItem)]
+    text = ItemHelpers.text_message_output(messages[-1]) if messages else ""
+    found = text[text.find("{") : text.rfind("}") + 1]
+    try:
+        output = _schema(given.run_data.last_agent.output_type).validate_json(found)
+    except ModelBehaviorError:
+        return None
+    return RunErrorHandlerResult(output, include_in_history=False)
+
+
+def _schema(kind: Any) -> AgentOutputSchemaBase:
+    return kind if isinstance(kind, AgentOutputSchemaBase) else AgentOutputSchema(kind, False)
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 2
+"""How long a stopped stream or tool may take to unwind before its task is left to itself."""
+
+RETRY_PAUSE_S = 0.5
+
+AWAY = (OperationalError, InterfaceError)
+"""What a database raises that is away, too busy or in a deadlock: the same may work later."""
+
+
+class RunWork:
+    """A claimed run at work; `stop` ends it early with its text kept."""
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        flusher: "Flusher",
+        provider: "Provider",
+        tool_servers: ToolServers,
+    ) -> None:
+        self.claimed = claimed
+        self.journal = flusher.open(claimed)
+        self._flusher = flusher
+        self._provider = provider
+        self._translator = _translator(claimed)
+        self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
+        self._verdict = StreamEnding(has_said=claimed.resumption is not None)
+        self._meter = _meter(claimed)
+        self._hooks = WorkHooks(self.journal, tool_servers, self._meter, Budget(claimed.run))
+        self._retries = Retries(self.journal, self._meter)
+        self._result: RunResultStreaming | None = None
+        self._given: ModelInput | None = None
+        self._shortening = Shortening()
+        self._begun = asyncio.Event()
+
+    @property
+    def context_share(self) -> float:
+        """How much of what the model may be given the run's input took, from 0 to 1."""
+        return self._given.share if self._given else 0.0
+
+    async def run(self) -> None:
+        """Work to the end, or until input is awaited; raises `RunLostError`."""
+        try:
+            outcome = await self._reach_end()
+            if isinstance(outcome, Ending):
+                # Before the journal is closed: a long text takes time, in which the lease is kept.
+                outcome = await self._render(outcome)
+        finally:
+            # However it comes here: a journal that stays open keeps the lease for ever.
+            self.journal.close()
+            await self._flusher.close(self.journal)
+        await self._leave(outcome)
+
+    async def _render(self, ending: Ending) -> Ending:
+        """`ending` with its HTML, made in a thread that no commit waits for."""
+        return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
+
+    async def _reach_end(self) -> Ending | Suspension:
+        """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
+        stream = asyncio.create_task(self._stream(), name=f"stream {self.claimed.run.pk}")
+        signals = [
+            asyncio.create_task(self.journal.cancelled.wait()),
+            asyncio.create_task(self.journal.lost.wait()),
+            asyncio.create_task(self._sit_out()),
+        ]
+        try:
+            done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for signal in signals:
+                signal.cancel()
+            await self._unwind(stream)
+            self._reports.end_all()
+        if self.journal.lost.is_set():
+            raise RunLostError
+        if stream not in done and self.journal.cancelled.is_set():
+            return self._ending(RunStatus.CANCELLED)
+        if stream not in done:
+            return self._failure(AgentSiteError(ErrorCode.LIMIT_TIME))
+        if stream.cancelled():
+            return self._failure(RuntimeError("the agent cancelled its own task"))
+        return self._judge(stream.exception())
+
+    async def _sit_out(self) -> None:
+        """Until `RUN_MAX_S` after the work began; what it waited for before does not count."""
+        await self._begun.wait()
+        await asyncio.sleep(get_conf().run_max_s)
+
+    def _judge(self, exc: BaseException | None) -> Ending | Suspension:
+        """A reply that the model's side cut short is neither finished nor a fault of ours."""
+        match self._verdict.finish_reason:
+            case "length":
+                exc = AgentSiteError(ErrorCode.LIMIT_LENGTH)
+            case "content_filter":
+                exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
+            case "failed":
+                has_text = self.journal.folder.has_text
+                exc = broken_stream(self._verdict.error_code, has_text=has_text)
+        if isinstance(exc, ModelRefusalError):
+            # What it says has been shown, and is the answer.
+            self._translator.reopen()
+            exc = None
+        if exc is not None:
+            return self._failure(exc)
+        if self._result is not None and self._result.interruptions:
+            return self._suspension(self._result)
+        if all(part["type"] == "agent" for part in self.journal.folder.parts):
+            return self._failure(AgentSiteError(ErrorCode.PROVIDER_UNAVAILABLE))
+        return self._ending(RunStatus.COMPLETED)
+
+    async def _unwind(self, stream: asyncio.Task[None]) -> None:
+        """Close the provider's stream and async tools; a sync tool ends when it ends."""
+        if stream.done():
+            return
+        if self._result is not None:
+            self._result.cancel()
+        stream.cancel()
+        _, left = await asyncio.wait([stream], timeout=STOP_TIMEOUT_S)
+        for task in left:
+            task.add_done_callback(_ignore_end)
+
+    async def _stream(self) -> None:
+        run, conf = self.claimed.run, get_conf()
+        stream_ending.set(self._verdict)
+        shortening.set(self._shortening)
+        place = await self._provider.starts.enter()
+        context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
+        agent = copy_agent(registry.get_agent(run.agent))
+        given = await self._input(agent, context)
+        self._begun.set()
+        self._result = Runner.run_streamed(
+            agent,
+            input=given,
+            context=context,
+            max_turns=conf.max_turns,
+            hooks=self._hooks,
+            run_config=RunConfig(
+                model_provider=self._provider,
+                model_settings=ModelSettings(include_usage=True, retry=self._retries.settings),
+                tool_execution=ToolExecutionConfig(
+                    max_function_tool_concurrency=conf.parallel_tools
+                ),
+                tracing_disabled=True,
+                tool_error_formatter=WorkHooks.note_error,
+                tool_not_found_behavior="return_error_to_model",
+            ),
+            error_handlers={"invalid_final_output": find_output},
+        )
+        self._meter.start(self._result.context_wrapper.usage)
+        await self._read(self._result, place)
+
+    async def _read(self, result: RunResultStreaming, place: StartPlace) -> None:
+        """Tell the journal what comes, to the end; raises what ended it early."""
+        events = cast(AsyncGenerator[StreamEvent, None], result.stream_events())
+        async with aclosing(events):
+            async for event in events:
+                for kind, payload in self._translator.translate(event):
+                    self.journal.append(kind, payload)
+                if isinstance(event, RawResponsesStreamEvent):
+                    place.leave()
+                    self._meter.note(event.data)
+                    if self._meter.is_over:
+                        # Before the stream is closed, which waits for the run's end.
+                        result.cancel()
+                        raise AgentSiteError(ErrorCode.LIMIT_LENGTH)
+        if (exc := result.run_loop_exception) is not None:
+            raise exc
+        for kind, payload in self._translator.finish(answer_of_tool(result)):
+            self.journal.append(kind, payload)
+
+    async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
+        """What was said so far, or where the run has asked, with the answers."""
+        if self.claimed.resumption is not None:
+            await self._hooks.reconnect(agent, self.claimed.resumption.agent)
+            return await sdk.resume(agent, self.claimed.resumption, context)
+        self._given = await dbpool.read_first(read_input, self.claimed.run, agent)
+        return self._given.items
+
+    def _failure(self, exc: BaseException) -> Ending:
+        if self.journal.cancelled.is_set():
+            return self._ending(RunStatus.CANCELLED)
+        error = run_error(exc, has_text=self.journal.folder.has_text)
+        if is_refusal(exc):
+            self._meter.note_refusal()
+        # A server that fails as servers do is no fault of the code, and has no use for frames.
+        is_expected = isinstance(exc, AgentSiteError | openai.APIError)
+        told = f" ({name_types(exc)})" if is_expected else f"\n{describe(exc)}"
+        logger.error("run %s: %s%s", self.claimed.run.pk, error.code, told)
+        return self._ending(
+            RunStatus.FAILED,
+            error_code=error.code.value,
+            retry_after=error.retry_after,
+            reason=EndReason.LIMIT if error.code in RUN_LIMITS else "",
+        )
+
+    def _ending(self, status: RunStatus, **fields: Any) -> Ending:
+        self._fail_open_tools()
+        return Ending(
+            status=status,
+            parts=self.journal.folder.close(),
+            items=self._items(),
+            **self._spent(),
+            context=measure_input(
+                self._given,
+                self._result,
+                fields.get("error_code", ""),
+                self._shortening.refused,
+            ),
+            first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            stopped_at=timezone.now() if status == RunStatus.CANCELLED else None,
+            retries=self.claimed.run.retries + self._retries.count,
+            **fields,
+        )
+
+    def _suspension(self, result: RunResultStreaming) -> Suspension:
+        return Suspension(
+            requests=sdk.requests_of(result),
+            state=sdk.state_of(result),
+            items=self._items(),
+            expires_in=timedelta(seconds=get_conf().approval_expires_s),
+            **self._spent(),
+            first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            retries=self.claimed.run.retries + self._retries.count,
+        )
+
+    def _items(self) -> list[dict[str, Any]]:
+        """What later runs are given of this reply."""
+        if self._result is None:
+            return self.claimed.resumption.items if self.claimed.resumption else []
+        return stored_items(sdk.made_items(self._result), self._translator.open_text)
+
+    def _fail_open_tools(self) -> None:
+        for part in list(self.journal.folder.parts):
+            if part["type"] == "tool" and part["status"] in ("started", "progress"):
+                call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
+                self.journal.append("tool.failed", call)
+
+    def _spent(self) -> dict[str, Any]:
+        """What the run has taken, however it ends."""
+        counted = self._result.context_wrapper.usage if self._result else None
+        usage = self._meter.total(counted)
+        return {"usage": usage, "cost": self._meter.cost(usage), "model": self._meter.model}
+
+    async def _leave(self, outcome: Ending | Suspension) -> None:
+        """Write how it stands, or that it has failed where that is what cannot be written."""
+        try:
+            await self._write(outcome, self.journal.take_rest())
+            return
+        except (RunLostError, *AWAY):
+            raise
+        except Exception as exc:
+            logger.error(
+                "run %s: not written: %s", self.claimed.run.pk, describe(exc, is_private=True)
+            )
+        await self._write(await self._plain_failure(), [])
+
+    async def _plain_failure(self) -> Ending:
+        """Holds no more than the database has taken before."""
+        parts = (await dbpool.read_first(queries.read_parts, self.claimed.run)).close()
+        return Ending(
+            RunStatus.FAILED,
+            parts,
+            items=items_of_parts(parts),
+            error_code=ErrorCode.INTERNAL.value,
+            first_token_at=self.journal.first_token_at,
+            last_token_at=self.journal.last_token_at,
+            **self._spent(),
+        )
+
+    async def _write(self, outcome: Ending | Suspension, rest: list[EventRow]) -> None:
+        """A run that was asked to stop before it could ask is stopped."""
+        if isinstance(outcome, Suspension):
+            if await self._persist(suspend_run, rest, suspension=outcome):
+                return
+            outcome = await self._render(self._ending(RunStatus.CANCELLED))
+        await self._persist(lifecycle.finish_run, rest, ending=outcome)
+
+    async def _persist(
+        self, write: Callable[..., T], events: list[EventRow], **outcome: object
+    ) -> T:
+        """One transaction, tried again for as long as a run may outlive its database.
+
+        Raises at once what another try would meet again.
+        """
+        deadline = time.monotonic() + get_conf().buffer_s
+        while True:
+            try:
+                return await dbpool.write_first(
+                    write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
+                )
+            except AWAY as exc:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning(
+                    "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
+                )
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def _ignore_end(stream: asyncio.Task[None]) -> None:
+    """Of a stream that was left to itself; asyncio would log what its exception says."""
+    if not stream.cancelled():
+        stream.exception()
+
+
+def _translator(claimed: Claimed) -> Translator:
+    if (before := claimed.resumption) is None:
+        return Translator(claimed.run.agent)
+    return Translator(before.agent, has_text=before.folder.has_text)
+
+
+def _meter(claimed: Claimed) -> UsageMeter:
+    run = claimed.run
+    if claimed.resumption is None:
+        return UsageMeter(model=run.model)
+    return UsageMeter(usage_of(run), run.cost, run.model)

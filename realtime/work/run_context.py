@@ -1,0 +1,144 @@
+"""What a tool is given of the run that called it, and the progress it reports."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from agents.tool_context import ToolContext
+
+from conversations.shapes import UserId
+from conversations.text import clean_id, clean_text
+from realtime.conf import get_conf
+from realtime.work.journal import Journal
+
+Payload = dict[str, Any]
+
+TEXT_LENGTH = 200
+"""Characters of a progress text or of a summary: they are one line on the page."""
+
+
+@dataclass
+class _Step:
+    """A tool call at work: when it began, what it told last, and what waits to be told."""
+
+    begun_at: float
+    told_at: float = float("-inf")
+    waiting: Payload | None = None
+    timer: asyncio.TimerHandle | None = None
+    summary: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """How a tool call went; `summary` is empty where the tool gave none."""
+
+    seconds: float
+    summary: str
+    failed: bool
+
+
+class ProgressReports:
+    """The tool calls of one run by their ids: parallel ones do not mix up.
+
+    Progress goes to the journal at once, and then once an interval at most: what comes between
+    is replaced by what comes later. What a tool tells before it began or after it has ended, as
+    one in a thread may, is dropped.
+    """
+
+    def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
+        self._journal = journal
+        self._loop = loop
+        self._interval_s = get_conf().progress_interval_ms / 1000
+        self._steps: dict[str, _Step] = {}
+
+    def begin(self, call_id: str) -> None:
+        self._steps[call_id] = _Step(time.monotonic())
+
+    def end(self, call_id: str) -> StepEnd:
+        step = self._steps.pop(call_id, None) or _Step(time.monotonic())
+        if step.timer is not None:
+            step.timer.cancel()
+        return StepEnd(time.monotonic() - step.begun_at, step.summary, step.failed)
+
+    def end_all(self) -> None:
+        """The run has ended, whatever its tools still do."""
+        for call_id in list(self._steps):
+            self.end(call_id)
+
+    def fail(self, call_id: str) -> None:
+        """What the call returns is an error."""
+        if step := self._steps.get(call_id):
+            step.failed = True
+
+    def report(self, call_id: str, name: str, text: str, fraction: float | None) -> None:
+        payload: Payload = {"tool_call_id": call_id, "name": name, "progress": _line(text)}
+        if fraction is not None:
+            payload["fraction"] = min(1.0, max(0.0, fraction))
+        self._on_loop(self._report, call_id, payload)
+
+    def summarise(self, call_id: str, text: str) -> None:
+        self._on_loop(self._summarise, call_id, _line(text))
+
+    def _on_loop(self, work: Any, *args: Any) -> None:
+        """At once on the loop itself; in order, and before the tool's end, from a thread."""
+        if _running_loop() is self._loop:
+            work(*args)
+        else:
+            self._loop.call_soon_threadsafe(work, *args)
+
+    def _report(self, call_id: str, payload: Payload) -> None:
+        step = self._steps.get(call_id)
+        if step is None:
+            return
+        step.waiting = payload
+        due = step.told_at + self._interval_s - time.monotonic()
+        if due <= 0:
+            self._tell(step)
+        elif step.timer is None:
+            step.timer = self._loop.call_later(due, self._tell, step)
+
+    def _tell(self, step: _Step) -> None:
+        step.timer = None
+        if step.waiting is not None:
+            step.told_at = time.monotonic()
+            self._journal.append("tool.progress", step.waiting)
+            step.waiting = None
+
+    def _summarise(self, call_id: str, text: str) -> None:
+        if step := self._steps.get(call_id):
+            step.summary = text
+
+
+def _line(text: str) -> str:
+    return " ".join(clean_text(text).split())[:TEXT_LENGTH]
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The SDK context of every run; a tool's first parameter is `ToolContext[RunContext]`."""
+
+    user_id: UserId
+    session_id: UUID
+    run_id: UUID
+    reports: ProgressReports
+
+    def progress(self, tool: ToolContext[Any], text: str, fraction: float | None = None) -> None:
+        """Tell how far a tool is: a short text and, from 0 to 1, a fraction.
+
+        From a sync tool too, which the SDK runs in a thread.
+        """
+        self.reports.report(clean_id(tool.tool_call_id), clean_id(tool.tool_name), text, fraction)
+
+    def summarise(self, tool: ToolContext[Any], text: str) -> None:
+        """Say in a few words what a tool has done: the page shows that in place of its name."""
+        self.reports.summarise(clean_id(tool.tool_call_id), text)

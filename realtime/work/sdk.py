@@ -1,0 +1,207 @@
+"""Between the SDK and the record: stream events, and interruptions for approval."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from agents import (
+    Agent,
+    AgentUpdatedStreamEvent,
+    RawResponsesStreamEvent,
+    RunContextWrapper,
+    RunItem,
+    RunResultStreaming,
+    RunState,
+    StreamEvent,
+)
+from agents.items import ToolApprovalItem
+
+from conversations.runs.inputs import RequestAnswer, Resumption
+from conversations.runs.lifecycle import Request
+from conversations.sessions.parts import SEPARATOR
+from conversations.text import clean_id, clean_text
+from realtime.work.run_context import RunContext
+
+Translated = tuple[str, dict[str, Any]]
+
+TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
+FENCE, FENCE_END = "```json\n", "\n```"
+"""Around structured output, so that people can read it."""
+JSON_STARTS = ("{", "[", '"')
+"""Of structured output that the model has not set apart itself."""
+
+REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+
+
+class Translator:
+    """Pure: no clock, no database. `open_text` is text that no finished item holds.
+
+    `has_text` when text was shown before, by a run that goes on.
+    """
+
+    def __init__(self, agent: str, *, has_text: bool = False) -> None:
+        self._agent = agent
+        self._has_text = has_text
+        self._new_part = False
+        self._is_structured = False
+        self._is_fenced = False
+        self._is_open = False
+        self._done_text = ""
+        self._call_text = ""
+        self.open_text = ""
+
+    def translate(self, event: StreamEvent) -> Iterator[Translated]:
+        """The journal's events for one of the SDK's; most have none."""
+        if isinstance(event, RawResponsesStreamEvent):
+            yield from self._raw(event.data)
+        elif isinstance(event, AgentUpdatedStreamEvent):
+            yield from self._agent_changed(event.new_agent)
+
+    def _raw(self, data: Any) -> Iterator[Translated]:
+        if data.type in TEXT_DELTAS:
+            yield from self._text(clean_text(data.delta))
+        elif data.type in REASONING_DELTAS:
+            yield from self._reasoning(clean_text(data.delta))
+        elif data.type == "response.content_part.added":
+            self._new_part = True
+        elif data.type == "response.content_part.done":
+            yield from self._end_fence()
+        elif data.type == "response.output_item.done":
+            self._done_text += _text_of(data.item)
+        elif data.type == "response.completed":
+            yield from self._complete(getattr(data, "response", None))
+
+    def _complete(self, response: Any) -> Iterator[Translated]:
+        """The end of a model call; with what its items say and no delta has said."""
+        whole = "".join(map(_text_of, getattr(response, "output", None) or ())) or self._done_text
+        if whole.startswith(self.open_text):
+            self._new_part |= not self.open_text
+            yield from self._text(whole[len(self.open_text) :])
+        yield from self._end_fence()
+        # Only now the SDK makes an item of the text; one that failed or was cut has none.
+        self._call_text, self.open_text, self._done_text = self.open_text, "", ""
+
+    def reopen(self) -> None:
+        """The SDK has made no item of the latest call, which was a refusal."""
+        self.open_text = self._call_text
+
+    def finish(self, text: str) -> Iterator[Translated]:
+        """The answer of a run that no model call has written: the output of a tool."""
+        self._new_part = True
+        self._is_structured = False
+        yield from self._text(clean_text(text))
+
+    def _text(self, delta: str) -> Iterator[Translated]:
+        if not delta:
+            return
+        before = SEPARATOR if self._new_part and self._has_text else ""
+        if self._is_structured and not self._is_open and delta.lstrip()[:1] in JSON_STARTS:
+            self._is_fenced = True
+            before += FENCE
+        self._new_part, self._has_text, self._is_open = False, True, True
+        self.open_text += delta
+        yield "token", {"delta": before + delta}
+
+    def _end_fence(self) -> Iterator[Translated]:
+        self._is_open = False
+        if self._is_fenced:
+            self._is_fenced = False
+            yield "token", {"delta": FENCE_END}
+
+    def _reasoning(self, delta: str) -> Iterator[Translated]:
+        if delta:
+            self._new_part = True
+            yield "reasoning.delta", {"delta": delta}
+
+    def _agent_changed(self, agent: Agent[Any]) -> Iterator[Translated]:
+        self._is_structured = agent.output_type not in (None, str)
+        if agent.name != self._agent:
+            self._agent = agent.name
+            self._new_part = True
+            yield "agent.changed", {"name": agent.name}
+
+
+def _text_of(item: Any) -> str:
+    """The text and the refusals of a message; empty for any other item."""
+    if getattr(item, "type", "") != "message":
+        return ""
+    parts = getattr(item, "content", None) or ()
+    said = (getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in parts)
+    return clean_text("".join(said))
+
+
+REJECTED = "The user did not allow this call."
+REJECTED_SAYING = "The user did not allow this call. The user said: {message}"
+
+
+class AnswerMismatchError(Exception):
+    """What was decided is not what the run is about to do."""
+
+
+def requests_of(result: RunResultStreaming) -> list[Request]:
+    """What the run waits for, in the order in which `resume` takes the answers."""
+    return [_request(item) for item in result.interruptions]
+
+
+def _request(item: ToolApprovalItem) -> Request:
+    return Request(
+        tool_call_id=clean_id(item.call_id or ""),
+        tool=clean_id(item.qualified_name or ""),
+        arguments=clean_text(item.arguments or ""),
+        description=_description(item),
+    )
+
+
+def _description(item: ToolApprovalItem) -> str:
+    """The first paragraph of what the model is told of the tool."""
+    tools = item.agent.tools if item.agent else []
+    texts = [getattr(tool, "description", "") for tool in tools if tool.name == item.name]
+    return str(texts[0]).strip().split("\n\n")[0] if texts else ""
+
+
+def state_of(result: RunResultStreaming) -> dict[str, Any]:
+    """What `resume` goes on from; the run's context is not part of it."""
+    state = result.to_state().to_json(context_serializer=lambda context: {})
+    if isinstance(state["original_input"], list):
+        state["original_input"] = [_as_given(item) for item in state["original_input"]]
+    return state
+
+
+def _as_given(item: dict[str, Any]) -> dict[str, Any]:
+    """The SDK writes the text of earlier replies in a form that its Chat Completions refuses."""
+    if item.get("role") != "assistant" or "type" in item:
+        return item
+    text = "".join(part["text"] for part in item["content"])
+    return {"role": "assistant", "content": text}
+
+
+def made_items(result: RunResultStreaming) -> list[Any]:
+    """The input items that the run has made; a request is none."""
+    items: list[RunItem] = result.new_items
+    return [item.to_input_item() for item in items if not isinstance(item, ToolApprovalItem)]
+
+
+async def resume(
+    agent: Agent[Any], resumption: Resumption, context: RunContext
+) -> RunState[RunContext]:
+    """The state to go on from, with the answers in it; raises `AnswerMismatchError`."""
+    state: RunState[RunContext] = await RunState.from_json(
+        agent, resumption.state, context_override=RunContextWrapper(context)
+    )
+    asked = state.get_interruptions()
+    if len(asked) != len(resumption.answers):
+        raise AnswerMismatchError
+    for item, answer in zip(asked, resumption.answers, strict=True):
+        _apply(state, item, answer)
+    return state
+
+
+def _apply(state: RunState[RunContext], item: ToolApprovalItem, answer: RequestAnswer) -> None:
+    """An answer is for one call with the arguments that were shown, and for no other."""
+    request = _request(item)
+    if (request.tool_call_id, request.args_hash) != (answer.tool_call_id, answer.args_hash):
+        raise AnswerMismatchError
+    if answer.approved:
+        state.approve(item)
+    else:
+        said = REJECTED_SAYING.format(message=answer.message) if answer.message else REJECTED
+        state.reject(item, rejection_message=said)

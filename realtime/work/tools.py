@@ -1,0 +1,428 @@
+"""Tools of a run: MCP servers, hooks around each call, what a call returned."""
+
+import asyncio
+import copy
+import dataclasses
+import json
+import logging
+import math
+import re
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agents import (
+    Agent,
+    FunctionTool,
+    Handoff,
+    ModelResponse,
+    RunContextWrapper,
+    RunHooks,
+    Tool,
+    ToolErrorFormatterArgs,
+    TResponseInputItem,
+)
+from agents.mcp import MCPServer, MCPServerManager, MCPToolCustomDataContext
+from agents.tool import default_tool_timeout_error_message
+from agents.tool_context import ToolContext
+from pydantic import BaseModel
+
+from conversations.errors import AgentSiteError, ErrorCode
+from conversations.text import clean_id, clean_text, shorten
+from realtime.conf import get_conf
+from realtime.providers.provider import Budget
+from realtime.registry import name_model
+from realtime.tasks import describe
+from realtime.work.journal import Journal
+from realtime.work.metering import UsageMeter
+from realtime.work.run_context import RunContext
+
+NAMES = {"image": "picture", "audio": "audio", "video": "video", "file": "file"}
+RESOURCES = ("audio", "image", "resource", "resource_link")
+"""What MCP servers return beside text; the SDK gives some of it as JSON in a text."""
+
+_DATA_URL = re.compile(r"data:(\w*)[\w/.+;=-]*;base64,[A-Za-z0-9+/=_-]*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{256,}={0,2}")
+
+
+def describe_output(result: object) -> str:
+    """Text of whatever a tool returned; no `repr` of an object, and no encoded data."""
+    if isinstance(result, str):
+        return _without_data(result)
+    if isinstance(result, list | tuple) and result and all(map(_is_part, result)):
+        return "\n".join(map(describe_output, result))
+    if _is_part(result):
+        return _describe_part(_fields(result))
+    if result is None:
+        return ""
+    try:
+        text = json.dumps(result, ensure_ascii=False, default=_plain, skipkeys=True)
+    except ValueError:
+        # It holds itself.
+        return f"[{type(result).__name__}]"
+    return _without_data(text)
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_part(value: object) -> bool:
+    kind = _fields(value).get("type")
+    return isinstance(kind, str) and _kind_of(kind) in ("text", *NAMES, *RESOURCES)
+
+
+def _kind_of(kind: str) -> str:
+    return kind.removeprefix("input_").removeprefix("output_")
+
+
+def _describe_part(part: Mapping[str, Any]) -> str:
+    kind = _kind_of(part["type"])
+    if kind == "text":
+        return _describe_text(str(part.get("text") or ""))
+    if kind == "resource":
+        held = part.get("resource")
+        held = held if isinstance(held, Mapping) else {}
+        return _without_data(str(held.get("text") or "")) or _named("file", held.get("uri"))
+    if kind == "resource_link":
+        return _named("link", part.get("title") or part.get("name") or part.get("uri"))
+    return _named(NAMES[kind], part.get("filename"))
+
+
+def _describe_text(text: str) -> str:
+    """The SDK writes what is neither text nor a picture as JSON."""
+    if text.startswith("{"):
+        try:
+            held = json.loads(text)
+        except ValueError:
+            held = None
+        if isinstance(held, dict) and held.get("type") in RESOURCES:
+            return _describe_part(held)
+    return _without_data(text)
+
+
+def _named(kind: str, name: object) -> str:
+    return f"[{kind}: {name}]" if isinstance(name, str) and name else f"[{kind}]"
+
+
+def _without_data(text: str) -> str:
+    text = _DATA_URL.sub(lambda found: f"[{NAMES.get(found[1], 'data')}]", text)
+    return _BASE64.sub(lambda found: "[data]" if _is_data(found[0]) else found[0], text)
+
+
+def _is_data(text: str) -> bool:
+    """A long word may be a name or a line of dashes; data has all kinds of signs."""
+    return all(re.search(kind, text) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "[data]"
+    # What has a text of its own writes it in a method of its own.
+    return f"[{type(value).__name__}]" if type(value).__str__ is object.__str__ else str(value)
+
+
+logger = logging.getLogger(__name__)
+
+
+def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
+    """The agent of that name among those that `agent` may hand over to, itself included."""
+    seen, found = set(), [agent]
+    while found:
+        at = found.pop()
+        if at.name == name:
+            return at
+        seen.add(at.name)
+        found += [
+            other for other in map(handoff_target, at.handoffs) if other and other.name not in seen
+        ]
+    return None
+
+
+def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
+    """The SDK keeps a reference in a `Handoff` that it has made itself."""
+    if isinstance(handoff, Agent):
+        return handoff
+    reference = handoff._agent_ref
+    return reference() if reference else None  # type: ignore[return-value]
+
+
+class ToolServers:
+    """The connections of one event loop, shared by its runs; one that has died is made again."""
+
+    def __init__(self) -> None:
+        self._managers: dict[MCPServer, MCPServerManager] = {}
+        self._locks: dict[MCPServer, asyncio.Lock] = {}
+        self._failed_at: dict[MCPServer, float] = {}
+
+    async def connect(self, servers: Iterable[MCPServer]) -> None:
+        """Have these answer; raises `AgentSiteError(tools_unavailable)`.
+
+        Who has waited for another's try does not try in vain again: all would, one by one.
+        """
+        asked_at = time.monotonic()
+        for server in servers:
+            async with self._locks.setdefault(server, asyncio.Lock()):
+                if self._failed_at.get(server, -math.inf) >= asked_at:
+                    raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE)
+                if not await self._answers(server):
+                    await self._connect(server)
+
+    async def _answers(self, server: MCPServer) -> bool:
+        """Whether a connection is there and alive; a server that caches its tools is not asked."""
+        if server not in self._managers:
+            return False
+        try:
+            async with asyncio.timeout(get_conf().tool_server_timeout_s):
+                await server.list_tools()
+        except Exception as exc:
+            logger.warning("tool server %s is gone: %s", server.name, type(exc).__name__)
+            return False
+        return True
+
+    async def _connect(self, server: MCPServer) -> None:
+        await self._disconnect(server)
+        _watch_errors(server)
+        timeout = get_conf().tool_server_timeout_s
+        # "In parallel" gives the connection a task of its own, which alone may close it.
+        manager = self._managers[server] = MCPServerManager(
+            [server],
+            strict=True,
+            connect_in_parallel=True,
+            connect_timeout_seconds=timeout,
+            cleanup_timeout_seconds=timeout,
+            suppress_cancelled_error=False,
+        )
+        try:
+            await manager.connect_all()
+        except asyncio.CancelledError:
+            await self._disconnect(server)
+            raise
+        except Exception as exc:
+            await self._disconnect(server)
+            self._failed_at[server] = time.monotonic()
+            logger.error("tool server %s: %s", server.name, describe(exc))
+            raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE) from exc
+
+    async def _disconnect(self, server: MCPServer) -> None:
+        if (manager := self._managers.pop(server, None)) is not None:
+            await manager.cleanup_all()
+
+    async def close(self) -> None:
+        """Close every connection; whoever still needs one gets another."""
+        for server in list(self._managers):
+            await self._disconnect(server)
+
+
+def _watch_errors(server: Any) -> None:
+    """Have what the server marks as an error shown as one; the SDK tells its extractor alone."""
+    extract = getattr(server, "custom_data_extractor", None)
+    if isinstance(extract, _ErrorWatch):
+        return
+    server.custom_data_extractor = _ErrorWatch(extract)
+
+
+class _ErrorWatch:
+    """Stands before the extractor that the site may have given the server."""
+
+    def __init__(self, extract: Any) -> None:
+        self._extract = extract
+
+    def __call__(self, call: MCPToolCustomDataContext) -> Any:
+        context = call.run_context
+        if call.is_error and isinstance(context, ToolContext):
+            context.context.reports.fail(clean_id(context.tool_call_id))
+        return self._extract(call) if self._extract else None
+
+
+def copy_agent(agent: Agent[Any]) -> Agent[Any]:
+    """A copy of an agent and of all that it may hand over to, with tools and guardrails copied.
+
+    Models, tool servers and agents that are tools are shared. Input guardrails of the copies go
+    before the model: beside it they would let tokens out before they have decided.
+    """
+    return _Copies().agent(agent)
+
+
+class _Copies:
+    """One copy of each agent, by the identity of the original: handoffs may go in a circle."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Agent[Any]] = {}
+
+    def agent(self, original: Agent[Any]) -> Agent[Any]:
+        if (known := self._made.get(id(original))) is not None:
+            return known
+        made = self._made[id(original)] = copy.copy(original)
+        # What a handoff makes is asked for again when it has been copied already.
+        self._made[id(made)] = made
+        made.tools = [copy.copy(tool) for tool in original.tools]
+        made.input_guardrails = [copy.copy(guardrail) for guardrail in original.input_guardrails]
+        for guardrail in made.input_guardrails:
+            guardrail.run_in_parallel = False
+        made.handoffs = [self._handoff(handoff) for handoff in original.handoffs]
+        return made
+
+    def _handoff(self, original: Any) -> Any:
+        if isinstance(original, Agent):
+            return self.agent(original)
+        made: Handoff[Any, Any] = copy.copy(original)
+
+        async def invoke(context: Any, arguments: str) -> Agent[Any]:
+            return self.agent(await original.on_invoke_handoff(context, arguments))
+
+        made.on_invoke_handoff = invoke
+        if (target := handoff_target(original)) is not None:
+            # The copies outlive this reference: `invoke` holds on to all of them.
+            made._agent_ref = weakref.ref(self.agent(target))
+        return made
+
+
+class ToolHooks(RunHooks[RunContext]):
+    """Tells the journal of every tool; no tool starts before that is committed."""
+
+    def __init__(self, journal: Journal, servers: ToolServers) -> None:
+        self._journal = journal
+        self._servers = servers
+
+    async def on_agent_start(self, context: Any, agent: Any) -> None:
+        """Before the agent's tools are asked for, and again for each that takes over."""
+        await self._servers.connect(agent.mcp_servers)
+
+    async def reconnect(self, agent: Agent[Any], name: str) -> None:
+        """For a run of `agent` that goes on: the one that has asked does not start again."""
+        asked = find_agent(agent, name)
+        if asked is not None:
+            await self._servers.connect(asked.mcp_servers)
+
+    async def on_tool_start(
+        self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
+    ) -> None:
+        call = _call(context, tool)
+        arguments = shorten(clean_text(_arguments(context)), get_conf().tool_arguments_chars)
+        self._journal.append("tool.started", {**call, "arguments": arguments})
+        await self._journal.commit()
+        if self._journal.cancelled.is_set():
+            raise asyncio.CancelledError
+        context.context.reports.begin(call["tool_call_id"])
+
+    async def on_tool_end(
+        self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool, result: object
+    ) -> None:
+        call = _call(context, tool)
+        end = context.context.reports.end(call["tool_call_id"])
+        payload = {
+            **call,
+            "output": shorten(clean_text(describe_output(result)), get_conf().tool_output_chars),
+            "duration_ms": round(end.seconds * 1000),
+        }
+        if end.summary:
+            payload["summary"] = end.summary
+        self._journal.append("tool.failed" if end.failed else "tool.finished", payload)
+
+    @staticmethod
+    def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
+        """What the model is told of an error stays the SDK's; people are shown that it is one."""
+        if args.kind == "tool_exception":
+            args.run_context.context.reports.fail(clean_id(args.call_id))
+
+
+def _call(context: RunContextWrapper[RunContext], tool: Tool) -> dict[str, Any]:
+    call_id = context.tool_call_id if isinstance(context, ToolContext) else tool.name
+    return {"tool_call_id": clean_id(call_id), "name": clean_id(tool.name)}
+
+
+def _arguments(context: RunContextWrapper[RunContext]) -> str:
+    return context.tool_arguments if isinstance(context, ToolContext) else ""
+
+
+class WorkHooks(ToolHooks):
+    """The hooks of a run at work."""
+
+    def __init__(
+        self, journal: Journal, servers: ToolServers, meter: UsageMeter, budget: Budget
+    ) -> None:
+        super().__init__(journal, servers)
+        self._meter = meter
+        self._budget = budget
+
+    async def on_llm_start(
+        self,
+        context: RunContextWrapper[RunContext],
+        agent: Any,
+        system_prompt: str | None,
+        input_items: list[TResponseInputItem],
+    ) -> None:
+        # Before the meter opens the call: one that is not made takes nothing.
+        await self._budget.check(self._meter.spent(context.usage))
+        self._meter.begin_call(context.usage, name_model(agent), system_prompt, input_items)
+
+    async def on_llm_end(
+        self, context: RunContextWrapper[RunContext], agent: Any, response: ModelResponse
+    ) -> None:
+        self._meter.end_call(context.usage)
+
+    async def on_tool_start(
+        self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
+    ) -> None:
+        if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
+            # The SDK reads it after this hook, also for a sync tool, for which it would refuse it
+            # at the making: the thread is then left to itself. The tool is the run's own copy.
+            tool.timeout_seconds = get_conf().tool_timeout_s
+        if models := _nested_models(tool):
+            await self._budget.check(self._meter.spent(context.usage))
+            self._meter.begin_nested(context.usage, _call_id(context), models)
+        await super().on_tool_start(context, agent, tool)
+
+    async def on_tool_end(
+        self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool, result: object
+    ) -> None:
+        if isinstance(context, ToolContext) and _has_timed_out(tool, result):
+            context.context.reports.fail(clean_id(context.tool_call_id))
+        self._meter.end_nested(context.usage, _call_id(context))
+        await super().on_tool_end(context, agent, tool, result)
+
+
+def _call_id(context: RunContextWrapper[RunContext]) -> str:
+    return context.tool_call_id if isinstance(context, ToolContext) else ""
+
+
+def _has_timed_out(tool: Tool, result: object) -> bool:
+    """The SDK tells nobody but the model, by this sentence."""
+    if not isinstance(tool, FunctionTool) or tool.timeout_seconds is None:
+        return False
+    told = default_tool_timeout_error_message(
+        tool_name=tool.name, timeout_seconds=tool.timeout_seconds
+    )
+    return result == told
+
+
+def _nested_models(tool: Any) -> frozenset[str]:
+    """The models that a tool may ask: those of the agent that it is, and of all behind that one.
+
+    "" for an agent that the SDK does not show.
+    """
+    found: dict[int, str] = {}
+    agents = _agents_in([tool])
+    while agents:
+        agent = agents.pop()
+        if id(agent) in found:
+            continue
+        found[id(agent)] = name_model(agent) if agent else ""
+        if agent is not None:
+            agents += [*map(handoff_target, agent.handoffs), *_agents_in(agent.tools)]
+    return frozenset(found.values())
+
+
+def _agents_in(tools: Iterable[Any]) -> list[Agent[Any] | None]:
+    """Those of the tools that are agents; the SDK keeps a private reference."""
+    return [tool._agent_instance for tool in tools if getattr(tool, "_is_agent_tool", False)]

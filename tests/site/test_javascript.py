@@ -1,0 +1,122 @@
+"""The page's code without a browser: Node's own test runner, and the checks of `make check`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import npm
+import page_checks
+import pytest
+from venvs import Venv
+
+from agentsite.web import view_models
+from agentsite.web.view_models import get_label
+from conversations.models import RunStatus
+from tests.support.site import ROOT
+
+TESTS = ROOT / "tests" / "javascript"
+VENV = Venv(Path(sys.prefix))
+SEARCH: dict[str, Any] = {"type": "tool", "tool_call_id": "c", "name": "web_search"}
+STEPS = [
+    SEARCH | {"status": "started"},
+    SEARCH | {"status": "progress", "progress": "half"},
+    SEARCH | {"status": "finished", "summary": "Searched 3 sessions", "duration_ms": 49},
+    SEARCH | {"status": "finished", "summary": "Searched 3 sessions", "duration_ms": 50},
+    *(SEARCH | {"status": "finished", "duration_ms": ms} for ms in (1249, 1250, 1350, 1450)),
+    SEARCH | {"status": "failed", "summary": "no", "duration_ms": 90_000},
+]
+PEOPLE = ("ann", "ben")
+DECISIONS = [
+    *({"decision": decision, "by": by} for decision in ("approve", "reject") for by in PEOPLE),
+    *({"decision": decision, "by": ""} for decision in ("", "expired", "cancelled")),
+]
+ENDINGS = [
+    {"run_status": status, "reason": reason, "error_code": code}
+    for status in RunStatus.values
+    for reason in ("", "user", "redirect", "limit", "worker_lost", "approval_expired")
+    for code in ("", "provider_timeout", "from_a_newer_server")
+]
+
+
+def label_cases():
+    """What the server says, as `[kind, given, text]`."""
+    cases: list[list[Any]] = [["step", part, view_models.describe_step(part)] for part in STEPS]
+    for given in DECISIONS:
+        text = view_models.describe_decision(given["decision"], given["by"], "ann")
+        cases.append(["decision", given, text])
+    for given in ENDINGS:
+        ending = view_models.describe_ending(
+            given["run_status"], given["reason"], given["error_code"]
+        )
+        cases.append(["ending", given, str(ending)])
+    cases += [["agent", name, get_label(name)] for name in ("tour", "a", "ÄGENT")]
+    cases.append(
+        ["place", {"place": 1, "count": 3}, str(view_models.VERSION).format(index=2, count=3)]
+    )
+    return cases
+
+
+def read_texts(texts):
+    """The same with all texts translated."""
+    if isinstance(texts, dict):
+        return {str(name): read_texts(text) for name, text in texts.items()}
+    return str(texts)
+
+
+def node(*arguments, **environ):
+    """What Node says to that."""
+    command = [str(npm.node_of(VENV)), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_modules_without_a_page(tmp_path):
+    given = tmp_path / "labels.json"
+    data = {"username": "ann", "notable_ms": view_models.NOTABLE_MS, "agent": {"label": "Tour"}}
+    given.write_text(
+        json.dumps({"data": data, "words": read_texts(view_models.SCRIPT), "cases": label_cases()})
+    )
+    files = sorted(str(path) for path in TESTS.glob("*.test.js"))
+    done = node("--test", "--test-reporter=dot", *files, AGENTSITE_LABELS=str(given))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+PAGE_TYPES = str(page_checks.SOURCES / "page.d.ts")
+BROKEN = """
+import { RunCursor } from "ROOT/static/chat/conversation/run_cursor.js";
+new RunCursor(null).end(1);
+"""
+
+
+@pytest.fixture
+def tools():
+    if not page_checks.are_there():
+        pytest.skip("the tools are not here; `make check` brings them")
+    return page_checks.HOME / "node_modules"
+
+
+def test_a_wrong_type_is_found(tools, tmp_path):
+    page_checks.write_protocol(VENV)
+    broken = tmp_path / "broken.js"
+    broken.write_text(BROKEN.replace("ROOT", str(ROOT)))
+    project = {"extends": str(ROOT / "tsconfig.json"), "include": [str(broken), PAGE_TYPES]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(project))
+    done = node(str(tools / page_checks.TYPES[0]), "--project", str(tmp_path))
+    assert done.returncode != 0
+    assert "is not assignable to parameter of type 'string'" in done.stdout, done.stdout
+
+
+def test_a_fault_of_style_is_found(tools):
+    biome, *arguments = page_checks.LINT
+    broken = ROOT / "static" / "chat" / "broken.js"
+    broken.write_text("export function compare(a) {\n  debugger;\n  return a;\n}\n")
+    try:
+        done = node(str(tools / biome), *arguments, str(broken))
+    finally:
+        broken.unlink()
+    assert done.returncode != 0
+    assert "noDebugger" in done.stderr + done.stdout

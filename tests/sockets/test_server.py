@@ -1,0 +1,24 @@
+"""The server's dealings with one connection."""
+
+from typing import Any
+
+from realtime.sockets.server import Server, Valve
+
+
+async def test_a_reader_who_leaves_before_the_last_piece_is_no_fault() -> None:
+    # After the server, which chooses Twisted's reactor.
+    from twisted.internet.error import ConnectionDone
+    from twisted.python.failure import Failure
+    from twisted.web.http import Request
+    from twisted.web.test.requesthelper import DummyChannel
+
+    async def application(*args: Any) -> None:
+        raise NotImplementedError
+
+    server = Server(application, host="127.0.0.1", port=0)
+    server.connections = {}
+    channel: Any = DummyChannel()
+    asked: Any = Request(channel, False)
+    asked.valve = Valve(lambda: None)
+    asked.connectionLost(Failure(ConnectionDone()))
+    await server.handle_reply(asked, {"type": "http.response.body", "body": b""})

@@ -1,0 +1,257 @@
+"""Gathering changes how often one is told, never what: items, usage and finish reason stay."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from openai import AsyncOpenAI
+
+from realtime.providers.event_stream import GatheredStream, Merger
+
+texts = st.lists(st.text(max_size=8), max_size=12)
+
+
+def chat_events(deltas: list[str], finish: str) -> list[dict[str, Any]]:
+    """A chat completion: role, text, a tool call in pieces, the end, usage."""
+    base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def choice(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    more = {"index": 0, "function": {"arguments": "{}"}}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    return [
+        choice({"role": "assistant", "content": ""}),
+        *(choice({"content": delta}) for delta in deltas),
+        choice({"tool_calls": [call]}),
+        choice({"tool_calls": [more]}),
+        *(choice({"content": delta}) for delta in reversed(deltas)),
+        choice({}, finish),
+        {**base, "choices": [], "usage": usage},
+    ]
+
+
+def responses_events(deltas: list[str]) -> list[dict[str, Any]]:
+    """Text of two messages of a response, and the end."""
+    return [
+        *(
+            {
+                "type": "response.output_text.delta",
+                "item_id": f"msg{place}",
+                "output_index": place,
+                "content_index": 0,
+                "delta": delta,
+                "logprobs": [],
+                "sequence_number": number,
+            }
+            for place in (0, 1)
+            for number, delta in enumerate(deltas)
+        ),
+        {"type": "response.completed", "sequence_number": 99, "response": {"id": "r"}},
+    ]
+
+
+def encode(events: list[dict[str, Any]], newline: str = "\n") -> bytes:
+    blocks = [f"data: {json.dumps(event)}" for event in events]
+    return "".join(block + newline * 2 for block in [*blocks, ": ping", "data: [DONE]"]).encode()
+
+
+def decode(stream: bytes) -> list[dict[str, Any]]:
+    lines = stream.decode().splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
+    return [stream[a:b] for a, b in pairwise(bounds)]
+
+
+def merge(chunks: list[bytes]) -> tuple[bytes, Merger]:
+    merger = Merger(has_said=True)
+    merged = b"".join([merger.feed(chunk) for chunk in chunks])
+    return merged + merger.rest(), merger
+
+
+def chat_result(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a reader of chat completions ends with."""
+    result: dict[str, Any] = {"text": "", "arguments": "", "order": [], "finish": None}
+    for event in events:
+        for choice in event["choices"]:
+            delta = choice["delta"]
+            result["text"] += delta.get("content") or ""
+            for call in delta.get("tool_calls") or []:
+                result["arguments"] += call["function"]["arguments"]
+                result["order"].append(len(result["text"]))
+            result["finish"] = choice["finish_reason"] or result["finish"]
+        result["usage"] = event.get("usage")
+    return result
+
+
+@given(texts, st.lists(st.integers(0, 10_000), max_size=6), st.sampled_from(["\n", "\r\n"]))
+def test_chat_completions_end_the_same(deltas: list[str], places: list[int], newline: str) -> None:
+    events = chat_events(deltas, "tool_calls")
+    merged, merger = merge(cut(encode(events, newline), places))
+    assert chat_result(decode(merged)) == chat_result(events)
+    assert merger.is_final
+
+
+@given(texts, st.lists(st.integers(0, 10_000), max_size=6))
+def test_responses_end_the_same(deltas: list[str], places: list[int]) -> None:
+    """But for messages of white space alone, in which nothing is said."""
+    assume(any(delta.strip() for delta in deltas))
+    events = responses_events(deltas)
+    merged, merger = merge(cut(encode(events), places))
+
+    def by_item(found: list[dict[str, Any]]) -> dict[str, str]:
+        text: dict[str, str] = {}
+        for event in found:
+            if "delta" in event:
+                text[event["item_id"]] = text.get(event["item_id"], "") + event["delta"]
+        return {item: said for item, said in text.items() if said.strip()}
+
+    assert by_item(decode(merged)) == by_item(events)
+    last = decode(merged)[-1]
+    assert (last["type"], last["response"]["id"]) == ("response.completed", "r")
+    assert merger.is_final
+
+
+@pytest.mark.parametrize("last", ["response.completed", "response.incomplete", None])
+def test_a_text_that_begins_like_a_tag_is_whole_without_an_event_that_ends_it(
+    last: str | None,
+) -> None:
+    events = responses_events(["<", "think"])[:-1]
+    if last:
+        events.append({"type": last, "sequence_number": 99, "response": {"id": "r"}})
+    merged, _ = merge([encode(events)])
+    found = decode(merged)
+    texts = {event["item_id"]: event["delta"] for event in found if "delta" in event}
+    assert texts == {"msg0": "<think", "msg1": "<think"}
+    if last == "response.completed":
+        parts = found[-1]["response"]["output"][0]["content"]
+        assert "".join(part["text"] for part in parts) == "<think<think"
+
+
+def test_neighbouring_deltas_become_one() -> None:
+    events = chat_events(["a", "b", "c"], "stop")
+    merged, _ = merge([encode(events)])
+    found = [choice["delta"].get("content") for e in decode(merged) for choice in e["choices"]]
+    assert found == ["", "abc", None, None, "cba", None]
+
+
+def test_comments_and_strange_events_are_left_out() -> None:
+    stream = b': hello\xff\n\ndata: not json\n\nevent: x\ndata: {"a": 1}\n\n'
+    assert merge([stream])[0] == b""
+
+
+def test_what_is_in_order_is_passed_on_as_it_is() -> None:
+    """Nothing is encoded again for a server that keeps to the letter."""
+    stream = encode(chat_events(["a"], "stop"))
+    merged, merger = merge([stream])
+    assert merged == stream.replace(b": ping\n\n", b"")
+    assert merger.take_mended() == set()
+
+
+@pytest.mark.parametrize(
+    "events", [chat_events(["a"], "stop")[:2], responses_events(["a"])[:-1], []]
+)
+async def test_a_stream_that_breaks_off_is_an_error(events: list[dict[str, Any]]) -> None:
+    chunks = [encode(events).removesuffix(b"data: [DONE]\n\n")]
+    with pytest.raises(httpx2.RemoteProtocolError):
+        async for _ in GatheredStream(Chunks(chunks), 0):
+            pass
+
+
+class Chunks(httpx2.AsyncByteStream):
+    """A body in the pieces given."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self.chunks:
+            await asyncio.sleep(0)
+            yield chunk
+
+
+@settings(max_examples=25)
+@given(texts, st.lists(st.integers(0, 10_000), max_size=4))
+def test_the_client_reads_the_same(deltas: list[str], places: list[int]) -> None:
+    """Through the real SDK client: a gathered stream against the plain one."""
+    body = encode(chat_events(deltas, "length"))
+
+    def read(gathered: bool) -> dict[str, Any]:
+        return asyncio.run(_read(cut(body, places), gathered))
+
+    assert read(gathered=True) == read(gathered=False)
+
+
+async def _read(chunks: list[bytes], gathered: bool) -> dict[str, Any]:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        stream: httpx2.AsyncByteStream = Chunks(chunks)
+        headers = {"content-type": "text/event-stream"}
+        body = GatheredStream(stream, 0) if gathered else stream
+        return httpx2.Response(200, headers=headers, stream=body)
+
+    http_client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    async with AsyncOpenAI(api_key="x", base_url="http://x", http_client=http_client) as client:
+        stream = await client.chat.completions.create(model="m", messages=[], stream=True)
+        return chat_result([chunk.model_dump() async for chunk in stream])
+
+
+ODD_CHOICES: list[dict[str, Any]] = [
+    {"index": 1},
+    {"finish_reason": ""},
+    {"finish_reason": "stop"},
+    {"logprobs": {"content": []}},
+    {"delta": None},
+    {"delta": {"content": None}},
+    {"delta": {"content": "\ud83d"}},
+    {"delta": {"content": "\ude00"}},
+    {"delta": {"content": "<think>no</think>"}},
+    {"delta": {"content": "b", "role": "tool"}},
+    {"delta": {"reasoning_content": "hm"}},
+    {"delta": {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]}},
+]
+ODD_CHUNKS: list[dict[str, Any]] = [
+    {"usage": {}},
+    {"error": None},
+    {"choices": []},
+    {"choices": {"0": "a"}},
+    {"choices": ["a"]},
+    {"type": "ping"},
+    {"more": 1},
+]
+
+
+@st.composite
+def odd_chunks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Pieces of a text, and among them what servers make of such pieces."""
+    chunks = []
+    for text in draw(st.lists(st.sampled_from(["a", "", "é", "<"]), max_size=10)):
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+        choice |= draw(st.one_of(st.just({}), st.sampled_from(ODD_CHOICES)))
+        chunk: dict[str, Any] = {"id": "c1", "choices": [choice]}
+        chunks.append(chunk | draw(st.one_of(st.just({}), st.sampled_from(ODD_CHUNKS))))
+    return chunks
+
+
+@given(odd_chunks())
+def test_text_that_is_told_at_once_is_read_like_all_else(chunks: list[dict[str, Any]]) -> None:
+    def read(*, slowly: bool) -> tuple[bytes, dict[str, Any]]:
+        merger = Merger()
+        if slowly:
+            merger._normaliser.passes = lambda event: False  # type: ignore[method-assign]
+        pieces = [merger.feed(f"data: {json.dumps(chunk)}\n\n".encode()) for chunk in chunks]
+        pieces += [merger.feed(b"data: [DONE]\n\n"), merger.rest()]
+        told = ("has_text", "has_said", "has_grown", "is_final", "finish_reason", "error_code")
+        state = {name: getattr(merger, name) for name in told}
+        return b"".join(pieces), {**state, "mended": merger.take_mended()}
+
+    assert read(slowly=False) == read(slowly=True)
