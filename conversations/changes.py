@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ACTIVE, ChatSession, Item, Run, RunEvent, RunStatus
-from conversations.queries import list_unfinished
+from conversations.queries import EventRow, list_unfinished
 from conversations.shapes import MessageView, QueueView, RunRef, UserId, message_view, queue_view
 
 if TYPE_CHECKING:
@@ -178,7 +178,6 @@ def _call(change: Change) -> None:
         handler(change)
 
 
-EventRow = tuple[int, str, dict[str, Any]]
 ListKind = Literal["created", "updated", "deleted", "activity"]
 
 

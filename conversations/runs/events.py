@@ -16,8 +16,8 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Length, Now
 from django.utils import timezone
 
-from conversations.changes import EventRow
 from conversations.models import Run, RunEvent
+from conversations.queries import EventRow
 
 INSERT_ROWS = 500
 

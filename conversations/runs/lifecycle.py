@@ -20,7 +20,6 @@ from django.utils import timezone
 
 from conversations.changes import (
     ChangeBuilder,
-    EventRow,
     RunLostError,
     locked_run,
     update_reply,
@@ -36,7 +35,7 @@ from conversations.models import (
     RunState,
     RunStatus,
 )
-from conversations.queries import User, parse_id, read_parts, sessions_of
+from conversations.queries import EventRow, User, parse_id, read_parts, sessions_of
 from conversations.runs import states
 from conversations.runs.inputs import items_of_parts, read_path
 from conversations.runs.states import Claim, Claimed, Move, NewEvent

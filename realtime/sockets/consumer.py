@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any, assert_never
 
 from channels.consumer import get_handler_name
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DatabaseError
 
 from conversations.errors import AgentSiteError, ErrorCode
@@ -69,7 +69,7 @@ FRAME_SCOPES: dict[type, Scope] = {
 """What an API key needs for a frame; to open a socket it needs `read`, which is all for others."""
 
 
-class ChatConsumer(AsyncJsonWebsocketConsumer):
+class ChatConsumer(AsyncWebsocketConsumer):
     """Handlers return at once: runs are worked on elsewhere, and are only watched from here."""
 
     viewer: Viewer | None = None

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from conversations.changes import EventRow, RunLostError
+from conversations.changes import RunLostError
+from conversations.queries import EventRow
 from conversations.runs import events, states
 from conversations.runs.events import Batch
 from conversations.runs.states import Claimed

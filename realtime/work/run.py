@@ -35,9 +35,10 @@ from django.utils import timezone
 from pydantic import BaseModel
 
 from conversations import queries
-from conversations.changes import EventRow, RunLostError
+from conversations.changes import RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, RunStatus
+from conversations.queries import EventRow
 from conversations.runs import lifecycle
 from conversations.runs.inputs import items_of_parts
 from conversations.runs.lifecycle import Ending, Suspension, suspend_run
