@@ -8,15 +8,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- from the code: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = ("docs/protocol.md", "docs/operations.md")
+PAGES = ("docs/architecture.md", "docs/modules.md", "docs/protocol.md", "docs/operations.md")
 
 
 def blocks() -> dict[str, Callable[[], str]]:
     """What can stand between markers, by its name."""
+    import modules_doc
     import protocol_doc
     import settings_doc
 
     return {
+        "packages": modules_doc.packages,
+        "modules": modules_doc.modules,
         "frames": protocol_doc.frames,
         "error codes": protocol_doc.error_codes,
         "site settings": settings_doc.site_settings,

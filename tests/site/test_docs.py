@@ -1,12 +1,14 @@
 """What the documents say is what the code does."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import pytest
 import reference
@@ -109,6 +111,13 @@ class TestNames:
         named = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", page.read_text())
         assert [name for name in named if not (ROOT / name).exists()] == []
 
+    def test_functions(self, page: Path) -> None:
+        linked = re.findall(r"\[`([\w.]+)`\]\(([\w./]+\.py)\)", page.read_text())
+        wrong = [
+            (name, file) for name, file in linked if name not in defined_in(page.parent / file)
+        ]
+        assert wrong == []
+
     def test_tests(self, page: Path) -> None:
         for name, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
             assert re.search(rf"def {test}\b", read(name)), f"{name}::{test}"
@@ -132,6 +141,25 @@ class TestNames:
 
     def test_nobodys_machine(self, page: Path) -> None:
         assert not re.search(r"(^|[\s`(])/(work|tmp|root|home)/|issue #?\d", page.read_text())
+
+
+def is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+@cache
+def defined_in(path: Path) -> set[str]:
+    """The functions and classes of a file, methods as `Class.method`."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = [
+                m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)
+            ]
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -1,15 +1,20 @@
 """The shape that the design asks for, read from the sources."""
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import modules_doc
 import pytest
 
 from conversations.api.base import ApiView
 from conversations.urls import urlpatterns as conversations_urls
 from realtime.urls import urlpatterns as realtime_urls
 from tests.support.site import ROOT, environment, run_python
+
+FILES_A_FOLDER = 12
 
 FORBIDDEN = {
     "conversations": {"realtime", "agentsite"},
@@ -139,3 +144,37 @@ def calls_at_import(node: ast.AST) -> Iterator[ast.Call]:
                 yield from calls_at_import(expression)
         elif not isinstance(child, ast.Lambda):
             yield from calls_at_import(child)
+
+
+REVIEWERS = ("conversations/admin/", "conversations/review/", "conversations/templatetags/")
+
+
+def test_the_record_knows_nothing_of_its_review():
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in sources("conversations")
+        for name in imported_names(tree)
+        if name.startswith("conversations.review") and not str(path).startswith(REVIEWERS)
+    ]
+    assert wrong == []
+
+
+def test_no_extra_is_known_to_the_apps():
+    """The Python client, the terminal, the embedded model and benchmarks can be taken away."""
+    extras = r"\b(benchmarks|agentsite\.(client|terminal|local_model))\b"
+    texts = {path: (ROOT / path).read_text() for path in modules_doc.list_modules()}
+    inside = {path: text for path, text in texts.items() if path.parts[0] != "agentsite"}
+    assert [path for path, text in inside.items() if re.search(extras, text)] == []
+
+
+def test_a_folder_is_seen_at_a_glance():
+    folders = Counter(path.parent for path in modules_doc.list_modules())
+    assert [folder for folder, files in folders.items() if files > FILES_A_FOLDER] == []
+
+
+def test_a_module_name_means_one_thing():
+    names: dict[str, set[str]] = {"conversations": set(), "realtime": set()}
+    for path in modules_doc.list_modules():
+        names.setdefault(path.parts[0], set()).add(path.name)
+    both = names["conversations"] & names["realtime"]
+    assert both <= {"__init__.py", "apps.py", "urls.py"}
