@@ -18,14 +18,19 @@ from typing import Any, Literal
 import httpx2
 
 from realtime.conf import get_conf
+from realtime.providers.chat_chunks import ChatChunks
 from realtime.providers.endings import (
+    Event,
     Meaning,
     StreamEnding,
+    as_error,
     error_code,
     response_meaning,
     stream_ending,
+    told_in,
 )
-from realtime.providers.normaliser import Event, Normaliser, as_error, is_deep, told_in
+from realtime.providers.mending import Mending, is_deep
+from realtime.providers.response_events import ResponseEvents
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +220,9 @@ class Merger:
         self._is_lines = False
         self._is_response = False
         self._is_ended = False
-        self._normaliser = Normaliser(thinks_first=thinks_first, call_ids=call_ids)
+        self._mending = Mending(thinks_first=thinks_first, call_ids=call_ids)
+        self._chunks = ChatChunks(self._mending)
+        self._responses = ResponseEvents(self._mending)
         self._told: set[str] = set()
         self.has_said = has_said
         self.has_text = False
@@ -265,11 +272,11 @@ class Merger:
     @property
     def thinks_first(self) -> bool:
         """Whether the model's next reply begins with thoughts that no tag opens."""
-        return self._normaliser.thinks_first
+        return self._mending.thinks_first
 
     def take_mended(self) -> set[str]:
         """The kinds of what was mended, each once."""
-        new = self._normaliser.mended - self._told
+        new = self._mending.mended - self._told
         self._told |= new
         return new
 
@@ -303,7 +310,7 @@ class Merger:
             if not data:
                 # A comment, or what no reader of events has a use for.
                 continue
-            if self._normaliser.is_settled and (text := self._read_text(data)) is not None:
+            if self._chunks.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
                 continue
             is_end = data[:6].upper() == b"[DONE]"
@@ -317,14 +324,14 @@ class Merger:
         except (ValueError, RecursionError):
             return None
         key = _chat_key(event) if isinstance(event, dict) else None
-        if key is None or not self._normaliser.passes(event):
+        if key is None or not self._chunks.passes(event):
             return None
         if event["choices"][0]["delta"]["content"]:
             self.has_text = self.has_said = self.has_grown = True
         return event, key
 
     def _end(self) -> Iterator[tuple[Event | None, bytes]]:
-        yield from self._take(self._normaliser.rest(), b"")
+        yield from self._take([*self._chunks.rest(), *self._responses.rest()], b"")
         if self._is_response:
             # Its own last event is what counts.
             return
@@ -340,7 +347,7 @@ class Merger:
         except ValueError:
             events = _read_each(data)
             block = b""
-            self._normaliser.mended.add("event that is no JSON")
+            self._mending.mended.add("event that is no JSON")
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
         for event in events:
@@ -348,10 +355,20 @@ class Merger:
                 yield from self._feed(event, block)
 
     def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
-        found = self._normaliser.feed(event)
-        is_fit = block and not self._normaliser.is_changed and _is_readable(block)
+        found = self._mend(event)
+        is_fit = block and not self._mending.is_changed and _is_readable(block)
         raw = block + b"\n\n" if is_fit else b""
         yield from self._take(found, raw)
+
+    def _mend(self, event: Event) -> list[Event]:
+        """What the SDK is given in place of `event`, which is changed in place."""
+        self._mending.is_changed = self._chunks.is_settled = False
+        if (error := self._mending.error_in(event)) is not None:
+            return [error]
+        kind = event.get("type")
+        if isinstance(kind, str) and (kind == "error" or kind.startswith("response.")):
+            return self._responses.feed(event, kind)
+        return self._chunks.feed(event)
 
     def _take(self, events: list[Event], raw: bytes) -> Iterator[tuple[Event, bytes]]:
         for event in events:
@@ -381,7 +398,7 @@ class Merger:
 
     def _read_body(self, body: bytes) -> list[Event]:
         """The events of a server that answers at once, or tells of an error."""
-        self._normaliser.mended.add("no stream")
+        self._mending.mended.add("no stream")
         try:
             found = _load(body.decode(errors="replace"))
         except ValueError:

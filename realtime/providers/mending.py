@@ -1,0 +1,277 @@
+"""What brings a model's stream into the letter of either API: whole characters, thoughts apart.
+
+Pure: no clock, no log, no settings.
+"""
+
+import json
+import re
+import secrets
+from itertools import accumulate
+from typing import Any
+
+from realtime.providers.endings import Event, as_error, text_of
+
+MAX_DEPTH = 100
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_deep(text: str) -> bool:
+    """Whether there is more in each other than readers of JSON follow, deep in their own calls."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
+    return max(accumulate(steps)) > MAX_DEPTH
+
+
+def without_halves(value: Any) -> Any:
+    """The same with U+FFFD for halves of a character, which no request can hold."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {without_halves(name): without_halves(each) for name, each in value.items()}
+    return value
+
+
+def sound_name(value: Any) -> str:
+    """A tool's name without halves of a character."""
+    return str(without_halves(text_of(value)))
+
+
+def arguments_of(value: Any) -> str:
+    """Arguments as text: some servers give the object itself."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if value is not None else "{}"
+
+
+def place_of(value: Any) -> int | None:
+    """A place in a list."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 9:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+TAGS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""Each with its end. They count at the start of a text alone: elsewhere they are its subject."""
+
+LONE_END = re.compile(r"(?P<opening><think>)|(?:^|\n)[ \n]*(?P<end></think>)[ ]*(?:\n|$)")
+"""On a line of its own, the end of thoughts that the server's prompt has opened.
+
+Within a line, or after an opening, it is the subject of a text.
+"""
+
+_OPENINGS = dict(TAGS)
+_LONGEST = max(map(len, _OPENINGS))
+_ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
+
+
+class ThinkingSplitter:
+    """Tells thoughts from text, delta by delta.
+
+    What may be the beginning of a tag is held back until the next delta, or until `rest`. The
+    whitespace between thoughts and text is left out.
+    """
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.is_text = False
+        """Whether nothing but text can come: `split` then returns what it is given."""
+        self.has_lone_end = False
+        """Whether thoughts have ended that no tag has opened."""
+        self.unclosed = ""
+        """Text that was taken for thoughts as `is_open` said so, and that nothing has ended."""
+        self._held = ""
+        self._end = _OPENINGS["<think>"] if is_open else ""
+        self._is_assumed = is_open
+        self._has_thought = False
+
+    def split(self, delta: str) -> tuple[str, str]:
+        """Thoughts and text in a delta, in this order."""
+        if self.is_text:
+            return "", delta
+        thought, self._held = "", self._held + delta
+        if self._is_assumed and self._held.lstrip().startswith("<think>"):
+            self._is_assumed, self._end, self.unclosed = False, "", ""
+        if self._is_assumed:
+            self.unclosed += delta
+        while True:
+            if self._end:
+                found, is_closed = self._think()
+                thought += found
+                if not is_closed:
+                    return thought, ""
+            opening = self._opening()
+            if opening is None:
+                lone, text = self._leave()
+                return thought + lone, text
+            if not opening:
+                return thought, ""
+            self._end = _OPENINGS[opening]
+            self._held = self._held.lstrip()[len(opening) :]
+
+    def _think(self) -> tuple[str, bool]:
+        """The thoughts that are held, and whether they have ended."""
+        before, end, after = self._held.partition(self._end)
+        if end:
+            self._is_assumed, self.unclosed = False, ""
+            self._held, self._end, self._has_thought = after, "", True
+            return before, True
+        kept = _overlap(self._held, self._end)
+        cut = len(self._held) - kept
+        found, self._held = self._held[:cut], self._held[cut:]
+        return found, False
+
+    def _opening(self) -> str | None:
+        """The tag that the text begins with; "" if that is not known yet, None for none."""
+        start = self._held.lstrip()
+        for opening in _OPENINGS:
+            if start.startswith(opening):
+                return opening
+        is_open = len(start) < _LONGEST and any(tag.startswith(start) for tag in _OPENINGS)
+        return "" if is_open else None
+
+    def _leave(self) -> tuple[str, str]:
+        """Thoughts that end here without a beginning, and the text."""
+        self.is_text = True
+        text, self._held = self._held, ""
+        found = None if self._has_thought else LONE_END.search(text)
+        if found is not None and found["end"]:
+            self.has_lone_end = True
+            return text[: found.start()], text[found.end() :].lstrip()
+        return "", text.lstrip() if self._has_thought else text
+
+    def rest(self) -> tuple[str, str]:
+        """What is held back at the end: thoughts and text."""
+        held, self._held = self._held, ""
+        if self._end:
+            return held, ""
+        return "", held.lstrip() if self._has_thought else held
+
+
+def _overlap(text: str, end: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `end`."""
+    longest = min(len(text), len(end) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(end[:size])), 0)
+
+
+def strip_thinking(text: str, *, is_open: bool = False) -> str:
+    """A whole text without the thoughts that it begins with, where `is_open` without a tag."""
+    splitter = ThinkingSplitter(is_open=is_open)
+    stripped = splitter.split(text)[1] + splitter.rest()[1]
+    return splitter.unclosed or stripped
+
+
+def strip_all_thinking(text: str) -> str:
+    """The same for an answer that nobody sees arrive: thoughts without a beginning go as well."""
+    return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
+
+
+class Mending:
+    """What is known of one stream. `mended` names the kinds of what had to be changed in it.
+
+    `call_ids` are those of the tool calls of earlier streams of a run, to which it adds its own.
+    """
+
+    def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
+        self.mended: set[str] = set()
+        self.thinks_first = thinks_first
+        """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
+        self.opens_thinking = thinks_first
+        self.is_changed = False
+        """Whether the latest events differ from what came."""
+        self.halves: dict[Any, str] = {}
+        self.thinking: dict[Any, ThinkingSplitter] = {}
+        self._call_ids = set() if call_ids is None else call_ids
+        self._is_looking = True
+
+    def note(self, kind: str) -> None:
+        """Something of this kind has been changed."""
+        self.is_changed = True
+        self.mended.add(kind)
+
+    def set(self, holder: Event, name: str, value: Any) -> None:
+        """Put `value` in place of a field, if that is another."""
+        if holder.get(name) != value:
+            holder[name] = value
+            self.is_changed = True
+
+    def check_usage(self, holder: Event, sound: Event | None) -> None:
+        """Put what is sound of a usage in its place."""
+        if sound != holder["usage"]:
+            holder["usage"] = sound
+            self.note("usage")
+
+    def error_in(self, event: Event) -> Event | None:
+        """The error that an event tells of, in the form that the SDK raises."""
+        if "error" in event and not event["error"]:
+            del event["error"]
+            self.note("empty error")
+        if not event.get("error"):
+            return None
+        if not isinstance(event["error"], dict):
+            event = as_error(event["error"])
+            self.note("form of an error")
+        return event
+
+    def whole(self, text: str, key: Any) -> str:
+        """Text with pairs of surrogates joined; a first half waits for the next delta."""
+        if key not in self.halves and (text.isascii() or not SURROGATE.search(text)):
+            return text
+        text = self.halves.pop(key, "") + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self.halves[key] = text[:-1], text[-1]
+        self.note("halves of a character")
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def splitter(self, key: Any) -> ThinkingSplitter:
+        """What tells thoughts from text in the text of this key."""
+        if key not in self.thinking:
+            self.thinking[key] = ThinkingSplitter(is_open=self.opens_thinking)
+        return self.thinking[key]
+
+    def split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
+        """Thoughts and text in a delta, and notice how the model thinks."""
+        thoughts, text = splitter.split(text)
+        self.thinks_first |= splitter.has_lone_end
+        self.look_for_end(text)
+        return thoughts, text
+
+    def look_for_end(self, text: str) -> None:
+        """Notice thoughts that have been shown as text, as they had no beginning."""
+        if self._is_looking and (found := LONE_END.search(text)):
+            self._is_looking = False
+            self.thinks_first |= found["end"] is not None
+
+    def held_delta(self, key: Any, *, is_answer: bool = False) -> Event:
+        """What was held back of a text, which has ended; `is_answer` if it is to have words."""
+        splitter = self.splitter(key)
+        thoughts, text = splitter.rest()
+        if is_answer and (answer := splitter.unclosed):
+            # The model has not thought at all.
+            self.thinks_first = False
+            thoughts, text = "", answer
+        self.thinking[key] = ThinkingSplitter()
+        self.thinking[key].is_text = True
+        return ({"reasoning_content": thoughts} if thoughts else {}) | (
+            {"content": text} if text else {}
+        )
+
+    def name_call(self, given: str) -> str:
+        """`given` as the id of a tool call, or one that no other call of the run has."""
+        is_free = given and given not in self._call_ids
+        call_id = given if is_free else f"call_{secrets.token_hex(12)}"
+        self._call_ids.add(call_id)
+        return call_id
