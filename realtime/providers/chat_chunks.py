@@ -76,14 +76,20 @@ class ChatChunks:
         self._last_chunk = event
         if self._choices.is_plain(choices):
             plain = self._read_choice(event, choices[0])
-            in_text = self._mending.splitter("chat").is_text and "chat" not in self._mending.halves
-            self.is_settled = self._choices.is_settled and in_text
+            self.is_settled = self._choices.is_settled and self._is_in_text
             return [plain]
         if not choices:
             return [event]
         self._mending.note("choices")
         read = [self._read_choice(*found) for found in self._choices.take(event, choices)]
         return read or ([event | {"choices": []}] if event.get("usage") else [])
+
+    @property
+    def _is_in_text(self) -> bool:
+        """Whether nothing but one more piece of the answer can come of a text."""
+        mending = self._mending
+        is_whole = "chat" not in mending.halves and mending.so_far("chat").is_plain
+        return is_whole and mending.splitter("chat").is_text
 
     def _without_choices(self, event: Event) -> list[Event]:
         kind = event.get("type")
@@ -97,10 +103,16 @@ class ChatChunks:
     def rest(self) -> list[Event]:
         """What was held back, at the end of a stream that has no last event of its own."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
+        thoughts = self._mending.so_far("reasoning").rest()
+        if self._last_chunk and thoughts:
+            chunks.append(self._chunk_of({"reasoning_content": thoughts}))
         if self._last_chunk and (delta := self._mending.held_delta("chat", is_answer=True)):
-            chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
-            chunks.append(chunk | {"choices": [_choice(delta)]})
+            chunks.append(self._chunk_of(delta))
         return chunks
+
+    def _chunk_of(self, delta: Event) -> Event:
+        chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
+        return chunk | {"choices": [_choice(delta)]}
 
     def _read_choice(self, event: Event, choice: Event) -> Event:
         """`event` with this choice alone, in the letter of the API."""
@@ -113,6 +125,9 @@ class ChatChunks:
         if choice.get("logprobs"):
             choice["logprobs"] = None
             self._mending.note("logprobs")
+        if not any(delta.get(name) for name in REASONING_FIELDS):
+            thoughts = self._mending.so_far("reasoning").rest()
+            self._give(delta, {"reasoning_content": thoughts} if thoughts else {})
         if delta.keys() <= _PLAIN_DELTA and isinstance(delta.get("content"), str):
             self._read_text(delta, delta["content"])
         else:
@@ -158,6 +173,7 @@ class ChatChunks:
             return
         kept = said[0] if said[0] in REASONING_FIELDS[:2] else REASONING_FIELDS[0]
         text = self._mending.whole(text_of(delta[said[0]]), "reasoning")
+        text = self._mending.new_in(text, "reasoning")
         if named != [kept] or text != delta[kept]:
             if len(said) > 1 or kept != said[0]:
                 self._mending.note("reasoning fields")
@@ -172,7 +188,7 @@ class ChatChunks:
             self._mending.note("thoughts in the text")
 
     def _read_text(self, delta: Event, content: str) -> None:
-        text = self._mending.whole(content, "chat")
+        text = self._mending.new_in(self._mending.whole(content, "chat"), "chat")
         splitter = self._mending.splitter("chat")
         if splitter.is_text:
             self._mending.look_for_end(text)
@@ -225,7 +241,10 @@ class ChatChunks:
 
     def _release(self, delta: Event, *, is_answer: bool = False) -> None:
         """Give what was held back of a text to the delta that ends it."""
-        for name, text in self._mending.held_delta("chat", is_answer=is_answer).items():
+        self._give(delta, self._mending.held_delta("chat", is_answer=is_answer))
+
+    def _give(self, delta: Event, held: Event) -> None:
+        for name, text in held.items():
             delta[name] = (delta.get(name) or "") + text
             self._mending.is_changed = True
 
@@ -310,6 +329,9 @@ class _ToolCalls:
         self._mending = mending
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
+        self._names: dict[int, str] = {}
+        self._begun: set[int] = set()
+        """The calls with arguments, whose names are whole."""
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
         """Deltas of tool calls, in the letter of the API."""
@@ -332,6 +354,7 @@ class _ToolCalls:
         said, index = call.get("id"), place_of(call.get("index"))
         given = without_halves(str(said)) if isinstance(said, str | int) else ""
         place, is_new = self._place(index, given, bool(function.get("name")))
+        self._complete_name(place, function)
         sound = call | {"index": place, "function": function}
         if is_new or (said is not None and said != self._ids[place]):
             sound["id"] = self._ids[place] if is_new else None
@@ -339,6 +362,15 @@ class _ToolCalls:
             sound["type"] = "function"
         self.is_changed |= sound != call
         return sound
+
+    def _complete_name(self, place: int, function: Event) -> None:
+        """Some servers send a name in pieces; the SDK takes the last for the whole."""
+        piece, before = function.get("name") or "", self._names.get(place, "")
+        if piece:
+            is_more = before and place not in self._begun and not piece.startswith(before)
+            self._names[place] = function["name"] = before + piece if is_more else piece
+        if function.get("arguments"):
+            self._begun.add(place)
 
     def _place(self, index: int | None, given: str, has_name: bool) -> tuple[int, bool]:
         """The index of a call, and whether it begins here."""

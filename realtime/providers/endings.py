@@ -49,13 +49,15 @@ class StreamEnding:
 
     `error_code` is that of a failure. `has_said` is whether any call of the run, this one
     included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
-    that have come, and `call_ids` has those of their tool calls.
+    that have come, and `call_ids` has those of their tool calls. `only_hosted` is whether the
+    latest had calls of the provider's own tools and no word about them.
     """
 
     finish_reason: Meaning | Literal[""] = ""
     error_code: str = ""
     has_said: bool = False
     answers: int = 0
+    only_hosted: bool = False
     call_ids: set[str] = field(default_factory=set)
 
 

@@ -54,6 +54,9 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """With which lines of an event begin that hold none of its data."""
 
+PLAIN_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":", b"{", b"[", b"<")
+"""With which a body begins that is not compressed, as gzip, deflate and zstd do not."""
+
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
 _thinking_first: set[Source] = set()
@@ -62,13 +65,16 @@ _thinking_first: set[Source] = set()
 
 async def gather(response: httpx2.Response) -> None:
     """Response hook for the HTTP client: wraps what is to be a stream, whatever it says it is."""
+    stream = response.stream
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    if is_packed := response.headers.get("content-encoding", "identity") != "identity":
+        await _unmark_plain(response)
     if not response.is_success or (asked := _asked_for_stream(response.request)) is None:
         return
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    body = _decoded(response)
+    body = _decoded(response) if is_packed else None
     window_s = get_conf().source_window_ms / 1000
     source = (str(response.request.url), str(asked.get("model")))
-    response.stream = GatheredStream(response.stream, window_s, body, source=source)
+    response.stream = GatheredStream(stream, window_s, body, source=source)
 
 
 def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
@@ -78,18 +84,50 @@ def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
     return asked if asked.get("stream") is True else None
 
 
-def _decoded(response: httpx2.Response) -> AsyncIterator[bytes] | None:
-    """The body of a response that is compressed, which then says so no more."""
-    if response.headers.get("content-encoding", "identity") == "identity":
-        return None
+async def _unmark_plain(response: httpx2.Response) -> None:
+    """Have a body that only says that it is compressed read as it is."""
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    peeked = response.stream = PeekedStream(response.stream)
+    start = (await peeked.peek(max(map(len, PLAIN_STARTS)))).lstrip()
+    # What brotli packs may begin in any way.
+    if "br" not in response.headers["content-encoding"] and start.startswith(PLAIN_STARTS):
+        del response.headers["content-encoding"]
+        _report("compressed by its headers alone")
+
+
+def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The body of a response that may be compressed, which then says so no more."""
     packed = httpx2.Response(
         response.status_code,
         headers=response.headers,
         stream=response.stream,
         request=response.request,
     )
-    del response.headers["content-encoding"]
+    response.headers.pop("content-encoding", None)
     return packed.aiter_bytes()
+
+
+class PeekedStream(httpx2.AsyncByteStream):
+    """A stream whose beginning can be seen before it is read."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._start = b""
+
+    async def peek(self, size: int) -> bytes:
+        """At least `size` bytes of the beginning, where there are so many."""
+        while len(self._start) < size and (chunk := await anext(self._chunks, b"")):
+            self._start += chunk
+        return self._start
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._start
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class GatheredStream(httpx2.AsyncByteStream):
@@ -118,6 +156,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             has_said=self._verdict.has_said,
             thinks_first=source in _thinking_first,
             call_ids=self._verdict.call_ids,
+            asked_again=self._verdict.only_hosted,
         )
         self._deadline: float | None = None
 
@@ -157,6 +196,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._verdict.finish_reason = merger.finish_reason
         self._verdict.error_code = merger.error_code
         self._verdict.has_said = merger.has_said
+        self._verdict.only_hosted = merger.only_hosted
         if merger.is_final and (self._deadline is None or merger.has_grown):
             self._deadline = asyncio.get_running_loop().time() + GRACE_S
         merger.has_grown = False
@@ -204,7 +244,8 @@ class Merger:
     """Takes bytes of an event stream and gives whole events, mended, neighbouring deltas merged.
 
     A call that fails, or says nothing at all where nothing was said before (`has_said`), ends in
-    an event that the SDK raises. What comes after such an end is left out.
+    an event that the SDK raises; so does one with nothing but calls of the provider's own tools
+    where the one before was like that (`asked_again`). What comes after such an end is left out.
     """
 
     def __init__(
@@ -213,7 +254,9 @@ class Merger:
         has_said: bool = False,
         thinks_first: bool = False,
         call_ids: set[str] | None = None,
+        asked_again: bool = False,
     ) -> None:
+        self._asked_again = asked_again
         self._buffer = b""
         self._is_started = False
         self._is_body = False
@@ -378,12 +421,21 @@ class Merger:
             if self.finish_reason == "failed" and "choices" in event:
                 yield {**event, "choices": [{**event["choices"][0], "finish_reason": None}]}, b""
                 yield self._fail(FAILED), b""
-            elif self.is_final and not self.has_said and not self._is_failure:
+            elif self.is_final and not self._is_answer and not self._is_failure:
                 yield self._fail(EMPTY), b""
             else:
                 # Some say the whole response again, which would be a second reply.
                 self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
+
+    @property
+    def only_hosted(self) -> bool:
+        """Whether the response has calls of the provider's own tools, and no word about them."""
+        return self._responses.only_hosted
+
+    @property
+    def _is_answer(self) -> bool:
+        return self.has_said and not (self.only_hosted and self._asked_again)
 
     @property
     def _is_failure(self) -> bool:

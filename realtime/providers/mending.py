@@ -6,12 +6,16 @@ Pure: no clock, no log, no settings.
 import json
 import re
 import secrets
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Any
 
 from realtime.providers.endings import Event, as_error, text_of
 
 MAX_DEPTH = 100
+
+REPEATS = 3
+"""So many deltas that begin with all the text before are no accident."""
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -34,6 +38,11 @@ def without_halves(value: Any) -> Any:
     if isinstance(value, dict):
         return {without_halves(name): without_halves(each) for name, each in value.items()}
     return value
+
+
+def id_of(value: Any) -> str:
+    """An id or a name as text; empty for what is none."""
+    return str(without_halves(str(value) if isinstance(value, str | int | float) else ""))
 
 
 def sound_name(value: Any) -> str:
@@ -179,6 +188,55 @@ def strip_all_thinking(text: str) -> str:
     return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
 
 
+class WholeSoFar:
+    """Recognises a text whose deltas each hold all of it so far, as some servers send it.
+
+    Two such deltas may be words that are said again: they are held back until the third, or until
+    a delta that begins otherwise, with which they are given as they came.
+    """
+
+    def __init__(self) -> None:
+        self.is_plain = False
+        """Whether deltas are what they should be: `read` then returns what it is given."""
+        self.is_found = False
+        self._text = ""
+        self._held: list[str] = []
+
+    def read(self, delta: str) -> str:
+        """What is new in a delta, as far as that is known."""
+        if self.is_plain or not delta:
+            return delta
+        if self.is_found:
+            return self._new_in(delta)
+        if not self._text:
+            self._text = delta
+            return delta
+        before = self._held[-1] if self._held else self._text
+        if len(delta) > len(before) and delta.startswith(before):
+            self._held.append(delta)
+            if len(self._held) < REPEATS:
+                return ""
+            # A line of dashes grows like that as well.
+            return self.rest([delta] if len(set(delta)) > REPEATS else [])
+        return self.rest() + delta
+
+    def _new_in(self, delta: str) -> str:
+        if self._text.startswith(delta):
+            return ""
+        new = delta.removeprefix(self._text)
+        self._text = delta if new != delta else self._text + delta
+        return new
+
+    def rest(self, wholes: Collection[str] = ()) -> str:
+        """What is held back, where `wholes` are texts that the server says are whole."""
+        held, self._held = self._held, []
+        self.is_found = self.is_found or bool(held and held[-1] in wholes)
+        self.is_plain = not self.is_found
+        if self.is_plain or not held:
+            return "".join(held)
+        return self._new_in(held[-1])
+
+
 class Mending:
     """What is known of one stream. `mended` names the kinds of what had to be changed in it.
 
@@ -194,6 +252,7 @@ class Mending:
         """Whether the latest events differ from what came."""
         self.halves: dict[Any, str] = {}
         self.thinking: dict[Any, ThinkingSplitter] = {}
+        self._so_far: dict[Any, WholeSoFar] = {}
         self._call_ids = set() if call_ids is None else call_ids
         self._is_looking = True
 
@@ -236,6 +295,20 @@ class Mending:
         self.note("halves of a character")
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
+    def so_far(self, key: Any) -> WholeSoFar:
+        """What tells whether the deltas of this key hold the text before them."""
+        return self._so_far.setdefault(key, WholeSoFar())
+
+    def new_in(self, text: str, key: Any) -> str:
+        """What is new in a delta, or nothing while that is not known."""
+        so_far = self.so_far(key)
+        new = so_far.read(text)
+        if new != text:
+            self.is_changed = True
+            if so_far.is_found:
+                self.note("text that begins anew with each delta")
+        return new
+
     def splitter(self, key: Any) -> ThinkingSplitter:
         """What tells thoughts from text in the text of this key."""
         if key not in self.thinking:
@@ -255,10 +328,16 @@ class Mending:
             self._is_looking = False
             self.thinks_first |= found["end"] is not None
 
-    def held_delta(self, key: Any, *, is_answer: bool = False) -> Event:
-        """What was held back of a text, which has ended; `is_answer` if it is to have words."""
+    def held_delta(
+        self, key: Any, *, is_answer: bool = False, wholes: Collection[str] = ()
+    ) -> Event:
+        """What was held back of a text, which has ended; `is_answer` if it is to have words.
+
+        `wholes` are texts that the server says are whole.
+        """
         splitter = self.splitter(key)
-        thoughts, text = splitter.rest()
+        said = self.split(splitter, self.so_far(key).rest(wholes))
+        thoughts, text = (given + held for given, held in zip(said, splitter.rest(), strict=True))
         if is_answer and (answer := splitter.unclosed):
             # The model has not thought at all.
             self.thinks_first = False

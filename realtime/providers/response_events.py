@@ -4,17 +4,27 @@ Servers that are merely compatible leave events, items and fields out, give them
 thoughts into the text; the SDK takes each event by its word.
 """
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, get_args
+
+from openai.types.responses import ResponseOutputItem
 
 from realtime.providers.endings import Event, response_usage, text_of
 from realtime.providers.mending import (
     Mending,
     arguments_of,
+    id_of,
     place_of,
     sound_name,
     strip_thinking,
     without_halves,
 )
+
+HOSTED = {
+    *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"),
+    *("mcp_call", "mcp_list_tools", "tool_search_call", "tool_search_output"),
+}
+"""Items of tools that the provider has run itself."""
 
 
 class ResponseEvents:
@@ -24,6 +34,12 @@ class ResponseEvents:
         self._mending = mending
         self._response = _ResponseSoFar()
         self._call_ids: dict[Any, str] = {}
+        self.only_hosted = False
+        """Whether the response has calls of the provider's own tools, and no word about them."""
+        self._thoughts = ""
+        self._thought_at: set[int | None] = set()
+        """The places in the output of thoughts that had deltas."""
+        self._told_at: set[int | None] = set()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
         """What the SDK is given in place of `event` of this kind, which is changed in place."""
@@ -37,23 +53,56 @@ class ResponseEvents:
         if kind == "response.output_text.done":
             return self._end_text(event)
         self._read_parts(event, kind)
-        held = self.rest() if kind in _ENDS_OF_RESPONSES else []
+        held = self.rest(event) if kind in _ENDS_OF_RESPONSES else []
         if "response" in event or kind in _WHOLE_RESPONSES:
             self._read_response(event, kind)
-        return [*held, event]
+        return [*held, *self._untold_thoughts(event, kind), event]
 
-    def rest(self) -> list[Event]:
-        """The deltas of what was held back of texts that no event of their own has ended."""
+    def rest(self, end: Event | None = None) -> list[Event]:
+        """The deltas of what was held back of texts that no event of their own has ended.
+
+        `end` is the last event of the response, where it has one.
+        """
+        wholes = _texts_in(end or {})
         return [
             delta
             for key, named in self._response.deltas.items()
             if key in self._mending.thinking
-            for delta in self._release_text(key, named)
+            for delta in self._release_text(key, named, wholes)
         ]
 
-    def _release_text(self, key: Any, named: Event) -> list[Event]:
+    def _untold_thoughts(self, event: Event, kind: str) -> list[Event]:
+        """The deltas of thoughts that stand in items alone, before the event that holds them."""
+        if kind in _THOUGHT_ENDS:
+            told = self._tell_thoughts(event, text_of(event.get("text")))
+            self._told_at |= {place_of(event.get("output_index"))} if told else set()
+            return told
+        if kind == "response.output_item.done":
+            return self._tell_item(event.get("output_index"), event["item"])
+        if kind not in _ENDS_OF_RESPONSES:
+            return []
+        items = enumerate(event["response"]["output"])
+        return [delta for place, item in items for delta in self._tell_item(place, item)]
+
+    def _tell_item(self, place: Any, item: Event) -> list[Event]:
+        if item["type"] != "reasoning" or place_of(place) in self._told_at:
+            return []
+        # The summary is what is left of the content, where there are both.
+        text = text_of(item.get("content")) or text_of(item.get("summary"))
+        return self._tell_thoughts({"output_index": place, "item_id": item.get("id")}, text)
+
+    def _tell_thoughts(self, named: Event, text: str) -> list[Event]:
+        place = place_of(named.get("output_index"))
+        if not text or place in self._thought_at or text in self._thoughts:
+            return []
+        self._mending.note("thoughts without deltas")
+        self._thoughts += text
+        delta = {name: named.get(name) for name in _DELTA_FIELDS}
+        return [delta | {"type": _THOUGHT_DELTAS[0], "delta": text}]
+
+    def _release_text(self, key: Any, named: Event, wholes: Collection[str] = ()) -> list[Event]:
         """The deltas of what is held back of one text, where `named` says which text that is."""
-        held = self._mending.held_delta(key, is_answer=True)
+        held = self._mending.held_delta(key, is_answer=True, wholes=wholes)
         if not held:
             return []
         self._mending.note("thoughts in the text")
@@ -72,8 +121,12 @@ class ResponseEvents:
         event["delta"] = delta = self._mending.whole(delta, key)
         if kind == "response.function_call_arguments.delta":
             self._response.add_arguments(event.get("output_index"), delta)
+        if kind in _THOUGHT_DELTAS and delta:
+            self._thought_at.add(place_of(event.get("output_index")))
+            self._thoughts += delta
         if kind != "response.output_text.delta":
             return [event]
+        delta = self._mending.new_in(delta, key)
         if event.get("logprobs"):
             event["logprobs"] = []
             self._mending.note("logprobs")
@@ -99,7 +152,7 @@ class ResponseEvents:
 
     def _end_text(self, event: Event) -> list[Event]:
         key = _text_key("response.output_text.delta", event)
-        held = self._release_text(key, event)
+        held = self._release_text(key, event, [text_of(event.get("text"))])
         self._mending.set(event, "text", self._whole_text(text_of(event.get("text"))))
         if not self._response.texts.get(key):
             self._response.texts[key] = event["text"]
@@ -148,6 +201,16 @@ class ResponseEvents:
         item: Event = without_halves(given)
         if item != given:
             self._mending.note("halves of a character")
+        for name in _NAMES:
+            if not isinstance(item.get(name, ""), str | None):
+                item[name] = id_of(item[name])
+                self._mending.note("form of a name")
+        if item["type"] not in _ITEM_TYPES:
+            # The SDK would take it for a message.
+            self._mending.note("unknown item")
+            if not text_of(item.get("content")):
+                return None
+            item["type"] = "message"
         if item["type"] == "message":
             self._read_message(item)
         elif item["type"] == "function_call":
@@ -163,10 +226,9 @@ class ResponseEvents:
                     self._mending.set(item, name, [] if name == "summary" else None)
                 elif not all(map(_has_text, parts)):
                     self._mending.set(item, name, [part for part in parts if _has_text(part)])
-        elif not isinstance(item.get("content", []), list):
-            # The SDK would take it for a message.
-            del item["content"]
-            self._mending.note("form of content")
+        elif item["type"] in _NAMED:
+            # The SDK asks what the name is.
+            self._mending.set(item, "name", id_of(item.get("name")))
         return item
 
     def _read_message(self, item: Event) -> None:
@@ -203,6 +265,21 @@ class ResponseEvents:
         if kind == "response.completed" and not sound and not self._response.has_items:
             sound = self._response.items()
         self._mending.set(response, "output", sound)
+        if kind == "response.completed":
+            self._judge_hosted(response["output"])
+
+    def _judge_hosted(self, output: list[Event]) -> None:
+        """Say that there is a picture: after calls without a word the SDK would ask again."""
+        kinds = {item["type"] for item in output} - {"reasoning"}
+        if not kinds or not kinds <= HOSTED:
+            return
+        said = "".join(self._response.texts.values())
+        if not said and "image_generation_call" in kinds:
+            said = "[picture]"
+        self.only_hosted = not said
+        if said:
+            output.append(_message(said))
+            self._mending.note("calls without a message")
 
     def _call_id(self, place: Any, given: Any) -> str:
         """The id of the call at a place of the output, always the same."""
@@ -231,9 +308,11 @@ class _ResponseSoFar:
     def items(self) -> list[Event]:
         """The items of the text and of the calls, which no event has held whole."""
         text = "".join(self.texts.values())
-        part = {"type": "output_text", "text": text, "annotations": []}
-        message = [{**_MESSAGE, "content": [part]}] if text else []
-        return [*message, *self.calls.values()]
+        return [*([_message(text)] if text else []), *self.calls.values()]
+
+
+def _message(text: str) -> Event:
+    return {**_MESSAGE, "content": [{"type": "output_text", "text": text, "annotations": []}]}
 
 
 def _text_key(kind: str, event: Event) -> tuple[str, int | None, int | None]:
@@ -250,10 +329,28 @@ def _end_of(response: Any) -> str:
     return named if named in _ENDS_OF_RESPONSES else "response.completed"
 
 
+def _texts_in(event: Event) -> list[str]:
+    """The texts of the messages in the last event of a response, as they came."""
+    response = event.get("response")
+    output = response.get("output") if isinstance(response, dict) else None
+    items = output if isinstance(output, list) else []
+    return [text_of(item) for item in items if isinstance(item, dict)]
+
+
 def _has_text(part: Any) -> bool:
     return isinstance(part, dict) and isinstance(part.get("text"), str)
 
 
+_ITEM_TYPES = {
+    kind
+    for model in get_args(get_args(ResponseOutputItem)[0])
+    for kind in get_args(model.model_fields["type"].annotation)
+}
+_NAMES = ("id", "call_id", "name", "server_label", "namespace", "status", "approval_request_id")
+"""Fields of items by which the SDK looks something up."""
+_NAMED = ("custom_tool_call", "mcp_call", "mcp_approval_request")
+_THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
+_THOUGHT_ENDS = ("response.reasoning_text.done", "response.reasoning_summary_text.done")
 _DELTA_FIELDS = ("item_id", "output_index", "content_index", "sequence_number")
 _PARTS = ("response.content_part.added", "response.content_part.done")
 _ITEMS = ("response.output_item.added", "response.output_item.done")
