@@ -110,8 +110,8 @@ async def test_a_reply_ends_as_it_should(
     with caplog.at_level(logging.WARNING):
         async with open_chat_here(ada) as client:
             session_id = ""
-            for said in case.said:
-                accepted = await client.chat(said, session_id)
+            for message in case.said:
+                accepted = await client.chat(message, session_id)
                 session_id = accepted["session_id"]
                 end = await client.wait_end(accepted["run_id"])
             if case.title:
