@@ -20,6 +20,7 @@ from realtime.providers.mending import (
     SURROGATE,
     Mending,
     arguments_of,
+    is_object,
     place_of,
     sound_name,
     without_halves,
@@ -330,8 +331,7 @@ class _ToolCalls:
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
         self._names: dict[int, str] = {}
-        self._begun: set[int] = set()
-        """The calls with arguments, whose names are whole."""
+        self._arguments: dict[int, str] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
         """Deltas of tool calls, in the letter of the API."""
@@ -353,8 +353,9 @@ class _ToolCalls:
             function["name"] = sound_name(function["name"])
         said, index = call.get("id"), place_of(call.get("index"))
         given = without_halves(str(said)) if isinstance(said, str | int) else ""
-        place, is_new = self._place(index, given, bool(function.get("name")))
-        self._complete_name(place, function)
+        place, is_new = self._place(index, given, function)
+        if not self._drop_repeated(place, function):
+            self._complete_name(place, function)
         sound = call | {"index": place, "function": function}
         if is_new or (said is not None and said != self._ids[place]):
             sound["id"] = self._ids[place] if is_new else None
@@ -363,23 +364,43 @@ class _ToolCalls:
         self.is_changed |= sound != call
         return sound
 
+    def _drop_repeated(self, place: int, function: Event) -> bool:
+        """Whether a whole call is said again, which would spoil its arguments."""
+        is_again = self._is_ended(place, function) and not self._is_next(place, function)
+        if is_again:
+            function["arguments"] = ""
+        return is_again
+
+    def _is_ended(self, place: int, function: Event) -> bool:
+        """Whether the call at a place is whole, and another or the same begins after it."""
+        begins = function.get("name") and function.get("arguments")
+        return bool(begins) and is_object(self._arguments.get(place, ""))
+
+    def _is_next(self, place: int, function: Event) -> bool:
+        """Whether another call begins after the one at a place."""
+        said = self._names.get(place), self._arguments.get(place)
+        is_same = said == (function.get("name"), function.get("arguments"))
+        return self._is_ended(place, function) and not is_same
+
     def _complete_name(self, place: int, function: Event) -> None:
         """Some servers send a name in pieces; the SDK takes the last for the whole."""
         piece, before = function.get("name") or "", self._names.get(place, "")
+        has_begun = bool(self._arguments.get(place))
         if piece:
-            is_more = before and place not in self._begun and not piece.startswith(before)
+            is_more = before and not has_begun and not piece.startswith(before)
             self._names[place] = function["name"] = before + piece if is_more else piece
-        if function.get("arguments"):
-            self._begun.add(place)
+        self._arguments[place] = self._arguments.get(place, "") + (function.get("arguments") or "")
 
-    def _place(self, index: int | None, given: str, has_name: bool) -> tuple[int, bool]:
+    def _place(self, index: int | None, given: str, function: Event) -> tuple[int, bool]:
         """The index of a call, and whether it begins here."""
+        has_name = bool(function.get("name"))
         if given and (index, given) in self._places:
             return self._places[index, given], False
         if index is None and self._ids and not given and not has_name:
             return len(self._ids) - 1, False
-        if index in self._places and not (given and has_name):
-            return self._places[index], False
+        place = self._places.get(index)
+        if place is not None and not (given and has_name) and not self._is_next(place, function):
+            return place, False
         self._ids.append(self._mending.name_call(given))
         place = len(self._ids) - 1
         self._places[index, given] = place

@@ -57,6 +57,14 @@ def arguments_of(value: Any) -> str:
     return json.dumps(value) if value is not None else "{}"
 
 
+def is_object(text: str) -> bool:
+    """Whether it is the whole JSON of an object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def place_of(value: Any) -> int | None:
     """A place in a list."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:

@@ -180,7 +180,8 @@ class ResponseEvents:
             self._mending.set(
                 event, "item", item or {"type": "reasoning", "id": "rs", "summary": []}
             )
-            self._response.has_items |= kind == "response.output_item.done" and item is not None
+            if kind == "response.output_item.done" and item is not None:
+                self._response.kinds.add(item["type"])
             if item is not None and item["type"] == "function_call":
                 self._response.calls[place_of(event.get("output_index"))] = dict(item)
 
@@ -262,7 +263,7 @@ class ResponseEvents:
             self._mending.check_usage(response, response_usage(response["usage"]))
         output = [self._item(item, place) for place, item in enumerate(response["output"])]
         sound = [item for item in output if item is not None]
-        if kind == "response.completed" and not sound and not self._response.has_items:
+        if kind == "response.completed" and not sound and not self._response.kinds:
             sound = self._response.items()
         self._mending.set(response, "output", sound)
         if kind == "response.completed":
@@ -270,7 +271,7 @@ class ResponseEvents:
 
     def _judge_hosted(self, output: list[Event]) -> None:
         """Say that there is a picture: after calls without a word the SDK would ask again."""
-        kinds = {item["type"] for item in output} - {"reasoning"}
+        kinds = (self._response.kinds | {item["type"] for item in output}) - {"reasoning"}
         if not kinds or not kinds <= HOSTED:
             return
         said = "".join(self._response.texts.values())
@@ -297,7 +298,8 @@ class _ResponseSoFar:
         self.deltas: dict[Any, Event] = {}
         """The first delta of each text, which names its item."""
         self.calls: dict[int | None, Event] = {}
-        self.has_items = False
+        self.kinds: set[str] = set()
+        """The types of the items that events have held whole."""
 
     def add_arguments(self, place: Any, delta: str) -> None:
         """Some of the arguments of the call at a place of the output."""
