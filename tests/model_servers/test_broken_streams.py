@@ -100,6 +100,14 @@ class StandInProvider:
         return kind("odd", self._client)
 
 
+class NoBudget:
+    """Of a run that may spend what it likes."""
+
+    def __init__(self, run: Any) -> None: ...
+
+    async def check(self, spent: int) -> None: ...
+
+
 class Work(RunWork):
     """A run without a database: what it tells is settled at once."""
 
@@ -140,6 +148,7 @@ def agent_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "get_agent", lambda name: make_agent(name or entry.agent.name))
     monkeypatch.setattr("realtime.work.run_errors.FIRST_PAUSE_S", 0)
     monkeypatch.setattr(run_module, "describe", lambda exc: "")
+    monkeypatch.setattr(run_module, "Budget", NoBudget)
 
 
 def events_of(case: Case) -> list[list[Any]]:
