@@ -82,9 +82,7 @@ class Translator:
         self._call_text, self.open_text, self._done_text = self.open_text, "", ""
 
     def reopen(self) -> None:
-        """Mark the latest call's text as open: the SDK has made no item of it, as it was a
-        refusal.
-        """
+        """Mark the latest call's text as open: it was a refusal, of which the SDK makes no item."""
         self.open_text = self._call_text
 
     def finish(self, text: str) -> Iterator[Translated]:

@@ -304,9 +304,7 @@ class ToolHooks(RunHooks[RunContext]):
         await self._servers.connect(agent.mcp_servers)
 
     async def reconnect(self, agent: Agent[Any], name: str) -> None:
-        """Connect the tool servers of a resumed run's agent, for which `on_agent_start` is not
-        called.
-        """
+        """Connect the tool servers of a resumed run's agent: its `on_agent_start` is not called."""
         asked = find_agent(agent, name)
         if asked is not None:
             await self._servers.connect(asked.mcp_servers)
