@@ -107,10 +107,12 @@ Envelope = tuple[str, dict[str, Any]]
 
 
 def session_group(session_id: UUID | str) -> str:
+    """Return the group of the sockets that follow a session."""
     return f"session.{UUID(str(session_id)).hex}"
 
 
 def user_group(user_id: UserId) -> str:
+    """Return the group of all sockets of a user."""
     return f"user.{user_id}"
 
 
@@ -149,6 +151,7 @@ class Membership:
         self._one_by_one = asyncio.Lock()
 
     async def join(self, group: str) -> None:
+        """Join a group; does nothing after `leave_all`. A failure is logged, see `rejoin`."""
         # One call at a time: a join and a leave of one group must reach the layer in their order.
         async with self._one_by_one:
             if self._has_left:
@@ -169,6 +172,7 @@ class Membership:
         return True
 
     async def leave(self, group: str) -> None:
+        """Leave a group; a failure is logged."""
         async with self._one_by_one:
             self._groups.discard(group)
             self._missing.discard(group)

@@ -103,6 +103,7 @@ class Process:
             self.sweeper = Sweeper(executor)
 
     def start(self) -> None:
+        """Start the services of the role, and become the current process."""
         self._services.keep(self.publisher.run, "publisher")
         if is_deferring():
             self._services.keep(self.executor.run, "executor")

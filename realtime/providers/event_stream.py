@@ -60,7 +60,7 @@ process.
 async def gather(response: httpx2.Response) -> None:
     """Wrap the response to a request for a stream; a response hook of the HTTP client.
 
-    It ignores the content type, which some servers get wrong.
+    The content type is not checked.
     """
     if not response.is_success or (asked := _asked_for_stream(response.request)) is None:
         return

@@ -19,9 +19,7 @@ ModelState = Literal["starting", "fetching", "loading", "ready", "failed"]
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The state of the model, with `fraction` from 0 to 1 while it is fetched; `detail` is
-    shown.
-    """
+    """The state of the model; `fraction` is from 0 to 1 while it is fetched, `detail` is shown."""
 
     model: str
     state: ModelState

@@ -104,6 +104,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
+        """Accept the socket and start sending, or close it with the code of a refusal."""
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
@@ -151,6 +152,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=text)
 
     def put(self, frame: ServerFrame) -> None:
+        """Put a frame into the outbox; never waits."""
         self.outbox.put(frame.encode())
 
     async def receive(

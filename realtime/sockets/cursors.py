@@ -174,13 +174,16 @@ class Sender:
 
     @property
     def replay_events(self) -> int:
+        """Missed events that may be replayed one by one; more become a snapshot."""
         return min(get_conf().replay_events, self.room)
 
     @property
     def replay_messages(self) -> int:
+        """Missed messages that may be sent; more ask for a reload."""
         return min(get_conf().replay_messages, self.room)
 
     def put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
+        """Encode and put a frame, as `put_text` does."""
         self.put_text(frame.encode(), undo)
 
     def put_text(self, text: str, undo: Undo | None) -> None:

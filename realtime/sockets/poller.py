@@ -58,10 +58,12 @@ class Poller:
             self._sockets.discard(socket)
 
     def each(self, act: Callable[[Socket], object]) -> None:
+        """Call `act` with every open socket."""
         for socket in list(self._sockets):
             act(socket)
 
     async def run(self) -> None:
+        """Do a round every `head_interval_s`, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(get_conf().head_interval_s)

@@ -208,7 +208,9 @@ class Viewer:
             with self._sender.catching_up():
                 await self._read_missed(session)
         except DatabaseError as exc:
-            logger.warning("session %s: not read: %s", session.session_id, type(exc).__name__)
+            logger.warning(
+                "session %s: catching up failed: %s", session.session_id, type(exc).__name__
+            )
         except ObjectDoesNotExist:
             self._sessions.pop(session.session_id, None)
 
@@ -243,6 +245,7 @@ class Viewer:
         of layer messages wait for `lock`, which this holds throughout.
         """
         async with self.lock:
+            # Before the chat is stored: this may refuse it.
             if _parse_optional(chat.session_id) not in self._sessions:
                 await self._make_room()
             posted = await dbpool.write(

@@ -154,7 +154,7 @@ SUMMARY_INSTRUCTIONS = (
 class Cut:
     """The beginning to cut off: `turns`, oldest first, down to a reply.
 
-    `before` is the summary of the turns before them, `message_id` that of the last reply.
+    `message_id` is the id of that reply, `before` the summary of the turns before these.
     """
 
     message_id: UUID

@@ -103,9 +103,9 @@ class Executor(Protocol):
         """
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """Work on a run that is ready; `claimed` if it was claimed with a claim of `offer_claim`.
+        """Work on a run that is ready; `claimed` is set if `offer_claim`'s claim was used.
 
-        Called after the commit.
+        Call it after the commit.
         """
 
     def cancel(self, run_id: UUID) -> None:
@@ -339,6 +339,7 @@ class InlineExecutor:
         cut = list(self._jobs)
         await self._upkeep.stop()
         await self._tasks.stop()
+        # Before releasing: a run whose claim commits later would stay with this worker.
         await self._writes.settled()
         for run_id in cut:
             await self._release(run_id)
@@ -366,7 +367,7 @@ class InlineExecutor:
 
 
 FOLDS = 20
-"""Folds in one round at most: more than a busy process writes."""
+"""Steps of folding in one round at most: more than a busy process makes necessary."""
 
 
 class Sweeper:
@@ -381,6 +382,7 @@ class Sweeper:
         self._began = time.monotonic()
 
     async def run(self) -> None:
+        """Do a round every `sweep_s`, until cancelled; a failed one is only logged."""
         while True:
             try:
                 await self.sweep()

@@ -278,7 +278,7 @@ class Flusher:
             self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
 
     def _drop_full(self) -> None:
-        """Lose runs whose text has waited for too long, even if a commit is under way."""
+        """Give up runs whose text has waited for too long, even if a commit is under way."""
         conf = get_conf()
         for journal in list(self._journals.values()):
             waited_s = journal.waiting_s
@@ -292,7 +292,7 @@ class Flusher:
         try:
             found = await dbpool.read_first(states.list_cancelled, list(self._journals))
         except Exception as exc:
-            logger.error("looking for cancels failed: %s", describe(exc))
+            logger.error("polling for cancel requests failed: %s", describe(exc))
             return
         for run_id in found:
             if journal := self._journals.get(run_id):
@@ -345,6 +345,7 @@ class Flusher:
                 self._lose(journal)
                 continue
             if run_id in committed.cancelled:
+                # Before settling: a tool that awaits this commit must not start after a cancel.
                 journal.cancelled.set()
             self._settle(journal)
 

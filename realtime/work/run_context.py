@@ -55,9 +55,11 @@ class ProgressReports:
         self._steps: dict[str, _Step] = {}
 
     def begin(self, call_id: str) -> None:
+        """Note that a call starts; its reports count from now on."""
         self._steps[call_id] = _Step(time.monotonic())
 
     def end(self, call_id: str) -> StepEnd:
+        """Note that a call has ended, and return how; drops a report that waits."""
         step = self._steps.pop(call_id, None) or _Step(time.monotonic())
         if step.timer is not None:
             step.timer.cancel()
@@ -74,12 +76,14 @@ class ProgressReports:
             step.failed = True
 
     def report(self, call_id: str, name: str, text: str, fraction: float | None) -> None:
+        """Report progress, from any thread; `fraction` is limited to 0 to 1."""
         payload: Payload = {"tool_call_id": call_id, "name": name, "progress": _line(text)}
         if fraction is not None:
             payload["fraction"] = min(1.0, max(0.0, fraction))
         self._on_loop(self._report, call_id, payload)
 
     def summarise(self, call_id: str, text: str) -> None:
+        """Set the call's summary, from any thread."""
         self._on_loop(self._summarise, call_id, _line(text))
 
     def _on_loop(self, work: Any, *args: Any) -> None:

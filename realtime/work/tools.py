@@ -186,7 +186,7 @@ class ToolServers:
             async with asyncio.timeout(get_conf().tool_server_timeout_s):
                 await server.list_tools()
         except Exception as exc:
-            logger.warning("tool server %s is gone: %s", server.name, type(exc).__name__)
+            logger.warning("tool server %s does not answer: %s", server.name, type(exc).__name__)
             return False
         return True
 
@@ -316,6 +316,7 @@ class ToolHooks(RunHooks[RunContext]):
         arguments = shorten(clean_text(_arguments(context)), get_conf().tool_arguments_chars)
         self._journal.append("tool.started", {**call, "arguments": arguments})
         await self._journal.commit()
+        # The commit itself may have found a request to cancel.
         if self._journal.cancelled.is_set():
             raise asyncio.CancelledError
         context.context.reports.begin(call["tool_call_id"])
