@@ -31,9 +31,7 @@ SOCKET_PATH = "/ws/agent/"
 
 
 class RealtimeSettings(BaseModel):
-    """The fields of the dictionary `settings.REALTIME`; names end in units: `_s`, `_ms`,
-    `_bytes`.
-    """
+    """The fields of the dictionary `settings.REALTIME`; a name's end is its unit, as in `_ms`."""
 
     model_config = ConfigDict(extra="forbid")
 

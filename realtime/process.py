@@ -44,9 +44,7 @@ class InFlight:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Run `work` as a task and return its result; a cancelled caller does not cancel the
-        task.
-        """
+        """Run `work` as a task and return its result; it goes on if the caller is cancelled."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -301,9 +301,7 @@ async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
 
 
 def _answer(user: User, accepted: Frame) -> tuple[int, dict[str, Any]]:
-    """Return 200 with the reply, 202 if it is unfinished, or the error's own status if it
-    failed.
-    """
+    """Return 200 with the reply, 202 if it is unfinished, or a failed one's own status."""
     metadata = accepted["metadata"]
     session = get_session(user, accepted["session_id"])
     run = get_run_of(session, metadata["run_id"])

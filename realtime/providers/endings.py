@@ -213,9 +213,7 @@ def _overlap(text: str, end: str) -> int:
 
 
 def strip_thinking(text: str, *, is_open: bool = False) -> str:
-    """Return a whole text without the reasoning at its start; with `is_open` it needs no opening
-    tag.
-    """
+    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
     splitter = ThinkingSplitter(is_open=is_open)
     stripped = splitter.split(text)[1] + splitter.rest()[1]
     return splitter.unclosed or stripped

@@ -45,8 +45,7 @@ class Outbox:
         return sum(len(entry.text) for entry in self._entries) > self._max_bytes
 
     def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
-        """Add a frame; return False after an overflow, which drops all frames with an `undo` and
-        calls it.
+        """Add a frame; an overflow undoes and drops all frames with an `undo`: False is returned.
 
         One frame alone may be larger than `max_bytes`. If the frames without an `undo` still
         overflow, the reader is disconnected. With `counts=False` the caller limits the bytes.

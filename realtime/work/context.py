@@ -116,9 +116,7 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
 
 
 def preface_of(summary: str | None) -> str:
-    """Return the text that stands for left-out turns: a summary, a note, or "" if there are
-    none.
-    """
+    """Return the text that stands for left-out turns: a summary, or a note; "" for none."""
     if summary is None:
         return ""
     return SUMMARY.format(text=summary) if summary else LEFT_OUT
