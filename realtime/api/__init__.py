@@ -10,7 +10,7 @@ from realtime import dbpool
 
 
 class AsyncAPIView(ApiView):
-    """A view with `async` handlers; whoever calls is found out in a thread of the pool."""
+    """A view with `async` handlers; authentication and checks run in a database thread."""
 
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
@@ -20,7 +20,7 @@ class AsyncAPIView(ApiView):
         asked = self.request = self.initialize_request(request, *args, **kwargs)
         response: Any
         try:
-            # Not behind what waits to be written: an API key is seldom more than read here.
+            # A read, although using an API key may write: waiting writes would delay every request.
             await dbpool.read(self.initial, asked, *args, **kwargs)
             response = await self._handler()(asked, *args, **kwargs)
         except Exception as exc:

@@ -1,4 +1,4 @@
-"""How a model's stream ends, and thoughts in its text."""
+"""How a model's stream ends, and reasoning within its text."""
 
 import logging
 import re
@@ -34,7 +34,7 @@ WORDS: dict[Meaning, Collection[str]] = {
         *("unexpected_tool_call", "too_many_tool_calls", "incomplete", "interrupted"),
     ),
 }
-"""The finish reasons that servers document, in lower case, by what is to be made of them."""
+"""Finish reasons that servers document, in lower case, by their meaning for us."""
 
 _MEANINGS = {word: meaning for meaning, words in WORDS.items() for word in words}
 _LOGGABLE = re.compile(r"[\w-]{1,40}")
@@ -43,11 +43,11 @@ _unknown: set[str] = set()
 
 @dataclass
 class StreamEnding:
-    """How the model's side says its latest call has ended; empty while it streams.
+    """How the model's server says that its latest call ended; empty while it streams.
 
-    `error_code` is that of a failure. `has_said` is whether any call of the run, this one
-    included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
-    that have come, and `call_ids` has those of their tool calls.
+    `error_code` is the code of a failure. `has_said` is whether any call of the run so far has
+    brought text, reasoning, a refusal or a tool call. `answers` counts streams, and `call_ids` has
+    the ids of their tool calls.
     """
 
     finish_reason: Meaning | Literal[""] = ""
@@ -58,11 +58,11 @@ class StreamEnding:
 
 
 stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=None)
-"""A run's own, which the streams of its model calls write to."""
+"""The ending of the current run; the streams of its model calls write to it."""
 
 
 def meaning_of(word: str) -> Meaning:
-    """What a finish reason means; one that nobody has documented ends a whole reply."""
+    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply."""
     known = _MEANINGS.get(word.lower())
     if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
         _unknown.add(word)
@@ -71,7 +71,7 @@ def meaning_of(word: str) -> Meaning:
 
 
 def response_meaning(event: dict[str, Any]) -> Meaning:
-    """The same of the last event of a response."""
+    """Return the meaning of the last event of a response."""
     response = event.get("response")
     details = response.get("incomplete_details") if isinstance(response, dict) else None
     reason = details.get("reason") if isinstance(details, dict) else None
@@ -88,11 +88,11 @@ def _has_failed(response: dict[str, Any]) -> bool:
 
 
 def error_code(event: dict[str, Any]) -> str:
-    """Of a failure: its code, else its type; the two APIs put them in different places."""
+    """Return a failure's code, else its type; the two APIs put them in different places."""
     response = event.get("response")
     told = event.get("error") or (response.get("error") if isinstance(response, dict) else None)
     if told is None:
-        # The `type` of the event itself is not that of the error.
+        # The event's own `type` is not the error's.
         return str(event.get("code") or "")
     return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""
 
@@ -108,12 +108,15 @@ TAGS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
 )
-"""Each with its end. They count at the start of a text alone: elsewhere they are its subject."""
+"""Opening and closing tags of reasoning. They count only at the start of a text: elsewhere the text
+is about them.
+"""
 
 LONE_END = re.compile(r"(?P<opening><think>)|(?:^|\n)[ \n]*(?P<end></think>)[ ]*(?:\n|$)")
-"""On a line of its own, the end of thoughts that the server's prompt has opened.
+"""A closing tag on a line of its own: it ends reasoning whose opening tag was in the server's
+prompt.
 
-Within a line, or after an opening, it is the subject of a text.
+Within a line, or after an opening tag, the text is about the tag.
 """
 
 _OPENINGS = dict(TAGS)
@@ -122,26 +125,26 @@ _ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
 
 
 class ThinkingSplitter:
-    """Tells thoughts from text, delta by delta.
+    """Separates reasoning from text, delta by delta.
 
-    What may be the beginning of a tag is held back until the next delta, or until `rest`. The
-    whitespace between thoughts and text is left out.
+    A possible beginning of a tag is held back until the next delta, or until `rest`. Whitespace
+    between reasoning and text is dropped.
     """
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.is_text = False
-        """Whether nothing but text can come: `split` then returns what it is given."""
+        """Whether only text can follow: `split` then returns the delta unchanged."""
         self.has_lone_end = False
-        """Whether thoughts have ended that no tag has opened."""
+        """Whether reasoning has ended that no tag had opened."""
         self.unclosed = ""
-        """Text that was taken for thoughts as `is_open` said so, and that nothing has ended."""
+        """Text taken for reasoning because of `is_open`, while no closing tag has come."""
         self._held = ""
         self._end = _OPENINGS["<think>"] if is_open else ""
         self._is_assumed = is_open
         self._has_thought = False
 
     def split(self, delta: str) -> tuple[str, str]:
-        """Thoughts and text in a delta, in this order."""
+        """Return the reasoning and the text in a delta."""
         if self.is_text:
             return "", delta
         thought, self._held = "", self._held + delta
@@ -165,7 +168,7 @@ class ThinkingSplitter:
             self._held = self._held.lstrip()[len(opening) :]
 
     def _think(self) -> tuple[str, bool]:
-        """The thoughts that are held, and whether they have ended."""
+        """Return the reasoning held so far, and whether it has ended."""
         before, end, after = self._held.partition(self._end)
         if end:
             self._is_assumed, self.unclosed = False, ""
@@ -177,7 +180,7 @@ class ThinkingSplitter:
         return found, False
 
     def _opening(self) -> str | None:
-        """The tag that the text begins with; "" if that is not known yet, None for none."""
+        """Return the tag that the text begins with; "" if it is not known yet, None for none."""
         start = self._held.lstrip()
         for opening in _OPENINGS:
             if start.startswith(opening):
@@ -186,7 +189,7 @@ class ThinkingSplitter:
         return "" if is_open else None
 
     def _leave(self) -> tuple[str, str]:
-        """Thoughts that end here without a beginning, and the text."""
+        """Return the text; before it, reasoning that ends here without an opening tag."""
         self.is_text = True
         text, self._held = self._held, ""
         found = None if self._has_thought else LONE_END.search(text)
@@ -196,7 +199,7 @@ class ThinkingSplitter:
         return "", text.lstrip() if self._has_thought else text
 
     def rest(self) -> tuple[str, str]:
-        """What is held back at the end: thoughts and text."""
+        """Return the reasoning and the text that are held back at the end."""
         held, self._held = self._held, ""
         if self._end:
             return held, ""
@@ -204,18 +207,21 @@ class ThinkingSplitter:
 
 
 def _overlap(text: str, end: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `end`."""
+    """Return how many characters at the end of `text` may begin `end`."""
     longest = min(len(text), len(end) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(end[:size])), 0)
 
 
 def strip_thinking(text: str, *, is_open: bool = False) -> str:
-    """A whole text without the thoughts that it begins with, where `is_open` without a tag."""
+    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
     splitter = ThinkingSplitter(is_open=is_open)
     stripped = splitter.split(text)[1] + splitter.rest()[1]
     return splitter.unclosed or stripped
 
 
 def strip_all_thinking(text: str) -> str:
-    """The same for an answer that nobody sees arrive: thoughts without a beginning go as well."""
+    """Return a whole answer without reasoning, reasoning without an opening tag included.
+
+    Only for texts that are not streamed to users.
+    """
     return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()

@@ -1,7 +1,7 @@
-"""Brings the events of a model's stream into the letter of the two APIs, before the SDK reads them.
+"""Normalises the events of a model's stream to the two APIs, before the SDK reads them.
 
-Pure: no clock, no log, no settings. Servers that are merely compatible leave fields out, give them
-other types, or put thoughts into the text; the SDK takes each event by its word.
+Uses no clock, log or settings. Servers that are merely compatible leave fields out, give them other
+types, or put reasoning into the text; the SDK trusts each event.
 """
 
 import json
@@ -16,13 +16,13 @@ from realtime.providers.endings import LONE_END, ThinkingSplitter, meaning_of, s
 Event = dict[str, Any]
 
 MAX_TOKENS = 100_000_000
-"""Of one model call: what is more is no count."""
+"""The largest plausible count for one model call."""
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 THINKING_TYPES = ("thinking", "reasoning", "reasoning_text", "thought")
 TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
-"""In which a server tells of an error, where it does not say `error`."""
+"""Fields in which servers describe an error, if not in `error`."""
 
 MAX_DEPTH = 100
 
@@ -32,7 +32,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_deep(text: str) -> bool:
-    """Whether there is more in each other than readers of JSON follow, deep in their own calls."""
+    """Return whether JSON is nested more deeply than recursive readers can follow."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
@@ -40,7 +40,7 @@ def is_deep(text: str) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """The text in a string, in a content part, or in a list of them."""
+    """Return the text in a string, in a content part, or in a list of them."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -51,7 +51,7 @@ def text_of(value: Any) -> str:
 
 
 def count_of(value: Any) -> int | None:
-    """A number of tokens; None for what cannot be one."""
+    """Return a number of tokens; None if the value cannot be one."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -61,32 +61,32 @@ def count_of(value: Any) -> int | None:
 
 
 def as_error(said: Any) -> Event:
-    """The event by which a stream tells of an error, in the form that the SDK raises."""
+    """Return an error event in the form that the SDK raises."""
     if not isinstance(said, dict):
         said = {"message": text_of(said) or "an error"}
     return {"error": said}
 
 
 def told_in(event: Event) -> Event:
-    """The error in an event that does not say `error`."""
+    """Return the error in an event that has no `error`."""
     said = next((text for name in TOLD_FIELDS if (text := text_of(event.get(name)))), "an error")
     return {"message": said, "code": event.get("code"), "type": event.get("type")}
 
 
 class Normaliser:
-    """One for each stream. `mended` names the kinds of what it has had to change.
+    """Normalises one stream; `mended` names the kinds of its corrections.
 
-    `call_ids` are those of the tool calls of earlier streams of a run, to which it adds its own.
+    `call_ids` are the ids of tool calls in the run's earlier streams; this stream's are added.
     """
 
     def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
         self.mended: set[str] = set()
         self.thinks_first = thinks_first
-        """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
+        """Whether texts begin with reasoning without an opening tag; updated by what is seen."""
         self._opens_thinking = thinks_first
         self._is_looking = True
         self.is_changed = False
-        """Whether the latest events differ from what came."""
+        """Whether the latest events differ from what was received."""
         self._thinking: dict[Any, ThinkingSplitter] = {}
         self._halves: dict[Any, str] = {}
         self._calls = _ToolCalls(set() if call_ids is None else call_ids)
@@ -95,13 +95,13 @@ class Normaliser:
         self._last_chunk: Event = {}
         self._has_deltas = False
         self.is_settled = False
-        """Whether it reads the text of a chat that has needed no change: see `passes`."""
+        """Whether it now reads text of a chat that has needed no change: see `passes`."""
 
     def passes(self, event: Event) -> bool:
-        """Whether `feed` would give `event` as it is, and has been told of it by this.
+        """Return whether `feed` would return `event` unchanged, and note the event.
 
-        To be asked where `is_settled`, of a chunk whose one choice holds text and nothing else.
-        False says only that `feed` has to look at it.
+        Call it only while `is_settled`, with a chunk whose one choice holds text and nothing else.
+        After False, call `feed` with the event.
         """
         choice = event["choices"][0]
         text = choice["delta"]["content"]
@@ -115,7 +115,7 @@ class Normaliser:
         return True
 
     def feed(self, event: Event) -> list[Event]:
-        """What the SDK is given in place of `event`, which is changed in place."""
+        """Return the events for the SDK in place of `event`, which may be changed in place."""
         self.is_changed = self.is_settled = False
         if "error" in event and not event["error"]:
             del event["error"]
@@ -131,7 +131,7 @@ class Normaliser:
         return self._normalise_chunk(event)
 
     def rest(self) -> list[Event]:
-        """What was held back, at the end of a stream that has no last event of its own."""
+        """Return what was held back, at the end of a stream without a last event of its own."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
         if self._last_chunk and (delta := self._held_delta("chat", is_answer=True)):
             chunk = {key: self._last_chunk.get(key) for key in ("id", "object", "created", "model")}
@@ -183,7 +183,7 @@ class Normaliser:
             self._mend("usage")
 
     def _read_choice(self, event: Event, choice: Event) -> Event:
-        """`event` with this choice alone, in the letter of the API."""
+        """Return `event` with this choice only, normalised."""
         event["choices"] = [choice]
         delta = choice.get("delta")
         if isinstance(delta, dict):
@@ -202,10 +202,10 @@ class Normaliser:
         return event
 
     def _delta_of(self, choice: Event) -> Event:
-        """Of servers that do not stream, or speak the API before this one."""
+        """Return a delta for servers that do not stream, or that use the older completions API."""
         self._mend("no delta")
         if isinstance(choice.get("message"), dict):
-            # After deltas it is the whole of them.
+            # After deltas, the message repeats all of them.
             return {} if self._has_deltas else dict(choice["message"])
         said = next((choice[name] for name in ("delta", "text") if choice.get(name)), None)
         return {"content": said} if isinstance(said, str) else {}
@@ -231,7 +231,7 @@ class Normaliser:
         self._drop_unsound(delta)
 
     def _read_thoughts(self, delta: Event) -> None:
-        """What the first reasoning field says; another one would say the same again."""
+        """Keep the first reasoning field that has text: other ones repeat it."""
         named = [name for name in REASONING_FIELDS if name in delta]
         said = [name for name in named if delta[name]]
         if not said:
@@ -273,7 +273,7 @@ class Normaliser:
         return thoughts, text
 
     def _look_for_end(self, text: str) -> None:
-        """Notice thoughts that have been shown as text, as they had no beginning."""
+        """Detect reasoning without an opening tag that was shown as text."""
         if self._is_looking and (found := LONE_END.search(text)):
             self._is_looking = False
             self.thinks_first |= found["end"] is not None
@@ -284,7 +284,7 @@ class Normaliser:
             self.is_changed = True
 
     def _whole(self, text: str, key: Any) -> str:
-        """Text with pairs of surrogates joined; a first half waits for the next delta."""
+        """Return text with surrogate pairs joined; a first half waits for the next delta."""
         if key not in self._halves and (text.isascii() or not _SURROGATE.search(text)):
             return text
         text = self._halves.pop(key, "") + text
@@ -313,7 +313,7 @@ class Normaliser:
         delta["tool_calls"] = sound or None
 
     def _drop_unsound(self, delta: Event) -> None:
-        """Fields that the SDK reads, where they are nothing that it can read."""
+        """Drop fields that the SDK reads but whose values it cannot read."""
         if delta.get("audio"):
             delta["audio"] = None
             self._mend("audio")
@@ -336,17 +336,17 @@ class Normaliser:
         self._release(delta, is_answer=meaning == "stop")
 
     def _release(self, delta: Event, *, is_answer: bool = False) -> None:
-        """Give what was held back of a text to the delta that ends it."""
+        """Add the held-back text to the delta that ends it."""
         for name, text in self._held_delta("chat", is_answer=is_answer).items():
             delta[name] = (delta.get(name) or "") + text
             self.is_changed = True
 
     def _held_delta(self, key: Any, *, is_answer: bool = False) -> Event:
-        """What was held back of a text, which has ended; `is_answer` if it is to have words."""
+        """Return the held-back rest of an ended text; with `is_answer` it must have an answer."""
         splitter = self._splitter(key)
         thoughts, text = splitter.rest()
         if is_answer and (answer := splitter.unclosed):
-            # The model has not thought at all.
+            # The model has not reasoned at all.
             self.thinks_first = False
             thoughts, text = "", answer
         self._thinking[key] = ThinkingSplitter()
@@ -374,7 +374,7 @@ class Normaliser:
         return [*held, event]
 
     def _release_texts(self) -> list[Event]:
-        """The deltas of what is held back of texts that no event of their own has ended."""
+        """Return deltas for the held-back rest of texts that have no closing event of their own."""
         return [
             delta
             for key, named in self._response.deltas.items()
@@ -383,7 +383,7 @@ class Normaliser:
         ]
 
     def _release_text(self, key: Any, named: Event) -> list[Event]:
-        """The deltas of what is held back of one text, where `named` says which text that is."""
+        """Return deltas for the held-back rest of one text; `named` identifies the text."""
         held = self._held_delta(key, is_answer=True)
         if not held:
             return []
@@ -443,7 +443,7 @@ class Normaliser:
         return strip_thinking(self._whole(text, object()), is_open=self._opens_thinking)
 
     def _read_parts(self, event: Event, kind: str) -> None:
-        """The item or part that an event is about."""
+        """Normalise the item or part that an event is about."""
         if "part" in event or kind in _PARTS:
             part = event.get("part")
             if not isinstance(part, dict):
@@ -468,7 +468,7 @@ class Normaliser:
             self._set(part, "annotations", [])
 
     def _item(self, given: Any, place: Any) -> Event | None:
-        """An item of the output with all that the SDK reads of it; None for what is none."""
+        """Return an output item with all that the SDK reads of it; None if it is no item."""
         if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             self._mend("form of an item")
             return None
@@ -491,7 +491,7 @@ class Normaliser:
                 elif not all(map(_has_text, parts)):
                     self._set(item, name, [part for part in parts if _has_text(part)])
         elif not isinstance(item.get("content", []), list):
-            # The SDK would take it for a message.
+            # The SDK would take an item with content for a message.
             del item["content"]
             self._mend("form of content")
         return item
@@ -533,23 +533,23 @@ class Normaliser:
 
 
 class _ResponseSoFar:
-    """What the events of a response have said, for one whose end does not say it again."""
+    """What the events of a response have brought, for a last event that does not repeat it."""
 
     def __init__(self) -> None:
         self.texts: dict[Any, str] = {}
         self.deltas: dict[Any, Event] = {}
-        """The first delta of each text, which names its item."""
+        """The first delta of each text; it identifies the text's item."""
         self.calls: dict[int | None, Event] = {}
         self.has_items = False
 
     def add_arguments(self, place: Any, delta: str) -> None:
-        """Some of the arguments of the call at a place of the output."""
+        """Add to the arguments of the call at a place of the output."""
         if (call := self.calls.get(_place_of(place))) is not None:
             said = call["arguments"] if call["arguments"] != "{}" else ""
             call["arguments"] = said + delta
 
     def items(self) -> list[Event]:
-        """The items of the text and of the calls, which no event has held whole."""
+        """Return items made of the texts and calls, for a response without complete items."""
         text = "".join(self.texts.values())
         part = {"type": "output_text", "text": text, "annotations": []}
         message = [{**_MESSAGE, "content": [part]}] if text else []
@@ -557,10 +557,10 @@ class _ResponseSoFar:
 
 
 class _Choices:
-    """Finds the choice that is read.
+    """Selects the choice to read.
 
-    One is asked for. Some servers give others too, under an index of their own; some count their
-    events by it. Which of both is not known before the second event of choice 0.
+    Only one is requested. Some servers send others too, each under an index of its own; some use
+    the index to count events. Which one it is shows only with the second event of choice 0.
     """
 
     def __init__(self) -> None:
@@ -573,11 +573,11 @@ class _Choices:
 
     @property
     def is_settled(self) -> bool:
-        """Whether one more text under index 0 is plain, and is counted no more."""
+        """Whether further texts under index 0 are plain, and no longer counted."""
         return self._texts >= _SETTLED and not self._held and not self._is_counter
 
     def is_plain(self, choices: list[Any]) -> bool:
-        """Whether it is one choice, under the index that was read before."""
+        """Return whether there is one choice, under the index that was read before."""
         if len(choices) != 1 or not isinstance(choices[0], dict) or self._held:
             return False
         if choices[0].get("index") != 0 or self._read not in (None, 0) or self._is_counter:
@@ -590,7 +590,7 @@ class _Choices:
         return True
 
     def take(self, event: Event, choices: list[Any]) -> Iterator[tuple[Event, Event]]:
-        """The events with the choice of each that are to be read now."""
+        """Yield events with the choice of each that is to be read now."""
         sound = [choice for choice in choices if isinstance(choice, dict)]
         if not sound:
             return
@@ -623,13 +623,13 @@ class _Choices:
             self._last = index
 
     def rest(self) -> list[tuple[Event, Event]]:
-        """What is held back."""
+        """Return the events that are held back."""
         held, self._held = self._held, []
         return held
 
 
 class _ToolCalls:
-    """Gives each tool call of a stream an index, and an id that no other of the run has."""
+    """Gives each tool call of a stream an index, and an id that is unique in the run."""
 
     def __init__(self, taken: set[str]) -> None:
         self.is_changed = False
@@ -639,7 +639,7 @@ class _ToolCalls:
         self._named: dict[Any, str] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
-        """Deltas of tool calls, in the letter of the API."""
+        """Yield normalised deltas of tool calls."""
         self.is_changed = False
         for call in calls:
             if isinstance(call, dict):
@@ -668,7 +668,7 @@ class _ToolCalls:
         return sound
 
     def _place(self, index: int | None, given: str, has_name: bool) -> tuple[int, bool]:
-        """The index of a call, and whether it begins here."""
+        """Return a call's index, and whether the call begins here."""
         if given and (index, given) in self._places:
             return self._places[index, given], False
         if index is None and self._ids and not given and not has_name:
@@ -689,7 +689,7 @@ class _ToolCalls:
         return call_id
 
     def name(self, place: Any, given: Any) -> str:
-        """The id of the call at a place of a response's output, always the same."""
+        """Return the id of the call at a place of a response's output, always the same one."""
         key = (_place_of(place), given if isinstance(given, str) else "")
         if key not in self._named:
             self._named[key] = self._fresh(key[1])
@@ -697,12 +697,12 @@ class _ToolCalls:
 
 
 def chat_usage(usage: Any) -> Event | None:
-    """A usage of Chat Completions whose numbers are sound; None if they are not."""
+    """Return a usage of Chat Completions with valid counts; None if they are invalid."""
     return _usage(usage, "prompt_tokens", "completion_tokens")
 
 
 def response_usage(usage: Any) -> Event | None:
-    """The same of a response, with all that the SDK reads of it."""
+    """Return a usage of a response with all counts that the SDK reads; None if they are invalid."""
     sound = _usage(usage, "input_tokens", "output_tokens")
     if sound is not None:
         sound["input_tokens_details"] = {"cached_tokens": 0} | sound["input_tokens_details"]
@@ -729,7 +729,7 @@ def _usage(usage: Any, given: str, made: str) -> Event | None:
 
 
 def _split_parts(content: Any) -> tuple[str, str]:
-    """Thoughts and text of a list of content parts."""
+    """Return the reasoning and the text of a list of content parts."""
     parts = content if isinstance(content, list) else [content]
     thoughts, text = "", ""
     for part in parts:
@@ -741,12 +741,12 @@ def _split_parts(content: Any) -> tuple[str, str]:
 
 
 def _sound_name(value: Any) -> str:
-    """A tool's name without halves of a character."""
+    """Return a tool's name without lone surrogates."""
     return str(_without_halves(text_of(value)))
 
 
 def _without_halves(value: Any) -> Any:
-    """The same with U+FFFD for halves of a character, which no request can hold."""
+    """Replace lone surrogates by U+FFFD: no request can hold them."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -757,7 +757,7 @@ def _without_halves(value: Any) -> Any:
 
 
 def _arguments(value: Any) -> str:
-    """Arguments as text: some servers give the object itself."""
+    """Return arguments as text: some servers send the object itself."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if value is not None else "{}"
@@ -769,7 +769,7 @@ def _text_key(kind: str, event: Event) -> tuple[str, int | None, int | None]:
 
 
 def _end_of(response: Any) -> str:
-    """The event that ends a response with this status."""
+    """Return the type of the event that ends a response with this status."""
     status = response.get("status") if isinstance(response, dict) else None
     if status == "cancelled":
         return "response.incomplete"
@@ -778,7 +778,7 @@ def _end_of(response: Any) -> str:
 
 
 def _place_of(value: Any) -> int | None:
-    """A place in a list."""
+    """Return a place in a list; None if the value is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -799,7 +799,7 @@ def _is_thinking_block(block: Any) -> bool:
 
 
 _SETTLED = 2
-"""Texts under the first index, after which it is no counter."""
+"""Texts under the first index after which the index is no counter of events."""
 _LISTS = {
     "thinking_blocks": _is_thinking_block,
     "annotations": lambda found: isinstance(found, dict),
@@ -813,7 +813,7 @@ _WHOLE_RESPONSES = (
 )
 _ENDS_OF_RESPONSES = _WHOLE_RESPONSES[2:]
 _OTHER_ENDS = ("response.done", "response.cancelled")
-"""By which servers end a response in the words of another API."""
+"""Events with which servers end a response in the words of another API."""
 _MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "status": "completed"}
 _RESPONSE: dict[str, Any] = {
     "id": "resp",
