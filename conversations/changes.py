@@ -207,7 +207,7 @@ def lock_session(
 def lock_runs(session_ids: Iterable[UUID]) -> None:
     """Lock the active runs of sessions that are locked already, in the order of their ids.
 
-    Commits of text lock runs in the same order, so neither can deadlock with the other.
+    Commits of text lock runs in the same order, to avoid deadlocks.
     """
     runs = Run.objects.filter(session__in=list(session_ids), status__in=ACTIVE).order_by("pk")
     list(runs.select_for_update().values_list("pk", flat=True))
