@@ -318,6 +318,7 @@ def _make(
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
+    # Before all else: it raises if another writer has changed the row since it was read.
     _compare_and_set(run, columns)
     add_to_totals(run)
     write_events(run, rows)
