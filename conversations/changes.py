@@ -239,7 +239,7 @@ class ChangeBuilder:
 
     @property
     def waiting(self) -> list[Run]:
-        """The queue behind the head."""
+        """The runs behind the first unfinished one, in order."""
         return self.unfinished[1:]
 
     @property

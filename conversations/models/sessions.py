@@ -138,14 +138,14 @@ def join_text(parts: list[dict[str, Any]]) -> str:
 
 
 class Verdict(models.TextChoices):
-    """What a reader thinks of a reply."""
+    """A user's rating of a reply."""
 
     UP = "up", _("good")
     DOWN = "down", _("bad")
 
 
 class Feedback(models.Model):
-    """One reader's verdict on one reply."""
+    """One user's rating of one reply, with an optional comment."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="feedback")
     user = models.ForeignKey(

@@ -93,7 +93,7 @@ class Snapshots:
     def read(self, run: Run) -> Snapshot:
         """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        Inside a transaction no snapshot is shared: its row may be rolled back.
+        Inside a transaction no snapshot is shared, because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
@@ -101,6 +101,7 @@ class Snapshots:
         with entry.lock:
             if run.last_seq > entry.seq:
                 entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            # A reader with an older row gets the newer snapshot of another reader.
             if run.last_seq >= entry.seq:
                 entry.run = run
             snapshot = Snapshot(entry.run, entry.copy_parts())

@@ -53,8 +53,8 @@ def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     """Commit all batches in one transaction: check claims, renew leases, write events.
 
     Also reads which runs are to be cancelled. `lease` is the new lease of each run. Pass a batch
-    again, unchanged, if its commit is in doubt. A run that is not in `kept` has another claim or
-    status: nothing of its batch was written.
+    again, unchanged, if its commit is in doubt. A run that is not in `kept` has another claim,
+    status or last seq: nothing of its batch was written.
     """
     # In the order in which `lock_runs` locks them, to avoid deadlocks.
     batches = sorted(batches, key=lambda batch: batch.run_id)
@@ -140,7 +140,7 @@ Point = list[int]
 
 
 def draw_sketch(start: datetime, deltas: Iterable[tuple[datetime, int]]) -> list[Point]:
-    """Return when text arrived, from the (moment, characters) of each text event.
+    """Return points that show when text arrived, from (moment, characters) of each text event.
 
     At most `POINTS_MAX` points; the first and the last are always kept.
     """

@@ -408,6 +408,7 @@ def decide(
     if found.decision:
         return _decided(found, duplicate=True)
     with suppress(RunLostError), locked_run(found.run_id, found.run.session_id) as (change, run):
+        # Again under the lock: another request may have decided it meanwhile.
         approval = mine.get(pk=found.pk)
         if approval.decision:
             raise RunLostError("decided meanwhile")

@@ -325,6 +325,7 @@ def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
 def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
     """Render and store; one thread at a time, so that concurrent readers render a reply once."""
     with _rendering:
+        # Again under the lock: another thread may have stored some of it meanwhile.
         found = _load(views)
         rows = [
             _row(view.message_id, parts := view.parts or [], render_texts(parts))
