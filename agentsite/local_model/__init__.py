@@ -1,10 +1,10 @@
-"""The model's own name, which it would otherwise guess."""
+"""Tells the embedded model its name, which it would otherwise guess."""
 
 from django.conf import settings
 
 
 def introduce(instructions: str) -> str:
-    """Instructions for an agent, headed by who it is where the site's own model answers."""
+    """Return `instructions`, preceded by the model's name if the embedded model answers."""
     if settings.MODEL_KIND != "local":
         return instructions
     label = settings.LOCAL_MODEL_WEIGHTS.label
