@@ -1,4 +1,4 @@
-"""The base of all REST views: authentication, throttling, pagination and the shape of errors."""
+"""The base of all REST views: pagination, unknown query parameters, and the shape of errors."""
 
 import logging
 import traceback

@@ -1,4 +1,4 @@
-"""How a model's stream ends, and reasoning within its text."""
+"""How a model's stream ends, and thinking tags such as `<think>` within its text."""
 
 import logging
 import re
