@@ -1,4 +1,4 @@
-"""The admin of accounts, where deleting one erases the person."""
+"""The admin of users, where deleting a user erases all data of that person."""
 
 from typing import Any
 
@@ -20,16 +20,16 @@ CHANGE_LIST = "admin:auth_user_changelist"
 
 
 class PersonAdmin(UserAdmin):
-    """Django's own; a person is deleted as `manage.py erase_user` does it, one at a time."""
+    """Django's user admin, which deletes one user at a time, as `manage.py erase_user` does."""
 
     def get_actions(self, request: HttpRequest) -> Any:
-        """Without Django's deletion of several, which loads every row of each."""
+        """Remove the bulk deletion, which would load every related row."""
         actions = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What the page before the deletion tells: counts, and no row of what is deleted."""
+        """Return counts for the confirmation page instead of every related object."""
         counts = {str(UserModel._meta.verbose_name_plural): len(objs)}
         counts[_("sessions")] = sum(all_of(user).count() for user in objs)
         return [str(user) for user in objs], counts, set(), []
@@ -37,7 +37,7 @@ class PersonAdmin(UserAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """In small transactions, as `erase_user` has them, so that others can write meanwhile."""
+        """Erase the user in small transactions, so that other writers are not blocked."""
         if request.method != "POST":
             return super().delete_view(request, object_id, extra_context)
         user = self.get_object(request, unquote(object_id))

@@ -1,7 +1,7 @@
-"""THE file to edit: your agents, and how the page introduces them.
+"""THE file to edit: defines your agents and how the page introduces them.
 
-The first of `AGENTS` answers where none is asked for. An agent that names no model is given the
-one of the settings. docs/agents.md shows how to write tools, handoffs, guardrails and more.
+The first of `AGENTS` is the default. An agent that names no model uses AGENT_MODEL. docs/agents.md
+shows how to write tools, handoffs, guardrails and more.
 """
 
 from agents import Agent
@@ -21,7 +21,7 @@ STYLE = (
 
 
 def introduce(instructions: str) -> str:
-    """`instructions`, headed by who it is where the site's own model answers, which would guess."""
+    """Return `instructions`, preceded by the model's name if the embedded model answers."""
     if settings.MODEL_KIND != "local":
         return instructions
     label = settings.LOCAL_MODEL_WEIGHTS.label
@@ -109,5 +109,5 @@ AGENTS = [
 if settings.MODEL_KIND == "tour":
     AGENTS = [tour.ENTRY]
 elif settings.MODEL_KIND == "local":
-    # A small model calls tools when it need not. The tour answers while the model is fetched.
+    # A small model calls tools without need, so it gets none. The tour answers during the download.
     AGENTS = [AGENTS[0], tour.ENTRY]

@@ -1,4 +1,4 @@
-"""The site's own app: its system checks, static files and lines of the log."""
+"""The site's app: log filters, static files, system checks and the CORS rule."""
 
 import logging
 import re
@@ -22,17 +22,17 @@ SECRET = re.compile(
     r"[^\s/?&#'\"<>;,\\]+",
     re.IGNORECASE,
 )
-"""A token and what stands before it: in a share link, a password reset, a query, or a header."""
+"""A secret and its prefix: in a share link, a password reset, a query, a header or a cookie."""
 
 
 FREE = re.compile(r"[\^(]|<(?!uuid:|int:)")
-"""In a route: a part that matches any text."""
+"""Matches the parts of a route that match any text."""
 
 
 class RouteFilter(logging.Filter):
-    """Replaces the path of a request by its route, unless all that varies in it is an id.
+    """Logs the route of a request instead of its path, unless only ids vary in the route.
 
-    Who mistypes an address may have put anything there, such as a link that should stay secret.
+    A mistyped address may contain anything, such as a secret link.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -46,10 +46,10 @@ class RouteFilter(logging.Filter):
 
 
 class LineFormatter(logging.Formatter):
-    """Replaces each secret by `…`, in the message and in its traceback, and moves no cursor.
+    """Replaces each secret by `…` and makes control characters visible, in messages and tracebacks.
 
-    The last of several guards: loggers that repeat text or headers are silenced in the settings.
-    Of an exception it shows no more than `describe` does.
+    This is the last of several guards: the settings silence loggers that repeat text or headers. An
+    exception is shown as `describe` shows it.
     """
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's)
@@ -64,10 +64,10 @@ COMMENTS = re.compile(rb"^[ \t]*/\*\*(?:(?!\*/).)*\*/[ \t]*\n", re.MULTILINE | r
 
 
 class HashedFiles(CompressedManifestStaticFilesStorage):
-    """Names carry a hash of the content, `import "./x.js"` inside modules included.
+    """Static files with a hash in their names, including `import "./x.js"` inside modules.
 
-    The page's own modules are served without their comments: types and reasons are a seventh of
-    what a first visit would fetch.
+    The page's own modules are served without their block comments, which would be a seventh of the
+    download of a first visit.
     """
 
     support_js_module_import_aggregation = True
@@ -83,7 +83,7 @@ Apps = Sequence[AppConfig] | None
 
 @register(Tags.staticfiles)
 def check_libraries(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """They are not part of the sources: without them the chat page is dead."""
+    """Report missing libraries: they are not in the repository, and the chat page needs them."""
     if finders.find("vendor/markdown-it.js"):
         return []
     hint = "Run: pip install -r requirements-build.txt && python scripts/libraries.py"
@@ -91,7 +91,7 @@ def check_libraries(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 
 class AgentsiteConfig(AppConfig):
-    """The site itself, installed for its system checks and its `prepare` command."""
+    """The site's app, installed for its system checks and management commands."""
 
     name = "agentsite"
 
@@ -102,9 +102,9 @@ class AgentsiteConfig(AppConfig):
 
 
 def _allows_origin(sender: object, request: HttpRequest, **kwargs: object) -> bool:
-    """The API answers pages of the origins whose sockets are let in."""
+    """Allow the API to pages of the origins that may open sockets."""
     from realtime.routing import matches_origin
 
-    # The package asks for every address.
+    # The package sends this signal for every path, not only for those of CORS_URLS_REGEX.
     is_api = re.match(settings.CORS_URLS_REGEX, request.path_info) is not None
     return is_api and matches_origin(request.headers.get("Origin", ""), settings.ALLOWED_ORIGINS)

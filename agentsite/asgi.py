@@ -1,4 +1,4 @@
-"""What the server calls: pages and REST by Django, WebSockets by `realtime`."""
+"""The ASGI application: Django serves HTTP, `realtime` serves WebSockets."""
 
 import os
 
@@ -8,7 +8,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "agentsite.settings")
 pages = get_asgi_application()
 
-# Only now are Django's models there to be imported.
+# These import models, so they must come after `get_asgi_application`, which sets up Django.
 from realtime.routing import HandshakeAuth, websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(

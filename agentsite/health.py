@@ -1,4 +1,4 @@
-"""GET /healthz/: is this process alive? GET /readyz/: may it be sent requests?"""
+"""Health checks: GET /healthz/ (is the process alive?), GET /readyz/ (may it get requests?)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,26 +17,26 @@ from realtime import dbpool
 from realtime.process import Process
 
 LOOK_TIMEOUT_S = 3.0
-"""What has not answered by then counts as away."""
+"""A check that takes longer than this has failed."""
 
 
 class Readiness(TypedDict):
-    """The body of `/readyz/`; `ok` only if all the others are as they should be."""
+    """The body of `/readyz/`; `ok` is true only if nothing else reports a problem."""
 
     ok: bool
     database: bool
     migrations: bool
-    """No migration is left to be applied."""
+    """True if no migration is left to apply."""
     layer: bool
     failed_services: list[str]
-    """Background services that died twice within a minute, by name."""
+    """The names of background services that failed twice within a minute."""
     draining: bool
 
 
 class Look:
-    """A look at something outside of the process: one at a time, however many ask for it.
+    """A check of an external service that runs at most once at a time.
 
-    One that hangs is not repeated meanwhile, so that it costs one thread and not one a request.
+    All requests share the running check, so that one that hangs costs one thread in total.
     """
 
     def __init__(self, look: Callable[[], Awaitable[bool]]) -> None:
@@ -44,7 +44,7 @@ class Look:
         self._task: asyncio.Task[bool] | None = None
 
     async def answers(self) -> bool:
-        """Whether it answers well, within `LOOK_TIMEOUT_S`."""
+        """Return whether the check succeeds within `LOOK_TIMEOUT_S`."""
         task = self._task
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = asyncio.create_task(self._safely())
@@ -61,14 +61,14 @@ class Look:
 @never_cache
 @require_safe
 async def healthz(request: HttpRequest) -> JsonResponse:
-    """`{"ok": true}`, without a look at anything: the event loop has come to it."""
+    """Return `{"ok": true}` without checking anything: the event loop runs."""
     return JsonResponse({"ok": True})
 
 
 @never_cache
 @require_safe
 async def readyz(request: HttpRequest) -> JsonResponse:
-    """A `Readiness`; 200 when it is ok, else 503."""
+    """Return a `Readiness` with status 200 if it is ok, else 503."""
     database, migrations, layer = await asyncio.gather(
         DATABASE.answers(), MIGRATIONS.answers(), LAYER.answers()
     )
@@ -94,13 +94,16 @@ def _select() -> bool:
 
 
 def is_migrated() -> bool:
-    """Whether the database has every migration of this code."""
+    """Return whether the database has every migration of this code."""
     executor = MigrationExecutor(connection)
     return not executor.migration_plan(executor.loader.graph.leaf_nodes())
 
 
 class Migrations:
-    """Looked at until there is none left: code that runs is given no further ones."""
+    """Checks for unapplied migrations until there are none.
+
+    After that it does not check again, because running code gets no new migrations.
+    """
 
     def __init__(self) -> None:
         self.are_applied = False
@@ -111,7 +114,7 @@ class Migrations:
 
 
 async def redis_answers() -> bool:
-    """Also where there is none to be asked: a layer in memory is always there."""
+    """Return True if Redis answers, or if the channel layer is in memory."""
     if not settings.REDIS_URL:
         return True
     async with redis.asyncio.Redis.from_url(

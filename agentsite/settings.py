@@ -1,4 +1,4 @@
-"""Django's settings, made from the environment; docs/operations.md lists every name."""
+"""Builds Django's settings from environment variables; docs/operations.md lists them all."""
 
 import json
 import os
@@ -41,21 +41,21 @@ VAR_DIR = BASE_DIR / "var"
 Words = Annotated[list[str], NoDecode]
 
 MODEST = {"titles": "words", "summaries": "off"}
-"""Of a model that is slow, or none, no more is asked than replies."""
+"""Defaults for slow or scripted models, which are used for replies only."""
 
-# A processor may read a long conversation for minutes before it says the first word; what it is
-# given leaves room for the reply.
+# A CPU may need minutes to read a long prompt before the first token. The limit on the prompt
+# leaves room for the reply within the model's context.
 LOCAL = MODEST | {"provider_timeout_s": 600.0, "context_tokens": "2800"}
 
 BY_KIND: dict[str, dict[str, Any]] = {"tour": MODEST, "local": LOCAL}
-"""By the kind of model, what else is set by default."""
+"""Other defaults of real-time settings, by kind of model."""
 
 
 PREFIX = "AGENTSITE_"
 
 
 class ModelPrice(BaseModel):
-    """What a million tokens of a model cost; cached input costs as much as other by default."""
+    """The price of a million tokens of a model; cached input costs as much as input by default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,9 +65,10 @@ class ModelPrice(BaseModel):
 
 
 class Environment(RealtimeSettings, BaseSettings):
-    """Each field is read from the environment variable of its name in capitals.
+    """The environment, where each field is the variable of its name in capitals.
 
-    With `PREFIX` before it the name wins: other programs set `HOST`, `DEBUG` and the like.
+    A variable with `PREFIX` before its name takes precedence, because other programs set `HOST`,
+    `DEBUG` and the like.
     """
 
     model_config = SettingsConfigDict(
@@ -249,6 +250,7 @@ class Environment(RealtimeSettings, BaseSettings):
     @field_validator("allowed_hosts", "csrf_trusted_origins", "allowed_origins", mode="before")
     @classmethod
     def split_words(cls, value: object) -> object:
+        """Split a list at commas and white space."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @field_validator("model_prices", mode="before")
@@ -305,7 +307,7 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def model_kind(self) -> Literal["openai", "compatible", "local", "tour"]:
-        """What answers; nothing falls back to the tour, which must be asked for."""
+        """The kind of model that answers; the tour answers only if AGENT_MODEL asks for it."""
         if self.agent_model == "tour":
             return "tour"
         if self.openai_base_url:
@@ -319,13 +321,14 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def realtime(self) -> dict[str, Any]:
+        """The settings of `realtime`; those not set use the defaults of the model's kind."""
         defaults = BY_KIND.get(self.model_kind, {})
         given = self.model_dump(include=set(RealtimeSettings.model_fields))
         return given | {key: defaults[key] for key in defaults.keys() - self.model_fields_set}
 
 
 def database_from(url: str) -> dict[str, Any]:
-    """The parts of a database URL; raises `ValueError` for one that cannot be used."""
+    """Parse a database URL. Raises `ValueError` for one that cannot be used."""
     try:
         parts = dict(dj_database_url.parse(url))
     except ValueError as exc:
@@ -340,19 +343,19 @@ def database_from(url: str) -> dict[str, Any]:
 
 
 def sqlite(name: str) -> dict[str, Any]:
-    """SQLite as several threads can write to it; anything less loses transactions."""
+    """Return the database settings of SQLite for several writing threads without lost commits."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
     return {
         "ENGINE": "conversations.sqlite",
         "NAME": name,
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": pragmas},
-        # In memory, each thread of a test would see a database of its own.
+        # A test database in memory would be a separate one in each thread.
         "TEST": {"NAME": f"{name}.test"},
     }
 
 
 def takes_its_time() -> bool:
-    """Whether this process is a management command that nobody waits for, such as `migrate`."""
+    """Return whether this process is a management command without time limits (`migrate`, ...)."""
     program = Path(sys.argv[0])
     is_django = program.parts[-2:] == ("django", "__main__.py")
     is_command = is_django or program.name in ("manage.py", "django-admin")
@@ -360,13 +363,13 @@ def takes_its_time() -> bool:
 
 
 def postgres_limits(env: Environment) -> dict[str, Any]:
-    """Parameters of a connection that never hangs for good, by a lock or by the network."""
+    """Return connection parameters that keep a lock or the network from blocking forever."""
     network_s = env.db_network_timeout_s
     limits = {
         "connect_timeout": env.db_connect_timeout_s,
         "tcp_user_timeout": network_s * 1000,
         "keepalives": 1,
-        # Half the time without a word, then two questions.
+        # After half of the time without data, send two probes.
         "keepalives_idle": network_s // 2,
         "keepalives_interval": network_s // 4,
         "keepalives_count": 2,
@@ -379,15 +382,18 @@ def postgres_limits(env: Environment) -> dict[str, Any]:
 
 
 def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
-    """Postgres through psycopg's pool: CONN_MAX_AGE would leak connections under ASGI."""
+    """Return the database settings of Postgres with psycopg's pool.
+
+    CONN_MAX_AGE would leak connections under ASGI.
+    """
     options = parts.get("OPTIONS", {})
-    # A socket's directory does not fit in a URL's host; libpq takes it as `?host=`.
+    # The directory of a Unix socket cannot be a URL's host, so it is given as `?host=`.
     address = {key.upper(): options.pop(key) for key in ("host", "port") if key in options}
-    # Half for units of work, half for requests.
+    # Half of the connections are for units of work, half for requests.
     pool = {"min_size": 1, "max_size": 2 * env.db_threads, "timeout": 5}
     limits = postgres_limits(env)
     merged = limits | options | {"pool": pool}
-    # Of settings that are named twice the last one holds: that of the URL.
+    # Postgres uses the last of repeated settings, so those of the URL come last.
     if server_options := [given["options"] for given in (limits, options) if "options" in given]:
         merged["options"] = " ".join(server_options)
     fixed = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True, "OPTIONS": merged}
@@ -395,7 +401,7 @@ def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
 
 
 def database(env: Environment) -> dict[str, Any]:
-    """`DATABASES["default"]`: what DATABASE_URL names, else SQLite in `var/`."""
+    """Return `DATABASES["default"]`: DATABASE_URL, or SQLite in `var/`."""
     if env.database_url is None:
         VAR_DIR.mkdir(exist_ok=True)
         return sqlite(str(VAR_DIR / "db.sqlite3"))
@@ -406,10 +412,10 @@ def database(env: Environment) -> dict[str, Any]:
 
 
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
-    """In memory for one process, Redis's publish/subscribe for more."""
+    """Return the channel layer: in memory for one process, Redis's publish/subscribe for more."""
     if url is None:
         return {"BACKEND": "realtime.channel_layer.LocalLayer"}
-    # With a socket timeout an idle consumer dies; with the default pool the 101st connect does.
+    # A socket timeout would end idle consumers; the default pool would refuse the 101st connection.
     host = {
         "address": url.get_secret_value(),
         "socket_timeout": None,
@@ -422,9 +428,9 @@ def channel_layer(url: SecretStr | None) -> dict[str, Any]:
 
 
 def cache(url: SecretStr | None) -> dict[str, Any]:
-    """Where requests and exports are counted: in this process if it is alone, else in Redis."""
+    """Return the cache that counts requests and exports: Redis if set, else in this process."""
     if url is None:
-        # With the default of 300 entries a crowd has the counts forgotten.
+        # The default of 300 entries would evict counts when many users are active.
         return {
             "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
             "OPTIONS": {"MAX_ENTRIES": 20_000},
@@ -433,17 +439,17 @@ def cache(url: SecretStr | None) -> dict[str, Any]:
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": url.get_secret_value(),
         "KEY_PREFIX": "agentsite",
-        # Nobody waits for a count.
+        # A request must not wait long for a count.
         "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
     }
 
 
 def checkout_key() -> str:
-    """This checkout's own secret key, made the first time it is asked for."""
+    """Return the secret key of this checkout, creating it on first use."""
     VAR_DIR.mkdir(exist_ok=True)
     path = VAR_DIR / "secret_key"
     if not path.exists():
-        # Written aside and linked, so that no other process ever reads half a key.
+        # Write a temporary file and link it, so that no other process reads half a key.
         with tempfile.NamedTemporaryFile("w", dir=VAR_DIR) as draft, suppress(FileExistsError):
             draft.write(get_random_secret_key())
             draft.flush()
@@ -452,7 +458,7 @@ def checkout_key() -> str:
 
 
 def read_environment() -> Environment:
-    """The environment, checked; a wrong one ends the process with a line for each fault."""
+    """Return the validated environment, or exit with one line per fault."""
     try:
         return Environment()
     except ValidationError as exc:
@@ -466,6 +472,7 @@ def fault_lines(error: Any) -> list[str]:
 
 
 def reveal(secret: SecretStr | None) -> str | None:
+    """Return a secret as plain text."""
     return secret.get_secret_value() if secret else None
 
 
@@ -478,7 +485,8 @@ SECRET_KEY = reveal(env.secret_key) or checkout_key()
 ALLOWED_HOSTS = env.allowed_hosts
 CSRF_TRUSTED_ORIGINS = env.csrf_trusted_origins
 ALLOWED_ORIGINS = env.allowed_origins
-# Which origins `agentsite.apps` decides, as for sockets; never with a cookie, and no pages.
+# `agentsite.apps` decides which origins are allowed, as for sockets. Only the API is, and never
+# with cookies.
 CORS_URLS_REGEX = r"^/api/"
 CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Repr-Digest", "Retry-After"]
 HOST = env.host
@@ -530,7 +538,7 @@ INSTALLED_APPS = [
     "agentsite",
     "realtime",
     "conversations",
-    # Its tables are Postgres' alone.
+    # Its tables need Postgres.
     *(["procrastinate.contrib.django"] if RUN_EXECUTOR == "procrastinate" else []),
 ]
 
@@ -620,7 +628,7 @@ DEFAULT_FROM_EMAIL = env.default_from_email
 HTTPS = not DEBUG if env.https is None else env.https
 PROXIES = int(HTTPS) if env.proxies is None else env.proxies
 CACHES = {"default": cache(env.redis_url)}
-# The API's own views say the same in conversations/api/base.py; this is for its description.
+# The views set these themselves in conversations/api/base.py; these are for the OpenAPI document.
 REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -652,7 +660,7 @@ SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
     "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
     "AUDIENCE": "agentsite",
-    # A changed password ends the tokens it got.
+    # A change of password revokes the user's tokens.
     "CHECK_REVOKE_TOKEN": True,
 }
 
@@ -679,11 +687,11 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
-# Load balancers ask over plain HTTP.
+# Load balancers check health over plain HTTP.
 SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
-# Other names below this one, and a promise for good, are the domain owner's to decide.
+# HSTS for subdomains (W005) and preloading (W021) are decisions of the domain's owner.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 # Logs carry ids and sizes, never text
@@ -704,15 +712,15 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": env.log_level},
     "loggers": {
         "django": {"handlers": [], "level": env.log_level, "propagate": True},
-        # These repeat text and headers at finer levels.
+        # These log text and headers at lower levels.
         "django.db.backends": {"level": "INFO"},
         "django.template": {"level": "INFO"},
         "openai": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},
-        # It tells of every job.
+        # It logs every job at lower levels.
         "procrastinate": {"level": "WARNING"},
-        # `serve` says itself where it listens.
+        # `serve` reports itself where it listens.
         "daphne": {"level": "WARNING"},
     },
 }

@@ -1,6 +1,6 @@
-"""Tools that read a person's own conversations, and put them away when they agree.
+"""Tools that search, read and count a person's conversations, and archive them with approval.
 
-Whose conversations is decided by the run, never by what the model says.
+The user is that of the run, never one that the model names.
 """
 
 import json
@@ -88,7 +88,7 @@ def _count(run: RunContext, start: datetime | None) -> Count:
 
 
 def period_start(period: Period, now: datetime) -> datetime | None:
-    """When a period began that `now` is in; None for `ever`."""
+    """Return the start of the period that contains `now`; None for `ever`."""
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts: dict[Period, datetime | None] = {
         "today": day,
@@ -122,7 +122,7 @@ def _archive(run: RunContext, session_ids: list[str]) -> list[str]:
 
 
 def _explain(exc: AgentSiteError) -> str:
-    """For the model: it can ask again with an id that exists."""
+    """Return an error for the model, which can retry with an id that exists."""
     if exc.code == ErrorCode.NOT_FOUND:
         return _json({"error": "There is no such conversation. Search for its id first."})
     raise exc

@@ -1,6 +1,6 @@
-"""The tour: scripted replies on the real machinery. It is not an AI, and says so.
+"""The tour: an agent with scripted replies, which is not an AI and says so.
 
-Everything but the model is real: the SDK's runner, its tools, streaming, stop and resume.
+Only the model is replaced: the SDK's runner, tools, streaming, stop and resume are real.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ LONG = (
 
 
 def tool_result(found: str) -> str:
-    """The reply after the tool has returned."""
+    """Return the reply that follows the tool's result."""
     return f"{LABEL} The tool has finished and told me: {found} Its steps are shown above."
 
 
@@ -112,7 +112,7 @@ async def search_library(context: ToolContext[RunContext], subject: str) -> str:
 
 
 class TourModel(Model):
-    """Answers from a script, one word at a time, as a provider's stream would."""
+    """Streams replies from a script, word by word, in the events of a provider."""
 
     is_scripted = True
 
@@ -176,7 +176,7 @@ async def _say(text: str) -> AsyncIterator[TResponseStreamEvent]:
 
 
 def text_event(item_id: str, delta: str) -> TResponseStreamEvent:
-    """A piece of the text of the message `item_id`."""
+    """Return the event of a piece of text of the message `item_id`."""
     return ResponseTextDeltaEvent(
         item_id=item_id,
         output_index=0,
@@ -204,7 +204,7 @@ def _arguments(subject: str) -> str:
 
 
 def end_events(item: ResponseOutputItem) -> list[TResponseStreamEvent]:
-    """The events that end a model call whose output is `item`."""
+    """Return the events that end a model call whose output is `item`."""
     response = Response(
         id=f"resp_{uuid.uuid4().hex}",
         created_at=time.time(),

@@ -1,4 +1,4 @@
-"""Every address of the site; the WebSocket's are in realtime/routing.py."""
+"""The site's HTTP routes; the routes of WebSockets are in realtime/routing.py."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ from agentsite.web.accounts import admin_login, admin_password_change
 from agentsite.web.pages import model
 from conversations.api.base import no_such_address
 
-# The page makes styles of its own, and shows its icons from inside.
+# Swagger UI injects styles, and embeds its icons as data URLs.
 LOOSER = {"style-src": ["'unsafe-inline'"], "img-src": ["data:"]}
 
 
 @method_decorator(csp_update(LOOSER), name="dispatch")
 class DocsView(SpectacularSwaggerSplitView):
-    """Swagger UI from this site's own files; its script comes from an address of its own."""
+    """Swagger UI, served from this site's own files, with its script at a separate address."""
 
     @extend_schema(exclude=True)
     def get(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """The page."""
+        """Return the page."""
         return super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 

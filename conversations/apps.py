@@ -1,4 +1,4 @@
-"""This app in a project: its settings with their defaults, and what it registers."""
+"""The app's configuration: its settings with their defaults, and what it registers at start."""
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -9,31 +9,37 @@ REQUESTS_PER_MINUTE = 600
 
 
 def restore_days() -> int:
-    """Days in which a deleted session can be restored."""
+    """Return for how many days a deleted session can be restored."""
     return int(getattr(settings, "RESTORE_DAYS", RESTORE_DAYS))
 
 
 def retention_days() -> int | None:
-    """Days after its last use in which `manage.py purge` leaves a session; None: for ever."""
+    """Return how many days after its last activity `manage.py purge` keeps a session.
+
+    None: for ever.
+    """
     days: int | None = getattr(settings, "RETENTION_DAYS", None)
     return days
 
 
 def proxies() -> int:
-    """How many of our own proxies stand before the site, each adding to X-Forwarded-For."""
+    """Return the number of trusted proxies in front of the site.
+
+    Each of them must append to X-Forwarded-For.
+    """
     return int(getattr(settings, "PROXIES", 0))
 
 
 def requests_per_minute() -> int:
-    """REST requests a minute of one user, or of one address without one."""
+    """Return how many REST requests a minute one user may make, or one address without a user."""
     return int(getattr(settings, "API_REQUESTS_PER_MINUTE", REQUESTS_PER_MINUTE))
 
 
 class ConversationsConfig(AppConfig):
-    """What is kept of every conversation."""
+    """The app that stores conversations, and every read and write of them."""
 
     name = "conversations"
-    # As the migrations have it, whatever a project chooses for its own.
+    # As in the migrations, whatever a project sets as its own default.
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

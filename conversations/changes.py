@@ -1,4 +1,4 @@
-"""Every write to a session: lock it, collect what happened, and notify others after the commit."""
+"""Writes to a session: lock it, collect the changes, and notify handlers after the commit."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,14 +29,14 @@ class MessageChanged:
 
 @dataclass(frozen=True)
 class QueueChanged:
-    """The queue is now this."""
+    """The session's queue changed; `queue` is the whole new queue."""
 
     queue: list[QueueView]
 
 
 @dataclass(frozen=True)
 class RunQueued:
-    """A run waits; `position` counts from 1."""
+    """A new run waits in the queue; `position` counts from 1."""
 
     run: RunRef
     position: int
@@ -44,7 +44,7 @@ class RunQueued:
 
 @dataclass(frozen=True)
 class RunCancelRequested:
-    """The worker of a running run is asked to stop it."""
+    """A running run is to be stopped by its worker."""
 
     run: RunRef
 
@@ -57,8 +57,8 @@ class RunCancelRequested:
 class RunAdvanced:
     """Events were written to a run's journal: (seq, kind, payload) in order, without a gap.
 
-    `run` is the row as it is after them, with its reply. `html` is that of an ended run's texts,
-    one for each text part; None where nobody has rendered them yet.
+    `run` is the row after these events, with its reply loaded. `html` has the HTML of each text
+    part of an ended run; None if it has not been rendered yet.
     """
 
     run: Run
@@ -68,9 +68,9 @@ class RunAdvanced:
 
 @dataclass(frozen=True)
 class RunReady:
-    """A run may be worked on now; `claimed` where the same transaction has claimed it.
+    """A run may be worked on now; `claimed` is set if the same transaction has claimed it.
 
-    A claim holds for the process that has asked for it, which is the one that is told.
+    The claim belongs to this process: handlers are called in the process that made it.
     """
 
     run_id: UUID
@@ -79,14 +79,14 @@ class RunReady:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """A run has its terminal status: whoever works on it, or waits to, stops."""
+    """A run has reached a terminal status; its worker must stop, and nothing may start it."""
 
     run_id: UUID
 
 
 @dataclass(frozen=True)
 class SessionListed:
-    """A line of the owner's list of sessions changed."""
+    """An entry of the owner's list of sessions changed."""
 
     kind: Literal["created", "updated", "deleted", "activity"]
     title: str
@@ -97,7 +97,7 @@ class SessionListed:
 
 @dataclass(frozen=True)
 class FeedbackChanged:
-    """The owner's verdict on a reply is now this; None: taken back."""
+    """The owner's rating of a reply changed; `value` None: it was removed."""
 
     message_id: UUID
     value: str | None
@@ -105,7 +105,7 @@ class FeedbackChanged:
 
 @dataclass(frozen=True)
 class ShareChanged:
-    """A link to read by was made, or (`revoked`) holds no more."""
+    """A share was created, or (`revoked`) revoked."""
 
     share_id: UUID
     created_at: str
@@ -126,12 +126,12 @@ Event = (
 )
 
 UNNUMBERED = (FeedbackChanged, ShareChanged)
-"""Events that are no change of the session itself: its revision stays."""
+"""Events that do not change the session itself: its revision stays the same."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one transaction did to one session, in order."""
+    """The events of one transaction on one session, in order."""
 
     session_id: UUID
     owner_id: UserId
@@ -144,32 +144,32 @@ _enqueuers: list[Callable[[Run], None]] = []
 
 
 def register_enqueuer(enqueue: Callable[[Run], None]) -> None:
-    """Have `enqueue` called in each transaction that makes a run ready, before it commits.
+    """Call `enqueue` in each transaction that makes a run ready, before it commits.
 
-    It may write to the same database, and must not raise for a run that is enqueued already. The
-    session of the run is locked.
+    The session of the run is locked during the call. `enqueue` may write to the same database, and
+    must not raise for a run that is already enqueued.
     """
     _enqueuers.append(enqueue)
 
 
 def enqueue_ready(run: Run) -> None:
-    """Hand a run that has become ready to what was registered, in the current transaction."""
+    """Pass a run that has become ready to all registered enqueuers, in the current transaction."""
     for enqueue in _enqueuers:
         enqueue(run)
 
 
 def register(handler: Callable[[Change], None]) -> None:
-    """Have `handler` called, in the thread that committed, after every change."""
+    """Call `handler` after every committed change, in the thread that committed it."""
     _handlers.append(handler)
 
 
 def announce_unnumbered(session: ChatSession, event: FeedbackChanged | ShareChanged) -> None:
-    """Tell of something about a session that is not locked."""
+    """Announce an event of `UNNUMBERED`; the session need not be locked."""
     announce(Change(session.pk, session.owner_id, session.rev, (event,)))
 
 
 def announce(change: Change) -> None:
-    """Tell the handlers when the current transaction has committed."""
+    """Call the handlers with `change` once the current transaction has committed."""
     transaction.on_commit(lambda: _call(change))
 
 
@@ -182,19 +182,20 @@ ListKind = Literal["created", "updated", "deleted", "activity"]
 
 
 class RunLostError(Exception):
-    """The run is not what its caller takes it for: it has ended, or another worker has it.
+    """The run has ended, another worker has claimed it, or its row has changed since it was read.
 
-    Raised inside a transaction, which it rolls back.
+    Raised inside a transaction, and so rolls it back.
     """
 
 
 def lock_session(
     sessions: QuerySet[ChatSession], session_id: UUID, *, is_activity: bool = True
 ) -> ChatSession:
-    """Raise the revision of one of `sessions`, which locks its row, and read it.
+    """Increment the revision of one of `sessions`, which locks its row, and return the session.
 
-    What is no activity leaves the session's place in the list. Raises
-    `AgentSiteError(not_found)`.
+    Needs an open transaction; the lock is held until it ends. Lock the session before any run.
+    `is_activity` also moves the session to the top of its owner's list.
+    Raises `AgentSiteError(not_found)`.
     """
     moment = {"active_at": timezone.now()} if is_activity else {}
     moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, **moment)
@@ -204,18 +205,22 @@ def lock_session(
 
 
 def lock_runs(session_ids: Iterable[UUID]) -> None:
-    """Lock what is at work in locked sessions, in the order in which workers commit to it."""
+    """Lock the active runs of sessions that are locked already, in the order of their ids.
+
+    Commits of text lock runs in the same order, to avoid deadlocks.
+    """
     runs = Run.objects.filter(session__in=list(session_ids), status__in=ACTIVE).order_by("pk")
     list(runs.select_for_update().values_list("pk", flat=True))
 
 
 class ChangeBuilder:
-    """What one transaction does to one locked session.
+    """Collects what one transaction does to one session, whose lock the caller holds.
 
-    `unfinished` are its active runs in order, with prompts and replies; whoever adds or ends
-    one keeps this list true.
+    `unfinished` has the session's active runs in order, with prompts and replies; code that adds
+    or ends a run must update this list.
 
-    `locks_runs` also locks their rows, which a commit of text writes without the session's lock.
+    `locks_runs` also locks the rows of these runs, since commits of text write them without the
+    session's lock.
     """
 
     def __init__(
@@ -229,38 +234,39 @@ class ChangeBuilder:
 
     @property
     def head(self) -> Run | None:
-        """The run at work or awaiting input, else the first that waits."""
+        """The run that is running or awaits input, else the first queued one."""
         return self.unfinished[0] if self.unfinished else None
 
     @property
     def waiting(self) -> list[Run]:
-        """The queue behind the head."""
+        """The runs behind the first unfinished one, in order."""
         return self.unfinished[1:]
 
     @property
     def claimable(self) -> UUID | None:
-        """The run that may be claimed now."""
+        """The id of the run that may be claimed now, if there is one."""
         queued = self.head is not None and self.head.status == RunStatus.QUEUED
         return self.head.pk if self.head is not None and queued else None
 
     def find(self, run_id: UUID) -> Run | None:
-        """The run if it is unfinished."""
+        """Return the run if it is unfinished."""
         return next((run for run in self.unfinished if run.pk == run_id), None)
 
     def add(self, event: Event) -> None:
         self.events.append(event)
 
     def announce(self, kind: ListKind | None) -> None:
-        """Emit what happened once the transaction has committed; `kind` for the owner's list.
+        """Announce the collected events, to be sent after the commit; call it last.
 
-        A run that may be claimed now and could not before is ready: every writer says so here.
+        Adds `RunReady` if a run has become claimable, `QueueChanged` if the queue has changed, and
+        `SessionListed` with `kind`, unless that is None.
         """
         if self.head is not None and self.claimable not in (None, self._claimable_before):
             enqueue_ready(self.head)
             self.add(RunReady(self.head.pk))
         if (queue := self._queue()) != self._queue_before:
             self.add(QueueChanged(queue))
-        # What still ends in a deleted session does not put it back on the list.
+        # A run that ends after its session was deleted must not put the session back on the list.
         if kind is not None and (self.session.deleted_at is None or kind == "deleted"):
             self.add(self._line(kind))
         session = self.session
@@ -281,10 +287,11 @@ class ChangeBuilder:
 
 @contextmanager
 def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[ChangeBuilder, Run]]:
-    """One transaction around a move of a run, announced as activity of its session.
+    """Open a transaction for a move of a run, and announce it as activity of the session.
 
-    Locks the session, then the rows of its runs. `session_id` saves a query where it is known.
-    Raises `RunLostError` for a run that has ended, and `Run.DoesNotExist`.
+    Locks the session, then the rows of its active runs. `session_id` saves a query if the caller
+    knows it. Raises `RunLostError` for a run that has ended, `Run.DoesNotExist` for an unknown one,
+    and `AgentSiteError(not_found)` if the session has been purged meanwhile.
     """
     with transaction.atomic():
         if session_id is None:
@@ -299,7 +306,7 @@ def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[C
 
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:
-    """Add (seq, kind, payload) rows to the run's journal, in its present epoch."""
+    """Add (seq, kind, payload) rows to the run's journal, in its current epoch."""
     now = timezone.now()
     RunEvent.objects.bulk_create(
         [
@@ -313,16 +320,16 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
 
 
 def write_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
-    """Make these the items of the run's reply, in place of what there was."""
+    """Replace the items of the run's reply."""
     Item.objects.filter(run_id=run.pk).delete()
     rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
     Item.objects.bulk_create(rows, batch_size=500)
 
 
 def update_reply(change: ChangeBuilder, run: Run) -> None:
-    """Mark the reply as changed at the session's present revision.
+    """Save the reply's parts, and mark it as changed at the session's current revision.
 
-    Its parts are not told of here: followers have them from the run's own events.
+    The announced view has no parts: readers get those from the run's events.
     """
     run.reply.rev = change.session.rev
     run.reply.save(update_fields=["rev", "parts"])

@@ -1,4 +1,4 @@
-"""System checks of what this app takes for granted about the project that it is in."""
+"""System checks of what this app requires of the project that it is installed in."""
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -19,7 +19,7 @@ Apps = Sequence[AppConfig] | None
 
 @register(Tags.models)
 def check_user_model(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Users are found by a number or a UUID, and are switched off by `is_active`."""
+    """Check that users have a numeric or UUID key, and the fields that queries filter by."""
     model = get_user_model()
     found: list[CheckMessage] = []
     if not isinstance(_key_of(model), IntegerField | UUIDField):
@@ -44,7 +44,7 @@ def _key_of(model: type[Model]) -> Any:
 
 @register(Tags.security)
 def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """A socket is closed when the sign-in that let it in has gone from the database."""
+    """Check that sign-ins are in Django's table: a socket whose sign-in is not there is closed."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, SessionStore) and store.get_model_class() is Session:
         return []
@@ -55,7 +55,7 @@ def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Moments are compared with those of the database's clock."""
+    """Check that datetimes are aware: they are compared with the database's clock."""
     if settings.USE_TZ:
         return []
     return [Error("USE_TZ is off.", hint="Set USE_TZ = True.", id="conversations.E004")]
@@ -63,7 +63,7 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Some statements are written for these two, and each needs settings of its own."""
+    """Check that the database is SQLite or PostgreSQL, and has the options that this app needs."""
     if connection.vendor == "sqlite":
         return list(_check_sqlite())
     if connection.vendor == "postgresql":
@@ -88,7 +88,7 @@ def _check_sqlite() -> Iterator[CheckMessage]:
 
 
 def _check_postgres() -> Iterator[CheckMessage]:
-    """Under ASGI each request has a thread and so a connection of its own."""
+    """Check that there is a pool: under ASGI each request has its own thread, so its connection."""
     if not connection.settings_dict["OPTIONS"].get("pool"):
         message = "Every request will open a connection to PostgreSQL of its own."
         hint = 'Add "pool": {"max_size": 16} to OPTIONS of the database, and CONN_MAX_AGE 0.'

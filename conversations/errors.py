@@ -1,4 +1,4 @@
-"""Every error a client can be told of: one closed list."""
+"""The closed list of errors that clients can receive."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -47,7 +47,7 @@ class ErrorCode(StrEnum):
 
 
 class ErrorInfo(NamedTuple):
-    """What goes with a code: HTTP status, whether trying again can help, text for people."""
+    """What belongs to a code: HTTP status, whether a retry can help, and the text for people."""
 
     http_status: int
     retryable: bool
@@ -135,7 +135,7 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
 
 
 class AgentSiteError(Exception):
-    """An error with a code; its text is safe to show. `retry_after` is in seconds."""
+    """An error with a code, whose text is safe to show to clients; `retry_after` is in seconds."""
 
     def __init__(self, code: ErrorCode, *, retry_after: float | None = None) -> None:
         super().__init__(code.value)

@@ -1,4 +1,4 @@
-"""Reads that everything builds on; those of a person's data take the user first."""
+"""Basic reads of sessions, messages and runs; reads of a user's data take the user first."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -23,18 +23,18 @@ T = TypeVar("T")
 
 
 IDS_A_QUERY = 500
-"""Older builds of SQLite take no more than 999 parameters a statement, newer ones 32,766."""
+"""Ids in one statement: older builds of SQLite take at most 999 parameters, newer ones 32,766."""
 
 
 def in_chunks(ids: Iterable[T]) -> Iterator[list[T]]:
-    """`ids` for statements that name them one by one, however many there are."""
+    """Yield `ids` in lists of at most `IDS_A_QUERY`, for statements with one parameter an id."""
     given = list(ids)
     for start in range(0, len(given), IDS_A_QUERY):
         yield given[start : start + IDS_A_QUERY]
 
 
 def parse_id(value: str | UUID) -> UUID:
-    """The id in `value`; raises `AgentSiteError(not_found)`, as for an id that does not exist."""
+    """Parse an id; raises `AgentSiteError(not_found)`, as for an id that does not exist."""
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except ValueError as exc:
@@ -42,7 +42,7 @@ def parse_id(value: str | UUID) -> UUID:
 
 
 def get_user(user_id: UserId) -> AbstractBaseUser:
-    """The user of that id, for work on their behalf; raises `AgentSiteError(not_authenticated)`."""
+    """Return the active user with this id; raises `AgentSiteError(not_authenticated)`."""
     users = get_user_model()._default_manager
     user = users.filter(pk=user_id, is_active=True).first()  # type: ignore[misc]
     if user is None:
@@ -51,12 +51,16 @@ def get_user(user_id: UserId) -> AbstractBaseUser:
 
 
 def sessions_of(user: User) -> QuerySet[ChatSession]:
-    """The sessions that `user` may read."""
+    """Return the sessions that `user` may read: their own, without deleted ones."""
     return ChatSession.objects.filter(owner_id=user.pk, deleted_at=None)
 
 
 def get_session(user: User, session_id: str | UUID) -> ChatSession:
-    """The one door to a session; raises `AgentSiteError(not_found)`, also for a foreign one."""
+    """Return a session of `user`.
+
+    Every read of a session for a client goes through here or `sessions_of`. Raises
+    `AgentSiteError(not_found)`, for another user's session too.
+    """
     session = sessions_of(user).filter(id=parse_id(session_id)).first()
     if session is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -64,14 +68,14 @@ def get_session(user: User, session_id: str | UUID) -> ChatSession:
 
 
 def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
-    """Newest activity first, each with `run_status` (one of `ACTIVE` or None)."""
+    """Return sessions, newest activity first, each with `run_status` (one of `ACTIVE` or None)."""
     return with_run_status(sessions_of(user).filter(archived_at=None)).order_by(
         "-active_at", "-id"
     )[:limit]
 
 
 def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
-    """Adds `run_status`, that of the session's first active run."""
+    """Annotate sessions with `run_status`, that of their first active run; None without one."""
     runs = Run.objects.filter(session=OuterRef("pk"))
     holding = Subquery(runs.filter(status__in=HOLDING).values("status")[:1])
     queued = Subquery(runs.filter(status=RunStatus.QUEUED).values("status")[:1])
@@ -79,13 +83,13 @@ def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
 
 
 def reply_run(message: Message) -> Run | None:
-    """The run that `message` is the reply of; load with `select_related("run", "summary")`."""
+    """Return the run that wrote `message`; load it with `select_related("run", "summary")`."""
     run: Run | None = getattr(message, "run", None)
     return run
 
 
 def list_path(leaf: UUID, limit: int) -> list[UUID]:
-    """Ids from the oldest of the last `limit` messages down to `leaf`."""
+    """Return ids of the last `limit` messages of the branch that ends at `leaf`, oldest first."""
     sql = """
         WITH RECURSIVE path (id, parent_id, depth) AS (
             SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
@@ -103,16 +107,17 @@ def list_path(leaf: UUID, limit: int) -> list[UUID]:
 
 
 def load_messages(ids: list[UUID]) -> list[Message]:
-    """The messages of `ids`, in that order, with their runs."""
+    """Return the messages with `ids`, in that order, with their runs loaded."""
     found = Message.objects.select_related("run", "summary").in_bulk(ids)
     return [found[pk] for pk in ids]
 
 
 def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
-    """Runs that have not ended, in order, with prompts and replies; `lock` locks their rows.
+    """Return the runs that have not ended, in order, with prompts and replies loaded.
 
-    Sorted here: an order in this query's SQL makes SQLite read every run of the session.
+    `lock` locks their rows, and needs an open transaction.
     """
+    # Sorted in Python: ORDER BY in this query makes SQLite read every run of the session.
     runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
     if lock:
         runs = runs.select_for_update(of=("self",))
@@ -120,17 +125,20 @@ def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
 
 
 def get_active_run(session_id: UUID) -> Run | None:
-    """The run at work or awaiting input, else the head of the queue."""
+    """Return the run that is running or awaits input, else the first queued one."""
     return next(iter(list_unfinished(session_id)), None)
 
 
 def list_queue(session_id: UUID) -> list[QueueView]:
-    """What waits behind the active run, in order."""
+    """Return the runs that wait behind the active one, in order."""
     return [queue_view(run) for run in list_unfinished(session_id)[1:]]
 
 
 def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[EventRow]:
-    """(seq, kind, payload) of the run's epoch, `after` excluded, up to its `last_seq`."""
+    """Return (seq, kind, payload) of the events after seq `after`, up to the `last_seq` of `run`.
+
+    Only those of the epoch of `run`, which may be older than its row.
+    """
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
     )
@@ -138,40 +146,43 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 
 
 def read_parts(run: Run) -> PartsFolder:
-    """What has been shown of a run in progress: all of its events, folded anew.
+    """Build the parts shown of a run in progress from all of its events.
 
-    For writers, who may see what is not committed yet; readers use `conversations.runs.catch_up`.
+    For writers, which may see uncommitted events; readers use `conversations.runs.catch_up`.
     """
     return fold((kind, payload) for _, kind, payload in read_events(run))
 
 
 def get_run(run_id: UUID) -> Run:
-    """The run with its reply, for whoever was authorised to follow it already."""
+    """Return the run with its reply; raises `Run.DoesNotExist`.
+
+    Does not check the owner: the caller must have authorised access to the run.
+    """
     return Run.objects.select_related("reply").get(pk=run_id)
 
 
 def session_usage(session: ChatSession) -> UsageTotals:
-    """What a session has taken, replies on other branches, its title and summaries too."""
+    """Return a session's usage, with replies on all branches, titles and summaries."""
     return read_session_totals(session.pk)
 
 
 def user_usage(user: User) -> UsageTotals:
-    """What a user's sessions have taken, deleted ones too."""
+    """Return the usage of all of a user's sessions, deleted ones too."""
     return read_user_totals(user.pk)
 
 
 def get_run_timings(run: Run) -> RunTimings:
-    """When what happened to a run; its reply is loaded with it."""
+    """Return the timings of a run, whose reply must be loaded."""
     return run_timings(run, run.reply.parts)
 
 
 def runs_of(session: ChatSession) -> QuerySet[Run]:
-    """All replies of the session."""
+    """Return all runs of a session."""
     return Run.objects.filter(session=session)
 
 
 def get_run_of(session: ChatSession, run_id: str) -> Run:
-    """One of them; raises `AgentSiteError(not_found)`."""
+    """Return one run of a session; raises `AgentSiteError(not_found)`."""
     run = runs_of(session).filter(pk=parse_id(run_id)).first()
     if run is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -179,7 +190,7 @@ def get_run_of(session: ChatSession, run_id: str) -> Run:
 
 
 def list_events(run: Run, *, after: int, limit: int) -> list[RunEvent]:
-    """The events of the run's epoch behind `after`, up to what its row says."""
+    """Return the event rows after seq `after`, of the epoch and up to the `last_seq` of `run`."""
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
     )

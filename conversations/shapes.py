@@ -1,4 +1,4 @@
-"""What readers are handed: plain values, no rows."""
+"""Immutable values that readers receive in place of database rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,16 +10,16 @@ from conversations.models import Approval, Message, Run, join_text
 from conversations.sessions.parts import DescribedPart, last_agent
 
 UserId = int | UUID
-"""The primary key of `AUTH_USER_MODEL`; the type checker's stubs know this site's own, a number."""
+"""The primary key of `AUTH_USER_MODEL`; the type checker's stubs know this site's own, an int."""
 
 
 @dataclass(frozen=True)
 class MessageView:
-    """A message as a page or a frame shows it; `created_at` is ISO 8601.
+    """A message as pages and frames show it; `created_at` is ISO 8601.
 
-    `parts` is None where the receiver keeps those that it has. `summary` is what the model is
-    given in place of all down to this message; empty where that is nothing, None where all is
-    given, or where the receiver keeps what it has.
+    `parts` None: the receiver keeps the parts that it has. `summary` is the text that the model is
+    given in place of this message and all before it; "" if it is given nothing in their place.
+    None: there is no summary here, or it was not loaded, and the receiver keeps what it has.
     """
 
     message_id: str
@@ -47,18 +47,18 @@ _MESSAGE_FIELDS = tuple(field.name for field in fields(MessageView))
 
 
 def message_fields(view: MessageView) -> dict[str, Any]:
-    """By their names; not copied, as `asdict` would each part of each message."""
+    """Return the view's fields by name, without the deep copy of all parts that `asdict` makes."""
     return {name: getattr(view, name) for name in _MESSAGE_FIELDS}
 
 
 def view_of_fields(record: Mapping[str, Any]) -> MessageView:
-    """The view that `message_fields` was given; `record` may hold more."""
+    """Build a view from the result of `message_fields`; other keys of `record` are ignored."""
     return MessageView(**{name: record[name] for name in _MESSAGE_FIELDS})
 
 
 @dataclass(frozen=True)
 class QueueView:
-    """A run that waits for its turn; `again` asks for another reply to an earlier message."""
+    """A run that waits in the queue; `again`: it is another reply to an earlier message."""
 
     run_id: str
     run_number: int
@@ -69,7 +69,7 @@ class QueueView:
 
 @dataclass(frozen=True)
 class RunRef:
-    """Names a run, and the generation of what is shown of it."""
+    """Identifies a run and its epoch."""
 
     session_id: str
     run_id: str
@@ -80,7 +80,7 @@ class RunRef:
 
 @dataclass(frozen=True)
 class RunView:
-    """Where a run is."""
+    """The status of a run, and the epoch and seq that its journal has reached."""
 
     run_id: str
     run_number: int
@@ -92,7 +92,10 @@ class RunView:
 
 @dataclass(frozen=True)
 class ApprovalView:
-    """A request to run a tool, and what was decided, by whom and when (ISO 8601) if it was."""
+    """An approval; `decision` and `decided_at` (ISO 8601) are None while it is open.
+
+    `by` is the name of the person who decided, if one did.
+    """
 
     request_id: str
     session_id: str
@@ -111,10 +114,10 @@ class ApprovalView:
 
 @dataclass(frozen=True)
 class History:
-    """A session as a page shows it: what is in it, and the cursor to resume from.
+    """A part of a session as a page shows it, with the cursor to resume from.
 
-    `later` is the message to go on from below, where these are not all of their branch; `aside`
-    says that they do not end where the session's active branch ends.
+    `later` is the id of the last message if the branch goes on below it, else "". `aside`: the
+    messages do not end where the session's active branch ends.
     """
 
     rev: int
@@ -127,7 +130,7 @@ class History:
 
 @dataclass(frozen=True)
 class ToolTiming:
-    """How long a tool took; None while it works, and where a stop left it open."""
+    """How long a tool took in milliseconds; None if it has not finished or was stopped."""
 
     tool_call_id: str
     name: str
@@ -137,10 +140,10 @@ class ToolTiming:
 
 @dataclass(frozen=True)
 class RunTimings:
-    """When what happened to a run; None for what did not, or not yet.
+    """When each step of a run happened; None if it has not.
 
-    `stopped_at` is when a stop that was asked for at `cancel_requested_at` had closed the model's
-    stream and its tools. `retries` are requests to the model's server that were sent again.
+    `stopped_at` is when a cancelled run had closed the model's stream and its tools.
+    `retries` counts requests to the model's server that were sent again.
     """
 
     created_at: datetime
@@ -156,7 +159,7 @@ class RunTimings:
 
 
 def run_timings(run: Run, parts: list[dict[str, Any]]) -> RunTimings:
-    """Those of `run`, whose reply has `parts`."""
+    """Return the timings of `run`, whose reply has `parts`."""
     times = {field.name: getattr(run, field.name) for field in fields(RunTimings)[:-1]}
     tools = [_tool_timing(part) for part in parts if part["type"] == "tool"]
     return RunTimings(**times, tools=tools)
@@ -169,7 +172,11 @@ def _tool_timing(part: dict[str, Any]) -> ToolTiming:
 def message_view(
     message: Message, *, run: Run | None = None, parts: list[dict[str, Any]] | None = None
 ) -> MessageView:
-    """`run` is the run that the message is the reply of, `parts` what is shown of it so far."""
+    """Build a view of `message`.
+
+    `run` is the run that writes it, for a reply; `parts` replaces the stored parts while the run
+    is in progress.
+    """
     shown: list[dict[str, Any]] = message.parts if parts is None else parts
     return MessageView(
         message_id=str(message.id),
@@ -191,35 +198,35 @@ def message_view(
 
 
 def _loaded_summary(message: Message) -> str | None:
-    """Only where it was loaded along: nearly all messages have none."""
+    """Return the summary if it was loaded; never query for it, as most messages have none."""
     row = message._state.fields_cache.get("summary")
     return row.text if row is not None else None
 
 
 def run_ref(run: Run) -> RunRef:
-    """The name of `run` in its present epoch."""
+    """Return the reference to `run` in its current epoch."""
     return RunRef(str(run.session_id), str(run.id), run.number, run.epoch, str(run.reply_id))
 
 
 def run_view(run: Run) -> RunView:
-    """Where `run` is, as its row says."""
+    """Build a view of `run` from its row."""
     return RunView(str(run.id), run.number, run.epoch, run.last_seq, run.status, str(run.reply_id))
 
 
 def queue_view(run: Run) -> QueueView:
-    """`run` in the queue; its messages must be loaded."""
+    """Build the queue's view of `run`, whose prompt and reply must be loaded."""
     return QueueView(
         run_id=str(run.id),
         run_number=run.number,
         message_id=str(run.prompt_id),
         content=run.prompt.text,
-        # The first reply to a message is made with it.
+        # The first reply to a message is created with it and has the next number.
         again=run.reply.number != run.prompt.number + 1,
     )
 
 
 def approval_view(approval: Approval) -> ApprovalView:
-    """`approval` as its row says; its run and who decided must be loaded."""
+    """Build a view of `approval`, whose `run` and `decided_by` must be loaded."""
     return ApprovalView(
         request_id=str(approval.pk),
         session_id=str(approval.run.session_id),
@@ -238,7 +245,7 @@ def approval_view(approval: Approval) -> ApprovalView:
 
 
 def request_payload(approval: Approval) -> dict[str, Any]:
-    """The event that asks."""
+    """Return the payload of the `input.requested` event of `approval`."""
     return {
         "request_id": str(approval.pk),
         "tool_call_id": approval.tool_call_id,
@@ -250,7 +257,7 @@ def request_payload(approval: Approval) -> dict[str, Any]:
 
 
 def resolved_payload(approval: Approval) -> dict[str, Any]:
-    """The event that tells what was decided, and by whom where it was a person."""
+    """Return the payload of the `input.resolved` event of `approval`, without empty fields."""
     view = approval_view(approval)
     told = {name: getattr(view, name) for name in ("decision", "by", "decided_at", "message")}
     known = {name: value for name, value in told.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Text that every database and encoder can hold, and estimates of its tokens."""
+"""Cleaning and shortening text so that it can be stored and shown, and estimates of its tokens."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 ID_CHARS = 200
-"""Of an id that a model's server has made for a tool call; theirs have about 30."""
+"""Longest stored id of a tool call; the ids that model servers make have about 30 characters."""
 
 SHOWN_CHARS = 4_000
-"""Of the arguments and the output of a tool, by default; the whole is in the items of its run."""
+"""Characters shown of a tool's arguments and output, by default; the run's items have all."""
 
 CUT = "…"
 
@@ -19,14 +19,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def clean_text(text: str) -> str:
-    """`text` with NUL and lone surrogates replaced by U+FFFD."""
+    """Replace NUL and lone surrogates, which cannot be stored, by U+FFFD."""
     return _UNSTORABLE.sub("�", text)
 
 
 def clean_id(text: str) -> str:
-    """An id that somebody else has made, in a form that can be stored: cleaned and not too long.
+    """Return an id of foreign origin in a form that can be stored: cleaned, at most `ID_CHARS`.
 
-    The same text always becomes the same id; a long one ends in a hash of what is cut off.
+    The same text always gives the same id; one that is too long ends in a hash of the whole id.
     """
     cleaned = clean_text(text)
     if len(cleaned) <= ID_CHARS:
@@ -36,12 +36,12 @@ def clean_id(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """The first `length` characters at most, the last of them `CUT` where there are more."""
+    """Cut `text` to `length` characters, of which the last is `CUT` if anything was cut off."""
     return text if len(text) <= length else text[: length - 1] + CUT
 
 
 def visible(text: str) -> str:
-    """`text` with control characters as pictures of themselves, so that no terminal obeys them."""
+    """Replace control characters by visible symbols, so that a terminal does not execute them."""
     return _CONTROL.sub(lambda found: _picture(ord(found[0])), text)
 
 
@@ -50,21 +50,21 @@ def _picture(code: int) -> str:
 
 
 BYTES_PER_TOKEN = 4
-"""Of UTF-8: near the truth for English, and for scripts whose letters take more bytes."""
+"""Bytes of UTF-8 a token: close for English, and for scripts whose letters take more bytes."""
 
 
 def byte_count(text: str) -> int:
-    """In UTF-8, of any text."""
+    """Return the size of `text` in UTF-8; lone surrogates are counted too."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def tokens_in(size: int) -> int:
-    """How many tokens so many bytes are; never zero for what is not empty."""
+    """Estimate the tokens in `size` bytes of UTF-8, rounded up."""
     return -(-size // BYTES_PER_TOKEN)
 
 
 def estimate_tokens(text: str) -> int:
-    """How many tokens `text` is."""
+    """Estimate the tokens of `text` by its size in bytes alone."""
     return tokens_in(byte_count(text))
 
 
@@ -72,15 +72,16 @@ ASCII = 1 / 3.6
 TWO_BYTES = 1 / 2
 THREE_BYTES = 1.2
 FOUR_BYTES = 2.0
-"""Tokens a character, by its length in UTF-8: English and code, other alphabets, Chinese,
-Japanese, Korean and the scripts of India and South-East Asia, emoji."""
+"""Tokens a character, by the character's length in UTF-8. One byte: English and code. Two: other
+alphabets. Three: Chinese, Japanese, Korean, and the scripts of India and South-East Asia. Four:
+emoji."""
 
 ITEM = 4
 """Tokens around each item."""
 
 
 def estimate_text(text: str) -> float:
-    """Tokens of a text."""
+    """Estimate the tokens of `text` by how many characters of each UTF-8 length it has."""
     ascii_chars = len(text.encode("ascii", "ignore"))
     if ascii_chars == len(text):
         return ascii_chars * ASCII
@@ -93,7 +94,7 @@ def estimate_text(text: str) -> float:
 
 
 def estimate_items(items: Iterable[dict[str, Any]]) -> float:
-    """Tokens of input items."""
+    """Estimate the tokens of the model's input items."""
     return sum(ITEM + sum(map(_estimate_value, item.values())) for item in items)
 
 

@@ -5,13 +5,13 @@ from django.conf import settings
 
 
 class RealtimeConfig(AppConfig):
-    """Agents over WebSockets."""
+    """The application `realtime`: registers its checks, and its handlers for committed changes."""
 
     name = "realtime"
 
     def ready(self) -> None:
         from conversations import changes
-        from realtime import conf  # noqa: F401  (registers them)
+        from realtime import conf  # noqa: F401  (registers the checks)
         from realtime.conf import is_deferring
         from realtime.sockets.announcer import on_change
 
@@ -20,6 +20,6 @@ class RealtimeConfig(AppConfig):
             from realtime.work.procrastinate_executor import defer
 
             changes.register_enqueuer(defer)
-        # An agent without a model of its own is made with the settings that suit this one.
+        # The SDK picks default model settings by this variable, for agents that name no model.
         if model := getattr(settings, "AGENT_MODEL", ""):
             os.environ.setdefault("OPENAI_DEFAULT_MODEL", model)

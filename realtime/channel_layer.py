@@ -1,7 +1,7 @@
-"""The channel layer: groups, who is in them, and what is published to them.
+"""The channel layer: its messages, its groups and their members, and publishing.
 
-Everything in a message is a string or a number, and every frame is encoded already: consumers
-forward it as it is. Group names are made of ids that the server itself has given out.
+Message fields are JSON values, and every frame is encoded already: consumers forward it unchanged.
+Group names contain only ids that the server itself has made.
 """
 
 import asyncio
@@ -20,15 +20,17 @@ from realtime.conf import get_conf
 
 CLEAN_PAUSE_S = 1.0
 CAPACITY = 1_000
-"""Unread messages of a socket; what comes on top is dropped, and read from the database."""
+"""Unread messages of one socket. Further ones are dropped; the reader finds the gap and reads the
+database.
+"""
 FOREVER_S = 10 * 365 * 86_400
 
 
 class LocalLayer(InMemoryChannelLayer):
-    """Channels' in-memory layer, tidied once a second instead of at every message.
+    """Channels' in-memory layer, which drops expired messages once a second, not at each message.
 
-    Tidying looks at every channel there is, so that the cost of a message grew with the sockets.
-    Nor does it drop a socket from its groups after a day.
+    That cleaning visits every channel, so the cost of a message would grow with the number of
+    sockets. Group memberships do not expire here; by default they do after a day.
     """
 
     def __init__(self, **options: object) -> None:
@@ -43,9 +45,11 @@ class LocalLayer(InMemoryChannelLayer):
 
 
 class RunFrames(TypedDict):
-    """Frames of one run's journal, `first` being the seq of the first; `chars` of answer text.
+    """Consecutive frames of one run's journal.
 
-    Without frames it says that there are more before `first`, to be read from the database.
+    `first` is the `seq` of the first frame, `chars` counts characters of answer text in all of
+    them. An empty `frames` says that the journal has events before `first` that readers must read
+    from the database.
     """
 
     type: str
@@ -60,9 +64,10 @@ class RunFrames(TypedDict):
 
 
 class SessionFrames(TypedDict):
-    """What one change of a session shows; `rev` is the session's after it.
+    """The frames of one change of a session; `rev` is the session's after the change.
 
-    `runs` are id and number of the runs whose replies it tells of: readers owe their frames.
+    `runs` are the ids and numbers of the runs whose replies the frames show. A reader follows these
+    runs from now on.
     """
 
     type: str
@@ -90,7 +95,7 @@ class UserFrames(TypedDict):
 
 
 class RunCancel(TypedDict):
-    """To all workers: stop a run if it is yours."""
+    """Asks the worker of a run to stop it; sent to all workers."""
 
     type: str
     run_id: str
@@ -102,15 +107,17 @@ Envelope = tuple[str, dict[str, Any]]
 
 
 def session_group(session_id: UUID | str) -> str:
+    """Return the group of the sockets that follow a session."""
     return f"session.{UUID(str(session_id)).hex}"
 
 
 def user_group(user_id: UserId) -> str:
+    """Return the group of all sockets of a user."""
     return f"user.{user_id}"
 
 
 def run_frames(ref: RunRef, first: int, frames: list[str], *, chars: int, ended: bool) -> Envelope:
-    """Frames `first`, `first + 1`, ... of a run, for the group of its session."""
+    """Make an envelope of a run's frames from `first` on, for the group of its session."""
     message = RunFrames(
         type="run.frames",
         session_id=ref.session_id,
@@ -129,7 +136,11 @@ logger = logging.getLogger(__name__)
 
 
 class Membership:
-    """Joins and leaves; where the layer has refused, a reader lives on heads until `rejoin`."""
+    """The groups of one channel.
+
+    If the layer fails to add the channel to a group, the reader gets frames only through the poller
+    until `rejoin` succeeds.
+    """
 
     def __init__(self, layer: Any, channel: str) -> None:
         self._layer = layer
@@ -140,6 +151,8 @@ class Membership:
         self._one_by_one = asyncio.Lock()
 
     async def join(self, group: str) -> None:
+        """Join a group; does nothing after `leave_all`. A failure is logged, see `rejoin`."""
+        # One call at a time: a join and a leave of one group must reach the layer in their order.
         async with self._one_by_one:
             if self._has_left:
                 return
@@ -148,7 +161,7 @@ class Membership:
                 self._missing.add(group)
 
     async def rejoin(self) -> bool:
-        """Join what the layer has refused; False as soon as it refuses again."""
+        """Retry failed joins; return False at the first one that fails again."""
         if not self._missing:
             return True
         async with self._one_by_one:
@@ -159,13 +172,14 @@ class Membership:
         return True
 
     async def leave(self, group: str) -> None:
+        """Leave a group; a failure is logged."""
         async with self._one_by_one:
             self._groups.discard(group)
             self._missing.discard(group)
             await self._try(self._layer.group_discard, group)
 
     async def leave_all(self) -> None:
-        """For good: a chat that is still being stored joins nothing after this."""
+        """Leave all groups for good: a chat that is stored after this joins none."""
         self._has_left = True
         for group in list(self._groups):
             await self.leave(group)
@@ -181,23 +195,26 @@ class Membership:
 
 
 MAX_WAITING = 10_000
-"""What waits while the layer is away is bounded; viewers catch up from the database."""
+"""Envelopes that wait for the layer at most; readers catch up on the dropped ones from the
+database.
+"""
 
 SENDERS = 16
-"""How many groups are sent to at once; a layer of one Redis connection sends one after another."""
+"""Groups that are sent to at the same time. A layer with one Redis connection sends one by one."""
 
 
 class Publisher:
-    """Sends to several groups at once, but never two envelopes of one group: nothing overtakes.
+    """Sends envelopes to several groups at once, but in order within each group.
 
-    What the layer refuses is dropped, and so is what has waited longest where too much waits: a
-    reader notices the gap at the next frame that it gets, and reads the rest from the database.
+    An envelope is dropped if the layer fails to send it. If more than `MAX_WAITING` wait, the
+    oldest is dropped. A reader notices the gap at the next frame, and reads the missing ones from
+    the database.
     """
 
     def __init__(self) -> None:
         self.dropped = 0
-        # A group is in `_waiting` while anything of it waits or is in flight, in `_ready` once
-        # while something waits and nothing is in flight.
+        # A group is in `_waiting` while one of its envelopes waits or is in flight. It is in
+        # `_ready`, once, while an envelope waits and none is in flight.
         self._waiting: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._order: OrderedDict[int, str] = OrderedDict()
@@ -209,7 +226,7 @@ class Publisher:
         self._dropping = False
 
     def put(self, envelopes: list[Envelope]) -> None:
-        """Send these later, in this order where the group is the same; never waits."""
+        """Queue envelopes, in this order within a group; never waits. Call it on the event loop."""
         for group, message in envelopes:
             if len(self._order) >= MAX_WAITING:
                 self._drop_stalest()
@@ -222,7 +239,7 @@ class Publisher:
             self._idle.clear()
 
     def _drop_stalest(self) -> None:
-        """The oldest of all groups, which is the first of its own."""
+        """Drop the oldest envelope of all groups; it is also the first one of its own group."""
         _, group = self._order.popitem(last=False)
         self._waiting[group].popleft()
         self.dropped += 1
@@ -234,7 +251,7 @@ class Publisher:
         self._dropping = True
 
     async def run(self) -> None:
-        """Send what is put, until cancelled."""
+        """Send queued envelopes until cancelled."""
         async with asyncio.TaskGroup() as senders:
             for _ in range(SENDERS):
                 senders.create_task(self._send_groups())
@@ -248,7 +265,7 @@ class Publisher:
                 self._leave(group)
 
     async def _send_next(self, group: str) -> None:
-        if not self._waiting[group]:  # all was dropped
+        if not self._waiting[group]:  # all were dropped meanwhile
             return
         number, message = self._waiting[group].popleft()
         del self._order[number]
@@ -259,7 +276,7 @@ class Publisher:
             self._report(exc)
 
     def _leave(self, group: str) -> None:
-        """What waits in the group is for the next sender that is free."""
+        """Release a group: queue it again if envelopes wait, else forget it."""
         if self._waiting[group]:
             self._ready.put_nowait(group)
             return
@@ -269,19 +286,19 @@ class Publisher:
             self._idle.set()
 
     async def flush(self) -> None:
-        """Wait until all that was put has been sent, but not for a layer that hangs."""
+        """Wait until all queued envelopes are sent, at most `layer_timeout_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(get_conf().layer_timeout_s):
                 await self._idle.wait()
 
     def _report(self, exc: Exception) -> None:
-        """Once for each time the layer goes away, not once a frame."""
+        """Log the first of several failures in a row only."""
         if not self._failing:
             logger.warning("channel layer: send failed: %s", type(exc).__name__)
         self._failing = True
 
 
 async def send(layer: Any, envelope: Envelope) -> None:
-    """One group send, bounded in time."""
+    """Send one envelope; raises what the layer raises, `TimeoutError` after `layer_timeout_s`."""
     async with asyncio.timeout(get_conf().layer_timeout_s):
         await layer.group_send(*envelope)

@@ -1,4 +1,4 @@
-"""The time constants and limits of this app, each a setting, and the checks of them."""
+"""The settings of this app (`settings.REALTIME`) and the system checks of all that it needs."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -21,17 +21,17 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
 MIN_BUDGET = 256
-"""Tokens: with less a model cannot be told what it is asked."""
+"""The smallest budget in tokens; with less a model could not be given a question."""
 
 Role = Literal["all", "web", "worker"]
-"""What a process does: `web` serves sockets, `worker` works on runs, `all` does both."""
+"""The role of a process: `web` serves sockets, `worker` works on runs, `all` does both."""
 
 SOCKET_PATH = "/ws/agent/"
-"""Where the WebSocket is, unless `settings.SOCKET_PATH` says otherwise."""
+"""The path of the WebSocket, unless `settings.SOCKET_PATH` is set."""
 
 
 class RealtimeSettings(BaseModel):
-    """`settings.REALTIME`: a dictionary of any of these fields; durations are in the unit named."""
+    """The fields of the dictionary `settings.REALTIME`; a name's end is its unit, as in `_ms`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -229,7 +229,7 @@ class RealtimeSettings(BaseModel):
 
 
 def parse_budgets(text: str) -> dict[str, int]:
-    """Tokens by the start of a model's name, "" for all others; raises `ValueError`."""
+    """Return tokens by the start of a model's name, "" for all others; raises `ValueError`."""
     budgets = {}
     for entry in filter(None, text.replace(" ", "").split(",")):
         start, _, tokens = entry.rpartition("=")
@@ -241,24 +241,24 @@ def parse_budgets(text: str) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def get_conf() -> RealtimeSettings:
-    """The settings in force; raises `pydantic.ValidationError` for a wrong one."""
+    """Return the current settings; raises `pydantic.ValidationError` if one is wrong."""
     return RealtimeSettings(**getattr(settings, "REALTIME", {}))
 
 
 def is_deferring() -> bool:
-    """Whether runs go to workers by way of Procrastinate's tables."""
+    """Return whether runs become Procrastinate jobs, which worker processes take."""
     executor: str = getattr(settings, "RUN_EXECUTOR", "inline")
     return executor == "procrastinate"
 
 
 def serving_role() -> Role:
-    """The role of a process that serves: where runs go to workers it works on none."""
+    """Return the role of a process that serves: `web` if runs are deferred to workers."""
     role: Role = getattr(settings, "ROLE", "all")
     return "web" if role == "all" and is_deferring() else role
 
 
 def socket_path() -> str:
-    """`settings.SOCKET_PATH`, with a slash at both ends."""
+    """Return `settings.SOCKET_PATH` with a slash at both ends."""
     path: str = getattr(settings, "SOCKET_PATH", SOCKET_PATH)
     return f"/{path.strip('/')}/"
 
@@ -283,7 +283,7 @@ NEEDED = {
 
 @register
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Those without a default."""
+    """Report settings that are missing and have no default."""
     return [
         Error(f"The setting {name} is missing.", hint=f"It is {hint}.", id="realtime.E001")
         for name, hint in NEEDED.items()
@@ -293,7 +293,10 @@ def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_agents(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Found, but not imported: the Agents SDK takes more than a second."""
+    """Report a missing module of agents.
+
+    Does not import it: importing the Agents SDK takes more than a second.
+    """
     name = getattr(settings, "AGENTS", None)
     if not name or _is_there(name):
         return []
@@ -310,7 +313,7 @@ def _is_there(name: str) -> bool:
 
 @register
 def check_limits(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """`settings.REALTIME`, a line for each fault."""
+    """Report each fault in `settings.REALTIME`."""
     try:
         get_conf()
     except ValidationError as exc:
@@ -324,7 +327,7 @@ def _fault_line(fault: Any) -> str:
 
 @register
 def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Processes of different roles tell each other of replies through the channel layer."""
+    """Report a channel layer in memory where processes of different roles must share one."""
     role = serving_role()
     if role == "all" or is_layer_shared():
         return []
@@ -336,7 +339,7 @@ def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Procrastinate's jobs are rows of Postgres, in tables of its own Django app."""
+    """Report what Procrastinate lacks: its jobs are rows in Postgres, in tables of a Django app."""
     if not is_deferring():
         return []
     if connection.vendor != "postgresql":
@@ -354,7 +357,7 @@ def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def check_job_tables(
     app_configs: Apps, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """A warning, since `migrate` itself begins with these checks."""
+    """Warn of missing job tables. Not an error: `migrate` itself runs these checks first."""
     is_asked = "default" in (databases or ()) and connection.vendor == "postgresql"
     if not is_deferring() or not is_asked:
         return []
@@ -365,14 +368,14 @@ def check_job_tables(
 
 
 def is_layer_shared() -> bool:
-    """Whether what is sent through the channel layer reaches other processes."""
+    """Return whether the channel layer reaches other processes."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     return bool(layers.get("default", {}).get("BACKEND") != "realtime.channel_layer.LocalLayer")
 
 
 @register(Tags.security, deploy=True)
 def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """`*` would let any Host header through, and the Origin check compares with it."""
+    """Report `*`: it accepts any Host header, and the Origin check compares with that header."""
     if settings.DEBUG or "*" not in settings.ALLOWED_HOSTS:
         return []
     hint = "Name the hosts, such as chat.example.org."
@@ -381,7 +384,7 @@ def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """redis-py 8 gives every connection a time-out, which ends a consumer that only listens."""
+    """Report connections with a time-out, redis-py 8's default: it ends an idle consumer."""
     names = sorted(layers_with_timeout(getattr(settings, "CHANNEL_LAYERS", {})))
     if not names or int(version("redis").partition(".")[0]) < 8:
         return []
@@ -397,7 +400,7 @@ def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 
 def layers_with_timeout(layers: dict[str, Any]) -> Iterator[str]:
-    """The names of channels-redis layers with a host that does not switch its time-out off."""
+    """Yield the names of channels-redis layers with a host whose time-out is not switched off."""
     for name, layer in layers.items():
         if layer["BACKEND"].startswith("channels_redis."):
             hosts = layer.get("CONFIG", {}).get("hosts", [None])

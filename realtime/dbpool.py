@@ -1,13 +1,13 @@
-"""The one bridge from the event loop to the database.
+"""The only way from the event loop to the database: units of work in a bounded pool of threads.
 
-Every unit of work is one sync function, run in a thread of a bounded pool, each thread with a
-connection of its own. `database_sync_to_async` would put all of a process into one thread.
+A unit of work is one sync function. Each thread has a database connection of its own;
+`database_sync_to_async` would run all units of a process in one thread.
 
-On SQLite the writes of this pool go through one thread, which goes before the sync views of the
-process whenever both want to write (`conversations.sqlite`).
+On SQLite one thread does all writes of the pool. When it and a sync view of the same process both
+want to write, this thread is first (`conversations.sqlite`).
 
-What a reply at work needs goes before all that is new: behind a crowd that has just come, its lease
-would run out, and another process would take it for dead.
+Units for replies that are at work go before all others. Behind a burst of new chats their leases
+would expire, and another process would take their worker for dead.
 """
 
 import asyncio
@@ -30,19 +30,20 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+# Few, since each database connection keeps pages and statements of its own.
 ASIDE_THREADS = 2
 
 SHUTDOWN_S = 5.0
-"""How long `shutdown` waits for units of work that are under way or in the queue."""
+"""Seconds that `shutdown` waits for units that run or wait."""
 
 _Waiting = tuple[Callable[[], Any], Future[Any]]
 
 
 class _Pool:
-    """At most so many threads, each with its own database connection.
+    """At most `size` threads, each with its own database connection.
 
-    They are daemon threads: one that hangs in the database must not keep the process from ending,
-    as the threads of `ThreadPoolExecutor` do.
+    They are daemon threads, unlike those of `ThreadPoolExecutor`: a thread that hangs in the
+    database must not keep the process from ending.
     """
 
     def __init__(self, size: int, name: str, *, is_preferred: bool = False) -> None:
@@ -57,12 +58,13 @@ class _Pool:
         self._is_closed = False
 
     async def run(self, work: Callable[[], T], *, first: bool = False) -> T:
-        """What `work` returns, once a thread has done it; raises `RuntimeError` after `close`.
+        """Run `work` in a thread and return its result; raises `RuntimeError` after `close`.
 
-        It is done also when the caller is cancelled.
+        `work` runs to its end even if the caller is cancelled. Units with `first` go ahead of all
+        others.
         """
         done: Future[T] = Future()
-        # From here on nobody can cancel it.
+        # Mark it as running: from here on `cancel()` has no effect on it.
         done.set_running_or_notify_cancel()
         with self._changed:
             if self._is_closed:
@@ -80,13 +82,13 @@ class _Pool:
         thread.start()
 
     def _serve(self) -> None:
-        """Do one unit after another, until the pool is closed and nothing waits any more."""
+        """Do one unit after another until the pool is closed and no unit waits."""
         if self._is_preferred:
             prefer_this_thread()
         try:
             while (waiting := self._take()) is not None:
                 _do(*waiting)
-                # Not kept until the next one comes.
+                # Release the unit and its arguments before waiting for the next one.
                 del waiting
         finally:
             connections.close_all()
@@ -100,7 +102,7 @@ class _Pool:
             return line.popleft() if line else None
 
     def close(self, deadline: float) -> int:
-        """Finish what has been handed in, at most until `deadline`; how many threads hang then."""
+        """Wait for accepted units until `deadline` (monotonic); return how many threads hang."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -117,7 +119,10 @@ def _do(work: Callable[[], Any], done: Future[Any]) -> None:
 
 
 def _unit(work: Callable[[], T]) -> T:
-    """One unit on this thread's connection; a pooled or broken connection is given back."""
+    """Run one unit on this thread's connection.
+
+    The connection is closed after a database error, and on other databases than SQLite always.
+    """
     try:
         return work()
     except (DatabaseError, InterfaceError):
@@ -134,28 +139,25 @@ async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 async def read_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`read` for a reply that this process works on."""
+    """Run a reading unit for a reply at work, ahead of other units."""
     return await _readers().run(partial(fn, *args, **kwargs), first=True)
 
 
 async def read_aside(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A piece of what takes long in all: it never stands before what people wait for.
-
-    In few threads, since each connection keeps pages and statements of its own.
-    """
+    """Run one step of a long reading job, in threads that no other unit waits for."""
     return await _aside().run(partial(fn, *args, **kwargs))
 
 
 async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a unit of work that writes.
 
-    It runs to its end when the caller is cancelled: a commit is never left in the middle.
+    It runs to its end even if the caller is cancelled, so that no transaction is left open.
     """
     return await _writers().run(partial(fn, *args, **kwargs))
 
 
 async def write_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`write` for a reply that this process works on."""
+    """Run a writing unit for a reply at work, ahead of other units."""
     return await _writers().run(partial(fn, *args, **kwargs), first=True)
 
 
@@ -177,9 +179,9 @@ def _aside() -> _Pool:
 
 
 def shutdown(seconds: float = SHUTDOWN_S) -> None:
-    """Finish what is under way and close every thread's connection; the next use starts anew.
+    """Finish accepted units and close all connections; the next use starts new pools.
 
-    Threads that hang in the database for longer than `seconds` are left to themselves.
+    Waits at most `seconds`. Threads that still hang in the database then are abandoned.
     """
     deadline = time.monotonic() + seconds
     used = {_readers(), _writers(), *([_aside()] if _aside.cache_info().currsize else [])}
@@ -187,4 +189,4 @@ def shutdown(seconds: float = SHUTDOWN_S) -> None:
     for made in (_readers, _writers, _aside):
         made.cache_clear()
     if hanging:
-        logger.error("%d threads hang in the database and are left behind", hanging)
+        logger.error("%d threads hang in the database and are abandoned", hanging)

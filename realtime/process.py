@@ -1,4 +1,4 @@
-"""The services of one event loop, chats that they take, and how they stop."""
+"""The services of one process: how they start, accept chats, and stop."""
 
 import asyncio
 import logging
@@ -35,16 +35,16 @@ T = TypeVar("T")
 
 
 class InFlight:
-    """Work for people that runs to its end, also when whoever asked for it is gone.
+    """Tasks that run to their end even if their caller is cancelled.
 
-    A drain waits for it: what it commits may have to be released.
+    `Process.drain` waits for them: a run that they claim may have to be released.
     """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """The result of `work`, which goes on when the caller is cancelled."""
+        """Run `work` as a task and return its result; it goes on if the caller is cancelled."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -53,19 +53,20 @@ class InFlight:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Whoever should have raised it may be gone; then nobody else looks at it.
+            # Retrieve the exception: if the caller was cancelled, nobody else does, and asyncio
+            # would log it.
             task.exception()
 
     async def settled(self) -> None:
-        """Wait for what is in flight now, not for what begins meanwhile."""
+        """Wait for the tasks in flight now, not for tasks started meanwhile."""
         if self._tasks:
             await asyncio.wait(list(self._tasks))
 
 
 async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
-    """Store a chat, and have its reader follow it; raises `AgentSiteError`.
+    """Store a chat and let `viewer` follow its run; raises `AgentSiteError`.
 
-    The run that it makes reaches the executor by its commit alone, whatever becomes of the reader.
+    The executor receives the run through the commit (`dispatch`), even if the reader disconnects.
     """
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
@@ -79,7 +80,7 @@ REJOIN_PAUSE_S = 1.0
 
 
 class Process:
-    """The services of a role, started together and stopped in order."""
+    """The services of one role on one event loop, started together and stopped in order."""
 
     current: ClassVar[Optional["Process"]] = None
 
@@ -100,6 +101,7 @@ class Process:
             self.sweeper = Sweeper(executor)
 
     def start(self) -> None:
+        """Start the services of the role, and become the current process."""
         self._services.keep(self.publisher.run, "publisher")
         if is_deferring():
             self._services.keep(self.executor.run, "executor")
@@ -116,11 +118,11 @@ class Process:
 
     @property
     def failed_services(self) -> list[str]:
-        """The services that keep dying, by name; see `Supervisor.failed`."""
+        """The names of services that have failed repeatedly; see `Supervisor.failed`."""
         return self._services.failed
 
     def model_frame(self) -> Status | None:
-        """What sockets are told of this process's own model; None where it has none."""
+        """Return a status frame for this process's embedded model; None if it has none."""
         if self.model.status is None:
             return None
         return protocol.status(protocol.ModelStatus(**vars(self.model.status)))
@@ -131,7 +133,7 @@ class Process:
             self.poller.each(lambda socket: socket.outbox.put(text))
 
     def handle(self, events: Iterable[Event]) -> None:
-        """Hand the executor the facts of a commit; call from this process's loop."""
+        """Pass the events of a commit to the executor. Call it on this process's event loop."""
         for event in events:
             match event:
                 case RunReady():
@@ -140,7 +142,7 @@ class Process:
                     self.executor.cancel(event.run_id)
 
     async def _hear_cancels(self) -> None:
-        """Stop runs as soon as other processes ask for it; what is missed, the poll sees."""
+        """Cancel runs as soon as other processes ask for it; polling finds lost requests."""
         layer = get_channel_layer()
         while True:
             try:
@@ -154,10 +156,10 @@ class Process:
                 await asyncio.sleep(REJOIN_PAUSE_S)
 
     async def drain(self, seconds: float) -> None:
-        """Let replies end for so long, release the rest, and publish all that is committed.
+        """Let replies run for `seconds`, release the others, and publish all committed frames.
 
-        A chat whose commit is under way may have claimed its run: it is waited for, so that the
-        executor, which begins nothing any more, releases that run too.
+        Waits for chats whose commit is in flight: such a chat may have claimed its run, and the
+        executor, which begins no new work now, has to release that run too.
         """
         self.is_draining = True
         await self.executor.drain(seconds)
@@ -166,7 +168,7 @@ class Process:
         await self.publisher.flush()
 
     async def stop(self) -> None:
-        """Stop every service; drain first."""
+        """Stop every service. Call `drain` first."""
         await self._services.stop()
         await self.executor.close()
         Process.current = None
@@ -176,16 +178,16 @@ class Process:
 def _make_executor(flusher: Flusher, model: ModelReadiness) -> InlineExecutor:
     if not is_deferring():
         return InlineExecutor(flusher, model)
-    # Procrastinate's Django app is installed with this executor alone.
+    # Import here: Procrastinate's Django app is installed with this executor only.
     from realtime.work.procrastinate_executor import ProcrastinateExecutor
 
     return ProcrastinateExecutor(flusher, model)
 
 
 def get_process() -> Process:
-    """The services of the running loop, started when they are first asked for.
+    """Return the services of the running event loop; start them on the first call.
 
-    `manage.py serve` asks at its start; under a plain ASGI server the first connection does.
+    `manage.py serve` calls this at its start; under another ASGI server the first connection does.
     """
     process = Process.current
     if process is None or process.loop is not asyncio.get_running_loop():
@@ -195,9 +197,10 @@ def get_process() -> Process:
 
 
 def dispatch(events: Iterable[Event]) -> None:
-    """Hand the facts of a commit to this process's executor, from any thread.
+    """Pass the events of a commit to this process's executor, from any thread.
 
-    Without a running loop a sweeper finds what is ready, and workers poll for cancels.
+    In a process without a running loop it does nothing: a sweeper finds runs that are ready, and
+    workers poll for cancel requests.
     """
     process = Process.current
     if process is not None and not process.loop.is_closed():
@@ -205,7 +208,7 @@ def dispatch(events: Iterable[Event]) -> None:
 
 
 def model_status() -> ModelStatus | None:
-    """How far this process's own model is, from any thread; None where there is none."""
+    """Return the status of this process's embedded model, from any thread; None if it has none."""
     if Process.current is not None:
         return Process.current.model.status
     service = load_service()
@@ -213,7 +216,7 @@ def model_status() -> ModelStatus | None:
 
 
 def publish(envelopes: list[Envelope]) -> None:
-    """Publish from any thread, in order where this process has a running loop."""
+    """Publish from any thread. The order is kept if this process has a running loop."""
     process = Process.current
     if process is not None and not process.loop.is_closed():
         process.loop.call_soon_threadsafe(process.publisher.put, envelopes)
@@ -231,26 +234,28 @@ async def _send_all(envelopes: list[Envelope]) -> None:
 
 
 DRAIN_S = 10
-"""For replies, where `drain_s` is not set: those of a process that serves."""
+"""Seconds for replies to end in a process that serves, unless `drain_s` is set."""
 
 WORKER_DRAIN_S = 300
-"""Those of a worker, whose end nobody waits for."""
+"""The same for a worker process, where no client waits for the shutdown."""
 
 GIVE_UP_S = 5
-"""For handing over the replies that `drain_s` was too short for."""
+"""Seconds for releasing the runs that have not ended within `drain_s`."""
 
 STOP_S = 8
-"""For ending the background services and the threads of the database."""
+"""Seconds for stopping the background services and the database threads."""
 
 EXIT_S = 5
-"""For the rest; what still hangs then, such as a request in the database, is cut off."""
+"""Seconds for the rest of the shutdown; then the process exits even if a thread still hangs, for
+example in a database request.
+"""
 
 REPEAT_S = 1
-"""A second signal within this is the same one, passed on by a terminal and by a supervisor."""
+"""A signal within so many seconds of the first repeats it, as from a terminal and a supervisor."""
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
-    """Have the first SIGTERM or SIGINT call `begin`; one that comes later ends the process."""
+    """Call `begin` at the first SIGTERM or SIGINT. A later signal ends the process at once."""
     signalled_at: float | None = None
 
     def handle() -> None:
@@ -266,7 +271,10 @@ def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> Non
 
 
 async def drain(process: Process) -> None:
-    """Let replies end for `drain_s`; what is not released in time, leases and sweepers see to."""
+    """Let replies end for `drain_s`, and release the others.
+
+    A sweeper recovers runs that were not released in time, after their leases have expired.
+    """
     drain_s = get_conf().drain_s
     if drain_s is None:
         drain_s = WORKER_DRAIN_S if process.role == "worker" else DRAIN_S
@@ -274,12 +282,12 @@ async def drain(process: Process) -> None:
 
 
 async def stop(process: Process) -> None:
-    """End the services of a process that has been drained."""
+    """Stop the services of a process, after `drain`."""
     await _within(STOP_S, process.stop(), "ending the services")
 
 
 def exit_soon() -> None:
-    """End the process in `EXIT_S`, unless it has ended by itself: Python waits for its threads."""
+    """End the process after `EXIT_S` seconds: Python's own exit waits for threads that may hang."""
     timer = threading.Timer(EXIT_S, _exit_now, ["threads hang"])
     timer.daemon = True
     timer.start()
@@ -294,7 +302,7 @@ async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
 
 
 def _exit_now(reason: str) -> None:
-    """With status 1, whatever is under way; leases and sweepers see to it."""
+    """Exit with status 1 without waiting for anything; sweepers recover the process's runs."""
     logger.error("stopped at once: %s", reason)
     logging.shutdown()
     os._exit(1)

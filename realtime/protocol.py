@@ -1,7 +1,7 @@
 """The wire protocol, version 1: every frame as a type, and nothing else.
 
-A frame is one JSON object in a WebSocket text message: `type`, `session_id`, `content`,
-`metadata`. What a server status frame says is named by `metadata.event`.
+A frame is one JSON object in a WebSocket text message with `type`, `session_id`, `content` and
+`metadata`. `metadata.event` names what a status frame of the server tells.
 """
 
 import json
@@ -32,7 +32,7 @@ CLOSE_TOO_FAST = 4429
 
 
 def _refuse_nul(text: str) -> str:
-    """Postgres keeps none, and ids are not mended."""
+    """Refuse NUL: Postgres stores none in text, and an id must not be changed."""
     if "\x00" in text:
         raise ValueError("NUL in an id")
     return text
@@ -47,9 +47,10 @@ class _Incoming(BaseModel):
 
 
 class ChatMetadata(_Incoming):
-    """How a chat is to be taken.
+    """How a chat is handled.
 
-    Without `on_busy` it is enqueued behind a reply at work, and interrupts one that awaits input.
+    Without `on_busy` it is enqueued behind a reply at work, and interrupts a reply that awaits
+    input.
     """
 
     client_message_id: ClientId | None = None
@@ -60,7 +61,7 @@ class ChatMetadata(_Incoming):
 
 
 class Chat(_Incoming):
-    """A message to the agent; without `session_id` it begins a session."""
+    """A message to the agent; without `session_id` it starts a session."""
 
     type: Literal["chat"]
     session_id: ShortText = ""
@@ -84,7 +85,7 @@ class Cancel(_Incoming):
 
 
 class PingMetadata(_Incoming):
-    """`ts` is echoed as it came."""
+    """`ts` is returned unchanged."""
 
     ts: int | float | ShortText | None = None
 
@@ -103,7 +104,7 @@ class ClientPong(_Incoming):
 
 
 class ResumeMetadata(_Incoming):
-    """The cursor: what the client has shown already."""
+    """The cursor: how much the client has already shown."""
 
     rev: Annotated[int, Field(ge=0, le=2**53)] | None = None
     run_id: ShortText | None = None
@@ -112,10 +113,11 @@ class ResumeMetadata(_Incoming):
 
 
 class QueueMetadata(_Incoming):
-    """What to do with the message of a run: `position` counts from 1.
+    """The change to make in the queue; `position` counts from 1.
 
-    `edit` gives it the frame's `content`, `remove` takes it back, `move` has it wait at
-    `position`; `clear` takes back all that waits.
+    `edit` replaces the text of a waiting message by the frame's `content`, `remove` withdraws the
+    message, `move` puts it at `position`; these three need `run_id`. `clear` withdraws all waiting
+    messages.
     """
 
     op: Literal["edit", "remove", "move", "clear"]
@@ -130,7 +132,7 @@ class QueueMetadata(_Incoming):
 
 
 class Queue(_Incoming):
-    """Change what waits for its turn."""
+    """Change the messages that wait in the queue."""
 
     type: Literal["queue"]
     session_id: ShortText
@@ -147,7 +149,7 @@ class Resume(_Incoming):
 
 
 class RespondMetadata(_Incoming):
-    """What is decided about a request; with `reject`, the model is told `message`."""
+    """The decision about a request; with `reject`, the model is given `message`."""
 
     request_id: ShortText
     decision: Literal["approve", "reject"]
@@ -185,7 +187,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def parse_client_frame(text: str) -> ClientFrame:
-    """The frame in `text`.
+    """Parse one frame.
 
     Raises `AgentSiteError` with `bad_frame` (not JSON, too deep, wrong shape) or
     `unsupported_type`.
@@ -208,7 +210,7 @@ def parse_client_frame(text: str) -> ClientFrame:
 
 
 def read_message_id(text: str) -> str | None:
-    """The `client_message_id` of a frame that is refused, if it has a sound one."""
+    """Return the `client_message_id` of a refused frame; None if it has no valid one."""
     try:
         named = json.loads(text)["metadata"]["client_message_id"]
         return _client_id.validate_python(named, strict=True)
@@ -221,7 +223,7 @@ class _Outgoing(BaseModel):
 
 
 class Usage(_Outgoing):
-    """Tokens of all model calls of a run; a field is absent where it is not known.
+    """Tokens of all model calls of a run; a field is absent if it is unknown.
 
     `cost` is a decimal number, by the site's price list.
     """
@@ -236,7 +238,7 @@ class Usage(_Outgoing):
 
 
 class RunMetadata(_Outgoing):
-    """The run that a frame is about, and the generation of what is shown of it."""
+    """The run that a frame is about, and its epoch."""
 
     run_id: str
     run_number: int
@@ -244,7 +246,7 @@ class RunMetadata(_Outgoing):
 
 
 class SequencedMetadata(RunMetadata):
-    """A frame of the run's journal: `seq` counts from 1 without a gap in an epoch."""
+    """A frame of the run's journal: within an epoch, `seq` counts from 1 without a gap."""
 
     seq: int
     message_id: str
@@ -292,7 +294,7 @@ class Limits(_Outgoing):
 
 
 class Connected(_Outgoing):
-    """First frame of every socket; `user_id` is whose it is."""
+    """First frame of every socket; `user_id` is the user who is signed in."""
 
     text: ClassVar[str] = "connected"
     event: Literal["connected"] = "connected"
@@ -313,7 +315,7 @@ class Resumed(_Outgoing):
 
 
 class Unfollowed(_Outgoing):
-    """This session was dropped for another one that was resumed; `resume` follows it again."""
+    """The server dropped this session in favour of a newer one; `resume` follows it again."""
 
     text: ClassVar[str] = "not followed any more"
     event: Literal["unfollowed"] = "unfollowed"
@@ -328,9 +330,9 @@ class Draining(_Outgoing):
 
 
 class ModelStatus(_Outgoing):
-    """How far the server's own model is, where it has one; `fraction` is from 0 to 1.
+    """The state of the embedded model, if there is one; `fraction` is from 0 to 1.
 
-    Comes after `connected` and at every change.
+    Sent after `connected` and at every change.
     """
 
     text: ClassVar[str] = "{detail}"
@@ -342,12 +344,12 @@ class ModelStatus(_Outgoing):
 
 
 class MessageMetadata(_Outgoing):
-    """A message; the receiver replaces what it holds under `message_id`.
+    """A message; the receiver replaces the one that it has under `message_id`.
 
-    Without `parts` the receiver keeps those that it has: they come by the frames of the run. One
-    that is `withdrawn` was taken back while it waited: the receiver drops it. `summary` is what
-    the model is given in place of all down to this message, empty where that is nothing; without
-    it the receiver keeps what it has.
+    Without `parts` the receiver keeps its parts: the run's frames bring them. A `withdrawn` message
+    was taken back while it waited; the receiver removes it. `summary` is the text that the model is
+    given in place of all messages up to this one, empty if it is given none; without `summary` the
+    receiver keeps its own.
     """
 
     rev: int
@@ -383,7 +385,7 @@ class MessageUpdated(MessageMetadata):
 
 
 class QueueEntry(_Outgoing):
-    """A run that waits for its turn; `again` asks for another reply to an earlier message."""
+    """A run that waits in the queue; `again` asks for another reply to an earlier message."""
 
     run_id: str
     run_number: int
@@ -402,7 +404,7 @@ class QueueChanged(_Outgoing):
 
 
 class QueueDone(_Outgoing):
-    """Answers `queue`: it is done, and this waits now. It moves no cursor."""
+    """Answers `queue`: the change is made, and `queue` waits now. It moves no cursor."""
 
     text: ClassVar[str] = "queue changed"
     event: Literal["queue.done"] = "queue.done"
@@ -411,7 +413,7 @@ class QueueDone(_Outgoing):
 
 
 class SessionMetadata(_Outgoing):
-    """A line of the list of sessions; one that is `archived` leaves it."""
+    """An entry of the list of sessions; an `archived` one leaves the list."""
 
     rev: int
     title: str
@@ -428,14 +430,14 @@ class SessionCreated(SessionMetadata):
 
 
 class SessionUpdated(SessionMetadata):
-    """A session was renamed, archived, taken out of the archive or restored."""
+    """A session was renamed, archived, taken out of the archive, or restored."""
 
     text: ClassVar[str] = "conversation changed"
     event: Literal["session.updated"] = "session.updated"
 
 
 class SessionDeleted(SessionMetadata):
-    """A session is gone."""
+    """A session was deleted."""
 
     text: ClassVar[str] = "conversation deleted"
     event: Literal["session.deleted"] = "session.deleted"
@@ -449,7 +451,7 @@ class SessionActivity(SessionMetadata):
 
 
 class FeedbackChanged(_Outgoing):
-    """The user's verdict on a reply; without `value` it was taken back."""
+    """The user's feedback on a reply; without `value` it was taken back."""
 
     text: ClassVar[str] = "feedback changed"
     event: Literal["feedback.changed"] = "feedback.changed"
@@ -458,7 +460,7 @@ class FeedbackChanged(_Outgoing):
 
 
 class ShareCreated(_Outgoing):
-    """The session has a new link to read by."""
+    """The session has a new share."""
 
     text: ClassVar[str] = "shared"
     event: Literal["share.created"] = "share.created"
@@ -467,7 +469,7 @@ class ShareCreated(_Outgoing):
 
 
 class ShareRevoked(_Outgoing):
-    """A link to read by holds no more."""
+    """A share was revoked."""
 
     text: ClassVar[str] = "no longer shared"
     event: Literal["share.revoked"] = "share.revoked"
@@ -475,7 +477,7 @@ class ShareRevoked(_Outgoing):
 
 
 class Accepted(_Outgoing):
-    """The chat is stored and has its run."""
+    """The chat is stored and has a run."""
 
     text: ClassVar[str] = "accepted"
     event: Literal["accepted"] = "accepted"
@@ -496,7 +498,7 @@ class RunQueued(RunMetadata):
 
 
 class RunHead(RunMetadata):
-    """Where a run is: answers a `cancel` that came after the end."""
+    """The state of a run: answers a `cancel` that came after the run's end."""
 
     text: ClassVar[str] = "already ended"
     event: Literal["run.head"] = "run.head"
@@ -505,7 +507,7 @@ class RunHead(RunMetadata):
 
 
 class RunCancelling(RunMetadata):
-    """The request to stop is noted."""
+    """The request to stop is stored."""
 
     text: ClassVar[str] = "stopping"
     event: Literal["run.cancelling"] = "run.cancelling"
@@ -520,7 +522,7 @@ class RunReset(RunMetadata):
 
 
 class Responded(RunMetadata):
-    """Answers `respond` with what holds now; a `duplicate` has changed nothing."""
+    """Answers `respond` with the decision that counts; a `duplicate` has changed nothing."""
 
     text: ClassVar[str] = "answered"
     event: Literal["responded"] = "responded"
@@ -532,7 +534,7 @@ class Responded(RunMetadata):
 
 
 class OpenRequest(_Outgoing):
-    """A tool call that waits to be approved; `arguments` is what the model gave, to the letter."""
+    """A tool call that waits for approval; `arguments` are exactly those that the model gave."""
 
     request_id: str
     tool_call_id: str
@@ -545,7 +547,7 @@ class OpenRequest(_Outgoing):
 class Snapshot(RunMetadata):
     """Replaces all that is shown of the run; the next frame is `seq + 1`.
 
-    `open_requests` are those of `parts` that nobody has decided.
+    `open_requests` are the requests in `parts` that nobody has decided yet.
     """
 
     text: ClassVar[str] = "caught up"
@@ -558,7 +560,7 @@ class Snapshot(RunMetadata):
 
 
 class RunStarted(SequencedMetadata):
-    """The agent is at work; always seq 1."""
+    """The agent has started work; always seq 1."""
 
     text: ClassVar[str] = "thinking"
     event: Literal["run.started"] = "run.started"
@@ -566,7 +568,7 @@ class RunStarted(SequencedMetadata):
 
 
 class RunRetrying(SequencedMetadata):
-    """The model's server is asked again after `wait_s` seconds; `code` is what it had answered."""
+    """The model's server is asked again after `wait_s` seconds; `code` is its latest error."""
 
     text: ClassVar[str] = "waiting for the model, trying again in {wait_s} s"
     event: Literal["run.retrying"] = "run.retrying"
@@ -586,7 +588,7 @@ class ToolStarted(SequencedMetadata):
 
 
 class ToolProgress(SequencedMetadata):
-    """A tool tells how far it is; `fraction` is from 0 to 1."""
+    """The progress of a tool; `fraction` is from 0 to 1."""
 
     text: ClassVar[str] = "{progress}"
     event: Literal["tool.progress"] = "tool.progress"
@@ -597,7 +599,7 @@ class ToolProgress(SequencedMetadata):
 
 
 class ToolFinished(SequencedMetadata):
-    """A tool has returned; `summary` says in a few words what it has done."""
+    """A tool has returned; `summary` says in a few words what it did."""
 
     text: ClassVar[str] = "used {name}"
     event: Literal["tool.finished"] = "tool.finished"
@@ -621,7 +623,7 @@ class ToolFailed(SequencedMetadata):
 
 
 class ReasoningDelta(SequencedMetadata):
-    """A piece of what the model tells of its reasoning."""
+    """A piece of the model's reasoning."""
 
     text: ClassVar[str] = "thinking"
     event: Literal["reasoning.delta"] = "reasoning.delta"
@@ -639,7 +641,7 @@ class AgentChanged(SequencedMetadata):
 class InputRequested(SequencedMetadata):
     """The run awaits its user's decision about a tool call; answer with `respond`.
 
-    `arguments` is what the model gave, to the letter; `description` says what the tool does.
+    `arguments` are exactly those that the model gave; `description` says what the tool does.
     """
 
     text: ClassVar[str] = "{tool} needs your approval"
@@ -653,7 +655,7 @@ class InputRequested(SequencedMetadata):
 
 
 class InputResolved(SequencedMetadata):
-    """A request is decided, `by` somebody, or will not be: the run was stopped or expired."""
+    """A request was decided, `by` somebody, or never will be: the run was stopped or expired."""
 
     text: ClassVar[str] = "{decision}"
     event: Literal["input.resolved"] = "input.resolved"
@@ -717,7 +719,7 @@ class _ServerFrame(_Outgoing):
     session_id: str = ""
 
     def encode(self) -> str:
-        """The frame as it goes over the wire."""
+        """Return the frame as JSON, without fields that are None."""
         return self.model_dump_json(exclude_none=True)
 
 
@@ -730,7 +732,7 @@ class Token(_ServerFrame):
 
 
 class Status(_ServerFrame):
-    """Anything that is neither text nor end; `content` is a short text for people."""
+    """Anything that is neither text nor an end; `content` is a short text for people."""
 
     type: Literal["status"] = "status"
     content: str
@@ -738,7 +740,7 @@ class Status(_ServerFrame):
 
 
 class Complete(_ServerFrame):
-    """The end of a run; `content` is the whole authoritative reply."""
+    """The end of a run; `content` is the whole reply and replaces the text that was streamed."""
 
     type: Literal["complete"] = "complete"
     content: str
@@ -754,7 +756,7 @@ class Error(_ServerFrame):
 
 
 class PongMetadata(_Outgoing):
-    """`server_time` in seconds since 1970."""
+    """`server_time` is in seconds since 1970."""
 
     server_time: float
     ts: int | float | str | None = None
@@ -788,7 +790,7 @@ SERVER_FRAMES: tuple[type[BaseModel], ...] = (
 
 
 def status(metadata: StatusMetadata, session_id: str = "") -> Status:
-    """A status frame with the short text that goes with its event."""
+    """Make a status frame; its `content` is the short text of its event."""
     text = metadata.text.format_map(metadata.__dict__) if "{" in metadata.text else metadata.text
     return Status(session_id=session_id, content=text, metadata=metadata)
 
@@ -796,7 +798,7 @@ def status(metadata: StatusMetadata, session_id: str = "") -> Status:
 def error(
     exc: AgentSiteError, *, session_id: str = "", client_message_id: str | None = None
 ) -> Error:
-    """The frame that tells a client of an error outside any run."""
+    """Make the frame for an error outside any run."""
     metadata = ErrorMetadata(
         code=exc.code,
         retryable=exc.info.retryable,

@@ -1,7 +1,7 @@
-"""The site's agents, found by the dotted name in `settings.AGENTS`.
+"""The site's agents, from the module that `settings.AGENTS` names.
 
 That module has `AGENTS`, a sequence of `AgentEntry`. Importing the Agents SDK takes more than a
-second, so only what runs or shows agents calls the functions here.
+second, so call these functions only where agents run or are shown.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AgentEntry:
-    """An agent that people may choose, and how they are introduced to it.
+    """An agent that users can choose.
 
-    The description is a sentence or two; the starters are first messages to choose from.
+    `description` is a sentence or two; `starters` are first messages to choose from.
     """
 
     agent: "Agent[Any]"
@@ -34,7 +34,7 @@ class AgentEntry:
 
 
 def list_entries() -> list[AgentEntry]:
-    """All of them, in order; raises `ImproperlyConfigured` for none and for a name given twice."""
+    """Return all entries in order; raises `ImproperlyConfigured` for none or a repeated name."""
     entries = list(import_module(settings.AGENTS).AGENTS)
     names = [entry.name for entry in entries]
     if not names or len(set(names)) < len(names):
@@ -43,29 +43,29 @@ def list_entries() -> list[AgentEntry]:
 
 
 def get_entry(name: str = "") -> AgentEntry:
-    """The entry of that name; one that is not there any more is replaced by the first."""
+    """Return the entry of that name, or the first one if there is none."""
     entries = list_entries()
     return next((entry for entry in entries if entry.name == name), entries[0])
 
 
 def agent_names() -> tuple[str, ...]:
-    """The names that a client may ask for."""
+    """Return the names that a client may ask for."""
     return tuple(entry.name for entry in list_entries())
 
 
 def default_agent() -> str:
-    """The agent of sessions that name none."""
+    """Return the name of the agent of sessions that name none."""
     return get_entry().name
 
 
 def asks_settings(name: str) -> bool:
-    """Whether the agent of that name, "" for the default one, has no model object of its own."""
+    """Return whether that agent ("" is the default one) takes its model from the settings."""
     model = get_agent(name).model
     return model is None or isinstance(model, str)
 
 
 def name_model(agent: "Agent[Any]") -> str:
-    """The name of the model that answers for an agent; a nameless object goes by its class."""
+    """Return the name of an agent's model; for a model object without a name, that of its class."""
     model = agent.model
     if model is None:
         return str(settings.AGENT_MODEL)
@@ -73,11 +73,11 @@ def name_model(agent: "Agent[Any]") -> str:
 
 
 def own_models() -> dict[str, str]:
-    """The models of agents that have one of their own, by the agents' names."""
+    """Return the models of agents that do not use the one of the settings, by the agents' names."""
     agents = (entry.agent for entry in list_entries())
     return {agent.name: name_model(agent) for agent in agents if agent.model is not None}
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """The agent of that name, or the first; a run takes a copy, by `realtime.work.tools`."""
+    """Return the agent of that name, or the first; runs work on a copy (`realtime.work.tools`)."""
     return get_entry(name).agent

@@ -1,4 +1,4 @@
-"""Who may open a WebSocket, and at which address."""
+"""The WebSocket's URL, and authentication of its handshake."""
 
 import logging
 import re
@@ -35,15 +35,17 @@ LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
 
 class HandshakeAuth:
-    """ASGI wrapper: sets `scope["user"]`, `scope["sign_in"]`, or `scope["refused"]`, a close code.
+    """ASGI middleware that authenticates a handshake.
 
-    A browser sees a close code only of a socket that was accepted, so the consumer refuses.
+    Sets `scope["user"]` and `scope["sign_in"]`, or a close code in `scope["refused"]`. It refuses
+    nothing itself: a browser sees a close code only after `accept`, so the consumer accepts first
+    and closes then.
     """
 
     def __init__(self, inner: Any) -> None:
         if serving_role() != "web":
-            # The Agents SDK takes about two seconds to import: here, where the application is put
-            # together, nobody waits yet. The first connection would hold up the whole event loop.
+            # Importing the Agents SDK takes about two seconds and blocks the event loop. Do it
+            # here, while the application is built, and not at the first connection.
             import_module("realtime.work.run")
         self.inner = inner
 
@@ -56,14 +58,14 @@ class HandshakeAuth:
 async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dict[str, Any]:
     credentials = _find_credentials(scope, headers)
     if credentials is None:
-        # Whatever its origin: credentials are what it has to mend first.
+        # Check this before the origin: a client without credentials has to get some first.
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     if not _is_encrypted(scope, headers) or not _may_open(scope, headers, credentials):
         return {"refused": protocol.CLOSE_ORIGIN}
     try:
         found = await credentials.use()
     except DatabaseUnavailable as exc:
-        # Every client comes back while the database is away: no traceback for each.
+        # All clients reconnect while the database is away: log no traceback for each.
         logger.error("a socket is sent away: %s", type(exc).__name__)
         return {"refused": protocol.CLOSE_UNAVAILABLE}
     if found is None:
@@ -76,13 +78,13 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client came with: an `Authorization` header, a ticket, or a session's cookie."""
+    """What a client authenticates with: an `Authorization` header, a ticket or a cookie."""
 
     kind: Literal["header", "ticket", "cookie"]
     text: str
 
     async def use(self) -> "Found":
-        """Whose they are, if they hold; a ticket is used up."""
+        """Return the user and the sign-in if the credentials are valid; redeems a ticket."""
         if self.kind == "ticket":
             return await dbpool.write(redeem_ticket, self.text)
         find = _from_cookie if self.kind == "cookie" else _from_header
@@ -90,7 +92,7 @@ class Credentials:
 
 
 def _find_credentials(scope: dict[str, Any], headers: dict[bytes, str]) -> Credentials | None:
-    """Those that count: a cookie only where there is nothing else."""
+    """Find the client's credentials; a cookie is used only if there is nothing else."""
     if header := headers.get(b"authorization"):
         return Credentials("header", header)
     query = parse_qs(scope.get("query_string", b"").decode("latin1"))
@@ -103,15 +105,16 @@ def _find_credentials(scope: dict[str, Any], headers: dict[bytes, str]) -> Crede
 
 
 def _is_encrypted(scope: dict[str, Any], headers: dict[bytes, str]) -> bool:
-    """Whether nobody reads along; not asked where pages may be had by plain HTTP too."""
+    """Return whether the connection uses TLS; always true if the site also serves plain HTTP."""
     return not settings.SECURE_SSL_REDIRECT or _scheme(scope, headers) == "https"
 
 
 def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials) -> bool:
-    """Whether the page that opens the socket, if it is one, may do so.
+    """Return whether the origin that opens the socket, if any, is allowed to.
 
-    A cookie comes by itself, also from a foreign page; whoever sends anything else has been given
-    it, so that pages of `ALLOWED_ORIGINS` may, and programs, which name no origin.
+    Browsers send cookies also from foreign pages, so with a cookie only the site's own origins are
+    allowed. A header or a ticket was given to the client, so with one of these, pages of
+    `ALLOWED_ORIGINS` and programs (which send no origin) are allowed too.
     """
     origin = headers.get(b"origin")
     if origin is None:
@@ -121,9 +124,9 @@ def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
-    """Whether a page of this site, or of one that the settings trust, opens the socket.
+    """Return whether `origin` is this site or one of `CSRF_TRUSTED_ORIGINS`.
 
-    Exact scheme, host and port: a cookie would also come with a foreign page's handshake.
+    Compares scheme, host and port exactly: the cookie also comes with a foreign page's handshake.
     """
     if not origin:
         return False
@@ -138,7 +141,7 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
 
 
 def matches_origin(origin: str, allowed: Iterable[str]) -> bool:
-    """Whether a setting names the origin, `https://*.example.org` included, as Django reads it."""
+    """Return whether `allowed` has the origin; `https://*.example.org` works as in Django."""
     try:
         parts = urlsplit(origin)
         patterns = [urlsplit(name) for name in allowed if "*" in name]
@@ -152,7 +155,7 @@ def matches_origin(origin: str, allowed: Iterable[str]) -> bool:
 
 
 def _scheme(scope: dict[str, Any], headers: dict[bytes, str]) -> str:
-    """As the browser knows it: a proxy that is trusted to say so may have taken TLS off."""
+    """Return the scheme that the browser uses; a trusted proxy may have removed TLS."""
     if settings.SECURE_PROXY_SSL_HEADER:
         name, secure = settings.SECURE_PROXY_SSL_HEADER
         wire_name = name.removeprefix("HTTP_").replace("_", "-").lower().encode()
@@ -173,13 +176,13 @@ Found = tuple[AbstractBaseUser, SignIn] | None
 
 
 def _from_cookie(header: str) -> Found:
-    # As pages do: Python's own parser gives up at a cookie that it does not like, whoever set it.
+    # Django's parser, as for pages: Python's own stops at the first malformed cookie.
     key = parse_cookie(header).get(settings.SESSION_COOKIE_NAME)
     if not key:
         return None
     store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    # `get_user` gives a session from before the secret key changed a new key. A handshake sends no
-    # cookie, so that the browser would be left with a key that is gone; the next page does it.
+    # `get_user` gives a session signed with an old secret key a new key. A handshake cannot set the
+    # cookie, so the browser would keep a key that is gone; the next page load does it.
     store.cycle_key = lambda: None
     user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
     if not isinstance(user, AbstractBaseUser) or not user.is_active:
@@ -195,7 +198,7 @@ def _from_header(header: str) -> Found:
 
 
 def _from_key(text: str) -> Found:
-    """A key must be good for reading: a socket is sent what happens to its user."""
+    """Authenticate by an API key with the scope `read`: a socket shows the user's sessions."""
     key = find_key(text)
     if key is None or Scope.READ not in key.scopes:
         return None
@@ -217,7 +220,7 @@ def _from_token(header: str) -> Found:
 
 
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
-    """Any other address: a refused handshake instead of a traceback in the log."""
+    """Refuse the handshake at any other path; without this Channels logs a traceback."""
     await receive()
     await send({"type": "websocket.close"})
 

@@ -1,4 +1,4 @@
-"""Tasks with an owner that are restarted, and how their failures are logged."""
+"""Background tasks that are owned and restarted, and how their exceptions are logged."""
 
 import asyncio
 import logging
@@ -22,23 +22,24 @@ QUOTING = frozenset(
         "pydantic_core",
     }
 )
-"""Packages through which prompts and replies go, and whose exceptions may say anything of them.
+"""Packages that handle prompts and replies: their exceptions may quote these.
 
-An exception that came through one of them may be one of a tool or of a guardrail.
+So may any exception raised through them, such as one of a tool or of a guardrail.
 """
 
 DATABASES = frozenset({"django", "psycopg", "psycopg_pool", "sqlite3"})
 OPERATIONAL = frozenset({"OperationalError", "InterfaceError"})
-"""Of a database's errors those that are about the connection; others may quote a row."""
+"""Of database errors only these, which are about the connection, are logged with their message;
+others may quote a row.
+"""
 
 MESSAGE_CHARS = 300
 
 
 def describe(exc: BaseException, *, is_private: bool = False) -> str:
-    """Types, messages and frames of an exception and of what caused it.
+    """Describe an exception and its causes for the log: types, first lines of messages, tracebacks.
 
-    Without any message if one of them may quote what people write or models answer, or if the
-    caller says that it may (`is_private`).
+    Leaves out all messages if one of them may quote prompts or replies, or if `is_private` is set.
     """
     chain = list(_chain(exc))
     is_private = is_private or any(map(_may_quote, chain))
@@ -46,7 +47,7 @@ def describe(exc: BaseException, *, is_private: bool = False) -> str:
 
 
 def name_types(exc: BaseException) -> str:
-    """The types of an exception and of what caused it, in one line."""
+    """Return the types of an exception and of its causes in one line."""
     return " from ".join(type(each).__name__ for each in _chain(exc))
 
 
@@ -82,7 +83,7 @@ def _describe_one(exc: BaseException, is_private: bool) -> str:
 
 
 def _message(exc: BaseException) -> str:
-    """Its first line; of a database's error only where that is about the connection."""
+    """Return the first line of its message; "" for a database error that may quote a row."""
     kinds = {kind.__name__ for kind in type(exc).__mro__}
     if _package(type(exc).__module__) in DATABASES and not kinds & OPERATIONAL:
         return ""
@@ -96,33 +97,35 @@ def _message(exc: BaseException) -> str:
 logger = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = 1.0
-"""Before a service that died is started again; doubled with each further death of late."""
+"""Seconds before a service is started again; doubled for each further failure within
+`FAILED_WITHIN_S`.
+"""
 
 RESTART_PAUSE_MAX_S = 15.0
 
 FAILED_WITHIN_S = 60.0
-"""A service that has died twice within this counts as failed."""
+"""A service that has died twice within so many seconds counts as failed."""
 
 
 class Supervisor:
-    """A set of background tasks."""
+    """Owns a set of background tasks: keeps references, logs exceptions, cancels all at the end."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run a task once."""
+        """Start a task that runs once."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def keep(self, serve: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Run a service: it is started again, after a pause, whenever it raises.
+        """Run a service, and start it again after a pause whenever it raises.
 
-        One that returns has nothing to do and is left alone. `serve` must not rely on what an
-        earlier run of it has left half done.
+        A service that returns is not started again. `serve` must not rely on state of an earlier
+        run.
         """
         self.start(self._keep(serve, name), name)
 
@@ -134,7 +137,7 @@ class Supervisor:
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
-                # Not this task was cancelled, but something that it waited for.
+                # This task itself was not cancelled, but a future that it awaited was.
                 logger.error("%s died: something it waited for was cancelled", name)
             except Exception as exc:
                 logger.error("%s died: %s", name, describe(exc))
@@ -146,7 +149,7 @@ class Supervisor:
         return min(doubled, RESTART_PAUSE_MAX_S)
 
     def _count_deaths(self, name: str) -> int:
-        """Those of late; earlier ones are forgotten."""
+        """Count the failures within the last `FAILED_WITHIN_S` seconds, and forget earlier ones."""
         deaths = self._deaths[name]
         while deaths and time.monotonic() - deaths[0] > FAILED_WITHIN_S:
             deaths.popleft()
@@ -154,7 +157,7 @@ class Supervisor:
 
     @property
     def failed(self) -> list[str]:
-        """The services that have died twice within `FAILED_WITHIN_S`, by name."""
+        """The names of services that have died twice within `FAILED_WITHIN_S` seconds."""
         return sorted(name for name in list(self._deaths) if self._count_deaths(name) >= 2)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -163,12 +166,12 @@ class Supervisor:
             logger.error("%s died: %s", task.get_name(), describe(exc))
 
     async def settled(self) -> None:
-        """Wait for what is under way."""
+        """Wait until every task has ended, tasks started meanwhile included."""
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
     async def stop(self) -> None:
-        """Cancel what is left and wait for it."""
+        """Cancel all tasks and wait for them."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

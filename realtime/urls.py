@@ -1,4 +1,4 @@
-"""The REST API of this app, mounted under /api/."""
+"""The URLs of this app's REST API, to be mounted below `/api/`."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The wire protocol as JSON Schema, as AsyncAPI and as TypeScript, made from its types."""
+"""The wire protocol as JSON Schema, AsyncAPI and TypeScript, generated from its types."""
 
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ TYPES = {
 
 @cache
 def schemas() -> dict[str, Schema]:
-    """Every type of the protocol by its name."""
+    """Return the JSON Schema of every type of the protocol, by its name."""
     kinds: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((kind, "validation") for kind in protocol.CLIENT_FRAMES),
         *((kind, "serialization") for kind in protocol.SERVER_FRAMES),
@@ -34,7 +34,7 @@ def schemas() -> dict[str, Schema]:
 
 @cache
 def asyncapi(address: str = SOCKET_PATH) -> Schema:
-    """The AsyncAPI 3 document of the socket at `address`."""
+    """Return the AsyncAPI 3 document of the socket at the path `address`."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -81,7 +81,7 @@ def _reference(place: str, name: str) -> Schema:
 
 @cache
 def typescript() -> str:
-    """Declarations of the same types; `ClientFrame` and `ServerFrame` are all frames."""
+    """Return TypeScript declarations of all types, `ClientFrame` and `ServerFrame` included."""
     unions = [
         _union("ClientFrame", protocol.CLIENT_FRAMES),
         _union("ServerFrame", protocol.SERVER_FRAMES),

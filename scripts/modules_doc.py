@@ -1,4 +1,4 @@
-"""The maps in docs/architecture.md and docs/modules.md, made from docstrings and imports."""
+"""The maps in docs/architecture.md, made from docstrings and imports."""
 
 import ast
 from collections.abc import Iterator

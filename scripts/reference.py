@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- from the code: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = ("docs/architecture.md", "docs/modules.md", "docs/protocol.md", "docs/operations.md")
+PAGES = ("docs/architecture.md", "docs/protocol.md", "docs/operations.md")
 
 
 def blocks() -> dict[str, Callable[[], str]]:

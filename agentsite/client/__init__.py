@@ -1,6 +1,6 @@
-"""A site of this kind, used from a program; docs/client.md shows how.
+"""The Python client of this site; docs/client.md shows how to use it.
 
-Needs aiohttp and nothing else of the site: the folder may be copied to where it is used.
+It needs only aiohttp and nothing else of the site: the folder may be copied elsewhere.
 """
 
 import contextlib
@@ -28,7 +28,10 @@ from agentsite.client.reply import Answer, Reply
 
 @contextlib.contextmanager
 def draft_of(file: Path) -> Iterator[IO[bytes]]:
-    """To be written to; takes its name, and the place of what has it, at the end of the block."""
+    """Open a temporary file that replaces `file` at the end of the block.
+
+    If the block raises, the temporary file is deleted and `file` stays as it is.
+    """
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
         try:
             yield draft
@@ -42,11 +45,11 @@ PATIENCE_S = 120.0
 PIECE_BYTES = 64 * 1024
 
 FORMATS = ("json", "jsonl", "openai", "markdown", "html", "csv", "text")
-"""What a transcript can be had in; docs/protocol.md#downloads tells them apart."""
+"""The export formats; docs/protocol.md#downloads describes them."""
 
 
 class Session(TypedDict):
-    """A line of the list of sessions; times are in ISO 8601, `run_status` is null when at rest."""
+    """A session in a list; times are in ISO 8601, `run_status` is null if no run is active."""
 
     id: str
     title: str
@@ -61,14 +64,14 @@ class Session(TypedDict):
 
 
 class Client:
-    """One site as one user, within `async with`.
+    """A client of one site for one user, to be used with `async with`.
 
-    `url` is the site's address, such as `https://chat.example.org`; a wrong one is a `ValueError`.
-    With `key`, an API key, as much can be done as its scopes say; `read` is needed for a chat. A
-    chat waits for `patience_s` seconds for a connection that broke off.
+    `url` is the site's address, such as `https://chat.example.org`; an invalid one raises
+    `ValueError`. With `key`, an API key, the client can do what the key's scopes allow; a chat
+    needs `read`. `patience_s` is for how many seconds a chat tries to restore a broken connection.
 
-    Whatever is asked of the site raises `RefusedError` with a code of the protocol, or its kind
-    `NotSignedInError`, or `UnreachableError`.
+    Requests raise `RefusedError` with a code of the protocol, its subclass `NotSignedInError`, or
+    `UnreachableError`.
     """
 
     def __init__(self, url: str, *, key: str = "", patience_s: float = PATIENCE_S) -> None:
@@ -85,7 +88,10 @@ class Client:
         await self._http.close()
 
     async def sign_in(self, username: str, password: str) -> None:
-        """As a user with a password; access is renewed by itself for as long as the site allows."""
+        """Sign in with a user name and a password.
+
+        Access is renewed automatically for as long as the site allows.
+        """
         login = {"username": username, "password": password}
         try:
             tokens = await self._http.post("/api/token/", login, credentials=Nobody())
@@ -106,7 +112,7 @@ class Client:
         return renew
 
     async def sign_in_as_guest(self) -> None:
-        """As somebody without an account, where the site allows that; what is said is kept."""
+        """Sign in as a new guest, if the site allows guests. Their conversations are stored."""
         self._http.credentials = Guest(self._http.origin)
         async with self._http.answer("GET", "/accounts/login/") as page:
             token = page.cookies["csrftoken"].value
@@ -118,14 +124,14 @@ class Client:
             ) from None
 
     def chat(self, session_id: str = "", *, agent: str = "") -> Chat:
-        """A conversation, new or to be gone on with, to be entered by `async with`.
+        """Return a chat in a new or an existing conversation, to be entered with `async with`.
 
-        `agent` is one of the site's, by its name.
+        `agent` is the name of one of the site's agents.
         """
         return Chat(self._http, session_id, agent=agent, patience_s=self._patience_s)
 
     async def list_sessions(self, **filters: str) -> AsyncIterator[Session]:
-        """The user's sessions, newest activity first.
+        """Yield the user's sessions, the most recently active first.
 
         Filters: `search`, `state` (`current`, `archived`, `all`, `deleted`), `agent`, `status`,
         `active_after`, `active_before`, `created_after`, `created_before`.
@@ -135,14 +141,14 @@ class Client:
             page = await self._http.get("/api/sessions/", **query)
             for session in page["results"]:
                 yield session
-            # Its query alone: an address that the answer names is not to get our headers.
+            # Take only the query of `next`: our credentials must not go to another address.
             query = dict(parse_qsl(urlsplit(page["next"]).query)) if page["next"] else None
 
     async def get_session(self, session_id: str) -> dict[str, Any]:
-        """A `Session` with its latest `messages`, its `run` at work or None, and its `queue`.
+        """Return a `Session` with its latest `messages`, its active `run` or None, and its `queue`.
 
         A message has `message_id`, `number`, `role`, `text`, `parts`, `created_at`, `run_status`
-        and what else `GET /api/schema/` tells of it.
+        and the other fields that `GET /api/schema/` describes.
         """
         session: dict[str, Any] = await self._http.get(f"/api/sessions/{session_id}/")
         return session
@@ -150,10 +156,10 @@ class Client:
     async def download(
         self, export_format: str, session_id: str = "", **filters: str
     ) -> AsyncIterator[bytes]:
-        """A transcript, piece by piece: of one session, or of all that match the filters.
+        """Yield the chunks of an export: of one session, or of all that match the filters.
 
-        `export_format` is one of `FORMATS`, the filters are those of `list_sessions`. When the
-        connection breaks, `UnreachableError` is raised, and what had come is not all.
+        `export_format` is one of `FORMATS`; the filters are those of `list_sessions`. If the
+        connection breaks, raises `UnreachableError`; the chunks until then are not a whole export.
         """
         path = f"/api/sessions/{session_id}/transcript/" if session_id else "/api/export/"
         query = {"export_format": export_format, **filters}
@@ -164,9 +170,9 @@ class Client:
     async def export(
         self, file: Path, export_format: str, session_id: str = "", **filters: str
     ) -> int:
-        """The same as a file, which is there whole or not at all; its size in bytes.
+        """Write an export to `file` and return its size in bytes.
 
-        Raises `OSError` where it cannot be written.
+        The file is written completely or not at all. Raises `OSError` if it cannot be written.
         """
         with draft_of(file) as draft:
             async for piece in self.download(export_format, session_id, **filters):

@@ -1,7 +1,7 @@
-"""A conversation: sends what is asked until it is answered, and passes frames to replies.
+"""A chat: sends requests until they are answered, and passes frames to replies.
 
-Whatever has not been answered when the connection breaks is sent again on the next one: a message
-under the same `client_message_id`, so that it is taken once; replies that have begun are resumed.
+After a lost connection, unanswered requests are sent again: messages with the same
+`client_message_id`, so that the server accepts each once; active replies are resumed.
 """
 
 import asyncio
@@ -19,7 +19,10 @@ from agentsite.client.reply import Answer, Frame, GapError, Reply
 
 @dataclass(eq=False)
 class Request:
-    """A frame to be answered: by one that `is_answer` knows, else by an error."""
+    """A sent frame that waits for its answer.
+
+    `is_answer` recognizes the answer, on which `take` is called; on an error, `fail` is called.
+    """
 
     frame: Frame
     is_answer: Callable[[Frame], bool]
@@ -28,12 +31,12 @@ class Request:
 
     @property
     def is_resume(self) -> bool:
-        """Whether the next socket needs another one in its place."""
+        """Whether this is a `resume`, which every new socket sends anew."""
         return bool(self.frame["type"] == "resume")
 
 
 class Requests:
-    """In the order in which they were sent, which is that of their answers."""
+    """The unanswered requests in the order of sending, which is the order of their answers."""
 
     def __init__(self) -> None:
         self._all: list[Request] = []
@@ -45,30 +48,30 @@ class Requests:
         return iter(list(self._all))
 
     def add(self, request: Request) -> None:
-        """The latest."""
+        """Append a request."""
         self._all.append(request)
 
     def remove(self, request: Request) -> None:
-        """It cannot be sent."""
+        """Remove a request that cannot be sent."""
         self._all.remove(request)
 
     def is_first(self, request: Request) -> bool:
         return self._all[0] is request
 
     def is_resuming(self, run_id: str) -> bool:
-        """Whether the frames of a run are on their way."""
+        """Return whether a `resume` of this run is unanswered."""
         asked = [request.frame["metadata"] for request in self._all if request.is_resume]
         return any(metadata["run_id"] == run_id for metadata in asked)
 
     def clear(self) -> list[Request]:
-        """Take all out."""
+        """Remove and return all requests."""
         taken, self._all = self._all, []
         return taken
 
     async def hear(self, frame: Frame) -> None:
-        """Take the request that `frame` answers out, and tell it.
+        """Remove the request that `frame` answers, and call its `take` or `fail`.
 
-        An error that does not say what it is about is about the oldest.
+        An error that names no request is the answer to the oldest one.
         """
         is_error = is_refusal(frame)
         for request in self._all:
@@ -84,12 +87,12 @@ class Requests:
 
 
 def is_refusal(frame: Frame) -> bool:
-    """Whether it is an error outside any run."""
+    """Return whether a frame is an error outside of any run."""
     return frame["type"] == "error" and not frame["metadata"].get("terminal")
 
 
 def fault_of(frame: Frame) -> RefusedError:
-    """The exception for an error frame."""
+    """Return the exception for an error frame."""
     at = frame["metadata"]
     return refusal(
         at["code"], frame["content"], retryable=at["retryable"], retry_after=at.get("retry_after")
@@ -104,10 +107,10 @@ OnBusy = Literal["enqueue", "interrupt", "reject"]
 
 
 class Chat:
-    """Opened by `async with client.chat(...)`; `session_id` is "" until the first message is taken.
+    """A conversation over one connection, from `async with client.chat(...)`.
 
-    One connection, kept until the end of the block; replies that are not over then go on without
-    a reader.
+    `session_id` is "" until the first message is accepted. Replies that are active at the end of
+    the block continue on the server without a reader.
     """
 
     def __init__(self, http: Http, session_id: str, *, agent: str, patience_s: float) -> None:
@@ -124,7 +127,7 @@ class Chat:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is owed to whoever uses it."""
+        """Whether a request is unanswered or a reply is active."""
         return bool(self._requests or self._replies)
 
     async def __aenter__(self) -> "Chat":
@@ -137,10 +140,11 @@ class Chat:
             await self._running
 
     async def send(self, content: str, *, on_busy: OnBusy | None = None) -> Reply:
-        """Send a message, now or as soon as there is a connection; it is taken exactly once.
+        """Send a message, now or once there is a connection; the server accepts it exactly once.
 
-        `on_busy` says what happens while a reply is written: `enqueue` waits for it, `interrupt`
-        stops it, `reject` has this message refused as `busy`. Refusals are raised by the reply.
+        `on_busy` says what happens while another reply is active: `enqueue` waits for it,
+        `interrupt` stops it, `reject` refuses this message as `busy`. The returned reply raises
+        refusals.
         """
         name = uuid4().hex
         asked = {"client_message_id": name, "agent": self._agent, "on_busy": on_busy}
@@ -167,7 +171,7 @@ class Chat:
         return reply
 
     async def running(self) -> Reply | None:
-        """The reply that is being written or waits for an approval, from its beginning."""
+        """Return the active reply, from its beginning, or None."""
         session = await self._http.get(f"/api/sessions/{self.session_id}/")
         if session["run"] is None:
             return None
@@ -177,7 +181,7 @@ class Chat:
         return reply
 
     async def cancel(self, reply: Reply) -> None:
-        """For the reply: see `Reply.stop`."""
+        """Stop `reply`; called by `Reply.stop`."""
         await reply.taken()
         if reply.run_id in self._replies:
             frame = {"type": "cancel", "metadata": {"run_id": reply.run_id}}
@@ -188,7 +192,7 @@ class Chat:
     async def respond(
         self, request_id: str, decision: Literal["approve", "reject"], message: str
     ) -> Answer:
-        """For the reply: see `Reply.approve` and `Reply.reject`."""
+        """Decide an approval; called by `Reply.approve` and `Reply.reject`."""
         asked = {"request_id": request_id, "decision": decision, "message": message}
         answer = await self._answer_to(
             {"type": "respond", "metadata": asked},
@@ -201,7 +205,7 @@ class Chat:
         return Answer(at["decision"], at.get("by", ""), at["duplicate"])
 
     async def _answer_to(self, frame: Frame, is_answer: Callable[[Frame], bool]) -> Frame:
-        """The answer to a frame; raises what came in its place."""
+        """Send a frame and return its answer. Raises the error that is answered instead."""
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
         async def take(frame: Frame) -> None:
@@ -240,7 +244,7 @@ class Chat:
         await self._ask(Request(frame, is_answer, self._resumed, self._not_resumed))
 
     async def _resumed(self, frame: Frame) -> None:
-        """What follows are the frames themselves."""
+        """Do nothing: the frames themselves follow."""
 
     async def _not_resumed(self, fault: ClientError) -> None:
         if isinstance(fault, RefusedError) and fault.retryable:
@@ -258,7 +262,7 @@ class Chat:
             raise
 
     async def _end(self, fault: ClientError) -> None:
-        """Nothing more can come over this chat."""
+        """End the chat: fail all replies and requests with `fault`."""
         if self._fault is None:
             self._fault = fault
             for reply in self._replies.values():
@@ -272,11 +276,12 @@ class Chat:
             reply.tell(event)
 
     def on_lost(self, retry_s: float) -> None:
+        """Tell the replies that the connection is lost."""
         self._was_lost = True
         self._tell_all(Disconnected(retry_s))
 
     async def on_open(self) -> None:
-        """Replies are resumed, and all is asked again that has no answer."""
+        """Resume the active replies and send all unanswered requests again."""
         waiting = [request for request in self._requests.clear() if not request.is_resume]
         for reply in self._replies.values():
             await self._resume(reply)
@@ -287,13 +292,14 @@ class Chat:
             self._tell_all(Reconnected())
 
     async def on_frame(self, frame: Frame) -> None:
+        """Pass a frame to the request that it answers and to the reply of its run."""
         at = frame["metadata"]
         if at.get("event") == "model.status":
             self._model = ModelStatus(at["state"], at["detail"], at.get("fraction"))
             self._tell_all(self._model)
         await self._requests.hear(frame)
         if at.get("event") == "resumed" and not at["recovered"]:
-            # It has missed too much to be told of each change: what we wait for is asked for.
+            # The site cannot send what was missed, so ask for each active reply.
             for reply in list(self._replies.values()):
                 await self._resume(reply)
         await self._pass_on(frame)
@@ -304,11 +310,11 @@ class Chat:
         self._begin(reply, frame["metadata"])
         if is_first:
             await self._send_held()
-            # From now on the socket follows the session, as it will after any break.
+            # Resume, so that the socket follows the session, as it does after each reconnection.
             await self._resume(reply)
 
     async def _send_held(self) -> None:
-        """What waited for the first message, or the next one to begin the session."""
+        """Send what was held back until the session exists: all of it, or the first message."""
         for request in self._requests:
             if self.session_id or self._requests.is_first(request):
                 await self._send(request)
@@ -336,6 +342,6 @@ def _run_of(frame: Frame) -> str:
 
 
 def _is_stop(frame: Frame) -> bool:
-    """Whether it answers a cancel, or there is nothing left to stop."""
+    """Return whether a frame answers a `cancel`, or says that the run has ended."""
     told = frame["metadata"].get("event") in ("run.cancelling", "run.head")
     return told or frame["type"] == "complete" or bool(frame["metadata"].get("terminal"))

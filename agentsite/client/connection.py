@@ -1,4 +1,4 @@
-"""One WebSocket that is kept alive: it comes back by itself after whatever has cut it."""
+"""Keeps a WebSocket open, and reconnects after each loss."""
 
 import asyncio
 import contextlib
@@ -33,37 +33,37 @@ FIRST_FRAME_S = 15.0
 BASE_S = 1.0
 CAP_S = 30.0
 STABLE_S = 10.0
-"""A connection that lasted so long is a good one: the next pause begins small again."""
+"""A connection that lasted this many seconds resets the pauses between attempts."""
 
 JITTER = random.SystemRandom()
 
 
 class Listener(Protocol):
-    """Who is told what happens; nothing of it may block."""
+    """Receives the events of a connection; its methods must not block."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether anybody would miss the connection."""
+        """Whether somebody waits for something that needs the connection."""
         ...
 
     async def on_open(self) -> None:
-        """There is a new socket; what it has to know is sent now."""
+        """Handle a new socket; send now what the server must know."""
         ...
 
     async def on_frame(self, frame: Frame) -> None:
-        """A frame has come."""
+        """Handle a received frame."""
         ...
 
     def on_lost(self, retry_s: float) -> None:
-        """The socket is gone; the next one is tried in `retry_s` seconds."""
+        """Handle the loss of the socket; the next attempt is in `retry_s` seconds."""
         ...
 
 
 class Connection:
-    """`run` keeps it open until it is cancelled, or until there is no hope.
+    """A connection that `run` keeps open until it is cancelled or has no prospect of success.
 
-    While nobody waits for anything it is tried for ever, else for `patience_s`: sockets that break
-    again before they have brought anything do not count.
+    It tries without limit while nobody waits for anything, else for `patience_s` seconds. A socket
+    that breaks before it has delivered anything does not extend that time.
     """
 
     def __init__(self, http: Http, listener: Listener, *, patience_s: float) -> None:
@@ -81,9 +81,10 @@ class Connection:
         self._awake = asyncio.Event()
 
     async def send(self, frame: Frame) -> None:
-        """Send it now or, on a lost connection, not at all: `on_open` is told of the next one.
+        """Send a frame now, or drop it if there is no connection.
 
-        Raises `RefusedError` for one that the site would never take.
+        `on_open` is called for the next connection. Raises `RefusedError` for a frame that is
+        larger than the site accepts.
         """
         if self._socket is None or self._socket.closed or self._opened_at is None:
             return
@@ -93,23 +94,26 @@ class Connection:
             raise RefusedError(
                 "too_large", f"The message is too long: this site takes {limit} KB at most."
             )
-        # Where it fails, reading finds that out too, and has it opened anew.
+        # If sending fails, receiving fails too, and `run` reconnects.
         with contextlib.suppress(*NETWORK_ERRORS):
             await self._socket.send_str(text.decode())
 
     def wake(self) -> None:
-        """Somebody waits from now on: there is no pause before the next try."""
+        """Try to connect without a pause, and restart the time of patience: somebody waits now."""
         if self._socket is None:
             self._alive_at = _now()
             self._awake.set()
 
     async def drop(self) -> None:
-        """Leave this socket for a new one: what was to follow on it could not be had."""
+        """Close this socket, so that `run` opens a new one."""
         if self._socket is not None:
             await self._socket.close()
 
     async def run(self) -> NoReturn:
-        """Raises `RefusedError`, `NotSignedInError` among its kinds, and `UnreachableError`."""
+        """Keep the connection open.
+
+        Raises `RefusedError` or its subclass `NotSignedInError`, and `UnreachableError`.
+        """
         self._alive_at = _now()
         while True:
             code = await self._converse()
@@ -122,7 +126,10 @@ class Connection:
             await self._pause(self._pause_after(code))
 
     async def _renew(self) -> bool:
-        """Whether to come back at once, with a new token; raises `NotSignedInError`."""
+        """Renew the credentials; return whether to reconnect at once.
+
+        Raises `NotSignedInError` if they cannot be renewed.
+        """
         try:
             if not self._is_renewed and await self._http.credentials.renew():
                 self._is_renewed = True
@@ -133,7 +140,10 @@ class Connection:
         raise NotSignedInError
 
     def _pause_after(self, code: int) -> float:
-        """Anything up to a limit that doubles, so that clients do not all come back at once."""
+        """Return a random pause in seconds, up to a limit that doubles with each attempt.
+
+        It is random so that clients do not reconnect all at once.
+        """
         if code == TOO_FAST:
             return CAP_S * JITTER.uniform(0.5, 1)
         if code == RESTART:
@@ -152,7 +162,7 @@ class Connection:
                 await self._awake.wait()
 
     async def _converse(self) -> int:
-        """One socket, from its handshake to its end; how it was closed."""
+        """Use one socket from its handshake to its end; return its close code."""
         try:
             async with self._http.socket(PATH) as self._socket:
                 return await self._listen(self._socket)
@@ -192,7 +202,8 @@ class Connection:
                     self._is_renewed, self._fault = False, ""
                     await self._listener.on_open()
                 case "draining":
-                    # It works on until then; another process may take us by that time.
+                    # The server works on until then. By that time another process may accept the
+                    # connection.
                     leave_at = _now() + frame["metadata"]["reconnect_after_ms"] / 1_000
                 case None | "accepted" | "snapshot":
                     self._has_brought |= frame["type"] not in ("ping", "pong")
@@ -200,7 +211,7 @@ class Connection:
 
 
 def _encode(frame: Frame) -> bytes:
-    """As it is counted; half a surrogate pair has no UTF-8 and is escaped."""
+    """Encode a frame as the server counts its size; lone surrogates are escaped."""
     try:
         return json.dumps(frame, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What happens in a reply, as a program is told of it."""
+"""The events of a reply."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Waiting:
-    """Others are before it: `position` is its place, 0 while only the model is not ready."""
+    """The reply waits: `position` is its place in the queue, 0 if only the model is not ready."""
 
     position: int
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How far the server's own model is; `state` is `ready` or `failed` in the end."""
+    """The status of the embedded model; the last `state` is `ready` or `failed`."""
 
     state: str
     detail: str
@@ -22,7 +22,7 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Started:
-    """The agent is at work."""
+    """The agent has started."""
 
     agent: str
 
@@ -36,21 +36,21 @@ class Text:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Forget all text of the reply so far: it begins with `text` instead."""
+    """Discard all text of the reply so far: it now begins with `text`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The next piece of what the model tells of its reasoning."""
+    """The next piece of the model's reasoning."""
 
     delta: str
 
 
 @dataclass(frozen=True)
 class Retrying:
-    """The model's server is asked again in `wait_s` seconds; `code` is what it had answered."""
+    """The model's server is asked again in `wait_s` seconds; `code` is the error it answered."""
 
     wait_s: int
     code: str
@@ -58,7 +58,7 @@ class Retrying:
 
 @dataclass(frozen=True)
 class ToolStarted:
-    """A tool runs; `arguments` is JSON, empty where they are not told."""
+    """A tool was started; `arguments` is JSON, empty if the site does not show it."""
 
     tool_call_id: str
     name: str
@@ -67,7 +67,7 @@ class ToolStarted:
 
 @dataclass(frozen=True)
 class ToolProgress:
-    """A tool tells how far it is; `fraction` is from 0 to 1."""
+    """The progress of a tool; `fraction` is from 0 to 1."""
 
     tool_call_id: str
     name: str
@@ -77,7 +77,7 @@ class ToolProgress:
 
 @dataclass(frozen=True)
 class ToolEnded:
-    """A tool has returned, or `failed`; `summary` says in a few words what it has done."""
+    """A tool has returned or `failed`; `summary` describes in a few words what it did."""
 
     tool_call_id: str
     name: str
@@ -95,7 +95,7 @@ class AgentChanged:
 
 @dataclass(frozen=True)
 class ApprovalNeeded:
-    """The reply waits until somebody approves or rejects a tool call: `reply.respond(...)`.
+    """The reply waits for somebody to decide on a tool call, by `reply.approve` or `reply.reject`.
 
     `arguments` is JSON, as the model gave it; `expires_at` is a time in ISO 8601.
     """
@@ -109,7 +109,7 @@ class ApprovalNeeded:
 
 @dataclass(frozen=True)
 class ApprovalDecided:
-    """It was decided: `approve`, `reject`, or without anybody `cancelled` or `expired`."""
+    """An approval was decided by `approve` or `reject`, or ended as `cancelled` or `expired`."""
 
     request_id: str
     decision: str
@@ -125,15 +125,16 @@ class Disconnected:
 
 @dataclass(frozen=True)
 class Reconnected:
-    """It is back, and nothing was missed."""
+    """The connection is restored, and no event was lost."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end: `finish_reason` is `completed`, `cancelled` or `interrupted`, `text` all of it.
+    """The reply has ended; `text` is all of it.
 
-    `reason` says why it was not completed. `usage` has the fields that docs/protocol.md#usage
-    lists, and `usage_source` how they are known.
+    `finish_reason` is `completed`, `cancelled` or `interrupted`; `reason` says why it was not
+    completed. `usage` has the fields that docs/protocol.md#usage lists, and `usage_source` says how
+    they are known.
     """
 
     text: str

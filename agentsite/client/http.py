@@ -1,4 +1,4 @@
-"""Requests to one site, and as whom they are made."""
+"""HTTP requests to one site, their credentials, and the client's exceptions."""
 
 import contextlib
 import errno
@@ -12,19 +12,19 @@ import aiohttp
 
 
 class Credentials(Protocol):
-    """Headers that say who calls."""
+    """The headers that authenticate requests."""
 
     def headers(self) -> dict[str, str]:
-        """For requests and for the socket's handshake."""
+        """Return the headers of requests and of the socket's handshake."""
         ...
 
     async def renew(self) -> bool:
-        """After a refusal: whether there are other headers now."""
+        """Renew the credentials after a refusal; return whether it succeeded."""
         ...
 
 
 class Nobody:
-    """Before any sign-in."""
+    """No credentials."""
 
     def headers(self) -> dict[str, str]:
         return {}
@@ -34,7 +34,7 @@ class Nobody:
 
 
 class ApiKey:
-    """A key, which does what its scopes say."""
+    """An API key."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -47,7 +47,7 @@ class ApiKey:
 
 
 class Tokens:
-    """An access token and what gets the next one: `refresh` returns it, or "" when that is over."""
+    """An access token; `refresh` returns the next one, or "" if there is none any more."""
 
     def __init__(self, access: str, refresh: Callable[[], Awaitable[str]]) -> None:
         self._access = access
@@ -62,7 +62,7 @@ class Tokens:
 
 
 class Guest:
-    """A visitor with a session cookie, which the HTTP session keeps; the origin is the site's."""
+    """A guest, whose session cookie the HTTP session stores; `origin` is the site's."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -75,17 +75,17 @@ class Guest:
 
 
 class ClientError(Exception):
-    """The root of all of them; its text is fit for people."""
+    """The base of all exceptions of the client; its text can be shown to people."""
 
 
 class UnreachableError(ClientError):
-    """The site does not answer, or the connection broke off and did not come back in time."""
+    """The site does not answer, or a broken connection was not restored in time."""
 
 
 class RefusedError(ClientError):
-    """The site has said no: `code` is one of docs/protocol.md#error-codes.
+    """The site refused a request; `code` is one of docs/protocol.md#error-codes.
 
-    `retryable` tells whether trying again can help, `retry_after` in how many seconds.
+    `retryable` says whether a retry can succeed, `retry_after` in how many seconds.
     """
 
     def __init__(
@@ -104,20 +104,20 @@ class RefusedError(ClientError):
 
 
 class NotSignedInError(RefusedError):
-    """There is no sign-in, a wrong one, or one that has ended."""
+    """The credentials are missing, wrong or expired."""
 
     def __init__(self, text: str = "Please sign in.") -> None:
         super().__init__("not_authenticated", text)
 
 
 class ReplyError(RefusedError):
-    """A reply ended with an error; what had come of it is in its `text`."""
+    """A reply ended with an error; the reply's `text` is what was written until then."""
 
 
 def refusal(
     code: str, text: str, *, retryable: bool = False, retry_after: float | None = None
 ) -> RefusedError:
-    """The exception for an error that the site has told of."""
+    """Return the exception for an error of the site."""
     if code == "not_authenticated":
         return NotSignedInError(text)
     return RefusedError(code, text, retryable=retryable, retry_after=retry_after)
@@ -125,11 +125,11 @@ def refusal(
 
 CONNECT_S = 10.0
 READ_S = 60.0
-"""How long the site may be silent in the middle of an answer."""
+"""Seconds without data in the middle of an answer after which it has failed."""
 
 CLOSE_S = 1.0
 FRAME_BYTES = 16 * 1024 * 1024
-"""A snapshot of a long reply is one frame."""
+"""The largest frame accepted: a snapshot of a long reply is one frame."""
 
 REDIRECTS = 300
 UNAUTHORIZED = 401
@@ -138,7 +138,7 @@ NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Http:
-    """Every request carries the headers of `credentials`, renewed once when they are refused."""
+    """Sends requests with `credentials`, which are renewed once when they are refused."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -152,9 +152,9 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make ready, on the running event loop."""
+        """Create the HTTP session; call this on the running event loop."""
         self._session = aiohttp.ClientSession(
-            # A guest's cookie is also for an address without a name.
+            # By default, aiohttp keeps no cookies of hosts that are IP addresses.
             cookie_jar=aiohttp.CookieJar(unsafe=True),
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=READ_S),
             proxy=self._proxy,
@@ -167,16 +167,16 @@ class Http:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        assert self._session is not None, "use it by `async with`"
+        assert self._session is not None, "enter the client with `async with` first"
         return self._session
 
     async def get(self, path: str, **params: Any) -> Any:
-        """The JSON at `path`; raises `RefusedError` and `UnreachableError`."""
+        """GET `path` and return the JSON. Raises `RefusedError` and `UnreachableError`."""
         async with self.answer("GET", path, params=params) as response:
             return await response.json()
 
     async def post(self, path: str, data: dict[str, Any], **options: Any) -> Any:
-        """The JSON that comes back; raises `RefusedError` and `UnreachableError`."""
+        """POST `data` and return the JSON. Raises `RefusedError` and `UnreachableError`."""
         async with self.answer("POST", path, json=data, **options) as response:
             return await response.json()
 
@@ -184,9 +184,10 @@ class Http:
     async def answer(
         self, method: str, path: str, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A good answer, to be read within; raises `RefusedError` and `UnreachableError`.
+        """Send a request; the answer must be read within the block.
 
-        Other `credentials` than those of everybody may be given, which are not renewed.
+        Raises `RefusedError` and `UnreachableError`. `credentials` among the options replace those
+        of the client, and are not renewed.
         """
         try:
             async with await self._send(method, path, options) as response:
@@ -219,13 +220,13 @@ class Http:
             method,
             self.url + path,
             headers={**(credentials or self.credentials).headers(), **(headers or {})},
-            # A redirected POST would become a GET, and headers would go to another site.
+            # A redirect would turn a POST into a GET, or send the credentials to another site.
             allow_redirects=False,
             **options,
         )
 
     def socket(self, path: str) -> Any:
-        """A WebSocket, to be entered by `async with`."""
+        """Return a WebSocket, to be entered with `async with`."""
         return self.session.ws_connect(
             self.url + path,
             headers=self.credentials.headers(),
@@ -250,7 +251,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
 
 
 def describe(exc: BaseException) -> str:
-    """What has gone wrong on the network, in a few words."""
+    """Describe a network error in a few words."""
     if isinstance(exc, aiohttp.ContentTypeError):
         return "something else than this chat answers there"
     if isinstance(exc, aiohttp.WSServerHandshakeError):

@@ -1,4 +1,4 @@
-"""One reply: what is shown of it, and what a program is told until its end."""
+"""One reply: its state, built from frames, and its events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,11 +28,11 @@ ENDED_TOOLS = {"finished", "failed"}
 
 
 class GapError(Exception):
-    """Frames are missing: the server is to be asked for them by `resume`."""
+    """Frames are missing; request them with `resume`."""
 
 
 class RunView:
-    """Takes the frames of one run, each once and in order; `cursor` says how far it is."""
+    """The state of one run; takes each frame once, in order."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -44,16 +44,16 @@ class RunView:
 
     @property
     def cursor(self) -> dict[str, int]:
-        """What `resume` is to say of this run."""
+        """The place up to which the run is known, for `resume`."""
         return {"epoch": self.epoch, "seq": self.seq}
 
     @property
     def open_requests(self) -> list[str]:
-        """The approvals that nobody has decided, by their ids."""
+        """The ids of the undecided approvals."""
         return [request_id for request_id, decision in self._requests.items() if not decision]
 
     def take(self, frame: Frame) -> list[Event]:
-        """What a frame changes; raises `GapError`, and then nothing has changed."""
+        """Apply a frame and return its events. Raises `GapError`, and then changes nothing."""
         if self.end is not None:
             return []
         kind, at = frame["type"], frame["metadata"]
@@ -70,7 +70,7 @@ class RunView:
         return anew + (self._grow(frame["content"]) if kind == "token" else self._step(at))
 
     def _is_next(self, at: dict[str, Any]) -> bool:
-        """False for a frame that was taken already; raises `GapError`."""
+        """Return False for a frame that was taken before. Raises `GapError`."""
         if (at["epoch"], at["seq"]) <= (self.epoch, self.seq):
             return False
         last = self.seq if at["epoch"] == self.epoch else 0
@@ -83,14 +83,14 @@ class RunView:
         return [Text(delta)] if delta else []
 
     def _become(self, text: str) -> list[Event]:
-        """Show `text`; nothing that is shown already is told again."""
+        """Set the text to `text` and return the event, with just the rest if the text only grew."""
         if text.startswith(self.text):
             return self._grow(text[len(self.text) :])
         self.text = text
         return [Rewritten(text)]
 
     def _complete(self, frame: Frame) -> list[Event]:
-        """Whole in itself: it counts after a gap too."""
+        """Apply a `complete` frame, which contains the whole text and is valid after a gap too."""
         at = frame["metadata"]
         events = self._become(frame["content"])
         self.end = Ended(
@@ -113,12 +113,12 @@ class RunView:
         return []
 
     def _aside(self, at: dict[str, Any]) -> list[Event]:
-        """What stands beside the sequence."""
+        """Apply a frame without a `seq` of its own."""
         match at["event"]:
             case "run.queued":
                 return [Waiting(at["position"])]
             case "run.head":
-                # It has ended, and its end is not here.
+                # The run has ended, but its last frame was not received.
                 raise GapError
             case "run.reset":
                 return self._start_over(at["epoch"])
@@ -133,7 +133,7 @@ class RunView:
         return self._become("") if self.text else []
 
     def _replace(self, snapshot: dict[str, Any]) -> list[Event]:
-        """What changed between what was shown and a snapshot of all of it."""
+        """Apply a snapshot; return the differences to the known state as events."""
         if (snapshot["epoch"], snapshot["seq"]) < (self.epoch, self.seq):
             return []
         self.epoch, self.seq = snapshot["epoch"], snapshot["seq"]
@@ -153,7 +153,7 @@ class RunView:
                 yield self._decide(part)
 
     def _step(self, at: dict[str, Any]) -> list[Event]:
-        """A frame of the sequence that is not text; what a newer server tells is passed over."""
+        """Return the events of a numbered frame without text; unknown events are ignored."""
         match at["event"]:
             case "run.started":
                 return [Started(at["agent"])]
@@ -193,7 +193,10 @@ class RunView:
 
 
 class Answer(NamedTuple):
-    """What holds of an approval now: `duplicate` when it had been decided before, `by` whom."""
+    """The state of an approval: its decision, `by` whom, and whether this is a `duplicate`.
+
+    A duplicate was decided before, and that decision stays.
+    """
 
     decision: str
     by: str
@@ -201,7 +204,7 @@ class Answer(NamedTuple):
 
 
 class Line(Protocol):
-    """The chat that a reply belongs to, which sends for it."""
+    """The chat of a reply, which sends frames for it."""
 
     async def cancel(self, reply: "Reply") -> None: ...
 
@@ -211,11 +214,11 @@ class Line(Protocol):
 
 
 class Reply(AsyncIterator[Event]):
-    """Iterate over it to be told of everything, or `await reply.wait()` for the end alone.
+    """A reply: iterate over it for all events, or `await reply.wait()` for its end.
 
-    Either raises `ReplyError` when the reply ends with an error, another `RefusedError` when the
-    message was not taken, and `UnreachableError` when the connection stays away for too long; the
-    reply itself goes on then. `text` is the answer so far, also afterwards.
+    Both raise `ReplyError` if the reply ends with an error, another `RefusedError` if the message
+    was refused, and `UnreachableError` if the connection is not restored in time; the reply then
+    continues on the server. `text` is the answer so far, also after an error.
     """
 
     def __init__(self, line: Line) -> None:
@@ -236,31 +239,35 @@ class Reply(AsyncIterator[Event]):
 
     @property
     def end(self) -> Ended | None:
-        """How it ended, if it has, and not with an error."""
+        """The end of the reply; None while it is active, and if it ended with an error."""
         return self.view.end if isinstance(self.view.end, Ended) else None
 
     @property
     def open_requests(self) -> list[str]:
-        """The `request_id`s of approvals that nobody has decided, as far as it is known here."""
+        """The `request_id`s of the undecided approvals, as far as this client knows."""
         return self.view.open_requests
 
     async def stop(self) -> None:
-        """Have it stopped, from before its first word on; `Ended` with `cancelled` follows.
+        """Stop the reply, possibly before its first word; `Ended` with `cancelled` follows.
 
-        Returns when the site has noted it, or when the reply is over; raises `RefusedError`.
+        Returns when the site has accepted the request or the reply has ended. Raises
+        `RefusedError`.
         """
         await self._line.cancel(self)
 
     async def approve(self, request_id: str) -> Answer:
-        """Let a tool run; what was decided first holds. Raises `RefusedError`."""
+        """Approve a tool call; the first decision stays. Raises `RefusedError`."""
         return await self._line.respond(request_id, "approve", "")
 
     async def reject(self, request_id: str, message: str = "") -> Answer:
-        """Forbid it and tell the model why; what was decided first holds. Raises `RefusedError`."""
+        """Reject a tool call; `message` tells the model why. The first decision stays.
+
+        Raises `RefusedError`.
+        """
         return await self._line.respond(request_id, "reject", message)
 
     async def wait(self) -> Ended:
-        """The end, whatever comes before it."""
+        """Wait for the end of the reply and return it."""
         async for _ in self:
             pass
         assert self.end is not None
@@ -274,21 +281,24 @@ class Reply(AsyncIterator[Event]):
         return event
 
     async def taken(self) -> None:
-        """Wait until the site has the message, or will not have it."""
+        """Wait until the site has accepted or refused the message."""
         await self._taken.wait()
 
     def begin(self, session_id: str, run_id: str, message_id: str) -> None:
-        """For the chat: it has its run now."""
+        """Set the ids of the accepted run; called by the chat."""
         self.session_id, self.run_id, self.message_id = session_id, run_id, message_id
         self._taken.set()
 
     def tell(self, *events: Event) -> None:
-        """For the chat: pass these on."""
+        """Queue events for the reader; called by the chat."""
         for event in events:
             self._events.put_nowait(event)
 
     def take(self, frame: Frame) -> bool:
-        """For the chat: a frame of its run; whether that was the end. Raises `GapError`."""
+        """Apply a frame of the run; return whether it was the last one. Called by the chat.
+
+        Raises `GapError`.
+        """
         self.tell(*self.view.take(frame))
         if self.view.end is None:
             return False
@@ -296,7 +306,7 @@ class Reply(AsyncIterator[Event]):
         return True
 
     def close(self, fault: ClientError | None) -> None:
-        """For the chat: nothing more comes, and why if that is not the reply's own end."""
+        """End the events, with `fault` unless the reply ended by itself; called by the chat."""
         self._fault = fault
         self._taken.set()
         self._events.put_nowait(None)

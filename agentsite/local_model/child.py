@@ -1,7 +1,8 @@
-"""The process of the model: `python -m agentsite.local_model.child`, fed by its supervisor.
+"""The process that fetches and serves the embedded model.
 
-Reads a job from standard input and ends when that closes, so that it never outlives its parent.
-Tells on standard output how far it is, a line of JSON each: `{"state", ...}`.
+Its supervisor starts it as `python -m agentsite.local_model.child`. It reads a job from standard
+input, and exits when that closes, so that it never outlives its parent. It reports its state on
+standard output, one JSON object per line: `{"state", ...}`.
 """
 
 import json
@@ -20,17 +21,20 @@ from agentsite.local_model.weights import Fault, Job, LocalModelError, decode
 
 TEMPLATE = Path(__file__).with_name("template.jinja")
 SLOTS = 2
-"""Replies at the same time; more wait in line."""
+"""Concurrent replies; further requests wait."""
 
 CONTEXT = 4_096
-"""Tokens of one conversation, prompt and reply."""
+"""The tokens of prompt and reply together."""
 
 REPLY_MAX = 1_024
 CACHE_MIB = 256
 
 
 def serve(job: Job, path: Path) -> tuple[Any, str]:
-    """The running server, to be kept, and its base URL; raises `LocalModelError`."""
+    """Start the server and return it with its base URL. Raises `LocalModelError`.
+
+    The server runs only as long as the caller keeps the returned object.
+    """
     weights.check_memory(job.weights.memory)
     import xllamacpp
 
@@ -40,7 +44,7 @@ def serve(job: Job, path: Path) -> tuple[Any, str]:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [job.key]
-    # Its own pages, and pages of others, have no business here.
+    # Neither the server's own page nor pages of other origins may use it.
     params.ui = False
     params.cors_origins = ""
     params.n_parallel = SLOTS
@@ -48,8 +52,8 @@ def serve(job: Job, path: Path) -> tuple[Any, str]:
     params.n_predict = REPLY_MAX
     params.cache_ram_mib = CACHE_MIB
     params.cpuparams.n_threads = weights.spare_cores()
-    # Weights laid out anew would answer a fifth faster, but take twice as long to start and half
-    # as much memory again.
+    # Repacked weights would answer a fifth faster, but take twice as long to load and half as much
+    # memory again.
     params.no_extra_bufts = True
     params.use_jinja = True
     if job.weights.sha256:
@@ -65,7 +69,7 @@ REPORT_S = 0.25
 
 
 class Teller:
-    """The way to the parent; what libraries print goes to standard error instead."""
+    """Reports to the parent on standard output; output of libraries goes to standard error."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -73,10 +77,11 @@ class Teller:
         self._told_at = 0.0
 
     def tell(self, state: str, **fields: Any) -> None:
+        """Write one report."""
         self._out.write(json.dumps({"state": state, **fields}) + "\n")
 
     def progress(self, done: int) -> None:
-        """As often as anybody could read it."""
+        """Report the bytes fetched, at most once in `REPORT_S` seconds."""
         now = time.monotonic()
         if now - self._told_at >= REPORT_S:
             self._told_at = now
@@ -84,7 +89,7 @@ class Teller:
 
 
 class Notes(logging.Handler):
-    """What is logged here is told to the parent, who has the log."""
+    """Forwards log records to the parent, which writes the log."""
 
     def __init__(self, teller: Teller) -> None:
         super().__init__()
@@ -110,7 +115,7 @@ def main() -> None:
 
 
 def _bring_up(job: Job, teller: Teller) -> tuple[Any, str]:
-    """What would make the fetch useless is looked at before it."""
+    """Fetch the weights and serve them, after checks that need no download."""
     weights.check_processor()
     weights.check_runtime()
     path = fetch(job.weights, job.folder, mirror=job.mirror, report=teller.progress)
@@ -119,8 +124,8 @@ def _bring_up(job: Job, teller: Teller) -> tuple[Any, str]:
 
 
 def _end_with_parent() -> None:
-    """Take along whatever was started from here."""
-    # Without Python's own buffer: its lock would not let an interpreter that is done end.
+    """When standard input closes, kill this process and the processes that it started."""
+    # Read the descriptor directly: the lock of `sys.stdin` would block the interpreter's exit.
     while os.read(0, 4_096):
         pass
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():

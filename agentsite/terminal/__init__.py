@@ -1,6 +1,6 @@
-"""A chat in a terminal with any site of this kind: `manage.py chat`.
+"""The terminal client: chats with any such site, lists conversations and exports them.
 
-Like the client that it uses, it needs aiohttp alone: `python -m agentsite.terminal`.
+Like the client library that it uses, it needs only aiohttp: `python -m agentsite.terminal`.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ DESCRIPTION = (
 FAILED = 1
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""As of a program that the signal for it has ended."""
+"""The exit status of a program that SIGPIPE has ended."""
 
 
 def add_arguments(parser: ArgumentParser, url: str) -> None:
-    """All options; `url` is the site that is meant by default."""
+    """Add all options; `url` is the default site."""
     parser.add_argument("--url", default=url, help="the site's address, by default %(default)s")
     parser.add_argument("--user", default="", help="the name to sign in with; else as a guest")
     parser.add_argument("--session", default="", help="the conversation to go on with, by its id")
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser, url: str) -> None:
 
 
 def run(options: Mapping[str, Any]) -> int:
-    """Do what is asked for; the exit status."""
+    """Run the command of `options`; return the exit status."""
     screen = Screen(sys.stdout, sys.stderr)
     try:
         client = Client(options["url"], key=os.environ.get("AGENTSITE_KEY", ""))
@@ -64,7 +64,10 @@ def run(options: Mapping[str, Any]) -> int:
 
 
 def _give_up_output() -> None:
-    """Nobody reads it any more, as after `| head`; what is left would be written at the exit."""
+    """Discard further output after the reader closed the pipe, as in `| head`.
+
+    Otherwise the interpreter would fail to flush it at exit.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

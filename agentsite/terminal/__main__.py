@@ -1,4 +1,4 @@
-"""The same as `manage.py chat`, where there is no Django."""
+"""Runs the terminal client without Django."""
 
 import sys
 from argparse import ArgumentParser

@@ -1,4 +1,4 @@
-"""A chat by the keyboard, or of one message that is piped in."""
+"""A chat in the terminal: interactive, or of one message from standard input."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs coroutines in a thread of its own, so that Ctrl-C comes to the one that waits."""
+    """Runs coroutines in another thread, so that Ctrl-C interrupts the main thread's waiting."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -52,7 +52,7 @@ class Background:
         self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Its result; it is cancelled when the waiting is interrupted."""
+        """Run a coroutine and return its result; an interruption of the wait cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -62,7 +62,7 @@ class Background:
 
     @contextlib.contextmanager
     def entered(self, resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """The same as `async with`."""
+        """Enter and exit an asynchronous context manager."""
         value = self.run(resource.__aenter__())
         try:
             yield value
@@ -70,7 +70,7 @@ class Background:
             self.run(resource.__aexit__(None, None, None))
 
     def each(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """All of `items`; after an interruption the rest can be gone through anew."""
+        """Yield all of `items`; after an interruption, a new call continues with the rest."""
         while True:
             try:
                 yield self.run(_next(items))
@@ -103,12 +103,12 @@ ENDINGS = {"cancelled": "stopped", "interrupted": "broken off"}
 
 
 def visible(text: str) -> str:
-    """`text` without what a terminal would obey, or what would put its words in another order."""
+    """Return `text` with control characters and changes of text direction replaced."""
     return _CONTROL.sub("�", text)
 
 
 class Screen:
-    """Text goes to `out` as it comes, remarks to `err` in lines of their own."""
+    """Writes replies to `out` as they stream, and remarks to `err` on lines of their own."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -120,10 +120,10 @@ class Screen:
         self._model = ""
 
     def write(self, text: str) -> None:
-        """A piece of a reply."""
+        """Write a piece of a reply."""
         text, self._held = self._held + text, ""
         if text.endswith("\r"):
-            # The other half of the line's end may come with the next piece.
+            # The line feed of a "\r\n" may come with the next piece.
             text, self._held = text[:-1], "\r"
         if text:
             self._out.write(visible(text))
@@ -131,7 +131,7 @@ class Screen:
             self._in_line = not text.endswith("\n")
 
     def end_line(self) -> None:
-        """What comes next begins a line."""
+        """Begin a new line, unless the output is at the start of one."""
         self._held = ""
         if self._in_line:
             self._out.write("\n")
@@ -139,14 +139,14 @@ class Screen:
             self._in_line = False
 
     def remark(self, text: str) -> None:
-        """A line about what happens."""
+        """Write a line about an event."""
         self.end_line()
         before, after = self._dim
         self._err.write(f"{before}· {visible(text)}{after}\n")
         self._err.flush()
 
     def show(self, event: Event) -> None:
-        """What an event says, if anything."""
+        """Show an event."""
         match event:
             case Text(delta):
                 self.write(delta)
@@ -187,14 +187,14 @@ class Screen:
                 return _of_tool(event)
 
     def _tell_lost(self, event: Disconnected) -> str:
-        """The first try comes soon."""
+        """Return the remark on a lost connection; from the second one on, with the pause."""
         was_lost, self._is_lost = self._is_lost, True
         if was_lost:
             return f"no connection yet, trying again in {ceil(event.retry_s)} s"
         return "connection lost, reconnecting"
 
     def _tell_model(self, status: ModelStatus) -> str:
-        """Each percentage once."""
+        """Return the remark on the model's status, or "" if it is the same as before."""
         done = "" if status.fraction is None else f", {status.fraction:.0%}"
         words = f"the model: {status.detail}{done}"
         known, self._model = self._model, words
@@ -222,15 +222,15 @@ def _pretty(arguments: str) -> str:
 
 FAILED = 1
 LATEST = 4
-"""Messages that are shown where a conversation is gone on with."""
+"""The number of messages shown when a conversation is continued."""
 
 
 class Leave(Exception):  # noqa: N818  (no error)
-    """There is nobody to ask any more."""
+    """The input has ended, or nobody is there to answer a question."""
 
 
 class TerminalChat:
-    """Asks, shows what is answered, and stops it when the person says so."""
+    """Reads messages, shows the replies, and stops a reply on Ctrl-C."""
 
     def __init__(self, client: Client, background: Background, screen: Screen) -> None:
         self._client = client
@@ -239,15 +239,15 @@ class TerminalChat:
         self._is_piped = not sys.stdin.isatty()
 
     def hold(self, session_id: str, agent: str) -> int:
-        """The exit status: 0, unless the reply to what was piped in was not completed."""
+        """Run the chat; return 0, or 1 if the reply to piped input was not completed."""
         with self._background.entered(self._client.chat(session_id, agent=agent)) as chat:
             return self._pipe(chat) if self._is_piped else self._converse(chat)
 
     def _pipe(self, chat: Chat) -> int:
-        """One message, or without any the rest of what is being said."""
+        """Send standard input as one message; if it is empty, follow the active reply."""
         reply: Reply | None = None
         if isinstance(sys.stdin, io.TextIOWrapper):
-            # Lines as they are, however they end.
+            # Keep line endings as they are.
             sys.stdin.reconfigure(newline="")
         if text := sys.stdin.read().strip():
             reply = self._background.run(chat.send(text))
@@ -266,7 +266,7 @@ class TerminalChat:
 
     def _converse(self, chat: Chat) -> int:
         with contextlib.suppress(ImportError):
-            # With it, `input` knows how to edit a line.
+            # Importing readline gives `input` line editing.
             import readline  # noqa: F401
         self._screen.remark("Ctrl-C stops a reply, Ctrl-D leaves")
         try:
@@ -280,7 +280,7 @@ class TerminalChat:
             return 0
 
     def _ask(self) -> str:
-        """The next message; raises `Leave`."""
+        """Return the next message. Raises `Leave`."""
         try:
             while not (line := _read("> ")):
                 pass
@@ -290,7 +290,7 @@ class TerminalChat:
         return line
 
     def _catch_up(self, chat: Chat) -> None:
-        """What was said last, and the rest of what is being said."""
+        """Show the latest messages and follow the active reply."""
         session = self._background.run(self._client.get_session(chat.session_id))
         at_work = session["run"]["message_id"] if session["run"] else ""
         for message in session["messages"][-LATEST:]:
@@ -302,7 +302,7 @@ class TerminalChat:
             self._show(reply)
 
     def _show(self, reply: Reply) -> int:
-        """Every event until the end, also after an interruption; 0 when it was completed."""
+        """Show a reply until its end, also after an interruption; return 0 if it was completed."""
         is_stopping = False
         while True:
             try:
@@ -323,7 +323,8 @@ class TerminalChat:
     def _follow(self, reply: Reply) -> None:
         for event in self._background.each(reply):
             self._screen.show(event)
-            # One that was decided before is not asked for again.
+            # A reply that is followed from its beginning repeats approvals that were decided
+            # before.
             if isinstance(event, ApprovalNeeded) and event.request_id in reply.open_requests:
                 self._decide(reply, event.request_id)
 
@@ -338,7 +339,7 @@ class TerminalChat:
 
 
 def _read(prompt: str) -> str:
-    """A line that was typed; raises `Leave` at the end of the input."""
+    """Read a line. Raises `Leave` at the end of the input."""
     try:
         return input(prompt).strip()
     except EOFError:

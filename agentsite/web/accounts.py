@@ -1,4 +1,4 @@
-"""Sign-up, sign-in and guests, and the page of a person's API keys."""
+"""Views of sign-up, sign-in, guests and passwords, and the page of a person's API keys."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -42,7 +42,7 @@ BACKEND = settings.AUTHENTICATION_BACKENDS[0]
 
 
 class SignUpForm(UserCreationForm):
-    """A name, an address to reset the password with, and a password."""
+    """The sign-up form: user name, email address (to reset the password) and password."""
 
     class Meta(BaseUserCreationForm.Meta):
         model = UserModel
@@ -50,10 +50,10 @@ class SignUpForm(UserCreationForm):
 
 
 class LimitedMixin:
-    """A form that may be sent only so often; above that, a page that says when to come back."""
+    """A form view with a rate limit; above it, the view answers with a 429 page."""
 
     def limit(self, request: HttpRequest) -> None:
-        """Raises `AgentSiteError(rate_limited)`."""
+        """Count the request. Raises `AgentSiteError(rate_limited)`."""
         raise NotImplementedError
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -66,7 +66,7 @@ class LimitedMixin:
 
 
 def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
-    """The page that says when to come back, for an `AgentSiteError(rate_limited)`."""
+    """Answer an `AgentSiteError(rate_limited)` with a page that says when to try again."""
     seconds = exc.retry_after or 0
     answer = render(request, "429.html", {"minutes": ceil(seconds / 60)}, status=429)
     answer["Retry-After"] = f"{seconds:.0f}"
@@ -74,7 +74,7 @@ def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
 
 
 class LoginView(LimitedMixin, views.LoginView):
-    """Django's own; it knows when a guest comes."""
+    """Django's sign-in with a rate limit; what a guest wrote moves to the account."""
 
     def limit(self, request: HttpRequest) -> None:
         limit_sign_in(request, request.POST.get("username", ""))
@@ -90,13 +90,13 @@ class LoginView(LimitedMixin, views.LoginView):
 
 
 class SignUpView(LoginView):
-    """Makes an account and signs it in."""
+    """Creates an account and signs the user in."""
 
     template_name = "registration/signup.html"
     authentication_form = SignUpForm  # type: ignore[assignment]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """A page that is not there, where staff alone make accounts."""
+        """Answer 404 unless ALLOW_SIGN_UP is on."""
         if not settings.ALLOW_SIGN_UP:
             raise Http404
         return super().dispatch(request, *args, **kwargs)
@@ -114,7 +114,7 @@ class SignUpView(LoginView):
         try:
             with transaction.atomic():
                 user = form.save()
-        except IntegrityError:  # the form was sent twice at once, or somebody was faster
+        except IntegrityError:  # the name was taken after the form was checked
             name = UserModel.USERNAME_FIELD
             form.add_error(name, form.instance.unique_error_message(UserModel, (name,)))
             return self.form_invalid(form)  # type: ignore[arg-type]
@@ -123,14 +123,14 @@ class SignUpView(LoginView):
 
 
 class PasswordResetView(LimitedMixin, views.PasswordResetView):
-    """Django's own; it fills nobody's mailbox."""
+    """Django's password reset, with a limit on the mails it sends."""
 
     def limit(self, request: HttpRequest) -> None:
         limit_mail(request, request.POST.get("email", ""))
 
 
 class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
-    """Django's own; who has found an open browser does not guess the password there."""
+    """Django's password change, with a limit on wrong guesses of the current password."""
 
     def limit(self, request: HttpRequest) -> None:
         limit_sign_in(request, request.user.get_username())
@@ -141,7 +141,7 @@ class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
 
 
 def admin_password_change(request: HttpRequest) -> HttpResponse:
-    """The admin's own page, where guessing ends as it does on the site's."""
+    """The admin's password change, with the same limit as the site's."""
     if request.method != "POST" or not request.user.is_authenticated:
         return admin.site.admin_view(admin.site.password_change)(request)
     try:
@@ -155,7 +155,7 @@ def admin_password_change(request: HttpRequest) -> HttpResponse:
 
 
 def admin_login(request: HttpRequest) -> HttpResponse:
-    """The admin's own page, where guessing ends as it does on the site's."""
+    """The admin's sign-in, with the same limit as the site's."""
     if request.method != "POST":
         return admin.site.login(request)
     try:
@@ -169,7 +169,7 @@ def admin_login(request: HttpRequest) -> HttpResponse:
 
 
 def sign_in(request: HttpRequest, user: Any) -> None:
-    """Sign `user` in; what this browser did as a guest becomes theirs."""
+    """Sign `user` in, and move the conversations of the browser's guest to the account."""
     if request.user.is_authenticated and is_guest(request.user):
         adopt_guest(request.user, user)
     login(request, user, backend=BACKEND)
@@ -178,7 +178,7 @@ def sign_in(request: HttpRequest, user: Any) -> None:
 @require_POST
 @never_cache
 def guest(request: HttpRequest) -> JsonResponse:
-    """Make the visitor a guest, at their first message: `{"user", "csrf_token"}`."""
+    """Make the visitor a guest, before the first message: `{"user", "csrf_token"}`."""
     if not request.user.is_authenticated:
         if not settings.ALLOW_GUESTS:
             return JsonResponse(error_body(ErrorCode.NOT_AUTHENTICATED), status=401)
@@ -241,7 +241,7 @@ TERMS = [
 
 
 class KeyForm(forms.Form):
-    """What a new key is called, and what it may do."""
+    """The form of a new key: its name, scopes and lifetime."""
 
     name = forms.CharField(
         label=gettext_lazy("Name"),
@@ -260,7 +260,7 @@ class KeyForm(forms.Form):
 
 
 def for_accounts(view: View) -> View:
-    """Who is not signed in is sent to do so; a guest, to make an account."""
+    """Redirect visitors to sign in, and guests to create an account."""
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -278,7 +278,10 @@ def for_accounts(view: View) -> View:
 @never_cache
 @for_accounts
 def keys(request: HttpRequest) -> HttpResponse:
-    """Those that hold, and a form for another; its text is in the answer to that alone."""
+    """List the user's valid API keys, and create one.
+
+    Only the answer to the form contains the new key's full text.
+    """
     form = KeyForm(request.POST or None)
     if request.method == "POST" and form.is_valid() and (text := _make(request, form)):
         return _show(request, KeyForm(), made=text)
@@ -286,7 +289,7 @@ def keys(request: HttpRequest) -> HttpResponse:
 
 
 def _make(request: HttpRequest, form: KeyForm) -> str:
-    """The new key's text; "" where that was refused, which the form tells of."""
+    """Create a key and return its full text, or add an error to the form and return ""."""
     try:
         return create_key(user=request.user, **form.cleaned_data)[1]
     except AgentSiteError:
@@ -305,7 +308,7 @@ def _show(request: HttpRequest, form: KeyForm, made: str = "") -> HttpResponse:
 @require_POST
 @for_accounts
 def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """End one of the user's keys."""
+    """Revoke one of the user's keys."""
     try:
         revoke_key(user=request.user, key_id=str(key_id))
     except AgentSiteError as exc:

@@ -1,4 +1,4 @@
-"""The chat page, what it says of the model, and the page behind a share link."""
+"""Views of the chat page, the model's status, and the page behind a share link."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,7 +39,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The site's own model as people are introduced to it; `status` is how far it is."""
+    """The embedded model as it is introduced to people, with its `status`."""
 
     label: str
     size: str
@@ -51,7 +51,7 @@ class ModelCard:
 
 
 def get_model_card() -> ModelCard | None:
-    """None where the model is somebody else's server."""
+    """Return the card of the embedded model, or None if another server answers."""
     status = model_status()
     if status is None:
         return None
@@ -61,7 +61,7 @@ def get_model_card() -> ModelCard | None:
 @never_cache
 @require_safe
 def model(request: HttpRequest) -> JsonResponse:
-    """For visitors who have no socket yet: the metadata of `model.status`."""
+    """Return the metadata of `model.status`, for visitors who have no socket yet."""
     status = model_status()
     told: dict[str, Any] = asdict(status) if status else {"state": "ready"}
     return JsonResponse(told)
@@ -80,7 +80,7 @@ CURSOR_FIELDS = (
 @gzip_page
 @cache_control(private=True, no_cache=True)
 def chat(request: HttpRequest) -> HttpResponse:
-    """A new conversation; looking at it makes neither a session nor a user."""
+    """Show a new conversation. This creates neither a session nor a user."""
     if not request.user.is_authenticated and not settings.ALLOW_GUESTS:
         return redirect_to_login(request.get_full_path())
     return _render(request, None, EMPTY)
@@ -90,7 +90,7 @@ def chat(request: HttpRequest) -> HttpResponse:
 @gzip_page
 @cache_control(private=True, no_cache=True)
 def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
-    """One of the user's conversations; a foreign one is as little there as a missing one."""
+    """Show one of the user's conversations; 404 for missing ones and those of others."""
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     try:
@@ -101,9 +101,10 @@ def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
 
 
 def _history(session: ChatSession, asked: QueryDict) -> History:
-    """The latest page, or one by a message's id; what is missing is not found.
+    """Return the latest page of messages, or the one that the query asks for.
 
-    `before` asks for what is above it, `branch` for what is around it on its own branch.
+    `before` asks for the messages above that one, `branch` for those around it on its branch.
+    Raises `Http404` for an unknown message.
     """
     before, branch = asked.get("before", ""), asked.get("branch", "")
     try:
@@ -150,7 +151,10 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
 
 
 def _keep_sign_in(request: HttpRequest) -> None:
-    """It lasts for some time after its last change, and a guest has no other way back."""
+    """Extend a guest's sign-in at most once a day, by changing the session.
+
+    A guest has no other way to get back to the conversations.
+    """
     today = timezone.now().date().isoformat()
     if request.session.get("visited") != today:
         request.session["visited"] = today
@@ -163,7 +167,7 @@ def _page_data(
     card: AgentCard,
     model: ModelCard | None,
 ) -> dict[str, Any]:
-    """What the page's code starts from: who, where, and the cursor of what is rendered."""
+    """Return the initial state of the page's script: user, session, and the reader's cursor."""
     run = history.run
     live = [m.parts for m in history.messages if run and m.message_id == run.message_id]
     return {
@@ -196,7 +200,7 @@ def _page_data(
 
 
 def _feedback(request: HttpRequest, session: ChatSession) -> dict[str, str]:
-    """The reader's verdicts, by message."""
+    """Return the user's ratings by message id."""
     given = list_feedback(user=request.user, session_id=str(session.pk))
     return {str(verdict.message_id): verdict.value for verdict in given}
 
@@ -209,7 +213,7 @@ urlpatterns = [
 
 @require_safe
 def shared(request: HttpRequest, token: str) -> HttpResponseBase:
-    """A link that was revoked is as little there as one that never was."""
+    """Show a shared conversation; 404 for unknown and revoked links alike."""
     try:
         limit_views(request)
         return answer_shared(request, open_share(token), "text/html; charset=utf-8", _write_page)
@@ -220,7 +224,7 @@ def shared(request: HttpRequest, token: str) -> HttpResponseBase:
 
 
 def _write_page(found: SharedSession) -> bytes:
-    """The same for every reader: it is kept for the next one."""
+    """Render the page without anything personal, because the result is cached for all readers."""
     marked = [(message, is_scripted(message.agent)) for message in found.messages]
     context = {
         "shared": found,

@@ -1,4 +1,4 @@
-"""Messages, sessions and agents as templates take them, and the page's texts."""
+"""Prepares messages, sessions and agents for templates, and holds the texts of the page."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -91,7 +91,7 @@ SHARE: dict[str, Text] = {
 }
 VERSION = _("Version {index} of {count}")
 TOOK = _("{step}, {seconds} s")
-# Shorter steps took no time worth telling.
+# Shorter durations are not shown.
 NOTABLE_MS = 50
 TAKES_OVER = _("{agent} takes over")
 SCRIPT: dict[str, Any] = {
@@ -146,7 +146,7 @@ SCRIPT: dict[str, Any] = {
 
 
 def describe_decision(decision: str, by: str, username: str) -> str:
-    """What became of a request, to the reader `username`; empty while it is open."""
+    """Return the outcome of an approval as told to `username`; "" while it is open."""
     if not decision:
         return ""
     known = f"{decision}_you" if by and by == username else decision
@@ -154,7 +154,7 @@ def describe_decision(decision: str, by: str, username: str) -> str:
 
 
 def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
-    """Why a reply ended as it did; empty while it works and when it is complete."""
+    """Return why a reply ended; "" while it is active and if it is complete."""
     if status in ACTIVE:
         return ""
     if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
@@ -163,20 +163,20 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
 
 
 def describe_step(part: dict[str, Any]) -> str:
-    """What a tool does or has done and, when it has ended, how long that took."""
+    """Return what a tool does or did, with its duration once it has ended."""
     status, summary = part["status"], part.get("summary")
     label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
     if part.get("duration_ms", 0) < NOTABLE_MS:
         return said
-    # Half a tenth is rounded up, as the page does.
+    # Round halves up, as the page's script does.
     tenths = (part["duration_ms"] + 50) // 100
     return str(TOOK).format(step=said, seconds=f"{tenths / 10:.1f}")
 
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent as people are introduced to it; `model` is the one that answers."""
+    """An agent as it is introduced to people; `model` is the name of its model."""
 
     name: str
     label: str
@@ -187,22 +187,22 @@ class AgentCard:
 
 
 def is_scripted(name: str | None) -> bool:
-    """Whether what this agent says was written beforehand."""
+    """Return whether this agent's replies are scripted."""
     return name == TOUR
 
 
 def get_label(name: str | None) -> str:
-    """The agent's name as people see it."""
+    """Return the agent's name as shown to people."""
     return name[:1].upper() + name[1:] if name else ""
 
 
 def list_cards() -> list[AgentCard]:
-    """The agents that a new conversation may begin with; the first one is offered first."""
+    """Return the cards of all agents; the first one is the default."""
     return [_card(entry) for entry in list_entries()]
 
 
 def get_card(name: str = "") -> AgentCard:
-    """The agent of that name, or the first."""
+    """Return the card of the agent called `name`, or of the first agent."""
     return _card(get_entry(name))
 
 
@@ -218,7 +218,7 @@ def _card(entry: AgentEntry) -> AgentCard:
 
 
 def _model(entry: AgentEntry) -> str:
-    """The name of its model; an object that is a model of its own has none."""
+    """Return the name of the agent's model; "" if the agent brings a model object."""
     own = entry.agent.model
     if own is None:
         return str(settings.AGENT_MODEL)
@@ -227,7 +227,7 @@ def _model(entry: AgentEntry) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the messages at one place is shown, from 1, and those beside it."""
+    """The position of a message among its siblings, from 1, and the ids of its neighbours."""
 
     index: int
     count: int
@@ -238,7 +238,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ShownMessage:
-    """What `chat/message.html` shows; `blocks` are the parts with their words."""
+    """The data of `chat/message.html`; `blocks` are the parts with their texts."""
 
     message_id: str = ""
     role: str = "assistant"
@@ -260,7 +260,7 @@ class ShownMessage:
 def messages(
     history: History, siblings: dict[str, list[str]], card: AgentCard, username: str
 ) -> list[ShownMessage]:
-    """The history as the page shows it to `username`; `siblings` are ids by their parents."""
+    """Return the history as the page shows it to `username`; `siblings` are ids by parent id."""
     queue = [entry.run_id for entry in history.queue]
     html = read_html(history.messages)
     return [
@@ -322,7 +322,7 @@ def _state(message: MessageView, queue: list[str]) -> str:
 
 
 def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
-    """A part with what `chat/block.html` needs beside it."""
+    """Return a part with the data that `chat/block.html` adds to it."""
     if part["type"] in ("text", "reasoning"):
         return part
     if part["type"] == "approval":
@@ -351,7 +351,7 @@ def _approval(part: dict[str, Any], username: str) -> dict[str, Any]:
 
 
 def blank(card: AgentCard) -> dict[str, Any]:
-    """Empty ones of everything the page's own code adds."""
+    """Return the data of the empty templates that the page's script fills."""
     return {
         "user": ShownMessage(role="user"),
         "assistant": ShownMessage(label=card.label, scripted=card.scripted),
@@ -364,7 +364,7 @@ def blank(card: AgentCard) -> dict[str, Any]:
 
 
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
-    """One of `list_sessions` as a line of the list."""
+    """Return one of `list_sessions` as an entry of the page's list."""
     states = {
         RunStatus.RUNNING: "replying",
         RunStatus.QUEUED: "queued",

@@ -1,4 +1,4 @@
-"""The admin of sessions, for staff who review them."""
+"""The admin of sessions, replies, approvals, keys and the audit log, for staff."""
 
 from conversations.admin import lists, sessions
 

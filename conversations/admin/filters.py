@@ -1,4 +1,4 @@
-"""Read-only lists that are paged by keyset, and the filters of sessions and replies."""
+"""The base of read-only admin lists with keyset pagination, and the filters of those lists."""
 
 import base64
 import json
@@ -29,10 +29,10 @@ from conversations.text import clean_text
 
 
 class KeysetChangeList(ChangeList):
-    """Pages that begin behind the last row of the page before, by the admin's `keyset` columns.
+    """A change list with keyset pagination, ordered by the admin's `keyset` column.
 
-    The place in the address is made of that row's values, so that the last page of a million rows
-    costs what the first one does.
+    The address of the next page contains that column's value and the id of the last row, so that
+    the last of many pages costs as little as the first.
     """
 
     model_admin: "ReadOnlyAdmin"
@@ -44,7 +44,7 @@ class KeysetChangeList(ChangeList):
         try:
             found = self._read(request)
         except (ValidationError, ValueError, OverflowError, DataError) as exc:
-            # Somebody has changed the address: there is no such place, or no such value.
+            # The address was edited: it names a position or a filter value that does not exist.
             raise IncorrectLookupParameters(exc) from exc
         self.result_list = self.model_admin.complete(found[: self.list_per_page])
         if len(found) > self.list_per_page:
@@ -59,7 +59,7 @@ class KeysetChangeList(ChangeList):
         self.paginator = Paginator(self.result_list, self.list_per_page)
 
     def _read(self, request: HttpRequest) -> list[Any]:
-        """One row more than there are on a page."""
+        """Read one row more than a page shows, to know whether there is a next page."""
         column = self.model_admin.keyset
         rows = self.queryset.order_by(f"-{column}", "-pk")
         if place := _read_place(request.GET.get(PAGE_VAR, "")):
@@ -85,7 +85,7 @@ def _write_place(moment: datetime, pk: Any) -> str:
 
 
 def _read_place(text: str) -> tuple[datetime, str] | None:
-    """None for a place that was not made here."""
+    """Decode a position; return None if it is not valid."""
     try:
         padded = text + "=" * (-len(text) % 4)
         moment, pk = json.loads(base64.urlsafe_b64decode(padded))
@@ -96,7 +96,7 @@ def _read_place(text: str) -> tuple[datetime, str] | None:
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Nothing is added, changed or deleted here; `keyset` is the column of time."""
+    """An admin without adding, changing and deleting; `keyset` is the time that orders the list."""
 
     keyset = "created_at"
     show_full_result_count = False
@@ -113,13 +113,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return KeysetChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Only what `list_filter` names: by any other column, hidden text is guessed by letters."""
+        """Allow only the columns of `list_filter`.
+
+        By filters on other columns, somebody could guess hidden text letter by letter.
+        """
         filters = self.get_list_filter(request)
         names = [getattr(chosen, "parameter_name", chosen) for chosen in filters]
         return lookup.split("__")[0] in names and super().lookup_allowed(lookup, value, request)
 
     def complete(self, rows: list[Any]) -> list[Any]:
-        """`rows` with whatever the columns need, loaded for all of them at once."""
+        """Return `rows` with what the columns show loaded for all rows at once."""
         return rows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -133,7 +136,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 
 def as_id(text: str) -> UUID | None:
-    """The id that somebody looks for, if it is one."""
+    """Return `text` as an id, or None if it is not one."""
     try:
         return UUID(text.strip())
     except ValueError:
@@ -141,7 +144,7 @@ def as_id(text: str) -> UUID | None:
 
 
 def with_word(word: object, kind: str, detail: str = "") -> SafeString:
-    """A status as a word in its colour, with its detail below."""
+    """Return the HTML of a status, coloured by `kind`, with the detail below."""
     marked = format_html('<span class="status status-{}">{}</span>', kind, word)
     return format_html('{}<br><span class="quiet">{}</span>', marked, detail) if detail else marked
 
@@ -150,10 +153,10 @@ Choices = list[tuple[str, Any]]
 
 
 class RunFilter(admin.SimpleListFilter):
-    """Says what must hold for a reply; the list puts all of them together."""
+    """A filter with a condition on a reply; `run_condition` combines those of all filters."""
 
     def condition(self) -> Q | None:
-        """None where nothing was chosen."""
+        """Return the chosen condition, or None."""
         value = self.value()
         return None if value is None else self.meaning(clean_text(value))
 
@@ -176,7 +179,7 @@ class StatusFilter(RunFilter):
 
 
 class _SeenFilter(RunFilter):
-    """Chooses among what the newest replies have."""
+    """A filter whose choices are the values found in the newest replies."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [(value, value) for value in recent_values(str(self.parameter_name))]
@@ -204,7 +207,7 @@ class AgentFilter(_SeenFilter):
 
 
 class DateFilter(RunFilter):
-    """Days begin at midnight in the site's time zone."""
+    """A filter by day; days begin at midnight in the site's time zone."""
 
     title = _("when it was asked")
     parameter_name = "asked"
@@ -227,7 +230,7 @@ class DateFilter(RunFilter):
 
 
 class _AboveFilter(RunFilter):
-    """Chooses a least amount."""
+    """A filter by a minimum."""
 
     steps: tuple[tuple[str, Any], ...]
     above: Callable[[str], Q]
@@ -276,14 +279,14 @@ RUN_FILTERS = (
 
 
 def run_condition(specs: list[Any]) -> Q | None:
-    """All chosen conditions on one reply; None where there are none."""
+    """Combine the chosen conditions, all of which one reply must meet; None if there are none."""
     chosen = [spec.condition() for spec in specs if isinstance(spec, RunFilter)]
     conditions = [condition for condition in chosen if condition is not None]
     return Q(*conditions) if conditions else None
 
 
 class ReviewFilter(admin.SimpleListFilter):
-    """What is left to do, and whose it is."""
+    """A filter by the state of the review and its assignee."""
 
     title = _("review")
     parameter_name = "review"
@@ -310,7 +313,7 @@ class ReviewFilter(admin.SimpleListFilter):
 
 
 class FeedbackFilter(admin.SimpleListFilter):
-    """With "not reviewed" beside it, the queue of what users were unhappy with."""
+    """A filter by rating; together with "not reviewed" it lists the complaints to look at."""
 
     title = _("feedback")
     parameter_name = "feedback"
@@ -337,7 +340,7 @@ class LabelFilter(admin.SimpleListFilter):
 
 
 class DeletedFilter(admin.SimpleListFilter):
-    """Users delete sessions; they are here until they are purged."""
+    """A filter by deletion; deleted sessions are listed until they are purged."""
 
     title = _("deleted by its user")
     parameter_name = "deleted"

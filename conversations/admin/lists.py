@@ -1,4 +1,4 @@
-"""Read-only lists of replies, approvals, API keys, the audit log and labels."""
+"""The admin lists of replies, approvals, API keys, the audit log and labels."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from conversations.text import clean_text
 
 
 class RunChangeList(KeysetChangeList):
-    """The same filters as the sessions'."""
+    """A change list with the filters of the sessions' list."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         found = super().get_queryset(request, exclude_parameters)
@@ -38,7 +38,7 @@ class RunChangeList(KeysetChangeList):
 
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
-    """Every reply."""
+    """The list of all replies; a reply links to its place on its session's page."""
 
     list_display = (
         *("id", "session", "owner", "created_at", "status_shown", "agent", "model"),
@@ -55,6 +55,7 @@ class RunAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
+        """Find runs by `@` and a user's name, or by id."""
         if search_term.startswith("@"):
             name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
             users = get_user_model()._default_manager.filter(**name)
@@ -83,7 +84,7 @@ class RunAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """The reply's place on its session's page."""
+        """Redirect to the reply on its session's page."""
         if request.method == "POST" or not self.has_view_permission(request):
             raise PermissionDenied
         run = self.get_object(request, object_id)
@@ -102,7 +103,7 @@ CONTENT = ("description", "exact_arguments", "message")
 
 @admin.register(Approval)
 class ApprovalAdmin(ReadOnlyAdmin):
-    """What was asked for is shown to those who may read transcripts."""
+    """The list of approvals; only staff who may read transcripts see their content."""
 
     list_display = ("tool", "run", "decision", "decided_by", "decided_at", "created_at")
     list_filter = ("decision", "tool", "created_at")
@@ -126,6 +127,7 @@ class ApprovalAdmin(ReadOnlyAdmin):
         return super().get_search_results(request, queryset, search_term)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Leave out the content of the approval for staff who may not read transcripts."""
         fields = super().get_fields(request, obj)
         if request.user.has_perm("conversations.read_transcript"):
             return fields
@@ -148,7 +150,7 @@ class ApprovalAdmin(ReadOnlyAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
-    """Their hashes are shown to nobody."""
+    """The list of API keys; their hashes are never shown."""
 
     list_display = (
         *("prefix", "owner", "name", "scopes_shown", "created_at", "last_used_at"),
@@ -172,7 +174,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         if term.startswith("@"):
             name = ApiKey.owner.field.related_model.USERNAME_FIELD  # type: ignore[attr-defined]
             return queryset.filter(**{f"owner__{name}": term[1:].strip()}), False
-        # Whoever finds a whole key somewhere looks for it as it is.
+        # Somebody who finds a leaked key searches for all of it, but only its prefix is stored.
         prefix = "_".join(term.split("_")[:2])
         return queryset.filter(Q(prefix__startswith=prefix)), False
 
@@ -187,7 +189,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
-    """Newest first; nobody can change it here."""
+    """The audit log, newest first, read-only."""
 
     keyset = "at"
     list_display = ("at", "actor", "action", "session_shown", "detail_shown")
@@ -216,7 +218,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
 @admin.register(Label)
 class LabelAdmin(admin.ModelAdmin):
-    """Few, so as Django does it."""
+    """The list of labels, which staff may edit."""
 
     list_display = ("name",)
     search_fields = ("name",)

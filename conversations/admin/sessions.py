@@ -1,4 +1,4 @@
-"""Sessions: a list to find them by, and a page that reads as the conversation it was."""
+"""The admin of sessions: their list with its export, and the review page of one."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -63,7 +63,7 @@ from conversations.text import clean_text
 
 
 def describe_usage(totals: UsageTotals) -> str:
-    """A line; what is missing from its sums is told as well."""
+    """Return one line of totals, with the numbers of estimated, unknown and unpriced replies."""
     known = totals.cost is not None
     cost = f"{totals.cost:.4f} {totals.currency}" if known else gettext("cost unknown")
     line = gettext(
@@ -81,7 +81,7 @@ def describe_usage(totals: UsageTotals) -> str:
 
 
 class ReviewForm(forms.ModelForm):
-    """Assignee, labels, note, and whether it is done."""
+    """The form of a review: assignee, labels, note, and whether it is done."""
 
     is_reviewed = forms.BooleanField(label=_("Reviewed"), required=False)
     version = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -100,7 +100,8 @@ class ReviewForm(forms.ModelForm):
         self.fields["assignee"].queryset = reviews.list_staff()  # type: ignore[attr-defined]
         self.fields["labels"].queryset = reviews.list_labels()  # type: ignore[attr-defined]
         self.fields["labels"].required = False
-        # Not where the session went on: whoever saves a note has not read what came later.
+        # Unticked if the session was active since its review: saving a note must not mark messages
+        # as reviewed that came later.
         self.initial["is_reviewed"] = reviews.is_up_to_date(self.instance)
         self.initial["version"] = reviews.version_of(self.instance)
         if self.instance.pk:
@@ -108,18 +109,18 @@ class ReviewForm(forms.ModelForm):
 
     @property
     def mark(self) -> bool | None:
-        """Whether the session becomes reviewed or not; None where that was not touched."""
+        """Whether the session is to become reviewed; None if the box was not changed."""
         changed = "is_reviewed" in self.changed_data
         return bool(self.cleaned_data["is_reviewed"]) if changed else None
 
 
 class Export:
-    """`sessions` as `format_name` says; `session_ids` are those that it holds."""
+    """An export of `sessions` in one format; `session_ids` are the sessions that it contains."""
 
     def __init__(
         self, sessions: QuerySet[ChatSession], format_name: str, *, staff_id: object
     ) -> None:
-        """Raises `AgentSiteError(rate_limited)` where the staff member exports enough already."""
+        """Write the export. Raises `AgentSiteError(rate_limited)` if no export place is free."""
         kind = FORMATS[format_name]
         self.session_ids: list[UUID] = []
         self.download = Download(kind, "sessions", take_place_to_export(staff_id))
@@ -131,7 +132,7 @@ class Export:
             raise
 
     async def _write(self, pieces: Iterator[bytes]) -> None:
-        """In the request's own thread, which hears between two pieces that its client has gone."""
+        """Write chunk by chunk; between two chunks, a disconnect of the client can cancel it."""
         take = sync_to_async(self.download.take)
         while await take(pieces):
             pass
@@ -148,10 +149,10 @@ EXPORT = "conversations.export_transcript"
 
 
 class SessionChangeList(KeysetChangeList):
-    """Filters on replies hold for one and the same reply."""
+    """A change list whose filters on replies must all be met by one reply."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Give each row a `heading`: what it is about for those who may read it, else its id."""
+        """Give each row a `heading`: the title for staff who may read transcripts, else the id."""
         super().get_results(request)
         may_read = request.user.has_perm(READ)
         for row in self.result_list:
@@ -165,7 +166,7 @@ class SessionChangeList(KeysetChangeList):
 
 @admin.register(ChatSession)
 class ChatSessionAdmin(ReadOnlyAdmin):
-    """Everybody's sessions, for staff."""
+    """The list of all users' sessions."""
 
     keyset = "active_at"
     list_display = (
@@ -186,6 +187,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return SessionChangeList
 
     def complete(self, rows: list[ChatSession]) -> list[ChatSession]:
+        """Give each row its `facts`, read for all rows at once."""
         facts = read_facts(rows)
         for row in rows:
             row.facts = facts.get(row.pk, SessionFacts())  # type: ignore[attr-defined]
@@ -194,6 +196,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
+        """Find sessions by `@` and a user's name, by id, or by words.
+
+        A search by words needs READ, as it reveals text, and is recorded in the audit log.
+        """
         if search_term.startswith("@"):
             return queryset.filter(owner__in=_find_owners(search_term)), False
         if (session_id := as_id(search_term)) is not None:
@@ -304,7 +310,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return [*own, *super().get_urls()]
 
     def export_view(self, request: HttpRequest) -> Any:
-        """All sessions of the list that the address says, in the format that the form says."""
+        """Export all sessions of the list in the address, in the format that the form names."""
         if not request.user.has_perms((READ, EXPORT)):
             raise PermissionDenied
         name = request.POST.get("export_format", "")
@@ -356,7 +362,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return self._show(request, session, ReviewForm(instance=reviews.get_review(session)))
 
     def review_view(self, request: HttpRequest, session_id: UUID) -> HttpResponse:
-        """Save the review and come back to the session."""
+        """Save the review and redirect to the session's page."""
         session = self._get_session(request, session_id)
         if request.method != "POST" or not request.user.has_perm(REVIEW):
             raise PermissionDenied
@@ -378,7 +384,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(_address(session))
 
     def replay_view(self, request: HttpRequest, session_id: UUID, run_id: UUID) -> HttpResponse:
-        """One reply with its timing, as JSON."""
+        """Return the data of a reply's replay as JSON."""
         session = self._get_session(request, session_id)
         if not request.user.has_perm(READ):
             raise PermissionDenied
@@ -420,13 +426,16 @@ class ChatSessionAdmin(ReadOnlyAdmin):
 
 
 def _find_owners(search_term: str) -> list[Any]:
-    """Whose sessions `@` and a name ask for."""
+    """Return the users whom the search term `@name` means."""
     name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
     return list(get_user_model()._default_manager.filter(**name))
 
 
 def _tell_filters(chosen: dict[str, str]) -> dict[str, str]:
-    """For the log, which outlives people: users by their numbers, and no words."""
+    """Return the filters as the audit log keeps them: users by id, search words left out.
+
+    The log outlives accounts, so it must contain no names and no text.
+    """
     term = chosen.get(SEARCH_VAR, "")
     if term.startswith("@"):
         chosen[SEARCH_VAR] = " ".join(f"@{owner.pk}" for owner in _find_owners(term))

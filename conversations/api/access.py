@@ -1,4 +1,4 @@
-"""REST: API keys, access tokens, and tickets that open sockets."""
+"""REST views of API keys, access tokens, and tickets that open sockets."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from conversations.people.sign_ins import allow_again, issue_ticket, limit_addre
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A key that holds; its text was shown once."""
+    """A valid API key; its full text was shown once, on creation."""
 
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=len(Scope)
@@ -36,13 +36,13 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
 
 
 class KeyListSerializer(serializers.Serializer[None]):
-    """All of them, for the schema."""
+    """All valid keys of the caller."""
 
     results = KeySerializer(many=True)
 
 
 class NewKeySerializer(KeySerializer):
-    """A key that was just made, for the schema."""
+    """A new API key; `key` is its full text."""
 
     key = serializers.CharField(read_only=True)
 
@@ -51,18 +51,18 @@ class NewKeySerializer(KeySerializer):
 
 
 class KeysView(ApiView):
-    """The caller's keys."""
+    """The caller's API keys."""
 
     scope = ""
 
     @extend_schema(responses=KeyListSerializer)
     def get(self, request: Request) -> Response:
-        """Those that hold."""
+        """List the keys that are neither expired nor revoked."""
         return Response({"results": KeySerializer(list_keys(request.user), many=True).data})
 
     @extend_schema(request=KeySerializer, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
-        """A new one; `key` is shown once."""
+        """Create a key. Its full text, `key`, is shown only in this answer."""
         asked = KeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         made, text = create_key(user=request.user, **asked.validated_data)
@@ -70,25 +70,25 @@ class KeysView(ApiView):
 
 
 class KeyView(ApiView):
-    """One key."""
+    """One API key."""
 
     scope = ""
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, key_id: str) -> Response:
-        """Revoke it."""
+        """Revoke the key."""
         revoke_key(user=request.user, key_id=key_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class TokenView(ApiView, TokenObtainPairView):
-    """An access token and the one that refreshes it."""
+    """An access token and a refresh token."""
 
     authentication_classes = ()
     permission_classes = ()
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """For a name and a password."""
+        """Issue both for a user name and a password."""
         name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
         limit_sign_in(request, name)
         answer = super().post(request, *args, **kwargs)
@@ -97,13 +97,13 @@ class TokenView(ApiView, TokenObtainPairView):
 
 
 class RefreshView(ApiView, TokenRefreshView):
-    """A new access token."""
+    """A new access token for a refresh token."""
 
     authentication_classes = ()
     permission_classes = ()
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """For a refresh token."""
+        """Issue an access token for a refresh token."""
         limit_address(request)
         try:
             return super().post(request, *args, **kwargs)
@@ -112,20 +112,20 @@ class RefreshView(ApiView, TokenRefreshView):
 
 
 class TicketSerializer(serializers.Serializer[None]):
-    """A ticket, for the schema."""
+    """A new ticket."""
 
     ticket = serializers.CharField()
     expires_at = serializers.DateTimeField()
 
 
 class TicketsView(ApiView):
-    """Tickets of the caller."""
+    """Tickets that open sockets."""
 
     write_scope = Scope.READ
 
     @extend_schema(request=None, responses={201: TicketSerializer})
     def post(self, request: Request) -> Response:
-        """One that opens one socket, as `?token=` of its address, within 30 seconds."""
+        """Issue a ticket. It opens one socket, as `?token=` in the address, within 30 seconds."""
         ticket, expires_at = issue_ticket(user=request.user, sign_in=sign_in_of(request))
         made = {"ticket": ticket, "expires_at": expires_at}
         return Response(made, status=status.HTTP_201_CREATED)

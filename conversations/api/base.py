@@ -1,4 +1,4 @@
-"""REST: what holds for every view of this API: pages, and the one shape of errors."""
+"""The base of all REST views: pagination, unknown query parameters, and the shape of errors."""
 
 import logging
 import traceback
@@ -50,26 +50,26 @@ CODES = {
 
 FAULTS_MAX = 20
 IDS = {"session_id", "run_id", "message_id", "request_id", "share_id", "key_id"}
-"""What an address may name that is no secret."""
+"""URL arguments that may be logged, because they are ids and not secrets."""
 
 
 def error_body(code: ErrorCode) -> dict[str, Any]:
-    """`{"error": {"code", "text", "retryable"}}`."""
+    """Return the body of an error: `{"error": {"code", "text", "retryable"}}`."""
     info = ERRORS[code]
     return {"error": {"code": code.value, "text": str(info.text), "retryable": info.retryable}}
 
 
 @csrf_exempt
 def no_such_address(request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResponse:
-    """The answer of an address of the API that is none, such as one without its last slash.
+    """Answer `not_found` for an unknown address, such as one without its final slash.
 
-    Not a redirect: clients that follow one make a POST a GET, and lose what they sent.
+    A redirect would be wrong: many clients turn a redirected POST into a GET and lose its body.
     """
     return JsonResponse(error_body(ErrorCode.NOT_FOUND), status=404)
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """The answer to any exception of a REST view; names and traces go to the log alone."""
+    """Turn an exception of a REST view into a response; names and tracebacks go only to the log."""
     if isinstance(exc, RequestDataTooBig):
         exc = AgentSiteError(ErrorCode.TOO_LARGE)
     elif isinstance(exc, SuspiciousOperation):
@@ -92,7 +92,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 
 
 def _log(exc: Exception, context: dict[str, Any]) -> None:
-    """What failed, where and with which ids; the exception's message may quote what was sent."""
+    """Log the exception's type and traceback, never its message, which may quote the request."""
     ids = {name: value for name, value in context["kwargs"].items() if name in IDS}
     logger.error(
         "%s failed, %s: %s\n%s",
@@ -104,9 +104,9 @@ def _log(exc: Exception, context: dict[str, Any]) -> None:
 
 
 def _faults(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
-    """`{"field", "code", "text"}` for each fault; a field within another as `outer.inner`.
+    """Yield `{"field", "code", "text"}` for each fault; nested fields are named `outer.inner`.
 
-    The texts are REST framework's own; they repeat at most what was sent.
+    The texts come from REST framework; they repeat at most what was sent.
     """
     if isinstance(detail, dict) and not {"message", "code"} <= detail.keys():
         for name, inner in detail.items():
@@ -124,7 +124,7 @@ def _response(exc: AgentSiteError) -> Response:
 
 
 class KeysetPagination(CursorPagination):
-    """`?cursor=`, as `next` and `previous` of a page give it, and `?page_size=`."""
+    """Keyset pagination by `?cursor=`, as given in `next` and `previous`, and `?page_size=`."""
 
     page_size = 50
     page_size_query_param = "page_size"
@@ -133,14 +133,14 @@ class KeysetPagination(CursorPagination):
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any] | None:
-        """A cursor that was not made here may name what is no position at all."""
+        """Return one page. Raises `NotFound` if a forged cursor contains an invalid position."""
         try:
             return super().paginate_queryset(queryset, request, view)
         except (InvalidValue, ValueError, OverflowError) as exc:
             raise NotFound from exc
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """As OpenAPI 3.1 has it."""
+        """Describe a page with the null type of OpenAPI 3.1."""
         page: dict[str, Any] = super().get_paginated_response_schema(schema)
         for name in ("next", "previous"):
             page["properties"][name] = {"type": ["string", "null"], "format": "uri"}
@@ -149,25 +149,25 @@ class KeysetPagination(CursorPagination):
 
 
 class ByActivity(KeysetPagination):
-    """Newest activity first, as in the page's list."""
+    """The most recently active first, as in the page's list."""
 
     ordering = ("-active_at", "-id")
 
 
 class ByNumber(KeysetPagination):
-    """From the first on."""
+    """By number, ascending."""
 
     ordering = ("number",)
 
 
 class ByNumberBackwards(KeysetPagination):
-    """From the last back."""
+    """By number, descending."""
 
     ordering = ("-number",)
 
 
 class ByAge(KeysetPagination):
-    """Newest first."""
+    """By creation, newest first."""
 
     ordering = ("-created_at", "-id")
 
@@ -176,9 +176,9 @@ UNKNOWN = _("There is no such parameter.")
 
 
 class Metadata(SimpleMetadata):
-    """What OPTIONS answers: the OpenAPI document tells of bodies.
+    """The answer to OPTIONS, without the bodies of requests, which OpenAPI describes.
 
-    REST framework would describe a view's serializer of answers as what is to be sent.
+    REST framework would describe the serializer of answers as the body to send.
     """
 
     def determine_actions(self, request: Request, view: Any) -> dict[str, Any]:
@@ -186,10 +186,10 @@ class Metadata(SimpleMetadata):
 
 
 class ApiView(APIView):
-    """Comes first among the bases of a view."""
+    """The base of all REST views; list it before other base classes."""
 
     authentication_classes: Any = (
-        # First in the list, so that an unauthenticated call is told `WWW-Authenticate: Bearer`.
+        # The first class determines the header of 401 answers: `WWW-Authenticate: Bearer`.
         ApiKeyAuthentication,
         JWTAuthentication,
         SessionAuthentication,
@@ -204,24 +204,24 @@ class ApiView(APIView):
     metadata_class = Metadata
     schema = AutoSchema()
     query_names: tuple[str, ...] = ()
-    """Query parameters beside those of the pagination and of the filter."""
+    """Allowed query parameters, in addition to those of the pagination and the filter."""
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Not in a transaction of `ATOMIC_REQUESTS`: what is counted of a refused try stays."""
+        """Return the view outside `ATOMIC_REQUESTS`: counts of refused attempts must be kept."""
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
     def check_permissions(self, request: Request) -> None:
-        """Counts first: REST framework would count only what is allowed."""
+        """Throttle before checking permissions, so that denied requests are counted too."""
         super().check_throttles(request)
         super().check_permissions(request)
         self._check_query(request)
 
     def check_throttles(self, request: Request) -> None:
-        """Done in `check_permissions`."""
+        """Do nothing: `check_permissions` has already throttled the request."""
 
     def _check_query(self, request: Request) -> None:
-        """Refuse a parameter that is misspelled: without its filter, all would be found."""
+        """Refuse unknown query parameters: a misspelled filter would return everything."""
         unknown = set(request.query_params) - set(self._known_names())
         if unknown:
             code = "unknown_parameter"
@@ -235,7 +235,7 @@ class ApiView(APIView):
             yield from filters.base_filters
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """What one person may read is kept by no cache, unless a view says for how long."""
+        """Forbid caching, unless the view has set `Cache-Control` itself."""
         answer = super().finalize_response(request, response, *args, **kwargs)
         if not answer.has_header("Cache-Control"):
             answer["Cache-Control"] = "no-store"

@@ -1,4 +1,4 @@
-"""REST: messages, the queue, ratings, replies with their journals, approvals."""
+"""REST views of messages, the queue, ratings, runs with their journals, and approvals."""
 
 from dataclasses import asdict
 from typing import Any
@@ -32,7 +32,7 @@ from conversations.shapes import QueueView
 
 
 class MessagesView(ApiView, GenericAPIView[Message]):
-    """Everything that was said, in order, on all branches."""
+    """All messages of a session, on all branches, in order."""
 
     pagination_class = ByNumber
 
@@ -41,7 +41,7 @@ class MessagesView(ApiView, GenericAPIView[Message]):
         parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
     )
     def get(self, request: Request, session_id: str) -> Response:
-        """From the first message on."""
+        """List the messages, the first one first."""
         session = get_session(request.user, session_id)
         page = self.paginate_queryset(list_messages(session)) or []
         views = show_messages(page)
@@ -53,26 +53,26 @@ class MessageDetailView(ApiView):
 
     @extend_schema(responses=MessageSchema, operation_id="sessions_message_retrieve")
     def get(self, request: Request, session_id: str, message_id: str) -> Response:
-        """As it is now; `text` is its Markdown."""
+        """Return the message in its current state; `text` is its Markdown."""
         session = get_session(request.user, session_id)
         return Response(message_data(get_message_view(session, message_id)))
 
 
 class QueuedChangeSerializer(serializers.Serializer[Any]):
-    """What is to be changed of a message that waits."""
+    """The changes to a queued message; an absent field stays as it is."""
 
     content = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
     position = serializers.IntegerField(min_value=1, required=False)
 
 
 class QueueSerializer(serializers.Serializer[Any]):
-    """What waits, for the schema."""
+    """The queue of a session."""
 
     queue = serializers.ListField(child=QueueField())
 
 
 class SessionQueueView(ApiView):
-    """What waits in a session, in order."""
+    """The queued messages of a session, in order."""
 
     @extend_schema(responses=QueueSerializer)
     def get(self, request: Request, session_id: str) -> Response:
@@ -80,16 +80,16 @@ class SessionQueueView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer}, operation_id="sessions_queue_clear")
     def delete(self, request: Request, session_id: str) -> Response:
-        """Take all of it back."""
+        """Withdraw all queued messages."""
         return _answer(queue_module.clear_queue(user=request.user, session_id=session_id))
 
 
 class QueuedView(ApiView):
-    """One message that waits; every answer is the queue as it is then."""
+    """One queued message. Every answer is the queue after the change."""
 
     @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)
     def patch(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Give it another text, another place, or both."""
+        """Change the message's text, its position, or both."""
         asked = QueuedChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         names: dict[str, Any] = {"user": request.user, "session_id": session_id, "run_id": run_id}
@@ -103,7 +103,7 @@ class QueuedView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer})
     def delete(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Take it back."""
+        """Withdraw the message."""
         left = queue_module.remove_queued(user=request.user, session_id=session_id, run_id=run_id)
         return _answer(left)
 
@@ -113,7 +113,7 @@ def _answer(waiting: list[QueueView]) -> Response:
 
 
 class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
-    """The caller's verdict on a reply."""
+    """The caller's rating of a reply."""
 
     message_id = serializers.UUIDField(read_only=True)
     comment = serializers.CharField(max_length=4_000, required=False, allow_blank=True)
@@ -125,27 +125,27 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
 
 class FeedbackListSerializer(serializers.Serializer[None]):
-    """All of them, for the schema."""
+    """The caller's ratings in a session."""
 
     results = FeedbackSerializer(many=True)
 
 
 class FeedbackListView(ApiView):
-    """The caller's verdicts in one session."""
+    """The caller's ratings in one session."""
 
     @extend_schema(responses=FeedbackListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """One for each reply that got one."""
+        """List the ratings, one per rated reply."""
         given = list_feedback(user=request.user, session_id=session_id)
         return Response({"results": FeedbackSerializer(given, many=True).data})
 
 
 class FeedbackView(ApiView):
-    """The caller's verdict on one reply."""
+    """The caller's rating of one reply."""
 
     @extend_schema(request=FeedbackSerializer, responses=FeedbackSerializer)
     def put(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Give it, or change it."""
+        """Create or change the rating."""
         asked = FeedbackSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = give_feedback(
@@ -158,13 +158,13 @@ class FeedbackView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Take it back."""
+        """Delete the rating."""
         take_feedback_back(user=request.user, session_id=session_id, message_id=message_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class RunsView(ApiView, ListAPIView[Run]):
-    """The replies of a session, the latest first."""
+    """The runs of a session, the latest first."""
 
     serializer_class = RunSerializer
     pagination_class = ByNumberBackwards
@@ -176,7 +176,7 @@ class RunsView(ApiView, ListAPIView[Run]):
 
 
 class RunDetailView(ApiView):
-    """One reply, with its timings and what it used."""
+    """One run, with its timings and usage."""
 
     @extend_schema(responses=RunDetailSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
@@ -194,7 +194,7 @@ class EventSerializer(serializers.ModelSerializer[RunEvent]):
 
 
 class EventPageSerializer(serializers.Serializer[None]):
-    """A piece of a journal, for the schema."""
+    """Some events of a run's journal."""
 
     run_id = serializers.UUIDField()
     epoch = serializers.IntegerField()
@@ -206,24 +206,28 @@ class EventPageSerializer(serializers.Serializer[None]):
 
 
 class EventsQuery(serializers.Serializer[None]):
-    """Where to go on in a journal."""
+    """Which events to read: those after `after`, at most `limit`."""
 
     after = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=1_000, default=200)
 
 
 class EventsView(ApiView):
-    """The journal of a reply, in its present epoch.
+    """The journal of a run, in its current epoch.
 
-    Streamed text is dropped some time after the end (`folded`): then `seq` has gaps, and the text
-    is in the message.
+    Streamed text is deleted some time after the run has ended (`folded`). Then `seq` has gaps, and
+    the message has the text.
     """
 
     query_names = ("after", "limit")
 
     @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
-        """The events after `after`; `next_after` is null once the run has ended and all is read."""
+        """List the events after `after`.
+
+        `next_after` is the value for the next request, and null once the run has ended and all of
+        its events are read.
+        """
         asked = EventsQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
         run = get_run_of(get_session(request.user, session_id), run_id)
@@ -243,37 +247,37 @@ class EventsView(ApiView):
 
 
 class ApprovalListSerializer(serializers.Serializer[Any]):
-    """All of them, for the schema."""
+    """All approvals of a session."""
 
     results = serializers.ListField(child=ApprovalField())
 
 
 class ApprovalsView(ApiView):
-    """The requests of a session."""
+    """The approvals of a session."""
 
     @extend_schema(responses=ApprovalListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """All of them, oldest first; those that wait have no `decision`."""
+        """List the approvals, oldest first; those that are pending have no `decision`."""
         session = get_session(request.user, session_id)
         return Response({"results": [asdict(view) for view in list_approvals(session)]})
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
-    """What is decided; with `reject`, the model is told `message`."""
+    """A decision; with `reject`, `message` is sent to the model."""
 
     decision = serializers.ChoiceField(choices=APPROVAL_ANSWERS)
     message = serializers.CharField(max_length=MESSAGE_LENGTH, allow_blank=True, default="")
 
 
 class ApprovalDetailView(ApiView):
-    """One request."""
+    """One approval."""
 
-    # A program that writes is not the person who is to be asked.
+    # A program that may write must not approve in a person's place: approvals have their own scope.
     write_scope = Scope.APPROVE
 
     @extend_schema(request=AnswerSerializer, responses=Answered)
     def post(self, request: Request, request_id: str) -> Response:
-        """Answer it; `duplicate` when it was decided before, which stays as it is."""
+        """Decide the approval. `duplicate` means that it was decided before and stays unchanged."""
         asked = AnswerSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         decided = decide(

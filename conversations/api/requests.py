@@ -1,4 +1,4 @@
-"""REST: who calls, what they may do and how often, and what is read of a body."""
+"""Authenticates, authorizes, throttles and parses REST requests."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,9 +26,13 @@ from conversations.people.sign_ins import (
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """`Authorization: Bearer agk_...`; any other bearer is somebody else's to judge."""
+    """Authenticates by `Authorization: Bearer agk_...`; leaves other tokens to other classes."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
+        """Return the owner and the key; None for other kinds of tokens.
+
+        An invalid key raises `AuthenticationFailed` and counts against the caller's address.
+        """
         kind, _, text = get_authorization_header(request).decode("latin1").partition(" ")
         if kind.lower() != "bearer" or not text.startswith(MARK):
             return None
@@ -43,10 +47,10 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """A key does what its scopes say: it reads with `read`, and changes with `write`.
+    """Allows an API key what its scopes cover: `read` for reading, `write` for changes.
 
-    A view asks for another one by `scope`, or by `write_scope` for its changes alone; `scope = ""`
-    is for what no key may do.
+    A view requires another scope by `scope`, or for changes only by `write_scope`. `scope = ""`
+    denies every key.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
@@ -58,7 +62,7 @@ class HasScope(BasePermission):
 
 
 class RequestThrottle(BaseThrottle):
-    """Requests of one user, or of one address without one, a minute in all processes."""
+    """Limits requests per minute and user, or per address without a user, in all processes."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         user = request.user
@@ -75,7 +79,7 @@ class RequestThrottle(BaseThrottle):
 
 
 def sign_in_of(request: Request) -> SignIn:
-    """What the request itself was let in by."""
+    """Return the sign-in by which the request was authenticated."""
     if isinstance(request.auth, ApiKey):
         return sign_in_by_key(request.auth)
     user, token = cast(AbstractBaseUser, request.user), cast(Any, request.auth)
@@ -89,7 +93,11 @@ BODY_MAX_BYTES = 262_144
 
 
 class BoundedJSONParser(JSONParser):
-    """JSON that is neither too large nor nested too deeply."""
+    """Parses JSON objects up to `BODY_MAX_BYTES`.
+
+    Raises `AgentSiteError(too_large)` for larger ones, and `ParseError` for JSON that is nested too
+    deeply or is not an object.
+    """
 
     def parse(
         self,

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says that the views alone do not."""
+"""Completes the OpenAPI document where the views alone do not describe the API."""
 
 from dataclasses import dataclass, is_dataclass, make_dataclass
 from dataclasses import fields as fields_of
@@ -19,7 +19,7 @@ from conversations.shapes import ApprovalView, MessageView, QueueView, RunView, 
 
 EVERYWHERE = (400, 401, 403, 404, 406, 409, 413, 415, 429, 503)
 IN_TURNS = (422, 500, 502)
-"""How a reply can fail, too."""
+"""Additional statuses of the chat endpoint, which answers with a finished reply."""
 
 Message = make_dataclass(
     "Message", [*((field.name, field.type) for field in fields_of(MessageView)), ("text", str)]
@@ -38,7 +38,7 @@ Totals = make_dataclass(
 
 
 class ShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """Lets dataclasses stand where serializers do."""
+    """Accepts dataclasses in place of serializers."""
 
     @classmethod
     def _matches(cls, target: Any) -> bool:
@@ -61,7 +61,7 @@ class ShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-cal
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """API keys are bearers."""
+    """Describes API keys as bearer tokens."""
 
     target_class = "conversations.api.requests.ApiKeyAuthentication"
     name = "apiKey"
@@ -77,31 +77,31 @@ class MessageField(serializers.JSONField):
 
 @extend_schema_field(RunView)  # type: ignore[arg-type]
 class RunViewField(serializers.JSONField):
-    """Where a run is."""
+    """The state of a run."""
 
 
 @extend_schema_field(QueueView)  # type: ignore[arg-type]
 class QueueField(serializers.JSONField):
-    """A message that waits."""
+    """A queued message."""
 
 
 @extend_schema_field(ToolTiming)  # type: ignore[arg-type]
 class ToolTimingField(serializers.JSONField):
-    """How long a tool took."""
+    """The duration of a tool call."""
 
 
 @extend_schema_field(ApprovalView)  # type: ignore[arg-type]
 class ApprovalField(serializers.JSONField):
-    """A request to approve a tool call."""
+    """An approval of a tool call."""
 
 
 @extend_schema_field(Totals)
 class TotalsField(serializers.JSONField):
-    """What the replies of a session used."""
+    """The usage of a session's replies."""
 
 
 def describe_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Every operation can be refused; all refusals have one shape."""
+    """Add the error responses that every operation has in common."""
     result["components"]["schemas"]["Error"] = _error_schema()
     for address, operations in result["paths"].items():
         for operation in operations.values():
@@ -146,7 +146,7 @@ ExportedTimings: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class ExportedFeedback:
-    """A verdict on a reply."""
+    """A rating of a reply."""
 
     value: Literal["up", "down"]
     comment: str
@@ -159,7 +159,7 @@ ExportedMessage: Any = make_dataclass(
         ("text", str),
         ("on_active_branch", bool),
         ("feedback", list[ExportedFeedback]),
-        # Of replies alone.
+        # Only replies have these.
         ("model", str, ""),
         ("usage", ExportedUsage, None),
         ("cost", str | None, None),
@@ -171,7 +171,7 @@ ExportedMessage: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class ExportedSession:
-    """What a session is beside its messages."""
+    """A session without its messages."""
 
     id: str
     title: str
@@ -197,7 +197,7 @@ class ExportedConversation:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript(ExportedConversation):
-    """The file of one session."""
+    """An export of one session."""
 
     format: Literal["agentsite.transcript"]
     version: Literal[1]
@@ -206,7 +206,7 @@ class Transcript(ExportedConversation):
 
 @dataclass(frozen=True)
 class Transcripts:
-    """The file of many."""
+    """An export of several sessions."""
 
     format: Literal["agentsite.transcripts"]
     version: Literal[1]

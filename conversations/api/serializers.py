@@ -1,4 +1,4 @@
-"""Sessions, messages and runs as the REST API shows them, and what it takes."""
+"""The serializers and filters of sessions, messages and runs."""
 
 from dataclasses import asdict
 from datetime import UTC
@@ -41,21 +41,24 @@ class SessionSerializer(serializers.ModelSerializer[ChatSession]):
 
 
 class PieceSerializer(serializers.Serializer[Any]):
-    """Some of an excerpt; `found` where it is what was searched for."""
+    """A piece of an excerpt; `found` is true for the words that were searched for."""
 
     text = serializers.CharField()
     found = serializers.BooleanField()
 
 
 class MatchSerializer(serializers.Serializer[Any]):
-    """The newest message in which all the words were found, and a few words of it."""
+    """The newest message that contains all words of the search, with an excerpt of it."""
 
     message_id = serializers.UUIDField()
     excerpt = PieceSerializer(many=True)
 
 
 class ListedSessionSerializer(SessionSerializer):
-    """A session of a list; `match` is null but for a search that has found it by a message."""
+    """A session in a list.
+
+    `match` is null unless a search found the session by one of its messages.
+    """
 
     match = MatchSerializer(read_only=True, allow_null=True)
 
@@ -64,7 +67,7 @@ class ListedSessionSerializer(SessionSerializer):
 
 
 class SessionDetailSerializer(SessionSerializer):
-    """A session with its latest messages, its active run and its queue, for the schema."""
+    """A session with its latest messages, its active run and its queue."""
 
     messages = serializers.ListField(child=MessageField())
     run = RunViewField(allow_null=True)
@@ -77,13 +80,13 @@ class SessionDetailSerializer(SessionSerializer):
 
 
 class BranchQuery(serializers.Serializer[Any]):
-    """Which messages to show: those around this one, on its branch, in place of the latest."""
+    """A message id: selects the messages around it, on its branch, instead of the latest ones."""
 
     branch = serializers.CharField(max_length=100, required=False, allow_blank=True)
 
 
 class MessagePageSerializer(serializers.Serializer[Any]):
-    """A page of messages, for the schema."""
+    """A page of messages."""
 
     next = serializers.URLField(allow_null=True)
     previous = serializers.URLField(allow_null=True)
@@ -91,20 +94,20 @@ class MessagePageSerializer(serializers.Serializer[Any]):
 
 
 class NewSessionSerializer(serializers.Serializer[Any]):
-    """A session that is to begin; without a title it gets one from its first message."""
+    """A new session; without a title, it gets one from its first message."""
 
     title = serializers.CharField(max_length=200, required=False, allow_blank=True)
 
 
 class SessionChangeSerializer(serializers.Serializer[Any]):
-    """What is to be changed; a field that is absent stays as it is."""
+    """The changes to a session; an absent field stays as it is."""
 
     title = serializers.CharField(max_length=200, required=False)
     archived = serializers.BooleanField(required=False)
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
-    """One reply: how it went and what it used."""
+    """A run: its status, timings and usage."""
 
     run_id = serializers.UUIDField(source="id")
     run_number = serializers.IntegerField(source="number")
@@ -115,7 +118,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     currency = serializers.SerializerMethodField()
 
     def get_currency(self, run: Run) -> str:
-        """That of `cost`."""
+        """Return the currency of `cost`."""
         return currency()
 
     class Meta:
@@ -131,7 +134,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 
 
 class RunDetailSerializer(RunSerializer):
-    """One reply with its tools, for the schema."""
+    """A run with its tool calls."""
 
     tools = serializers.ListField(child=ToolTimingField())
 
@@ -140,22 +143,22 @@ class RunDetailSerializer(RunSerializer):
 
 
 def tools_data(run: Run) -> list[dict[str, Any]]:
-    """The tools of a reply, and how long each of them took."""
+    """Return the tool calls of a run with their durations."""
     return [asdict(tool) for tool in get_run_timings(run).tools]
 
 
 def usage_data(totals: UsageTotals) -> dict[str, Any]:
-    """Sums over replies; `cost` is a decimal number in text, or null."""
+    """Return totals as JSON data; `cost` is a decimal number as a string, or null."""
     return {**asdict(totals), "cost": None if totals.cost is None else f"{totals.cost:f}"}
 
 
 def message_data(message: MessageView) -> dict[str, Any]:
-    """A message, with its answer text beside the parts."""
+    """Return a message as JSON data, with `text` beside its parts."""
     return {**message_fields(message), "text": message.text}
 
 
 def history_data(history: History) -> dict[str, Any]:
-    """The messages of a branch, the run at work and the queue."""
+    """Return the messages of a branch, the active run and the queue as JSON data."""
     return {
         "messages": [message_data(message) for message in history.messages],
         "run": asdict(history.run) if history.run else None,
@@ -168,7 +171,7 @@ SEARCH_MAX = 200
 
 
 class MomentField(IsoDateTimeField):
-    """A moment that is one in UTC too."""
+    """A date-time that can be converted to UTC without overflow."""
 
     def to_python(self, value: Any) -> Any:
         moment = super().to_python(value)
@@ -179,13 +182,16 @@ class MomentField(IsoDateTimeField):
 
 
 class MomentFilter(django_filters.IsoDateTimeFilter):
-    """By a moment in ISO 8601."""
+    """A filter by an ISO 8601 date-time."""
 
     field_class = MomentField
 
 
 class SessionFilter(django_filters.FilterSet):
-    """All conditions must hold; without `state` neither archived nor deleted ones are there."""
+    """The filters of the session list, all of which must be met.
+
+    Without `state`, archived and deleted sessions are excluded.
+    """
 
     search = django_filters.CharFilter(
         method="filter_search", max_length=SEARCH_MAX, label=_("Words of the title or of a message")

@@ -1,4 +1,4 @@
-"""REST: sessions, their lists, and links to read them by."""
+"""REST views of sessions, and of shares and what they show."""
 
 from dataclasses import asdict
 from typing import Any
@@ -43,7 +43,7 @@ from conversations.sessions.sharing import (
 
 
 class SessionsView(ApiView, ListAPIView[ChatSession]):
-    """Sessions, and new ones."""
+    """The caller's sessions."""
 
     serializer_class = ListedSessionSerializer
     pagination_class = ByActivity
@@ -54,7 +54,7 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
         return with_run_status(lists.kept_of(self.request.user))
 
     def paginate_queryset(self, queryset: Any) -> Any:
-        """Only what is on the page is looked up in what was said."""
+        """Return one page; excerpts of a search are read only for the sessions on it."""
         page = super().paginate_queryset(queryset)
         words = self.request.query_params.get("search", "")
         matches = lists.find_matches(self.request.user, words, page or [])
@@ -64,7 +64,7 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
 
     @extend_schema(request=NewSessionSerializer, responses={201: SessionSerializer})
     def post(self, request: Request) -> Response:
-        """Begin a session in which nothing has been said."""
+        """Create an empty session."""
         asked = NewSessionSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         session = lists.create_session(user=request.user, **asked.validated_data)
@@ -78,10 +78,10 @@ class SessionView(ApiView):
 
     @extend_schema(parameters=[BranchQuery], responses=SessionDetailSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """The latest messages of the active branch, the run at work, and what waits.
+        """Return the session with its latest messages, its active run and its queue.
 
-        With `branch`, the messages around that one on its own branch; `later` is then the message
-        to go on from, empty at the end.
+        With `branch`, the messages are those around that one, on its branch. `later` is then the id
+        of the message to continue from, or empty at the end of the branch.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -89,7 +89,7 @@ class SessionView(ApiView):
 
     @extend_schema(request=SessionChangeSerializer, responses=SessionSerializer)
     def patch(self, request: Request, session_id: str) -> Response:
-        """Rename it, archive it or take it out of the archive."""
+        """Rename the session, archive it, or take it out of the archive."""
         asked = SessionChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         with transaction.atomic():
@@ -99,17 +99,17 @@ class SessionView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str) -> Response:
-        """Delete it; replies that are being written are stopped."""
+        """Delete the session; its active and queued replies are stopped."""
         lists.delete_session(user=request.user, session_id=session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class RestoreView(ApiView):
-    """The undo of a deletion."""
+    """Restores a deleted session."""
 
     @extend_schema(request=None, responses=SessionSerializer)
     def post(self, request: Request, session_id: str) -> Response:
-        """Bring a deleted session back."""
+        """Restore the deleted session."""
         session = lists.restore_session(user=request.user, session_id=session_id)
         return Response(_reload(session))
 
@@ -142,7 +142,7 @@ def _line(session: ChatSession) -> dict[str, Any]:
 
 
 class ShareSerializer(serializers.ModelSerializer[Share]):
-    """A link that holds; its token was shown once."""
+    """A valid share; its token was shown once, on creation."""
 
     class Meta:
         model = Share
@@ -151,13 +151,13 @@ class ShareSerializer(serializers.ModelSerializer[Share]):
 
 
 class ShareListSerializer(serializers.Serializer[None]):
-    """All of them, for the schema."""
+    """All valid shares of a session."""
 
     results = ShareSerializer(many=True)
 
 
 class NewShareSerializer(ShareSerializer):
-    """A link that was just made, for the schema."""
+    """A new share; `token` is the secret part of its link."""
 
     token = serializers.CharField()
 
@@ -166,22 +166,22 @@ class NewShareSerializer(ShareSerializer):
 
 
 class SharesView(ApiView):
-    """The links to one session."""
+    """The shares of one session."""
 
     query_names = ("branch",)
     write_scope = Scope.SHARE
 
     @extend_schema(responses=ShareListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """Those that hold."""
+        """List the shares that are not revoked."""
         shares = list_shares(user=request.user, session_id=session_id)
         return Response({"results": ShareSerializer(shares, many=True).data})
 
     @extend_schema(request=None, parameters=[BranchQuery], responses={201: NewShareSerializer})
     def post(self, request: Request, session_id: str) -> Response:
-        """A link to all that has been said on the active branch; `token` is shown once.
+        """Share all messages of the active branch. `token` is shown only in this answer.
 
-        With `branch`, on the branch of that message.
+        With `branch`, shares the branch of that message instead.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -193,19 +193,19 @@ class SharesView(ApiView):
 
 
 class ShareView(ApiView):
-    """One link to a session."""
+    """One share of a session."""
 
     write_scope = Scope.SHARE
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, share_id: str) -> Response:
-        """Revoke it."""
+        """Revoke the share."""
         revoke_share(user=request.user, session_id=session_id, share_id=share_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class SharedView(ApiView):
-    """What a link shows, to anybody."""
+    """The shared conversation, readable by anybody who has the link."""
 
     query_names = ("before", "after")
     authentication_classes = ()
@@ -216,7 +216,10 @@ class SharedView(ApiView):
         parameters=[OpenApiParameter("before"), OpenApiParameter("after")],
     )
     def get(self, request: Request, token: str) -> Any:
-        """The conversation without its tools, a page of it: the first, or by an id of another."""
+        """Return a page of the conversation without its tool calls.
+
+        The page is the first one, or the one before or after the message id in `before` or `after`.
+        """
         limit_views(request)
         return answer_shared(request, open_share(token), "application/json", _write_json)
 

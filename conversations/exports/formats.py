@@ -1,4 +1,4 @@
-"""The formats of exports, and an export on its way to a client."""
+"""The export formats, and the download that sends an export to a client."""
 
 import asyncio
 import base64
@@ -25,9 +25,10 @@ PIECE_CHARS = 64 * 1024
 
 @dataclass(frozen=True)
 class Format:
-    """How conversations are written; `write_one` is for a file that holds just one.
+    """One export format.
 
-    `label` is what people choose it by.
+    `label` is the name shown to users. `write` writes any number of conversations; `write_one` is
+    used for a file that holds exactly one.
     """
 
     label: Text
@@ -57,7 +58,10 @@ FORMATS: dict[str, Format] = {
 
 
 def encode(texts: Iterable[str]) -> Iterator[bytes]:
-    """Pieces of a size that is worth a hop between threads."""
+    """Join `texts` and encode them as UTF-8, in chunks of about `PIECE_CHARS` characters.
+
+    Each chunk costs a switch between threads, so chunks must not be small.
+    """
     waiting: list[str] = []
     size = 0
     for text in texts:
@@ -71,22 +75,23 @@ def encode(texts: Iterable[str]) -> Iterator[bytes]:
 
 
 MEMORY_BYTES = 1_048_576
-"""What is larger waits in a temporary file without a name, which ends with its last reader."""
+"""Larger exports are spooled to an unnamed temporary file, deleted when it is closed."""
 
 PIECE_BYTES = 65_536
 
 AT_ONCE = 2
-"""Exports of one user that are written or sent at the same time: each fills the temporary disk."""
+"""Concurrent exports of one user. Each may fill the disk that holds temporary files."""
 
 RETRY_S = 10
 LONGEST_S = 3_600
-"""The place of an export whose process died is free again after that."""
+"""Seconds after which the place of an export whose process died is free again."""
 
 
 def take_place_to_export(user_id: object) -> Callable[[], None]:
-    """Hold one of a user's places; what is returned gives it back.
+    """Take one of the user's `AT_ONCE` export places; call the returned function to free it.
 
-    Raises `AgentSiteError(rate_limited)` where none is free, in all processes together.
+    The places are counted across all processes. Raises `AgentSiteError(rate_limited)` if none is
+    free.
     """
     free = take_place(f"export of {user_id}", places=AT_ONCE, seconds=LONGEST_S)
     if free is None:
@@ -95,7 +100,11 @@ def take_place_to_export(user_id: object) -> Callable[[], None]:
 
 
 class Download:
-    """Takes pieces, then gives them as the body of an attachment; `name` has no extension."""
+    """Spools the chunks of an export, then sends them as an attachment.
+
+    Call `take` until it returns False, then `response`. `name` is the file name without extension.
+    `on_close` is called once, when the download is closed.
+    """
 
     def __init__(self, kind: Format, name: str, on_close: Callable[[], None] | None = None) -> None:
         self._kind = kind
@@ -103,17 +112,18 @@ class Download:
         self._name = f"{name}.{kind.extension}"
         self._sum = hashlib.sha256()
         self._size = 0
-        # Who goes away leaves a thread at work: the file is not closed under it.
+        # When a client disconnects, a thread may still be in `take` or `_read`. The lock keeps
+        # `close` from closing the file during that call.
         self._lock = threading.Lock()
         self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (see `close`)
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of what was taken, in hexadecimal."""
+        """The SHA-256 of the chunks taken so far, in hexadecimal."""
         return self._sum.hexdigest()
 
     def take(self, pieces: Iterator[bytes]) -> bool:
-        """Write the next piece; False when there is none."""
+        """Spool the next chunk. Return False at the end, or if the download was closed."""
         piece = next(pieces, b"")
         with self._lock:
             if self._file.closed:
@@ -124,7 +134,7 @@ class Download:
         return bool(piece)
 
     def response(self) -> StreamingHttpResponse:
-        """All that was taken, as an attachment that no browser takes for anything else."""
+        """Return everything that was taken as an attachment, with headers that prevent sniffing."""
         self._file.seek(0)
         digest = base64.b64encode(self._sum.digest()).decode()
         return StreamingHttpResponse(
@@ -148,7 +158,7 @@ class Download:
             return b"" if self._file.closed else self._file.read(PIECE_BYTES)
 
     def close(self) -> None:
-        """Give the memory or the file back; the response does so when it is closed."""
+        """Free the memory or the file and call `on_close`; runs when the response closes."""
         with self._lock:
             self._file.close()
         if self._on_close is not None:

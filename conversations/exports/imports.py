@@ -1,6 +1,6 @@
-"""Conversations out of an export: what a file must be, and the rows that are made of it.
+"""Imports conversations from a JSON export: validates the file and creates the rows.
 
-The file's SHA-256 says only that it is whole: whoever writes a file can compute it.
+The SHA-256 in a file detects damage only; it does not prove who wrote the file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,7 @@ from conversations.text import SHOWN_CHARS, clean_text, shorten
 
 OLDEST_YEAR = 1970
 AHEAD = timedelta(days=1)
-"""How far another machine's clock may be ahead of this one's."""
+"""The tolerated lead of the exporting machine's clock."""
 
 INTEGER_MAX = 2**31 - 1
 SMALL_MAX = 2**15 - 1
@@ -51,7 +51,7 @@ COST_MAX = Decimal(10**8)
 
 
 class ImportRefusedError(Exception):
-    """The file is no export, is damaged, or is there already; the text says which."""
+    """The file is not an export, is damaged, or was imported before; the message says which."""
 
 
 def _check_moment(text: str) -> str:
@@ -70,7 +70,7 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class ImportedUsage(BaseModel):
-    """Tokens of a reply."""
+    """The token usage of a reply."""
 
     input_tokens: Count | None
     output_tokens: Count | None
@@ -80,7 +80,7 @@ class ImportedUsage(BaseModel):
 
 
 class ImportedTimings(BaseModel):
-    """When what happened to a reply."""
+    """The timestamps of a reply's run."""
 
     created_at: Moment
     queued_at: Moment
@@ -93,14 +93,14 @@ class ImportedTimings(BaseModel):
 
 
 class ImportedFeedback(BaseModel):
-    """A verdict on a message."""
+    """A person's rating of a reply."""
 
     value: Verdict
     comment: str
 
 
 class ImportedMessage(BaseModel):
-    """What is common to messages of people and replies."""
+    """The fields that messages of people and replies share."""
 
     message_id: UUID
     number: Number
@@ -115,13 +115,13 @@ class ImportedMessage(BaseModel):
 
 
 class ImportedQuestion(ImportedMessage):
-    """A message of a person."""
+    """A message that a person wrote."""
 
     role: Literal["user"]
 
 
 class ImportedReply(ImportedMessage):
-    """A message of an agent, with its run; it always has a prompt."""
+    """A reply of an agent, with its run. Its parent is the message that it answers."""
 
     role: Literal["assistant"]
     parent_message_id: UUID
@@ -139,7 +139,7 @@ class ImportedReply(ImportedMessage):
 
 
 class ImportedHeader(BaseModel):
-    """What a session is beside its messages."""
+    """A session without its messages."""
 
     id: UUID
     title: str = Field(max_length=200)
@@ -147,14 +147,14 @@ class ImportedHeader(BaseModel):
     rev: int = Field(strict=True, ge=0, le=REV_MAX)
     created_at: Moment
     active_at: Moment
-    # Files of the version before lack these.
+    # Older exports do not have these fields.
     title_source: TitleSource | None = None
     archived_at: Moment | None = None
     deleted_at: Moment | None = None
 
 
 class ImportedSession(BaseModel):
-    """A conversation of a file."""
+    """One conversation in the file."""
 
     session: ImportedHeader
     messages: list[Annotated[ImportedQuestion | ImportedReply, Field(discriminator="role")]]
@@ -162,10 +162,10 @@ class ImportedSession(BaseModel):
 
 
 def check_session(record: Any) -> ImportedSession:
-    """The session of a file; raises `ImportRefusedError` where it is not as an export has it.
+    """Validate one session of a file and return it. Raises `ImportRefusedError`.
 
-    It names nothing outside itself: a parent is a message of the same session, and no chain of
-    parents is a circle. The errors quote nothing of the file but ids.
+    Every parent must be a message of the same session, and no chain of parents may be circular.
+    Error messages never quote values of the file other than ids.
     """
     try:
         session = ImportedSession.model_validate(record)
@@ -201,7 +201,7 @@ def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
 
 
 def find_leaf(session: ImportedSession) -> UUID | None:
-    """The last message of the active branch: the one that no other of that branch follows."""
+    """Return the id of the last message of the active branch, or None if there is none."""
     active = [message for message in session.messages if message.on_active_branch]
     followed = {message.parent_message_id for message in active}
     return next((m.message_id for m in active if m.message_id not in followed), None)
@@ -216,7 +216,10 @@ def _path(session: ImportedSession, parents: dict[UUID, UUID | None]) -> set[UUI
 
 
 def _ends(parents: dict[UUID, UUID | None]) -> bool:
-    """Whether every chain of parents comes to a first message; each is gone through once."""
+    """Return whether every chain of parents ends at a message without a parent.
+
+    Visits each message once, so the time is linear in their number.
+    """
     known: set[UUID] = set()
     for place in parents:
         here: UUID | None = place
@@ -245,11 +248,11 @@ def _texts(value: Any) -> Iterator[str]:
 T = TypeVar("T")
 
 BATCH = 500
-"""Rows that one transaction writes at most."""
+"""The most rows that one transaction writes."""
 
 
 def list_exported(data: Any) -> list[Record]:
-    """The conversations of a parsed JSON export; raises `ImportRefusedError`."""
+    """Return the conversations of a parsed JSON export. Raises `ImportRefusedError`."""
     kind = data.get("format") if isinstance(data, dict) else None
     if kind not in (ONE, MANY) or data.get("version") != VERSION:
         raise ImportRefusedError("not an export of this version")
@@ -260,12 +263,12 @@ def list_exported(data: Any) -> list[Record]:
 
 
 def import_all(owner: AbstractBaseUser, data: Any) -> int:
-    """Make all sessions of a parsed JSON export, with all ids and times, or none; how many.
+    """Create all sessions of a parsed JSON export, or none, and return their number.
 
-    In transactions of at most `BATCH` rows, since on SQLite nobody else writes meanwhile. The
-    sessions count as deleted until all of them are whole, and are removed if they do not get so
-    far; what was deleted when it was exported stays so. The audit log names each. Raises
-    `ImportRefusedError`.
+    Keeps all ids and times. Writes at most `BATCH` rows per transaction, because SQLite blocks
+    other writers during one. Until everything is written, the new sessions are marked as deleted;
+    they are removed if the import fails. A session that was deleted when it was exported stays
+    deleted. Each session gets an entry in the audit log. Raises `ImportRefusedError`.
     """
     made: list[ChatSession] = []
     deleted: set[UUID] = set()
@@ -279,7 +282,7 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
     except BaseException as exc:
         for session in made:
             session.delete()
-        # The database's own words quote rows.
+        # The database's own message quotes values of rows, so it is not passed on.
         if isinstance(exc, IntegrityError):
             raise ImportRefusedError("an id in it is taken by another conversation") from exc
         if isinstance(exc, DatabaseError):
@@ -314,7 +317,10 @@ def _steps(rows: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _check(record: Record) -> UUID | None:
-    """The last message of the active branch; raises `ImportRefusedError`."""
+    """Check a session and its SHA-256; return the last message of its active branch.
+
+    Raises `ImportRefusedError`.
+    """
     session = check_session(record)
     digest = Digest(Conversation(record["session"], iter(record["messages"])))
     for _ in digest.messages():
@@ -330,7 +336,8 @@ def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )
-    # In doubt no later reply gives another title to what its user may have named.
+    # Without this field, treat a title as one that the user chose, so that no later reply replaces
+    # it.
     by = TitleSource.USER if header["title"] else TitleSource.WORDS
     session.title_source = header.get("title_source") or by
     session.deleted_at = _time(header.get("deleted_at")) or timezone.now()
@@ -340,7 +347,11 @@ def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
 
 
 def _add_messages(session: ChatSession, messages: list[Record]) -> None:
-    """Parents come later than their replies when a branch was moved: so they are set at the end."""
+    """Create the messages.
+
+    On a moved branch a parent can have a higher number than its reply, so parents are set only
+    after all rows exist.
+    """
     rows = [
         Message(
             id=UUID(message["message_id"]),
@@ -364,7 +375,7 @@ def _add_messages(session: ChatSession, messages: list[Record]) -> None:
 
 
 def _shown(part: Record) -> Record:
-    """As readers are shown it; the whole is in the items."""
+    """Shorten the arguments and output of a tool part; the items keep the full text."""
     if part["type"] != "tool":
         return part
     texts = {name: part.get(name) for name in ("arguments", "output")}
@@ -386,7 +397,7 @@ def _add_runs(session: ChatSession, replies: list[Record]) -> None:
 
 
 def _run(session: ChatSession, reply: Record) -> Run:
-    """What was at work when it was exported is not begun again here."""
+    """Build the run of a reply. A run that was active when exported is imported as interrupted."""
     ended = reply["run_status"] not in ACTIVE
     return Run(
         id=UUID(reply["run_id"]),
@@ -409,7 +420,7 @@ def _run(session: ChatSession, reply: Record) -> Run:
 
 
 def _items(runs: list[Run], replies: list[Record]) -> Iterable[Item]:
-    """The model is told what was shown; its own items are not in an export."""
+    """Rebuild the model's items from the parts, because exports do not contain the items."""
     for run, reply in zip(runs, replies, strict=True):
         for position, payload in enumerate(items_of_parts(reply["parts"])):
             yield Item(run=run, position=position, payload=payload)

@@ -1,4 +1,4 @@
-"""Conversations out of the database, in batches: memory stays flat however many there are."""
+"""Reads conversations from the database in batches, so that memory use stays bounded."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -31,11 +31,11 @@ TIMING_FIELDS = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """A session and its messages, those of left branches too, in order of `number`.
+    """A session and its messages on all branches, in order of `number`.
 
-    A message is a `MessageView` with whole tool calls and its `text`, `on_active_branch`,
-    `feedback`, and for a reply `model`, `usage` and `timings`. The messages are read while they
-    are gone through, once.
+    A message is a `MessageView` with uncut tool calls, plus `text`, `on_active_branch` and
+    `feedback`, and for a reply `model`, `usage`, `cost`, `retries` and `timings`. `messages` reads
+    from the database as it is iterated, and can be iterated only once.
     """
 
     session: Record
@@ -45,7 +45,10 @@ class Conversation:
 def read_conversations(
     sessions: QuerySet[ChatSession], *, for_staff: bool = False
 ) -> Iterator[Conversation]:
-    """All of `sessions`, the oldest first; `for_staff` with their owners' names and reviews."""
+    """Read all of `sessions`, the oldest first.
+
+    `for_staff` adds the owners' names and the reviews.
+    """
     for group in _groups(sessions):
         loaded = _load(group) if len(group) > 1 else None
         about = _about(group) if for_staff else {}
@@ -56,7 +59,7 @@ def read_conversations(
 
 
 def read_items(run_ids: Iterable[str]) -> dict[str, list[Record]]:
-    """What the model is given of each of these runs' replies, in order."""
+    """Return, by run id, the items of each run in order."""
     items: dict[str, list[Record]] = defaultdict(list)
     rows = Item.objects.filter(run_id__in=list(run_ids)).order_by("run_id", "position")
     for run_id, payload in rows.values_list("run_id", "payload"):
@@ -65,7 +68,7 @@ def read_items(run_ids: Iterable[str]) -> dict[str, list[Record]]:
 
 
 def _groups(sessions: QuerySet[ChatSession]) -> Iterator[list[ChatSession]]:
-    """Neighbours whose messages are together no more than a batch, or one session alone."""
+    """Group consecutive sessions up to `MESSAGES_A_BATCH` messages; a larger one comes alone."""
     group: list[ChatSession] = []
     size = 0
     for session in _walk(sessions):
@@ -87,7 +90,7 @@ def _walk(sessions: QuerySet[ChatSession]) -> Iterator[ChatSession]:
 
 
 def _ids(sessions: QuerySet[ChatSession]) -> Iterator[list[UUID]]:
-    """By keyset, so that no cursor stays open between two batches; each is found by a sort."""
+    """Yield pages of session ids by keyset, so that no cursor stays open between two batches."""
     ordered = sessions.order_by("created_at", "id").values_list("created_at", "id")
     page = list(ordered[:IDS_A_BATCH])
     while page:
@@ -134,7 +137,7 @@ def _header(session: ChatSession) -> Record:
 
 
 def _about(group: list[ChatSession]) -> dict[UUID, Record]:
-    """What staff alone are told of these sessions."""
+    """Return, by session id, the fields that only staff exports contain."""
     ids = [session.pk for session in group]
     people = ("assignee", "reviewed_by")
     rows = Review.objects.filter(pk__in=ids).select_related(*people).prefetch_related("labels")
@@ -165,7 +168,10 @@ def _records(session: ChatSession, batches: Iterable[list[Message]]) -> Iterator
 
 
 def _branch(session: ChatSession, first: list[Message]) -> set[UUID]:
-    """The ids that people see, from the rows themselves where these are all."""
+    """Return the ids of the active branch.
+
+    Uses the rows in `first` if they are all messages of the session; otherwise runs a query.
+    """
     leaf = session.active_leaf_id
     if leaf is not None and len(first) < session.message_count:
         return set(list_path(leaf, session.message_count))
@@ -207,7 +213,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _whole_parts(parts: list[Record], run: Run | None) -> list[Record]:
-    """`parts` with all of the arguments and outputs of which readers are shown the beginning."""
+    """Return `parts` with the shortened arguments and outputs replaced by their full texts."""
     if run is None or not any(map(_is_shortened, parts)):
         return parts
     items = read_items([str(run.pk)])[str(run.pk)]
@@ -227,12 +233,15 @@ def _is_cut(part: Record, name: str) -> bool:
 
 
 def _whole_fields(part: Record, whole: dict[str, list[Any]]) -> Record:
-    """By their beginnings, in order, since some servers give one id to a call of every turn."""
+    """Find the full texts that begin like the shortened ones, and remove them from `whole`.
+
+    Matching by call id would fail: some servers use the same id in every turn.
+    """
     found = {}
     for name, texts in whole.items():
         start = part[name].removesuffix(CUT) if _is_cut(part, name) else None
         for place, text in enumerate(texts):
-            # What was no text is kept as it was put in words.
+            # An output that is not a string is skipped; its part keeps the shortened text.
             if start is not None and isinstance(text, str) and clean_text(text).startswith(start):
                 found[name] = clean_text(texts.pop(place))
                 break

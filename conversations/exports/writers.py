@@ -1,4 +1,4 @@
-"""The writers of exports: JSON, CSV, training examples, Markdown, plain text, one HTML page."""
+"""Writes conversations as JSON, CSV, training examples, Markdown, plain text or HTML."""
 
 import csv
 import hashlib
@@ -27,17 +27,20 @@ from conversations.text import visible
 
 
 def canonical(record: Record) -> str:
-    """The one JSON text of a record: keys in order, no spaces."""
+    """Return the canonical JSON of a record: sorted keys, no spaces."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest_of(record: Record) -> str:
-    """The SHA-256 of a record's canonical JSON, in hexadecimal."""
+    """Return the SHA-256 of a record's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical(record).encode()).hexdigest()
 
 
 class Digest:
-    """The SHA-256 of a session's header and messages, each as canonical JSON and a newline."""
+    """Computes the SHA-256 of a session's header and messages as they are written.
+
+    The header and each message are hashed as canonical JSON and a newline.
+    """
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -48,14 +51,14 @@ class Digest:
         self._sum.update(canonical(record).encode() + b"\n")
 
     def messages(self) -> Iterator[Record]:
-        """The messages, taken into the sum as they are gone through."""
+        """Yield the messages, adding each to the sum."""
         for message in self._conversation.messages:
             self._add(message)
             yield message
 
     @property
     def value(self) -> str:
-        """The sum of what was gone through, in hexadecimal."""
+        """The sum of everything yielded so far, in hexadecimal."""
         return self._sum.hexdigest()
 
 
@@ -65,7 +68,7 @@ VERSION = 1
 
 
 def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """The only conversation as one object, its SHA-256 at the end."""
+    """Write one conversation as a JSON object that ends with its SHA-256."""
     for conversation in conversations:
         yield f"{{{_head(ONE)}, {_pair('session', conversation.session)}, "
         yield from _messages(conversation)
@@ -73,7 +76,7 @@ def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_many(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """All conversations in one object."""
+    """Write all conversations as one JSON object."""
     yield f'{{{_head(MANY)}, "sessions": ['
     separator = "\n"
     for conversation in conversations:
@@ -85,7 +88,7 @@ def write_many(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """One message a line, with its session and the SHA-256 of the message."""
+    """Write one JSON object per message, with its session and the SHA-256 of the message."""
     for conversation in conversations:
         for message in conversation.messages:
             line = {"session": conversation.session, **message, "sha256": digest_of(message)}
@@ -127,17 +130,20 @@ COLUMNS = (
     "sha256",
     *("tool_calls", "feedback_comments", *OF_SESSION, *OF_REVIEW),
 )
-"""New ones come last: programs may count on the places of the others. Those of a review are filled
-in exports by staff alone."""
+"""The columns of a CSV export.
+
+Add new ones at the end: programs may rely on the positions of the others. Only exports by staff
+fill the columns of a review.
+"""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""Without it, Excel takes the file for another encoding."""
+"""Without it, Excel assumes another encoding."""
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "\x00", "＝", "＋", "－", "＠")
 
 
 def write_rows(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """A row for each message, and for each session without one, below the names of the columns."""
+    """Write CSV: a header row, then a row per message, and one per session without messages."""
     yield BYTE_ORDER_MARK + _line(COLUMNS)
     for conversation in conversations:
         message = None
@@ -148,7 +154,7 @@ def write_rows(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def safe_cell(value: object) -> str:
-    """A cell that every spreadsheet takes for text."""
+    """Return the text of a cell, escaped so that no spreadsheet evaluates it as a formula."""
     text = "" if value is None else str(value)
     kept = text.replace("\x00", "\ufffd")
     return f"'{kept}" if text.lstrip(" ").startswith(DANGEROUS) else kept
@@ -181,14 +187,14 @@ def _line(cells: Iterable[object]) -> str:
 
 Turn = dict[str, Any]
 Pair = tuple[Record, Record]
-"""A question and its completed reply."""
+"""A message of a person and its completed reply."""
 
 PAIRS_A_BATCH = 50
-"""Whose items are read together."""
+"""Pairs whose items are read in one query."""
 
 
 def write_examples(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """The active branch of each, questions whose replies came to an answer alone."""
+    """Write a training example per conversation: the completed replies of its active branch."""
     for conversation in conversations:
         turns = list(_turns(conversation))
         if turns:
@@ -201,7 +207,8 @@ def _turns(conversation: Conversation) -> Iterator[Turn]:
         items = read_items(reply["run_id"] for _, reply in batch)
         for question, reply in batch:
             said = list(_reply(items[reply["run_id"]] or items_of_parts(reply["parts"])))
-            # A model that is taught anything else learns to stop in the middle.
+            # Leave out replies that do not end with an answer: a model trained on them would learn
+            # to stop in the middle.
             if said and said[-1]["role"] == "assistant" and "tool_calls" not in said[-1]:
                 yield {"role": "user", "content": question["text"]}
                 yield from _weighed(said, reply)
@@ -220,14 +227,14 @@ def _pairs(messages: Iterable[Record]) -> Iterator[Pair]:
 
 
 def _weighed(turns: list[Turn], reply: Record) -> Iterator[Turn]:
-    """With weight 0, which is "not to be learnt", where a reader has found the reply bad."""
+    """Yield `turns`; those of a reply rated bad get weight 0, which excludes them from training."""
     is_bad = any(verdict["value"] == Verdict.DOWN for verdict in reply["feedback"])
     for turn in turns:
         yield {**turn, "weight": 0} if is_bad and turn["role"] == "assistant" else turn
 
 
 def _reply(items: Iterable[Record]) -> Iterator[Turn]:
-    """A turn for each text with the calls that were made after it, and for each output."""
+    """Yield an assistant turn for each text and the calls after it, and a tool turn per output."""
     said: Turn | None = None
     for item in mend(items):
         kind = item.get("type")
@@ -274,9 +281,9 @@ FENCE = "```"
 
 
 def write_markdown(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """A heading for each conversation, message, tool and thought.
+    """Write Markdown: a heading for each conversation, message, tool call and reasoning.
 
-    All that anybody has said is a quotation: no text can pass for a heading, or hide one.
+    The content of messages is quoted, so that it can neither pass for a heading nor hide one.
     """
     for conversation in conversations:
         digest = Digest(conversation)
@@ -288,7 +295,7 @@ def write_markdown(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """The same without markup, and without characters that a terminal would obey."""
+    """Write plain text, with control characters of terminals made visible."""
     for conversation in conversations:
         digest = Digest(conversation)
         yield f"{visible(_one_line(conversation.session['title']))}\n\n"
@@ -300,7 +307,7 @@ def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def heading(message: Record) -> str:
-    """Who, when, how it ended if not well, and whether people still see it."""
+    """Return a message's author and time, plus notes on a failed run or an inactive branch."""
     who = "User" if message["role"] == "user" else message["agent"] or "Assistant"
     notes = [] if message["on_active_branch"] else ["left branch"]
     if message["run_status"] not in (None, RunStatus.COMPLETED):
@@ -334,7 +341,7 @@ def _tool_name(part: Record) -> str:
 
 
 def _fenced(part: Record) -> str:
-    """Longer than any fence inside."""
+    """Put the arguments and output in a code block whose fence is longer than any fence inside."""
     body = f"{part.get('arguments') or ''}\n{_output_text(part)}".strip()
     fence = FENCE
     while fence in body:
@@ -360,7 +367,7 @@ def _one_line(text: str) -> str:
 
 
 MESSAGES_A_BATCH = 50
-"""Messages whose HTML is read together, and is in memory at once."""
+"""Messages whose HTML is read in one query and held in memory."""
 
 HEAD = """<!doctype html>
 <html lang="en">
@@ -386,7 +393,7 @@ td, th { border: 1px solid; padding: 0.25rem 0.5rem; }
 
 
 def write_page(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """All conversations, one after the other."""
+    """Write all conversations as one HTML page."""
     yield HEAD
     for conversation in conversations:
         digest = Digest(conversation)

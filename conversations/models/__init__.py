@@ -1,4 +1,4 @@
-"""What is kept: sessions, messages, runs, their events, and people's keys and usage."""
+"""The tables of the record: sessions, messages, runs, events, API keys, usage and reviews."""
 
 from conversations.models.people import (
     ApiKey,

@@ -1,4 +1,4 @@
-"""Tables of people: guests, API keys, tickets, attempts, usage, and what staff keep."""
+"""Tables about people: guests, API keys, tickets, attempts, usage, reviews and the audit log."""
 
 import uuid
 
@@ -10,7 +10,7 @@ from conversations.models.sessions import ChatSession
 
 
 class Guest(models.Model):
-    """Marks a user row that was made for a visitor who has not signed up."""
+    """Marks a user row that was created for a visitor who has not signed in."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="guest"
@@ -22,7 +22,7 @@ class Guest(models.Model):
 
 
 class Scope(models.TextChoices):
-    """What an API key is good for."""
+    """What an API key may be used for."""
 
     READ = "read", _("read")
     WRITE = "write", _("write")
@@ -32,7 +32,7 @@ class Scope(models.TextChoices):
 
 
 class ApiKey(models.Model):
-    """Lets a program in as a user; the key itself is only shown when it is made."""
+    """Authenticates a program as a user; only a hash of the key is stored."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -56,9 +56,9 @@ class ApiKey(models.Model):
 
 
 class SocketTicket(models.Model):
-    """Lets a client open one socket, for a few seconds; only a hash of the ticket is kept.
+    """Lets a client open one socket within a few seconds; only a hash of the ticket is stored.
 
-    The rest is the sign-in by which it was asked for, which the socket has then.
+    The other columns describe the sign-in that issued it, which the socket then depends on.
     """
 
     token_hash = models.CharField(max_length=64, primary_key=True)
@@ -77,7 +77,7 @@ class SocketTicket(models.Model):
 
 
 class Attempts(models.Model):
-    """How often something was tried from one place since its period began; `key` is a hash."""
+    """A count of attempts in a period that ends at `until`; `key` is a hash of what is counted."""
 
     key = models.CharField(max_length=64, primary_key=True)
     count = models.PositiveIntegerField(default=0)
@@ -91,8 +91,9 @@ class SessionUsage(models.Model):
     """Running totals of a session's ended runs and side calls; a session without any has no row.
 
     Only `conversations.runs.usage` writes it, in the transaction that ends the run or adds the
-    call. `priced` and `unpriced` count calls whose cost is and is not known; `cost_micros` is the
-    sum of the known ones in millionths, because SQLite adds decimals as floating-point numbers.
+    call. `estimated` and `unknown` count rows whose tokens are estimated or unknown, `priced` and
+    `unpriced` those whose cost is and is not known. `cost_micros` is the sum of the known costs in
+    millionths, because SQLite adds decimals as floating-point numbers.
     """
 
     session = models.OneToOneField(
@@ -114,14 +115,14 @@ class SessionUsage(models.Model):
 
 
 class UserUsage(models.Model):
-    """Tokens of a user's runs that were counted in one slot of time, for the limit of a day.
+    """Tokens that a user's runs used in one slot of time, for the daily limit.
 
-    `slot` is the Unix time in units of `conversations.runs.usage.SLOT`; `purge` deletes old ones.
+    `slot` is the Unix time in units of `conversations.runs.usage.SLOT`; `purge` deletes old rows.
     """
 
     pk = models.CompositePrimaryKey("user_id", "slot")
-    # Without a constraint: a process of the version before, which does not know of these rows,
-    # deletes a guest who signs in. Rows of nobody go with the old ones.
+    # No constraint: processes of the previous version do not know this table, and delete guests
+    # who sign in. Rows whose user is gone are purged like all old rows.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.CASCADE,
@@ -137,7 +138,7 @@ class UserUsage(models.Model):
 
 
 class SiteUsage(models.Model):
-    """The same of all users together, for the site's own limit of a day."""
+    """Tokens that the runs of all users used in one slot, for the site's daily limit."""
 
     slot = models.BigIntegerField(primary_key=True)
     tokens = models.BigIntegerField(default=0)
@@ -147,7 +148,7 @@ class SiteUsage(models.Model):
 
 
 class Label(models.Model):
-    """A word that staff sort sessions by."""
+    """A word by which staff group sessions."""
 
     name = models.CharField(_("name"), max_length=50, unique=True)
 
@@ -161,7 +162,7 @@ class Label(models.Model):
 
 
 class Review(models.Model):
-    """What staff say about one session; it is to do until `reviewed_at` is set."""
+    """The review of one session by staff; it is open until `reviewed_at` is set."""
 
     session = models.OneToOneField(
         "conversations.ChatSession",
@@ -203,7 +204,7 @@ class Review(models.Model):
 
 
 class AuditAction(models.TextChoices):
-    """What staff did with somebody's data."""
+    """What was done with somebody's data, by staff or by a command."""
 
     VIEWED = "viewed", _("viewed a session")
     REPLAYED = "replayed", _("replayed a reply")
@@ -219,9 +220,10 @@ class AuditAction(models.TextChoices):
 
 
 class AuditEntry(models.Model):
-    """One thing that staff did; never changed, and kept when the people in it are erased.
+    """One entry of the audit log; never changed, and kept when the people in it are erased.
 
-    `session_id` is plain, not a relation: it outlives the session. `detail` holds no text of it.
+    `session_id` is no foreign key, because the entry outlives the session. `detail` holds no text
+    of the conversation.
     """
 
     at = models.DateTimeField(_("when"), auto_now_add=True)

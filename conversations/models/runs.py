@@ -11,7 +11,7 @@ from conversations.models.sessions import ChatSession, Message
 
 
 class RunStatus(models.TextChoices):
-    """Where a run is; `conversations.runs.states` holds the moves."""
+    """The status of a run; `conversations.runs.states` has the table of moves between them."""
 
     QUEUED = "queued", _("queued")
     RUNNING = "running", _("running")
@@ -23,7 +23,7 @@ class RunStatus(models.TextChoices):
 
 
 HOLDING = (RunStatus.RUNNING, RunStatus.AWAITING_INPUT)
-"""Nothing else of the session is worked on meanwhile."""
+"""Statuses in which a run holds its session: no other run of it may start."""
 
 ACTIVE = (RunStatus.QUEUED, *HOLDING)
 
@@ -40,7 +40,7 @@ class EndReason(models.TextChoices):
 
 
 class UsageSource(models.TextChoices):
-    """How the token counts came to be."""
+    """Where the token counts of a run or side call come from."""
 
     MEASURED = "measured", _("measured")
     ESTIMATED = "estimated", _("estimated")
@@ -48,7 +48,7 @@ class UsageSource(models.TextChoices):
 
 
 class Outcome(models.TextChoices):
-    """What an accepted chat met with."""
+    """What was done with an accepted chat."""
 
     STARTED = "started"
     QUEUED = "queued"
@@ -56,10 +56,11 @@ class Outcome(models.TextChoices):
 
 
 class Run(models.Model):
-    """One reply, from the accepted chat to its one terminal status.
+    """The work on one reply, from the accepted chat to its one terminal status.
 
-    `claim` fences workers and is never on the wire; `epoch` is the generation of what is shown.
-    The columns that change at every commit of text are in no index (HOT updates on Postgres).
+    `claim` fences off older workers and is never sent to clients; `epoch` counts showings of the
+    reply from its beginning. Columns that change with every commit of text must stay out of all
+    indexes, so that Postgres can make HOT updates.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -75,7 +76,7 @@ class Run(models.Model):
     model = models.CharField(_("model"), max_length=200, blank=True)
     prompt = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="runs")
     reply = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="run")
-    # None, not "": only what has an id must be unique.
+    # None, not "": the constraint is for runs that have an id, and NULLs are all distinct.
     client_message_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001
     content_hash = models.CharField(max_length=64, blank=True)
     outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.STARTED)
@@ -98,16 +99,16 @@ class Run(models.Model):
         max_length=10, choices=UsageSource.choices, default=UsageSource.UNKNOWN
     )
     # Tokens of the first input: see `conversations.runs.inputs.Gauge`. `context_model` is the
-    # model that was given it, where `model`, which answered at last, is another. The database has
-    # the default too: processes of the version before go on adding runs after the migration.
+    # model that received it, if that differs from `model`, the one that answered last. The default
+    # is in the database too: processes of the previous version add runs after the migration.
     context_model = models.CharField(max_length=200, blank=True, default="", db_default="")
     context_estimate = models.PositiveIntegerField(null=True, blank=True)
     context_measured = models.PositiveIntegerField(null=True, blank=True)
     context_refused = models.PositiveIntegerField(null=True, blank=True)
 
-    # In the currency of the settings; null where a count or a price is not known.
+    # In the currency of the settings; null if a count or a price is not known.
     cost = models.DecimalField(_("cost"), max_digits=14, decimal_places=6, null=True, blank=True)
-    # How many of its tokens, since it was begun anew, `UserUsage` and `SiteUsage` have.
+    # How many tokens of the current epoch `UserUsage` and `SiteUsage` already contain.
     counted_tokens = models.PositiveBigIntegerField(default=0, db_default=0)
 
     created_at = models.DateTimeField(_("queued"), auto_now_add=True)
@@ -119,7 +120,8 @@ class Run(models.Model):
     retries = models.PositiveSmallIntegerField(default=0)
     ended_at = models.DateTimeField(null=True, blank=True)
     folded = models.BooleanField(default=False)
-    # When the text came, once its events are folded: see `conversations.runs.events`.
+    # The times at which text arrived, kept after its events are folded; see
+    # `conversations.runs.events`.
     sketch = models.JSONField(null=True, blank=True)
 
     class Meta:
@@ -138,16 +140,16 @@ class Run(models.Model):
         ]
         indexes = [
             models.Index(fields=["owner", "created_at"], name="runs_by_owner"),
-            # Not a partial one: SQLite uses those only where the statuses are in the SQL itself.
+            # Not partial: SQLite uses a partial index only if the statuses are literals in the SQL.
             models.Index(fields=["status", "session"], name="runs_by_status"),
             models.Index(fields=["ended_at"], condition=Q(folded=False), name="unfolded_runs"),
-            # For `conversations.runs.usage`, whose SQL repeats this condition word for word.
+            # For `COUNT_AT_WORK` in `conversations.runs.usage`, whose SQL repeats this condition.
             models.Index(
                 fields=["owner", "session", "status"],
                 condition=Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING)),
                 name="runs_at_work",
             ),
-            # All that staff filter by: few rows are found, without a look at the others.
+            # Has all columns that staff filter by, so that rows are filtered in the index alone.
             models.Index(
                 *(F("created_at").desc(), F("id").desc(), "status", "error_code", "agent"),
                 *("model", "input_tokens", "output_tokens", "cost", "first_token_at", "session"),
@@ -164,7 +166,7 @@ class Run(models.Model):
 
 
 class RunEvent(models.Model):
-    """One frame of a run's journal: one row = one frame = one seq."""
+    """One event of a run's journal; each event has its own seq and becomes one frame."""
 
     pk = models.CompositePrimaryKey("run_id", "epoch", "seq")
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
@@ -179,7 +181,7 @@ class RunEvent(models.Model):
 
 
 class Item(models.Model):
-    """What the model sees of one run's reply: an ordered SDK input item, as JSON."""
+    """One SDK input item of a run's reply, as the model is given it in later runs."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="items", db_index=False)
     position = models.PositiveIntegerField()
@@ -193,7 +195,7 @@ class Item(models.Model):
 
 
 class Decision(models.TextChoices):
-    """What became of a request; the last two are nobody's decision."""
+    """The decision of an approval; the last two are not made by a person."""
 
     APPROVE = "approve", _("approved")
     REJECT = "reject", _("rejected")
@@ -202,10 +204,10 @@ class Decision(models.TextChoices):
 
 
 class Approval(models.Model):
-    """A tool call that a run may make only when its user says so; `id` is the request's.
+    """A tool call that a run may make only if its user approves; `id` is the request's id.
 
-    `args_hash` binds the decision to the tool and to its exact arguments; `seq` is that of the
-    event that asked.
+    `args_hash` binds the decision to the tool and its exact arguments; `seq` is that of the
+    `input.requested` event.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -244,10 +246,10 @@ class Approval(models.Model):
 
 
 class RunState(models.Model):
-    """What the SDK goes on from when a run's requests are answered; gone when the run has ended.
+    """The SDK's state from which a suspended run is resumed; deleted when the run ends.
 
-    `payload` is JSON as text, which also holds what a database's JSON does not. `seq` is the first
-    request's; `attempts` counts how often a worker has gone on from here.
+    `payload` is JSON in a text column, because databases' JSON types do not hold all of it. `seq`
+    is that of the first request; `attempts` counts how often a worker has resumed from here.
     """
 
     run = models.OneToOneField(
@@ -262,10 +264,10 @@ class RunState(models.Model):
 
 
 class SideCall(models.Model):
-    """A call of the model that is no part of a reply; its usage counts like a reply's."""
+    """A model call that is not part of a reply; its usage counts like a reply's."""
 
     class Purpose(models.TextChoices):
-        """What it was for."""
+        """What the call was for."""
 
         TITLE = "title", _("title")
         SUMMARY = "summary", _("summary")

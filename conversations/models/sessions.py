@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class TitleSource(models.TextChoices):
-    """Who a session's title is by; the first words are only there until there is a better one."""
+    """Where a session's title comes from; the first words are used until there is a better one."""
 
     WORDS = "words", _("first words")
     MODEL = "model", _("model")
@@ -20,8 +20,8 @@ class TitleSource(models.TextChoices):
 class ChatSession(models.Model):
     """One conversation of one user.
 
-    `rev` counts every change except streamed text; raising it is also the session's lock, so it
-    comes first in every transaction that touches messages, queue or run status.
+    `rev` counts every change except streamed text. Incrementing it also locks the session, so it
+    must come first in every transaction that changes messages, the queue or a run's status.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -55,7 +55,7 @@ class ChatSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        # Not the title, which says what is talked about: rows are named in lists and logs.
+        # Not the title: this text gets into logs, which must not contain what people wrote.
         return str(self.id)
 
     @property
@@ -64,17 +64,17 @@ class ChatSession(models.Model):
 
 
 class Role(models.TextChoices):
-    """Who a message is by."""
+    """Who wrote a message."""
 
     USER = "user", _("user")
     ASSISTANT = "assistant", _("assistant")
 
 
 class Message(models.Model):
-    """What people see.
+    """What a person wrote, or the reply to it, as people read it.
 
     `parts` is a list of `{"type": "text", "text"}`, `{"type": "reasoning", "text"}`,
-    `{"type": "agent", "name"}` where another agent took over, and
+    `{"type": "agent", "name"}` (another agent took over),
     `{"type": "tool", "tool_call_id", "name", "arguments", "status", "output", ...}` and
     `{"type": "approval", "request_id", "tool_call_id", "tool", "arguments", "decision", ...}`.
     An assistant's message is the reply of exactly one run (`message.run`).
@@ -89,7 +89,7 @@ class Message(models.Model):
         "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
     )
     client_message_id = models.CharField(max_length=100, blank=True)
-    # Taken back before it was answered: it is on no branch any more.
+    # Withdrawn before its run began: it is not on any branch now.
     withdrawn = models.BooleanField(default=False)
     rev = models.PositiveBigIntegerField()
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -110,16 +110,15 @@ class Message(models.Model):
 
     @property
     def text(self) -> str:
-        """The answer text alone: text parts, with a blank line between two."""
+        """The text parts alone, with a blank line between two."""
         return join_text(self.parts)
 
 
 class ReplyHtml(models.Model):
     """The HTML of a finished reply: one string for each text part of its message.
 
-    It holds for the texts that `digest` is of, by the renderer of that version; see
-    `conversations.sessions.rendering`. In a table of its own, because few reads of a message show
-    it.
+    Valid only for the texts that `digest` was made of, and for the renderer's version; see
+    `conversations.sessions.rendering`. It has its own table because few reads of a message need it.
     """
 
     message = models.OneToOneField(
@@ -134,19 +133,19 @@ class ReplyHtml(models.Model):
 
 
 def join_text(parts: list[dict[str, Any]]) -> str:
-    """The text parts of a message as the tokens of its run spelled them."""
+    """Join the text parts of a message, as the tokens of its run spelled them."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
 
 
 class Verdict(models.TextChoices):
-    """What a reader thinks of a reply."""
+    """A user's rating of a reply."""
 
     UP = "up", _("good")
     DOWN = "down", _("bad")
 
 
 class Feedback(models.Model):
-    """One reader's verdict on one reply."""
+    """One user's rating of one reply, with an optional comment."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="feedback")
     user = models.ForeignKey(
@@ -169,7 +168,7 @@ class Feedback(models.Model):
 
 
 class Share(models.Model):
-    """A link under which anybody reads a session, up to the message it was made at."""
+    """A link by which anybody reads a session's branch down to the message `leaf`."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="shares")
@@ -187,9 +186,9 @@ class Share(models.Model):
 
 
 class SearchEntry(models.Model):
-    """What can be searched for: the text of a message, or a session's title without a message.
+    """A text that search finds: that of a message, or a session's title if `message` is None.
 
-    Nothing but the database's own triggers writes these; see `conversations.sessions.search`.
+    Only the database's triggers write these rows; see `conversations.sessions.search`.
     """
 
     session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="+")
@@ -213,9 +212,9 @@ class SearchEntry(models.Model):
 
 
 class Summary(models.Model):
-    """What a model is given in place of a conversation's beginning, down to `message`, a reply.
+    """What the model is given in place of a branch from its beginning down to `message`, a reply.
 
-    Without a text it is given nothing in its place. Other branches do not have it.
+    With an empty text it is given nothing in its place. Branches without `message` are unaffected.
     """
 
     message = models.OneToOneField(

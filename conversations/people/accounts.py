@@ -1,4 +1,4 @@
-"""Guests, API keys, and the audit log of who looked at or changed whose data."""
+"""Guests, API keys, random tokens, and the audit log of what was done with people's data."""
 
 import hashlib
 import hmac
@@ -36,12 +36,12 @@ TOKEN_BYTES = 32
 
 
 def make_token() -> str:
-    """256 random bits, fit for an address."""
+    """Return a new secret of 256 random bits that can be part of a URL."""
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def hash_token(token: str) -> str:
-    """What is kept; a slow hash would add nothing to so much randomness."""
+    """Return the hash that is stored of a token; with 256 random bits it need not be a slow one."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -54,7 +54,7 @@ def record(
     session_id: UUID | None = None,
     **detail: Any,
 ) -> None:
-    """Write one entry; `actor` None for what the site did by itself."""
+    """Write one entry of the audit log; `actor` None: a command or the site itself."""
     AuditEntry.objects.create(
         actor_id=actor.pk if actor else None, action=action, session_id=session_id, detail=detail
     )
@@ -66,9 +66,9 @@ def record_each(
     session_ids: Sequence[UUID],
     **detail: Any,
 ) -> None:
-    """One entry for each session, so that the log of a session is whole.
+    """Write one entry for each session, so that the log of a session is complete.
 
-    In transactions of at most `STEP` rows, unless the caller has one around it.
+    Written in batches of `STEP` rows, each a transaction of its own unless one is open already.
     """
     actor_id = actor.pk if actor else None
     for start in range(0, len(session_ids), STEP):
@@ -81,13 +81,13 @@ def record_each(
 
 
 def record_list(actor: AbstractBaseUser | AnonymousUser, session_ids: Sequence[UUID]) -> None:
-    """One entry for a page of a list that showed titles: an entry for each would fill the log."""
+    """Write one entry for a whole page of titles; one for each session would fill the log."""
     if session_ids:
         record(actor, AuditAction.LISTED, sessions=[str(pk) for pk in session_ids])
 
 
 def entries_about(entries: QuerySet[AuditEntry], session_id: UUID) -> QuerySet[AuditEntry]:
-    """Those of a session, pages of lists with its title among them."""
+    """Return the entries about a session, those of list pages that showed its title included."""
     listed = entries.filter(action=AuditAction.LISTED).annotate(words=Cast("detail", TextField()))
     pages = listed.filter(words__contains=str(session_id)).values("pk")
     return entries.filter(Q(session_id=session_id) | Q(pk__in=pages))
@@ -98,7 +98,7 @@ NAME_BYTES = 8
 
 @transaction.atomic
 def create_guest() -> Any:
-    """A new user without a password, marked as a guest."""
+    """Create a user without a password and mark it as a guest."""
     model = get_user_model()
     name = f"guest-{secrets.token_hex(NAME_BYTES)}"
     user = model._default_manager.create(**{model.USERNAME_FIELD: name})
@@ -109,16 +109,17 @@ def create_guest() -> Any:
 
 
 def is_guest(user: User) -> bool:
-    """Whether `user` is one that `create_guest` made."""
+    """Return whether `user` was created by `create_guest`."""
     return user.is_authenticated and Guest.objects.filter(user_id=user.pk).exists()
 
 
 @transaction.atomic
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
-    """Move the guest's sessions and runs to `user`, and delete the guest, if it is still there."""
+    """Move the guest's sessions and runs to `user`, and delete the guest if it still exists."""
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
-    # From here on no session can be begun as the guest; one begun meanwhile moves too.
+    # This lock keeps new sessions out, since inserting one locks its owner's row; a session that
+    # was created after the first move is moved now.
     guests = get_user_model()._default_manager.select_for_update().filter(pk=guest_user.pk)
     if (guest_row := guests.first()) is not None:
         _move_sessions(guest_user, user)
@@ -150,24 +151,27 @@ def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
 
 
 MARK = "agk_"
-"""What every key begins with, so that it is told from a token, and found where it has leaked."""
+"""The beginning of every key: tells it from other tokens, and lets scanners find leaked keys."""
 
 KEYS_MAX = 50
 
 DAYS, DAYS_MAX = 365, 3_650
-"""For how long a new key is good, by default and at most."""
+"""How many days a new key is valid, by default and at most."""
 
 USED_EVERY = timedelta(minutes=1)
-"""How exact `last_used_at` is: a key in use does not write with every request."""
+"""The precision of `last_used_at`: a key does not cause a write with every request."""
 
 
 def list_keys(user: User) -> QuerySet[ApiKey]:
-    """Those that hold, the newest first."""
+    """Return the user's valid keys, newest first."""
     return holding_keys().filter(owner_id=user.pk).order_by("-created_at")
 
 
 def holding_keys() -> QuerySet[ApiKey]:
-    """Those that are neither revoked nor expired; keys from before there was an end have none."""
+    """Return the keys of all users that are neither revoked nor expired.
+
+    Keys that were created before keys could expire have no `expires_at`.
+    """
     in_time = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
     return ApiKey.objects.filter(in_time, revoked_at=None)
 
@@ -175,9 +179,9 @@ def holding_keys() -> QuerySet[ApiKey]:
 def create_key(
     *, user: User, name: str, scopes: Iterable[str], days: int = DAYS
 ) -> tuple[ApiKey, str]:
-    """A new key that expires after `days`, and its text, which is not kept.
+    """Create a key that expires after `days`; return it with its text, which is not stored.
 
-    Raises `AgentSiteError(forbidden)` for a guest, and at too many.
+    Raises `AgentSiteError(forbidden)` for a guest, and for a user with `KEYS_MAX` valid keys.
     """
     if is_guest(user) or list_keys(user).count() >= KEYS_MAX:
         raise AgentSiteError(ErrorCode.FORBIDDEN)
@@ -196,13 +200,13 @@ def create_key(
 
 
 def revoke_key(*, user: User, key_id: str) -> None:
-    """End a key; raises `AgentSiteError(not_found)`."""
+    """Revoke one of the user's keys; raises `AgentSiteError(not_found)`."""
     if not list_keys(user).filter(pk=parse_id(key_id)).update(revoked_at=timezone.now()):
         raise AgentSiteError(ErrorCode.NOT_FOUND)
 
 
 def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
-    """End keys of anybody, as staff may; how many. The audit log names each."""
+    """Revoke keys of any users on behalf of `staff`; return how many. Each is in the audit log."""
     ended = 0
     for key in keys.filter(revoked_at=None):
         key.revoked_at = timezone.now()
@@ -213,7 +217,7 @@ def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
 
 
 def find_key(text: str) -> ApiKey | None:
-    """The key of that text with its owner, if it holds; notes that it was used."""
+    """Return the valid key with this text, its owner loaded, or None; updates `last_used_at`."""
     prefix = "_".join(text.split("_")[:2])
     keys = holding_keys().filter(prefix=prefix, owner__is_active=True)
     key = keys.select_related("owner").first()

@@ -1,4 +1,4 @@
-"""Deleting for good: what is too old, and all there is of one person."""
+"""Permanent deletion of what is too old or of one person's data, and the export of an account."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,18 +35,18 @@ from conversations.runs.usage import find_slot
 from conversations.sessions.lists import delete_session
 
 SESSIONS_A_BATCH = 20
-"""Few, because on SQLite nobody else writes meanwhile."""
+"""Few, because on SQLite no other connection can write during the transaction."""
 
 GUESTS_A_BATCH = 100
 
 USAGE_KEPT = timedelta(days=2)
-"""Of what a user has spent when; limits look back one day."""
+"""How long rows of used tokens are kept; limits look back one day."""
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
-    """Sessions that have been deleted for `RESTORE_DAYS`, or quiet for `RETENTION_DAYS`.
+    """Return sessions deleted more than `RESTORE_DAYS` ago, or inactive for `RETENTION_DAYS`.
 
-    One with a reply at work is not among them.
+    Excludes sessions with an active run.
     """
     expired = Q(deleted_at__lt=now - timedelta(days=restore_days()))
     if (kept := retention_days()) is not None:
@@ -56,7 +56,7 @@ def list_expired(now: datetime) -> QuerySet[ChatSession]:
 
 
 def purge() -> int:
-    """Delete what is too old; how many sessions that were."""
+    """Delete expired sessions, sign-ins, tickets, usage and guests; return how many sessions."""
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
     SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
@@ -70,8 +70,8 @@ def purge() -> int:
 
 
 def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
-    """With all that hangs on them, in small transactions; the size of each."""
-    # Locked, so that nobody writes in one between the look at it and its end.
+    """Delete sessions with their rows in other tables, in small transactions; yield each's size."""
+    # Locked, so that no chat is posted in a session between this read and its deletion.
     ids = sessions.order_by("pk").select_for_update().values_list("pk", flat=True)
     while True:
         with transaction.atomic():
@@ -84,7 +84,7 @@ def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
 
 
 def _delete_guests(now: datetime) -> None:
-    """Visitors of some time ago who have left nothing."""
+    """Delete guests without sessions that were created more than SESSION_COOKIE_AGE ago."""
     since = now - timedelta(seconds=settings.SESSION_COOKIE_AGE)
     users = get_user_model()._default_manager
     lost = users.filter(guest__created_at__lt=since, chat_sessions=None).order_by("pk")
@@ -93,12 +93,12 @@ def _delete_guests(now: datetime) -> None:
 
 
 def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
-    """Delete the account and all there is of this person; how many sessions there were.
+    """Delete the account and all data of this person; return how many sessions there were.
 
-    The audit log says that it was done, and `by` whom of the staff; None for a command. Replies at
-    work are stopped, sockets are closed; entries of the audit log stay, without a name.
-    Raises `ProtectedError` or `RestrictedError` at the very end where rows of another app keep the
-    account, which is disabled then.
+    Running replies are stopped and sockets closed. The audit log gets an entry with the staff
+    member `by` (None for a command); its older entries stay, without the person's name.
+    Raises `ProtectedError` or `RestrictedError` if rows of another app refer to the account: then
+    all else has been deleted and the account is disabled.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
     users.update(is_active=False)
@@ -120,14 +120,14 @@ def _take_off_lists(user: AbstractBaseUser, session_id: UUID) -> None:
 
 
 def _end_sign_ins(user_id: Any) -> None:
-    """Sign-ins name their user inside their data alone."""
+    """Delete the user's sign-ins; reads all sign-ins, since only their data names the user."""
     for session in Session.objects.iterator(chunk_size=500):
         if str(session.get_decoded().get("_auth_user_id")) == str(user_id):
             session.delete()
 
 
 def _forget_admin_log(user_id: Any) -> None:
-    """The admin's own log names the accounts that were changed there."""
+    """Delete the entries about the account in the admin's own log, which contain its name."""
     if apps.is_installed("django.contrib.admin"):
         account = get_user_model()._meta
         kind = {
@@ -139,7 +139,7 @@ def _forget_admin_log(user_id: Any) -> None:
 
 
 def forget_words() -> None:
-    """SQLite's index keeps the words of what was deleted until its parts are merged."""
+    """Merge SQLite's search index, which keeps the words of deleted rows until then."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(
@@ -149,14 +149,14 @@ def forget_words() -> None:
 
 
 def _readable(field: Field, user: AbstractBaseUser) -> Any:
-    """A value as JSON takes it; of those that it does not know, such as a file, their text."""
+    """Return a value that JSON can hold; for other types, such as a file, its text."""
     value = field.value_from_object(user)
     known = isinstance(value, str | int | float | date | UUID | None)
     return value if known else field.value_to_string(user)
 
 
 def read_account(user: AbstractBaseUser) -> dict[str, Any]:
-    """What is kept of a person beside conversations; no secrets."""
+    """Return what is stored about a person besides conversations, without secrets."""
     fields = [field for field in user._meta.concrete_fields if field.name != "password"]
     return {
         "account": {field.name: _readable(field, user) for field in fields},

@@ -1,7 +1,7 @@
-"""Sign-ins: limits on attempts, what sockets were let in by, and tickets for one socket.
+"""Sign-ins: limits on attempts, the sign-ins that sockets depend on, and tickets for one socket.
 
-In the database what must not be forgotten, such as guesses of a password; in the cache what is
-frequent.
+Attempts that must not be lost, such as guesses of a password, are counted in the database; frequent
+requests are counted in the cache.
 """
 
 import logging
@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
-    """Count one more try of `what`; the seconds to wait when that was more than `limit`."""
+    """Count an attempt of `what` in the database; return the seconds to wait if above `limit`.
+
+    None: the attempt is allowed. A period begins with its first attempt.
+    """
     key, now = hash_token(what), timezone.now()
     if not _add_one(key, now, period):
         Attempts.objects.filter(until__lt=now).delete()
@@ -48,7 +51,7 @@ def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
 
 
 def _add_one(key: str, now: datetime, period: timedelta) -> bool:
-    """Count in one statement, so that tries at once are all counted; False without a row."""
+    """Count in one statement, so that no concurrent attempt is lost; False if there is no row."""
     goes_on = Q(until__gt=now)
     updated = Attempts.objects.filter(key=key).update(
         count=Case(When(goes_on, then=F("count") + 1), default=Value(1)),
@@ -58,15 +61,15 @@ def _add_one(key: str, now: datetime, period: timedelta) -> bool:
 
 
 def forget_attempts(what: str) -> None:
-    """Begin to count anew, after a try that was right."""
+    """Reset the count of `what`, after a correct attempt."""
     Attempts.objects.filter(key=hash_token(what)).delete()
 
 
 def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
-    """Count one more of what is frequent; the seconds to wait when that was more than `limit`.
+    """Count `what` in Django's cache; return the seconds to wait if above `limit`, else None.
 
-    In Django's cache, which all processes share where there are several, in periods of `seconds`
-    by the clock. None while the cache is away: nobody is refused for that.
+    For frequent requests. Periods of `seconds` begin at multiples of it by the clock. Processes
+    count together only if they share the cache. Allows everything while the cache is unavailable.
     """
     now = time.time()
     key = f"count:{hash_token(what)}:{now // seconds:.0f}"
@@ -74,15 +77,16 @@ def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
         cache.add(key, 0, timeout=2 * seconds)
         count = cache.incr(key)
     except Exception as exc:
-        logger.warning("not counted: %s", type(exc).__name__)
+        logger.warning("request not counted in the cache: %s", type(exc).__name__)
         return None
     return None if count <= limit else max(1.0, seconds - now % seconds)
 
 
 def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | None:
-    """Hold one of the `places` of `what`, in all processes together; None where none is free.
+    """Take one of the `places` of `what`, which all processes share; None if none is free.
 
-    What is returned gives it back; that of a process which died is free again after `seconds`.
+    The returned function releases it. A place that is not released, because its process died, is
+    free again after `seconds`. While the cache is unavailable there is always a place.
     """
     try:
         for place in range(places):
@@ -90,27 +94,27 @@ def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | 
             if cache.add(key, 1, timeout=seconds):
                 return partial(_give_back, key)
     except Exception as exc:
-        logger.warning("not counted: %s", type(exc).__name__)
+        logger.warning("place not counted in the cache: %s", type(exc).__name__)
         return lambda: None
     return None
 
 
 def _give_back(key: str) -> None:
-    with suppress(Exception):  # The cache is away: it ends by itself.
+    with suppress(Exception):  # The cache is unavailable: the place expires.
         cache.delete(key)
 
 
 def address_of(request: HttpRequest) -> str:
-    """The address of who sent a request, as `client_address` has it."""
+    """Return the address of a request's client, in the form of `client_address`."""
     sent = request.META
     return client_address(sent.get("HTTP_X_FORWARDED_FOR", ""), str(sent.get("REMOTE_ADDR", "")))
 
 
 def client_address(forwarded_for: str, peer: str) -> str:
-    """The client's address: as the outermost of our own `PROXIES` saw it, or the connection's.
+    """Return the client's address as the outermost of our `PROXIES` saw it, else the connection's.
 
-    IPv6 as its /64 network, all of which one customer has. "" behind a Unix socket whose proxy
-    says nothing.
+    An IPv6 address becomes its /64 network, all of which belongs to one customer. "" behind a Unix
+    socket whose proxy sends no address.
     """
     forwarded, count = forwarded_for.split(","), proxies()
     seen = forwarded[-count].strip() if count and len(forwarded) >= count else ""
@@ -131,29 +135,30 @@ def _network(text: str) -> str:
 
 PERIOD = timedelta(minutes=5)
 TRIES_A_NAME = 20
-"""Tries of one name from one address in a period."""
+"""Attempts at one name from one address in `PERIOD`."""
 
 TRIES_AN_ADDRESS = 200
-"""Higher: an office is one address."""
+"""Attempts from one address in `PERIOD`; higher, since a whole office may have one address."""
 
 TRIES_EVERYWHERE = 200
-"""Tries of one name from all addresses together, above which each address has few."""
+"""Attempts at one name from all addresses in `PERIOD`; above it the name counts as guessed."""
 
 GUESSED_TRIES, GUESSED_PERIOD = 5, timedelta(hours=1)
-"""What each address has of a name that is being guessed from many."""
+"""Attempts that each address has in this period at a name that is guessed from many addresses."""
 
 KEYS_AN_ADDRESS = 100
-"""API keys that do not hold; apart from passwords, so that a forgotten program locks nobody out."""
+"""Invalid API keys from one address; counted apart from passwords, so that a program with an old
+key locks nobody out."""
 
 SIGN_UPS_AN_ADDRESS = 100
 MAILS_A_MAILBOX = 5
 
 
 def limit_sign_in(request: HttpRequest, name: str) -> None:
-    """Count a try to come in as `name`; raises `AgentSiteError(rate_limited)`.
+    """Count an attempt to sign in as `name`; raises `AgentSiteError(rate_limited)`.
 
-    Every limit that refuses counts tries from the request's own address: what others try elsewhere
-    must never refuse the owner of the name.
+    Every limit that refuses counts attempts from the request's own address: attempts from other
+    addresses must never lock out the owner of the name.
     """
     _count(_sign_in_as(name, request), TRIES_A_NAME)
     limit_address(request)
@@ -162,17 +167,17 @@ def limit_sign_in(request: HttpRequest, name: str) -> None:
 
 
 def limit_address(request: HttpRequest) -> None:
-    """Count a try from this address; raises `AgentSiteError(rate_limited)`."""
+    """Count a sign-in attempt from this address; raises `AgentSiteError(rate_limited)`."""
     _count(f"sign in from {address_of(request)}", TRIES_AN_ADDRESS)
 
 
 def limit_keys(address: str) -> None:
-    """Count an API key that does not hold; raises `AgentSiteError(rate_limited)`."""
+    """Count an invalid API key; raises `AgentSiteError(rate_limited)`."""
     _count(f"key from {address}", KEYS_AN_ADDRESS)
 
 
 def allow_again(request: HttpRequest, name: str) -> None:
-    """A correct password clears the tries of that name from that address."""
+    """Clear the attempts at a name from this address; call it after a correct password."""
     forget_attempts(_sign_in_as(name, request))
     forget_attempts(_guess(name, request))
 
@@ -183,7 +188,7 @@ def limit_sign_up(request: HttpRequest) -> None:
 
 
 def limit_mail(request: HttpRequest, email: str) -> None:
-    """Count a mail that anybody may have sent to `email`; raises `AgentSiteError(rate_limited)`."""
+    """Count a request that sends a mail to `email`; raises `AgentSiteError(rate_limited)`."""
     _count(f"mail to {_plain(email)}", MAILS_A_MAILBOX)
     _count(f"mail from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
 
@@ -193,13 +198,13 @@ def _sign_in_as(name: str, request: HttpRequest) -> str:
 
 
 def _guess(name: str, request: HttpRequest | None = None) -> str:
-    """The key of all tries of a name, or of those from one address while it is being guessed."""
+    """Return the key for attempts at a name from all addresses, or from that of `request`."""
     guess = f"guess {_plain(name)}"
     return guess if request is None else f"{guess} from {address_of(request)}"
 
 
 def _plain(name: str) -> str:
-    """The same for all spellings that forms take for one."""
+    """Return one form for all spellings of a name that sign-in forms treat as the same."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
@@ -209,15 +214,17 @@ def _count(what: str, limit: int, period: timedelta = PERIOD) -> None:
 
 
 HASHES_KEPT = 20_000
-"""Of users with an open socket; beyond it, hashes are computed at every round."""
+"""Password hashes whose session hash is cached; more users with open sockets than this cost a new
+computation at every check."""
 
 
 @dataclass(frozen=True)
 class SignIn:
-    """What a socket was let in by; `key` is a session key, `expires` the end of a token.
+    """The sign-in by which a socket was authenticated.
 
-    `api_key` is the id of an API key, which outlives passwords, and `scopes` what it may do; None
-    where a person came in, who may do all.
+    `key` is the key of Django's session, `expires` the end of a token or API key. `api_key` is the
+    id of an API key, which stays valid when the password changes. `scopes` are that key's scopes;
+    None for a person, who may do everything.
     """
 
     user_id: UserId
@@ -228,18 +235,18 @@ class SignIn:
     scopes: tuple[str, ...] | None = None
 
     def may(self, scope: str) -> bool:
-        """Whether who came in so may do what `scope` stands for."""
+        """Return whether this sign-in allows what `scope` stands for."""
         return self.scopes is None or scope in self.scopes
 
 
 def sign_in_by_key(key: ApiKey) -> SignIn:
-    """That of a program with an API key that holds."""
+    """Return the sign-in of a program with a valid API key, whose owner must be loaded."""
     hashed = key.owner.get_session_auth_hash()
     return SignIn(key.owner_id, hashed, None, key.expires_at, key.pk, tuple(key.scopes))
 
 
 def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
-    """Those of `sign_ins` that do not hold any more."""
+    """Return those of `sign_ins` that are no longer valid."""
     given = set(sign_ins)
     hashes = _read_hashes({sign_in.user_id for sign_in in given})
     live = _read_live_keys({sign_in.key for sign_in in given if sign_in.key})
@@ -257,7 +264,7 @@ def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
 
 
 def _read_hashes(user_ids: set[UserId]) -> dict[UserId, str]:
-    """The hash of each active user; the others are not in it."""
+    """Return the session auth hash of each active user; inactive users are left out."""
     model = get_user_model()
     hashes: dict[UserId, str] = {}
     for ids in in_chunks(user_ids):
@@ -272,19 +279,22 @@ def _read_hashes(user_ids: set[UserId]) -> dict[UserId, str]:
 
 
 def _hashes_password_alone(model: type[AbstractBaseUser]) -> bool:
-    """Whether a user model keeps Django's own hash: one of its own may depend on any column."""
+    """Return whether the model uses Django's own hash; another may depend on any column."""
     names = ("get_session_auth_hash", "_get_session_auth_hash")
     return all(getattr(model, name) is getattr(AbstractBaseUser, name) for name in names)
 
 
 @lru_cache(HASHES_KEPT)
 def _hash_password(password: str, secret: str) -> str:
-    """Django's hash; `secret`, the settings' present key, only tells one entry from another."""
+    """Return Django's session auth hash.
+
+    `secret` is only part of the cache's key, so that a new SECRET_KEY makes new entries.
+    """
     return get_user_model()(password=password).get_session_auth_hash()
 
 
 def _read_held_keys(ids: set[UUID]) -> set[UUID]:
-    """The API keys that hold, among those of these ids."""
+    """Return the ids of those API keys that are valid."""
     held: set[UUID] = set()
     for some in in_chunks(ids):
         held.update(holding_keys().filter(pk__in=some).values_list("pk", flat=True))
@@ -301,16 +311,16 @@ def _read_live_keys(keys: set[str]) -> set[str]:
 
 
 LIFE = timedelta(seconds=30)
-"""An address, and so a ticket in it, is written down in many places."""
+"""How long a ticket is valid; short, because URLs, and so tickets in them, end up in many logs."""
 
 AUDIENCE = "agent-socket"
-"""What these tickets are for; one that is for something else opens no socket."""
+"""The purpose of these tickets; a ticket with another one opens no socket."""
 
 
 def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
-    """A new ticket of 256 bits, which is not kept, and when it ends.
+    """Create a ticket; return its text of 256 random bits, which is not stored, and its end.
 
-    The socket that it opens ends with `sign_in`, by which the ticket was asked for.
+    The socket that it opens is closed when `sign_in`, which asked for the ticket, ends.
     """
     now = timezone.now()
     SocketTicket.objects.filter(expires_at__lt=now).delete()
@@ -330,9 +340,9 @@ def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
 
 
 def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
-    """Use a ticket up: its user, and what the socket is let in by; None for one that does not hold.
+    """Use up a ticket; return its user and sign-in, or None if it or its sign-in is invalid.
 
-    Of several who try at once, in whichever processes, one gets it: who deletes the row.
+    Of concurrent attempts, in any processes, exactly one succeeds: the one that deletes the row.
     """
     tickets = SocketTicket.objects.filter(
         token_hash=hash_token(text),

@@ -1,4 +1,4 @@
-"""Timelines and plots as numbers for SVG attributes."""
+"""Computes the coordinates of timelines and plots for SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ BAR = 14
 LABELS = 170
 WIDTH = 760
 MARGIN = 16
-"""Room for the last mark."""
+"""Space at the right for the last mark."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A span, drawn; text stands at its left."""
+    """The bar of a span; its label stands at the left."""
 
     span: Span
     x: float
@@ -30,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class DrawnLine:
-    """A mark, drawn from top to bottom."""
+    """The vertical line of a mark."""
 
     mark: Mark
     x: float
@@ -38,7 +38,7 @@ class DrawnLine:
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis."""
+    """A labelled position on an axis."""
 
     at: float
     label: str
@@ -46,7 +46,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A timeline, in units of a `WIDTH` wide picture."""
+    """A timeline in the coordinates of a picture that is `WIDTH` units wide."""
 
     timeline: Timeline
     height: float
@@ -63,7 +63,7 @@ class Drawing:
 
 
 def draw(timeline: Timeline) -> Drawing:
-    """One lane for each span, below each other."""
+    """Lay out a timeline, with one lane per span from top to bottom."""
     total = max(timeline.total, 1.0)
     scale = (WIDTH - LABELS - MARGIN) / total
 
@@ -83,13 +83,13 @@ def draw(timeline: Timeline) -> Drawing:
 
 
 def round_steps(top: float, wanted: int = 5) -> list[float]:
-    """Round numbers from 0 up to `top`, about `wanted` of them."""
+    """Return about `wanted` round numbers, evenly spaced from 0 up to `top`."""
     step = _round_up(top / wanted)
     return [step * place for place in range(floor(top / step) + 1)]
 
 
 def _round_up(number: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50…"""
+    """Return the smallest of 1, 2, 5, 10, 20, 50… that is not below `number`."""
     if number <= 0:
         return 1.0
     unit = 10.0 ** floor(log10(number))
@@ -97,7 +97,7 @@ def _round_up(number: float) -> float:
 
 
 def format_ms(ms: float) -> str:
-    """A duration for people: `350 ms`, `2.4 s`, `3 min 5 s`."""
+    """Format a duration of `ms` milliseconds: `350 ms`, `2.4 s`, `3 min 5 s`."""
     if ms < 1000:
         return f"{ms:.0f} ms"
     if ms < 60_000:
@@ -107,7 +107,7 @@ def format_ms(ms: float) -> str:
 
 
 def nice_top(values: Sequence[float]) -> float:
-    """The top of an axis from zero that all of `values` fit under."""
+    """Return a round upper end for an axis that starts at zero and fits all of `values`."""
     highest = max(values, default=0) or 1
     step = _round_up(highest / 4)
     return step * ceil(highest / step)
@@ -126,7 +126,7 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Series:
-    """One value a day, None where there is none; `name` is also the class of its colour."""
+    """One value per day, None where there is none; `name` is also the CSS class of its colour."""
 
     name: str
     label: str
@@ -135,7 +135,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Box:
-    """A bar of one day."""
+    """The bar of one series on one day; `words` is its tooltip."""
 
     name: str
     x: float
@@ -147,7 +147,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Dot:
-    """A value of a line."""
+    """A point of a line; `words` is its tooltip."""
 
     x: float
     y: float
@@ -156,7 +156,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through the days that have a value; it breaks where one has none."""
+    """The line of a series; it is interrupted on days without a value."""
 
     name: str
     path: str
@@ -165,7 +165,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture with its title, unit, axes and table."""
+    """A plot with its title, unit, axes and table of values."""
 
     title: str
     unit: str
@@ -183,7 +183,7 @@ class Plot:
 
     @property
     def rows(self) -> list[tuple[str, list[str]]]:
-        """The table: each day with its values."""
+        """The rows of the table: each day with its formatted values."""
         return [
             (day, [format_value(series.values[place]) for series in self.series])
             for place, day in enumerate(self.days)
@@ -191,20 +191,21 @@ class Plot:
 
 
 def format_value(value: Value) -> str:
+    """Format a value for people; "–" if there is none."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
 
 
 def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
-    """Bars; several series stand on each other."""
+    """Plot `series` as bars, stacked if there are several."""
     totals = [sum(values) for values in zip(*map(_numbers, series), strict=True)]
     frame = _Frame(days, nice_top(totals))
     return frame.plot(title, unit, series, boxes=list(frame.boxes(series)), curves=[])
 
 
 def plot_lines(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
-    """A line for each series."""
+    """Plot each of `series` as a line."""
     frame = _Frame(days, nice_top([value for one in series for value in _numbers(one)]))
     return frame.plot(title, unit, series, boxes=[], curves=[frame.curve(one) for one in series])
 
@@ -214,7 +215,7 @@ def _numbers(series: Series) -> list[float]:
 
 
 class _Frame:
-    """Where days and values are in the picture."""
+    """Maps days and values to coordinates."""
 
     def __init__(self, days: Sequence[str], top: float) -> None:
         self.days = days

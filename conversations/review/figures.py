@@ -1,7 +1,7 @@
-"""Figures of a period, counted by the database, and the page that plots them.
+"""Computes the figures of a period in the database, and renders the page that plots them.
 
-Days are those of UTC. Percentiles come from counts of rounded times, to the next 10 ms below a
-second, 100 ms below ten, and a second above.
+Days are days in UTC. Percentiles come from counts of times that are rounded up: to 10 ms below 1 s,
+to 100 ms below 10 s, and to 1 s above.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from conversations.review.drawing import Plot, Series, plot_bars, plot_lines
 
 
 class Seconds(Func):
-    """From the second moment to the first, as a number."""
+    """The seconds from the second argument to the first, as a float."""
 
     output_field = FloatField()
     arity = 2
@@ -39,7 +39,10 @@ class Seconds(Func):
 
 
 class Day(Func):
-    """The day of a moment as `2026-01-31`; Django's own would call Python for every row."""
+    """The UTC day of a moment as `2026-01-31`.
+
+    Django's own function for it calls Python once per row on SQLite.
+    """
 
     output_field = CharField()
     template = "substr(%(expressions)s, 1, 10)"
@@ -50,7 +53,7 @@ class Day(Func):
 
 
 class RoundedUp(Func):
-    """Seconds as milliseconds of few different values; what is not above 0 is 0."""
+    """Seconds as milliseconds, rounded up to few distinct values; negative values become 0."""
 
     output_field = FloatField()
     arity = 1
@@ -71,7 +74,10 @@ class RoundedUp(Func):
 
 @dataclass
 class DayFigures:
-    """One day; `cost` is None where nothing had a price, `first_token` and `stop` are in ms."""
+    """The figures of one day.
+
+    `cost` is None if nothing had a price. `first_token` and `stop` count times in milliseconds.
+    """
 
     sessions: int = 0
     replies: int = 0
@@ -87,7 +93,7 @@ class DayFigures:
 
 @dataclass
 class ErrorShare:
-    """What one agent with one model did."""
+    """The figures of one agent with one model."""
 
     agent: str
     model: str
@@ -99,23 +105,26 @@ class ErrorShare:
 
 @dataclass(frozen=True)
 class Figures:
-    """All days of a period in order, also those on which nothing happened."""
+    """The figures of all days of a period in order, including days without activity."""
 
     days: dict[str, DayFigures]
     shares: list[ErrorShare]
 
     def column(self, name: str) -> list[Any]:
-        """One figure of each day."""
+        """Return the figure `name` of every day."""
         return [getattr(day, name) for day in self.days.values()]
 
     @property
     def errors(self) -> list[tuple[str, int]]:
-        """How often each code came, the most frequent first."""
+        """The number of occurrences of each error code, the most frequent first."""
         return sum((day.errors for day in self.days.values()), Counter()).most_common()
 
 
 def percentile(counts: Counter[float], share: float) -> float | None:
-    """The least time that `share` of the counted ones do not exceed."""
+    """Return the smallest counted time that `share` (0 to 1) of the times do not exceed.
+
+    Returns None if nothing was counted.
+    """
     left = share * counts.total()
     for value in sorted(counts):
         left -= counts[value]
@@ -125,7 +134,7 @@ def percentile(counts: Counter[float], share: float) -> float | None:
 
 
 def read_figures(days: int, now: datetime | None = None) -> Figures:
-    """The last `days` days, today's part among them."""
+    """Compute the figures of the last `days` days, including today so far."""
     today = (now or timezone.now()).astimezone(UTC).date()
     first = today - timedelta(days=days - 1)
     start = datetime.combine(first, time(), tzinfo=UTC)
@@ -170,7 +179,7 @@ def _count_runs(figures: Figures, runs: QuerySet[Run]) -> None:
 
 
 def _count_side_calls(figures: Figures, start: datetime) -> None:
-    """What titles and summaries took: a share of their own, in the place of an agent."""
+    """Add the tokens and cost of titles and summaries, with the purpose in place of an agent."""
     shares: dict[tuple[str, str], ErrorShare] = {}
     calls = SideCall.objects.filter(created_at__gte=start).annotate(day=Day("created_at"))
     for row in (
@@ -225,7 +234,7 @@ PERIODS = (7, 30, 90)
 
 
 def figures_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """`?days=` is one of `PERIODS`."""
+    """Render the page of figures; `?days=` is one of `PERIODS`, 30 by default."""
     if not request.user.has_perm(SEE):
         raise PermissionDenied
     asked = request.GET.get("days", "")
@@ -243,7 +252,7 @@ def figures_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 
 def list_plots(figures: Figures) -> list[Plot]:
-    """All plots of the page, in order."""
+    """Return the plots of the page in order."""
     days = list(figures.days)
 
     def bars(title: str, unit: str, *series: Series) -> Plot:

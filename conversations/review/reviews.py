@@ -1,4 +1,4 @@
-"""What staff see of sessions and do about them: facts, reviews, labels, notes."""
+"""Reads sessions for staff, and saves reviews, labels and notes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,39 +38,40 @@ from conversations.shapes import MessageView
 Staff = AbstractBaseUser | AnonymousUser
 
 STEP = 250
-"""Sessions that one transaction writes about: a review and an entry of the log for each."""
+"""Sessions per transaction; each gets a review and an entry in the audit log."""
 
 LEFT = Q(review__reviewed_at=None) | Q(review__reviewed_at__lt=F("active_at"))
-"""Not reviewed, or not since something was said."""
+"""Not reviewed, or active again since the review."""
 
 
 def list_staff() -> QuerySet[AbstractBaseUser]:
-    """Whom a review can be assigned to."""
+    """Return the users to whom a review can be assigned."""
     model = get_user_model()
     staff = model._default_manager.filter(is_staff=True, is_active=True)
     return staff.order_by(model.USERNAME_FIELD)
 
 
 def list_labels() -> QuerySet[Label]:
+    """Return all labels."""
     return Label.objects.all()
 
 
 def get_review(session: ChatSession) -> Review:
-    """The session's review, which is not kept before something is in it."""
+    """Return the session's review; a new one is returned unsaved."""
     return Review.objects.filter(session=session).first() or Review(session=session)
 
 
 class ReviewChangedError(Exception):
-    """Somebody else has saved the review since it was shown."""
+    """The review was saved by somebody else after it was shown."""
 
 
 def version_of(review: Review) -> str:
-    """What tells a saved review from a later one; "" for one that was never saved."""
+    """Return the version of a saved review; "" for one that was never saved."""
     return review.changed_at.isoformat() if review.changed_at else ""
 
 
 def is_up_to_date(review: Review) -> bool:
-    """Whether all that was said in the session is reviewed."""
+    """Return whether the session was reviewed and has not been active since."""
     return review.reviewed_at is not None and review.reviewed_at >= review.session.active_at
 
 
@@ -83,13 +84,13 @@ def save_review(
     mark: bool | None,
     version: str,
 ) -> Review:
-    """Keep what was filled in.
+    """Save a review and log it.
 
-    `mark` is whether the session is to be reviewed from now on, None to leave that as it is: who
-    adds a note has reviewed nothing. `version` is that of the review which was shown. Raises
-    `ReviewChangedError`.
+    `mark` sets whether the session is reviewed; None leaves that unchanged, because adding a note
+    does not review anything. `version` is the version of the review that was shown. Raises
+    `ReviewChangedError` if the saved version differs.
     """
-    # Two who save the first review have no row of it to wait for.
+    # Lock the session's row: before the first save, the review has no row that could be locked.
     ChatSession.objects.select_for_update().filter(pk=review.session_id).first()
     before = Review.objects.filter(session=review.session_id).first()
     if version != (version_of(before) if before else ""):
@@ -108,9 +109,9 @@ def save_review(
 
 
 def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> None:
-    """Give these sessions to `assignee`; what was reviewed stays so.
+    """Assign the reviews of these sessions to `assignee`; they stay reviewed or not.
 
-    In several transactions: each holds up everybody else who writes to SQLite.
+    Commits every `STEP` sessions, because a transaction blocks all other writers on SQLite.
     """
     for ids in _steps(session_ids):
         rows = [Review(session_id=pk, assignee_id=assignee.pk) for pk in ids]
@@ -120,7 +121,7 @@ def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> Non
 
 
 def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
-    """As if each had been opened and ticked; labels and notes stay. In steps, as `assign`."""
+    """Mark these sessions as reviewed, in steps as `assign` does; labels and notes stay."""
     now = timezone.now()
     for ids in _steps(session_ids):
         rows = [Review(session_id=pk, reviewed_at=now, reviewed_by_id=staff.pk) for pk in ids]
@@ -150,7 +151,10 @@ EVERYTHING = 1_000_000_000
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """What a list tells of a session's runs; times in seconds, of the slowest."""
+    """The facts about a session that lists show.
+
+    Status, error code and model are those of the latest run; `first_token_s` is the longest wait.
+    """
 
     status: str = ""
     error_code: str = ""
@@ -163,7 +167,7 @@ class SessionFacts:
 
 
 def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
-    """By session id, in three queries for all of them."""
+    """Return facts by session id, in three queries in total."""
     runs = Run.objects.filter(session__in=[session.pk for session in sessions])
     latest = {run.session_id: run for run in _read_latest(sessions)}
     sums = runs.values("session_id").annotate(
@@ -176,20 +180,23 @@ def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
 
 
 def _read_latest(sessions: Sequence[ChatSession]) -> QuerySet[Run]:
-    """The last run of each, by its number: a planner that had to join would read all sessions."""
+    """Return the latest run of each session, found by its number.
+
+    With a join instead, the query planner would read all sessions.
+    """
     places = (Q(session=session.pk, number=session.run_count) for session in sessions)
     return Run.objects.filter(reduce(or_, places, Q(pk__in=[])))
 
 
 def _count_verdicts(sessions: Sequence[ChatSession]) -> Counter[tuple[UUID, str]]:
-    """How often each verdict was given in each session."""
+    """Count the ratings of each value in each session."""
     given = Feedback.objects.filter(message__session__in=[session.pk for session in sessions])
     rows = given.values_list("message__session_id", "value").annotate(Count("pk"))
     return Counter({(session_id, value): count for session_id, value, count in rows})
 
 
 def sessions_judged(value: str) -> QuerySet[Any]:
-    """The ids of sessions with a reply that somebody judged so."""
+    """Return the ids of sessions in which a reply was rated `value`."""
     return Feedback.objects.filter(value=value).values("message__session_id")
 
 
@@ -209,10 +216,10 @@ def _facts(
 
 
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
-    """Those of `sessions` with one run for which all of `condition` holds.
+    """Return those of `sessions` that have at least one run for which all of `condition` holds.
 
-    Where many sessions have such a run, the next one is found soon by going through all in turn;
-    otherwise the sessions of all such runs are collected first.
+    If many sessions have such a run, each session is tested in the order of the list; otherwise the
+    sessions of all such runs are collected first.
     """
     runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
     some = list(runs[:SOME])
@@ -220,29 +227,29 @@ def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySe
         return sessions.filter(pk__in=set(some))
     if _is_frequent(condition):
         return sessions.filter(Exists(Run.objects.filter(condition, session=OuterRef("pk"))))
-    # With a limit, no planner mixes this with what is around it.
+    # The limit keeps the query planner from merging the subquery with the outer query.
     return sessions.filter(pk__in=runs[:EVERYTHING])
 
 
 def _is_frequent(condition: Q) -> bool:
-    """Whether one in `FREQUENT` of the sessions that were active last has such a run."""
+    """Return whether at least one in `FREQUENT` of the recently active sessions has such a run."""
     latest = ChatSession.objects.order_by("-active_at", "-id").values_list("pk", flat=True)[:SAMPLE]
     having = Run.objects.filter(condition, session__in=list(latest)).values("session").distinct()
     return having.count() * FREQUENT >= SAMPLE
 
 
 def recent_values(column: str) -> list[str]:
-    """What the column of the newest runs holds, for a filter's choices."""
+    """Return the distinct values of `column` in the newest runs, as choices of a filter."""
     rows = Run.objects.order_by("-created_at", "-id").values_list(column, flat=True)[:RECENT]
     return sorted({value for value in rows if value})
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A message of a session page, with its run's picture where it is a reply.
+    """A message on the page of a session; a reply comes with its run and timeline.
 
-    `parts` are the view's, the texts of a reply with their `html`. `others` are the ids of messages
-    at the same place in other branches.
+    `parts` are the view's parts, where the text parts of replies have `html`. `others` are the ids
+    of the messages that stand at the same place on other branches.
     """
 
     view: MessageView
@@ -255,14 +262,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class SessionPage:
-    """Some messages of one branch; `earlier` is the message to go on from, upwards."""
+    """A page of messages of one branch; `earlier` is the message at which the page before ends."""
 
     messages: list[Shown]
     earlier: UUID | None
 
 
 def read_session_page(session: ChatSession, until: UUID | None = None) -> SessionPage:
-    """The last messages of the active branch, or of the one that `until` is on."""
+    """Read the last `PAGE` messages of the active branch, or those up to `until` on its branch."""
     leaf = until or session.active_leaf_id
     rows = load_messages(list_path(leaf, PAGE)) if leaf else []
     views = show_messages(rows)
@@ -289,9 +296,10 @@ def read_session_page(session: ChatSession, until: UUID | None = None) -> Sessio
 
 
 def has_message(session: ChatSession, message_id: UUID) -> bool:
+    """Return whether the message belongs to the session."""
     return Message.objects.filter(pk=message_id, session=session).exists()
 
 
 def find_run(session: ChatSession, run_id: UUID) -> Run | None:
-    """A run of the session with its reply."""
+    """Return a run of the session together with its reply, or None."""
     return Run.objects.select_related("reply").filter(pk=run_id, session=session).first()

@@ -1,4 +1,4 @@
-"""What happened in a run and when; the same run played again."""
+"""Builds the timeline of a run and the data for its replay."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ TOOL_ENDS = {"tool.finished": gettext_lazy("finished"), "tool.failed": gettext_l
 
 @dataclass(frozen=True)
 class Span:
-    """Something that took time; `start` and `end` are ms after the run was queued."""
+    """A step with a duration; `start` and `end` are ms after the run was created."""
 
     kind: SpanKind
     label: str
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened, `at` ms after the run was queued."""
+    """A point in time, `at` ms after the run was created."""
 
     kind: MarkKind
     label: str
@@ -46,7 +46,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Timeline:
-    """One run from queue to end; `total` is in ms."""
+    """The timeline of one run, from its creation to its end; `total` is in ms."""
 
     run: Run
     total: float
@@ -55,13 +55,16 @@ class Timeline:
 
     @property
     def stop_ms(self) -> float | None:
-        """From asking it to stop until it had stopped."""
+        """Milliseconds from the request to stop until the run had stopped."""
         asked, stopped = self.run.cancel_requested_at, self.run.stopped_at
         return (stopped - asked).total_seconds() * 1000 if asked and stopped else None
 
 
 def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
-    """By run id; without what streamed, of which there is much and whose sketch is elsewhere."""
+    """Return timelines by run id.
+
+    Leaves out streamed events: they are many, and the run's sketch has them in summary.
+    """
     found = {run.pk: run for run in runs}
     events: dict[Any, list[RunEvent]] = {pk: [] for pk in found}
     rows = RunEvent.objects.filter(run_id__in=list(found)).exclude(kind__in=STREAMED)
@@ -71,7 +74,7 @@ def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
 
 
 def build_timeline(run: Run, events: list[RunEvent], now: datetime) -> Timeline:
-    """The timeline of `run` until its end, or until `now`."""
+    """Return the timeline of `run` up to its end, or up to `now` while it is active."""
     clock = _Clock(run, run.ended_at or now)
     return Timeline(
         run=run,
@@ -87,7 +90,7 @@ class _Clock:
     end: datetime
 
     def ms(self, moment: datetime) -> float:
-        """Clocks of several machines may differ a little: nothing is before the beginning."""
+        """Return the ms since the run was created, at least 0: clocks of machines may differ."""
         return max(0.0, (moment - self.run.created_at).total_seconds() * 1000)
 
 
@@ -104,7 +107,7 @@ def _phases(run: Run, clock: _Clock) -> Iterator[Span]:
 
 
 def _steps(events: list[RunEvent], clock: _Clock) -> Iterator[Span]:
-    """Tools and approvals, each from its beginning to its end, or to the run's."""
+    """Yield the tool calls and approvals; one that is not finished ends with the run."""
     begun: dict[str, RunEvent] = {}
     for event in events:
         payload = event.payload
@@ -151,9 +154,11 @@ EVENTS_MAX = 20_000
 
 
 def read_replay(run: Run) -> dict[str, Any]:
-    """`text`, `points` ([ms, characters of it by then]) and `steps` ([ms, what], other events).
+    """Return the data of a replay: `text`, `points` and `steps`.
 
-    Times count from when the run was queued. The text of a reply at work is what there is so far.
+    `points` are pairs of ms and the number of characters shown by then; `steps` are pairs of ms and
+    the description of another event. Times count from the creation of the run. The text of an
+    active run is the text so far.
     """
     events = list(_list_events(run))
     text = run.reply.text
@@ -165,7 +170,7 @@ def read_replay(run: Run) -> dict[str, Any]:
             run.created_at, ((event.created_at, len(event.payload["delta"])) for event in tokens)
         )
     if text and not points:
-        # Folded before sketches were kept.
+        # The run was folded by a version that did not keep sketches.
         points = [[_ms(run, run.ended_at or run.created_at), len(text)]]
     steps = [
         [_ms(run, event.created_at), _describe(event)] for event in events if event.kind in STEPS

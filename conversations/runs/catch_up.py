@@ -1,7 +1,7 @@
-"""What is shown of runs in progress, and what a reader has missed of a session.
+"""Snapshots of runs in progress, and what a reader has missed of a run or session.
 
-A reader that catches up in the middle of a long reply costs a copy of its parts, not a fold of
-its whole journal: each event is read and folded once a process, by the first reader that needs it.
+Each process reads and builds each event into a snapshot once, for the first reader that needs it;
+every other reader of a long reply only costs a copy of its parts.
 """
 
 import threading
@@ -30,18 +30,18 @@ from conversations.shapes import MessageView, QueueView, message_view, queue_vie
 
 MAX_RUNS = 256
 MAX_CHARS = 16_000_000
-"""Of all that is held; beyond it, what was not read for the longest time is dropped."""
+"""Characters in all snapshots together; above either limit the least recently read are dropped."""
 
 IDLE_S = 60
-"""How long a copy is held that nobody reads: the run may have ended in another process."""
+"""Seconds for which an unread snapshot is kept: its run may have ended in another process."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The parts of a run's reply at `run.last_seq`.
 
-    `run` is the row that the reader gave or, with more events, one that another reader has read
-    later; it is shared, so that nobody may change it.
+    `run` is the row that the reader passed or, with more events, one that another reader has read
+    later. It is shared between threads: do not modify it.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class Snapshot:
 
 @dataclass(eq=False)
 class _Entry:
-    """One run in one epoch; whoever holds `lock` may fold."""
+    """The snapshot of one run in one epoch; hold `lock` to call `fold` or `copy_parts`."""
 
     run: Run
     epoch: int
@@ -61,24 +61,25 @@ class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fold(self, events: list[EventRow], seq: int) -> None:
-        """Take in the committed events after the last one, up to `seq`."""
+        """Apply the committed events that follow `self.seq`, up to `seq`."""
         try:
             for _, kind, payload in events:
                 self.folder.apply(kind, payload)
                 self.size += _size_of(payload)
             self.seq = seq
         except BaseException:
-            # Others wait for this entry: they begin anew instead of folding some events twice.
+            # Some events may have been applied: start over, so that the next reader, who waits
+            # for the lock, does not apply them twice.
             self.folder, self.seq, self.size = PartsFolder(), 0, 0
             raise
 
     def copy_parts(self) -> list[Part]:
-        """As they are now; the folder goes on to change its own."""
+        """Copy the parts, which later events change in place."""
         return [dict(part) for part in self.folder.parts]
 
 
 class Snapshots:
-    """The folded runs of one process, safe for threads."""
+    """The snapshots of one process; safe for threads."""
 
     def __init__(self, max_runs: int = MAX_RUNS, max_chars: int = MAX_CHARS) -> None:
         self._max_runs = max_runs
@@ -90,9 +91,9 @@ class Snapshots:
         return len(self._entries)
 
     def read(self, run: Run) -> Snapshot:
-        """What has been shown of a run that has not ended, `run` being its row as committed.
+        """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        In a transaction, where a row may hold what will be rolled back, nothing is shared.
+        Inside a transaction no snapshot is shared, because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
@@ -100,6 +101,7 @@ class Snapshots:
         with entry.lock:
             if run.last_seq > entry.seq:
                 entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            # A reader with an older row gets the newer snapshot of another reader.
             if run.last_seq >= entry.seq:
                 entry.run = run
             snapshot = Snapshot(entry.run, entry.copy_parts())
@@ -107,12 +109,12 @@ class Snapshots:
         return snapshot
 
     def drop(self, run_id: UUID) -> None:
-        """Nobody will read this run's journal any more."""
+        """Forget the snapshot of a run that has ended."""
         with self._lock:
             self._entries.pop(run_id, None)
 
     def _take(self, run: Run) -> _Entry | None:
-        """The run's entry, as the last one used; None for a row of an epoch that is over."""
+        """Return the run's entry, marked as just read; None if `run` is of an earlier epoch."""
         with self._lock:
             entry = self._entries.get(run.pk)
             if entry is not None and entry.epoch > run.epoch:
@@ -124,7 +126,7 @@ class Snapshots:
             return entry
 
     def _trim(self) -> None:
-        """Drop what is idle, and the least recently used beyond the bounds."""
+        """Drop idle entries, and the least recently read ones above the limits."""
         with self._lock:
             size = sum(entry.size for entry in self._entries.values())
             idle = time.monotonic() - IDLE_S
@@ -145,12 +147,12 @@ _snapshots = Snapshots()
 
 
 def read_snapshot(run: Run) -> Snapshot:
-    """See `Snapshots.read`; one for the process."""
+    """Return the snapshot of a run from those of this process; see `Snapshots.read`."""
     return _snapshots.read(run)
 
 
 def on_change(change: Change) -> None:
-    """Drop what a change has ended, in the process that has ended it."""
+    """Drop snapshots of runs that this process has ended; a handler for `changes.register`."""
     for event in change.events:
         if isinstance(event, RunAdvanced) and event.run.is_ended:
             _snapshots.drop(event.run.pk)
@@ -160,8 +162,8 @@ def on_change(change: Change) -> None:
 class CatchUp:
     """What a reader of a run has missed.
 
-    `events` follow the reader's cursor without a gap; where that cannot be, `parts` is all that
-    was shown up to `seq`, and `events` go on from there.
+    `events` follow the reader's cursor without a gap. If there are too many or some are gone,
+    `parts` is the whole reply up to `seq`, and `events` follow `seq`.
     """
 
     run: Run
@@ -171,10 +173,12 @@ class CatchUp:
 
 
 def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
-    """What came after (`epoch`, `seq`), from the run's row first and its events after that.
+    """Return what came after (`epoch`, `seq`): at most `limit` events, or a snapshot.
 
-    The end of an ended run is always among it: whoever asks is owed it.
+    An ended run's last event is always included, since readers wait for it. Raises
+    `Run.DoesNotExist`. The caller must have authorised access to the run.
     """
+    # The row first: what is committed after this read is beyond `last_seq` and not returned.
     run = get_run(run_id)
     newest = run.last_seq - 1 if run.is_ended else run.last_seq
     after = min(seq, newest) if epoch == run.epoch else 0
@@ -194,9 +198,9 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
 class SessionState:
     """What a reader of a session has missed.
 
-    `messages` changed after the reader's revision, oldest first; None when there are too many.
-    `active` is (id, number) of the active run, `numbers` those of the runs asked for that exist.
-    `html` is that of replies among `messages`, by message id, where it was read too.
+    `messages` changed after the reader's revision, oldest change first; None if there are too many.
+    `active` is (id, number) of the active run, `numbers` has the numbers of those requested runs
+    that exist. `html` has the HTML of replies among `messages` by message id, if it was read.
     """
 
     rev: int
@@ -211,10 +215,12 @@ class SessionState:
 def read_session_state(
     session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """What came after `rev` (nothing, when that is None), the revision being read first.
+    """Return what changed after `rev`; with `rev` None no messages.
 
-    `messages` are at most `limit` with at most `max_chars` of text.
+    Above `limit` messages, or `max_chars` characters of text in them, `messages` is None. Raises
+    `ChatSession.DoesNotExist`. The caller must have authorised access to the session.
     """
+    # The revision first: what changes after this read is sent again for the next cursor.
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
     unfinished = list_unfinished(session_id)
     return SessionState(
@@ -241,14 +247,14 @@ def _list_changes(
 
 @dataclass(frozen=True)
 class Heads:
-    """Where everything is that the viewers of a process follow."""
+    """The heads of the sessions and runs that a process's sockets follow."""
 
     revs: dict[UUID, int]
     runs: dict[UUID, tuple[int, int]]
 
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
-    """The rev of each session, and (epoch, last_seq) of each run."""
+    """Return the rev of each session that is not deleted, and (epoch, last_seq) of each run."""
     heads = Heads(revs={}, runs={})
     for ids in in_chunks(sessions):
         kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)

@@ -1,4 +1,4 @@
-"""What a worker reads to begin or resume a run: the turns, their items, the answers."""
+"""What a worker reads to start or resume a run: turns, their items, and decided approvals."""
 
 import json
 from collections import defaultdict, deque
@@ -35,10 +35,10 @@ LOST_OUTPUT = "The server stopped before this had finished."
 
 
 def mend(items: Iterable[Item], missing: str = STOPPED_OUTPUT) -> list[Item]:
-    """Every call followed by its output, under an id that occurs once; `missing` where it has none.
+    """Return `items` with each call followed by its output, under a call id that occurs once.
 
-    Calls that stand together were made together: their outputs come after the last of them.
-    Outputs without a call are left out.
+    A call without an output gets the text `missing`. Adjacent calls were made together, so their
+    outputs follow the last of them. Outputs without a call are dropped.
     """
     items = list(items)
     outputs = _outputs(items)
@@ -61,7 +61,7 @@ def mend(items: Iterable[Item], missing: str = STOPPED_OUTPUT) -> list[Item]:
 
 
 def _outputs(items: list[Item]) -> dict[str, deque[Item]]:
-    """By id, in order: some servers give the same one to a call in every turn."""
+    """Return the outputs by call id, in order: some servers reuse the same ids in every turn."""
     outputs: dict[str, deque[Item]] = defaultdict(deque)
     for item in items:
         if item.get("type") == OUTPUT:
@@ -79,12 +79,12 @@ def _fresh(call_id: str, taken: set[str]) -> str:
 
 
 def text_items(text: str) -> list[Item]:
-    """The model's own text, if there is any."""
+    """Return the item for a text of the model; none for an empty text."""
     return [{"role": "assistant", "content": text}] if text else []
 
 
 def items_of_parts(parts: Iterable[dict[str, Any]]) -> list[Item]:
-    """What the model is told of a reply whose own items were lost with its worker."""
+    """Build the items of a reply from its parts, if its own were lost with its worker."""
     items: list[Item] = []
     for part in parts:
         if part["type"] == "text":
@@ -103,9 +103,9 @@ def _pair(part: dict[str, Any]) -> list[Item]:
 
 
 def whole_json(arguments: str) -> str:
-    """`arguments`, or an empty object for what is no JSON, such as the beginning of long ones.
+    """Return `arguments`, or "{}" if they are not valid JSON, such as shortened ones.
 
-    Models refuse it.
+    Models reject invalid JSON.
     """
     try:
         json.loads(arguments)
@@ -116,10 +116,10 @@ def whole_json(arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Gauge:
-    """How heavy the first input of a run was, in tokens; None where it is not known.
+    """The tokens of a run's first input; None if not known.
 
-    `estimate` is our own of what was sent, `measured` the provider's count of it, `refused` our
-    own of what the model did not take for being too long.
+    `estimate` is our estimate of what was sent, `measured` the provider's count of it, `refused`
+    our estimate of an input that the model refused as too long.
     """
 
     agent: str
@@ -133,7 +133,8 @@ class Gauge:
 class Turn:
     """One message as the model is to see it: a user's text, or the items of a reply.
 
-    The gauge is of the run that made the reply; where a prompt is asked anew, of the runs before.
+    `gauge` is that of the run that wrote the reply; for a prompt that is answered again, that of
+    earlier runs that answered it.
     """
 
     message_id: UUID
@@ -146,16 +147,16 @@ class Turn:
 class Path:
     """A branch from one of its messages back to the latest summary, or to the beginning.
 
-    `turns` come newest first. `summary` stands for what was before them: None for nothing, an
-    empty one for what is left out.
+    `turns` are newest first. `summary` stands for all messages before them: None if there are
+    none, "" if they are left out.
     """
 
     turns: list[Turn]
     summary: str | None
 
 
-# One statement, since a first token waits for it: through the ORM it took seven and twice the
-# time of all the rest. A walk ends at a message that a summary covers.
+# One statement, because the first token waits for it: the ORM needed seven statements, and twice
+# the time of everything else. The recursion ends below the message that has a summary.
 READ_PATH = """
     WITH RECURSIVE path (id, parent_id, depth) AS (
         SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
@@ -183,7 +184,10 @@ READ_PATH = """
 
 
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
-    """The branch that ends at `leaf`, the run's prompt or reply; at most `limit` turns of it."""
+    """Read the last turns, at most `limit`, of the branch that ends at `leaf`.
+
+    `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
+    """
     if leaf == run.prompt_id and run.prompt.parent_id is None:
         earlier = run.prompt.runs.exclude(context_refused=None).values_list("context_refused")
         given = Q(context_model=run.model) | Q(context_model="", model=run.model)
@@ -216,7 +220,7 @@ def _turn(run: Run, row: tuple[Any, ...]) -> Turn:
 
 @dataclass(frozen=True)
 class RequestAnswer:
-    """What was decided about the call with `args_hash`; `message` is for the model."""
+    """The decision about the tool call with `args_hash`; `message` is for the model."""
 
     tool_call_id: str
     args_hash: str
@@ -226,9 +230,11 @@ class RequestAnswer:
 
 @dataclass(frozen=True)
 class Resumption:
-    """The SDK's state, the answers in the order of the requests, and what there was before.
+    """What a suspended run is resumed from.
 
-    `agent` is the one that has asked; `items` are what the model is given if nothing is added.
+    `state` is the SDK's state, `answers` are in the order of the requests, `folder` has the parts
+    shown so far, `items` are the reply's items so far, and `agent` is the one that made the
+    requests.
     """
 
     state: dict[str, Any]
@@ -239,7 +245,10 @@ class Resumption:
 
 
 def load_resumption(run: Run) -> Resumption | None:
-    """What a worker needs to go on with a run that has awaited input; counts the attempt."""
+    """Read what a worker needs to resume a run, and count the attempt; None if it starts anew.
+
+    Call it in the transaction that claims the run.
+    """
     state = RunState.objects.filter(run_id=run.pk).first()
     if state is None:
         return None

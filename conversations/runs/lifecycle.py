@@ -1,6 +1,6 @@
 """What workers, sweepers and people's decisions do with a run, from claim to terminal status.
 
-Each function is one transaction; `conversations.runs.states` makes the moves.
+Each function that writes is one transaction; `conversations.runs.states` makes the moves.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ _ENDS = {
 }
 SHOWN_KINDS = ("token", "tool.started")
 ASKED_TURNS = 60
-"""How far back the input of a lost reply is estimated from."""
+"""Most turns from which the input of a lost run is estimated."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,18 @@ class ContextSize:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The fields of a run's row that hold it."""
+        """The columns of a run's row that hold it."""
         return {f"context_{name}": value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ends; `parts` is its whole reply, `items` what the model is given of it later.
+    """How a run ends; `parts` is its whole reply, `items` is what the model is given of it later.
 
-    `model` answered at last, and `cost` is that of all calls, each by its own model; without
-    `model` the run's own has made all of `usage`.
-    `html` is `render_texts(parts)`, made before the transaction; None: the first reader makes it.
+    `model` is the one that answered last, and `cost` is the cost of all calls by their models.
+    Without `model`, all of `usage` is priced by the model that the run was claimed with.
+    `html` is `render_texts(parts)`, rendered before the transaction; None: the first reader
+    renders it.
     """
 
     status: RunStatus
@@ -109,12 +110,12 @@ class Ending:
 
     @property
     def move(self) -> Move:
-        """How its worker ends the run; raises `KeyError` for a status that is no end of its."""
+        """The move to `status`; raises `KeyError` if a worker cannot end a run with it."""
         return _ENDS[self.status]
 
     @property
     def event(self) -> tuple[str, dict[str, Any]]:
-        """Kind and payload of the terminal event; it holds no text."""
+        """Kind and payload of the terminal event, which contains no text."""
         if self.status == RunStatus.FAILED:
             return "error", {"code": self.error_code, "retry_after": self.retry_after}
         return "complete", {"finish_reason": self.status.value, "reason": self.reason or None}
@@ -131,16 +132,17 @@ class Request:
 
     @property
     def args_hash(self) -> str:
-        """What a decision is bound to: the tool and its exact arguments."""
+        """A hash of the tool and its exact arguments, to which a decision is bound."""
         asked = json.dumps([self.tool, self.arguments])
         return hashlib.sha256(asked.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Suspension:
-    """What a run has come to; `items` are what the model is given if it never goes on.
+    """A run that stops to await input; `items` is what the model is given if it is never resumed.
 
-    `state` is what the SDK goes on from, as JSON; `cost` and `model` are as in `Ending`.
+    `state` is the SDK's state as JSON, from which the run is resumed; `expires_in` is the time to
+    answer; `cost` and `model` are as in `Ending`.
     """
 
     requests: Sequence[Request]
@@ -156,7 +158,7 @@ class Suspension:
 
 
 def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
-    """Take a queued run that is the first of its session; None when it is not to be had."""
+    """Claim a queued run that is the first of its session; None if it cannot be claimed."""
     try:
         with locked_run(run_id) as (change, run):
             claimed = states.claim(change, run, claim)
@@ -171,7 +173,8 @@ def finish_run(
 ) -> None:
     """Write the last events, the reply, its items and the terminal status.
 
-    `last_seq` is the last one committed, `events` go on from it. Raises `RunLostError`.
+    `last_seq` is the seq of the last committed event, and `events` follow it. Raises
+    `RunLostError` if that is not the last one, or this worker no longer owns the run.
     """
     with _locked_by_worker(claimed, last_seq) as (change, run):
         if ending.status == RunStatus.CANCELLED:
@@ -189,7 +192,7 @@ def finish_run(
 
 @contextmanager
 def _locked_by_worker(claimed: Claimed, last_seq: int) -> Iterator[tuple[ChangeBuilder, Run]]:
-    """The run as its worker has left it; raises `RunLostError` if another has moved it since."""
+    """Lock the run; raise `RunLostError` if its claim or last seq is not what its worker knows."""
     with locked_run(claimed.run.pk, claimed.run.session_id) as (change, run):
         if (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
             raise RunLostError(f"run {run.pk} has another claim")
@@ -197,7 +200,7 @@ def _locked_by_worker(claimed: Claimed, last_seq: int) -> Iterator[tuple[ChangeB
 
 
 def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
-    """What the row keeps of an ending, beside the columns of its state."""
+    """Return the columns that store an ending, besides the state columns."""
     return {
         "reason": ending.reason,
         "error_code": ending.error_code,
@@ -212,16 +215,16 @@ def _outcome(run: Run, ending: Ending) -> dict[str, Any]:
 
 
 class _StopRequestedError(Exception):
-    """The run was asked to stop before it could ask for input; undo this transaction."""
+    """A cancel was requested before the run could await input; rolls the transaction back."""
 
 
 def suspend_run(
     claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], suspension: Suspension
 ) -> bool:
-    """Write the last events, the requests and the state, and release the run.
+    """Write the last events, the approvals and the state, and release the run.
 
-    `last_seq` is the last one committed, `events` go on from it. False, and nothing written, when
-    the run was asked to stop meanwhile. Raises `RunLostError`.
+    `last_seq` is the seq of the last committed event, and `events` follow it. Writes nothing and
+    returns False if a cancel has been requested. Raises `RunLostError` as `finish_run` does.
     """
     try:
         with _locked_by_worker(claimed, last_seq) as (change, run):
@@ -271,7 +274,7 @@ def _make_approvals(run: Run, suspension: Suspension, first: int) -> list[Approv
 
 
 def expire_run(run_id: UUID) -> None:
-    """End a run whose requests were not answered in time; raises `RunLostError` otherwise."""
+    """End a run whose approvals were not decided in time; raises `RunLostError` otherwise."""
     with locked_run(run_id) as (change, run):
         if not has_expired(run):
             raise RunLostError(f"run {run_id} has not expired")
@@ -279,22 +282,24 @@ def expire_run(run_id: UUID) -> None:
 
 
 def has_expired(run: Run) -> bool:
-    """Whether it awaits an answer that should have come by now, by the database's clock."""
+    """Return whether the run awaits an approval that has expired, by the database's clock."""
     late = Approval.objects.filter(run_id=run.pk, decision="", expires_at__lt=Now())
     return run.status == RunStatus.AWAITING_INPUT and late.exists()
 
 
 def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
-    """End a queued run that nobody can work on; raises `RunLostError` if it is not queued."""
+    """End a queued run that cannot be worked on; raises `RunLostError` if it is not queued."""
     with locked_run(run_id) as (change, run):
         states.refuse(change, run, error_code)
 
 
 def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
-    """Decide about a run whose worker is gone: queue it again, or end it with its text kept.
+    """Queue a run whose worker is gone again, or end it with the text that was committed.
 
-    Without `worker` the lease must have expired; a worker that stops gives up its own runs.
-    Raises `RunLostError` if it is not to be recovered.
+    It is queued again if nothing was shown since it was started or resumed, no cancel was
+    requested, and that was attempted fewer than `max_attempts` times. Without `worker` its lease
+    must have expired; a worker passes its own name to give up a run that it owns. Raises
+    `RunLostError` for any other run.
     """
     with locked_run(run_id) as (change, run):
         mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
@@ -308,7 +313,7 @@ def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -
 
 
 def _may_try_again(run: Run, max_attempts: int) -> bool:
-    """Nothing was shown since the run began, or since its requests were answered."""
+    """Return whether attempts remain, and nothing was shown since the run started or resumed."""
     state = RunState.objects.filter(run_id=run.pk).first()
     since, attempts = (state.seq, state.attempts) if state else (0, run.epoch)
     events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=since)
@@ -316,14 +321,14 @@ def _may_try_again(run: Run, max_attempts: int) -> bool:
 
 
 def _lose(change: ChangeBuilder, run: Run) -> None:
-    """What was committed is the reply, for people and for the model."""
+    """End a run with what was committed as its reply, for people and for the model."""
     parts = read_parts(run).parts
     write_items(run, items_of_parts(parts))
     states.lose(change, run, **_orphan_facts(run, parts))
 
 
 def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What its worker would have told: when it spoke, and what it took."""
+    """Return the timings and the estimated usage that the lost worker would have reported."""
     turns = read_path(run, run.prompt_id, ASKED_TURNS).turns
     asked = [item for turn in turns for item in (turn.text, *turn.items)]
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
@@ -334,16 +339,16 @@ def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _has_changed_agent(run: Run) -> bool:
-    """Whether another agent took over, since the run began or since it was last suspended."""
+    """Return whether another agent took over since the run was started or last suspended."""
     state = RunState.objects.filter(run_id=run.pk).values_list("seq", flat=True).first() or 0
     events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=state)
     return events.filter(kind="agent.changed").exists()
 
 
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
-    """Somebody is watching these sessions, and will be for `duration`.
+    """Note that these sessions are watched for `duration` from now, by the database's clock.
 
-    Locks their rows in the order of their ids, as all do who lock several.
+    Locks their rows in the order of their ids, as all code that locks several sessions does.
     """
     ids = sorted(sessions)
     for start in range(0, len(ids), 500):
@@ -361,7 +366,7 @@ MESSAGE_LENGTH = 2_000
 
 @dataclass(frozen=True)
 class Decided:
-    """What holds now; `duplicate` when it had been decided before."""
+    """An approval as it is now; `duplicate` if this call did not decide it."""
 
     approval: ApprovalView
     run: RunRef
@@ -369,7 +374,7 @@ class Decided:
 
 
 def list_approvals(session: ChatSession) -> list[ApprovalView]:
-    """Every request of the session's runs, oldest first."""
+    """Return all approvals of the session's runs, oldest first."""
     rows = Approval.objects.filter(run__session=session).select_related("run", "decided_by")
     return [approval_view(row) for row in rows.order_by("created_at", "seq")]
 
@@ -388,10 +393,11 @@ def decide(
     session_id: str | None = None,
     viewed_for: timedelta | None,
 ) -> Decided:
-    """Answer a request; the run is queued again with its last answer.
+    """Decide an approval; with the last open one its run is queued again.
 
-    What was decided before, or has ended meanwhile, stays as it is. Somebody watches for at least
-    `viewed_for`, as for `post_chat`. Raises `AgentSiteError(not_found)`.
+    An earlier decision stays, and so does a run that has ended meanwhile. If an open approval of
+    the run has expired, the run is ended instead. `viewed_for` is as for `post_chat`. Raises
+    `AgentSiteError(not_found)`.
     """
     mine = _approvals_of(user)
     if session_id is not None:
@@ -402,6 +408,7 @@ def decide(
     if found.decision:
         return _decided(found, duplicate=True)
     with suppress(RunLostError), locked_run(found.run_id, found.run.session_id) as (change, run):
+        # Again under the lock: another request may have decided it meanwhile.
         approval = mine.get(pk=found.pk)
         if approval.decision:
             raise RunLostError("decided meanwhile")
@@ -412,7 +419,7 @@ def decide(
             _record(approval, user, verdict, message)
             _write_answer(change, approval, viewed_for)
         return _decided(mine.get(pk=found.pk), duplicate=approval.decided_by is None)
-    # Its session may have been deleted meanwhile.
+    # The block above was left by `RunLostError`. The session may have been deleted meanwhile.
     if (found := mine.filter(pk=found.pk).first()) is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
     return _decided(found, duplicate=True)
@@ -431,7 +438,7 @@ def _record(approval: Approval, user: User, verdict: ApprovalAnswer, message: st
 
 
 def _write_answer(change: ChangeBuilder, approval: Approval, viewed_for: timedelta | None) -> None:
-    """Write the answer to the journal; with the last one the run is queued."""
+    """Write the decision to the journal; with the last one queue the run."""
     is_last = not Approval.objects.filter(run_id=approval.run_id, decision="").exists()
     event = "input.resolved", resolved_payload(approval)
     states.answer(change, approval.run, event, is_last=is_last)

@@ -1,16 +1,15 @@
-"""The states of a run: the table of its moves, the only code that makes them, and runs to look
-after.
+"""The states of a run: the table of moves, the code that makes them, and runs that need attention.
 
-Nothing else writes the columns in `STATE_COLUMNS`, with one exception: `events._advance`, a
-raw statement on the hot path, renews `lease_until` of running runs with every commit of text.
+No other code writes the columns in `STATE_COLUMNS`, with one exception: `events._advance`, a raw
+statement on the hot path, renews `lease_until` of running runs with every commit of text.
 
-Each move expects an open transaction that holds the session's lock (`changes.lock_session`), which
-puts the moves of a session in order. Commits of text do not take that lock; so a move compares
+Each move needs an open transaction that holds the session's lock (`changes.lock_session`), which
+puts the moves of a session in order. Commits of text do not take that lock, so a move compares
 `status`, `claim` and `last_seq` with what it has read, and raises `RunLostError` if they differ.
 
-Facts for other code leave through `ChangeBuilder.announce` once the transaction has committed:
-`RunCancelRequested` and `RunEnded` as the table has them, and `RunReady` whenever a queued run has
-become the first of its session, by whichever move.
+`ChangeBuilder.announce` sends facts to other code once the transaction has committed:
+`RunCancelRequested` and `RunEnded` by the table, and `RunReady` whenever a queued run has become
+the first of its session, by any move.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +42,7 @@ from conversations.runs.usage import NO_USAGE, add_to_totals, price, usage_colum
 from conversations.shapes import RunRef, resolved_payload, run_ref
 
 NewEvent = tuple[str, dict[str, Any]]
-"""Kind and payload; the move that writes it gives it its number."""
+"""Kind and payload; the move that writes the event assigns its seq."""
 
 STATE_COLUMNS = frozenset(
     {"status", "claim", "epoch", "worker", "lease_until", "cancel_requested_at"}
@@ -55,7 +54,7 @@ class IllegalMoveError(RunLostError):
 
 
 class Move(StrEnum):
-    """What may happen to a run, by who makes it so."""
+    """What may happen to a run, grouped by who does it."""
 
     # An executor.
     CLAIM = "claim"
@@ -70,7 +69,7 @@ class Move(StrEnum):
     CANCEL = "cancel"
     ANSWER = "answer"
     RESUME = "resume"
-    # A sweeper, or a worker that stops.
+    # A sweeper, or a worker that shuts down.
     REQUEUE = "requeue"
     LOSE = "lose"
     LOSE_STOPPED = "lose_stopped"
@@ -79,7 +78,7 @@ class Move(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a move leads, which state columns it writes beside `status`, and its fact."""
+    """The status that a move leads to, the other state columns that it writes, and its fact."""
 
     status: RunStatus
     columns: frozenset[str] = frozenset()
@@ -88,7 +87,7 @@ class Rule:
 
 _CLAIMED = frozenset({"claim", "epoch", "worker", "lease_until"})
 _RELEASED = frozenset({"worker", "lease_until"})
-# A worker that was taken for dead may still write: a new claim keeps it out.
+# A worker that is believed dead may still write: raising `claim` fences it off.
 _FENCED = frozenset({"claim", "lease_until"})
 _LEASE = frozenset({"lease_until"})
 
@@ -111,11 +110,11 @@ MOVES: dict[tuple[RunStatus, Move], Rule] = {
     (RunStatus.AWAITING_INPUT, Move.CANCEL): Rule(RunStatus.CANCELLED, fact=RunEnded),
     (RunStatus.AWAITING_INPUT, Move.EXPIRE): Rule(RunStatus.INTERRUPTED, fact=RunEnded),
 }
-"""All there is. No move leads out of an ended run."""
+"""All legal moves. None leads out of an ended run."""
 
 
 def get_rule(status: str, move: Move) -> Rule:
-    """The rule of a move; raises `IllegalMoveError`."""
+    """Return the rule of a move; raises `IllegalMoveError` if the table has none."""
     try:
         return MOVES[RunStatus(status), move]
     except KeyError:
@@ -124,9 +123,9 @@ def get_rule(status: str, move: Move) -> Rule:
 
 @dataclass(frozen=True)
 class Claim:
-    """Who takes a run, for how long, and what it is worked on with where it names no agent.
+    """Which worker claims a run and for how long, and its agent and model by default.
 
-    `models` are those of agents that have one of their own.
+    `models` has the models of agents that have their own.
     """
 
     worker: str
@@ -136,13 +135,16 @@ class Claim:
     models: Mapping[str, str] = field(default_factory=dict)
 
     def model_of(self, agent: str) -> str:
-        """The name of the model that answers for an agent."""
+        """Return the name of the model that an agent uses."""
         return self.models.get(agent, self.model)
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A run that this worker owns, from `last_seq` on; `resumption` is where it goes on."""
+    """A run that this worker owns, its events following `last_seq`.
+
+    `resumption` is what it is resumed from, if it was suspended.
+    """
 
     run: Run
     ref: RunRef
@@ -151,10 +153,10 @@ class Claimed:
 
 
 def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
-    """Give the first run of the session to a worker.
+    """Give the first unfinished run of the session, if it is queued, to a worker.
 
-    Its journal begins in a new epoch, or goes on where the run has awaited input. Raises
-    `IllegalMoveError` if another run comes first.
+    A new epoch of its journal begins, unless the run is resumed after it awaited input. Raises
+    `IllegalMoveError` if the run is not claimable.
     """
     if change.claimable != run.pk:
         raise IllegalMoveError(f"run {run.number} is not the next of its session")
@@ -168,7 +170,7 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         "claimed_at": Now(),
         "agent": agent,
         "model": claim.model_of(agent) if resumption is None else run.model,
-        # What a lost worker had spent stays counted; another one spends its own.
+        # Tokens of a lost worker stay in the totals; a new epoch is counted from 0 in addition.
         "counted_tokens": 0 if resumption is None else run.counted_tokens,
     }
     started = [("run.started", {"agent": agent})] if resumption is None else []
@@ -177,7 +179,7 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
 
 
 def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
-    """Announce a claim that a transaction has made for its own process, which works on it now."""
+    """Announce a claim made for this process, whose executor starts the run after the commit."""
     change.add(RunReady(claimed.run.pk, claimed))
 
 
@@ -190,28 +192,28 @@ def finish(
     html: list[str] | None = None,
     **columns: Any,
 ) -> None:
-    """End a running run as its worker says: COMPLETE, FAIL or STOP, with the last `events`.
+    """End a running run by COMPLETE, FAIL or STOP, for its worker, and write the last `events`.
 
-    `html` is that of the reply's texts, for the terminal frame.
+    `html` has the HTML of the reply's text parts, for the terminal frame.
     """
     _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
-    """Have a running run await its user's answers, owned by no worker."""
+    """Let a running run await its user's decisions, without an owner."""
     _make(change, run, Move.SUSPEND, events, worker="", lease_until=None, **columns)
     update_reply(change, run)
 
 
 def requeue(change: ChangeBuilder, run: Run) -> None:
-    """Queue a run again whose worker is gone; no later commit of that worker counts."""
+    """Queue a run whose worker is gone again; later commits of that worker are refused."""
     again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
     _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
     update_reply(change, run)
 
 
 def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
-    """End a run whose worker is gone with what it has committed."""
+    """End a run whose worker is gone, with the text that was committed."""
     fence = {"claim": run.claim + 1, "lease_until": None}
     if run.cancel_requested_at is not None:
         reason = EndReason(run.reason or EndReason.USER)
@@ -221,9 +223,9 @@ def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
 
 
 def stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
-    """End a run that nobody works on, or ask the worker of a running one to stop.
+    """End a run that no worker owns, or request a cancel from the worker of a running one.
 
-    Only the first request of several counts. Raises `IllegalMoveError` for an ended run.
+    A second request changes nothing. Raises `IllegalMoveError` for an ended run.
     """
     if run.status != RunStatus.RUNNING:
         _end(change, run, Move.CANCEL, reason=reason)
@@ -232,7 +234,7 @@ def stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
 
 
 def _request_cancel(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
-    """Not compared by `last_seq`: the worker may commit text at the same time."""
+    """Request a cancel; does not compare `last_seq`, since the worker may commit text meanwhile."""
     get_rule(run.status, Move.REQUEST_CANCEL)
     run.cancel_requested_at = timezone.now()
     running = Run.objects.filter(pk=run.pk, status=run.status, claim=run.claim)
@@ -242,7 +244,7 @@ def _request_cancel(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
 
 
 def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -> None:
-    """Write an answer to a run's journal; the last one queues the run, before all that waits."""
+    """Write a decision to a run's journal; the last one queues the run, ahead of all others."""
     if not is_last:
         _make(change, run, Move.ANSWER, [event])
         return
@@ -251,19 +253,19 @@ def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -
 
 
 def expire(change: ChangeBuilder, run: Run) -> None:
-    """End a run that was not answered in time; its text so far is the reply."""
+    """End a run whose approvals expired; its text so far is the reply."""
     _end(change, run, Move.EXPIRE, reason=EndReason.APPROVAL_EXPIRED)
 
 
 def refuse(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
-    """End a queued run that nobody can work on."""
+    """End a queued run that cannot be worked on, with an error."""
     _end(change, run, Move.REFUSE, error_code=error_code.value)
 
 
 def _end(change: ChangeBuilder, run: Run, move: Move, **columns: Any) -> None:
-    """End a run that no worker owns: open requests, last event, row and reply.
+    """End a run that no worker owns: close its approvals, write its last event, row and reply.
 
-    What was committed is the reply; a run that was never claimed has none.
+    The reply is what was committed; a run without an epoch, never claimed, has no parts to read.
     """
     status, now = get_rule(run.status, move).status, timezone.now()
     requests = _close_requests(run, columns.get("reason")) if run.epoch else []
@@ -286,7 +288,7 @@ def _last_event(status: RunStatus, columns: dict[str, Any]) -> NewEvent:
 
 
 def _close_requests(run: Run, reason: EndReason | None) -> list[NewEvent]:
-    """Decide the open requests of a run that ends: nobody will answer them any more."""
+    """Close the open approvals of a run that ends; return their events."""
     expired = reason == EndReason.APPROVAL_EXPIRED
     still_open = list(Approval.objects.filter(run_id=run.pk, decision="").order_by("seq"))
     for approval in still_open:
@@ -307,15 +309,16 @@ def _make(
     html: list[str] | None = None,
     **columns: Any,
 ) -> None:
-    """Write a move: the row, its journal (from 1 if `anew`), and its facts.
+    """Make a move: write the row and its events (from seq 1 if `anew`), and collect its facts.
 
-    Raises `IllegalMoveError`, and `RunLostError` when the row is not what was read.
+    Raises `IllegalMoveError`, and `RunLostError` if the row has changed since it was read.
     """
     rule = get_rule(run.status, move)
     assert STATE_COLUMNS & columns.keys() == rule.columns, f"{move} writes {set(columns)}"
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
+    # Before all else: it raises if another writer has changed the row since it was read.
     _compare_and_set(run, columns)
     add_to_totals(run)
     write_events(run, rows)
@@ -337,19 +340,19 @@ def _compare_and_set(run: Run, columns: dict[str, Any]) -> None:
 
 
 def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:
-    """Those of `run_ids` that have been asked to stop."""
+    """Return those of `run_ids` whose cancel has been requested."""
     runs = Run.objects.filter(pk__in=list(run_ids), cancel_requested_at__isnull=False)
     return list(runs.values_list("pk", flat=True))
 
 
 def list_orphans() -> list[UUID]:
-    """Runs whose lease has expired, by the database's clock."""
+    """Return running runs whose lease has expired, by the database's clock."""
     runs = Run.objects.filter(status=RunStatus.RUNNING, lease_until__lt=Now())
     return list(runs.values_list("pk", flat=True)[:500])
 
 
 def list_expired() -> list[UUID]:
-    """Runs that have awaited input for too long, by the database's clock."""
+    """Return runs that await an approval that has expired, by the database's clock."""
     late = Approval.objects.filter(
         decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
     )
@@ -357,14 +360,17 @@ def list_expired() -> list[UUID]:
 
 
 def list_forgotten(age: timedelta) -> list[UUID]:
-    """Claimable runs that have been queued for longer than `age`."""
+    """Return claimable runs that have been queued for longer than `age`."""
     runs = _claimable_runs().filter(queued_at__lt=Now() - age)
     return list(runs.values_list("pk", flat=True)[:500])
 
 
 def list_undelivered(age: timedelta) -> list[Run]:
-    """`list_forgotten` without the runs that a job of Procrastinate's tables waits for."""
-    # Not always installed: its tables are Postgres' alone.
+    """Return the runs of `list_forgotten` for which no job of Procrastinate is waiting.
+
+    Only `pk` and `owner` are loaded, oldest first.
+    """
+    # Looked up by name, since Procrastinate, which needs Postgres, is not always installed.
     job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
     jobs = job.objects.filter(status="todo", queueing_lock=Cast(OuterRef("pk"), TextField()))
     runs = _claimable_runs().filter(queued_at__lt=Now() - age).exclude(Exists(jobs))
@@ -372,12 +378,12 @@ def list_undelivered(age: timedelta) -> list[Run]:
 
 
 def get_agent(run_id: UUID) -> str:
-    """The name of a run's agent, "" for the default one or a run that is not there any more."""
+    """Return the name of a run's agent; "" for the default one, or if the run is gone."""
     return Run.objects.filter(pk=run_id).values_list("agent", flat=True).first() or ""
 
 
 def _claimable_runs() -> QuerySet[Run]:
-    """Queued runs that are the first unfinished ones of their sessions."""
+    """Return queued runs that are the first unfinished ones of their sessions."""
     earlier = Run.objects.filter(session=OuterRef("session"), status__in=ACTIVE).filter(
         number__lt=OuterRef("number")
     )
@@ -385,7 +391,7 @@ def _claimable_runs() -> QuerySet[Run]:
 
 
 def list_unwatched(grace: timedelta) -> list[UUID]:
-    """Running runs of sessions whose last viewer left longer than `grace` ago."""
+    """Return running runs, without a requested cancel, of sessions unwatched for `grace`."""
     runs = Run.objects.filter(
         status=RunStatus.RUNNING,
         cancel_requested_at=None,

@@ -1,4 +1,4 @@
-"""Tokens: what runs have used, what it costs, and how much a user may use."""
+"""Usage: the tokens and costs of runs, their running totals, and the limits of users."""
 
 import json
 from collections import Counter
@@ -37,15 +37,15 @@ COUNTERS = (
     *("runs", *TOKEN_COLUMNS, "estimated", "unknown"),
     *("priced", "unpriced", "cost_micros"),
 )
-"""Columns of `SessionUsage`, all of which are only ever added to."""
+"""Columns of `SessionUsage`; they only ever increase."""
 
 SLOT = timedelta(minutes=10)
-"""How exactly it is kept when a user's tokens were spent: 145 rows hold a day."""
+"""The precision of when a user's tokens were used: a day is at most 145 rows."""
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of all model calls of a run; None where it is not known."""
+    """Tokens of all model calls of a run; None if not known."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -56,11 +56,11 @@ class TokenUsage:
 
 UNKNOWN_USAGE = TokenUsage()
 NO_USAGE = TokenUsage(0, 0, 0, 0, UsageSource.MEASURED)
-"""Of a run that has called no model."""
+"""The usage of a run that has called no model."""
 
 
 def add_usage(one: TokenUsage, other: TokenUsage) -> TokenUsage:
-    """Of both together; an estimate makes the whole an estimate."""
+    """Return the sum; its source is the less exact of the two: unknown, estimated, measured."""
     sources = {one.source, other.source}
     return TokenUsage(
         input_tokens=_add(one.input_tokens, other.input_tokens),
@@ -72,7 +72,7 @@ def add_usage(one: TokenUsage, other: TokenUsage) -> TokenUsage:
 
 
 def subtract_usage(whole: TokenUsage, part: TokenUsage) -> TokenUsage:
-    """What `part` leaves of a measured `whole`."""
+    """Return `whole` minus `part`; no count of either may be None."""
     left = {name: getattr(whole, name) - getattr(part, name) for name in TOKEN_COLUMNS}
     return TokenUsage(**left, source=whole.source)
 
@@ -82,9 +82,9 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 
 def price(usage: TokenUsage, model: str) -> Decimal | None:
-    """What it costs by `settings.MODEL_PRICES`, if that names the model.
+    """Return the cost by `settings.MODEL_PRICES`; None if a count or the price is not known.
 
-    Prices are for a million tokens: `input`, `output` and, where it differs, `cached_input`.
+    Prices are for a million tokens: `input`, `output` and, if it differs, `cached_input`.
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
@@ -104,15 +104,15 @@ def price(usage: TokenUsage, model: str) -> Decimal | None:
 
 
 def usage_of(run: Run) -> TokenUsage:
-    """What a run has taken so far, as its row says."""
+    """Return a run's usage so far from its row."""
     counts = {name: getattr(run, name) for name in TOKEN_COLUMNS}
     return TokenUsage(**counts, source=UsageSource(run.usage_source))
 
 
 def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]]) -> TokenUsage:
-    """Of a run whose worker is gone: what the model was given and has shown, and what was known.
+    """Estimate the usage of a run whose worker is gone, from what it was asked and has shown.
 
-    Unknown where nothing was shown.
+    Adds to the usage in its row, which is returned alone if nothing was shown.
     """
     before = usage_of(run)
     if not parts:
@@ -127,9 +127,9 @@ def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]])
 
 
 def price_orphan(run: Run, usage: TokenUsage, *, changed_agent: bool) -> Decimal | None:
-    """The cost of an orphan's whole `usage`, of which its row has a part already.
+    """Return the cost of the whole `usage` of a lost run, whose row has a part of it already.
 
-    Not known when it has `changed_agent` since: nobody has said which model that agent has.
+    None after `changed_agent`, because the model of the other agent is not known.
     """
     before = usage_of(run)
     if before.input_tokens is None or usage.input_tokens is None:
@@ -147,9 +147,9 @@ def _made_text(part: dict[str, Any]) -> str:
 
 
 def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str) -> dict[str, Any]:
-    """The columns of what a run has taken, `cost` in all, with `model` answering at last.
+    """Return the columns for a run's usage, its whole `cost`, and the `model` that answered last.
 
-    Without `model` all of it was made, and is priced, by the model that the run was claimed with.
+    Without `model`, all of it is priced by the model that the run was claimed with.
     """
     if not model:
         return usage_columns(usage, price(usage, run.model))
@@ -157,7 +157,7 @@ def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str)
 
 
 def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
-    """Of all of them together, which is not known where one is not."""
+    """Return the sum, or None if one of the costs is not known."""
     total = Decimal(0)
     for cost in costs:
         if cost is None:
@@ -167,7 +167,7 @@ def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
 
 
 def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
-    """A usage and its cost as a row keeps them."""
+    """Return the columns that store a usage and its cost."""
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -180,10 +180,11 @@ def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class UsageTotals:
-    """Of many runs, and of the calls for titles and summaries.
+    """Usage of many runs, and of the calls for titles and summaries.
 
-    `cost` is of those whose cost is known, None when there is none of them. `estimated`,
-    `unknown` and `unpriced` tell how many the sums hold by estimate or not at all.
+    `cost` is the sum of the known costs, None if none is known. `estimated`, `unknown` and
+    `unpriced` count those whose tokens are estimated, whose tokens are unknown, and whose cost is
+    not known.
     """
 
     runs: int
@@ -199,10 +200,10 @@ class UsageTotals:
 
 
 def add_to_totals(run: Run) -> None:
-    """Count what `run` has taken and is not counted yet, and the run itself once it has ended.
+    """Add the tokens of `run` that are not counted yet, and the run itself once it has ended.
 
     `conversations.runs.states` calls this once for each move, after it and with the session
-    locked. The rows that it locks come last in the order of locks.
+    locked. The rows of totals come last in the order of locks.
     """
     if run.is_ended:
         add_to_session(run.session_id, [run])
@@ -212,9 +213,10 @@ def add_to_totals(run: Run) -> None:
 
 @transaction.atomic
 def count_spent(run_id: UUID, tokens: int) -> None:
-    """Count for the limits of a day that a run has taken so many tokens in all until now.
+    """Count towards the daily limits that a run has used `tokens` in its epoch so far.
 
-    Locks the run and then the totals, which come last in the order of locks.
+    May be called repeatedly: only the difference to what is counted is added. Locks the run and
+    then the totals, which come last in the order of locks.
     """
     run = (
         Run.objects.select_for_update(no_key=True).only("owner_id", "counted_tokens").get(pk=run_id)
@@ -228,14 +230,14 @@ def count_spent(run_id: UUID, tokens: int) -> None:
 
 
 def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
-    """Add ended runs or side calls, which have not been counted yet, to the session's totals."""
+    """Add ended runs or side calls to the session's totals; pass each of them only once."""
     if counters := sum_counters(rows):
         keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
         _raise_counters(SessionUsage, keys, counters)
 
 
 def move_user_totals(giver: UserId, taker: UserId) -> None:
-    """Count what one user has spent lately as another's; nothing is left with the first."""
+    """Move the used tokens that daily limits count from one user to another."""
     theirs = UserUsage.objects.filter(user_id=giver)  # type: ignore[misc]
     for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
         _add_to_user(taker, slot, tokens)
@@ -243,7 +245,7 @@ def move_user_totals(giver: UserId, taker: UserId) -> None:
 
 
 def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
-    """The columns of `SessionUsage` for these rows alone; empty for none of them."""
+    """Return the values of `SessionUsage` for these rows alone; empty if there are no rows."""
     total: Counter[str] = Counter()
     for row in rows:
         total["runs"] += isinstance(row, Run)
@@ -258,12 +260,12 @@ def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
 
 
 def read_session_totals(session_id: UUID) -> UsageTotals:
-    """What a session has taken: one row, however long the session is."""
+    """Return the totals of a session; reads one row, however long the session is."""
     return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
 
 
 def read_user_totals(user_id: UserId | None) -> UsageTotals:
-    """What all sessions of a user have taken: a row for each session."""
+    """Return the totals of all sessions of a user; reads one row a session."""
     kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
     sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
     return _totals(SessionUsage(**kept.aggregate(**sums)))
@@ -276,12 +278,12 @@ def _totals(row: SessionUsage) -> UsageTotals:
 
 
 def count_tokens(usage: TokenUsage) -> int:
-    """Of input and output, as limits count them; what is not known is nothing."""
+    """Return input and output tokens as limits count them; unknown counts are 0."""
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
 def find_slot(moment: datetime) -> int:
-    """The slot of `UserUsage` that `moment` lies in."""
+    """Return the slot of `UserUsage` that contains `moment`."""
     return int(moment.timestamp() // SLOT.total_seconds())
 
 
@@ -291,14 +293,14 @@ def _add_to_user(user_id: UserId, slot: int, tokens: int) -> None:
 
 
 def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str, int]) -> None:
-    """Raise counters of the row with `keys`, which is made where there is none.
+    """Add `counters` to the row with `keys`, which is created if it does not exist.
 
-    Atomic in the database: two transactions that add to one row both count.
+    One atomic statement, so that no concurrent addition is lost. Keys are values for the database.
     """
     table = connection.ops.quote_name(model._meta.db_table)
     columns = [*keys, *counters]
     added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in counters)
-    # Only names of tables and columns are put together here.
+    # The text is built of names of tables and columns only.
     sql = f"""
         INSERT INTO {table} ({", ".join(columns)}) VALUES ({", ".join(["%s"] * len(columns))})
         ON CONFLICT ({", ".join(keys)}) DO UPDATE SET {added}
@@ -308,14 +310,14 @@ def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str
 
 
 def currency() -> str:
-    """That of all prices."""
+    """Return the currency of all prices and costs."""
     return getattr(settings, "COST_CURRENCY", "USD")
 
 
 DAY = timedelta(days=1)
 
-# The statuses stand in the text as in the condition of the index `runs_at_work`: SQLite uses a
-# partial index only where it can see that the condition holds.
+# The statuses are literals, as in the condition of the index `runs_at_work`: SQLite uses a partial
+# index only if the statement itself shows that the condition holds.
 COUNT_AT_WORK = """
     SELECT COUNT(*) FROM (
         SELECT DISTINCT session_id FROM conversations_run
@@ -326,9 +328,11 @@ COUNT_AT_WORK = """
 
 @dataclass(frozen=True)
 class ChatLimits:
-    """`queue_max` is of a session, `site_tokens_a_day` of all users, the others are of a user.
+    """Limits on chats; None: no limit.
 
-    A guest has `guest_tokens_a_day`. None is no limit.
+    `queue_max` is for one session; `runs`, the sessions with a queued or running reply, and
+    `tokens_a_day` are for one user; `guest_tokens_a_day` is for a guest, `site_tokens_a_day` for
+    all users together.
     """
 
     queue_max: int = 10
@@ -339,11 +343,11 @@ class ChatLimits:
 
 
 def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
-    """Whether a user may ask once more; `starts` tells that the reply would begin at once.
+    """Check that a user may post another chat; `starts`: its session has no active run.
 
-    The user's row stays locked until the transaction ends, so that two chats cannot both take the
-    last place. Reads no row of an ended run: the cost does not depend on how many there are.
-    Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (it is gone).
+    Needs an open transaction. The user's row stays locked until it ends, so that two chats cannot
+    both take the last place. The cost does not grow with the number of ended runs.
+    Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (no such user).
     """
     users = get_user_model()._default_manager.select_for_update(no_key=True)
     if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
@@ -354,9 +358,10 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
 
 
 def check_budget(user_id: UserId, limits: ChatLimits) -> None:
-    """Whether a model may be called for a user; raises `AgentSiteError`: limit_tokens, limit_site.
+    """Check that a model may be called for a user; raises `AgentSiteError`.
 
-    What runs of other processes have spent is in the database after each of their model calls.
+    The codes are limit_tokens and limit_site, with the seconds to wait. Tokens of runs in other
+    processes count as soon as each of their model calls has been stored.
     """
     own = limits.tokens_a_day
     guests = Guest.objects.filter(pk=user_id)  # type: ignore[misc]
@@ -369,7 +374,7 @@ def check_budget(user_id: UserId, limits: ChatLimits) -> None:
 
 
 def count_at_work(user_id: UserId, most: int) -> int:
-    """In how many sessions of the user something is queued or running, up to `most`."""
+    """Count the user's sessions with a queued or running run, up to `most`."""
     owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
     with connection.cursor() as cursor:
         cursor.execute(COUNT_AT_WORK, [owner, most])
@@ -379,7 +384,8 @@ def count_at_work(user_id: UserId, most: int) -> int:
 
 def _check_tokens(usage: QuerySet[Any], limit: int, code: ErrorCode) -> None:
     now = timezone.now()
-    # A slot counts until its last moment is a day ago, so that no 24 hours ever exceed the limit.
+    # A slot counts until its last moment is a day ago, so that no period of 24 hours exceeds the
+    # limit.
     counted = usage.filter(slot__gte=find_slot(now - DAY))
     used = counted.aggregate(tokens=Sum("tokens"))["tokens"] or 0
     if used < limit:
@@ -391,9 +397,9 @@ def _check_tokens(usage: QuerySet[Any], limit: int, code: ErrorCode) -> None:
 
 
 def _find_free_slot(slots: Iterable[tuple[int, int]], excess: int, present: int) -> int:
-    """The slot with whose beginning, a day later, less than the limit is left.
+    """Return the slot one day after whose beginning usage is below the limit again.
 
-    `excess` is by how much the limit is exceeded, `slots` are oldest first.
+    `excess` is how far usage is above the limit; `slots` are (slot, tokens), oldest first.
     """
     for slot, tokens in slots:
         excess -= tokens

@@ -1,4 +1,4 @@
-"""The messages of a session: what a page opens with, branches, and pages of messages."""
+"""Reads of a session's messages: what a page opens with, branches, and replies in progress."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -14,7 +14,7 @@ from conversations.runs.catch_up import Snapshot, read_snapshot
 from conversations.shapes import History, MessageView, message_view, queue_view, run_view
 
 STEPS = 100
-"""Messages that one query goes down a branch."""
+"""Messages that one query walks down a branch."""
 
 WALK_DOWN = """
     WITH RECURSIVE path (id, depth) AS (
@@ -31,7 +31,7 @@ WALK_DOWN = """
 
 
 def list_below(message_id: UUID, limit: int) -> list[UUID]:
-    """Ids of the next `limit` messages below one, by the newest at each place."""
+    """Return the ids of the next `limit` messages below one, each the newest child of the last."""
     field = Message._meta.pk
     with connection.cursor() as cursor:
         cursor.execute(WALK_DOWN, [field.get_db_prep_value(message_id, connection), limit])
@@ -39,16 +39,16 @@ def list_below(message_id: UUID, limit: int) -> list[UUID]:
 
 
 def find_end(message_id: UUID) -> UUID:
-    """The end of the branch that goes on from a message, by the newest at each place."""
+    """Return the end of the branch that goes on below a message by the newest child each time."""
     while below := list_below(message_id, STEPS):
         message_id = below[-1]
     return message_id
 
 
 def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict[str, list[str]]:
-    """Ids by parent, oldest first, for each place of `messages` that has several.
+    """Return the children of each parent of `messages` that has several: ids, oldest first.
 
-    A conversation's beginnings have the parent "".
+    Withdrawn messages are left out. First messages of the session have the parent "".
     """
     parents = [message.parent_message_id for message in messages]
     places = list_places(session, parents, among=Message.objects.filter(withdrawn=False))
@@ -60,7 +60,10 @@ def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict
 def list_places(
     session: ChatSession, parents: Sequence[UUID | str | None], *, among: QuerySet[Message]
 ) -> dict[UUID | None, list[UUID]]:
-    """Ids of the messages `among` these below each of `parents`, oldest first; None: beginnings."""
+    """Return the ids of the messages in `among` by parent, oldest first, for each of `parents`.
+
+    The parent None stands for the first messages of the session.
+    """
     rows = among.order_by("number").values_list("parent_id", "pk")
     found = [rows.filter(parent_id__in=[pk for pk in parents if pk])]
     if None in parents:
@@ -74,15 +77,14 @@ def list_places(
 def get_history(
     session: ChatSession, limit: int = 200, *, before: str = "", branch: str = ""
 ) -> History:
-    """The last `limit` messages on the session's active branch, and where its runs are.
+    """Return the last `limit` messages of the session's active branch, its active run and queue.
 
-    With `before`, the id of a message, only those above it. With `branch`, those around that
-    message on the branch that it is on, which goes on below it by the newest message at each
-    place. Raises `AgentSiteError(not_found)`.
-
-    The revision is read first and the events last: what is committed meanwhile is sent again
-    to a client that resumes from here, and changes nothing.
+    With `before`, the id of a message, only those above it, without run and queue. With `branch`,
+    those around that message on its branch, which goes on below it by the newest child each time.
+    Raises `AgentSiteError(not_found)`.
     """
+    # The revision first and the run's events last: what is committed between these reads is sent
+    # again to a client that resumes from here, and changes nothing there.
     rev = ChatSession.objects.values_list("rev", flat=True).get(pk=session.pk)
     if before:
         return History(rev, _list_above(session, parse_id(before), limit), None, [])
@@ -102,9 +104,10 @@ def get_history(
 
 
 def _find_end(session: ChatSession, message_id: str, limit: int) -> tuple[UUID, str]:
-    """The last message to show around one, a quarter of `limit` being left for what is above it.
+    """Return the last message to show around one; a quarter of `limit` is for those above it.
 
-    With its id again if the branch goes on below it.
+    The second value is its id too if the branch goes on below it, else "". Raises
+    `AgentSiteError(not_found)`.
     """
     start = Message.objects.filter(session=session, pk=parse_id(message_id), withdrawn=False)
     if not start.exists():
@@ -131,15 +134,15 @@ def _show(message: Message, shown: Snapshot | None) -> MessageView:
 
 
 def list_messages(session: ChatSession) -> QuerySet[Message]:
-    """All messages with their runs, those of left branches too."""
+    """Return all messages of all branches, with their runs loaded, in order of creation."""
     messages = Message.objects.filter(session=session).select_related("run", "summary")
     return messages.order_by("number")
 
 
 def show_messages(rows: Iterable[Message]) -> list[MessageView]:
-    """The messages as they are shown: a reply at work with what there is of it.
+    """Return views of messages; a reply in progress has the parts shown so far.
 
-    `rows` are loaded with their runs, by `list_messages` or `load_messages`.
+    `rows` must have their runs loaded, as by `list_messages` or `load_messages`.
     """
     return [_show_at_work(row) if _is_at_work(row) else _show_stored(row) for row in rows]
 
@@ -149,13 +152,16 @@ def _show_stored(row: Message) -> MessageView:
 
 
 def _is_at_work(row: Message) -> bool:
-    """Whether its text is in a journal still; a run that was never claimed has none."""
+    """Return whether the text is still in the journal; a run without an epoch has no journal."""
     run = reply_run(row)
     return run is not None and not run.is_ended and run.epoch > 0
 
 
 def _show_at_work(row: Message) -> MessageView:
-    """By its run as it is now, which may have ended since the row was read: then the text moved."""
+    """Show a reply by reading it and its run again.
+
+    The run may have ended since `row` was read; then its text has moved into the message.
+    """
     row = Message.objects.select_related("run", "summary").filter(pk=row.pk).first() or row
     run = reply_run(row)
     if run is None or run.is_ended:
@@ -165,7 +171,7 @@ def _show_at_work(row: Message) -> MessageView:
 
 
 def get_message_view(session: ChatSession, message_id: str) -> MessageView:
-    """One of the session's messages as it is shown; raises `AgentSiteError(not_found)`."""
+    """Return the view of one of the session's messages; raises `AgentSiteError(not_found)`."""
     views = show_messages(list_messages(session).filter(pk=parse_id(message_id)))
     if not views:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -173,6 +179,6 @@ def get_message_view(session: ChatSession, message_id: str) -> MessageView:
 
 
 def get_reply_view(session: ChatSession, run: Run) -> MessageView:
-    """The reply of one of the session's runs as it is shown."""
+    """Return the view of the reply of one of the session's runs."""
     [view] = show_messages(list_messages(session).filter(pk=run.reply_id))
     return view

@@ -1,4 +1,4 @@
-"""A user's list of sessions: created, titled, summarised, archived, deleted, restored."""
+"""Sessions as entries of a user's list: create, title, summarise, archive, delete, restore."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -36,12 +36,12 @@ TITLE_LENGTH = 200
 
 
 def first_words(content: str) -> str:
-    """The title that a session begins with."""
+    """Return the first words of a message, which are a session's title until there is a better."""
     return _cut(_one_line(content), WORDS_LENGTH)
 
 
 def clean_title(title: str) -> str:
-    """A title as it is kept: one line that is not too long."""
+    """Return a title in the form that is stored: one line of at most `TITLE_LENGTH` characters."""
     return _cut(_one_line(title), TITLE_LENGTH)
 
 
@@ -54,7 +54,7 @@ def _cut(words: str, length: int) -> str:
 
 
 def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
-    """Keep the title of a locked session, and tell all lists of the owner."""
+    """Store the title of a session, which must be locked, and announce it to the owner's lists."""
     session.title, session.title_source = title, source
     session.save(update_fields=["title", "title_source"])
     ChangeBuilder(session).announce("updated")
@@ -62,7 +62,10 @@ def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
 
 @transaction.atomic
 def set_model_title(session_id: UUID, title: str) -> bool:
-    """Replace the first words by the model's title; False where the user was faster."""
+    """Replace a title of first words by the model's title.
+
+    Returns False if the session has another title by now or has been deleted.
+    """
     sessions = ChatSession.objects.filter(deleted_at=None, title_source=TitleSource.WORDS)
     try:
         session = lock_session(sessions, session_id, is_activity=False)
@@ -73,7 +76,7 @@ def set_model_title(session_id: UUID, title: str) -> bool:
 
 
 EXCERPT = 120
-"""Characters of what was said, about, under a title that was found."""
+"""Approximate length, in characters, of the excerpt below a title in search results."""
 
 Shelf = Literal["current", "archived", "all", "deleted"]
 SHELVES: dict[str, Q] = {
@@ -85,31 +88,34 @@ SHELVES: dict[str, Q] = {
 
 
 def kept_of(user: User) -> QuerySet[ChatSession]:
-    """The sessions of `user` with those that were deleted and can still be restored."""
+    """Return the sessions of `user`, including deleted ones that can still be restored."""
     return ChatSession.objects.filter(Q(deleted_at=None) | restorable(), owner_id=user.pk)
 
 
 def all_of(user: User) -> QuerySet[ChatSession]:
-    """Everything that is kept of `user`, also what has been deleted and is not yet purged."""
+    """Return all sessions of `user`, including deleted ones that are not purged yet."""
     return ChatSession.objects.filter(owner_id=user.pk)
 
 
 def restorable() -> Q:
-    """Deleted, but not too long ago."""
+    """Return the condition for deleted sessions that can still be restored."""
     since = timezone.now() - timedelta(days=restore_days())
     return Q(deleted_at__gte=since)
 
 
 @dataclass(frozen=True)
 class Match:
-    """The newest message of a session that a search has found, and a few words of it."""
+    """The newest message of a session that a search has found, with an excerpt."""
 
     message_id: UUID
     excerpt: list[Piece]
 
 
 def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dict[UUID, Match]:
-    """By session, for those in which a message has `words`; none without words."""
+    """Return matches by session id, for sessions with a message that has all `words`.
+
+    Without words there are no matches.
+    """
     if not words.strip():
         return {}
     found = find_messages(user, words, [session.pk for session in sessions])
@@ -122,7 +128,7 @@ def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dic
 
 @transaction.atomic
 def create_session(*, user: User, title: str = "") -> ChatSession:
-    """A session in which nothing has been said."""
+    """Create a session without messages."""
     cleaned = clean_title(title)
     source = TitleSource.USER if cleaned else TitleSource.WORDS
     session = ChatSession(title=cleaned, title_source=source)
@@ -134,7 +140,7 @@ def create_session(*, user: User, title: str = "") -> ChatSession:
 
 @transaction.atomic
 def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
-    """Put a session away or take it out again; raises `AgentSiteError(not_found)`."""
+    """Archive a session or end its archiving; raises `AgentSiteError(not_found)`."""
     session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
     if archived != session.is_archived:
         session.archived_at = timezone.now() if archived else None
@@ -143,17 +149,21 @@ def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> Ch
 
 @transaction.atomic
 def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
-    """Put all of these away, or none of them; their titles. Raises `AgentSiteError(not_found)`."""
+    """Archive all of these sessions or none; return their titles.
+
+    Raises `AgentSiteError(not_found)`.
+    """
+    # Locked in the order of their ids, as all code that locks several sessions does.
     wanted = sorted(set(map(parse_id, session_ids)))
     return [archive_session(user=user, session_id=pk, archived=True).title for pk in wanted]
 
 
 @transaction.atomic
 def delete_session(*, user: User, session_id: str) -> None:
-    """Take a session off every list and stop what works in it; raises `AgentSiteError`."""
+    """Mark a session as deleted and cancel its runs; raises `AgentSiteError(not_found)`."""
     session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
     change = ChangeBuilder(session)
-    # From the last, so that none of them becomes the one to be begun next.
+    # From the last one, so that none of them becomes the next to start.
     for run in reversed(list(change.unfinished)):
         states.stop(change, run, EndReason.USER)
     session.deleted_at = timezone.now()
@@ -163,7 +173,7 @@ def delete_session(*, user: User, session_id: str) -> None:
 
 @transaction.atomic
 def restore_session(*, user: User, session_id: str) -> ChatSession:
-    """Undo a deletion, for `RESTORE_DAYS`; raises `AgentSiteError(not_found)`."""
+    """Restore a session deleted at most `RESTORE_DAYS` ago; raises `AgentSiteError(not_found)`."""
     session = lock_session(kept_of(user), parse_id(session_id), is_activity=False)
     session.deleted_at = None
     return _save(session, "deleted_at")
@@ -177,9 +187,9 @@ def _save(session: ChatSession, *fields: Any) -> ChatSession:
 
 @transaction.atomic
 def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
-    """Give a session the user's own title, which nothing else replaces.
+    """Give a session the user's own title, which a title by the model never replaces.
 
-    Raises `AgentSiteError`: bad_frame (no title), not_found.
+    Raises `AgentSiteError`: bad_frame (empty title), not_found.
     """
     if not (cleaned := clean_title(title)):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
@@ -190,7 +200,10 @@ def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
 
 @transaction.atomic
 def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> None:
-    """Let `text` stand for all down to a reply, and show that there; the first one stays."""
+    """Store `text` as the summary down to a reply, and announce the changed reply.
+
+    Does nothing if the reply has a summary already.
+    """
     session = lock_session(ChatSession.objects.all(), session_id, is_activity=False)
     if Summary.objects.filter(message_id=message_id).exists():
         return
@@ -205,14 +218,14 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
 
 
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
-    """Take a session's upkeep, unless another process has it for some time yet."""
+    """Reserve a session's upkeep for `duration`; False if it is reserved or the session deleted."""
     free = Q(upkeep_until=None) | Q(upkeep_until__lt=Now())
     sessions = ChatSession.objects.filter(free, pk=session_id, deleted_at=None)
     return bool(sessions.update(upkeep_until=Now() + duration))
 
 
 def end_upkeep(session_id: UUID) -> None:
-    """Leave it to whoever is next."""
+    """Release the reservation of `begin_upkeep`."""
     ChatSession.objects.filter(pk=session_id).update(upkeep_until=None)
 
 
@@ -220,7 +233,7 @@ def end_upkeep(session_id: UUID) -> None:
 def add_side_call(
     session_id: UUID, purpose: SideCall.Purpose, model: str, usage: TokenUsage
 ) -> None:
-    """Keep what a call of the model has used, whatever became of its answer."""
+    """Store the usage of a model call that is not part of a reply, even if its answer is unused."""
     call = SideCall.objects.create(
         session_id=session_id,
         purpose=purpose,
@@ -232,14 +245,18 @@ def add_side_call(
 
 @dataclass(frozen=True)
 class FirstWords:
-    """What a title is made of."""
+    """The first message and reply of a session, from which a title is made."""
 
     asked: str
     replied: str
 
 
 def read_untitled(run_id: UUID) -> FirstWords | None:
-    """What was said in a run that is complete, if its session has no title but first words."""
+    """Return the message and reply of a completed run whose session still needs a title.
+
+    None if the run has not completed, the title is not only first words, or a title has been
+    requested from the model before.
+    """
     asked = SideCall.objects.filter(purpose=SideCall.Purpose.TITLE).values("session")
     runs = Run.objects.filter(
         pk=run_id, status=RunStatus.COMPLETED, session__title_source=TitleSource.WORDS

@@ -1,4 +1,4 @@
-"""The parts of a message: their types, and how they are folded from events."""
+"""The parts of a message: their types, and how they are built from events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 @dataclass(frozen=True)
 class TextPart:
-    """A piece of the answer, or of what the model told of its reasoning."""
+    """A block of the answer, or of the reasoning that the model has shown."""
 
     type: Literal["text", "reasoning"]
     text: str
@@ -18,7 +18,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class AgentPart:
-    """Here another agent took over."""
+    """Another agent takes over here."""
 
     type: Literal["agent"]
     name: str
@@ -42,7 +42,7 @@ class ToolPart:
 
 @dataclass(frozen=True)
 class ApprovalPart:
-    """A request to approve a tool call, and what was decided, `by` whom if by a person."""
+    """A request to approve a tool call, with its decision; `by` is the person who decided."""
 
     type: Literal["approval"]
     request_id: str
@@ -61,7 +61,7 @@ PartShape = TextPart | AgentPart | ToolPart | ApprovalPart
 
 
 class _Shape:
-    """Has a schema tell of the four; what is checked at work is only that it is a dictionary."""
+    """Describes the four part types in JSON schemas; validation only checks for a dictionary."""
 
     def __get_pydantic_json_schema__(
         self, core_schema: Any, handler: GetJsonSchemaHandler
@@ -81,8 +81,9 @@ SEPARATOR = "\n\n"
 class PartsFolder:
     """Applies events one by one; `parts` is always what a reader has been shown so far.
 
-    The first token after another part begins with `SEPARATOR` when there was text
-    before, so that the tokens of a run, joined, are the joined text parts.
+    The first token after a part of another type begins with `SEPARATOR` if there was text before,
+    so that the joined tokens of a run equal its joined text parts. `SEPARATOR` is not kept in the
+    part.
     """
 
     def __init__(self) -> None:
@@ -94,7 +95,7 @@ class PartsFolder:
         return self.text_size > 0
 
     def apply(self, kind: str, payload: Payload) -> None:
-        """Take in one event; kinds that show nothing change nothing."""
+        """Apply one event; kinds that show nothing are ignored."""
         if kind == "token":
             self._add_text(payload["delta"])
         elif kind == "reasoning.delta":
@@ -135,7 +136,7 @@ class PartsFolder:
                 part.update(payload)
 
     def close(self) -> list[Part]:
-        """The final parts: a tool that is still at work is marked as failed."""
+        """Mark tools that have not finished as failed, and return the parts."""
         for part in self.parts:
             if part["type"] == "tool" and part["status"] in ("started", "progress"):
                 part["status"] = "failed"
@@ -143,12 +144,12 @@ class PartsFolder:
 
 
 def open_requests(parts: Iterable[Part]) -> list[Part]:
-    """The approvals among `parts` that nobody has decided."""
+    """Return the approvals among `parts` that have no decision."""
     return [part for part in parts if part["type"] == "approval" and "decision" not in part]
 
 
 def fold(events: Iterable[tuple[str, Payload]]) -> PartsFolder:
-    """The folder after all of `events`, pairs of kind and payload in order of seq."""
+    """Return a folder to which all `events`, (kind, payload) in order of seq, were applied."""
     folder = PartsFolder()
     for kind, payload in events:
         folder.apply(kind, payload)
@@ -156,6 +157,6 @@ def fold(events: Iterable[tuple[str, Payload]]) -> PartsFolder:
 
 
 def last_agent(parts: Iterable[Part]) -> str | None:
-    """The agent that took over last; None where the first one has spoken alone."""
+    """Return the agent that took over last; None if no other agent took over."""
     names = [part["name"] for part in parts if part["type"] == "agent"]
     return names[-1] if names else None

@@ -46,9 +46,12 @@ OnBusy = Literal["enqueue", "interrupt", "reject"]
 
 @dataclass(frozen=True)
 class NewChat:
-    """What a user asks. `parent_message_id` "" begins a branch at the root; None goes on.
+    """A chat as a user sends it.
 
-    Without `on_busy` it waits for a reply at work, and takes the place of one that awaits input.
+    `session_id` "" creates a session. `regenerate` is the id of a reply whose prompt is to be
+    answered again. `parent_message_id` is the reply to go on from; "" begins a branch at the root,
+    None goes on from the end of the active branch. Without `on_busy` the chat waits for a running
+    reply, and interrupts one that awaits input.
     """
 
     content: str
@@ -61,14 +64,14 @@ class NewChat:
 
     @property
     def digest(self) -> str:
-        """What must be the same when the same `client_message_id` comes again."""
+        """A hash that must be the same if the same `client_message_id` is sent again."""
         asked = f"{self.regenerate or ''}\n{self.content}"
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Posted:
-    """What became of a chat; `claimed` is its run if the caller's worker has it already."""
+    """The result of a chat; `claimed` is its run if this process has claimed it already."""
 
     session_id: UUID
     run: RunRef
@@ -83,7 +86,7 @@ class Posted:
 
 
 class _AlreadyPostedError(Exception):
-    """Another request with the same client_message_id came first; undo this one."""
+    """Another request with the same `client_message_id` committed first; rolls this one back."""
 
 
 def post_chat(
@@ -94,14 +97,15 @@ def post_chat(
     viewed_for: timedelta | None,
     claim: Claim | None,
 ) -> Posted:
-    """Store the message, its reply and its run; the same `client_message_id` starts nothing new.
+    """Store a message, its reply and its run, in one transaction.
 
-    A run that need not wait is claimed with `claim` in the same transaction, and given to this
-    process's executor when that has committed. Somebody watches for at least `viewed_for`; None: a
-    reply that nobody watches is not cancelled for that.
+    A `client_message_id` that the user has sent before returns the earlier result and stores
+    nothing. A run that need not wait is claimed with `claim` (None: not claimed here) in the same
+    transaction, and announced to this process's executor after the commit. The session counts as
+    watched for `viewed_for`; None: its runs are never cancelled as unwatched.
 
-    Raises `AgentSiteError`: bad_frame (nothing said), not_found, busy, queue_full, limit_runs,
-    limit_tokens, duplicate_mismatch.
+    Raises `AgentSiteError`: bad_frame (empty text), not_found, not_authenticated, busy, queue_full,
+    limit_runs, limit_tokens, limit_site, duplicate_mismatch.
     """
     if not chat.regenerate and not chat.content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
@@ -128,7 +132,7 @@ def _find_duplicate(user: AbstractBaseUser, chat: NewChat) -> Posted | None:
 
 @dataclass
 class _Post:
-    """One chat being written, under the session's lock."""
+    """Writes one chat under the session's lock; an object is used once."""
 
     user: AbstractBaseUser
     chat: NewChat
@@ -164,6 +168,7 @@ class _Post:
 
     def _lock_session(self) -> ChatSession:
         session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
+        # Again under the lock: the same chat may have been committed while this one waited.
         if _find_duplicate(self.user, self.chat) is not None:
             raise _AlreadyPostedError
         return session
@@ -185,11 +190,12 @@ class _Post:
         return Outcome.QUEUED if on_busy == "enqueue" else Outcome.INTERRUPTING
 
     def _make_room(self) -> int:
-        """The number of the new run: the last, or just behind the one that it interrupts."""
+        """Stop the run that is to be interrupted, if any; return the number of the new run."""
         if self.outcome != Outcome.INTERRUPTING or self.interrupted is None:
             return self.session.run_count + 1
         states.stop(self.change, self.interrupted, EndReason.REDIRECT)
         number = self.waiting[0].number if self.waiting else self.session.run_count + 1
+        # From the last one: no two runs of a session may have the same number at any time.
         for run in reversed(self.waiting):
             run.number += 1
             run.save(update_fields=["number"])
@@ -197,7 +203,7 @@ class _Post:
 
     @property
     def _replies(self) -> QuerySet[Message]:
-        """What may be gone on from, or be answered anew."""
+        """The replies that a chat may go on from or regenerate."""
         return self.session.messages.filter(role=Role.ASSISTANT, withdrawn=False)
 
     def _get_prompt(self) -> Message | None:
@@ -260,7 +266,11 @@ class _Post:
         return run
 
     def _follow_branch(self, run: Run) -> None:
-        """The new reply is the leaf, but for an interruption, which goes before what waits."""
+        """Make the new reply the end of the active branch.
+
+        Unless it interrupts a run that another message waits behind: then it is inserted between
+        the two.
+        """
         interrupts = self.outcome == Outcome.INTERRUPTING
         after = self.waiting[0].prompt if self.waiting and interrupts else None
         if (
@@ -278,14 +288,14 @@ class _Post:
     def _save_session(self) -> None:
         session = self.session
         session.title = session.title or first_words(self.chat.content)
-        # What is written in is not put away any more.
+        # A chat in an archived session ends its archiving.
         session.archived_at = None
         session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
         fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
         session.save(update_fields=[*fields, "archived_at"])
 
     def _start(self, run: Run) -> Claimed | None:
-        """Claim the run where nothing is before it; else say at which place of the queue it is."""
+        """Claim the run if it is the next one, else announce its position in the queue."""
         if self.claim is not None and self.change.claimable == run.pk:
             claimed = states.claim(self.change, run, self.claim)
             states.hand_over(self.change, claimed)
@@ -297,7 +307,10 @@ class _Post:
 
 @dataclass(frozen=True)
 class Stopped:
-    """What a cancel found; `status` and `seq` are those of a run that had `ended_before`."""
+    """The result of a cancel: the run's status and last seq after it.
+
+    `ended_before`: the run had ended already, and nothing was changed.
+    """
 
     run: RunRef
     status: str
@@ -312,27 +325,31 @@ def cancel_run(
     run_id: str | None = None,
     client_message_id: str | None = None,
 ) -> Stopped:
-    """Ask a run to stop, or end it if no worker has it; with nothing named, the active one.
+    """Cancel a run: request it from the run's worker, or end the run if no worker owns it.
 
-    Raises `AgentSiteError(not_found)`.
+    With neither id, the first unfinished run of the session, else its last one. Raises
+    `AgentSiteError(not_found)`.
     """
     run = _find_run(user, parse_id(session_id), run_id, client_message_id)
     if run.is_ended or run.cancel_requested_at is not None:
         return _stopped(run, ended_before=run.is_ended)
     try:
         return stop_run(run.pk, EndReason.USER)
-    except Run.DoesNotExist as exc:  # deleted for good meanwhile
+    except Run.DoesNotExist as exc:  # purged meanwhile
         raise AgentSiteError(ErrorCode.NOT_FOUND) from exc
 
 
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
-    """Ask this run to stop, or end it if no worker has it; raises `Run.DoesNotExist`."""
+    """Cancel a run as `cancel_run` does; raises `Run.DoesNotExist`.
+
+    The caller must have authorised access to the run.
+    """
     try:
         with locked_run(run_id) as (change, run):
             states.stop(change, run, reason)
             return _stopped(run, ended_before=False)
     except RunLostError:
-        # It has ended since it was looked up.
+        # The run has ended since the caller looked it up.
         return _stopped(Run.objects.get(pk=run_id), ended_before=True)
 
 
@@ -357,7 +374,7 @@ def _stopped(run: Run, *, ended_before: bool) -> Stopped:
 
 
 def list_feedback(*, user: User, session_id: str) -> QuerySet[Feedback]:
-    """The user's own in one session; raises `AgentSiteError(not_found)`."""
+    """Return the user's ratings in one session; raises `AgentSiteError(not_found)`."""
     session = get_session(user, session_id)
     given = Feedback.objects.filter(user_id=session.owner_id, message__session=session)
     return given.order_by("pk")
@@ -367,7 +384,7 @@ def list_feedback(*, user: User, session_id: str) -> QuerySet[Feedback]:
 def give_feedback(
     *, user: User, session_id: str, message_id: str, value: str, comment: str = ""
 ) -> Feedback:
-    """Keep the user's verdict on a reply, in place of an earlier one; raises `AgentSiteError`."""
+    """Store or replace the user's rating of a reply; raises `AgentSiteError(not_found)`."""
     session = get_session(user, session_id)
     given, _ = Feedback.objects.update_or_create(
         message=_get_reply(session, message_id),
@@ -380,7 +397,7 @@ def give_feedback(
 
 @transaction.atomic
 def take_feedback_back(*, user: User, session_id: str, message_id: str) -> None:
-    """Forget the user's verdict, if there is one; raises `AgentSiteError(not_found)`."""
+    """Delete the user's rating of a reply, if any; raises `AgentSiteError(not_found)`."""
     session = get_session(user, session_id)
     reply = _get_reply(session, message_id)
     Feedback.objects.filter(message=reply, user_id=session.owner_id).delete()

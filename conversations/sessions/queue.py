@@ -1,4 +1,4 @@
-"""What people do with the messages that wait for their turn behind the reply at work."""
+"""A session's queue: show, edit, move and withdraw the messages that wait behind the active run."""
 
 from collections.abc import Iterable, Sequence
 from uuid import UUID
@@ -16,16 +16,16 @@ from conversations.text import clean_text
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
-    """What waits in a session, in order; raises `AgentSiteError(not_found)`."""
+    """Return the session's queue, in order; raises `AgentSiteError(not_found)`."""
     return list_queue(get_session(user, session_id).pk)
 
 
 @transaction.atomic
 def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> list[QueueView]:
-    """Give a message another text, also the next one if it has not begun; the queue as it is then.
+    """Replace the text of a message whose run has not started; return the queue.
 
-    Raises `AgentSiteError`: bad_frame (nothing said), not_found, not_queued, forbidden (it has
-    another reply, to its present text).
+    The run may also be the first unfinished one, if it is still queued. Raises `AgentSiteError`:
+    bad_frame (empty text), not_found, not_queued, forbidden (its current text has another reply).
     """
     if not content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
@@ -40,7 +40,7 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
 
 @transaction.atomic
 def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView]:
-    """Take a message back; raises `AgentSiteError`: not_found, not_queued."""
+    """Withdraw a message, return the queue; raises `AgentSiteError`: not_found, not_queued."""
     queue = _Queue(user, session_id)
     queue.remove(queue.find(run_id))
     return queue.close()
@@ -48,7 +48,7 @@ def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView
 
 @transaction.atomic
 def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
-    """Take back all that waits; raises `AgentSiteError(not_found)`."""
+    """Withdraw all messages that wait, return the queue; raises `AgentSiteError(not_found)`."""
     queue = _Queue(user, session_id)
     for run in reversed(queue.change.waiting):
         queue.remove(run)
@@ -57,9 +57,10 @@ def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
 
 @transaction.atomic
 def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> list[QueueView]:
-    """Have a message wait at `position`, from 1; one behind the end is the end.
+    """Move a message to `position`, counted from 1, and return the queue.
 
-    Raises `AgentSiteError`: not_found, not_queued, forbidden (a branch begins on the way).
+    A position beyond the end is the end. Raises `AgentSiteError`: not_found, not_queued, forbidden
+    (a message between the two positions does not continue from the one before it).
     """
     queue = _Queue(user, session_id)
     queue.move(queue.find(run_id), position)
@@ -67,14 +68,17 @@ def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> l
 
 
 class _Queue:
-    """A session's queue under the session's lock."""
+    """A session's queue; creating it locks the session, so it needs an open transaction."""
 
     def __init__(self, user: User, session_id: str) -> None:
         self.session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
         self.change = ChangeBuilder(self.session)
 
     def find(self, run_id: str, among: Sequence[Run] | None = None) -> Run:
-        """The run if it waits `among` these, by default behind the active one."""
+        """Return the queued run `among` these, by default those that wait behind the active one.
+
+        Raises `AgentSiteError`: not_queued for another run of the session, else not_found.
+        """
         pk = parse_id(run_id)
         for run in self.change.waiting if among is None else among:
             if run.pk == pk and run.status == RunStatus.QUEUED:
@@ -83,7 +87,7 @@ class _Queue:
         raise AgentSiteError(ErrorCode.NOT_QUEUED if known else ErrorCode.NOT_FOUND)
 
     def close(self) -> list[QueueView]:
-        """Save the session and tell people; what waits now."""
+        """Save the session, announce the changes, and return the queue; call it last."""
         self.session.save(update_fields=["active_leaf", "run_count"])
         self.change.announce("updated")
         return [queue_view(run) for run in self.change.waiting]
@@ -95,7 +99,10 @@ class _Queue:
         self.change.add(MessageChanged(view, created=False))
 
     def remove(self, run: Run) -> None:
-        """End the run, and take its messages out from between what is before and after them."""
+        """Cancel the run, withdraw its messages, and link what follows them to what precedes them.
+
+        A prompt that has another reply stays.
+        """
         shared = _asked_elsewhere(run)
         before = _other_reply(run) if shared else run.prompt.parent_id
         self._hang(self._children(run.reply_id), before)
@@ -105,7 +112,7 @@ class _Queue:
         states.stop(self.change, run, EndReason.USER)
 
     def _withdraw(self, run: Run, *, with_prompt: bool) -> None:
-        """The end of the run tells of its reply."""
+        """Mark the messages as withdrawn; `states.stop` announces the reply."""
         run.reply.withdrawn = True
         run.reply.save(update_fields=["withdrawn"])
         if with_prompt:
@@ -124,7 +131,7 @@ class _Queue:
         self._renumber(waiting)
 
     def _relink(self, before: list[Run], after: list[Run]) -> None:
-        """The conversation goes through these runs in their new order."""
+        """Link the messages of these adjacent runs in their new order."""
         if before == after:
             return
         behind = self._children(before[-1].reply_id)
@@ -138,12 +145,15 @@ class _Queue:
             self.session.active_leaf_id = parent
 
     def _renumber(self, waiting: list[Run]) -> None:
-        """Numbers only rise, so that an old message about one of them takes no place back."""
+        """Number the runs in their new order.
+
+        Numbers only rise, so that an older, late frame about a run does not move it back.
+        """
         numbers, last = [], 0
         for run in waiting:
             last = max(run.number, last + 1)
             numbers.append(last)
-        # From the end: no two of a session have the same number at any time.
+        # From the last one: no two runs of a session may have the same number at any time.
         for run, number in reversed(list(zip(waiting, numbers, strict=True))):
             if run.number != number:
                 run.number = number
@@ -152,7 +162,10 @@ class _Queue:
         self.change.unfinished[1:] = waiting
 
     def _children(self, reply_id: UUID) -> list[Message]:
-        """The prompts that follow a reply; those that wait as the queue holds them."""
+        """Return the prompts below a reply; for those in the queue the objects that it holds.
+
+        Other objects of the same rows would not see changes that are made here.
+        """
         held = {run.prompt_id: run.prompt for run in self.change.waiting}
         found = Message.objects.filter(parent_id=reply_id).order_by("number")
         return [held.get(message.pk, message) for message in found]
@@ -163,7 +176,7 @@ class _Queue:
             self.save(message, "parent")
 
     def _leaf_below(self, message_id: UUID | None) -> UUID | None:
-        """The end of the conversation that goes on from a message, by its newest replies."""
+        """Return the end of the branch below a message, or below the newest first message."""
         if message_id is None:
             beginnings = Message.objects.filter(session=self.session, parent=None, withdrawn=False)
             message_id = beginnings.order_by("-number").values_list("pk", flat=True).first()
@@ -171,7 +184,7 @@ class _Queue:
 
 
 def _asked_elsewhere(run: Run) -> bool:
-    """Whether another run answers the same message, or has."""
+    """Return whether another run, not withdrawn, has the same prompt."""
     return run.prompt.runs.exclude(pk=run.pk).filter(reply__withdrawn=False).exists()
 
 
@@ -184,5 +197,5 @@ def _other_reply(run: Run) -> UUID:
 
 
 def _continues(before: Run, run: Run) -> bool:
-    """Whether `run` goes on from what `before` will have said."""
+    """Return whether the prompt of `run` follows the reply of `before`."""
     return run.prompt.parent_id == before.reply_id

@@ -1,11 +1,11 @@
-"""Markdown of replies to safe HTML: rendered once when a reply has ended, then read.
+"""Markdown of replies to safe HTML: rendered once when a reply has ended, stored, then read.
 
 `static/chat/markdown/parser.js` has the same rules for the browser. Rendering takes milliseconds of
-CPU for each KB: finished replies are rendered once, and then read.
+CPU for each KB, so finished replies are not rendered again.
 
 A worker renders before the transaction that ends its run, which stores the HTML with `save_html`.
-What has none (the run ended without a worker, was imported, or another version of the renderer
-made it) is rendered and stored by its first reader.
+A reply without valid HTML (its run ended without a worker, it was imported, or another version of
+the renderer made the HTML) is rendered and stored by its first reader.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ from conversations.shapes import MessageView
 logger = logging.getLogger(__name__)
 
 RENDERER_VERSION = 2
-"""Raise it with every change of what `render_markdown` returns, also by a new version of a library:
-stored HTML of another version is rendered anew."""
+"""Increment it with every change of what `render_markdown` returns, also by a new version of a
+library: stored HTML of another version is rendered again."""
 
-# Longer texts are shown as they are: some nested Markdown costs time quadratic in its length.
+# Longer texts are shown without formatting: some nested Markdown takes quadratic time.
 MARKDOWN_MAX_CHARS = 131_072
-# A heading of a reply stands below the page's own two levels.
+# The page itself uses two levels; headings of replies begin below them.
 PAGE_HEADINGS = 2
 LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
 URL_SCHEMES = {"http", "https", "mailto"}
@@ -75,9 +75,10 @@ _cleaner = nh3.Cleaner(
 
 
 def render_markdown(text: str) -> SafeString:
-    """Sanitised HTML of a text; images become links, so nothing is fetched by itself.
+    """Return the sanitised HTML of a text; images become links, so that nothing is fetched.
 
-    It raises nothing: a run ends, and a page is shown, also where the parser has a fault.
+    Never raises, because a fault of the parser must not keep a run from ending or a page from
+    being shown: such a text, or a very long one, is shown as typed.
     """
     if len(text) > MARKDOWN_MAX_CHARS:
         return _show_as_typed(text)
@@ -93,18 +94,18 @@ def _show_as_typed(text: str) -> SafeString:
 
 
 def render_texts(parts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The HTML of each text part, in order."""
+    """Return the HTML of each text part, in order; takes milliseconds of CPU for each KB."""
     return [render_markdown(part["text"]) for part in parts if part["type"] == "text"]
 
 
 def join_html(html: Iterable[str]) -> SafeString:
-    """The text parts of one reply, each in a `div.text-part`, so that steps can stand between."""
+    """Join the HTML of a reply's text parts, each in a `div.text-part`."""
     pieces = ((mark_safe(piece),) for piece in html)  # noqa: S308 (made by `render_markdown`)
     return format_html_join("", '<div class="text-part">{}</div>', pieces)
 
 
 def _lower_headings(state: StateCore) -> None:
-    """By how deep they stand: a text may begin with any level, and leave some out."""
+    """Set heading levels by nesting, below the page's own, since texts may skip levels."""
     within: list[int] = state.env.setdefault("headings", [])
     for token in state.tokens:
         if token.type == "heading_open":
@@ -130,7 +131,7 @@ def _without_images(tokens: list[Token]) -> Iterator[Token]:
 
 
 def _image_link(image: Token, in_link: bool) -> list[Token]:
-    """A link to the picture; inside another link its words alone."""
+    """Return a link to the image; inside another link only its text."""
     address = str(image.attrs.get("src", ""))
     words = Token("text", "", 0, content=image.content or address)
     opening = Token("link_open", "a", 1, attrs={"href": address})
@@ -138,7 +139,7 @@ def _image_link(image: Token, in_link: bool) -> list[Token]:
 
 
 def _align_cells(state: StateCore) -> None:
-    """Say with an attribute what the parser says with a style, which the page's policy forbids."""
+    """Replace the parser's alignment styles, which the page's CSP forbids, by attributes."""
     for token in state.tokens:
         if token.type in ("th_open", "td_open") and "style" in token.attrs:
             token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
@@ -150,7 +151,7 @@ def _name_hosts(state: StateCore) -> None:
 
 
 def _mark_links(tokens: list[Token]) -> None:
-    """Give each closing link token the host that the link's own words do not show."""
+    """Give each closing link token the link's host, unless the link's text shows it."""
     host, words = "", ""
     for token in tokens:
         if token.type == "link_open":
@@ -190,7 +191,7 @@ def _render_fence(
     options: OptionsDict,
     env: MutableMapping[str, Any],
 ) -> str:
-    """Code, with the language that the line above it names."""
+    """Return the HTML of a code block, with the language that its opening fence names."""
     words = tokens[index].info.lower().split()
     named = bool(words) and LANGUAGE.fullmatch(words[0])
     language = f' data-language="{escape(words[0])}"' if named else ""
@@ -198,9 +199,9 @@ def _render_fence(
 
 
 class _State(StateInline):
-    """Emphasis beside Chinese, Japanese and Korean, which have no spaces around their marks.
+    """Allows emphasis beside Chinese, Japanese and Korean text, which has no spaces around marks.
 
-    There a mark may open and close as between letters, whatever punctuation is beside it.
+    There a mark may open and close emphasis as between letters, whatever punctuation is beside it.
     """
 
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803 (the parser's)
@@ -230,7 +231,7 @@ def _is_punctuation(char: str) -> bool:
 
 
 def _parts(char: str) -> bool:
-    """Whether it is punctuation that has a space on one side."""
+    """Return whether it is punctuation, but not of Chinese, Japanese or Korean."""
     return _is_punctuation(char) and not _is_cjk(char)
 
 
@@ -238,7 +239,7 @@ class _Inline(ParserInline):
     def parse(
         self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
     ) -> list[Token]:
-        """As the parser's own, with another state."""
+        """Do what the parent class does, with `_State` as the state."""
         state = _State(src, md, env, tokens)
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):
@@ -264,27 +265,27 @@ _parser = _build_parser()
 Parts = Iterable[Mapping[str, Any]]
 
 RENDERED_AT_ONCE = 20
-"""Replies that one reader renders and stores before another one may."""
+"""Replies that one reader renders and stores before it releases the lock."""
 
 _rendering = threading.Lock()
 
 
 def save_html(message_id: UUID, parts: Parts, html: Sequence[str]) -> None:
-    """Store the HTML of a reply with `parts`, in place of what there was."""
+    """Store or replace the HTML of a reply; `html` must be `render_texts(parts)`."""
     _save([_row(message_id, parts, html)])
 
 
 def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
-    """The HTML of each text part of the replies among `views`, by message id.
+    """Return the HTML of each text part of the replies among `views`, by message id.
 
-    Call it in a thread, not on the event loop: it reads the database, and what is not stored it
-    renders. What it renders of an ended run it also stores, unless the caller is in a transaction.
+    Call it in a thread, not on the event loop: it reads the database, and renders what is not
+    stored. HTML of ended runs that it renders is also stored, unless a transaction is open.
     """
     replies = [view for view in views if view.role == Role.ASSISTANT]
     ended = [view for view in replies if view.run_status not in ACTIVE]
     found = _load(ended)
     missing = [view for view in ended if view.message_id not in found]
-    # In a transaction nobody waits for the lock: its owner may be waiting for that transaction.
+    # Never wait for the lock in a transaction: its owner may be waiting for that transaction.
     if not connection.in_atomic_block:
         for start in range(0, len(missing), RENDERED_AT_ONCE):
             found |= _render_and_store(missing[start : start + RENDERED_AT_ONCE])
@@ -293,14 +294,14 @@ def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
 
 
 def read_joined_html(views: Iterable[MessageView]) -> dict[str, SafeString]:
-    """The same, all text parts of a reply together; see `join_html`."""
+    """Return the HTML of `read_html` with the text parts of each reply joined; see `join_html`."""
     return {message_id: join_html(html) for message_id, html in read_html(views).items()}
 
 
 def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """Copies of the parts of `view`; those of text have their `html`, if `html` is of that message.
+    """Return copies of the parts of `view`; text parts get the key `html`, if there is any.
 
-    `html` is the result of `read_html` for this very view.
+    `html` must be the result of `read_html` for this same view.
     """
     if view.message_id not in html:
         return [dict(part) for part in view.parts or []]
@@ -314,7 +315,7 @@ def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[st
 
 
 def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
-    """What is stored for exactly these texts by this version of the renderer."""
+    """Return the stored HTML of exactly these texts by this version of the renderer."""
     parts = {view.message_id: view.parts or [] for view in views}
     rows = ReplyHtml.objects.filter(pk__in=list(parts), renderer=RENDERER_VERSION)
     found = {str(row.pk): row for row in rows}
@@ -322,8 +323,9 @@ def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
 
 
 def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
-    """One thread at a time, so that what several readers miss is rendered once."""
+    """Render and store; one thread at a time, so that concurrent readers render a reply once."""
     with _rendering:
+        # Again under the lock: another thread may have stored some of it meanwhile.
         found = _load(views)
         rows = [
             _row(view.message_id, parts := view.parts or [], render_texts(parts))
@@ -333,7 +335,7 @@ def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
         try:
             _save(rows)
         except DatabaseError as exc:
-            # Deleted meanwhile, or the database is busy: the next reader tries again.
+            # The reply was deleted meanwhile, or the database is busy: the next reader retries.
             logger.warning("HTML of %d replies not stored: %s", len(rows), type(exc).__name__)
     return found | {str(row.message_id): row.html for row in rows}
 
@@ -354,6 +356,6 @@ def _save(rows: Sequence[ReplyHtml]) -> None:
 
 
 def _digest(parts: Parts) -> str:
-    """Names the texts that HTML was made of: HTML of other texts is never shown, whatever raced."""
+    """Return a digest of the texts, so that HTML of other texts is never shown after a race."""
     texts = json.dumps([part["text"] for part in parts if part["type"] == "text"])
     return hashlib.blake2b(texts.encode(), digest_size=16).hexdigest()

@@ -1,14 +1,14 @@
-"""Full-text search: the index, sessions and messages by their words, excerpts.
+"""Full-text search: its index, queries for sessions and messages, and excerpts.
 
-`SearchEntry` has a row for each title and for each message with text; on it stands an FTS5 table on
-SQLite, and on Postgres a column with a GIN index. Streaming writes nothing here: a reply's text
-reaches its message once, at its end. Inside the index each entry is also marked with its owner, so
-that a word that everybody uses costs one person's search nothing.
+`SearchEntry` has a row for each title and each message with text. The index is an FTS5 table on
+SQLite, and a column with a GIN index on Postgres. Streaming does not write to it: a reply's text
+reaches its message once, when its run ends. The index also contains each entry's owner, so that
+the search of one person costs no more for a word that everybody uses.
 
-All words must be in one title or in one message, in
-any order; the last one may be the beginning of a word. The index knows no words in scripts that are
-written without spaces, or with endings on every word, as Korean is: those are looked for inside the
-texts, of one person's all, of everybody's the newest.
+All words of a query must be in one title or one message, in any order; the last one may be the
+beginning of a word. The index has no words of scripts that are written without spaces, or with
+endings on every word, such as Korean: these are searched for inside the texts, in all entries of
+one person, or in the newest entries of everybody.
 """
 
 import atexit
@@ -41,11 +41,11 @@ SQL_DIR = Path(__file__).parents[1] / "sql"
 _NAME = re.compile(r"^CREATE (?:VIRTUAL TABLE|VIEW|TRIGGER) (\w+)", re.MULTILINE)
 
 _lifted: dict[str, list[str]] = {}
-"""By database alias, the statements that make what `lift` has taken away."""
+"""The statements that create again what `lift` has dropped, by database alias."""
 
 
 def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Make what is missing or has changed; a receiver of `post_migrate`."""
+    """Create what is missing of the index or has changed; a receiver of `post_migrate`."""
     connection = connections[using]
     if "conversations_searchentry" not in connection.introspection.table_names():
         return
@@ -58,11 +58,11 @@ def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
 
 
 def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
-    """Take the triggers away before a migration; a receiver of `pre_migrate`.
+    """Drop the triggers on SQLite before a migration; a receiver of `pre_migrate`.
 
-    To change a table SQLite makes it anew, which drops its triggers, and fails where those of
-    another table name it. A migration that fails tells nobody: what was taken away is put back
-    when the process ends, and what was written meanwhile is indexed by the next migration.
+    On SQLite, changing a table creates it again, which drops its triggers, and fails if triggers
+    of another table refer to it. There is no signal for a failed migration, so what was dropped is
+    restored at the exit of the process; the next migration indexes what was written meanwhile.
     """
     connection = connections[using]
     if not plan or connection.vendor != "sqlite":
@@ -80,7 +80,7 @@ def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
 
 
 def put_back(using: str) -> None:
-    """Make again what `lift` has taken away, as it was, unless `install` has come after it."""
+    """Create again what `lift` has dropped, unless `install` has run since."""
     if not (statements := _lifted.pop(using, [])):
         return
     try:
@@ -88,12 +88,12 @@ def put_back(using: str) -> None:
             for sql in statements:
                 cursor.execute(sql)
     except Error as exc:
-        # The next migration makes them.
+        # The next migration creates them.
         logger.error("the triggers of the search index are missing: %s", type(exc).__name__)
 
 
 def _install_in_sqlite(cursor: Any) -> None:
-    """Repairs the index too when anything was missing: writes were not followed since."""
+    """Create what is missing, and then repair the index, which has missed writes since."""
     cursor.execute("SELECT name FROM sqlite_master WHERE name LIKE 'conversations_search%'")
     present = {name for (name,) in cursor.fetchall()}
     statements = [
@@ -109,12 +109,12 @@ def _install_in_sqlite(cursor: Any) -> None:
 
 
 def _read_statements(name: str) -> list[str]:
-    """A file's statements, which blank lines part."""
+    """Return the statements of a file, which are separated by blank lines."""
     return (SQL_DIR / name).read_text().split("\n\n")
 
 
 def _install_in_postgres(cursor: Any) -> None:
-    """The functions and triggers are made again whenever their text has changed."""
+    """Create the index if it is missing, and its functions and triggers if their text changed."""
     cursor.execute("SELECT to_regclass('conversations_search_document') IS NULL")
     (is_new,) = cursor.fetchone()
     if is_new:
@@ -130,15 +130,17 @@ def _install_in_postgres(cursor: Any) -> None:
 
 
 NEWEST = 1_000
-"""So many matches, the newest, are looked at where they may be anybody's."""
+"""How many matches, the newest, a search in everybody's sessions considers."""
 
 EVERYTHING = 1_000_000_000
 
 READ = 50_000
-"""So many entries, the newest, are read for a word in such a script where they are anybody's."""
+"""How many entries, the newest, a search in everybody's sessions reads for a word that the index
+does not have."""
 
 RARE = 10_000
-"""Up to so many matches, by Postgres' own estimate, are sorted rather than met along the way."""
+"""Up to how many matches, by Postgres' estimate, are all found and sorted; for more, entries are
+read from the newest until there are enough."""
 
 MAX_WORDS = 20
 PREFIX_MIN = 4
@@ -160,10 +162,10 @@ Phrase = list[str]
 def containing(
     sessions: QuerySet[ChatSession], words: str, *, owner: AbstractBaseUser | AnonymousUser | None
 ) -> QuerySet[ChatSession]:
-    """Those of `sessions` with `words` in the title or in a message; all of them without words.
+    """Return those of `sessions` with all `words` in the title or in one message.
 
-    `owner` is whose sessions they are; None for anybody's, of whose matches only the `NEWEST`
-    count.
+    Without words, returns all of them. `owner` is the owner of `sessions`; with None, for those of
+    everybody, only the `NEWEST` matches count.
     """
     if not words.strip():
         return sessions
@@ -173,9 +175,9 @@ def containing(
 def find_entries(
     owner: AbstractBaseUser | AnonymousUser | None, words: str, limit: int
 ) -> list[SearchEntry]:
-    """The newest titles and messages with `words`, with their sessions.
+    """Return the newest titles and messages with all `words`, at most `limit`, with their sessions.
 
-    What was deleted or taken back is out.
+    Deleted sessions and withdrawn messages are left out.
     """
     entries = SearchEntry.objects.filter(pk__in=_matches("id", words, owner))
     alive = entries.filter(session__deleted_at=None).exclude(message__withdrawn=True)
@@ -185,7 +187,7 @@ def find_entries(
 def find_messages(
     owner: AbstractBaseUser | AnonymousUser, words: str, session_ids: Iterable[UUID]
 ) -> dict[UUID, SearchEntry]:
-    """The newest message with `words` in each of these sessions, where there is one."""
+    """Return the newest message with all `words` by session, for the sessions that have one."""
     said = SearchEntry.objects.filter(session__in=list(session_ids), message__isnull=False)
     found = said.filter(pk__in=_matches("id", words, owner)).exclude(message__withdrawn=True)
     newest = found.values("session").annotate(newest=Max("pk")).values_list("newest", flat=True)
@@ -204,14 +206,17 @@ def _matches(column: str, words: str, owner: Any) -> Any:
 
 
 def phrases_of(words: str) -> list[Phrase]:
-    """The words of a query; those that punctuation joins must stand beside each other."""
+    """Return the phrases of a query: each is one word, or words joined by punctuation.
+
+    The words of a phrase must be adjacent in the text.
+    """
     chunks = (chunk.translate(_BLANKS).split() for chunk in clean_text(words).split())
     phrases = ([word for word in chunk if _is_word(word)] for chunk in chunks)
     return [phrase for phrase in phrases if phrase][:MAX_WORDS]
 
 
 def pieces_of(words: str) -> list[str]:
-    """What a query has of scripts without spaces, and what is written together with these."""
+    """Return the words of a query that the index does not have, split where the script changes."""
     chunks = (word for word in clean_text(words).split() if _SPACELESS.search(word))
     return [piece for chunk in chunks for piece in _RUNS.findall(chunk)][:MAX_WORDS]
 
@@ -221,7 +226,7 @@ def _is_word(word: str) -> bool:
 
 
 def is_open(phrase: Phrase) -> bool:
-    """Whether the last word of a query may go on: a few letters would match too much."""
+    """Return whether the last word may be the beginning of a word; short ones match too much."""
     return len(phrase[-1]) >= PREFIX_MIN
 
 
@@ -253,7 +258,7 @@ def _in_sqlite(
 
 
 def _holding(pieces: Sequence[str], like: str, owner_id: Any) -> tuple[str, list[Any]]:
-    """The condition for entries with these in their texts; without an owner, for the newest."""
+    """Return the condition for entries that contain `pieces`; without an owner, only new ones."""
     conditions = [f"text {like} %s"] * len(pieces)
     if owner_id is None:
         newest = "SELECT MAX(id) FROM conversations_searchentry"
@@ -289,13 +294,13 @@ def _in_postgres(
         if marks:
             condition += f" AND document @@ {indexed}"
         return _reading(condition, "id + 0" if marks else "id"), patterns + query
-    # Left to itself, the planner goes through all newer rows to meet a word that is seldom there.
+    # With ORDER BY id, the planner would read all newer rows to find a rare word.
     order = "id" if owner_id is None and _estimate(indexed, query) > RARE else "id + 0"
     return _reading(f"document @@ {indexed}", order), query
 
 
 def _estimate(condition: str, query: list[Any]) -> float:
-    """How many entries Postgres expects to match."""
+    """Return how many entries Postgres expects to match."""
     sql = "EXPLAIN (FORMAT JSON) SELECT 1 FROM conversations_searchentry WHERE document @@ "
     with connection.cursor() as cursor:
         cursor.execute(sql + condition, query)
@@ -308,25 +313,25 @@ def _tsquery_term(word: str) -> str:
 
 
 BEFORE = 30
-"""Characters before the first match, about."""
+"""Approximate number of characters before the first match."""
 
 FAR = 20
-"""Characters to a space before it, from which on an excerpt begins within a word: there are scripts
-without spaces."""
+"""If the last space is further back than this many characters, an excerpt begins within a word:
+there are scripts without spaces."""
 
 WORD = r"[^\W_]"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of an excerpt; `found` where it is what was searched for."""
+    """A piece of an excerpt; `found` if it matches the search."""
 
     text: str
     found: bool = False
 
 
 class _Fold(dict[int, str]):
-    """One plain small letter for each, so that places stay where they are."""
+    """Maps each character to one lower-case letter without accents, so that offsets stay valid."""
 
     def __missing__(self, code: int) -> str:
         plain = unicodedata.normalize("NFD", chr(code))[0].lower()
@@ -338,7 +343,7 @@ _fold = _Fold()
 
 
 def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
-    """About `length` characters around the first of `words`, each of them a piece of its own."""
+    """Return about `length` characters around the first match; each match is a piece of its own."""
     line = " ".join(text.split())
     pattern = _pattern_of(words)
     first = pattern.search(line.translate(_fold)) if pattern else None
@@ -381,15 +386,15 @@ def _dots(is_cut: bool) -> list[Piece]:
 
 
 SCANNED = 500
-"""Newest titles and messages with the words that are looked at: a session may have many."""
+"""Most matching titles and messages, the newest, that are read: a session may have many."""
 
 EXCERPT = 160
-"""Characters around what was found."""
+"""Characters of an excerpt around the match."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A session with what was searched for; `excerpt` is empty where the title alone has it."""
+    """A session that a search has found; `excerpt` is empty if only the title matches."""
 
     session_id: str
     title: str
@@ -400,7 +405,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Said:
-    """A whole conversation as text; `shortened` where its beginning has been left out."""
+    """A conversation as text; `shortened` if its beginning has been left out."""
 
     session_id: str
     title: str
@@ -412,16 +417,16 @@ class Said:
 
 @dataclass(frozen=True)
 class Count:
-    """Sessions that a person has written in, and the messages that they wrote there."""
+    """How many messages a person has written, and in how many conversations."""
 
     conversations: int
     messages: int
 
 
 def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> list[Found]:
-    """Sessions with all the words of `text` in the title or in one message, newest first.
+    """Return sessions with all words of `text` in the title or in one message, newest first.
 
-    Without words, the newest sessions.
+    At most `limit`, without the session `apart_from`. Without words, returns the newest sessions.
     """
     if not text.strip():
         newest = sessions_of(user).exclude(pk=apart_from).order_by("-active_at", "-id")
@@ -452,7 +457,10 @@ def _excerpt(text: str, words: str) -> str:
 
 
 def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:
-    """What was said in a session, its newest `max_chars`; raises `AgentSiteError(not_found)`."""
+    """Return the text of a session's active branch; raises `AgentSiteError(not_found)`.
+
+    At most the last `limit` messages and the last `max_chars` characters of them.
+    """
     session = get_session(user, session_id)
     ids = list_path(session.active_leaf_id, limit) if session.active_leaf_id else []
     lines = [f"{message.role}: {message.text}" for message in load_messages(ids) if message.text]
@@ -468,7 +476,7 @@ def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 20
 
 
 def count_since(user: User, start: datetime | None) -> Count:
-    """What a person has written since `start`, or ever."""
+    """Count the messages that a person has written since `start`; None: ever."""
     written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER, withdrawn=False)
     if start is not None:
         written = written.filter(created_at__gte=start)

@@ -1,4 +1,4 @@
-"""Links under which anybody reads a session, until they are revoked."""
+"""Shares: links by which anybody reads a conversation, until they are revoked."""
 
 import hashlib
 import threading
@@ -28,16 +28,16 @@ from conversations.sessions.rendering import RENDERER_VERSION, read_joined_html
 from conversations.shapes import MessageView
 
 SHOWN_MAX = 2_000
-"""Messages that a link shows, the last ones."""
+"""Most messages that a share shows: the last ones."""
 
 PAGE = 200
 """Messages on a page."""
 
 SHARES_MAX = 100
-"""Links to a session that hold at the same time."""
+"""Most valid shares of a session."""
 
 VIEWS_AN_ADDRESS = 600
-"""In `VIEWS_PERIOD`: an office is one address, and a long conversation is 10 pages."""
+"""Views in `VIEWS_PERIOD`: a whole office may have one address, a long conversation 10 pages."""
 
 VIEWS_PERIOD = timedelta(minutes=5)
 CACHE_BYTES = 16 * 1024 * 1024
@@ -45,7 +45,7 @@ CACHE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class SharedMessage:
-    """What strangers see of a message: no tools, no reasoning, no ids; `agent` wrote a reply."""
+    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied."""
 
     role: str
     text: str
@@ -57,9 +57,10 @@ class SharedMessage:
 
 @dataclass(frozen=True)
 class SharedSession:
-    """What strangers see of a session, a page of it; `shared_at` is when the link was made.
+    """A page of a session as visitors see it; `shared_at` is when the share was created.
 
-    `previous` is what to ask for `before`, `next` what to ask for `after`; None at the ends.
+    `previous` is the `before` of the previous page, `next` is the `after` of the next one; None if
+    there is no such page.
     """
 
     title: str
@@ -71,24 +72,24 @@ class SharedSession:
 
 @dataclass(frozen=True)
 class OpenShare:
-    """A share that holds now; what it shows is the same for as long as `revision` is."""
+    """A valid share; what it shows stays the same as long as `revision` does."""
 
     share: Share
     revision: tuple[Any, ...]
 
 
 def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
-    """The links that hold, the newest first; raises `AgentSiteError(not_found)`."""
+    """Return the session's valid shares, newest first; raises `AgentSiteError(not_found)`."""
     return _holding(get_session(user, session_id)).order_by("-created_at")
 
 
 @transaction.atomic
 def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Share, str]:
-    """A new link to what is on the active branch now, and its token, which is not kept.
+    """Create a share of the active branch as it is now; return it with its token.
 
-    With `branch`, the id of a message, to the branch that this one is on, as `get_history` has it.
-    Raises `AgentSiteError(not_found)`, also where nothing has been said, and `forbidden` above
-    `SHARES_MAX`.
+    The token is not stored. With `branch`, the id of a message, the branch of that message is
+    shared, as in `get_history`. Raises `AgentSiteError`: not_found, also for a session without
+    messages, and forbidden if there are `SHARES_MAX` valid shares.
     """
     session = get_session(user, session_id)
     if _holding(session).count() >= SHARES_MAX:
@@ -109,7 +110,7 @@ def _find_leaf(session: ChatSession, branch: str) -> UUID | None:
 
 @transaction.atomic
 def revoke_share(*, user: User, session_id: str, share_id: str) -> None:
-    """End a link; raises `AgentSiteError(not_found)`."""
+    """Revoke a share; raises `AgentSiteError(not_found)`."""
     session = get_session(user, session_id)
     share = _holding(session).select_for_update().filter(pk=parse_id(share_id)).first()
     if share is None:
@@ -124,9 +125,9 @@ def _changed(share: Share) -> ShareChanged:
 
 
 def limit_views(request: HttpRequest) -> None:
-    """Count a look behind a link from this address; raises `AgentSiteError(rate_limited)`.
+    """Count a view of a share from this address; raises `AgentSiteError(rate_limited)`.
 
-    Pages and the API count together, in all processes.
+    Views of pages and of the API are counted together, in all processes.
     """
     what = f"shared from {address_of(request)}"
     if (wait := count_attempt(what, limit=VIEWS_AN_ADDRESS, period=VIEWS_PERIOD)) is not None:
@@ -134,9 +135,10 @@ def limit_views(request: HttpRequest) -> None:
 
 
 def open_share(token: str) -> OpenShare:
-    """The share behind a link; raises `AgentSiteError(not_found)` for one that does not hold.
+    """Return the valid share with this token; raises `AgentSiteError(not_found)`.
 
-    Call it for every request, before anything is taken from a cache.
+    Call it for every request, before anything is read from a cache, so that a revoked share shows
+    nothing.
     """
     shares = Share.objects.filter(
         token_hash=hash_token(token),
@@ -151,13 +153,14 @@ def open_share(token: str) -> OpenShare:
 
 
 def _revision(share: Share) -> tuple[Any, ...]:
-    """The session's revision does not count streamed text; the cursor of a run at work does."""
+    """Return what changes whenever the shared content may have changed."""
+    # The session's revision does not count streamed text; the run's epoch and seq do.
     working = Run.objects.filter(session=share.session_id, status__in=HOLDING)
     return (share.session.rev, RENDERER_VERSION, *working.values_list("pk", "epoch", "last_seq"))
 
 
 def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> SharedSession:
-    """A page of what a share shows: the first one, or the one `before` or `after` a message.
+    """Return the first page of a share, or the one `before` or `after` a message.
 
     Raises `AgentSiteError(not_found)` for the id of a message that is not shared.
     """
@@ -177,7 +180,7 @@ def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> Shar
 
 
 def _find_page(path: list[UUID], before: str, after: str) -> tuple[int, int]:
-    """The slice of `path` that is asked for."""
+    """Return the requested page as a slice of `path`; raises `AgentSiteError(not_found)`."""
     try:
         if before:
             end = path.index(parse_id(before))
@@ -207,9 +210,9 @@ def _shared(view: MessageView, html: str) -> SharedMessage:
 
 
 class BodyCache:
-    """Bodies of answers in this process's memory, the least recently used dropped first.
+    """Response bodies in this process's memory; the least recently used are dropped first.
 
-    A body holds for one revision of one share, so nothing is ever invalidated; see `open_share`.
+    The key of a body contains the revision of its share, so entries never need to be invalidated.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -241,10 +244,10 @@ def answer_shared(
     content_type: str,
     write: Callable[[SharedSession], bytes],
 ) -> HttpResponseBase:
-    """The page of `opened` that the query of `request` asks for, or 304 where the client has it.
+    """Return the page of `opened` that the query of `request` asks for, or 304 if unchanged.
 
-    `write` makes the body, once for each revision, page, type and language. Caches between here and
-    the reader must ask again each time, so that a revoked link ends at once.
+    `write` makes the body; this process caches it by revision, page, type and language. Other
+    caches must revalidate each time, so that a share ends as soon as it is revoked.
     """
     asked = {name: request.GET.get(name, "") for name in ("before", "after")}
     key = (content_type, get_language(), opened.share.pk, opened.revision, *asked.values())
@@ -256,7 +259,7 @@ def answer_shared(
     patch_cache_control(response, private=True, no_cache=True)
     response["ETag"] = etag = f'"{hashlib.sha256(body).hexdigest()}"'
     found = get_conditional_response(request, etag=etag, response=response) or response
-    # The address is the secret: it is neither indexed nor told to where links lead.
+    # The URL contains the secret: keep it out of search engines and out of Referer headers.
     found["X-Robots-Tag"] = "noindex"
     found["Referrer-Policy"] = "no-referrer"
     return found

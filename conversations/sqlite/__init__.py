@@ -1,7 +1,8 @@
-"""The lock that makes the threads of one process take turns at writing to a SQLite file.
+"""A fair write lock for the threads of one process that write to the same SQLite file.
 
-SQLite itself lets one connection write at a time, and the others sleep and look again, for longer
-each time: who has waited longest is served last. Here the lock is handed to the next in line.
+SQLite lets one connection write at a time; the others sleep and retry, for longer each time, so
+the connection that has waited longest is likely to be served last. This lock is handed to the next
+in line instead.
 """
 
 import gc
@@ -11,22 +12,22 @@ import weakref
 from collections import deque
 
 LOOK_S = 1.0
-"""How long a connection waits before it looks whether the one that holds the lock still exists."""
+"""Seconds between two checks of a waiting connection that the holder of the lock still exists."""
 
 _this_thread = threading.local()
 
 
 def prefer_this_thread() -> None:
-    """Serve this thread before all others from now on: for the one that commits streamed text.
+    """Serve the current thread before all others from now on; for the one that commits text.
 
-    It cannot starve the others as long as it is only one: between two of its transactions the lock
-    goes to whoever waits.
+    Only one thread may do this. Then it cannot starve the others: between two of its transactions
+    the lock goes to another thread that waits.
     """
     _this_thread.is_preferred = True
 
 
 class _Holder:
-    """The connection that holds the lock, for as long as it exists, and the thread that took it."""
+    """The connection that holds the lock, by a weak reference, and the thread that took it."""
 
     def __init__(self, connection: object) -> None:
         self._connection = weakref.ref(connection)
@@ -34,11 +35,11 @@ class _Holder:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection exists no more: SQLite has rolled its transaction back."""
+        """Whether the connection was garbage-collected; SQLite has rolled its transaction back."""
         return self._connection() is None
 
     def collect(self) -> None:
-        """Have a connection go that nobody can reach: its own cycles may keep it for long."""
+        """Collect garbage if the thread has ended: reference cycles may keep the connection."""
         if not self._thread.is_alive():
             gc.collect()
 
@@ -47,11 +48,11 @@ _Line = deque[tuple[threading.Lock, _Holder]]
 
 
 class WriteLock:
-    """Held by one connection; handed over in the order of arrival, to a preferred thread first.
+    """A lock held by one connection; handed over in order of arrival, preferred threads first.
 
-    It belongs to no thread: whoever has acquired it sees to its release, from any thread. A
-    connection that exists no more holds it no more either: a thread may end in the middle of a
-    transaction.
+    It belongs to a connection, not a thread: any thread may release it. The code that has acquired
+    it must release it. If the connection is garbage-collected, because its thread ended in the
+    middle of a transaction, the lock goes to the next in line.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class WriteLock:
         self._others: _Line = deque()
 
     def acquire(self, timeout_s: float, connection: object) -> bool:
-        """Wait for so many seconds until `connection` holds the lock; whether it does."""
+        """Wait up to `timeout_s` seconds for the lock; return whether `connection` holds it now."""
         turn, holder = threading.Lock(), _Holder(connection)
         with self._mutex:
             if self._holder is None or self._holder.is_gone:
@@ -92,12 +93,12 @@ class WriteLock:
             return
         holder.collect()
         with self._mutex:
-            # Of all that wait, one sees it first.
+            # Several waiting threads may notice; only the first one may hand the lock on.
             if holder.is_gone and self._holder is holder:
                 self._hand_on()
 
     def _leave(self, turn: threading.Lock, line: _Line) -> bool:
-        """Wait no more; False if the lock was handed over in the meantime."""
+        """Leave the line; False if the lock has been handed to this thread meanwhile."""
         with self._mutex:
             for place in line:
                 if place[0] is turn:
@@ -106,7 +107,7 @@ class WriteLock:
         return False
 
     def release(self) -> None:
-        """Hand the lock to the next in line, if anybody waits."""
+        """Release the lock, and hand it to the next in line, if there is one."""
         with self._mutex:
             self._hand_on()
 
@@ -125,5 +126,5 @@ _locks: dict[str, WriteLock] = {}
 
 
 def write_lock(path: str) -> WriteLock:
-    """The one lock of this process for the database at `path`."""
+    """Return this process's lock for the database at `path`."""
     return _locks.setdefault(path, WriteLock())

@@ -1,8 +1,8 @@
-"""Django's SQLite backend, in which the threads of a process take turns at writing.
+"""Django's SQLite backend with a fair write lock for the threads of a process.
 
-`"ENGINE": "conversations.sqlite"`. A thread holds the process's write lock from the statement that
-begins its write transaction until that transaction has ended. Between processes SQLite's own lock
-decides, as with Django's backend.
+Use it with `"ENGINE": "conversations.sqlite"`. A connection holds the process's write lock from the
+statement that begins its write transaction until that transaction has ended. Between processes
+only SQLite's own lock applies, as with Django's backend.
 """
 
 import re
@@ -17,7 +17,7 @@ from django.db.backends.sqlite3 import base
 from conversations.sqlite import write_lock
 
 DEFAULT_TIMEOUT_S = 5.0
-"""That of `sqlite3.connect`."""
+"""The default timeout of `sqlite3.connect`."""
 
 _READS = re.compile(
     r"\s*(SELECT|EXPLAIN|PRAGMA|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END)\b", re.IGNORECASE
@@ -27,7 +27,7 @@ _CHANGES = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 
 
 def may_write(sql: str) -> bool:
-    """Whether a statement may take SQLite's write lock; in doubt it may."""
+    """Return whether a statement may take SQLite's write lock; True in doubt."""
     if _READS.match(sql):
         return False
     return not _QUERY.match(sql) or _CHANGES.search(sql) is not None
@@ -48,11 +48,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def taking_turns(self, sql: str) -> Iterator[bool]:
-        """Hold the lock for one statement, and after it for as long as its transaction is open.
+        """Hold the lock during one statement, and after it while its transaction is open.
 
-        Yields whether the statement is a write transaction of its own. Raises
-        `sqlite3.OperationalError` when the lock is not to be had within the connection's
-        `timeout`, as SQLite does.
+        Yields whether the statement writes outside a transaction, and so commits by itself. Raises
+        `sqlite3.OperationalError`, as SQLite does, if the lock is not available within the
+        connection's `timeout`.
         """
         if may_write(sql) and not self._holds_lock:
             if not self._lock.acquire(self._timeout_s, self):
@@ -92,7 +92,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 class Cursor(base.SQLiteCursorWrapper):
-    """Executes statements in turn with the other threads of the process."""
+    """A cursor that waits for the process's write lock before statements that may write."""
 
     def __init__(self, database: DatabaseWrapper, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
@@ -113,7 +113,10 @@ class Cursor(base.SQLiteCursorWrapper):
             return super().executemany(query, param_list)
 
     def _read_returned(self) -> None:
-        """A statement with RETURNING commits when its last row is read: not after the lock."""
+        """Read all rows now: a statement with RETURNING commits when its last row is read.
+
+        The lock is still held here; without this the commit would come after its release.
+        """
         if self.description is not None:
             self._returned = iter(super().fetchall())
 

@@ -1,4 +1,4 @@
-"""Words and numbers of the review pages."""
+"""Template filters of the review pages."""
 
 from django import template
 
@@ -9,17 +9,17 @@ register = template.Library()
 
 @register.filter
 def duration(ms: float) -> str:
-    """Milliseconds for people."""
+    """Format a duration in milliseconds for people."""
     return format_ms(ms)
 
 
 @register.filter
 def grouped(number: int) -> str:
-    """With a comma between thousands."""
+    """Format a number with commas between thousands."""
     return f"{number:,}"
 
 
 @register.filter
 def unlocalized(number: float) -> str:
-    """A number for an attribute, whatever the language."""
+    """Format a number for an SVG attribute, independent of the language."""
     return f"{number:g}"

@@ -1,4 +1,4 @@
-"""REST: conversations and the protocol's own description as downloads."""
+"""REST: conversations, and the description of the protocol, as downloads."""
 
 import logging
 from typing import Any
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class FormatRenderer(BaseRenderer):
-    """Stands for a format when `Accept` is looked at; what is rendered are errors, as JSON."""
+    """Lets DRF choose a download format by `Accept`; it renders errors only, as JSON."""
 
     def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
         rendered: bytes = JSONRenderer().render(data)
@@ -46,7 +46,7 @@ RENDERERS = [
         (FormatRenderer,),
         {"media_type": kind.media_type, "format": name},
     )
-    # The first is for those who ask for nothing.
+    # JSON first: it is used if the client accepts anything.
     for name, kind in sorted(FORMATS.items(), key=lambda item: item[0] != "json")
 ]
 
@@ -71,21 +71,21 @@ FILTERS = [
 
 
 class DownloadView(AsyncAPIView):
-    """What is common to all downloads: `?export_format=`, else `Accept`, else JSON."""
+    """A download in the format of `?export_format=`, else of `Accept`, else JSON."""
 
     scope = Scope.EXPORT
     query_names: tuple[str, ...] = ("export_format",)
     renderer_classes = RENDERERS
 
     async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
-        """The sessions as an attachment; who goes away before it is written ends the writing."""
+        """Return the sessions as an attachment; writing stops if the client disconnects."""
         kind = FORMATS[self._format_name()]
         user_id = self.request.user.pk
         write = kind.write_one if one else kind.write
         pieces = encode(write(read_conversations(sessions)))
         download = Download(kind, name, await dbpool.read_aside(take_place_to_export, user_id))
         try:
-            # Piece by piece: several exports take turns.
+            # One piece per unit of work, so that several exports take turns.
             while await dbpool.read_aside(download.take, pieces):
                 pass
         except BaseException as exc:
@@ -105,7 +105,7 @@ class DownloadView(AsyncAPIView):
         return name
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Errors are JSON, whatever was to be downloaded."""
+        """Return errors as JSON, whatever format was asked for."""
         if isinstance(response, Response):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
@@ -117,14 +117,14 @@ class TranscriptView(DownloadView):
 
     @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES | {JSON: Transcript})
     async def get(self, request: Request, session_id: str) -> Any:
-        """All of its messages, those of left branches too."""
+        """All messages of the session, those of abandoned branches included."""
         session = await dbpool.read(get_session, request.user, session_id)
         sessions = sessions_of(request.user).filter(pk=session.pk)
         return await self.answer(sessions, name=f"conversation-{session.pk}", one=True)
 
 
 class ExportView(DownloadView):
-    """All sessions that match a filter as one file."""
+    """All sessions that match a filter, as one file."""
 
     query_names = ("export_format", *SessionFilter.base_filters)
 
@@ -132,7 +132,7 @@ class ExportView(DownloadView):
         parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
     )
     async def get(self, request: Request) -> Any:
-        """The oldest first; filters are those of the list, `state` is `all` by default."""
+        """Sessions, oldest first. Filters are those of the list; `state` is `all` by default."""
         query = request.query_params.copy()
         query.setdefault("state", "all")
         wanted = SessionFilter(query, queryset=kept_of(request.user), request=request)
@@ -145,7 +145,7 @@ class ExportView(DownloadView):
 @require_safe
 @cache_control(max_age=300)
 def asyncapi(request: HttpRequest) -> JsonResponse:
-    """AsyncAPI 3 of the socket."""
+    """The AsyncAPI 3 description of the socket."""
     return JsonResponse(wire_schema.asyncapi(socket_path()))
 
 
@@ -153,5 +153,5 @@ def asyncapi(request: HttpRequest) -> JsonResponse:
 @require_safe
 @cache_control(max_age=300)
 def typescript(request: HttpRequest) -> HttpResponse:
-    """Declarations of every frame."""
+    """TypeScript declarations of every frame."""
     return HttpResponse(wire_schema.typescript(), content_type="text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""REST: a chat turn without a WebSocket, and its stop."""
+"""REST: chat and cancel without a WebSocket."""
 
 import asyncio
 import json
@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 Frame = dict[str, Any]
 
 RECEIVED_MAX = 100
-"""Messages of the layer that wait for a reader which catches up; the next ones are dropped."""
+"""Layer messages that wait for a reader which is catching up; further ones are dropped."""
 
 
 class AsyncAPIView(ApiView):
-    """With `async` handlers; whoever calls is found out in a thread of the pool."""
+    """A view with `async` handlers; authentication and checks run in a database thread."""
 
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
@@ -57,7 +57,7 @@ class AsyncAPIView(ApiView):
         asked = self.request = self.initialize_request(request, *args, **kwargs)
         response: Any
         try:
-            # Not behind what waits to be written: an API key is seldom more than read here.
+            # A read, although using an API key may write: waiting writes would delay every request.
             await dbpool.read(self.initial, asked, *args, **kwargs)
             response = await self._handler()(asked, *args, **kwargs)
         except Exception as exc:
@@ -80,11 +80,12 @@ class AsyncAPIView(ApiView):
 async def stream_turn(
     user: AbstractBaseUser, new: NewChat, *, watches: bool, sign_in: SignIn | None = None
 ) -> AsyncGenerator[Frame, None]:
-    """`accepted`, then the frames of the reply up to its last; raises `AgentSiteError` at first.
+    """Post a chat; yield `accepted`, then the frames of the reply up to its last.
 
-    It ends early when the server stops, and the same `client_message_id` goes on; and when
-    `sign_in` has ended, or without one the account or its password. A reader that does
-    not `watch` keeps no reply alive by reading it, and ends none by going away.
+    Raises `AgentSiteError` before the first frame if the chat is refused. Ends early if the server
+    stops; the caller may then send the same `client_message_id` again to go on. Also ends early
+    when `sign_in` has ended or, without one, when the account or its password has changed. With
+    `watches=False` the reader does not count as somebody who watches the reply.
     """
     async with _open(user, sign_in, watches=watches) as reader:
         posted = await process_module.chat(reader.process, reader.viewer, new)
@@ -101,7 +102,7 @@ def _is_last(frame: Frame, run_id: str) -> bool:
 
 
 class _Reader:
-    """What a socket's consumer is to a socket, with a place for one frame instead."""
+    """A reader of one request: like a socket's consumer, with room for one unsent frame."""
 
     def __init__(self, process: Process, viewer: Viewer, outbox: Outbox) -> None:
         self.process = process
@@ -111,7 +112,10 @@ class _Reader:
         self._received: asyncio.Queue[Any] = asyncio.Queue(maxsize=RECEIVED_MAX)
 
     async def send_all(self) -> None:
-        """Until the reader is to be let go; nobody waits for ever for what cannot be sent."""
+        """Send frames until the reader is closed.
+
+        If sending fails, end the stream: its caller must not wait for ever.
+        """
         try:
             await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
         except Exception as exc:
@@ -122,18 +126,18 @@ class _Reader:
         await self._ready.put(None)
 
     async def receive_all(self, layer: Any, channel: str) -> None:
-        """Queue what comes through the layer, until cancelled.
+        """Queue messages of the layer until cancelled.
 
-        Nothing else may be awaited here: the Redis layer unsubscribes from a channel only when
-        its `receive` is cancelled.
+        Nothing else may be awaited here: the Redis layer unsubscribes from a channel only when its
+        `receive` is cancelled.
         """
         while True:
             message = await layer.receive(channel)
-            with suppress(asyncio.QueueFull):  # what is dropped is read from the database
+            with suppress(asyncio.QueueFull):  # the reader finds the gap and reads the database
                 self._received.put_nowait(message)
 
     async def follow_all(self) -> None:
-        """Hand on what was received, until cancelled."""
+        """Pass received messages to the viewer, until cancelled."""
         while True:
             message = await self._received.get()
             if message["type"] == "run.frames":
@@ -142,7 +146,7 @@ class _Reader:
                 await self.viewer.on_notice(message)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Until the server stops, or the sign-in has ended."""
+        """Yield frames until the server stops or the sign-in has ended."""
         while (text := await self._ready.get()) is not None:
             yield json.loads(text)
 
@@ -172,7 +176,7 @@ ON_BUSY = ("enqueue", "interrupt", "reject")
 
 
 class EventStreamRenderer(BaseRenderer):
-    """Stands for `text/event-stream` when `Accept` is looked at; errors are JSON there too."""
+    """Lets DRF choose `text/event-stream` by `Accept`; errors are JSON there too."""
 
     media_type = "text/event-stream"
     format = "sse"
@@ -202,7 +206,7 @@ class NewTurnSerializer(ChatSerializer):
 
 
 class TurnSerializer(serializers.Serializer[Any]):
-    """A chat and what became of it, for the schema."""
+    """A chat and its reply, for the schema."""
 
     session_id = serializers.UUIDField()
     outcome = serializers.ChoiceField(choices=Outcome.choices)
@@ -212,7 +216,7 @@ class TurnSerializer(serializers.Serializer[Any]):
 
 
 class StoppedSerializer(serializers.Serializer[Any]):
-    """What a stop has found, for the schema."""
+    """The run that a cancel has found, for the schema."""
 
     run_id = serializers.UUIDField()
     run_number = serializers.IntegerField()
@@ -221,7 +225,7 @@ class StoppedSerializer(serializers.Serializer[Any]):
 
 
 class CancelSerializer(serializers.Serializer[Any]):
-    """Which reply to stop; with neither, the active one."""
+    """Which reply to stop; with neither field, the active one."""
 
     run_id = serializers.CharField(max_length=100, required=False)
     client_message_id = serializers.CharField(max_length=100, required=False)
@@ -241,7 +245,7 @@ class ChatView(AsyncAPIView):
         },
     )
     async def post(self, request: Request, session_id: str = "") -> Any:
-        """Send a message; the answer is the reply, or with `text/event-stream` its frames."""
+        """Send a message; the answer is the reply or, with `text/event-stream`, its frames."""
         asked = NewTurnSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         fields = dict(asked.validated_data)
@@ -255,7 +259,7 @@ class ChatView(AsyncAPIView):
         return Response(body, status=status)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Errors are JSON, whatever was to be streamed."""
+        """Return errors as JSON, also where a stream was asked for."""
         if isinstance(response, Response):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
@@ -263,11 +267,11 @@ class ChatView(AsyncAPIView):
 
 
 class CancelView(AsyncAPIView):
-    """The stop of a reply."""
+    """Stopping a reply."""
 
     @extend_schema(request=CancelSerializer, responses=StoppedSerializer)
     async def post(self, request: Request, session_id: str) -> Response:
-        """Ask a reply to stop; one that has ended already says so."""
+        """Ask a reply to stop; the answer says so if it has already ended."""
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         stopped = await dbpool.write(
@@ -287,13 +291,13 @@ class CancelView(AsyncAPIView):
 
 
 def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Frame, None]:
-    """The frames of a turn of the caller, which end with the caller's sign-in."""
+    """Yield the frames of a chat turn of the caller, until the caller's sign-in ends."""
     user = cast(AbstractBaseUser, request.user)
     return stream_turn(user, new, watches=watches, sign_in=sign_in_of(request))
 
 
 async def _stream(frames: AsyncGenerator[Frame, None]) -> StreamingHttpResponse:
-    """The first frame is awaited here, so that a refusal is an HTTP status."""
+    """Make the streaming response; awaits the first frame, so that a refusal is an HTTP status."""
     first = await anext(frames)
     return StreamingHttpResponse(
         _events(first, frames),
@@ -314,7 +318,7 @@ def _event(frame: Frame) -> str:
 
 
 async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
-    """`accepted`, once the reply has ended, asks for something, or has taken too long."""
+    """Return `accepted` once the reply has ended or awaits input, or after `rest_wait_s`."""
     async with aclosing(frames):
         accepted = await anext(frames)
         try:
@@ -328,7 +332,7 @@ async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
 
 
 def _answer(user: User, accepted: Frame) -> tuple[int, dict[str, Any]]:
-    """200 with the reply, 202 when it is not there yet, the error's own when it has failed."""
+    """Return 200 with the reply, 202 if it is unfinished, or a failed one's own status."""
     metadata = accepted["metadata"]
     session = get_session(user, accepted["session_id"])
     run = get_run_of(session, metadata["run_id"])

@@ -1,8 +1,8 @@
-"""The items of one call of the model, in a form that the strictest known servers take.
+"""Brings the input items of a model call into a form that the strictest known servers accept.
 
-Some refuse two messages of one role in a row, a call without its output or without what was thought
-before it, calls where no tools are declared, empty texts, or names and arguments of tools that are
-no names and no JSON. A conversation that holds one of these would be refused for ever.
+Some servers refuse two messages of one role in a row, a call without its output or without the
+reasoning before it, calls if no tools are declared, empty texts, and invalid names or arguments of
+tools. Without this a conversation that holds one of these would be refused for ever.
 """
 
 import json
@@ -21,23 +21,23 @@ NO_TEXT = "[no text]"
 THOUGHTS = "[not kept]"
 
 ID_CHARS = 36
-"""Of a call's id: OpenAI takes 40, and `mend` may add a number."""
+"""Characters of a call's id: OpenAI accepts 40, and `mend` may add a number."""
 
 CLIP_MIN = 200
-"""Characters of a tool's output that are never cut."""
+"""Characters of a tool's output that are always kept."""
 
 PLAIN_OUTPUT_CHARS = 2_000
 
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _OF_SERVERS = (None, "__fake_id__")
-"""Ids of messages that may be joined: the SDK's for Chat Completions, and none."""
+"""Ids of messages that may be joined: the SDK's placeholder for Chat Completions, and none."""
 
 
 def settle(items: Iterable[Item]) -> list[Item]:
-    """`items` with roles that alternate, whole pairs, and no text, name or argument out of form.
+    """Return `items` with alternating roles, complete pairs, and valid texts, names and arguments.
 
-    It begins with a user's text; one that was not answered is followed by a word that says so. What
-    was settled stays as it is.
+    The result starts with a user's text; an unanswered one is followed by a note that says so.
+    Settling settled items changes nothing.
     """
     settled: list[Item] = []
     for item in mend(map(_sound, items)):
@@ -57,7 +57,7 @@ def settle(items: Iterable[Item]) -> list[Item]:
 
 
 def text_of(item: Item) -> str:
-    """The text of a message or of a tool's output, in the SDK's form or in ours."""
+    """Return the text of a message or of a tool's output, in the SDK's form or in ours."""
     content = item.get("output") if item.get("type") == OUTPUT else item.get("content")
     if isinstance(content, str):
         return content
@@ -65,7 +65,7 @@ def text_of(item: Item) -> str:
 
 
 def _sound(item: Item) -> Item:
-    """One item with what its kind must have."""
+    """Return one item with valid fields."""
     if item.get("type") == CALL:
         name = _NO_NAME.sub("_", item["name"])[:64] or "tool"
         arguments = item["arguments"] if _is_object(item["arguments"]) else "{}"
@@ -93,13 +93,13 @@ def _short(call_id: str) -> str:
 
 
 def _drop_thoughts(settled: list[Item]) -> None:
-    """Those at the end, which nothing follows that they belong to."""
+    """Drop reasoning at the end: nothing follows that it belongs to."""
     while settled and settled[-1].get("type") == REASONING:
         settled.pop()
 
 
 def _joins(settled: list[Item], item: Item) -> bool:
-    """Whether it and the one before are texts of the model, both without real ids."""
+    """Return whether the item and the one before it are texts of the model without real ids."""
     before = next((old for old in reversed(settled) if old.get("type") != REASONING), {})
     both = (before, item)
     return all(one.get("role") == "assistant" and one.get("id") in _OF_SERVERS for one in both)
@@ -111,9 +111,9 @@ def _join(before: Item, item: Item) -> Item:
 
 
 def flatten(items: list[Item]) -> list[Item]:
-    """`items` with calls and outputs as words: the model's, or after the last user's text theirs.
+    """Return `items` without calls and with outputs as texts, for a model without tools.
 
-    A model that has no tools cannot be told of calls in another way.
+    Outputs before the last user's text are texts of the model, later ones texts of the user.
     """
     after = _last_text(items) + 1
     told = [*_in_words(items[:after], "assistant")]
@@ -126,7 +126,7 @@ def flatten(items: list[Item]) -> list[Item]:
 
 
 def flatten_earlier(items: list[Item]) -> list[Item]:
-    """The same for what was before the last user's text alone."""
+    """Do the same for the items before the last user's text only."""
     last = _last_text(items)
     return [*_in_words(items[:last], "assistant"), *items[last:]]
 
@@ -146,9 +146,9 @@ def _in_words(items: list[Item], role: str) -> Iterator[Item]:
 
 
 def halve(items: list[Item]) -> list[Item] | None:
-    """The newest turns that weigh half as much, at least the last; None where nothing can go.
+    """Return the newest turns of half the weight, at least the last one; None if nothing can go.
 
-    Of a last turn that is alone, the outputs of its tools are cut to half their length.
+    Of a single turn, its tools' outputs are cut to half their length.
     """
     limit = estimate_items(items) / 2
     starts = [number for number, item in enumerate(items) if item.get("role") == "user"][1:]
@@ -160,7 +160,7 @@ def halve(items: list[Item]) -> list[Item] | None:
 
 
 def last_alone(items: list[Item]) -> list[Item] | None:
-    """The last turn, where there are others before it."""
+    """Return the last turn; None if there are no others."""
     last = _last_text(items)
     return [_left_out(items[last]), *items[last + 1 :]] if last else None
 
@@ -180,7 +180,7 @@ def _clip_half(item: Item) -> Item:
 
 
 def with_thoughts(items: Iterable[Item], model: str) -> list[Item]:
-    """`items` with something thought before each round of calls, also where it was not kept."""
+    """Add reasoning before each round of calls that has none: some servers demand it."""
     thought = {
         "type": REASONING,
         "summary": [{"type": "summary_text", "text": THOUGHTS}],
@@ -202,12 +202,12 @@ def with_thoughts(items: Iterable[Item], model: str) -> list[Item]:
 
 
 def without_thoughts(items: Iterable[Item]) -> list[Item]:
-    """`items` without what was thought."""
+    """Return `items` without reasoning."""
     return [item for item in items if item.get("type") != REASONING]
 
 
 def as_message(item: Item) -> Item:
-    """An assistant's text in the form that the SDK puts into one message with calls after it."""
+    """Return an assistant's text in the form that the SDK joins with calls after it."""
     if item.get("role") != "assistant" or item.get("type") == "message":
         return item
     part = {"type": "output_text", "text": text_of(item), "annotations": []}

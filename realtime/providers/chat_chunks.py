@@ -1,7 +1,7 @@
-"""Brings the chunks of Chat Completions into the letter of the API, before the SDK reads them.
+"""Normalises the chunks of Chat Completions, before the SDK reads them.
 
-Servers that are merely compatible leave fields out, give them other types, or put thoughts into the
-text; the SDK takes each chunk by its word.
+Servers that are merely compatible leave fields out, give them other types, or put reasoning into
+the text; the SDK trusts each chunk.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _PLAIN_DELTA = {"role", "content"}
 
 
 class ChatChunks:
-    """Those of one stream."""
+    """Normalises the chunks of one stream."""
 
     def __init__(self, mending: Mending) -> None:
         self._mending = mending
@@ -42,13 +42,13 @@ class ChatChunks:
         self._last_chunk: Event = {}
         self._has_deltas = False
         self.is_settled = False
-        """Whether it reads the text of a chat that has needed no change: see `passes`."""
+        """Whether it now reads text of a chat that has needed no change: see `passes`."""
 
     def passes(self, event: Event) -> bool:
-        """Whether `feed` would give `event` as it is, and has been told of it by this.
+        """Return whether `feed` would return `event` unchanged, and note the event.
 
-        To be asked where `is_settled`, of a chunk whose one choice holds text and nothing else.
-        False says only that `feed` has to look at it.
+        Call it only while `is_settled`, with a chunk whose one choice holds text and nothing else.
+        After False, call `feed` with the event.
         """
         choice = event["choices"][0]
         text = choice["delta"]["content"]
@@ -62,7 +62,7 @@ class ChatChunks:
         return True
 
     def feed(self, event: Event) -> list[Event]:
-        """What the SDK is given in place of `event`, which is changed in place."""
+        """Return the events for the SDK in place of `event`, which may be changed in place."""
         choices = event.get("choices")
         if isinstance(choices, dict):
             event["choices"] = choices = [choices]
@@ -87,7 +87,7 @@ class ChatChunks:
 
     @property
     def _is_in_text(self) -> bool:
-        """Whether nothing but one more piece of the answer can come of a text."""
+        """Whether a further text is passed on unchanged."""
         mending = self._mending
         is_whole = "chat" not in mending.halves and mending.so_far("chat").is_plain
         return is_whole and mending.splitter("chat").is_text
@@ -102,7 +102,7 @@ class ChatChunks:
         return [as_error(told_in(event))] if is_error else []
 
     def rest(self) -> list[Event]:
-        """What was held back, at the end of a stream that has no last event of its own."""
+        """Return what was held back, at the end of a stream without a last event of its own."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
         thoughts = self._mending.so_far("reasoning").rest()
         if self._last_chunk and thoughts:
@@ -116,7 +116,7 @@ class ChatChunks:
         return chunk | {"choices": [_choice(delta)]}
 
     def _read_choice(self, event: Event, choice: Event) -> Event:
-        """`event` with this choice alone, in the letter of the API."""
+        """Return `event` with this choice only, normalised."""
         event["choices"] = [choice]
         delta = choice.get("delta")
         if isinstance(delta, dict):
@@ -138,10 +138,10 @@ class ChatChunks:
         return event
 
     def _delta_of(self, choice: Event) -> Event:
-        """Of servers that do not stream, or speak the API before this one."""
+        """Return a delta for servers that do not stream, or that use the older completions API."""
         self._mending.note("no delta")
         if isinstance(choice.get("message"), dict):
-            # After deltas it is the whole of them.
+            # After deltas, the message repeats all of them.
             return {} if self._has_deltas else dict(choice["message"])
         said = next((choice[name] for name in ("delta", "text") if choice.get(name)), None)
         return {"content": said} if isinstance(said, str) else {}
@@ -167,7 +167,7 @@ class ChatChunks:
         self._drop_unsound(delta)
 
     def _read_thoughts(self, delta: Event) -> None:
-        """What the first reasoning field says; another one would say the same again."""
+        """Keep the first reasoning field that has text: other ones repeat it."""
         named = [name for name in REASONING_FIELDS if name in delta]
         said = [name for name in named if delta[name]]
         if not said:
@@ -218,7 +218,7 @@ class ChatChunks:
         delta["tool_calls"] = sound or None
 
     def _drop_unsound(self, delta: Event) -> None:
-        """Fields that the SDK reads, where they are nothing that it can read."""
+        """Drop fields that the SDK reads but whose values it cannot read."""
         if delta.get("audio"):
             delta["audio"] = None
             self._mending.note("audio")
@@ -241,7 +241,7 @@ class ChatChunks:
         self._release(delta, is_answer=meaning == "stop")
 
     def _release(self, delta: Event, *, is_answer: bool = False) -> None:
-        """Give what was held back of a text to the delta that ends it."""
+        """Add the held-back text to the delta that ends it."""
         self._give(delta, self._mending.held_delta("chat", is_answer=is_answer))
 
     def _give(self, delta: Event, held: Event) -> None:
@@ -251,10 +251,10 @@ class ChatChunks:
 
 
 class _Choices:
-    """Finds the choice that is read.
+    """Selects the choice to read.
 
-    One is asked for. Some servers give others too, under an index of their own; some count their
-    events by it. Which of both is not known before the second event of choice 0.
+    Only one is requested. Some servers send others too, each under an index of its own; some use
+    the index to count events. Which one it is shows only with the second event of choice 0.
     """
 
     def __init__(self) -> None:
@@ -267,11 +267,11 @@ class _Choices:
 
     @property
     def is_settled(self) -> bool:
-        """Whether one more text under index 0 is plain, and is counted no more."""
+        """Whether further texts under index 0 are plain, and no longer counted."""
         return self._texts >= _SETTLED and not self._held and not self._is_counter
 
     def is_plain(self, choices: list[Any]) -> bool:
-        """Whether it is one choice, under the index that was read before."""
+        """Return whether there is one choice, under the index that was read before."""
         if len(choices) != 1 or not isinstance(choices[0], dict) or self._held:
             return False
         if choices[0].get("index") != 0 or self._read not in (None, 0) or self._is_counter:
@@ -284,7 +284,7 @@ class _Choices:
         return True
 
     def take(self, event: Event, choices: list[Any]) -> Iterator[tuple[Event, Event]]:
-        """The events with the choice of each that are to be read now."""
+        """Yield events with the choice of each that is to be read now."""
         sound = [choice for choice in choices if isinstance(choice, dict)]
         if not sound:
             return
@@ -317,13 +317,13 @@ class _Choices:
             self._last = index
 
     def rest(self) -> list[tuple[Event, Event]]:
-        """What is held back."""
+        """Return the events that are held back."""
         held, self._held = self._held, []
         return held
 
 
 class _ToolCalls:
-    """Gives each tool call of a stream an index, and an id that no other of the run has."""
+    """Gives each tool call of a stream an index, and an id that is unique in the run."""
 
     def __init__(self, mending: Mending) -> None:
         self.is_changed = False
@@ -334,7 +334,7 @@ class _ToolCalls:
         self._arguments: dict[int, str] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
-        """Deltas of tool calls, in the letter of the API."""
+        """Yield normalised deltas of tool calls."""
         self.is_changed = False
         for call in calls:
             if isinstance(call, dict):
@@ -365,25 +365,25 @@ class _ToolCalls:
         return sound
 
     def _drop_repeated(self, place: int, function: Event) -> bool:
-        """Whether a whole call is said again, which would spoil its arguments."""
+        """Return whether a delta repeats a complete call; its arguments are dropped then."""
         is_again = self._is_ended(place, function) and not self._is_next(place, function)
         if is_again:
             function["arguments"] = ""
         return is_again
 
     def _is_ended(self, place: int, function: Event) -> bool:
-        """Whether the call at a place is whole, and another or the same begins after it."""
+        """Return whether the call at a place is complete, and another or the same one begins."""
         begins = function.get("name") and function.get("arguments")
         return bool(begins) and is_object(self._arguments.get(place, ""))
 
     def _is_next(self, place: int, function: Event) -> bool:
-        """Whether another call begins after the one at a place."""
+        """Return whether another call begins after the one at a place."""
         said = self._names.get(place), self._arguments.get(place)
         is_same = said == (function.get("name"), function.get("arguments"))
         return self._is_ended(place, function) and not is_same
 
     def _complete_name(self, place: int, function: Event) -> None:
-        """Some servers send a name in pieces; the SDK takes the last for the whole."""
+        """Join a name that comes in pieces: the SDK would use only the last."""
         piece, before = function.get("name") or "", self._names.get(place, "")
         has_begun = bool(self._arguments.get(place))
         if piece:
@@ -392,7 +392,7 @@ class _ToolCalls:
         self._arguments[place] = self._arguments.get(place, "") + (function.get("arguments") or "")
 
     def _place(self, index: int | None, given: str, function: Event) -> tuple[int, bool]:
-        """The index of a call, and whether it begins here."""
+        """Return a call's index, and whether the call begins here."""
         has_name = bool(function.get("name"))
         if given and (index, given) in self._places:
             return self._places[index, given], False
@@ -410,7 +410,7 @@ class _ToolCalls:
 
 
 def _split_parts(content: Any) -> tuple[str, str]:
-    """Thoughts and text of a list of content parts."""
+    """Return the reasoning and the text of a list of content parts."""
     parts = content if isinstance(content, list) else [content]
     thoughts, text = "", ""
     for part in parts:
@@ -432,7 +432,7 @@ def _is_thinking_block(block: Any) -> bool:
 
 
 _SETTLED = 2
-"""Texts under the first index, after which it is no counter."""
+"""Texts under the first index after which the index is no counter of events."""
 _LISTS = {
     "thinking_blocks": _is_thinking_block,
     "annotations": lambda found: isinstance(found, dict),

@@ -36,7 +36,7 @@ WORDS: dict[Meaning, Collection[str]] = {
         *("unexpected_tool_call", "too_many_tool_calls", "incomplete", "interrupted"),
     ),
 }
-"""The finish reasons that servers document, in lower case, by what is to be made of them."""
+"""Finish reasons that servers document, in lower case, by their meaning for us."""
 
 _MEANINGS = {word: meaning for meaning, words in WORDS.items() for word in words}
 _LOGGABLE = re.compile(r"[\w-]{1,40}")
@@ -45,12 +45,12 @@ _unknown: set[str] = set()
 
 @dataclass
 class StreamEnding:
-    """How the model's side says its latest call has ended; empty while it streams.
+    """How the model's server says that its latest call ended; empty while it streams.
 
-    `error_code` is that of a failure. `has_said` is whether any call of the run, this one
-    included, has brought text, reasoning, a refusal or a tool call. `answers` counts the streams
-    that have come, and `call_ids` has those of their tool calls. `only_hosted` is whether the
-    latest had calls of the provider's own tools and no word about them.
+    `error_code` is the code of a failure. `has_said` is whether any call of the run so far has
+    brought text, reasoning, a refusal or a tool call. `answers` counts streams, and `call_ids` has
+    the ids of their tool calls. `only_hosted` is whether the latest call brought calls of the
+    provider's own tools and no text.
     """
 
     finish_reason: Meaning | Literal[""] = ""
@@ -62,11 +62,11 @@ class StreamEnding:
 
 
 stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=None)
-"""A run's own, which the streams of its model calls write to."""
+"""The ending of the current run; the streams of its model calls write to it."""
 
 
 def meaning_of(word: str) -> Meaning:
-    """What a finish reason means; one that nobody has documented ends a whole reply."""
+    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply."""
     known = _MEANINGS.get(word.lower())
     if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
         _unknown.add(word)
@@ -75,7 +75,7 @@ def meaning_of(word: str) -> Meaning:
 
 
 def response_meaning(event: dict[str, Any]) -> Meaning:
-    """The same of the last event of a response."""
+    """Return the meaning of the last event of a response."""
     response = event.get("response")
     details = response.get("incomplete_details") if isinstance(response, dict) else None
     reason = details.get("reason") if isinstance(details, dict) else None
@@ -92,22 +92,22 @@ def _has_failed(response: dict[str, Any]) -> bool:
 
 
 def error_code(event: dict[str, Any]) -> str:
-    """Of a failure: its code, else its type; the two APIs put them in different places."""
+    """Return a failure's code, else its type; the two APIs put them in different places."""
     response = event.get("response")
     told = event.get("error") or (response.get("error") if isinstance(response, dict) else None)
     if told is None:
-        # The `type` of the event itself is not that of the error.
+        # The event's own `type` is not the error's.
         return str(event.get("code") or "")
     return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""
 
 
 TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
-"""In which a server tells of an error, where it does not say `error`."""
+"""Fields in which servers describe an error, if not in `error`."""
 
 
 def text_of(value: Any) -> str:
-    """The text in a string, in a content part, or in a list of them."""
+    """Return the text in a string, in a content part, or in a list of them."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -118,24 +118,24 @@ def text_of(value: Any) -> str:
 
 
 def as_error(said: Any) -> Event:
-    """The event by which a stream tells of an error, in the form that the SDK raises."""
+    """Return an error event in the form that the SDK raises."""
     if not isinstance(said, dict):
         said = {"message": text_of(said) or "an error"}
     return {"error": said}
 
 
 def told_in(event: Event) -> Event:
-    """The error in an event that does not say `error`."""
+    """Return the error in an event that has no `error`."""
     said = next((text for name in TOLD_FIELDS if (text := text_of(event.get(name)))), "an error")
     return {"message": said, "code": event.get("code"), "type": event.get("type")}
 
 
 MAX_TOKENS = 100_000_000
-"""Of one model call: what is more is no count."""
+"""The largest plausible count for one model call."""
 
 
 def count_of(value: Any) -> int | None:
-    """A number of tokens; None for what cannot be one."""
+    """Return a number of tokens; None if the value cannot be one."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -145,12 +145,12 @@ def count_of(value: Any) -> int | None:
 
 
 def chat_usage(usage: Any) -> Event | None:
-    """A usage of Chat Completions whose numbers are sound; None if they are not."""
+    """Return a usage of Chat Completions with valid counts; None if they are invalid."""
     return _usage(usage, "prompt_tokens", "completion_tokens")
 
 
 def response_usage(usage: Any) -> Event | None:
-    """The same of a response, with all that the SDK reads of it."""
+    """Return a usage of a response with all counts that the SDK reads; None if they are invalid."""
     sound = _usage(usage, "input_tokens", "output_tokens")
     if sound is not None:
         sound["input_tokens_details"] = {"cached_tokens": 0} | sound["input_tokens_details"]

@@ -1,9 +1,9 @@
-"""Gathers a model's event stream where it comes in, before anything parses it token by token.
+"""Gathers a model's event stream into fewer, larger events before the SDK parses it.
 
-The SDK spends a third of a millisecond on every event, whatever is in it. After the first text
-the stream is read once a window, and neighbouring deltas of the same text become one event, which
-changes neither items, usage nor finish reason. It also notices a stream that breaks off, which
-over Chat Completions would pass for a finished reply.
+The SDK spends a third of a millisecond on every event, whatever its size. After the first text the
+stream is read once per window, and neighbouring deltas of the same text become one event; this
+changes neither items, usage nor finish reason. It also detects a stream that breaks off, which over
+Chat Completions would pass for a finished reply.
 """
 
 import asyncio
@@ -38,33 +38,38 @@ Key = tuple[Any, ...]
 Source = tuple[str, str]
 
 FULL_CHUNK = 16_384
-"""Bytes that the HTTP client hands over at most: after so many, more is waiting already."""
+"""Bytes that the HTTP client returns at most: after a chunk of this size, more is waiting."""
 
 GRACE_S = 1.5
-"""How long a stream that is whole may stay open, for its usage and its end mark."""
+"""Seconds that a complete stream may stay open, for its usage and its end mark."""
 
 MERGED_TYPES = ("response.output_text.delta", "response.function_call_arguments.delta")
 FINAL_TYPES = ("response.completed", "response.incomplete", "response.failed", "error")
 BODY_STARTS = (b"{", b"[")
-"""With which a body begins that is JSON instead of events."""
+"""The first byte of a body that is JSON and no event stream."""
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""Of one event, or of a body that is none: more is not waited for."""
+"""The largest size of one event, or of a body that is no event stream."""
 
 FIELDS = (b"event:", b"id:", b"retry:", b":")
-"""With which lines of an event begin that hold none of its data."""
+"""Starts of lines of an event that are not data."""
 
 PLAIN_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":", b"{", b"[", b"<")
-"""With which a body begins that is not compressed, as gzip, deflate and zstd do not."""
+"""Starts of a body that is not compressed; bodies packed by gzip, deflate or zstd differ."""
 
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
 _thinking_first: set[Source] = set()
-"""Whose replies begin with thoughts that no tag opens, as far as this process has seen."""
+"""Servers and models whose replies begin with reasoning without an opening tag, as seen by this
+process.
+"""
 
 
 async def gather(response: httpx2.Response) -> None:
-    """Response hook for the HTTP client: wraps what is to be a stream, whatever it says it is."""
+    """Wrap the response to a request for a stream; a response hook of the HTTP client.
+
+    The content type is not checked.
+    """
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
     if is_packed := response.headers.get("content-encoding", "identity") != "identity":
@@ -78,25 +83,25 @@ async def gather(response: httpx2.Response) -> None:
 
 
 def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
-    """The body of a request for a stream; an agent that is a tool is asked without one."""
+    """Return the body of a request for a stream; None for others, as of agents that are tools."""
     content = request.content
     asked: dict[str, Any] = json.loads(content) if b'"stream"' in content else {}
     return asked if asked.get("stream") is True else None
 
 
 async def _unmark_plain(response: httpx2.Response) -> None:
-    """Have a body that only says that it is compressed read as it is."""
+    """Remove the `content-encoding` of a body that is not compressed."""
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     peeked = response.stream = PeekedStream(response.stream)
     start = (await peeked.peek(max(map(len, PLAIN_STARTS)))).lstrip()
-    # What brotli packs may begin in any way.
+    # A body packed by brotli may begin with any byte.
     if "br" not in response.headers["content-encoding"] and start.startswith(PLAIN_STARTS):
         del response.headers["content-encoding"]
         _report("compressed by its headers alone")
 
 
 def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
-    """The body of a response that may be compressed, which then says so no more."""
+    """Return the decompressed body of a response, and remove its `content-encoding`."""
     packed = httpx2.Response(
         response.status_code,
         headers=response.headers,
@@ -108,7 +113,7 @@ def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 class PeekedStream(httpx2.AsyncByteStream):
-    """A stream whose beginning can be seen before it is read."""
+    """A stream whose first bytes can be read in advance."""
 
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
@@ -116,7 +121,7 @@ class PeekedStream(httpx2.AsyncByteStream):
         self._start = b""
 
     async def peek(self, size: int) -> bytes:
-        """At least `size` bytes of the beginning, where there are so many."""
+        """Return at least the first `size` bytes, or all there are."""
         while len(self._start) < size and (chunk := await anext(self._chunks, b"")):
             self._start += chunk
         return self._start
@@ -133,9 +138,10 @@ class PeekedStream(httpx2.AsyncByteStream):
 class GatheredStream(httpx2.AsyncByteStream):
     """An event stream with fewer and larger events; `window_s` in seconds.
 
-    `body` is what is in `stream`, where that is compressed; `source` is the server and its model. A
-    stream that is whole ends `GRACE_S` after its last content, whatever its connection does. Raises
-    `RemoteProtocolError` for one that breaks off, and for what is no event stream.
+    `body` is the decompressed content if `stream` is compressed; `source` is the server and its
+    model. A complete stream ends `GRACE_S` after its last content, even if its connection stays
+    open. Raises `RemoteProtocolError` for a stream that breaks off, and for what is no event
+    stream.
     """
 
     def __init__(
@@ -164,7 +170,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         merger = self._merger
         async for chunk in self._chunks():
             merged = merger.feed(chunk)
-            # Before the yield: who has seen the end does not come back for more.
+            # Note before the yield: a caller that has seen the end does not ask for more.
             self._note()
             if merged:
                 yield merged
@@ -177,7 +183,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             raise httpx2.RemoteProtocolError("the event stream broke off")
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """The bytes of the body, for as long as something may come that counts."""
+        """Yield the body's bytes for as long as relevant content may come."""
         chunks = aiter(self._body or self._stream)
         while True:
             try:
@@ -208,7 +214,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             _report(kind)
 
     async def _gather(self) -> None:
-        """Leave what comes to the kernel for a window: one read instead of one a token."""
+        """Stop reading for a window: the kernel buffers, and one read replaces one per token."""
         transport = _transport(self._stream)
         if transport is not None:
             transport.pause_reading()
@@ -223,17 +229,17 @@ class GatheredStream(httpx2.AsyncByteStream):
 
 
 def _report(kind: str) -> None:
-    """Count what had to be mended in a stream; told once a process and kind, without its text."""
+    """Count a correction of a stream; log each kind once per process, without the stream's text."""
     _mended[kind] += 1
     if _mended[kind] == 1:
         logger.warning("the model's server leaves the letter of its API: %s", kind)
 
 
 def _transport(stream: Any) -> asyncio.ReadTransport | None:
-    """The connection below the SDK's aiohttp client; None once the whole response is there.
+    """Return the connection below the SDK's aiohttp client; None once the whole response is there.
 
-    The way down is private to httpx2 and openai, which requirements.txt pins; without it the
-    stream is gathered all the same, at the cost of a read for each token.
+    It is reached through private fields of httpx2 and openai, which requirements.txt pins. Without
+    them the stream is gathered too, but with a read for each token.
     """
     answer = getattr(getattr(stream, "_stream", stream), "_aiohttp_response", None)
     connection = getattr(answer, "connection", None)
@@ -241,11 +247,11 @@ def _transport(stream: Any) -> asyncio.ReadTransport | None:
 
 
 class Merger:
-    """Takes bytes of an event stream and gives whole events, mended, neighbouring deltas merged.
+    """Makes whole, normalised events of a stream's bytes, with neighbouring deltas merged.
 
-    A call that fails, or says nothing at all where nothing was said before (`has_said`), ends in
-    an event that the SDK raises; so does one with nothing but calls of the provider's own tools
-    where the one before was like that (`asked_again`). What comes after such an end is left out.
+    A call that fails, or that brings nothing if nothing was said before (`has_said`), ends with an
+    event that the SDK raises; so does a call that brings only calls of the provider's own tools if
+    the call before did too (`asked_again`). Events after such an end are dropped.
     """
 
     def __init__(
@@ -270,15 +276,15 @@ class Merger:
         self.has_said = has_said
         self.has_text = False
         self.has_grown = False
-        """Whether content has come since somebody has set this to False."""
+        """Whether content has come since a caller last set this to False."""
         self.is_final = False
         self.finish_reason: Meaning | Literal[""] = ""
         self.error_code = ""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events in what has come so far.
+        """Return the whole events received so far.
 
-        Raises `RemoteProtocolError` for a page, and for an event that does not end.
+        Raises `RemoteProtocolError` for an HTML page, and for an event that is too long.
         """
         buffer = self._buffer + chunk
         if len(buffer) > MAX_EVENT_BYTES:
@@ -304,7 +310,7 @@ class Merger:
         return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
     def rest(self) -> bytes:
-        """What is left at the end of the stream."""
+        """Return what is left at the end of the stream."""
         rest, self._buffer = self._buffer.replace(b"\r", b"\n").strip(), b""
         if self._is_body:
             return b"".join(self._pass(*self._read_body(rest)))
@@ -314,17 +320,17 @@ class Merger:
 
     @property
     def thinks_first(self) -> bool:
-        """Whether the model's next reply begins with thoughts that no tag opens."""
+        """Whether the model's next reply begins with reasoning without an opening tag."""
         return self._mending.thinks_first
 
     def take_mended(self) -> set[str]:
-        """The kinds of what was mended, each once."""
+        """Return the kinds of corrections that were not returned before."""
         new = self._mending.mended - self._told
         self._told |= new
         return new
 
     def _merge(self, blocks: list[bytes]) -> Iterator[bytes]:
-        """Deltas with the same key as the one before are added to it; all else stays as it is."""
+        """Yield encoded events; a delta is merged into the one before if both have the same key."""
         held: Event | None = None
         held_key: Key | None = None
         held_raw = b""
@@ -342,16 +348,17 @@ class Merger:
             yield held_raw or _encode(held)
 
     def _read_all(self, blocks: list[bytes]) -> Iterator[tuple[Event | None, bytes, Key | None]]:
-        """Events and their keys, None for what is none; without bytes where these say it otherwise.
+        """Yield events with their bytes and keys; no key for what is no delta.
 
-        Most events are the next piece of a chat's text, which is told by its key at once.
+        The bytes are empty if the event differs from them. Text of a chat, which most events are,
+        is recognized first.
         """
         for block in blocks:
             if self._is_ended:
                 return
             data = _data(block)
             if not data:
-                # A comment, or what no reader of events has a use for.
+                # A comment, or an event without data.
                 continue
             if self._chunks.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
@@ -361,7 +368,7 @@ class Merger:
                 yield event, raw, _delta_key(event) if event is not None else None
 
     def _read_text(self, data: bytes) -> tuple[Event, Key] | None:
-        """The event and its key, if it is text that needs no change."""
+        """Return the event and its key if it is text that needs no change."""
         try:
             event = json.loads(data)
         except (ValueError, RecursionError):
@@ -376,7 +383,7 @@ class Merger:
     def _end(self) -> Iterator[tuple[Event | None, bytes]]:
         yield from self._take([*self._chunks.rest(), *self._responses.rest()], b"")
         if self._is_response:
-            # Its own last event is what counts.
+            # A response's own last event counts.
             return
         self.is_final = True
         if not self.has_said and not self._is_failure:
@@ -404,7 +411,7 @@ class Merger:
         yield from self._take(found, raw)
 
     def _mend(self, event: Event) -> list[Event]:
-        """What the SDK is given in place of `event`, which is changed in place."""
+        """Return the events for the SDK in place of `event`, which may be changed in place."""
         self._mending.is_changed = self._chunks.is_settled = False
         if (error := self._mending.error_in(event)) is not None:
             return [error]
@@ -424,13 +431,13 @@ class Merger:
             elif self.is_final and not self._is_answer and not self._is_failure:
                 yield self._fail(EMPTY), b""
             else:
-                # Some say the whole response again, which would be a second reply.
+                # Some servers repeat the whole response, which would be a second reply.
                 self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
 
     @property
     def only_hosted(self) -> bool:
-        """Whether the response has calls of the provider's own tools, and no word about them."""
+        """Whether the response has calls of the provider's own tools and no text."""
         return self._responses.only_hosted
 
     @property
@@ -439,17 +446,17 @@ class Merger:
 
     @property
     def _is_failure(self) -> bool:
-        """Whether the reply's end says more than that there is nothing."""
+        """Whether the end itself explains why there is no text."""
         return self.finish_reason in ("length", "content_filter", "failed")
 
     def _fail(self, error: Event) -> Event:
-        """End the stream with an error of its own."""
+        """End the stream with an error event."""
         self._note(error)
         self._is_ended = True
         return error
 
     def _read_body(self, body: bytes) -> list[Event]:
-        """The events of a server that answers at once, or tells of an error."""
+        """Return the events of a server that answers without a stream, or with an error."""
         self._mending.mended.add("no stream")
         try:
             found = _load(body.decode(errors="replace"))
@@ -459,13 +466,13 @@ class Merger:
         return [self._read_answer(each) for each in events if isinstance(each, dict)]
 
     def _read_answer(self, found: Event) -> Event:
-        """The event of a whole answer, or of one event of a list."""
+        """Return the event for a whole answer, or for one event of a list."""
         if found.get("object") == "response" and not found.get("error"):
             return {"type": f"response.{found.get('status', 'completed')}", "response": found}
         if isinstance(found.get("choices"), list) and found["choices"]:
             choice = found["choices"][0]
             if isinstance(choice, dict) and "delta" not in choice:
-                # Nothing of it can be missing.
+                # A whole answer is complete even without a finish reason.
                 choice["finish_reason"] = choice.get("finish_reason") or "stop"
             return found
         is_event = isinstance(found.get("type"), str) or found.get("usage")
@@ -504,7 +511,7 @@ class Merger:
 
 
 SAYING = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "thinking_blocks")
-"""The fields of a delta in which something is said."""
+"""Fields of a delta that count as content."""
 
 EMPTY = as_error({"message": "the reply says nothing", "code": "empty_reply"})
 UNREADABLE = as_error({"message": "an event cannot be read", "code": "unreadable_event"})
@@ -512,14 +519,14 @@ FAILED = as_error({"message": "the reply has failed", "code": "failed_reply"})
 
 
 def _says(item: Event) -> bool:
-    """Whether an item of a response has something for people, or is a tool call."""
+    """Return whether an item of a response has text for people, or is a tool call."""
     parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
     is_call = item.get("type") not in ("message", "reasoning")
     return is_call or any(part.get("text") or part.get("refusal") for part in parts)
 
 
 def _is_readable(block: bytes) -> bool:
-    """Whether the SDK reads the data from it that has been read here."""
+    """Return whether the SDK would read the same data from the block as we do."""
     if b"\n" not in block:
         return block.startswith(b"data:")
     lines = block.split(b"\n")
@@ -528,7 +535,7 @@ def _is_readable(block: bytes) -> bool:
 
 
 def _split_lines(buffer: bytes) -> bytes:
-    """With one kind of line end; a CR at the end may be half of one."""
+    """Return the buffer with LF line ends; a CR at its end may be half of a CRLF."""
     if b"\r" not in buffer:
         return buffer
     kept = buffer.removesuffix(b"\r")
@@ -536,9 +543,9 @@ def _split_lines(buffer: bytes) -> bytes:
 
 
 def _load(text: str, *, strict: bool = False) -> Any:
-    """What JSON holds, unless `strict` also with signs in its strings that it has no place for.
+    """Parse JSON, unless `strict` with control characters in its strings.
 
-    Raises `ValueError`, for what is too deep as well.
+    Raises `ValueError`, also for JSON that is nested too deeply.
     """
     if is_deep(text):
         raise ValueError("too deep")
@@ -546,9 +553,9 @@ def _load(text: str, *, strict: bool = False) -> Any:
 
 
 def _read_each(data: bytes) -> list[Any]:
-    """The events of a server that sets them apart by one line end alone; none if one is broken.
+    """Return events that a server separates by single line ends; [] if one is invalid.
 
-    One alone may hold bytes that are no text, or signs that JSON has no place for.
+    An event may hold invalid UTF-8, or control characters that JSON does not allow.
     """
     text = data.decode(errors="replace")
     for parts in ([text], [line for line in text.split("\n") if not line.startswith("[DONE]")]):
@@ -560,7 +567,7 @@ def _read_each(data: bytes) -> list[Any]:
 
 
 def _is_event_line(buffer: bytes) -> bool:
-    """Whether the first line is an event by itself, of a server that sends lines of JSON."""
+    """Return whether the first line is an event by itself, of a server that sends lines of JSON."""
     line, end, _ = buffer.partition(b"\n")
     if not end or not line.startswith(b"{"):
         return False
@@ -574,7 +581,7 @@ def _is_event_line(buffer: bytes) -> bool:
 
 
 def _as_blocks(lines: bytes) -> list[bytes]:
-    """Lines of JSON as events."""
+    """Turn lines of JSON into events."""
     return [b"data: " + line for line in lines.split(b"\n") if line.strip()]
 
 
@@ -582,14 +589,14 @@ def _data(block: bytes) -> bytes:
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:].strip()
     lines = block.split(b"\n")
-    # Some break their JSON into lines, of which the first alone is called data.
+    # Some servers break JSON into lines and mark only the first one as data.
     start = next((n for n, line in enumerate(lines) if line.startswith(b"data:")), len(lines))
     kept = (line for line in lines[start:] if not line.startswith(FIELDS))
     return b"\n".join(line.removeprefix(b"data:").strip() for line in kept)
 
 
 def _delta_key(event: Event) -> Key | None:
-    """What two deltas must have in common to be merged; None for what is not such a delta."""
+    """Return what two deltas must share to be merged; None if the event is no such delta."""
     kind = event.get("type")
     if kind is None:
         return _chat_key(event)
@@ -605,7 +612,7 @@ _DELTA_KEYS = {"content", "role"}
 
 
 def _chat_key(event: Event) -> Key | None:
-    """That of a chunk whose one choice holds text and nothing else."""
+    """Return the key of a chunk with one choice that has text and nothing else."""
     choices = event.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not event.keys() <= _CHAT_KEYS:
         return None
@@ -622,7 +629,7 @@ def _chat_key(event: Event) -> Key | None:
 
 
 def _add(held: Event, event: Event | None) -> None:
-    """Add a delta to another of the same text."""
+    """Add a delta to another one of the same text."""
     assert event is not None
     if "choices" in held:
         held["choices"][0]["delta"]["content"] += event["choices"][0]["delta"]["content"]

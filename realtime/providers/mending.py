@@ -1,6 +1,6 @@
-"""What brings a model's stream into the letter of either API: whole characters, thoughts apart.
+"""What the normalisers of both APIs share: whole characters, and reasoning apart from text.
 
-Pure: no clock, no log, no settings.
+Uses no clock, log or settings.
 """
 
 import json
@@ -15,14 +15,14 @@ from realtime.providers.endings import Event, as_error, text_of
 MAX_DEPTH = 100
 
 REPEATS = 3
-"""So many deltas that begin with all the text before are no accident."""
+"""Deltas in a row that repeat all earlier text before such a stream is recognised."""
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_deep(text: str) -> bool:
-    """Whether there is more in each other than readers of JSON follow, deep in their own calls."""
+    """Return whether JSON is nested more deeply than recursive readers can follow."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
@@ -30,7 +30,7 @@ def is_deep(text: str) -> bool:
 
 
 def without_halves(value: Any) -> Any:
-    """The same with U+FFFD for halves of a character, which no request can hold."""
+    """Replace lone surrogates by U+FFFD: no request can hold them."""
     if isinstance(value, str):
         return SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -41,24 +41,24 @@ def without_halves(value: Any) -> Any:
 
 
 def id_of(value: Any) -> str:
-    """An id or a name as text; empty for what is none."""
+    """Return an id or a name as text; empty if it is neither text nor number."""
     return str(without_halves(str(value) if isinstance(value, str | int | float) else ""))
 
 
 def sound_name(value: Any) -> str:
-    """A tool's name without halves of a character."""
+    """Return a tool's name without lone surrogates."""
     return str(without_halves(text_of(value)))
 
 
 def arguments_of(value: Any) -> str:
-    """Arguments as text: some servers give the object itself."""
+    """Return arguments as text: some servers send the object itself."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if value is not None else "{}"
 
 
 def is_object(text: str) -> bool:
-    """Whether it is the whole JSON of an object."""
+    """Return whether a text is a complete JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -66,7 +66,7 @@ def is_object(text: str) -> bool:
 
 
 def place_of(value: Any) -> int | None:
-    """A place in a list."""
+    """Return a place in a list; None if the value is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -83,12 +83,15 @@ TAGS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
 )
-"""Each with its end. They count at the start of a text alone: elsewhere they are its subject."""
+"""Opening and closing tags of reasoning. They count only at the start of a text: elsewhere the text
+is about them.
+"""
 
 LONE_END = re.compile(r"(?P<opening><think>)|(?:^|\n)[ \n]*(?P<end></think>)[ ]*(?:\n|$)")
-"""On a line of its own, the end of thoughts that the server's prompt has opened.
+"""A closing tag on a line of its own: it ends reasoning whose opening tag was in the server's
+prompt.
 
-Within a line, or after an opening, it is the subject of a text.
+Within a line, or after an opening tag, the text is about the tag.
 """
 
 _OPENINGS = dict(TAGS)
@@ -97,26 +100,26 @@ _ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
 
 
 class ThinkingSplitter:
-    """Tells thoughts from text, delta by delta.
+    """Separates reasoning from text, delta by delta.
 
-    What may be the beginning of a tag is held back until the next delta, or until `rest`. The
-    whitespace between thoughts and text is left out.
+    A possible beginning of a tag is held back until the next delta, or until `rest`. Whitespace
+    between reasoning and text is dropped.
     """
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.is_text = False
-        """Whether nothing but text can come: `split` then returns what it is given."""
+        """Whether only text can follow: `split` then returns the delta unchanged."""
         self.has_lone_end = False
-        """Whether thoughts have ended that no tag has opened."""
+        """Whether reasoning has ended that no tag had opened."""
         self.unclosed = ""
-        """Text that was taken for thoughts as `is_open` said so, and that nothing has ended."""
+        """Text taken for reasoning because of `is_open`, while no closing tag has come."""
         self._held = ""
         self._end = _OPENINGS["<think>"] if is_open else ""
         self._is_assumed = is_open
         self._has_thought = False
 
     def split(self, delta: str) -> tuple[str, str]:
-        """Thoughts and text in a delta, in this order."""
+        """Return the reasoning and the text in a delta."""
         if self.is_text:
             return "", delta
         thought, self._held = "", self._held + delta
@@ -140,7 +143,7 @@ class ThinkingSplitter:
             self._held = self._held.lstrip()[len(opening) :]
 
     def _think(self) -> tuple[str, bool]:
-        """The thoughts that are held, and whether they have ended."""
+        """Return the reasoning held so far, and whether it has ended."""
         before, end, after = self._held.partition(self._end)
         if end:
             self._is_assumed, self.unclosed = False, ""
@@ -152,7 +155,7 @@ class ThinkingSplitter:
         return found, False
 
     def _opening(self) -> str | None:
-        """The tag that the text begins with; "" if that is not known yet, None for none."""
+        """Return the tag that the text begins with; "" if it is not known yet, None for none."""
         start = self._held.lstrip()
         for opening in _OPENINGS:
             if start.startswith(opening):
@@ -161,7 +164,7 @@ class ThinkingSplitter:
         return "" if is_open else None
 
     def _leave(self) -> tuple[str, str]:
-        """Thoughts that end here without a beginning, and the text."""
+        """Return the text; before it, reasoning that ends here without an opening tag."""
         self.is_text = True
         text, self._held = self._held, ""
         found = None if self._has_thought else LONE_END.search(text)
@@ -171,7 +174,7 @@ class ThinkingSplitter:
         return "", text.lstrip() if self._has_thought else text
 
     def rest(self) -> tuple[str, str]:
-        """What is held back at the end: thoughts and text."""
+        """Return the reasoning and the text that are held back at the end."""
         held, self._held = self._held, ""
         if self._end:
             return held, ""
@@ -179,39 +182,42 @@ class ThinkingSplitter:
 
 
 def _overlap(text: str, end: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `end`."""
+    """Return how many characters at the end of `text` may begin `end`."""
     longest = min(len(text), len(end) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(end[:size])), 0)
 
 
 def strip_thinking(text: str, *, is_open: bool = False) -> str:
-    """A whole text without the thoughts that it begins with, where `is_open` without a tag."""
+    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
     splitter = ThinkingSplitter(is_open=is_open)
     stripped = splitter.split(text)[1] + splitter.rest()[1]
     return splitter.unclosed or stripped
 
 
 def strip_all_thinking(text: str) -> str:
-    """The same for an answer that nobody sees arrive: thoughts without a beginning go as well."""
+    """Return a whole answer without reasoning, reasoning without an opening tag included.
+
+    Only for texts that are not streamed to users.
+    """
     return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
 
 
 class WholeSoFar:
-    """Recognises a text whose deltas each hold all of it so far, as some servers send it.
+    """Detects a stream whose deltas each repeat all the text so far.
 
-    Two such deltas may be words that are said again: they are held back until the third, or until
-    a delta that begins otherwise, with which they are given as they came.
+    Two such deltas may be repeated words: they are held back until the third, or until a delta
+    that begins differently, with which they are returned unchanged.
     """
 
     def __init__(self) -> None:
         self.is_plain = False
-        """Whether deltas are what they should be: `read` then returns what it is given."""
+        """Whether deltas hold only new text: `read` then returns the delta unchanged."""
         self.is_found = False
         self._text = ""
         self._held: list[str] = []
 
     def read(self, delta: str) -> str:
-        """What is new in a delta, as far as that is known."""
+        """Return the new text in a delta; nothing while it is held back."""
         if self.is_plain or not delta:
             return delta
         if self.is_found:
@@ -236,7 +242,7 @@ class WholeSoFar:
         return new
 
     def rest(self, wholes: Collection[str] = ()) -> str:
-        """What is held back, where `wholes` are texts that the server says are whole."""
+        """Return the held-back text; `wholes` are texts that the server declares complete."""
         held, self._held = self._held, []
         self.is_found = self.is_found or bool(held and held[-1] in wholes)
         self.is_plain = not self.is_found
@@ -246,18 +252,18 @@ class WholeSoFar:
 
 
 class Mending:
-    """What is known of one stream. `mended` names the kinds of what had to be changed in it.
+    """The state of one stream; `mended` names the kinds of its corrections.
 
-    `call_ids` are those of the tool calls of earlier streams of a run, to which it adds its own.
+    `call_ids` are the ids of tool calls in the run's earlier streams; this stream's are added.
     """
 
     def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
         self.mended: set[str] = set()
         self.thinks_first = thinks_first
-        """Whether text begins with thoughts that no tag opens: so at first, then as was seen."""
+        """Whether texts begin with reasoning without an opening tag; updated by what is seen."""
         self.opens_thinking = thinks_first
         self.is_changed = False
-        """Whether the latest events differ from what came."""
+        """Whether the latest events differ from what was received."""
         self.halves: dict[Any, str] = {}
         self.thinking: dict[Any, ThinkingSplitter] = {}
         self._so_far: dict[Any, WholeSoFar] = {}
@@ -265,24 +271,24 @@ class Mending:
         self._is_looking = True
 
     def note(self, kind: str) -> None:
-        """Something of this kind has been changed."""
+        """Record a correction of this kind."""
         self.is_changed = True
         self.mended.add(kind)
 
     def set(self, holder: Event, name: str, value: Any) -> None:
-        """Put `value` in place of a field, if that is another."""
+        """Set a field, and record a change if the value differs."""
         if holder.get(name) != value:
             holder[name] = value
             self.is_changed = True
 
     def check_usage(self, holder: Event, sound: Event | None) -> None:
-        """Put what is sound of a usage in its place."""
+        """Replace a usage by its valid counts."""
         if sound != holder["usage"]:
             holder["usage"] = sound
             self.note("usage")
 
     def error_in(self, event: Event) -> Event | None:
-        """The error that an event tells of, in the form that the SDK raises."""
+        """Return the error in an event, in the form that the SDK raises; None if there is none."""
         if "error" in event and not event["error"]:
             del event["error"]
             self.note("empty error")
@@ -294,7 +300,7 @@ class Mending:
         return event
 
     def whole(self, text: str, key: Any) -> str:
-        """Text with pairs of surrogates joined; a first half waits for the next delta."""
+        """Return text with surrogate pairs joined; a first half waits for the next delta."""
         if key not in self.halves and (text.isascii() or not SURROGATE.search(text)):
             return text
         text = self.halves.pop(key, "") + text
@@ -304,11 +310,11 @@ class Mending:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def so_far(self, key: Any) -> WholeSoFar:
-        """What tells whether the deltas of this key hold the text before them."""
+        """Return the detector of repeated text for the deltas of this key."""
         return self._so_far.setdefault(key, WholeSoFar())
 
     def new_in(self, text: str, key: Any) -> str:
-        """What is new in a delta, or nothing while that is not known."""
+        """Return the new text in a delta; nothing while it is held back."""
         so_far = self.so_far(key)
         new = so_far.read(text)
         if new != text:
@@ -318,20 +324,20 @@ class Mending:
         return new
 
     def splitter(self, key: Any) -> ThinkingSplitter:
-        """What tells thoughts from text in the text of this key."""
+        """Return the splitter for the text of this key."""
         if key not in self.thinking:
             self.thinking[key] = ThinkingSplitter(is_open=self.opens_thinking)
         return self.thinking[key]
 
     def split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
-        """Thoughts and text in a delta, and notice how the model thinks."""
+        """Return the reasoning and the text in a delta."""
         thoughts, text = splitter.split(text)
         self.thinks_first |= splitter.has_lone_end
         self.look_for_end(text)
         return thoughts, text
 
     def look_for_end(self, text: str) -> None:
-        """Notice thoughts that have been shown as text, as they had no beginning."""
+        """Detect reasoning without an opening tag that was shown as text."""
         if self._is_looking and (found := LONE_END.search(text)):
             self._is_looking = False
             self.thinks_first |= found["end"] is not None
@@ -339,15 +345,15 @@ class Mending:
     def held_delta(
         self, key: Any, *, is_answer: bool = False, wholes: Collection[str] = ()
     ) -> Event:
-        """What was held back of a text, which has ended; `is_answer` if it is to have words.
+        """Return the held-back rest of an ended text; with `is_answer` it must have an answer.
 
-        `wholes` are texts that the server says are whole.
+        `wholes` are texts that the server declares complete.
         """
         splitter = self.splitter(key)
         said = self.split(splitter, self.so_far(key).rest(wholes))
         thoughts, text = (given + held for given, held in zip(said, splitter.rest(), strict=True))
         if is_answer and (answer := splitter.unclosed):
-            # The model has not thought at all.
+            # The model has not reasoned at all.
             self.thinks_first = False
             thoughts, text = "", answer
         self.thinking[key] = ThinkingSplitter()
@@ -357,7 +363,7 @@ class Mending:
         )
 
     def name_call(self, given: str) -> str:
-        """`given` as the id of a tool call, or one that no other call of the run has."""
+        """Return `given` as a call's id, or a new id if another call of the run has it."""
         is_free = given and given not in self._call_ids
         call_id = given if is_free else f"call_{secrets.token_hex(12)}"
         self._call_ids.add(call_id)

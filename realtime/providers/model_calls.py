@@ -1,4 +1,4 @@
-"""Calls of the model that no earlier failure can spoil, and that are tried again with less."""
+"""Model calls that send input in an accepted form, and retry with less after a refusal."""
 
 import logging
 import re
@@ -38,11 +38,13 @@ from realtime.work.run_errors import run_error, words_of
 logger = logging.getLogger(__name__)
 
 UNKNOWN_REFUSALS = (400, 413, 422)
-"""By which servers refuse an input; it may be too long in words that nobody knows."""
+"""Status codes with which servers refuse an input; it may be too long, in words that we do not
+know.
+"""
 
 _USAGE = re.compile(r"stream[_ ]options|include_usage", re.IGNORECASE)
 _without_usage: WeakSet[openai.AsyncOpenAI] = WeakSet()
-"""The clients of servers that refuse to tell the usage of a stream."""
+"""Clients of servers that refuse to report the usage of a stream."""
 
 
 Cut = Callable[[list[Item]], list[Item] | None]
@@ -58,23 +60,23 @@ GUESSES: tuple[Cut, ...] = (_halve_in_words, last_alone)
 
 @dataclass
 class Shortening:
-    """What a run's model did not take: `refused` is the estimate of the smallest such input."""
+    """What a run's model has refused: `refused` is the estimate of the smallest such input."""
 
     refused: int | None = None
 
 
 shortening: ContextVar[Shortening | None] = ContextVar("shortening", default=None)
-"""A run's own, which the calls of its model write to."""
+"""The shortening of the current run; its model calls write to it."""
 
 
 async def checked(
     events: AsyncIterator[Any], names: Collection[str] = ()
 ) -> AsyncGenerator[Any, None]:
-    """`events`; what the SDK cannot read in them is the fault of the model's server, not ours.
+    """Yield `events`; raise `ModelBehaviorError` for what the SDK cannot read in them.
 
-    Tools are called by `names`, where the server sets something before or after them. Raises
-    `ModelBehaviorError` for what cannot be read. A fault before the answer came is one of the
-    request.
+    Such a fault is the model server's and not ours. A fault before the answer began is one of the
+    request, and is raised unchanged. A tool call is given the name in `names` that it means, if the
+    server has put something around it.
     """
     ending = stream_ending.get() or StreamEnding()
     before = ending.answers
@@ -95,14 +97,14 @@ async def checked(
 
 
 def _calls_of(event: Any) -> list[Any]:
-    """The tool calls that an event holds whole."""
+    """Return the complete tool calls that an event holds."""
     response = getattr(event, "response", None)
     items = [getattr(event, "item", None), *(getattr(response, "output", None) or ())]
     return [item for item in items if getattr(item, "type", "") == CALL]
 
 
 def _known_name(name: str, names: Collection[str]) -> str:
-    """The tool that is meant: some models say `functions.clock:0` or `default_api.clock`."""
+    """Return the tool that is meant: some models say `functions.clock:0` or `default_api.clock`."""
     if name in names:
         return name
     plain = name.strip().rpartition(".")[2].partition(":")[0]
@@ -110,7 +112,7 @@ def _known_name(name: str, names: Collection[str]) -> str:
 
 
 class _Shortened:
-    """Sends what the server takes: input in the strictest form, and half of it after a refusal."""
+    """Sends input in the strictest form, and a shorter one after a refusal."""
 
     model: Any
 
@@ -127,7 +129,7 @@ class _Shortened:
         conversation_id: str | None = None,
         prompt: Any = None,
     ) -> AsyncIterator[Any]:
-        """The events of the SDK's own, of the first input that is not refused."""
+        """Yield the events of the SDK's own method, for the first input that is not refused."""
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
         names = {tool.name for tool in tools} | {handoff.tool_name for handoff in handoffs}
         while True:
@@ -157,20 +159,20 @@ class _Shortened:
                     raise
 
     def settle_settings(self, settings: ModelSettings) -> ModelSettings:
-        """`settings` without what the server is known to refuse."""
+        """Return `settings` without what the server is known to refuse."""
         return settings
 
     def learn(self, exc: openai.APIError) -> bool:
-        """Whether a refusal says what to leave out of `settle_settings` from now on."""
+        """Learn from a refusal what `settle_settings` must leave out; return whether it said so."""
         return False
 
     def shape(self, items: list[Item]) -> list[Item]:
-        """Settled items in the form that this API of the SDK takes best."""
+        """Return settled items in the form that suits this API of the SDK best."""
         raise NotImplementedError
 
 
 class ChatModel(_Shortened, OpenAIChatCompletionsModel):
-    """Chat Completions: what was thought before a call comes back, as some servers demand."""
+    """Chat Completions; sends reasoning back with calls, as some servers demand."""
 
     def __init__(self, model: str, openai_client: openai.AsyncOpenAI) -> None:
         super().__init__(model, openai_client, should_replay_reasoning_content=_is_own)
@@ -197,7 +199,7 @@ class ChatModel(_Shortened, OpenAIChatCompletionsModel):
 
 
 class ResponsesModel(_Shortened, OpenAIResponsesModel):
-    """The Responses API, which takes its own reasoning alone."""
+    """The Responses API, which accepts only its own reasoning."""
 
     def shape(self, items: list[Item]) -> list[Item]:
         return [i for i in items if i.get("type") != REASONING or "provider_data" not in i]
@@ -212,7 +214,7 @@ def _is_input_refused(exc: openai.APIError) -> bool:
 
 
 class Attempts:
-    """What is sent in one call: `input`, until `change` has another that may be taken."""
+    """The inputs tried in one call: `input` is the present one, `change` makes the next."""
 
     def __init__(self, model: _Shortened, given: Any, *, can_call: bool) -> None:
         self._model = model
@@ -228,7 +230,7 @@ class Attempts:
             self.input = self._shape()
 
     def _fit(self, items: list[Item]) -> list[Item]:
-        """Less than what the model has refused in this run."""
+        """Return less than what the model has refused in this run."""
         limit = self._note.refused
         while limit is not None and round(estimate_items(items)) >= limit:
             shorter = halve(items)
@@ -244,7 +246,7 @@ class Attempts:
         return self._model.shape(with_thoughts(items, self._model.model) if self._thinks else items)
 
     def change(self, exc: openai.APIError) -> bool:
-        """Whether there is another input to try after a refusal, which is `input` then."""
+        """Change `input` after a refusal; return False if there is no other input to try."""
         code = run_error(exc, has_text=False).code
         if not self._items:
             return False
@@ -262,7 +264,7 @@ class Attempts:
         return round(estimate_items(self._items))
 
     def note_taken(self) -> None:
-        """The server answers; where it was a guess that an input was too long, it was right."""
+        """Note that the server has answered: a guess that shortened the input was right."""
         if self._guessed is not None:
             self._note_refused(self._guessed)
 
@@ -279,12 +281,12 @@ class Attempts:
         return True
 
     def _guess(self) -> bool:
-        """Each guess once; words that nobody knows may also mean the calls of earlier turns."""
+        """Try each guess once: an unknown message may mean the length, or earlier turns' calls."""
         self._guessed = self._weight
         return any(self._shorten(cut) for cut in self._guesses)
 
     def _turn_thoughts(self) -> bool:
-        """Some servers demand what was thought, others refuse it."""
+        """Add or drop reasoning: some servers demand it, others refuse it."""
         self._thinks = all(item.get("type") != REASONING for item in self.input)
         self.input = self._shape()
         return True

@@ -1,7 +1,4 @@
-"""From settings to the model that answers, and how many runs start at once.
-
-Reads `settings.AGENT_MODEL` and `AGENT_API`.
-"""
+"""Selects the model by `AGENT_MODEL` and `AGENT_API`, checks budgets, and limits starts."""
 
 import asyncio
 import logging
@@ -26,20 +23,22 @@ from realtime.tasks import Supervisor
 logger = logging.getLogger(__name__)
 
 START_HOLD_S = 0.25
-"""Setting a reply up takes some 20 ms of CPU; a place is not kept for a model that thinks."""
+"""Seconds after which a place is released: setting up a reply takes about 20 ms of CPU, and a model
+that is still reasoning needs no place.
+"""
 
 
 class Budget:
-    """What a run's user, and the site, may still spend; asked before each model call."""
+    """The tokens that a run's user and the site may still take; checked before each model call."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._counted = count_tokens(usage_of(run))
 
     async def check(self, spent: int) -> None:
-        """Count that the run has taken `spent` tokens in all; raises `AgentSiteError`.
+        """Count `spent`, the run's tokens so far; raises `AgentSiteError` if a budget is used up.
 
-        Not while the database is away: a run goes on then for `BUFFER_S` at most.
+        While the database is away it only logs: the run then ends after `BUFFER_S` at the latest.
         """
         try:
             if spent > self._counted:
@@ -51,7 +50,7 @@ class Budget:
 
 
 class StartPlace:
-    """One of the places of a gate, until it is left or its time is over."""
+    """A place of a `StartGate`, held until `leave` or for `START_HOLD_S` seconds."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
@@ -59,7 +58,7 @@ class StartPlace:
         self._is_held = True
 
     def leave(self) -> None:
-        """Let the next one in; once is enough."""
+        """Release the place; further calls do nothing."""
         self._timer.cancel()
         self._release()
 
@@ -70,34 +69,34 @@ class StartPlace:
 
 
 class StartGate:
-    """Lets replies begin in the order they came, a few at a time.
+    """Lets replies start in order, a few at a time.
 
-    A thousand that begin together would share the CPU, and all show their first word last.
+    A thousand that start together would share the CPU, and all would show their first text late.
     """
 
     def __init__(self, places: int) -> None:
         self._places = asyncio.Semaphore(places)
 
     async def enter(self) -> StartPlace:
-        """Wait for a place."""
+        """Wait for a place and take it."""
         await self._places.acquire()
         return StartPlace(self._places)
 
 
 def model_api() -> str:
-    """`chat` or `responses`; other servers than OpenAI's own seldom speak the latter."""
+    """Return `chat` or `responses`; few servers other than OpenAI's support the latter."""
     default = "chat" if base_url() else "responses"
     return getattr(settings, "AGENT_API", default)
 
 
 class Provider(ModelProvider):
-    """One HTTP client for all runs of an event loop, with few and large events.
+    """Makes models with one HTTP client for all runs of an event loop, with gathered streams.
 
-    A model of our own that is started again is another server.
+    An embedded model that is restarted counts as another server and gets a new client.
     """
 
     def __init__(self, readiness: ModelReadiness) -> None:
-        # Exporting traces would send prompts to a third party.
+        # Trace exports would send prompts to a third party.
         agents.set_tracing_disabled(True)
         self.starts = StartGate(get_conf().starts_at_once)
         self.readiness = readiness
@@ -105,7 +104,7 @@ class Provider(ModelProvider):
         self._closing = Supervisor()
 
     def get_model(self, model_name: str | None) -> Model:
-        """The model of that name, or of the settings; agents with their own do not ask."""
+        """Return the model of that name, or of the settings; agents with a model object skip it."""
         name = model_name or settings.AGENT_MODEL
         kind = ResponsesModel if model_api() == "responses" else ChatModel
         return kind(name, self._connect())
@@ -113,7 +112,7 @@ class Provider(ModelProvider):
     def _connect(self) -> openai.AsyncOpenAI:
         endpoint = self.readiness.endpoint
         if endpoint not in self._clients:
-            # Those of servers that are gone: a model of our own comes up at another address.
+            # Close clients of servers that are gone: an embedded model restarts at another address.
             for client in self._clients.values():
                 self._closing.start(client.close(), "close a model's client")
             self._clients.clear()

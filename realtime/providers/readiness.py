@@ -1,7 +1,7 @@
-"""Where the model is, and whether it is ready: `settings.MODEL_SERVICE`.
+"""The address of the model and whether it is ready, by `settings.MODEL_SERVICE`.
 
-That setting is the dotted name of a class that is made without arguments and brings the model up in
-this process, or None: the model is somebody else's server.
+That setting is the dotted name of a class without constructor arguments that starts the model in
+this process, or None if the model is on a server elsewhere.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ ModelState = Literal["starting", "fetching", "loading", "ready", "failed"]
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How far the model is; `fraction` from 0 to 1 while it is fetched, `detail` for people."""
+    """The state of the model; `fraction` is from 0 to 1 while it is fetched, `detail` is shown."""
 
     model: str
     state: ModelState
@@ -29,14 +29,14 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model's server is; None is the client's own default."""
+    """The address of a model's server; None is the client's default."""
 
     base_url: str | None
     api_key: str
 
 
 class ModelService(Protocol):
-    """One for a process; `endpoint` is there while the state is `ready`."""
+    """Starts an embedded model, one per process. `endpoint` is set while the state is `ready`."""
 
     @property
     def status(self) -> ModelStatus: ...
@@ -45,14 +45,14 @@ class ModelService(Protocol):
     def endpoint(self) -> Endpoint | None: ...
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Bring the model up and keep it up until cancelled; call back after each change."""
+        """Start the model and keep it running until cancelled; call `changed` after each change."""
 
     def wake(self) -> None:
-        """Somebody waits for an answer: what has failed is tried again."""
+        """Retry after a failure: a reply waits for the model."""
 
 
 def load_service() -> ModelService | None:
-    """The service of the settings."""
+    """Return the service of the settings; None if there is none."""
     name = getattr(settings, "MODEL_SERVICE", None)
     if not name:
         return None
@@ -61,7 +61,7 @@ def load_service() -> ModelService | None:
 
 
 class ModelReadiness:
-    """Whether the model of the settings can be asked; always, unless this process brings it up."""
+    """Whether the model of the settings can be asked; always, unless this process starts it."""
 
     def __init__(self, service: ModelService | None) -> None:
         self._service = service
@@ -69,7 +69,7 @@ class ModelReadiness:
 
     @property
     def status(self) -> ModelStatus | None:
-        """How far this process's own model is; None where it has none."""
+        """The state of this process's embedded model; None if it has none."""
         return self._service.status if self._service else None
 
     @property
@@ -78,7 +78,7 @@ class ModelReadiness:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server of the settings, or this process's own.
+        """The server of the settings, or the one of the embedded model.
 
         Raises `AgentSiteError(model_not_ready)`.
         """
@@ -96,15 +96,15 @@ class ModelReadiness:
             await self._changed.wait()
 
     def wake(self) -> None:
-        """Have a model that has failed tried again: somebody wants an answer."""
+        """Let a failed model be tried again: a reply waits for it."""
         if self._service is not None:
             self._service.wake()
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Keep the process's own model up until cancelled; `changed` is called at each change."""
+        """Keep the embedded model running until cancelled; `changed` is called at each change."""
 
         def on_change() -> None:
-            # Whoever waits looks at the status anew, and waits on the next event.
+            # Waiters look at the status again, and wait for the next event.
             self._changed.set()
             self._changed = asyncio.Event()
             changed()
@@ -114,6 +114,6 @@ class ModelReadiness:
 
 
 def base_url() -> str | None:
-    """Of the model's server, where that is not OpenAI's own."""
+    """Return the URL of the model's server; None for OpenAI's own."""
     url: str | None = getattr(settings, "OPENAI_BASE_URL", None)
     return url

@@ -1,7 +1,7 @@
-"""Brings the events of the Responses API into its letter, before the SDK reads them.
+"""Normalises the events of the Responses API, before the SDK reads them.
 
 Servers that are merely compatible leave events, items and fields out, give them other types, or put
-thoughts into the text; the SDK takes each event by its word.
+reasoning into the text; the SDK trusts each event.
 """
 
 from collections.abc import Collection
@@ -24,21 +24,21 @@ HOSTED = {
     *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"),
     *("mcp_call", "mcp_list_tools", "tool_search_call", "tool_search_output"),
 }
-"""Items of tools that the provider has run itself."""
+"""Types of items of tools that the provider runs itself."""
 
 
 class ResponseEvents:
-    """Those of one stream."""
+    """Normalises the events of one stream."""
 
     def __init__(self, mending: Mending) -> None:
         self._mending = mending
         self._response = _ResponseSoFar()
         self._call_ids: dict[Any, str] = {}
         self.only_hosted = False
-        """Whether the response has calls of the provider's own tools, and no word about them."""
+        """Whether the response has calls of the provider's own tools and no text."""
         self._thoughts = ""
         self._thought_at: set[int | None] = set()
-        """The places in the output of thoughts that had deltas."""
+        """The places in the output of reasoning that had deltas."""
         self._told_at: set[int | None] = set()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
@@ -59,9 +59,9 @@ class ResponseEvents:
         return [*held, *self._untold_thoughts(event, kind), event]
 
     def rest(self, end: Event | None = None) -> list[Event]:
-        """The deltas of what was held back of texts that no event of their own has ended.
+        """Return deltas for the held-back rest of texts that have no closing event of their own.
 
-        `end` is the last event of the response, where it has one.
+        `end` is the last event of the response, if there is one.
         """
         wholes = _texts_in(end or {})
         return [
@@ -72,7 +72,7 @@ class ResponseEvents:
         ]
 
     def _untold_thoughts(self, event: Event, kind: str) -> list[Event]:
-        """The deltas of thoughts that stand in items alone, before the event that holds them."""
+        """Return deltas for reasoning that only the items in `event` hold."""
         if kind in _THOUGHT_ENDS:
             told = self._tell_thoughts(event, text_of(event.get("text")))
             self._told_at |= {place_of(event.get("output_index"))} if told else set()
@@ -87,7 +87,7 @@ class ResponseEvents:
     def _tell_item(self, place: Any, item: Event) -> list[Event]:
         if item["type"] != "reasoning" or place_of(place) in self._told_at:
             return []
-        # The summary is what is left of the content, where there are both.
+        # The summary is a shorter form of the content.
         text = text_of(item.get("content")) or text_of(item.get("summary"))
         return self._tell_thoughts({"output_index": place, "item_id": item.get("id")}, text)
 
@@ -101,7 +101,7 @@ class ResponseEvents:
         return [delta | {"type": _THOUGHT_DELTAS[0], "delta": text}]
 
     def _release_text(self, key: Any, named: Event, wholes: Collection[str] = ()) -> list[Event]:
-        """The deltas of what is held back of one text, where `named` says which text that is."""
+        """Return deltas for the held-back rest of one text; `named` identifies the text."""
         held = self._mending.held_delta(key, is_answer=True, wholes=wholes)
         if not held:
             return []
@@ -167,7 +167,7 @@ class ResponseEvents:
         )
 
     def _read_parts(self, event: Event, kind: str) -> None:
-        """The item or part that an event is about."""
+        """Normalise the item or part that an event is about."""
         if "part" in event or kind in _PARTS:
             part = event.get("part")
             if not isinstance(part, dict):
@@ -195,7 +195,7 @@ class ResponseEvents:
             self._mending.set(part, "annotations", [])
 
     def _item(self, given: Any, place: Any) -> Event | None:
-        """An item of the output with all that the SDK reads of it; None for what is none."""
+        """Return an output item with all that the SDK reads of it; None if it is no item."""
         if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             self._mending.note("form of an item")
             return None
@@ -207,7 +207,7 @@ class ResponseEvents:
                 item[name] = id_of(item[name])
                 self._mending.note("form of a name")
         if item["type"] not in _ITEM_TYPES:
-            # The SDK would take it for a message.
+            # The SDK would take an item with content for a message.
             self._mending.note("unknown item")
             if not text_of(item.get("content")):
                 return None
@@ -228,7 +228,7 @@ class ResponseEvents:
                 elif not all(map(_has_text, parts)):
                     self._mending.set(item, name, [part for part in parts if _has_text(part)])
         elif item["type"] in _NAMED:
-            # The SDK asks what the name is.
+            # The SDK needs a name that is a string.
             self._mending.set(item, "name", id_of(item.get("name")))
         return item
 
@@ -270,7 +270,7 @@ class ResponseEvents:
             self._judge_hosted(response["output"])
 
     def _judge_hosted(self, output: list[Event]) -> None:
-        """Say that there is a picture: after calls without a word the SDK would ask again."""
+        """Add a message to calls without text: the SDK would call the model again after them."""
         kinds = (self._response.kinds | {item["type"] for item in output}) - {"reasoning"}
         if not kinds or not kinds <= HOSTED:
             return
@@ -283,7 +283,7 @@ class ResponseEvents:
             self._mending.note("calls without a message")
 
     def _call_id(self, place: Any, given: Any) -> str:
-        """The id of the call at a place of the output, always the same."""
+        """Return the id of the call at a place of the output, always the same one."""
         key = (place_of(place), given if isinstance(given, str) else "")
         if key not in self._call_ids:
             self._call_ids[key] = self._mending.name_call(key[1])
@@ -291,24 +291,24 @@ class ResponseEvents:
 
 
 class _ResponseSoFar:
-    """What the events of a response have said, for one whose end does not say it again."""
+    """What the events of a response have brought, for a last event that does not repeat it."""
 
     def __init__(self) -> None:
         self.texts: dict[Any, str] = {}
         self.deltas: dict[Any, Event] = {}
-        """The first delta of each text, which names its item."""
+        """The first delta of each text; it identifies the text's item."""
         self.calls: dict[int | None, Event] = {}
         self.kinds: set[str] = set()
-        """The types of the items that events have held whole."""
+        """The types of the items that came complete in events of their own."""
 
     def add_arguments(self, place: Any, delta: str) -> None:
-        """Some of the arguments of the call at a place of the output."""
+        """Add to the arguments of the call at a place of the output."""
         if (call := self.calls.get(place_of(place))) is not None:
             said = call["arguments"] if call["arguments"] != "{}" else ""
             call["arguments"] = said + delta
 
     def items(self) -> list[Event]:
-        """The items of the text and of the calls, which no event has held whole."""
+        """Return items made of the texts and calls, for a response without complete items."""
         text = "".join(self.texts.values())
         return [*([_message(text)] if text else []), *self.calls.values()]
 
@@ -323,7 +323,7 @@ def _text_key(kind: str, event: Event) -> tuple[str, int | None, int | None]:
 
 
 def _end_of(response: Any) -> str:
-    """The event that ends a response with this status."""
+    """Return the type of the event that ends a response with this status."""
     status = response.get("status") if isinstance(response, dict) else None
     if status == "cancelled":
         return "response.incomplete"
@@ -332,7 +332,7 @@ def _end_of(response: Any) -> str:
 
 
 def _texts_in(event: Event) -> list[str]:
-    """The texts of the messages in the last event of a response, as they came."""
+    """Return the texts of the items in the last event of a response, unchanged."""
     response = event.get("response")
     output = response.get("output") if isinstance(response, dict) else None
     items = output if isinstance(output, list) else []
@@ -349,7 +349,7 @@ _ITEM_TYPES = {
     for kind in get_args(model.model_fields["type"].annotation)
 }
 _NAMES = ("id", "call_id", "name", "server_label", "namespace", "status", "approval_request_id")
-"""Fields of items by which the SDK looks something up."""
+"""Fields of items that the SDK uses as keys."""
 _NAMED = ("custom_tool_call", "mcp_call", "mcp_approval_request")
 _THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 _THOUGHT_ENDS = ("response.reasoning_text.done", "response.reasoning_summary_text.done")
@@ -362,7 +362,7 @@ _WHOLE_RESPONSES = (
 )
 _ENDS_OF_RESPONSES = _WHOLE_RESPONSES[2:]
 _OTHER_ENDS = ("response.done", "response.cancelled")
-"""By which servers end a response in the words of another API."""
+"""Events with which servers end a response in the words of another API."""
 _MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "status": "completed"}
 _RESPONSE: dict[str, Any] = {
     "id": "resp",

@@ -1,4 +1,4 @@
-"""From a committed change to messages for the channel layer."""
+"""Turns committed changes into messages for the channel layer."""
 
 import logging
 
@@ -38,20 +38,21 @@ logger = logging.getLogger(__name__)
 
 
 def on_change(change: Change) -> None:
-    """Publish a change, and hand its facts to the executor; called in the thread of the commit.
+    """Publish a change and pass its events to the executor; called in the thread of the commit.
 
-    What cannot be told is done all the same; followers find it in the database.
+    The change is committed already, so a failure to publish is only logged: readers find the change
+    in the database.
     """
     try:
         publish(envelopes_of(change))
     except Exception as exc:
         what = describe(exc, is_private=True)
-        logger.error("session %s: a change was not told: %s", change.session_id, what)
+        logger.error("session %s: a change was not published: %s", change.session_id, what)
     dispatch(change.events)
 
 
 def envelopes_of(change: Change) -> list[Envelope]:
-    """The session's own frames first, then those of its runs, then what all tabs are told."""
+    """Return the envelopes of the session, then those of its runs, then those of the user."""
     if change.events and all(isinstance(event, UNNUMBERED) for event in change.events):
         return _user(change)
     return [*_session(change), *_runs(change), *_user(change)]
@@ -104,8 +105,8 @@ def _runs(change: Change) -> list[Envelope]:
 def _advanced(event: RunAdvanced) -> Envelope:
     ref, last = run_ref(event.run), event.events[-1][0]
     if _is_unrendered(event):
-        # No frames, behind the last: each reader finds that it misses some and reads the database,
-        # in a thread that may render.
+        # No frames, and a `first` behind the last event: each reader finds a gap and reads the
+        # database, in a thread that may render.
         return run_frames(ref, last + 1, [], chars=0, ended=True)
     encoded, chars = [], 0
     for seq, kind, payload in event.events:
@@ -119,7 +120,7 @@ def _advanced(event: RunAdvanced) -> Envelope:
 
 
 def _is_unrendered(event: RunAdvanced) -> bool:
-    """Whether the last frame needs HTML that nobody has made; a failure's frame has none."""
+    """Return whether the last frame lacks its HTML; a failure's frame needs none."""
     run = event.run
     if not run.is_ended or run.status == RunStatus.FAILED or event.html is not None:
         return False

@@ -1,4 +1,4 @@
-"""One WebSocket: authenticate, parse, dispatch, forward."""
+"""One WebSocket: accepts, parses and dispatches the client's frames, and forwards frames to it."""
 
 import logging
 import time
@@ -39,7 +39,7 @@ from realtime.tasks import Supervisor, describe
 
 
 def change_queue(user: User, frame: Queue) -> list[QueueView]:
-    """Do what the frame says; what waits then. Raises `AgentSiteError`."""
+    """Make the change that the frame asks for; return the new queue. Raises `AgentSiteError`."""
     asked = frame.metadata
     session: dict[str, Any] = {"user": user, "session_id": frame.session_id}
     match asked.op:
@@ -58,7 +58,7 @@ def change_queue(user: User, frame: Queue) -> list[QueueView]:
 logger = logging.getLogger(__name__)
 
 EXCESS_MAX = 20
-"""Frames over the limit, each answered with an error, before the socket is closed."""
+"""Frames over the limit in a row, each answered with an error, before the socket is closed."""
 
 FRAME_SCOPES: dict[type, Scope] = {
     Chat: Scope.WRITE,
@@ -66,16 +66,21 @@ FRAME_SCOPES: dict[type, Scope] = {
     Queue: Scope.WRITE,
     Respond: Scope.APPROVE,
 }
-"""What an API key needs for a frame; to open a socket it needs `read`, which is all for others."""
+"""The scope that an API key needs for a frame. Other frames need only `read`, as opening a socket
+does.
+"""
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """Handlers return at once: runs are worked on elsewhere, and are only watched from here."""
+    """The server side of one socket. It never works on runs: it only watches them."""
 
     viewer: Viewer | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """`disconnect` is not called when a handler raises or the layer dies: clean up here."""
+        """Serve the socket, then release its places, tasks and groups.
+
+        Clean up here: `disconnect` is not called if a handler raises or the layer fails.
+        """
         self.tasks, self.cleanup = Supervisor(), ExitStack()
         try:
             await super().__call__(scope, receive, send)
@@ -91,12 +96,15 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await self.viewer.close()
 
     async def dispatch(self, message: Any) -> None:
-        """As Channels does it, less a hop to a thread for each message: nothing here has a
-        database connection that could be too old.
+        """Call the handler of a message.
+
+        Channels' own version also closes old database connections, in a thread, for each message;
+        none are opened here.
         """
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
+        """Accept the socket and start sending, or close it with the code of a refusal."""
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
@@ -104,7 +112,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             return
         conf = get_conf()
         self.process = get_process()
-        # Before anything is awaited: of those that come at once, the first ones stay.
+        # No await before this: of sockets that connect at the same time the first ones stay.
         if not self.cleanup.enter_context(self.process.places.take(self._list_limits())):
             await self.close(protocol.CLOSE_TOO_FAST)
             return
@@ -120,7 +128,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.tasks.start(self._send_all(self.viewer), "outbox")
 
     def _list_limits(self) -> dict[Hashable, int]:
-        """How many sockets there may be of this user, and from this address where it is known."""
+        """Return the limits on sockets of this user, and of this address if it is known."""
         conf = get_conf()
         limits: dict[Hashable, int] = {("user", self.scope["user"].pk): conf.sockets_per_user}
         if address := self.scope.get("address"):
@@ -128,7 +136,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         return limits
 
     async def _send_all(self, viewer: Viewer) -> None:
-        """Until the client has gone, of which `disconnect` tells; no socket is left mute."""
+        """Send frames until the client disconnects.
+
+        If sending fails otherwise, close the socket: it would stay open but silent.
+        """
         try:
             await self.outbox.run(self._send_text, self.close, viewer.on_drained)
         except OSError:
@@ -141,12 +152,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=text)
 
     def put(self, frame: ServerFrame) -> None:
+        """Put a frame into the outbox; never waits."""
         self.outbox.put(frame.encode())
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
-        """Whatever comes, the answer is a frame and the socket lives."""
+        """Handle one frame; any error is answered with a frame, and the socket stays open."""
         if self.viewer is None:
             return
         frame: protocol.ClientFrame | None = None
@@ -166,13 +178,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
 
     def _check_scope(self, frame: protocol.ClientFrame) -> None:
-        """A key does on a socket what it does over REST; raises `AgentSiteError(forbidden)`."""
+        """Check an API key's scopes, as over REST; raises `AgentSiteError(forbidden)`."""
         scope = FRAME_SCOPES.get(type(frame))
         if scope is not None and not self.scope["sign_in"].may(scope):
             raise AgentSiteError(ErrorCode.FORBIDDEN)
 
     def _parse(self, text: str | None) -> protocol.ClientFrame:
-        """What cannot be read counts too."""
+        """Parse a frame; an invalid one also counts against the rate limit."""
         try:
             return _decode(text)
         except AgentSiteError:
@@ -189,7 +201,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     def _refuse(
         self, exc: AgentSiteError, frame: protocol.ClientFrame | None, text: str = ""
     ) -> None:
-        """Say what was refused: also of a frame that could not be taken, where it is legible."""
+        """Answer with an error, with the ids of the refused frame as far as they can be read."""
         session_id = getattr(frame, "session_id", "")
         client_message_id = getattr(getattr(frame, "metadata", None), "client_message_id", None)
         if frame is None and text:
@@ -277,7 +289,7 @@ def _decode(text: str | None) -> protocol.ClientFrame:
 
 
 async def _turn_away(receive: Any, send: Any) -> None:
-    """A browser sees a code only after `accept`; this one tells it to come back later."""
+    """Accept and close with "try later": a browser sees the code only after `accept`."""
     await receive()
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": protocol.CLOSE_RESTART})

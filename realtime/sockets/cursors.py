@@ -1,7 +1,7 @@
-"""How far a reader is in each session, and the frames that bring it further.
+"""What a reader has been sent of each session, and catching up from the database.
 
-What reads is for a thread: a long reply takes long to render, and on the event loop everybody
-would wait for that.
+Functions that read (`read_missed`, `read_state`) run in a database thread: they may render a long
+reply, which would block the event loop.
 """
 
 from collections import deque
@@ -30,12 +30,14 @@ from realtime.sockets.frames import TERMINAL_KINDS
 from realtime.sockets.outbox import Outbox, Undo
 
 REMEMBERED_ENDS = 64
-"""Ended runs whose late or repeated frames are told from those of new ones by name."""
+"""Ended runs of a session that are remembered, so that late or repeated frames do not open them
+again.
+"""
 
 
 @dataclass
 class RunCursor:
-    """What was sent of a run: up to `seq` of `epoch`, `chars` characters of answer text."""
+    """How far a run was sent: up to `seq` of `epoch`, with `chars` characters of answer text."""
 
     run_id: UUID
     number: int
@@ -46,10 +48,11 @@ class RunCursor:
 
 @dataclass
 class SessionCursor:
-    """What was sent of a session.
+    """How far a session was sent.
 
-    `full` readers have resumed: they are sent everything. The others have only chatted: they are
-    sent the runs that their own chats started.
+    A reader with `full` has resumed the session and is sent everything. Another one has only
+    chatted in it, and is sent only the runs of its own chats. A `full` reader is sent runs from
+    number `floor` on.
     """
 
     session_id: UUID
@@ -60,32 +63,33 @@ class SessionCursor:
     ended: deque[UUID] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
 
     def open_run(self, run_id: UUID, number: int) -> RunCursor:
-        """The cursor of a run that is owed its terminal frame."""
+        """Return the cursor of a run, opened if needed: its terminal frame must still be sent."""
         return self.open.setdefault(run_id, RunCursor(run_id, number))
 
     def get_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """The cursor of a run that is open, and now of this number."""
+        """Return the cursor of an open run, with its number updated; None if it is not open."""
         if cursor := self.open.get(run_id):
-            # An interruption moves what waits by one; an old message does not move it back.
+            # An interruption raises the numbers of waiting runs by one; a late message must not
+            # undo it.
             cursor.number = max(cursor.number, number)
         return cursor
 
     def is_owed(self, run_id: UUID, number: int) -> bool:
-        """Whether a run that is not open is one that this reader must be shown."""
+        """Return whether a run that is not open must be sent to this reader."""
         return self.full and run_id not in self.ended and number >= self.floor
 
     def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """The cursor of a run, open from now on; None when it is not for this reader, or old."""
+        """Return the cursor of a run, opened if this reader must be sent it; else None."""
         if cursor := self.get_run(run_id, number):
             return cursor
         return self.open_run(run_id, number) if self.is_owed(run_id, number) else None
 
     def has_earlier(self, number: int) -> bool:
-        """Whether a run is open whose terminal frame comes before the frames of run `number`."""
+        """Return whether an earlier run is open: its terminal frame must come before later runs."""
         return any(cursor.number < number for cursor in self.open.values())
 
     def is_behind(self, heads: Heads) -> bool:
-        """Whether the database has more than was sent."""
+        """Return whether the database has more than was sent."""
         if self.full and heads.revs.get(self.session_id, 0) > self.rev:
             return True
         return any(
@@ -94,14 +98,18 @@ class SessionCursor:
         )
 
     def end_run(self, cursor: RunCursor) -> None:
-        """Its terminal frame was sent; a run that was never claimed had others before it."""
+        """Note that a run's terminal frame was sent.
+
+        `floor` rises only if the run was claimed: runs that were never claimed may end before
+        earlier runs do.
+        """
         self.open.pop(cursor.run_id, None)
         self.ended.append(cursor.run_id)
         if cursor.epoch and not self.open:
             self.floor = max(self.floor, cursor.number + 1)
 
     def undo_rev(self) -> Callable[[], None]:
-        """Puts `rev` back to what it is now."""
+        """Return a function that restores the present `rev`."""
         rev = self.rev
 
         def undo() -> None:
@@ -110,7 +118,7 @@ class SessionCursor:
         return undo
 
     def undo_run(self, cursor: RunCursor) -> Callable[[], None]:
-        """Puts the run back to where it is now, and opens it again if it has ended since."""
+        """Return a function that restores the run's present cursor, open again if it has ended."""
         before, floor = replace(cursor), self.floor
 
         def undo() -> None:
@@ -123,18 +131,19 @@ class SessionCursor:
         return undo
 
 
+# Frames kept free while catching up, for terminal frames, queues and answers.
 SPARE_FRAMES = 3
 
 MAX_RESYNCS = 3
-"""A reader that overflows so often in a row is cut off."""
+"""A reader is disconnected at this overflow in a row."""
 
 
 class Sender:
-    """Puts frames and moves cursors together, so that an overflow takes back both.
+    """Puts frames into the outbox and moves cursors with them, so that an overflow undoes both.
 
-    `behind` after an overflow: nothing that moves a cursor is put until the outbox has drained.
-    While `catching_up`, what is put is no overflow, or a long text could never be caught up with:
-    whoever reads it from the database pauses when the sender is full.
+    `behind` is set by an overflow: until the outbox has drained, no frame that moves a cursor is
+    put. Frames put while `catching_up` do not count as an overflow, else a reader could never get a
+    long text; the caller checks `pause_if_full` instead.
     """
 
     def __init__(self, outbox: Outbox) -> None:
@@ -145,7 +154,7 @@ class Sender:
 
     @contextmanager
     def catching_up(self) -> Iterator[None]:
-        """What is put meanwhile is read from the database."""
+        """Mark the frames that are put in this context as read from the database."""
         self._catching_up = True
         try:
             yield
@@ -153,29 +162,32 @@ class Sender:
             self._catching_up = False
 
     def pause_if_full(self) -> bool:
-        """Whether the rest must wait until all this has been sent."""
+        """Return whether the reader is behind or its outbox is full; the rest must then wait."""
         if not self.behind and self._outbox.is_full:
             self.behind = True
         return self.behind
 
     @property
     def room(self) -> int:
-        """Frames that catching up may add; what is left is for ends, queues and answers."""
+        """How many frames catching up may add, with `SPARE_FRAMES` left over."""
         return max(1, self._outbox.room - SPARE_FRAMES)
 
     @property
     def replay_events(self) -> int:
+        """Missed events that may be replayed one by one; more become a snapshot."""
         return min(get_conf().replay_events, self.room)
 
     @property
     def replay_messages(self) -> int:
+        """Missed messages that may be sent; more ask for a reload."""
         return min(get_conf().replay_messages, self.room)
 
     def put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
+        """Encode and put a frame, as `put_text` does."""
         self.put_text(frame.encode(), undo)
 
     def put_text(self, text: str, undo: Undo | None) -> None:
-        """Put a frame; `undo` takes its cursor back, None is for what is never taken back."""
+        """Put a frame. `undo` restores its cursor on an overflow; None if it moves none."""
         if self.behind and undo is not None:
             undo()
             return
@@ -197,7 +209,10 @@ class Sender:
         chars: int = 0,
         ended: bool = False,
     ) -> None:
-        """Put a frame that brings the reader of a run to (`epoch`, `seq`)."""
+        """Put a frame that moves the cursor of a run to (`epoch`, `seq`).
+
+        The cursor moves before the frame is put: an overflow calls its undo.
+        """
         undo = session.undo_run(cursor)
         cursor.epoch, cursor.seq = epoch, seq
         cursor.chars += chars
@@ -206,7 +221,7 @@ class Sender:
         self.put_text(text, undo)
 
     def drained(self) -> bool:
-        """All was sent; whether the reader is to be caught up after an overflow."""
+        """Note that all was sent; return whether the reader must catch up after an overflow."""
         was_behind, self.behind = self.behind, False
         if not was_behind:
             self._resyncs = 0
@@ -215,14 +230,14 @@ class Sender:
 
 @dataclass(frozen=True)
 class Missed:
-    """What was missed of a run; `frames` are those of its events, encoded."""
+    """What a reader has missed of a run; `frames` are the encoded frames of its events."""
 
     got: CatchUp
     frames: list[str]
 
 
 def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
-    """What came after (`epoch`, `seq`)."""
+    """Read what a run has after (`epoch`, `seq`). Call it in a database thread."""
     got = read_catch_up(run_id, epoch=epoch, seq=seq, limit=limit)
     return Missed(got, [_event_frame(got.run, event).encode() for event in got.events])
 
@@ -230,13 +245,13 @@ def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
 def read_state(
     session_id: UUID, *, rev: int | None, runs: list[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """What came after `rev`, with the HTML of its replies."""
+    """Read what a session has after `rev`, with HTML. Call it in a database thread."""
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
     return replace(state, html=read_joined_html(state.messages or ()))
 
 
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
-    """Bring the reader to where the database is, by events or, if they are too many, at once."""
+    """Bring a reader up to date, by single frames or, if they are too many, by a snapshot."""
     got = missed.got
     _begin_epoch(sender, session, cursor, got.run)
     if got.parts is not None:
@@ -267,7 +282,7 @@ def _skip(
     got: CatchUp,
     parts: list[dict[str, Any]],
 ) -> None:
-    """A snapshot, or for those who know only tokens, the missing text."""
+    """Send a snapshot, or the missing text to a reader that is not `full`."""
     missing = join_text(parts)[cursor.chars :]
     if session.full:
         frame: ServerFrame = frames_module.snapshot_frame(got.run, got.seq, parts)
@@ -286,7 +301,7 @@ def _event_frame(run: Run, event: EventRow) -> ServerFrame:
 
 
 def _html_of(run: Run) -> list[str]:
-    """That of an ended run's reply; an error has none in its frame."""
+    """Return the HTML of an ended run's reply; [] for a failed run, whose frame has none."""
     if run.status == RunStatus.FAILED:
         return []
     reply = message_view(run.reply, run=run)

@@ -1,4 +1,4 @@
-"""From what is stored to what goes over the wire."""
+"""Makes frames from what is stored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _STATUS_KINDS: dict[str, type[protocol.SequencedMetadata]] = {
 
 
 def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> ServerFrame:
-    """The frame of one journal event that does not end its run."""
+    """Return the frame of one journal event that does not end its run."""
     where = _where(ref, seq)
     if kind == "token":
         metadata = protocol.SequencedMetadata(**where)
@@ -34,10 +34,10 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
 
 
 def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
-    """The last frame of an ended run, from its row, its reply and its last event.
+    """Return the last frame of an ended run, from its row, its reply and its last event.
 
-    `html` is that of each text part: this may be called by the thread that commits, so it renders
-    nothing.
+    `html` has the HTML of each text part. This renders nothing: the thread that commits may call
+    it.
     """
     ref = run_ref(run)
     if run.status == RunStatus.FAILED:
@@ -96,7 +96,7 @@ def _usage(run: Run) -> protocol.Usage:
 
 
 def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
-    """All that was shown of a run up to `seq`."""
+    """Return a frame with all that was shown of a run up to `seq`."""
     ref = run_ref(run)
     metadata = protocol.Snapshot(
         run_id=ref.run_id,
@@ -112,7 +112,7 @@ def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
 
 
 def responded_frame(decided: Decided) -> Status:
-    """What holds about a request after an answer."""
+    """Return the answer to `respond`: the decision that counts."""
     approval = decided.approval
     metadata = protocol.Responded(
         **run_metadata(decided.run),
@@ -128,7 +128,7 @@ def responded_frame(decided: Decided) -> Status:
 def message_frame(
     session_id: str, rev: int, message: MessageView, *, created: bool, html: str | None = None
 ) -> Status:
-    """A message as it is now; `html` is that of a reply, where its parts are sent too."""
+    """Return the frame of a message; `html` is that of a reply, if its parts are sent too."""
     kind = protocol.MessageCreated if created else protocol.MessageUpdated
     metadata = kind(
         rev=rev,
@@ -152,13 +152,13 @@ def message_frame(
 
 
 def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
-    """The whole queue."""
+    """Return the frame of a changed queue, with the whole queue."""
     changed = protocol.QueueChanged(rev=rev, queue=queue_entries(queue))
     return protocol.status(changed, session_id)
 
 
 def queue_entries(queue: list[QueueView]) -> list[protocol.QueueEntry]:
-    """What waits, in order."""
+    """Return the queue as entries for a frame, in order."""
     return [protocol.QueueEntry(**entry.__dict__) for entry in queue]
 
 
@@ -171,7 +171,7 @@ _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
 
 
 def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
-    """A line of the owner's list of sessions."""
+    """Return the frame of an entry of the owner's list of sessions."""
     metadata = _LIST_KINDS[line.kind](
         rev=rev,
         title=line.title,
@@ -183,13 +183,13 @@ def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
 
 
 def feedback_frame(session_id: str, event: FeedbackChanged) -> Status:
-    """What the owner thinks of a reply."""
+    """Return the frame of the owner's feedback on a reply."""
     changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
     return protocol.status(changed, session_id)
 
 
 def share_frame(session_id: str, event: ShareChanged) -> Status:
-    """A link to read by that was made or revoked."""
+    """Return the frame of a share that was made or revoked."""
     share_id = str(event.share_id)
     if event.revoked:
         return protocol.status(protocol.ShareRevoked(share_id=share_id), session_id)
@@ -198,5 +198,5 @@ def share_frame(session_id: str, event: ShareChanged) -> Status:
 
 
 def run_metadata(ref: RunRef) -> dict[str, Any]:
-    """The fields of `protocol.RunMetadata`."""
+    """Return the fields of `protocol.RunMetadata`."""
     return {"run_id": ref.run_id, "run_number": ref.run_number, "epoch": ref.epoch}

@@ -1,4 +1,4 @@
-"""What waits to be sent over a socket, and how much one may send."""
+"""The outbox of a socket, and limits on its frames and on the number of sockets."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ Undo = Callable[[], None]
 
 
 class Entry(NamedTuple):
-    """A frame, and how to make its reader's cursor as if it had never been put.
+    """A frame; `undo` restores its reader's cursor as if the frame had never been put.
 
-    `size` is what it counts for against the bound.
+    `size` is counted against the outbox's limit.
     """
 
     text: str
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 class Outbox:
-    """Frames in order, sent one by one by `run`; `max_bytes` counts characters of JSON."""
+    """A bounded queue of frames, sent in order by `run`; `max_bytes` counts characters of JSON."""
 
     def __init__(self, *, max_frames: int, max_bytes: int) -> None:
         self._max_frames = max_frames
@@ -36,19 +36,19 @@ class Outbox:
 
     @property
     def room(self) -> int:
-        """How many frames may be put before the oldest is sent."""
+        """How many frames may be put before one has been sent."""
         return self._max_frames - len(self._entries)
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits than the bytes that may, what does not count included."""
+        """Whether more than `max_bytes` wait, frames that do not count included."""
         return sum(len(entry.text) for entry in self._entries) > self._max_bytes
 
     def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
-        """Add a frame; False when that was too much: everything with an undo was taken back.
+        """Add a frame; an overflow undoes and drops all frames with an `undo`: False is returned.
 
-        A single frame may be larger than the bound. A reader that does not even keep up with
-        what cannot be taken back is cut. Unless it `counts`, the caller sees to the bytes.
+        One frame alone may be larger than `max_bytes`. If the frames without an `undo` still
+        overflow, the reader is disconnected. With `counts=False` the caller limits the bytes.
         """
         if self._close_code is not None:
             return True
@@ -64,13 +64,13 @@ class Outbox:
         return False
 
     def cut(self, code: int) -> None:
-        """Send what waits no more, and close."""
+        """Discard queued frames and close."""
         self._entries.clear()
         self._size = 0
         self._end(code)
 
     def finish(self, code: int) -> None:
-        """Close once all that waits has been sent."""
+        """Close after all queued frames have been sent."""
         self._end(code)
 
     def _end(self, code: int) -> None:
@@ -83,7 +83,7 @@ class Outbox:
         return frames > self._max_frames or (frames > 1 and self._size > self._max_bytes)
 
     def _take_back(self) -> None:
-        """From the newest to the oldest, so that each cursor ends where it began."""
+        """Undo from the newest to the oldest, so that each cursor gets back to its first value."""
         for entry in reversed(self._entries):
             if entry.undo is not None:
                 entry.undo()
@@ -96,7 +96,7 @@ class Outbox:
         close: Callable[[int], Awaitable[None]],
         drained: Callable[[], Awaitable[None]],
     ) -> None:
-        """Send until the socket is to be closed; `drained` is awaited when all has been sent."""
+        """Send frames until the socket is to be closed; awaits `drained` whenever all are sent."""
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -120,7 +120,7 @@ class FrameLimit:
         self.excess = 0
 
     def take(self) -> bool:
-        """Whether one more frame may be sent now."""
+        """Take one frame's token; return False if there is none."""
         now = time.monotonic()
         self._left = min(self._capacity, self._left + (now - self._at) * self._capacity / 60)
         self._at = now
@@ -133,23 +133,23 @@ class FrameLimit:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until the next frame may be sent."""
+        """Seconds until the next frame is accepted."""
         return max(0.0, (1 - self._left) * 60 / self._capacity)
 
 
 class Places:
-    """How many sockets each user and each address has open; a new one never displaces another."""
+    """Counts the open sockets of each user and address; a new socket never displaces another."""
 
     def __init__(self) -> None:
         self._taken: Counter[Hashable] = Counter()
 
     def __bool__(self) -> bool:
-        """Whether any is taken."""
+        """Return whether any place is taken."""
         return bool(self._taken)
 
     @contextmanager
     def take(self, limits: Mapping[Hashable, int]) -> Iterator[bool]:
-        """Whether there is a place below each key's limit; if so, all are held until the end."""
+        """Take a place under each key until the context ends; yield False if one has none left."""
         is_free = all(self._taken[key] < limit for key, limit in limits.items())
         held = list(limits) if is_free else []
         self._taken.update(held)

@@ -1,4 +1,4 @@
-"""One for a process: what must reach viewers even when the channel layer loses it."""
+"""Finds what the channel layer has lost, for all sockets of a process; pings; ends sign-ins."""
 
 import asyncio
 import logging
@@ -22,15 +22,17 @@ from realtime.tasks import Supervisor, describe
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_S = 0.25
-"""What is on its way when heads are read arrives within this, and need not be read again."""
+"""Seconds that frames may take on the layer: those in flight when heads are read need not be read
+again.
+"""
 
 PATIENCE_S = 0.25
-"""A repair mostly takes a few milliseconds; the next socket does not wait longer for it."""
+"""Seconds to wait for one socket's repair before the next begins; most take a few milliseconds."""
 
 
 @dataclass(eq=False)
 class Socket:
-    """One connection: its reader, its way out, and what it was let in by."""
+    """One connection: its viewer, its outbox, and the sign-in that it was opened with."""
 
     viewer: Viewer
     outbox: Outbox
@@ -40,7 +42,7 @@ class Socket:
 
 
 class Poller:
-    """Heads, heartbeats and sign-ins of all sockets, with one query each."""
+    """Checks heads, heartbeats and sign-ins of all sockets, with one query for each kind."""
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
@@ -48,7 +50,7 @@ class Poller:
 
     @contextmanager
     def watch(self, socket: Socket) -> Iterator[None]:
-        """Keep an eye on a socket while it is open."""
+        """Include a socket in each round while the context is open."""
         self._sockets.add(socket)
         try:
             yield
@@ -56,10 +58,12 @@ class Poller:
             self._sockets.discard(socket)
 
     def each(self, act: Callable[[Socket], object]) -> None:
+        """Call `act` with every open socket."""
         for socket in list(self._sockets):
             act(socket)
 
     async def run(self) -> None:
+        """Do a round every `head_interval_s`, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(get_conf().head_interval_s)
@@ -74,7 +78,7 @@ class Poller:
             logger.error("poll failed: %s", describe(exc))
 
     async def poll(self) -> None:
-        """One round."""
+        """Do one round."""
         sockets = list(self._sockets)
         if not sockets:
             return
@@ -100,9 +104,9 @@ class Poller:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
 
     async def catch_up(self, seconds: float) -> None:
-        """Bring every socket to what is committed now, for at most so long; raises nothing.
+        """Bring every socket up to date with the database, for at most `seconds`; raises nothing.
 
-        For a process that is about to close them: what the layer still carries comes too late.
+        Call it before closing the sockets: frames still on the layer would come too late.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -119,24 +123,24 @@ class Poller:
         heads = await dbpool.read(catch_up_module.read_heads, sessions, runs)
         await asyncio.sleep(IN_FLIGHT_S)
         for socket in sockets:
-            # One that is still at it, as for a row that is locked, has all to come.
+            # Skip a socket whose repair still runs, for example at a locked row.
             is_free = socket.repair is None or socket.repair.done()
             if is_free and socket.viewer.is_behind(heads):
                 await self._repair(socket, heads)
 
     async def _repair(self, socket: Socket, heads: Heads) -> None:
-        """One after another, but for those that take long."""
+        """Repair one socket after another, but go on without waiting for a slow one."""
         socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catching up")
         await asyncio.wait([socket.repair], timeout=PATIENCE_S)
 
     async def _rejoin(self, sockets: list[Socket]) -> None:
-        """A layer that refuses one now would refuse all: they wait for the next round."""
+        """Retry failed joins; stop at the first failure, as a layer that is away refuses all."""
         for socket in sockets:
             if not await socket.viewer.rejoin():
                 return
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
-        """Only where something works: nothing else can be cancelled."""
+        """Mark watched sessions with an open run as viewed: no other runs could be cancelled."""
         viewers = [socket.viewer for socket in sockets if socket.viewer.watches]
         watched = {pk for viewer in viewers for pk in viewer.working_sessions}
         if watched:

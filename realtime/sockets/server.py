@@ -1,6 +1,6 @@
-"""Daphne with a clean stop, and with flow control for slow readers.
+"""Daphne with a drain at shutdown, and with flow control for slow readers.
 
-Leans on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
+It relies on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
 `create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
 `connections`; `WebSocketProtocol.application_queue`; `WebRequest.content` and `gotLength`;
 `http_factory`, whose `buildProtocol` makes a channel for each connection.
@@ -28,7 +28,7 @@ from realtime.process import Process, get_process
 
 @implementer(IPushProducer)
 class Valve:
-    """Registered with a transport, which closes it when its buffer is full."""
+    """Flow control of one connection: the transport pauses it while its send buffer is full."""
 
     def __init__(self, abort: Callable[[], object]) -> None:
         self._abort = abort
@@ -45,9 +45,9 @@ class Valve:
         self._open.set()
 
     async def drained(self, timeout_s: float) -> None:
-        """Wait until there is room.
+        """Wait until the send buffer has room.
 
-        A client that takes nothing for so long is cut off; raises `TimeoutError`.
+        Aborts the connection and raises `TimeoutError` if the client takes nothing for `timeout_s`.
         """
         if self._open.is_set():
             return
@@ -62,33 +62,37 @@ class Valve:
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 131_072
-"""Daphne cuts a connection above this; below it the consumer answers with an error code."""
+"""Daphne closes a connection at a larger message; the consumer answers smaller ones with an error
+code.
+"""
 
 HANDSHAKE_TIMEOUT_S = 30
-"""Of a crowd that comes back at once the last are let in late, not sent away to try again."""
+"""Long, so that of many clients that reconnect together the last are accepted late, not refused."""
 
 CATCH_UP_TIMEOUT_S = 5
-"""For the last frames of replies that a drain has cut off, before sockets are closed."""
+"""Seconds for the last frames of replies that the drain has cut off, before sockets close."""
 
 CLOSE_TIMEOUT_S = 2
-"""For the close handshakes of all sockets at the end."""
+"""Seconds for the close handshakes of all sockets at the end."""
 
 HEADERS_S = 5
-"""For the headers of a connection's first request: who says nothing costs nothing."""
+"""Seconds for the headers of a connection's first request; a silent connection is then aborted."""
 
 RECONNECT_AFTER_MS = 1_000
-"""When clients of a server that stops try the next one; they add jitter of their own."""
+"""Milliseconds after which clients connect again during a drain; they add jitter of their own."""
 
 
 UNREAD_FRAMES = 32
-"""Frames of one client that wait for its consumer; what comes on top stays in the network."""
+"""Unread frames of one client in memory; further ones stay in the network until the consumer
+catches up.
+"""
 
 LOOK_S = 0.05
-"""How often a client that was held back is looked at again."""
+"""Seconds between two looks at a client whose reading is paused."""
 
 
 class PatientRequest(WebRequest):
-    """Tells its server when it has come so far that it can be answered."""
+    """A request that tells its server when all its headers are there."""
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
         self.server.on_headers(self.channel.getPeer())
@@ -96,7 +100,10 @@ class PatientRequest(WebRequest):
 
 
 class PatientProtocol(WebSocketProtocol):
-    """Tells whether the client's side of the connection takes more, and takes no flood itself."""
+    """A WebSocket with flow control in both directions.
+
+    `valve` waits for a slow client; reading pauses while the consumer is behind.
+    """
 
     maxMessagePayloadSize: int  # noqa: N815
     is_held = False
@@ -112,7 +119,7 @@ class PatientProtocol(WebSocketProtocol):
         return bool(self.application_queue.qsize() > UNREAD_FRAMES)
 
     def _look_again(self) -> None:
-        """Until its consumer has caught up, or the client is gone."""
+        """Resume reading once the consumer has caught up or the client has disconnected."""
         if self.transport.connected and self._is_behind():
             asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
         else:
@@ -121,13 +128,15 @@ class PatientProtocol(WebSocketProtocol):
 
     def onOpen(self) -> None:  # noqa: N802  (Twisted's names)
         self.valve = Valve(self.transport.abortConnection)
-        # The HTTP channel that this connection began as is registered still.
+        # The connection's HTTP channel is still registered as its producer.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self.valve, True)
         super().onOpen()
 
     def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
-        """The limit is for what comes in; autobahn would refuse longer replies too."""
+        """Send without the size limit: it is meant for received messages, but autobahn applies it
+        here too.
+        """
         limit, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
         try:
             super().sendMessage(*args, **options)
@@ -136,7 +145,7 @@ class PatientProtocol(WebSocketProtocol):
 
 
 def _valve_of(connection: Any) -> Valve:
-    """That of a socket, or of an answer that is being streamed."""
+    """Return the valve of a socket or of a streamed response, registered on first use."""
     if not hasattr(connection, "valve"):
         connection.valve = Valve(connection.channel.transport.abortConnection)
         connection.registerProducer(connection.valve, True)
@@ -145,7 +154,7 @@ def _valve_of(connection: Any) -> Valve:
 
 
 class Server(DaphneServer):
-    """One web process: starts the background services, and drains on SIGTERM and SIGINT."""
+    """One web process: starts the background services, and drains at SIGTERM and SIGINT."""
 
     def __init__(self, application: Any, *, host: str, port: int) -> None:
         self.ports: list[Any] = []
@@ -166,7 +175,7 @@ class Server(DaphneServer):
         )
 
     def _get_ready(self) -> None:
-        """Called by Daphne just before its loop runs."""
+        """Install our classes and signal handlers; Daphne calls this before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
         self.http_factory.buildProtocol = partial(
             self._build_channel, self.http_factory.buildProtocol
@@ -176,7 +185,7 @@ class Server(DaphneServer):
         process_module.on_signal(loop, self._begin_drain)
 
     def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
-        """A connection as Daphne makes it, cut off unless the headers of a request come in time."""
+        """Make Daphne's channel for a connection, which is aborted unless headers come in time."""
         channel = build(address)
         channel.requestFactory = PatientRequest
         make_connection = channel.makeConnection
@@ -195,7 +204,7 @@ class Server(DaphneServer):
         transport.abortConnection()
 
     def on_headers(self, address: Any) -> None:
-        """A request of this connection has all its headers."""
+        """Cancel the header timer: a request of this connection has all its headers."""
         if timer := self._silent.pop((address.host, address.port), None):
             timer.cancel()
 
@@ -208,11 +217,11 @@ class Server(DaphneServer):
         self.stop()
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        """Corrects what Daphne makes of a client's headers, for pages, REST and sockets alike.
+        """Correct what Daphne derives from a client's headers, for pages, REST and sockets alike.
 
-        Daphne takes the prefix of all addresses from `Daphne-Root-Path`, whoever sends it; this
-        server is never mounted below a prefix. A chunked body gets its length: frameworks take a
-        request without one as empty, or read it without a limit.
+        Daphne takes the URL prefix from the header `Daphne-Root-Path` of any client; this server is
+        never mounted below a prefix. A chunked body gets a `Content-Length`: without one,
+        frameworks treat the request as empty or read it without a limit.
         """
         scope["root_path"] = ""
         if scope["type"] == "http":
@@ -220,7 +229,10 @@ class Server(DaphneServer):
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Raises `OSError` for a client that has gone, as ASGI has it."""
+        """Send a message, and wait while the client is slow.
+
+        Raises `OSError` if the client has disconnected, as ASGI demands.
+        """
         kind, more = message["type"], message.get("more_body", False)
         is_piece = kind == "http.response.body"
         if is_piece and not more and protocol.channel is not None and hasattr(protocol, "valve"):
@@ -234,7 +246,7 @@ class Server(DaphneServer):
             await _valve_of(protocol).drained(get_conf().send_timeout_s)
 
     def kill_all_applications(self) -> Any:
-        """Daphne trips over connections whose application has ended already."""
+        """Forget connections whose application has already ended: Daphne fails on them."""
         for connection, details in list(self.connections.items()):
             if "application_instance" not in details:
                 del self.connections[connection]
@@ -244,9 +256,10 @@ class Server(DaphneServer):
         self._stopping = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Take nobody new, let replies end, close every socket with a reason, stop.
+        """Refuse new connections, let replies end, close every socket with a reason, and stop.
 
-        Each step is bounded in time: what it leaves undone, leases and sweepers see to.
+        Each step is bounded in time. Runs that are not released are recovered by sweepers, after
+        their leases have expired.
         """
         try:
             for port in self.ports:
@@ -263,7 +276,7 @@ class Server(DaphneServer):
             self.stop()
 
     async def _wait_closed(self) -> None:
-        """Not by cancelling those that are late: a request that hangs in a thread stays."""
+        """Wait for applications to end, but cancel none: a hanging thread cannot be cancelled."""
         if applications := self._applications():
             _, late = await asyncio.wait(applications, timeout=CLOSE_TIMEOUT_S)
             if late:
@@ -275,7 +288,7 @@ class Server(DaphneServer):
 
 
 def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
-    """Add `Content-Length` where a request with a body has none; `body` is read to its start."""
+    """Add `Content-Length` if a request with a body has none; `body` is rewound."""
     length = body.seek(0, os.SEEK_END)
     body.seek(0)
     if length and not any(name == b"content-length" for name, _ in headers):

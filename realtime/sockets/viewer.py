@@ -1,4 +1,4 @@
-"""What one socket follows: catch up, keep the order, repair gaps."""
+"""The sessions that one reader follows: keeps frames in order and repairs gaps."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ from realtime.sockets.outbox import Outbox
 
 
 def chat_limits() -> ChatLimits:
-    """Those of the settings, for every chat by whichever way it comes."""
+    """Return the limits of the settings; they hold for chats over every transport."""
     conf = get_conf()
     return ChatLimits(
         queue_max=conf.queue_max,
@@ -58,20 +58,21 @@ def chat_limits() -> ChatLimits:
 logger = logging.getLogger(__name__)
 
 VIEWED_INTERVALS = 3
-"""A session counts as watched for so many head intervals: one poll may be late."""
+"""Head intervals for which a session counts as watched: one poll may be late."""
 
 
 def viewed_for() -> timedelta:
-    """How long a session counts as watched after a sign of life."""
+    """Return how long a session counts as watched after the latest sign of a watcher."""
     return timedelta(seconds=VIEWED_INTERVALS * get_conf().head_interval_s)
 
 
 class Viewer:
-    """The reader of one socket; every public coroutine holds its lock.
+    """Follows sessions for one reader.
 
-    The layer may lose, repeat and reorder what it carries: a frame is passed on only when it is
-    the next one, and everything else is read from the database. A reply that nobody `watches` any
-    more is stopped after a while.
+    Coroutines that send frames hold `lock` while they do: a frame must not overtake another one.
+    The layer may lose, repeat and reorder messages, so a frame is forwarded only if it is the next
+    one; all others are read from the database. With `watches` the reader counts as watching: a
+    reply that nobody watches is stopped after a while.
     """
 
     def __init__(
@@ -101,28 +102,28 @@ class Viewer:
 
     @property
     def working_sessions(self) -> list[UUID]:
-        """Sessions with such a run."""
+        """Sessions with an open run."""
         return [session_id for session_id, session in self._sessions.items() if session.open]
 
     async def close(self) -> None:
-        """Leave every group, whatever the layer says."""
+        """Leave every group, for good."""
         await self._membership.leave_all()
 
     async def join_user(self) -> None:
-        """Be told of the user's list of sessions."""
+        """Receive frames for all sockets of the user."""
         await self._membership.join(user_group(self.user.pk))
 
     async def rejoin(self) -> bool:
-        """Join the groups that the layer has refused; False if it refuses again."""
+        """Retry failed joins; return False if one fails again."""
         return await self._membership.rejoin()
 
     async def join(self, session_id: UUID) -> SessionCursor:
-        """Be in the session's group before anything is read: then nothing is missed.
+        """Join the session's group. Call it before reading the session: then nothing is missed.
 
-        Raises `AgentSiteError(too_many_sessions)`.
+        The caller holds `lock`. Raises `AgentSiteError(too_many_sessions)`.
         """
         if cursor := self._sessions.pop(session_id, None):
-            # At the end again: `_make_room` looks at the oldest first.
+            # Move it to the end: `_make_room` drops from the front, the least recently used.
             self._sessions[session_id] = cursor
             return cursor
         await self._make_room()
@@ -131,10 +132,11 @@ class Viewer:
         return cursor
 
     async def _make_room(self) -> None:
-        """Drop the session that was used least recently, of those without an open run.
+        """Make room for one more session: drop the least recently used one without an open run.
 
-        One that was only chatted in goes first; the client is told of one that it has resumed.
-        Raises `AgentSiteError(too_many_sessions)` when every session has an open run.
+        Sessions that were only chatted in go first. If the client had resumed the dropped one, it
+        is sent `unfollowed`. Raises `AgentSiteError(too_many_sessions)` if every session has an
+        open run.
         """
         if len(self._sessions) < get_conf().follow_max:
             return
@@ -149,7 +151,7 @@ class Viewer:
         await self._membership.leave(session_group(dropped.session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
-        """Follow a session, and send what came after `cursor`; raises `AgentSiteError`."""
+        """Follow a session, and send all that came after `cursor`; raises `AgentSiteError`."""
         async with self.lock:
             found = await dbpool.read(queries.get_session, self.user, session_id)
             session = await self.join(found.pk)
@@ -161,8 +163,8 @@ class Viewer:
         named = _parse_optional(cursor.run_id)
         asked = [*session.open, *([named] if named else [])]
         state = await self._read_state(session, cursor.rev, asked)
-        # A run that this socket has begun to show is owed its end, whether the cursor names it or
-        # was written before its first frame arrived.
+        # Runs that this socket has begun to show stay open until their end is sent, whether the
+        # cursor names them or was written before their first frame arrived.
         session.floor = _first_owed(state)
         if named in state.numbers:
             run = session.open_run(named, state.numbers[named])
@@ -184,7 +186,7 @@ class Viewer:
         )
 
     def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
-        """Messages as they are now; the parts of those whose run is open come by its frames."""
+        """Send messages as they are now; an open run's own frames bring the parts of its reply."""
         undo = session.undo_rev()
         session.rev = state.rev
         if state.active is not None:
@@ -201,17 +203,19 @@ class Viewer:
         self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
 
     async def _catch_up(self, session: SessionCursor) -> None:
-        """Send what was missed; what cannot be read now is sent at one of the next heads."""
+        """Send what was missed. After a database error the next comparison of heads tries again."""
         try:
             with self._sender.catching_up():
                 await self._read_missed(session)
         except DatabaseError as exc:
-            logger.warning("session %s: not read: %s", session.session_id, type(exc).__name__)
+            logger.warning(
+                "session %s: catching up failed: %s", session.session_id, type(exc).__name__
+            )
         except ObjectDoesNotExist:
             self._sessions.pop(session.session_id, None)
 
     async def _read_missed(self, session: SessionCursor) -> None:
-        """The session first, so that no run is met before an earlier one."""
+        """Send what was missed; reads the session first, so that runs come in their order."""
         rev = session.rev if session.full else None
         state = await self._read_state(session, rev, session.open)
         for run_id, number in state.numbers.items():
@@ -224,7 +228,7 @@ class Viewer:
         await self._catch_up_runs(session)
 
     async def _catch_up_runs(self, session: SessionCursor) -> None:
-        """In order; behind one that still works, only those that were never claimed."""
+        """Catch up on runs in order; behind an unfinished one, only on runs never claimed."""
         blocked = False
         for cursor in sorted(session.open.values(), key=lambda cursor: cursor.number):
             if self._sender.pause_if_full():
@@ -235,12 +239,13 @@ class Viewer:
     async def chat(
         self, chat: NewChat, offer_claim: Callable[[str | None], Claim | None]
     ) -> Posted:
-        """Store a chat, answer `accepted`, and only then follow its run; raises `AgentSiteError`.
+        """Store a chat, answer `accepted`, and follow its run; raises `AgentSiteError`.
 
-        Work on the run may begin with the commit. No frame of it goes out before `accepted`, since
-        what the layer brings waits for this reader's lock.
+        Work on the run may start at the commit. No frame of it is sent before `accepted`: handlers
+        of layer messages wait for `lock`, which this holds throughout.
         """
         async with self.lock:
+            # Before the chat is stored: this may refuse it.
             if _parse_optional(chat.session_id) not in self._sessions:
                 await self._make_room()
             posted = await dbpool.write(
@@ -258,7 +263,7 @@ class Viewer:
             return posted
 
     async def _follow(self, session: SessionCursor, posted: Posted) -> None:
-        """A full reader was in the group before; another may have missed what was published."""
+        """Open the run's cursor, and send its first frames if the reader has only now joined."""
         cursor = session.open_run(posted.run_id, posted.run.run_number)
         if session.full:
             return
@@ -270,7 +275,7 @@ class Viewer:
         self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_run_frames(self, message: RunFrames) -> None:
-        """Pass on the next frames of a run; fill a gap from the database."""
+        """Forward the next frames of a run; fill a gap from the database."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             if session is None or self._sender.behind:
@@ -278,7 +283,7 @@ class Viewer:
             named = UUID(message["run_id"]), message["number"]
             cursor = session.get_run(*named)
             if cursor is None:
-                # Its beginning was lost, and with it perhaps whole runs that come before it.
+                # The run's first frames were lost, and perhaps whole runs before it.
                 if session.is_owed(*named):
                     await self._catch_up(session)
                 return
@@ -304,7 +309,7 @@ class Viewer:
             )
 
     async def on_session_frames(self, message: SessionFrames) -> None:
-        """Pass on the next change of a session; read what came before it if that was lost."""
+        """Forward the next change of a session; after a gap, read the missing ones."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             if session is None or not session.full or self._sender.behind:
@@ -320,7 +325,7 @@ class Viewer:
                     self._sender.put_text(text, undo)
 
     async def on_notice(self, message: Notice) -> None:
-        """Pass on what is said of a run outside its journal."""
+        """Forward a frame about a run that is not part of its journal."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             run = session and session.get_run(UUID(message["run_id"]), message["number"])
@@ -328,18 +333,18 @@ class Viewer:
                 self._sender.put_text(message["frame"], _nothing)
 
     def is_behind(self, heads: Heads) -> bool:
-        """Whether the database has more of anything that is followed here."""
+        """Return whether the database has more than was sent of any session or run."""
         return any(session.is_behind(heads) for session in self._sessions.values())
 
     async def on_heads(self, heads: Heads) -> None:
-        """Compare with the database: repairs what the layer has lost, last frames too."""
+        """Catch up on sessions behind `heads`: repairs lost frames, last ones included."""
         async with self.lock:
             for session in list(self._sessions.values()):
                 if not self._sender.behind and session.is_behind(heads):
                     await self._catch_up(session)
 
     async def on_drained(self) -> None:
-        """All was sent: a reader that had overflowed is caught up now."""
+        """Catch up after an overflow, now that all frames have been sent."""
         if not self._sender.drained():
             return
         async with self.lock:
@@ -382,12 +387,12 @@ def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
 
 
 def _first_owed(state: SessionState) -> int:
-    """The number of the first run of which a reader of the whole history is still shown frames."""
+    """Return the number of the first run whose frames a `full` reader must still be sent."""
     return state.active[1] if state.active else state.run_count + 1
 
 
 def _is_open(session: SessionCursor, message: MessageView) -> bool:
-    """Whether the run that `message` is the reply of is owed to this reader, now at the latest."""
+    """Return whether the reply's run is open for this reader; opens it if it must be."""
     if message.run_id is None or message.run_number is None:
         return False
     return session.find_run(UUID(message.run_id), message.run_number) is not None
@@ -411,4 +416,4 @@ def _is_next(cursor: RunCursor, message: RunFrames) -> bool:
 
 
 def _nothing() -> None:
-    """Undoes a frame that moved no cursor."""
+    """The undo of a frame that moves no cursor."""

@@ -1,4 +1,4 @@
-"""What a model is given of a conversation, within its budget of tokens."""
+"""The part of a conversation that a model is given, within its token budget."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -48,15 +48,18 @@ KNOWN = {
     "o3": 128_000,
     "o4": 128_000,
 }
-"""By the start of the name. Below each window, so that the reply and what its tools return fit
-too; nor does all that fits make an answer better, but it makes it dearer."""
+"""Budgets in tokens by the start of a model's name. They are below each context window, so that the
+reply and the outputs of its tools fit too; a larger input costs more and is no better.
+"""
 
 UNKNOWN = 8_000
-"""Servers of open models often give less than the model could, and cut silently."""
+"""The budget in tokens of other models: servers of open models often have smaller windows than the
+model, and cut the input without an error.
+"""
 
 
 def get_budget(model: str) -> int:
-    """The budget of a model by its name, with or without its vendor's before a slash."""
+    """Return the budget in tokens of a model; the vendor's name before a slash is ignored."""
     return _find(model.rpartition("/")[2].lower(), get_conf().context_tokens)
 
 
@@ -73,10 +76,10 @@ def _find(model: str, configured: str) -> int:
 
 
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.5
-"""How far a text's tokens may be from their estimate; more than that is instructions and tools."""
+"""Bounds for a text's tokens divided by their estimate; the rest is instructions and tools."""
 
 OUTPUT_CHARS = 100_000
-"""Of a tool's output; the run that called it has been given all of it."""
+"""Characters of a tool's output that later runs are given; the run itself is given all of it."""
 
 CALL_FIELDS = ("call_id", "name", "arguments")
 SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
@@ -84,9 +87,9 @@ SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
 
 @dataclass(frozen=True)
 class ModelInput:
-    """The input items of a run, and their tokens as we estimate them.
+    """The input items of a run, and their tokens by our estimate.
 
-    `share` is how much of what the model may be given they take, from 0 to 1.
+    `share` is the part of the budget that they take, from 0 to 1.
     """
 
     items: list[Item]
@@ -95,7 +98,7 @@ class ModelInput:
 
 
 def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
-    """What the model is given for `run`: the newest turns of its branch that fit the budget."""
+    """Read a run's input: the newest turns of its branch that fit its model's budget."""
     limit = get_conf().context_messages
     path = read_path(run, run.prompt_id, limit)
     window = Window(run, get_budget(name_model(agent)))
@@ -106,14 +109,14 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
         preface = preface_of("")
     items = model_items(turns, preface)
     if not isinstance(agent.model, str | None):
-        # Others are given theirs call by call: see `realtime.providers.model_calls`.
+        # Our own model classes settle the items at each call: see `realtime.providers.model_calls`.
         items = settle(without_thoughts(items))
     share = 1.0 if window.is_full else max(window.share, len(turns) / limit)
     return ModelInput(items, round(estimate_items(items)), share)
 
 
 def preface_of(summary: str | None) -> str:
-    """What a model is told of the turns that it is not given; they are not the user's words."""
+    """Return the text that stands for left-out turns: a summary, or a note; "" for none."""
     if summary is None:
         return ""
     return SUMMARY.format(text=summary) if summary else LEFT_OUT
@@ -125,7 +128,7 @@ def measure_input(
     error_code: str,
     refused: int | None = None,
 ) -> ContextSize:
-    """How heavy the first input of an ended run was.
+    """Return the size of an ended run's first input.
 
     `refused` is the estimate of an input that was too long; the run may have gone on with less.
     """
@@ -142,10 +145,10 @@ def measure_input(
 
 
 class Window:
-    """As many of a branch's newest turns as a model may be given for `run`.
+    """Selects the newest turns of a branch that fit a model's budget for `run`.
 
-    Our estimates become tokens as the provider counts them by what it counted for earlier runs of
-    the same agent and model. After an input that was too long for it, half of that is the limit.
+    Estimates are corrected by the provider's counts for earlier runs of the same agent and model.
+    After an input was refused as too long, half of it is the limit.
     """
 
     def __init__(self, run: Run, budget: int) -> None:
@@ -159,18 +162,19 @@ class Window:
 
     @property
     def share(self) -> float:
-        """How much of it is taken, from 0 to 1."""
+        """The part of the budget that is taken; 1 is all of it."""
         tokens = self._overhead + (self._factor or 1.0) * self._estimate
         return max(tokens / self._budget, self._estimate / self._limit)
 
     def reserve(self, text: str) -> None:
-        """Keep room for a text."""
+        """Reserve the tokens of a text."""
         self._estimate += estimate_text(text)
 
     def fill(self, turns: Iterable[Turn]) -> list[Turn]:
-        """Those of `turns` that fit, oldest first; `turns` come newest first.
+        """Return those of `turns` that fit, oldest first; `turns` come newest first.
 
-        The first of them is always there; what is kept begins with a user's text.
+        The newest turn is always kept. Turns before the first kept user's text are dropped, unless
+        nothing else is left.
         """
         kept: list[Turn] = []
         for turn in turns:
@@ -188,7 +192,7 @@ class Window:
         return kept[::-1]
 
     def _learn(self, gauge: Gauge | None) -> None:
-        """Take in what is known of an earlier run; the latest measure counts."""
+        """Take over what is known of an earlier run; the latest measurement counts."""
         if gauge is None or (gauge.agent, gauge.model) != self._source:
             return
         if gauge.refused is not None:
@@ -200,7 +204,7 @@ class Window:
 
 
 def _clip(turn: Turn, chars: int) -> Turn:
-    """The turn with the outputs of its tools cut to so many characters."""
+    """Return the turn with its tools' outputs cut to `chars` characters."""
     return replace(turn, items=[_clip_item(item, chars) for item in turn.items])
 
 
@@ -212,9 +216,9 @@ def _clip_item(item: Item, chars: int) -> Item:
 
 
 def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
-    """The input items of a run: users' texts, and the items of the replies between them.
+    """Return a run's input items: users' texts, and the items of the replies between them.
 
-    The preface comes with the first text: some models refuse two messages of a user in a row.
+    The preface is put into the first text: some models refuse two messages of a user in a row.
     """
     items = mend(item for turn in turns for item in items_of(turn))
     if preface:
@@ -223,17 +227,16 @@ def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
 
 
 def items_of(turn: Turn) -> list[Item]:
-    """The input items of one turn."""
+    """Return the input items of one turn."""
     return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
 
 
 def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
-    """What later runs are given of a reply: its items in a form that every provider takes.
+    """Return what later runs are given of a reply: its items in a form that every provider takes.
 
-    Ids, and reasoning that only its provider can read, are left out. What was thought in plain
-    words is kept in a reply with tool calls, where some servers demand it. A tool call that a stop
-    left without its output gets one, since providers refuse a call without. `cut_text` is text
-    that no finished item holds.
+    Leaves out ids, and reasoning that only its provider can read. Plain reasoning is kept in a
+    reply with tool calls, where some servers demand it. A tool call without an output, as after a
+    stop, gets one: providers refuse a call without. `cut_text` is text that no finished item holds.
     """
     items = [kept for item in made if (kept := _portable(item)) is not None]
     if not any(item.get("type") == CALL for item in items):
@@ -260,7 +263,7 @@ def _portable(item: Item) -> Item | None:
 
 
 def _thought(item: Item) -> Item | None:
-    """What Chat Completions gave as `reasoning_content`, with the model whose it is."""
+    """Keep reasoning that Chat Completions gave as `reasoning_content`, with its model's name."""
     model = (item.get("provider_data") or {}).get("model")
     text = clean_text("\n".join(part["text"] for part in item.get("summary") or ()))
     if not model or not text:
@@ -270,12 +273,12 @@ def _thought(item: Item) -> Item | None:
 
 
 def _output(output: Any) -> str:
-    """The text of a tool's output, in which pictures and files are named."""
+    """Return a tool's output as text, in which pictures and files are named."""
     return clean_text(output if isinstance(output, str) else describe_output(output))
 
 
 def _text(content: str | list[Item]) -> str:
-    """The text of a message."""
+    """Return the text of a message."""
     if not isinstance(content, str):
         content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
     return clean_text(content)

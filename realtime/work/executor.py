@@ -1,4 +1,4 @@
-"""Where runs are worked on, what follows their end, and the sweeper for those left behind."""
+"""Executors, background work after a reply, and the sweeper for runs without a live worker."""
 
 import asyncio
 import logging
@@ -36,17 +36,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DURATION = timedelta(minutes=5)
-"""Longer than it takes; a process that dies in it leaves it to the reply after that."""
+"""How long one process has the upkeep of a session for itself: longer than it takes. If that
+process dies, the upkeep follows a later reply.
+"""
 
 TITLED_RUNS = 3
-"""A title that could not be made after the first reply is tried after so many in all."""
+"""A title is tried after the first so many replies."""
 
 
 class Upkeep:
-    """Titles and summaries, made by the process that ended the reply before."""
+    """Makes titles and summaries, in the process that ended the latest reply."""
 
     def __init__(self, provider: "Provider") -> None:
-        # The Agents SDK, which takes long to import, is there already.
+        # Import here: the Agents SDK takes long to import, and is loaded already by now.
         from realtime.work.background import FULL
 
         self._full = FULL
@@ -54,7 +56,7 @@ class Upkeep:
         self._tasks = Supervisor()
 
     def follow(self, run: Run, share: float) -> None:
-        """Do what is due after a run, whose input took `share` of its room; returns at once."""
+        """Start what is due after a run whose input took `share` of its budget; never waits."""
         wants_title = get_conf().titles == "model" and run.number <= TITLED_RUNS
         is_full = share >= self._full
         if wants_title or is_full:
@@ -76,83 +78,86 @@ class Upkeep:
             await dbpool.write(end_upkeep, run.session_id)
 
     async def _attempt(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        """What fails is tried again after the next reply."""
+        """Await `work`; a failure is only logged, since the next reply tries again."""
         try:
             await work
         except Exception as exc:
             logger.warning("session %s: upkeep failed: %s", run.session_id, describe(exc))
 
     async def settled(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until all tasks have ended."""
         await self._tasks.settled()
 
     async def stop(self) -> None:
-        """Leave what is not done to the next reply."""
+        """Cancel all tasks; a later reply does what is missing."""
         await self._tasks.stop()
 
 
 class Executor(Protocol):
-    """What a process tells of runs, on its event loop, once a transaction has committed."""
+    """What starts work on runs. All methods are called on the process's event loop."""
 
     def offer_claim(self, agent: str | None) -> Claim | None:
-        """What a chat with `agent` needs to claim its run for this process in its transaction.
+        """Return the claim with which the transaction of a chat can give its run to this process.
 
-        None where that cannot be begun here at once: then the run becomes ready like others.
+        None if this process cannot begin the run at once: then the run becomes ready like others.
         """
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """A run may be worked on; `claimed` with a claim of `offer_claim`."""
+        """Work on a run that is ready; `claimed` is set if `offer_claim`'s claim was used.
+
+        Call it after the commit.
+        """
 
     def cancel(self, run_id: UUID) -> None:
-        """Stop working on this run at once if that happens here.
+        """Stop a run at once if this process works on it.
 
-        Elsewhere its worker's poll of the database sees the cancel.
+        Otherwise its worker finds the request by polling.
         """
 
     async def run(self) -> None:
-        """A service: take runs that are offered elsewhere; returns where none are."""
+        """A service that takes runs from a queue; returns at once in executors without one."""
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing new, let work go on for so long, then release the rest to others."""
+        """Begin nothing new, let runs go on for `seconds`, then release the others."""
 
     async def settled(self) -> None:
-        """Wait until nothing is worked on, nor done after it."""
+        """Wait until no run is worked on, and no upkeep is under way."""
 
     async def close(self) -> None:
-        """Close connections; drain first."""
+        """Close connections; call `drain` first."""
 
 
 class NoExecutor:
-    """The executor of a process that works on no run: workers take or find them."""
+    """The executor of a process that works on no runs: workers take or find them."""
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         return None
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """A worker is told by its job, or finds the run by polling."""
+        """A worker takes the run's job, or finds the run by polling."""
 
     def cancel(self, run_id: UUID) -> None:
-        """Its worker is told by the channel layer, or its poll sees it."""
+        """The run's worker gets a message of the channel layer, or finds the request itself."""
 
     async def run(self) -> None:
-        """Nothing is taken here."""
+        """It takes no runs."""
 
     async def drain(self, seconds: float) -> None:
-        """Nothing is begun here."""
+        """It has begun nothing."""
 
     async def settled(self) -> None:
-        """Nothing is begun here."""
+        """It has begun nothing."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """It has no connections."""
 
 
 @dataclass
 class _Job:
-    """A run that this process deals with, from the moment it is told of it.
+    """A run that this process has taken on.
 
-    `work` is there once the run is claimed. `again` says that it became ready while it was still
-    dealt with: it is enqueued once more at the end.
+    `work` is set once the run is claimed. `again` says that the run became ready meanwhile: it is
+    enqueued once more at the end.
     """
 
     task: asyncio.Task[None] | None = None
@@ -166,10 +171,10 @@ class _Job:
 
 
 class InlineExecutor:
-    """Works on runs as tasks of this event loop; the database decides who may work on which."""
+    """Works on runs as tasks of this event loop; a claim in the database decides who may."""
 
     def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
-        # Imported with the first run: the Agents SDK takes more than a second.
+        # Import here: the Agents SDK takes more than a second.
         from realtime.providers.provider import Provider
         from realtime.work.tools import ToolServers
 
@@ -180,7 +185,7 @@ class InlineExecutor:
         self._upkeep = Upkeep(self._provider)
         self._jobs: dict[UUID, _Job] = {}
         self._tasks = Supervisor()
-        # Writes about the owner of a run, which must end before the process does.
+        # Writes of claims and releases: not cancelled, since the process must wait for them.
         self._writes = Supervisor()
         self._draining = False
         self._idle = asyncio.Event()
@@ -188,7 +193,7 @@ class InlineExecutor:
 
     @property
     def working(self) -> frozenset[UUID]:
-        """The runs under way here."""
+        """The runs that this process has claimed and works on."""
         return frozenset(run_id for run_id, job in self._jobs.items() if job.work)
 
     def offer_claim(self, agent: str | None) -> Claim | None:
@@ -216,18 +221,18 @@ class InlineExecutor:
             self._work_on(run_id)
 
     async def run(self) -> None:
-        """Runs come by facts and by the sweeper."""
+        """Runs come by `enqueue` and from the sweeper."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """See to runs that have been ready for longer than `age`: whoever was told has gone."""
+        """Work on runs that nobody has started although ready for longer than `age`."""
         for run_id in await dbpool.read(states.list_forgotten, age):
             self.enqueue(run_id)
 
     def _work_on(self, run_id: UUID) -> asyncio.Task[None] | None:
-        """Begin to claim a run and work on it; the task that does.
+        """Start a task that claims a run and works on it; return the task.
 
-        None in a drain, and for a run that is dealt with here already: it is looked at once more
-        at the end of that.
+        None during a drain, and for a run that this process has taken on already: it is enqueued
+        once more when that ends.
         """
         if job := self._jobs.get(run_id):
             job.again = True
@@ -237,7 +242,7 @@ class InlineExecutor:
         return self._begin(run_id, lambda job: self._claim_and_run(run_id, job))
 
     def _take(self, claimed: Claimed) -> None:
-        """Work on a claim of this process; one that comes during a drain is released at once."""
+        """Work on a run claimed by this process; release it at once during a drain."""
         run_id = claimed.run.pk
         if self._draining:
             self._writes.start(self._release(run_id), f"release of run {run_id}")
@@ -250,7 +255,7 @@ class InlineExecutor:
         job = self._jobs[run_id] = _Job()
         self._idle.clear()
         job.task = self._tasks.start(self._deal_with(run_id, work(job)), f"run {run_id}")
-        # A task that is cancelled before its first step runs no `finally` of its own.
+        # Not in a `finally` of the task: one cancelled before its first step never runs it.
         job.task.add_done_callback(lambda task: self._forget(run_id))
         return job.task
 
@@ -276,7 +281,8 @@ class InlineExecutor:
             return
         if self._draining:
             return
-        # Not cancelled with this task: a drain waits for it, and then knows what to release.
+        # A task of its own: a drain cancels this one, but must know whether the run was claimed, so
+        # that it releases the run.
         claiming = self._writes.start(
             dbpool.write(lifecycle.claim_run, run_id, self._make_claim()), f"claim of {run_id}"
         )
@@ -286,13 +292,15 @@ class InlineExecutor:
     async def _wait_for_model(self, run_id: UUID, job: _Job) -> None:
         """Return once the run's model is ready; raises `AgentSiteError(model_not_ready)`.
 
-        The run stays queued meanwhile: its user may edit or cancel it, another process claim it.
+        The run stays queued meanwhile: its user may edit or withdraw it, another process may claim
+        it.
         """
         readiness = self._provider.readiness
         if readiness.is_ready:
             return
         asks = registry.asks_settings(await dbpool.read(states.get_agent, run_id))
-        # A drain that began meanwhile has not stopped this job; there is no await before it may.
+        # A drain may have begun during the read above. It stops only jobs with `is_waiting`, so no
+        # await may come between this check and setting it.
         if asks and not self._draining:
             job.is_waiting = True
             await readiness.wait()
@@ -331,12 +339,13 @@ class InlineExecutor:
         cut = list(self._jobs)
         await self._upkeep.stop()
         await self._tasks.stop()
+        # Before releasing: a run whose claim commits later would stay with this worker.
         await self._writes.settled()
         for run_id in cut:
             await self._release(run_id)
 
     async def _release(self, run_id: UUID) -> None:
-        """Let others have a run of this worker; what cannot be written is found by its lease."""
+        """Release a run of this worker; if that fails, a sweeper recovers it after its lease."""
         try:
             await dbpool.write(
                 lifecycle.recover_run,
@@ -358,17 +367,22 @@ class InlineExecutor:
 
 
 FOLDS = 20
-"""Pieces of streamed text that one round drops at most: more than a busy process writes."""
+"""Steps of folding in one round at most: more than a busy process makes necessary."""
 
 
 class Sweeper:
-    """Every process that works on runs has one; the database lets only one of them move a run."""
+    """Recovers, expires, starts, cancels and folds runs.
+
+    Every process that works on runs has one; the moves in the database let only one of them act on
+    a run.
+    """
 
     def __init__(self, executor: InlineExecutor) -> None:
         self._executor = executor
         self._began = time.monotonic()
 
     async def run(self) -> None:
+        """Do a round every `sweep_s`, until cancelled; a failed one is only logged."""
         while True:
             try:
                 await self.sweep()
@@ -377,7 +391,7 @@ class Sweeper:
             await asyncio.sleep(get_conf().sweep_s)
 
     async def sweep(self) -> None:
-        """One round."""
+        """Do one round."""
         conf = get_conf()
         await _each(await dbpool.read(states.list_orphans), self._recover)
         await _each(await dbpool.read(states.list_expired), self._expire)
@@ -388,7 +402,7 @@ class Sweeper:
 
     async def _recover(self, run_id: UUID) -> None:
         if run_id in self._executor.working:
-            # Its worker is this process: busy, so that a lease ran out, but not dead.
+            # This process is its worker: too busy to renew the lease in time, but alive.
             return
         logger.warning("run %s: its worker is gone", run_id)
         await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
@@ -397,7 +411,7 @@ class Sweeper:
         await dbpool.write(lifecycle.expire_run, run_id)
 
     async def _cancel_unwatched(self, grace: timedelta) -> None:
-        """Viewers of before a restart get the time to come back."""
+        """Cancel unwatched runs; not within `grace` of the start, so that viewers can reconnect."""
         if time.monotonic() - self._began >= grace.total_seconds():
             await _each(await dbpool.read(states.list_unwatched, grace), self._cancel)
 
@@ -405,19 +419,19 @@ class Sweeper:
         await dbpool.write(posting.stop_run, run_id, EndReason.DISCONNECT)
 
     async def _fold(self, age: timedelta) -> None:
-        """In small pieces, between which other writes have their turn."""
+        """Fold in small steps, so that other writes come between them."""
         for _ in range(FOLDS):
             if not await dbpool.write(events.fold_events, age):
                 return
 
 
 async def _each(runs: Iterable[UUID], mend: Callable[[UUID], Awaitable[None]]) -> None:
-    """One that cannot be helped is no hindrance to the others."""
+    """Apply `mend` to each run; a failure does not stop the others."""
     for run_id in runs:
         try:
             await mend(run_id)
         except RunLostError:
-            # Another sweeper, or its own worker, was first.
+            # Another sweeper, or the run's own worker, was first.
             continue
         except Exception as exc:
-            logger.error("run %s: left as it is: %s", run_id, describe(exc))
+            logger.error("run %s: sweep failed: %s", run_id, describe(exc))

@@ -1,4 +1,4 @@
-"""What runs have to tell: numbered and merged, then committed together."""
+"""Journals of runs at work, and the flusher that commits them together."""
 
 import asyncio
 import logging
@@ -28,11 +28,11 @@ Wake = Callable[["Journal", bool], None]
 
 
 class Journal:
-    """The events of one claimed run, from here to the database.
+    """The events of one claimed run that are not committed yet.
 
-    `append` never waits. Text that has not been taken yet grows in place, so that a commit writes
-    one event of text however many deltas came. `wake` is called with True for what must not wait
-    for the next tick: the first text, and whatever a caller waits for.
+    `append` never waits. Text merges with waiting text, so that a commit writes one event however
+    many deltas came. `wake` is called with True for what must not wait for the next tick: the first
+    text, and all that a caller of `commit` waits for.
     """
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:
@@ -60,11 +60,11 @@ class Journal:
 
     @property
     def waiting_s(self) -> float:
-        """For how long what is to be committed has waited, in seconds."""
+        """Seconds for which the journal has waited for a commit; 0.0 if nothing waits."""
         return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     def append(self, kind: str, payload: dict[str, Any]) -> None:
-        """Add an event; text right after text becomes part of it. Dropped once it is closed."""
+        """Add an event; text right after text is merged with it. Dropped after `close`."""
         if self._closed:
             return
         self.folder.apply(kind, payload)
@@ -82,9 +82,9 @@ class Journal:
         self._wake(self, first)
 
     async def commit(self) -> None:
-        """Wait until all that was appended is committed; raises `RunLostError`.
+        """Wait until all appended events are committed; raises `RunLostError`.
 
-        Also once it is closed: what does not stop with its run must not begin anything more.
+        Raises it also after `close`: a tool that goes on after its run must not begin anything new.
         """
         if self.lost.is_set() or self._closed:
             raise RunLostError
@@ -100,7 +100,11 @@ class Journal:
         return taken + len(self._pending)
 
     def take(self) -> Batch:
-        """All that waits, numbered; the same again until it is known to be committed."""
+        """Number all waiting events as a batch; return the same batch until it is settled or lost.
+
+        A batch whose commit is in doubt is committed again unchanged, so that it is recognized if
+        it was written.
+        """
         if self.in_doubt is None:
             self.in_doubt = self._batch(self.last_seq, self._pop())
             self._cleared.clear()
@@ -109,12 +113,15 @@ class Journal:
         return self.in_doubt
 
     async def cleared(self) -> None:
-        """Wait until nothing is in doubt, or the run is lost."""
+        """Wait until no batch is in doubt, or the run is lost."""
         if self.in_doubt is not None:
             await self._cleared.wait()
 
     def take_rest(self) -> list[EventRow]:
-        """What is left when nothing is in doubt any more, for the transaction that ends the run."""
+        """Return the events that are left, for the transaction that ends the run.
+
+        Only when no batch is in doubt: their numbers start after `last_seq`.
+        """
         return list(self._batch(self.last_seq, self._pop()).events)
 
     def _pop(self) -> list[tuple[str, dict[str, Any]]]:
@@ -127,7 +134,7 @@ class Journal:
         return Batch(run.pk, run.claim, run.epoch, last_seq, events)
 
     def settle(self) -> Batch:
-        """The batch in doubt is committed."""
+        """Note that the batch in doubt is committed; return it."""
         batch, self.in_doubt = self.in_doubt, None
         assert batch is not None
         self._cleared.set()
@@ -144,14 +151,14 @@ class Journal:
         return batch
 
     def lose(self) -> None:
-        """The run is this worker's no more: nothing more of it is written or shown."""
+        """Note that this worker has lost the run: nothing more of it is written or shown."""
         self.in_doubt = None
         self._cleared.set()
         self.lost.set()
         self._refuse_commits()
 
     def close(self) -> None:
-        """Take nothing more; what was taken may still be settled."""
+        """Take no more events; a batch in doubt may still be settled."""
         self._closed = True
         self._refuse_commits()
 
@@ -164,21 +171,21 @@ class Journal:
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE_S = 0.25
-"""Between two tries while the database is away."""
+"""Seconds between two tries while the database is away."""
 
 LOAD_FACTOR = 4
-"""A tick may use a quarter of the time: a slow database widens the interval."""
+"""A commit may take a quarter of the time: a slow database widens the interval."""
 
 HANG_S = 1.0
-"""A commit that takes longer is left to itself: other runs are committed beside it."""
+"""Seconds after which a tick no longer waits for its commit: other runs are committed beside it."""
 
 
 class Flusher:
-    """Ticks while there is something to commit, a lease to renew or a cancel to look for.
+    """Commits text, renews leases and looks for cancel requests, for all runs of the process.
 
-    Each commit is a task of its own. A journal is in at most one of them: its batch is handed in
-    again only when the commit before has come back. A commit that hangs therefore holds up its own
-    runs alone, and those only until they are dropped (`BUFFER_S`, `BUFFER_BYTES`).
+    Each commit is a task of its own. A journal is in at most one commit: its batch is committed
+    again only after the commit before has returned. So a commit that hangs delays only its own
+    runs, and these until they are dropped (`BUFFER_S`, `BUFFER_BYTES`).
     """
 
     def __init__(self, publisher: Publisher) -> None:
@@ -187,7 +194,7 @@ class Flusher:
         self._urgent = asyncio.Event()
         self._dirty = asyncio.Event()
         self._interval_s = get_conf().flush_interval_ms / 1000
-        # Commits that hang never have all threads of the pool.
+        # At most half of the pool's threads, so that commits that hang never take all.
         self._places = asyncio.Semaphore(max(1, get_conf().db_threads // 2))
         self._tasks = Supervisor()
         self._in_flight: set[Journal] = set()
@@ -195,16 +202,16 @@ class Flusher:
         self._looking: asyncio.Task[None] | None = None
 
     def open(self, claimed: Claimed) -> Journal:
-        """A journal for a run that this worker has just claimed."""
+        """Open the journal of a run that this worker has just claimed."""
         journal = Journal(claimed, self._wake)
         self._journals[claimed.run.pk] = journal
         return journal
 
     async def close(self, journal: Journal) -> None:
-        """Commit no more of this journal; nothing of it is in doubt after this.
+        """Commit no more of this journal; returns when no batch of it is in doubt.
 
-        Raises `RunLostError` if it was lost: what was in doubt is dropped then, so that the run
-        must not be ended with the text of its folder.
+        Raises `RunLostError` if the run was lost: its batch in doubt was dropped, so the run must
+        not be ended with the text in `folder`.
         """
         try:
             await journal.cleared()
@@ -221,7 +228,7 @@ class Flusher:
 
     async def run(self) -> None:
         """Commit text as it comes, until cancelled."""
-        # After a restart there may be text whose wake-up was lost.
+        # The service may have been restarted: text may wait whose wake-up is lost.
         self._dirty.set()
         try:
             while True:
@@ -234,7 +241,7 @@ class Flusher:
             await self._tasks.stop()
 
     async def _pause(self) -> None:
-        """The time for text to gather; what is urgent does not wait."""
+        """Let text gather for one interval; urgent events end the wait."""
         try:
             async with asyncio.timeout(self._interval_s):
                 await self._urgent.wait()
@@ -242,21 +249,22 @@ class Flusher:
             return
 
     async def _tick(self) -> None:
-        """One commit of all that waits; not waited for longer than `HANG_S`."""
+        """Commit all that waits; waits for the commit for `HANG_S` at most."""
         started = time.monotonic()
         commits = self._begin_commits(j for j in self._journals.values() if j.is_dirty)
         if not commits:
             return
-        # Not for suspects, unless there is nothing else: each may fail again.
+        # The first group has no suspects unless there are only suspects; do not wait for these, as
+        # each may fail again.
         await asyncio.wait(commits[:1], timeout=HANG_S)
         conf = get_conf()
         wanted = max(conf.flush_interval_ms / 1000, LOAD_FACTOR * (time.monotonic() - started))
         self._interval_s = min(wanted, conf.flush_interval_max_ms / 1000)
 
     async def keep_alive(self) -> None:
-        """Renew leases, look for cancels, drop what waits for too long, until cancelled.
+        """Renew leases, look for cancel requests and drop overdue journals, until cancelled.
 
-        It waits for no database: it must go on while a commit hangs.
+        Never awaits the database: it must go on while a commit hangs.
         """
         while True:
             conf = get_conf()
@@ -270,7 +278,7 @@ class Flusher:
             self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
 
     def _drop_full(self) -> None:
-        """A run whose text cannot be committed ends here, however its commit stands."""
+        """Give up runs whose text has waited for too long, even if a commit is under way."""
         conf = get_conf()
         for journal in list(self._journals.values()):
             waited_s = journal.waiting_s
@@ -284,14 +292,14 @@ class Flusher:
         try:
             found = await dbpool.read_first(states.list_cancelled, list(self._journals))
         except Exception as exc:
-            logger.error("looking for cancels failed: %s", describe(exc))
+            logger.error("polling for cancel requests failed: %s", describe(exc))
             return
         for run_id in found:
             if journal := self._journals.get(run_id):
                 journal.cancelled.set()
 
     def _begin_commits(self, journals: Iterable[Journal]) -> list[asyncio.Task[None]]:
-        """Commit those that are in no commit yet: together, but each suspect alone."""
+        """Start commits of the journals that are in none: one for all, and one for each suspect."""
         free = {journal for journal in journals if journal not in self._in_flight}
         suspects = free & self._suspects
         groups = [list(free - suspects), *([journal] for journal in suspects)]
@@ -299,10 +307,10 @@ class Flusher:
         return [self._tasks.start(self._commit(group), "a commit") for group in groups if group]
 
     async def _commit(self, journals: list[Journal]) -> None:
-        """One commit of these; after an error each is a suspect, so that one bad batch is found."""
+        """Commit these journals together; after an error each is a suspect and committed alone."""
         try:
             async with self._places:
-                # One may have been closed or dropped meanwhile.
+                # A journal may have been closed or dropped while this task waited for its place.
                 await self._write([journal for journal in journals if self._holds(journal)])
             self._suspects.difference_update(journals)
         except Exception as exc:
@@ -318,7 +326,7 @@ class Flusher:
         return self._journals.get(journal.claimed.run.pk) is journal
 
     def _report(self, exc: Exception, journals: list[Journal]) -> None:
-        """In full when commits begin to fail, not with each further try."""
+        """Log in full when commits begin to fail, and only the type at further tries."""
         is_known = self._suspects.issuperset(journals)
         detail = type(exc).__name__ if is_known else describe(exc)
         logger.error("commit of %d runs: %s", len(journals), detail)
@@ -329,7 +337,7 @@ class Flusher:
         batches = [journal.take() for journal in journals]
         lease = timedelta(seconds=get_conf().lease_s)
         committed = await dbpool.write_first(events.commit_batches, batches, lease)
-        # Those that were dropped while it hung are nobody's any more.
+        # Journals that were dropped meanwhile are no longer held: their result is ignored.
         for journal in filter(self._holds, journals):
             run_id = journal.claimed.run.pk
             if run_id not in committed.kept:
@@ -337,6 +345,7 @@ class Flusher:
                 self._lose(journal)
                 continue
             if run_id in committed.cancelled:
+                # Before settling: a tool that awaits this commit must not start after a cancel.
                 journal.cancelled.set()
             self._settle(journal)
 

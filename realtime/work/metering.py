@@ -1,4 +1,4 @@
-"""What a run's model calls take: as the model's server says, else estimated from their text."""
+"""The usage of a run's model calls: as the server reports it, else estimated from their text."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from conversations.text import byte_count, tokens_in
 from realtime.conf import get_conf
 
 MAX_COUNT = 2**31 - 1
-"""Of tokens, that each database can hold."""
+"""The largest count of tokens that every database can hold."""
 
 LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -33,8 +33,8 @@ LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 class OpenCall:
     """A model call whose end has not been read; sizes are in bytes.
 
-    How long its input is takes a pass over the whole context, and is found out only for an
-    estimate: most servers say what a call took.
+    The size of the input is measured only for an estimate, as it takes a pass over the whole
+    context; most servers report usage.
     """
 
     counted_before: int
@@ -46,13 +46,13 @@ class OpenCall:
 
 
 class InputSizes:
-    """Sizes of inputs that each go on from the one before: only new items are encoded."""
+    """Measures inputs that each continue the one before: only new items are encoded."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Any, int]] = []
 
     def measure(self, items: list[Any]) -> int:
-        """The size of `items` as one JSON list, in bytes."""
+        """Return the size of `items` as one JSON list, in bytes."""
         same = 0
         for item, (known, _) in zip(items, self._known, strict=False):
             if item != known:
@@ -68,17 +68,17 @@ def _encoded_size(item: Any) -> int:
 
 
 class UsageMeter:
-    """Follows the model calls of one run, and which model each of them asked.
+    """Counts the tokens of one run by the model that was asked.
 
-    The SDK counts what a completed call says of itself, in one sum for the run; this attributes
-    what is added to it, and counts the rest: calls that were cut short, and those of servers that
-    say nothing.
+    The SDK counts what completed calls report, in one sum for the run; this attributes each
+    increase to a model. It also counts the rest: calls that were cut short, and those of servers
+    that report nothing.
     """
 
     def __init__(
         self, before: TokenUsage = NO_USAGE, cost: Decimal | None = Decimal(0), model: str = ""
     ) -> None:
-        """`before` and its `cost` are what the run has taken before this worker took it."""
+        """`before` and its `cost` are what the run took before this worker claimed it."""
         self.model = model
         self._before = before
         self._cost_before = cost
@@ -91,34 +91,37 @@ class UsageMeter:
         self._sizes = InputSizes()
 
     def start(self, counted: Usage) -> None:
-        """The SDK begins to count from here; it goes on from what a suspended run has kept."""
+        """Note the SDK's count at the start; a resumed run starts with its kept count."""
         self._counted = measured(counted)
 
     def spent(self, counted: Usage) -> int:
-        """Tokens of all calls that have ended, those of earlier workers too."""
+        """Return the tokens of all calls that have ended, those of earlier workers included."""
         self._attribute(counted)
         return count_tokens(self._sum())
 
     def begin_call(
         self, counted: Usage, model: str, instructions: str | None, items: list[Any]
     ) -> None:
-        """A request to `model` is about to be sent."""
+        """Note that a request to `model` is about to be sent."""
         self._attribute(counted)
         self.model = self._asked = model
         self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
 
     def end_call(self, counted: Usage) -> None:
-        """The SDK has counted the call that was begun last."""
+        """Note that the SDK has counted the latest call."""
         self._attribute(counted)
         self._asked = None
 
     def begin_nested(self, counted: Usage, call_id: str, models: frozenset[str]) -> None:
-        """A tool begins that is an agent; the SDK counts its calls, to any of `models`, as well."""
+        """Note the start of a tool that is an agent.
+
+        The SDK counts the agent's calls, to any of `models`, in the same sum.
+        """
         self._attribute(counted)
         self._nested[call_id] = models
 
     def end_nested(self, counted: Usage, call_id: str) -> None:
-        """That tool has ended; nothing for another one."""
+        """Note the end of such a tool; does nothing for another one."""
         if call_id in self._nested:
             self._attribute(counted)
             del self._nested[call_id]
@@ -135,16 +138,19 @@ class UsageMeter:
 
     @property
     def is_over(self) -> bool:
-        """Whether more was made than a reply may have."""
+        """Whether the run has made more output than `output_tokens`."""
         return tokens_in(self._output_size) > get_conf().output_tokens
 
     def note_refusal(self) -> None:
-        """The request was turned away before it was answered."""
+        """Note that the request was refused before an answer began."""
         if self._open is not None and not self._open.output_size:
             self._open.is_refused = True
 
     def total(self, counted: Usage | None) -> TokenUsage:
-        """Of the whole run, which has ended; `counted` is the SDK's part of it."""
+        """Return the usage of the ended run; `counted` is the SDK's part of it.
+
+        A call that was cut short is estimated.
+        """
         if counted is not None:
             self._attribute(counted)
         call, self._open = self._open, None
@@ -154,19 +160,20 @@ class UsageMeter:
         if not call.is_refused:
             self._add(call.model, self._estimate(call))
             return self._sum()
-        # Most servers take nothing for what they refuse, but none of them says so.
+        # Most servers charge nothing for a refused call, but none says so: if no other call was
+        # counted, the usage is unknown.
         total = self._sum()
         return total if total.input_tokens else TokenUsage()
 
     def cost(self, total: TokenUsage) -> Decimal | None:
-        """Of what `total` has returned: each call by the price of the model that it asked."""
+        """Return the cost of `total`, each call by its model's price; None if it is unknown."""
         if total.input_tokens is None:
             return None
         costs = (price(usage, model or "") for model, usage in self._by_model.items())
         return sum_costs([self._cost_before, *costs])
 
     def _attribute(self, counted: Usage) -> None:
-        """What the SDK has counted since is of the model that could have made it, if only one."""
+        """Add the SDK's increase to the model that made it; to None if several could have."""
         now = measured(counted)
         added, self._counted = subtract_usage(now, self._counted), now
         if not added.input_tokens and not added.output_tokens:
@@ -203,7 +210,7 @@ class UsageMeter:
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:
-    """What the model's server has said, in the bounds of a column."""
+    """Return the usage that the model's server reports, within the bounds of a column."""
     given, made = usage.input_tokens_details, usage.output_tokens_details
     return TokenUsage(
         input_tokens=_bounded(usage.input_tokens),
@@ -215,5 +222,5 @@ def measured(usage: Usage | ResponseUsage) -> TokenUsage:
 
 
 def _bounded(count: float | None) -> int:
-    """Models of an agent's own are asked past the normaliser."""
+    """Limit a count: models of an agent's own are not read through the normaliser."""
     return int(min(max(count or 0, 0), MAX_COUNT))

@@ -1,8 +1,8 @@
-"""`RUN_EXECUTOR=procrastinate`: runs that are ready are jobs in Postgres, which workers take.
+"""`RUN_EXECUTOR=procrastinate`: ready runs are jobs in Postgres, which workers take.
 
-A job delivers a run to a worker and no more. Whether a worker may work on the run, the run's row
-decides by claim and lease; what becomes of it when the worker is gone, the sweeper does. So a job
-that is lost, doubled or left behind by a dead worker costs time at most.
+A job only delivers a run to a worker. The run's row decides by claim and lease whether a worker may
+work on it, and the sweeper recovers it if the worker dies. So a job that is lost, doubled or left
+by a dead worker only costs time.
 """
 
 import asyncio
@@ -41,12 +41,13 @@ PURGE_TASK = "realtime.purge"
 PURGE_CRON = "17 4 * * *"
 
 POLL_S = 0.5
-"""Jobs are looked for so often beside notifications: Procrastinate's worker misses one that comes
-while it looks."""
+"""Seconds between two polls for jobs, beside notifications: Procrastinate's worker misses a
+notification that comes while it looks for jobs.
+"""
 
 HEARTBEAT_S = 5.0
 STALLED_S = 30.0
-"""A worker that has not been heard of for so long keeps no jobs."""
+"""Seconds without a heartbeat after which a worker's jobs are deleted."""
 
 RESTART_PAUSE_S = 1.0
 POOL_SIZE = 4
@@ -56,10 +57,10 @@ LOWEST_PRIORITY = -100
 
 
 def defer(run: Run) -> None:
-    """Have a worker take a ready run once the current transaction has committed.
+    """Add a job for a ready run, in the current transaction.
 
-    A user's first run comes before the second runs of all others, and so on. Nothing is added
-    beside a job that waits for the run already.
+    A user's first run comes before the second runs of all others, and so on. Adds nothing if a job
+    already waits for the run.
     """
     others = count_at_work(run.owner_id, 1 - LOWEST_PRIORITY) - 1
     job = django_app.configure_task(
@@ -75,16 +76,16 @@ def _defer_undelivered(age: timedelta) -> None:
 
 
 class HandedBackError(Exception):
-    """The job came to a worker that stops; another one is to take it."""
+    """The job came to a worker that drains; another worker must take it."""
 
 
 class ProcrastinateExecutor(InlineExecutor):
-    """Works on the runs whose jobs it takes: `run` is a service of the process."""
+    """Works on the runs whose jobs it takes; `run` is a service of the process."""
 
     def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
         super().__init__(flusher, readiness)
         self._concurrency = get_conf().runs_per_worker
-        # Of runs, not of jobs: these go on when Procrastinate's worker has to be started again.
+        # Places for runs, not for jobs: runs go on when Procrastinate's worker is restarted.
         self._places = asyncio.Semaphore(self._concurrency)
         self._taker: Worker | None = None
 
@@ -92,27 +93,27 @@ class ProcrastinateExecutor(InlineExecutor):
         return None
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """Its job was deferred in the transaction that has made it ready."""
+        """Does nothing: the transaction that made the run ready has added its job."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """Defer anew what is ready and has no job, so that it waits in line with the others."""
+        """Add jobs again for ready runs that have none, and delete jobs of dead workers."""
         await dbpool.write(_defer_undelivered, age)
         if self._taker is not None:
             await self._delete_stalled(self._taker.app)
 
     async def _delete_stalled(self, app: App) -> None:
-        """Jobs of dead workers; their runs are found by their leases, or because they are ready."""
+        """Delete jobs of dead workers; the sweeper finds their runs by lease or as ready ones."""
         manager = app.job_manager
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
-            # Another sweeper may have been first.
+            # Another sweeper may have deleted it first.
             with suppress(ConnectorException):
                 await manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
     async def run(self) -> None:
         """Take jobs until a drain.
 
-        Procrastinate's worker ends when a connection does; runs under way do not, and another
-        worker takes the jobs from then on.
+        Procrastinate's worker ends when its connection fails. Runs under way go on, and a new
+        worker takes jobs after a pause.
         """
         while not self._draining:
             try:
@@ -161,7 +162,10 @@ class ProcrastinateExecutor(InlineExecutor):
         return app
 
     async def _deliver(self, run_id: str) -> None:
-        """Work on a run to its end; the job ends before it when jobs are not taken any more."""
+        """Work on a run to its end.
+
+        The run goes on even if this job is cancelled with Procrastinate's worker.
+        """
         await self._places.acquire()
         task = self._work_on(UUID(run_id))
         if task is None:
@@ -180,5 +184,5 @@ class ProcrastinateExecutor(InlineExecutor):
 
 
 async def _purge(timestamp: int) -> None:
-    """What `manage.py purge` does, once a day, by one of all workers."""
+    """Delete what has expired, as `manage.py purge` does; one worker does it once a day."""
     await dbpool.read_aside(privacy.purge)

@@ -1,4 +1,4 @@
-"""One run from its claim to its one terminal status."""
+"""Works on one run, from its claim to its end or to a request for approval."""
 
 import asyncio
 import json
@@ -65,18 +65,18 @@ if TYPE_CHECKING:
 
 
 def answer_of_tool(result: RunResultStreaming) -> str:
-    """The answer of a run that ended with a tool's output; empty for any other run."""
+    """Return the answer of a run that ended with a tool's output; "" for any other run."""
     made = result.new_items
     if result.interruptions or not made or not isinstance(made[-1], ToolCallOutputItem):
         return ""
-    # The SDK has made text of it, in Python's own form.
+    # The SDK has turned the output into text by `str`; find the output itself.
     outputs = [item.output for item in made if isinstance(item, ToolCallOutputItem)]
     final = result.final_output
     return _as_text(next((each for each in outputs if str(each) == final), final))
 
 
 def _as_text(output: Any) -> str:
-    """An output as people read it; empty for one that is no text, such as a picture."""
+    """Return an output as text for people; "" for one that is no text, such as a picture."""
     if isinstance(output, str):
         return output
     if isinstance(output, ToolOutputText):
@@ -89,7 +89,7 @@ def _as_text(output: Any) -> str:
 
 
 def find_output(given: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | None:
-    """Structured output that the model has put into a fence or between words; None without any."""
+    """Find structured output within a code fence or between words; None if there is none."""
     messages = [item for item in given.run_data.new_items if isinstance(item, MessageOutputItem)]
     text = ItemHelpers.text_message_output(messages[-1]) if messages else ""
     found = text[text.find("{") : text.rfind("}") + 1]
@@ -109,16 +109,16 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 2
-"""How long a stopped stream or tool may take to unwind before its task is left to itself."""
+"""Seconds that a stopped stream or tool may take to unwind before its task is abandoned."""
 
 RETRY_PAUSE_S = 0.5
 
 AWAY = (OperationalError, InterfaceError)
-"""What a database raises that is away, too busy or in a deadlock: the same may work later."""
+"""Database errors that may pass: it is away or too busy, or there was a deadlock."""
 
 
 class RunWork:
-    """A claimed run at work; `stop` ends it early with its text kept."""
+    """Work on a claimed run; setting `journal.cancelled` ends it early, with its text kept."""
 
     def __init__(
         self,
@@ -144,28 +144,29 @@ class RunWork:
 
     @property
     def context_share(self) -> float:
-        """How much of what the model may be given the run's input took, from 0 to 1."""
+        """The part of its budget that the run's input took, from 0 to 1."""
         return self._given.share if self._given else 0.0
 
     async def run(self) -> None:
-        """Work to the end, or until input is awaited; raises `RunLostError`."""
+        """Work until the run ends or awaits input; raises `RunLostError`."""
         try:
             outcome = await self._reach_end()
             if isinstance(outcome, Ending):
-                # Before the journal is closed: a long text takes time, in which the lease is kept.
+                # Before the journal is closed: rendering a long text takes time, and an open
+                # journal renews the lease.
                 outcome = await self._render(outcome)
         finally:
-            # However it comes here: a journal that stays open keeps the lease for ever.
+            # Whatever was raised: a journal that stays open would renew the lease for ever.
             self.journal.close()
             await self._flusher.close(self.journal)
         await self._leave(outcome)
 
     async def _render(self, ending: Ending) -> Ending:
-        """`ending` with its HTML, made in a thread that no commit waits for."""
+        """Return `ending` with its HTML, rendered in a thread that is none of the database's."""
         return replace(ending, html=await asyncio.to_thread(render_texts, ending.parts))
 
     async def _reach_end(self) -> Ending | Suspension:
-        """Let the agent work until it is done, has failed, is stopped, asks, or is lost."""
+        """Run the agent until it is done, fails, is stopped, requests input, or the run is lost."""
         stream = asyncio.create_task(self._stream(), name=f"stream {self.claimed.run.pk}")
         signals = [
             asyncio.create_task(self.journal.cancelled.wait()),
@@ -190,12 +191,15 @@ class RunWork:
         return self._judge(stream.exception())
 
     async def _sit_out(self) -> None:
-        """Until `RUN_MAX_S` after the work began; what it waited for before does not count."""
+        """Return `RUN_MAX_S` after the agent began; waiting before that does not count."""
         await self._begun.wait()
         await asyncio.sleep(get_conf().run_max_s)
 
     def _judge(self, exc: BaseException | None) -> Ending | Suspension:
-        """A reply that the model's side cut short is neither finished nor a fault of ours."""
+        """Return the outcome of an agent that has ended, with `exc` if it raised.
+
+        A reply that the model's server cut short is neither finished nor an internal error.
+        """
         match self._verdict.finish_reason:
             case "length":
                 exc = AgentSiteError(ErrorCode.LIMIT_LENGTH)
@@ -205,7 +209,7 @@ class RunWork:
                 has_text = self.journal.folder.has_text
                 exc = broken_stream(self._verdict.error_code, has_text=has_text)
         if isinstance(exc, ModelRefusalError):
-            # What it says has been shown, and is the answer.
+            # The text of the refusal has been shown, and is the answer.
             self._translator.reopen()
             exc = None
         if exc is not None:
@@ -217,7 +221,7 @@ class RunWork:
         return self._ending(RunStatus.COMPLETED)
 
     async def _unwind(self, stream: asyncio.Task[None]) -> None:
-        """Close the provider's stream and async tools; a sync tool ends when it ends."""
+        """Close the provider's stream and cancel async tools; a sync tool runs on in its thread."""
         if stream.done():
             return
         if self._result is not None:
@@ -258,7 +262,7 @@ class RunWork:
         await self._read(self._result, place)
 
     async def _read(self, result: RunResultStreaming, place: StartPlace) -> None:
-        """Tell the journal what comes, to the end; raises what ended it early."""
+        """Append all events to the journal, to the end; raises what ended the agent early."""
         events = cast(AsyncGenerator[StreamEvent, None], result.stream_events())
         async with aclosing(events):
             async for event in events:
@@ -268,7 +272,7 @@ class RunWork:
                     place.leave()
                     self._meter.note(event.data)
                     if self._meter.is_over:
-                        # Before the stream is closed, which waits for the run's end.
+                        # Cancel before the stream is closed: closing waits for the agent's end.
                         result.cancel()
                         raise AgentSiteError(ErrorCode.LIMIT_LENGTH)
         if (exc := result.run_loop_exception) is not None:
@@ -277,7 +281,7 @@ class RunWork:
             self.journal.append(kind, payload)
 
     async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
-        """What was said so far, or where the run has asked, with the answers."""
+        """Return the run's input: the conversation, or a resumed run's state with the answers."""
         if self.claimed.resumption is not None:
             await self._hooks.reconnect(agent, self.claimed.resumption.agent)
             return await sdk.resume(agent, self.claimed.resumption, context)
@@ -290,7 +294,7 @@ class RunWork:
         error = run_error(exc, has_text=self.journal.folder.has_text)
         if is_refusal(exc):
             self._meter.note_refusal()
-        # A server that fails as servers do is no fault of the code, and has no use for frames.
+        # Errors of the model's server, and our own codes, are expected: log no traceback.
         is_expected = isinstance(exc, AgentSiteError | openai.APIError)
         told = f" ({name_types(exc)})" if is_expected else f"\n{describe(exc)}"
         logger.error("run %s: %s%s", self.claimed.run.pk, error.code, told)
@@ -334,7 +338,7 @@ class RunWork:
         )
 
     def _items(self) -> list[dict[str, Any]]:
-        """What later runs are given of this reply."""
+        """Return what later runs are given of this reply."""
         if self._result is None:
             return self.claimed.resumption.items if self.claimed.resumption else []
         return stored_items(sdk.made_items(self._result), self._translator.open_text)
@@ -346,13 +350,13 @@ class RunWork:
                 self.journal.append("tool.failed", call)
 
     def _spent(self) -> dict[str, Any]:
-        """What the run has taken, however it ends."""
+        """Return the usage and cost of the run, however it ends."""
         counted = self._result.context_wrapper.usage if self._result else None
         usage = self._meter.total(counted)
         return {"usage": usage, "cost": self._meter.cost(usage), "model": self._meter.model}
 
     async def _leave(self, outcome: Ending | Suspension) -> None:
-        """Write how it stands, or that it has failed where that is what cannot be written."""
+        """Write the outcome; if the database refuses it for good, write a failure instead."""
         try:
             await self._write(outcome, self.journal.take_rest())
             return
@@ -365,7 +369,7 @@ class RunWork:
         await self._write(await self._plain_failure(), [])
 
     async def _plain_failure(self) -> Ending:
-        """Holds no more than the database has taken before."""
+        """Return a failure with only what the database has accepted before."""
         parts = (await dbpool.read_first(queries.read_parts, self.claimed.run)).close()
         return Ending(
             RunStatus.FAILED,
@@ -378,7 +382,7 @@ class RunWork:
         )
 
     async def _write(self, outcome: Ending | Suspension, rest: list[EventRow]) -> None:
-        """A run that was asked to stop before it could ask is stopped."""
+        """Write the outcome; a run that was asked to stop is cancelled, not suspended."""
         if isinstance(outcome, Suspension):
             if await self._persist(suspend_run, rest, suspension=outcome):
                 return
@@ -388,9 +392,9 @@ class RunWork:
     async def _persist(
         self, write: Callable[..., T], events: list[EventRow], **outcome: object
     ) -> T:
-        """One transaction, tried again for as long as a run may outlive its database.
+        """Write in one transaction; retry for `buffer_s` while the database is away.
 
-        Raises at once what another try would meet again.
+        Raises other errors at once, as another try would only repeat them.
         """
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
@@ -408,7 +412,7 @@ class RunWork:
 
 
 def _ignore_end(stream: asyncio.Task[None]) -> None:
-    """Of a stream that was left to itself; asyncio would log what its exception says."""
+    """Retrieve the exception of an abandoned stream: asyncio would log it, with its text."""
     if not stream.cancelled():
         stream.exception()
 

@@ -1,4 +1,4 @@
-"""What a tool is given of the run that called it, and the progress it reports."""
+"""The SDK context that tools are given, and the progress that they report."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ from realtime.work.journal import Journal
 Payload = dict[str, Any]
 
 TEXT_LENGTH = 200
-"""Characters of a progress text or of a summary: they are one line on the page."""
+"""Characters of a progress text or summary: each is one line on the page."""
 
 
 @dataclass
 class _Step:
-    """A tool call at work: when it began, what it told last, and what waits to be told."""
+    """A tool call at work: when it began, when it last reported, and the report that waits."""
 
     begun_at: float
     told_at: float = float("-inf")
@@ -33,7 +33,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class StepEnd:
-    """How a tool call went; `summary` is empty where the tool gave none."""
+    """How a tool call ended; `summary` is "" if the tool gave none."""
 
     seconds: float
     summary: str
@@ -41,11 +41,11 @@ class StepEnd:
 
 
 class ProgressReports:
-    """The tool calls of one run by their ids: parallel ones do not mix up.
+    """Progress and results of one run's tool calls, by call id, since calls may run in parallel.
 
-    Progress goes to the journal at once, and then once an interval at most: what comes between
-    is replaced by what comes later. What a tool tells before it began or after it has ended, as
-    one in a thread may, is dropped.
+    A first report goes to the journal at once, later ones once an interval at most: the latest
+    replaces the one that waits. Reports before a call's start or after its end, as from a thread,
+    are dropped.
     """
 
     def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,35 +55,39 @@ class ProgressReports:
         self._steps: dict[str, _Step] = {}
 
     def begin(self, call_id: str) -> None:
+        """Note that a call starts; its reports count from now on."""
         self._steps[call_id] = _Step(time.monotonic())
 
     def end(self, call_id: str) -> StepEnd:
+        """Note that a call has ended, and return how; drops a report that waits."""
         step = self._steps.pop(call_id, None) or _Step(time.monotonic())
         if step.timer is not None:
             step.timer.cancel()
         return StepEnd(time.monotonic() - step.begun_at, step.summary, step.failed)
 
     def end_all(self) -> None:
-        """The run has ended, whatever its tools still do."""
+        """End all calls with the run, even if tools still run."""
         for call_id in list(self._steps):
             self.end(call_id)
 
     def fail(self, call_id: str) -> None:
-        """What the call returns is an error."""
+        """Note that the call returns an error."""
         if step := self._steps.get(call_id):
             step.failed = True
 
     def report(self, call_id: str, name: str, text: str, fraction: float | None) -> None:
+        """Report progress, from any thread; `fraction` is limited to 0 to 1."""
         payload: Payload = {"tool_call_id": call_id, "name": name, "progress": _line(text)}
         if fraction is not None:
             payload["fraction"] = min(1.0, max(0.0, fraction))
         self._on_loop(self._report, call_id, payload)
 
     def summarise(self, call_id: str, text: str) -> None:
+        """Set the call's summary, from any thread."""
         self._on_loop(self._summarise, call_id, _line(text))
 
     def _on_loop(self, work: Any, *args: Any) -> None:
-        """At once on the loop itself; in order, and before the tool's end, from a thread."""
+        """Call `work` at once on the loop; from a thread, schedule it there, in order."""
         if _running_loop() is self._loop:
             work(*args)
         else:
@@ -133,12 +137,12 @@ class RunContext:
     reports: ProgressReports
 
     def progress(self, tool: ToolContext[Any], text: str, fraction: float | None = None) -> None:
-        """Tell how far a tool is: a short text and, from 0 to 1, a fraction.
+        """Report the progress of a tool: a short text and a fraction from 0 to 1.
 
-        From a sync tool too, which the SDK runs in a thread.
+        May be called from a sync tool, which the SDK runs in a thread.
         """
         self.reports.report(clean_id(tool.tool_call_id), clean_id(tool.tool_name), text, fraction)
 
     def summarise(self, tool: ToolContext[Any], text: str) -> None:
-        """Say in a few words what a tool has done: the page shows that in place of its name."""
+        """Say in a few words what a tool did: the page shows this in place of the tool's name."""
         self.reports.summarise(clean_id(tool.tool_call_id), text)

@@ -1,4 +1,4 @@
-"""Exceptions that end or repeat a run, and what people are told of them."""
+"""Exceptions that end or repeat a run, and the error codes that users see for them."""
 
 import math
 import random
@@ -40,11 +40,11 @@ _WORDS = re.compile(
 _OTHERWISE = re.compile(
     r"per (min|minute|hour|day|second)\b|\b[TR]P[MD]\b|rate limit", re.IGNORECASE
 )
-"""Limits over a time, in much the same words; the input may be sent again as it is."""
+"""Rate limits, in similar words: the same input may be sent again later."""
 
 
 def says_too_long(message: str) -> bool:
-    """Whether a server's words mean that the input is too long, however often it is sent."""
+    """Return whether a server's message means that the input is too long."""
     return bool(_WORDS.search(message)) and not _OTHERWISE.search(message)
 
 
@@ -64,7 +64,7 @@ RUN_ERRORS: list[tuple[type[Exception], ErrorCode]] = [
     (openai.APIStatusError, ErrorCode.PROVIDER_REFUSED),
     (openai.APIError, ErrorCode.PROVIDER_CUT),
 ]
-"""The first that fits; what fits none is ours."""
+"""The first match counts; an exception that matches none is an internal error."""
 
 PROVIDER_CODES = {
     "content_filter": ErrorCode.CONTENT_FILTERED,
@@ -83,13 +83,13 @@ PROVIDER_CODES = {
     "401": ErrorCode.PROVIDER_KEY,
     "403": ErrorCode.PROVIDER_KEY,
 }
-"""What servers say in an error's `code` or `type`, which tells more than its HTTP status."""
+"""Values of an error's `code` or `type`: they tell more than its HTTP status."""
 
 STATUS_TIMEOUTS = (408, 504)
 STATUS_UNPAID = 402
 
 ECHOES = ("input", "ctx", "request", "messages", "prompt")
-"""In which servers repeat what they were sent, which says nothing of the error."""
+"""Fields in which servers repeat the request: their text is not about the error."""
 
 MAX_WORDS_CHARS = 1_000
 MAX_RETRY_AFTER_S = 86_400.0
@@ -98,11 +98,11 @@ RUN_LIMITS = (
     *(ErrorCode.LIMIT_TURNS, ErrorCode.LIMIT_TIME, ErrorCode.LIMIT_LENGTH),
     *(ErrorCode.LIMIT_TOKENS, ErrorCode.LIMIT_SITE),
 )
-"""The limits that end a reply which goes well."""
+"""The limits that end a reply although nothing has failed."""
 
 
 def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
-    """What to tell people; `has_text` tells that they have seen a part of the reply."""
+    """Return the error that users see; `has_text` is whether a part of the reply was shown."""
     if isinstance(exc, AgentSiteError):
         return exc
     code = next((code for kind, code in RUN_ERRORS if isinstance(exc, kind)), ErrorCode.INTERNAL)
@@ -112,17 +112,17 @@ def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Whether the request was turned away, or not even delivered."""
+    """Return whether the request was refused, or never reached the server."""
     return isinstance(exc, openai.APIStatusError) or _is_unreachable(exc)
 
 
 def _is_unreachable(exc: BaseException) -> bool:
-    """The client takes every connection that was refused for one that took too long."""
+    """Return whether no connection was made; the client reports a refused one as a time-out."""
     return isinstance(exc.__cause__, httpx2.ConnectTimeout | httpx2.ConnectError)
 
 
 def words_of(exc: openai.APIError) -> str:
-    """All that a server says of an error; the SDK's message has what is in one field alone."""
+    """Return all texts of a server's error; the SDK's message has only one field."""
     return " ".join([str(exc.message), *_strings(exc.body)])
 
 
@@ -139,14 +139,14 @@ def _strings(value: object, depth: int = 6) -> Iterator[str]:
 
 
 def broken_stream(said: str, *, has_text: bool) -> AgentSiteError:
-    """A stream that has told of its own failure, with the code `said` or none."""
+    """Return the error of a stream that reported its own failure, with the code `said` or ""."""
     cut = ErrorCode.PROVIDER_CUT if has_text else ErrorCode.PROVIDER_UNAVAILABLE
     return AgentSiteError(PROVIDER_CODES.get(said, cut))
 
 
 def _provider_code(exc: openai.APIError, code: ErrorCode, *, has_text: bool) -> ErrorCode:
     for said in (exc.code, exc.type):
-        # Some servers give a number, against the SDK's own word.
+        # Some servers send a number, although the SDK declares a string.
         if (known := PROVIDER_CODES.get(str(said))) is not None:
             return known
     if code != ErrorCode.PROVIDER_KEY and says_too_long(words_of(exc)):
@@ -178,7 +178,7 @@ def _retry_after(exc: BaseException) -> float | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `retry-after-ms` or either form of `retry-after`; None without a sound one."""
+    """Return seconds from `retry-after-ms` or either form of `retry-after`; None if invalid."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) / unit
@@ -202,7 +202,7 @@ FIRST_PAUSE_S = 0.5
 
 
 class Retries:
-    """The SDK asks whether and when; a stop during the pause ends it at once."""
+    """Decides for the SDK whether and when to retry a model call; a stop ends the pause at once."""
 
     def __init__(self, journal: Journal, meter: UsageMeter) -> None:
         self.count = 0
@@ -211,16 +211,16 @@ class Retries:
 
     @property
     def settings(self) -> ModelRetrySettings:
-        """For the SDK's model settings."""
+        """The retry settings for the SDK."""
 
-        # A function: the SDK copies settings deeply, and would copy what a method is bound to.
+        # A function, not a method: the SDK deep-copies settings, with the object of a bound method.
         def decide(context: RetryPolicyContext) -> RetryDecision:
             return self._decide(context)
 
         return ModelRetrySettings(max_retries=get_conf().provider_retries, policy=decide)
 
     def _decide(self, context: RetryPolicyContext) -> RetryDecision:
-        """After an answer has begun, or a tool, people would see it twice."""
+        """Retry only before any part of the reply is shown: users would see it twice."""
         error = run_error(context.error, has_text=False)
         if self._journal.folder.parts or error.code not in RETRIED:
             return RetryDecision(retry=False)
@@ -236,6 +236,6 @@ class Retries:
 
 
 def _pause(attempt: int) -> float:
-    """Twice as long each time, and never the same for all who have been refused together."""
+    """Return seconds: doubled at each attempt, random so that clients do not retry together."""
     longest: float = FIRST_PAUSE_S * 2**attempt
     return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret)

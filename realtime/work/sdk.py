@@ -1,4 +1,4 @@
-"""Between the SDK and the record: stream events, and interruptions for approval."""
+"""Translates between the SDK and the record: stream events, and requests for approval."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,17 +25,18 @@ Translated = tuple[str, dict[str, Any]]
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 FENCE, FENCE_END = "```json\n", "\n```"
-"""Around structured output, so that people can read it."""
+"""Put around structured output, so that it is shown as a code block."""
 JSON_STARTS = ("{", "[", '"')
-"""Of structured output that the model has not set apart itself."""
+"""Structured output begins so if the model has not put it into a fence itself."""
 
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 
 
 class Translator:
-    """Pure: no clock, no database. `open_text` is text that no finished item holds.
+    """Turns the SDK's stream events into journal events. Uses no clock and no database.
 
-    `has_text` when text was shown before, by a run that goes on.
+    `open_text` is text that no finished item holds. `has_text` says that a resumed run has shown
+    text before.
     """
 
     def __init__(self, agent: str, *, has_text: bool = False) -> None:
@@ -50,7 +51,7 @@ class Translator:
         self.open_text = ""
 
     def translate(self, event: StreamEvent) -> Iterator[Translated]:
-        """The journal's events for one of the SDK's; most have none."""
+        """Yield the journal events for one of the SDK's events; most have none."""
         if isinstance(event, RawResponsesStreamEvent):
             yield from self._raw(event.data)
         elif isinstance(event, AgentUpdatedStreamEvent):
@@ -71,21 +72,21 @@ class Translator:
             yield from self._complete(getattr(data, "response", None))
 
     def _complete(self, response: Any) -> Iterator[Translated]:
-        """The end of a model call; with what its items say and no delta has said."""
+        """End a model call: yield the text of its items that no delta has brought."""
         whole = "".join(map(_text_of, getattr(response, "output", None) or ())) or self._done_text
         if whole.startswith(self.open_text):
             self._new_part |= not self.open_text
             yield from self._text(whole[len(self.open_text) :])
         yield from self._end_fence()
-        # Only now the SDK makes an item of the text; one that failed or was cut has none.
+        # Only now does the SDK make an item of the text; a call that failed or was cut has none.
         self._call_text, self.open_text, self._done_text = self.open_text, "", ""
 
     def reopen(self) -> None:
-        """The SDK has made no item of the latest call, which was a refusal."""
+        """Mark the latest call's text as open: it was a refusal, of which the SDK makes no item."""
         self.open_text = self._call_text
 
     def finish(self, text: str) -> Iterator[Translated]:
-        """The answer of a run that no model call has written: the output of a tool."""
+        """Yield the answer of a run that ended with a tool's output."""
         self._new_part = True
         self._is_structured = False
         yield from self._text(clean_text(text))
@@ -121,7 +122,7 @@ class Translator:
 
 
 def _text_of(item: Any) -> str:
-    """The text and the refusals of a message; empty for any other item."""
+    """Return the text and the refusals of a message; "" for any other item."""
     if getattr(item, "type", "") != "message":
         return ""
     parts = getattr(item, "content", None) or ()
@@ -134,11 +135,11 @@ REJECTED_SAYING = "The user did not allow this call. The user said: {message}"
 
 
 class AnswerMismatchError(Exception):
-    """What was decided is not what the run is about to do."""
+    """The answers do not match the calls that the run is about to make."""
 
 
 def requests_of(result: RunResultStreaming) -> list[Request]:
-    """What the run waits for, in the order in which `resume` takes the answers."""
+    """Return the open requests, in the order in which `resume` expects the answers."""
     return [_request(item) for item in result.interruptions]
 
 
@@ -152,14 +153,14 @@ def _request(item: ToolApprovalItem) -> Request:
 
 
 def _description(item: ToolApprovalItem) -> str:
-    """The first paragraph of what the model is told of the tool."""
+    """Return the first paragraph of the tool's description for the model."""
     tools = item.agent.tools if item.agent else []
     texts = [getattr(tool, "description", "") for tool in tools if tool.name == item.name]
     return str(texts[0]).strip().split("\n\n")[0] if texts else ""
 
 
 def state_of(result: RunResultStreaming) -> dict[str, Any]:
-    """What `resume` goes on from; the run's context is not part of it."""
+    """Return the state that `resume` continues from, without the run's context."""
     state = result.to_state().to_json(context_serializer=lambda context: {})
     if isinstance(state["original_input"], list):
         state["original_input"] = [_as_given(item) for item in state["original_input"]]
@@ -167,7 +168,7 @@ def state_of(result: RunResultStreaming) -> dict[str, Any]:
 
 
 def _as_given(item: dict[str, Any]) -> dict[str, Any]:
-    """The SDK writes the text of earlier replies in a form that its Chat Completions refuses."""
+    """Simplify an earlier reply: the SDK writes it in a form that its Chat Completions refuses."""
     if item.get("role") != "assistant" or "type" in item:
         return item
     text = "".join(part["text"] for part in item["content"])
@@ -175,7 +176,7 @@ def _as_given(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_items(result: RunResultStreaming) -> list[Any]:
-    """The input items that the run has made; a request is none."""
+    """Return the input items that the run has made; a request for approval is none."""
     items: list[RunItem] = result.new_items
     return [item.to_input_item() for item in items if not isinstance(item, ToolApprovalItem)]
 
@@ -183,7 +184,10 @@ def made_items(result: RunResultStreaming) -> list[Any]:
 async def resume(
     agent: Agent[Any], resumption: Resumption, context: RunContext
 ) -> RunState[RunContext]:
-    """The state to go on from, with the answers in it; raises `AnswerMismatchError`."""
+    """Return the state to continue from, with the answers in it.
+
+    Raises `AnswerMismatchError`.
+    """
     state: RunState[RunContext] = await RunState.from_json(
         agent, resumption.state, context_override=RunContextWrapper(context)
     )
@@ -196,7 +200,10 @@ async def resume(
 
 
 def _apply(state: RunState[RunContext], item: ToolApprovalItem, answer: RequestAnswer) -> None:
-    """An answer is for one call with the arguments that were shown, and for no other."""
+    """Apply an answer only to the call that was shown, with the same arguments.
+
+    Raises `AnswerMismatchError` for any other.
+    """
     request = _request(item)
     if (request.tool_call_id, request.args_hash) != (answer.tool_call_id, answer.args_hash):
         raise AnswerMismatchError

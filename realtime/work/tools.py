@@ -1,4 +1,4 @@
-"""Tools of a run: MCP servers, hooks around each call, what a call returned."""
+"""Tools of a run: tool servers, hooks around each call, and outputs as text."""
 
 import asyncio
 import copy
@@ -40,14 +40,14 @@ from realtime.work.run_context import RunContext
 
 NAMES = {"image": "picture", "audio": "audio", "video": "video", "file": "file"}
 RESOURCES = ("audio", "image", "resource", "resource_link")
-"""What MCP servers return beside text; the SDK gives some of it as JSON in a text."""
+"""Types that MCP servers return beside text; the SDK gives some as JSON within a text."""
 
 _DATA_URL = re.compile(r"data:(\w*)[\w/.+;=-]*;base64,[A-Za-z0-9+/=_-]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{256,}={0,2}")
 
 
 def describe_output(result: object) -> str:
-    """Text of whatever a tool returned; no `repr` of an object, and no encoded data."""
+    """Return a tool's output as text, without an object's `repr` and without encoded data."""
     if isinstance(result, str):
         return _without_data(result)
     if isinstance(result, list | tuple) and result and all(map(_is_part, result)):
@@ -59,7 +59,7 @@ def describe_output(result: object) -> str:
     try:
         text = json.dumps(result, ensure_ascii=False, default=_plain, skipkeys=True)
     except ValueError:
-        # It holds itself.
+        # A circular reference.
         return f"[{type(result).__name__}]"
     return _without_data(text)
 
@@ -93,7 +93,7 @@ def _describe_part(part: Mapping[str, Any]) -> str:
 
 
 def _describe_text(text: str) -> str:
-    """The SDK writes what is neither text nor a picture as JSON."""
+    """Describe a text that is the SDK's JSON of a resource; return any other without its data."""
     if text.startswith("{"):
         try:
             held = json.loads(text)
@@ -114,7 +114,7 @@ def _without_data(text: str) -> str:
 
 
 def _is_data(text: str) -> bool:
-    """A long word may be a name or a line of dashes; data has all kinds of signs."""
+    """Return whether a long word is encoded data: it has lower and upper case and digits."""
     return all(re.search(kind, text) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
 
 
@@ -127,7 +127,7 @@ def _plain(value: object) -> object:
         return list(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return "[data]"
-    # What has a text of its own writes it in a method of its own.
+    # A class without a `__str__` of its own would show its `repr`.
     return f"[{type(value).__name__}]" if type(value).__str__ is object.__str__ else str(value)
 
 
@@ -135,7 +135,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
-    """The agent of that name among those that `agent` may hand over to, itself included."""
+    """Return the agent of that name among `agent` and those that it can hand over to."""
     seen, found = set(), [agent]
     while found:
         at = found.pop()
@@ -149,7 +149,7 @@ def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
 
 
 def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
-    """The SDK keeps a reference in a `Handoff` that it has made itself."""
+    """Return a handoff's agent; the SDK keeps it in a private field of the handoffs it makes."""
     if isinstance(handoff, Agent):
         return handoff
     reference = handoff._agent_ref
@@ -157,7 +157,7 @@ def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None
 
 
 class ToolServers:
-    """The connections of one event loop, shared by its runs; one that has died is made again."""
+    """The tool servers' connections of one event loop, shared by its runs."""
 
     def __init__(self) -> None:
         self._managers: dict[MCPServer, MCPServerManager] = {}
@@ -165,9 +165,10 @@ class ToolServers:
         self._failed_at: dict[MCPServer, float] = {}
 
     async def connect(self, servers: Iterable[MCPServer]) -> None:
-        """Have these answer; raises `AgentSiteError(tools_unavailable)`.
+        """Connect to these servers, again if a connection has died.
 
-        Who has waited for another's try does not try in vain again: all would, one by one.
+        Raises `AgentSiteError(tools_unavailable)`. A caller that waited while another one's attempt
+        failed does not repeat it: else all would, one after another.
         """
         asked_at = time.monotonic()
         for server in servers:
@@ -178,14 +179,14 @@ class ToolServers:
                     await self._connect(server)
 
     async def _answers(self, server: MCPServer) -> bool:
-        """Whether a connection is there and alive; a server that caches its tools is not asked."""
+        """Return whether a connection works; the SDK answers for a server that caches its tools."""
         if server not in self._managers:
             return False
         try:
             async with asyncio.timeout(get_conf().tool_server_timeout_s):
                 await server.list_tools()
         except Exception as exc:
-            logger.warning("tool server %s is gone: %s", server.name, type(exc).__name__)
+            logger.warning("tool server %s does not answer: %s", server.name, type(exc).__name__)
             return False
         return True
 
@@ -193,7 +194,8 @@ class ToolServers:
         await self._disconnect(server)
         _watch_errors(server)
         timeout = get_conf().tool_server_timeout_s
-        # "In parallel" gives the connection a task of its own, which alone may close it.
+        # With `connect_in_parallel` the SDK gives the connection a task of its own; only this task
+        # may close it.
         manager = self._managers[server] = MCPServerManager(
             [server],
             strict=True,
@@ -218,13 +220,16 @@ class ToolServers:
             await manager.cleanup_all()
 
     async def close(self) -> None:
-        """Close every connection; whoever still needs one gets another."""
+        """Close every connection; `connect` makes new ones."""
         for server in list(self._managers):
             await self._disconnect(server)
 
 
 def _watch_errors(server: Any) -> None:
-    """Have what the server marks as an error shown as one; the SDK tells its extractor alone."""
+    """Show a result as failed if the server marks it as an error.
+
+    The SDK passes this mark only to the server's extractor, which is wrapped here.
+    """
     extract = getattr(server, "custom_data_extractor", None)
     if isinstance(extract, _ErrorWatch):
         return
@@ -232,7 +237,7 @@ def _watch_errors(server: Any) -> None:
 
 
 class _ErrorWatch:
-    """Stands before the extractor that the site may have given the server."""
+    """Wraps the extractor that the site may have given the server."""
 
     def __init__(self, extract: Any) -> None:
         self._extract = extract
@@ -245,16 +250,16 @@ class _ErrorWatch:
 
 
 def copy_agent(agent: Agent[Any]) -> Agent[Any]:
-    """A copy of an agent and of all that it may hand over to, with tools and guardrails copied.
+    """Copy an agent and all agents that it can hand over to, with their tools and guardrails.
 
-    Models, tool servers and agents that are tools are shared. Input guardrails of the copies go
-    before the model: beside it they would let tokens out before they have decided.
+    Models, tool servers and agents that are tools are shared. Input guardrails of the copies run
+    before the model: in parallel with it, text would be shown before they have decided.
     """
     return _Copies().agent(agent)
 
 
 class _Copies:
-    """One copy of each agent, by the identity of the original: handoffs may go in a circle."""
+    """Makes one copy of each agent, by the identity of the original: handoffs may be circular."""
 
     def __init__(self) -> None:
         self._made: dict[int, Agent[Any]] = {}
@@ -263,7 +268,7 @@ class _Copies:
         if (known := self._made.get(id(original))) is not None:
             return known
         made = self._made[id(original)] = copy.copy(original)
-        # What a handoff makes is asked for again when it has been copied already.
+        # A handoff may return an agent that is a copy already.
         self._made[id(made)] = made
         made.tools = [copy.copy(tool) for tool in original.tools]
         made.input_guardrails = [copy.copy(guardrail) for guardrail in original.input_guardrails]
@@ -282,24 +287,24 @@ class _Copies:
 
         made.on_invoke_handoff = invoke
         if (target := handoff_target(original)) is not None:
-            # The copies outlive this reference: `invoke` holds on to all of them.
+            # The SDK's reference is weak; `invoke` keeps all copies alive.
             made._agent_ref = weakref.ref(self.agent(target))
         return made
 
 
 class ToolHooks(RunHooks[RunContext]):
-    """Tells the journal of every tool; no tool starts before that is committed."""
+    """Writes each tool call to the journal; no tool starts before its start is committed."""
 
     def __init__(self, journal: Journal, servers: ToolServers) -> None:
         self._journal = journal
         self._servers = servers
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
-        """Before the agent's tools are asked for, and again for each that takes over."""
+        """Connect the agent's tool servers; the SDK calls this before it lists their tools."""
         await self._servers.connect(agent.mcp_servers)
 
     async def reconnect(self, agent: Agent[Any], name: str) -> None:
-        """For a run of `agent` that goes on: the one that has asked does not start again."""
+        """Connect the tool servers of a resumed run's agent: its `on_agent_start` is not called."""
         asked = find_agent(agent, name)
         if asked is not None:
             await self._servers.connect(asked.mcp_servers)
@@ -311,6 +316,7 @@ class ToolHooks(RunHooks[RunContext]):
         arguments = shorten(clean_text(_arguments(context)), get_conf().tool_arguments_chars)
         self._journal.append("tool.started", {**call, "arguments": arguments})
         await self._journal.commit()
+        # The commit itself may have found a request to cancel.
         if self._journal.cancelled.is_set():
             raise asyncio.CancelledError
         context.context.reports.begin(call["tool_call_id"])
@@ -331,7 +337,7 @@ class ToolHooks(RunHooks[RunContext]):
 
     @staticmethod
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
-        """What the model is told of an error stays the SDK's; people are shown that it is one."""
+        """Mark a call that raised as failed; returns None, so the model gets the SDK's own text."""
         if args.kind == "tool_exception":
             args.run_context.context.reports.fail(clean_id(args.call_id))
 
@@ -346,7 +352,7 @@ def _arguments(context: RunContextWrapper[RunContext]) -> str:
 
 
 class WorkHooks(ToolHooks):
-    """The hooks of a run at work."""
+    """The hooks of a run at work: tool calls, usage and budget."""
 
     def __init__(
         self, journal: Journal, servers: ToolServers, meter: UsageMeter, budget: Budget
@@ -362,7 +368,7 @@ class WorkHooks(ToolHooks):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        # Before the meter opens the call: one that is not made takes nothing.
+        # Check before the call is counted: one that is refused here is never sent.
         await self._budget.check(self._meter.spent(context.usage))
         self._meter.begin_call(context.usage, name_model(agent), system_prompt, input_items)
 
@@ -375,8 +381,8 @@ class WorkHooks(ToolHooks):
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
     ) -> None:
         if isinstance(tool, FunctionTool) and tool.timeout_seconds is None:
-            # The SDK reads it after this hook, also for a sync tool, for which it would refuse it
-            # at the making: the thread is then left to itself. The tool is the run's own copy.
+            # The SDK reads it after this hook. It refuses a time-out when a sync tool is made, but
+            # takes this one; the thread is then abandoned. The tool is the run's own copy.
             tool.timeout_seconds = get_conf().tool_timeout_s
         if models := _nested_models(tool):
             await self._budget.check(self._meter.spent(context.usage))
@@ -397,7 +403,7 @@ def _call_id(context: RunContextWrapper[RunContext]) -> str:
 
 
 def _has_timed_out(tool: Tool, result: object) -> bool:
-    """The SDK tells nobody but the model, by this sentence."""
+    """Return whether a tool has timed out: the SDK shows it only by this text for the model."""
     if not isinstance(tool, FunctionTool) or tool.timeout_seconds is None:
         return False
     told = default_tool_timeout_error_message(
@@ -407,9 +413,10 @@ def _has_timed_out(tool: Tool, result: object) -> bool:
 
 
 def _nested_models(tool: Any) -> frozenset[str]:
-    """The models that a tool may ask: those of the agent that it is, and of all behind that one.
+    """Return the models that a tool may ask, if it is an agent.
 
-    "" for an agent that the SDK does not show.
+    They are those of the agent, of its handoffs and of its tools; "" stands for an agent that the
+    SDK does not expose.
     """
     found: dict[int, str] = {}
     agents = _agents_in([tool])
@@ -424,5 +431,5 @@ def _nested_models(tool: Any) -> frozenset[str]:
 
 
 def _agents_in(tools: Iterable[Any]) -> list[Agent[Any] | None]:
-    """Those of the tools that are agents; the SDK keeps a private reference."""
+    """Return the agents among the tools, from a private field of the SDK."""
     return [tool._agent_instance for tool in tools if getattr(tool, "_is_agent_tool", False)]

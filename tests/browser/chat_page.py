@@ -67,16 +67,19 @@ class ChatPage:
         await self.connected()
 
     async def send(self, text: str) -> None:
-        """Type a message, press Enter and wait until it stands on the page."""
+        """Type a message, send it and wait until it stands on the page."""
         messages = self.page.locator(".user")
         before = await messages.count()
         await self.enter(text)
         await expect(messages).to_have_count(before + 1)
 
     async def enter(self, text: str) -> None:
-        """Type a text and press Enter, whatever comes of it."""
+        """Type a text and send it as people do on this device, whatever comes of it."""
         await self.page.fill("#prompt", text)
-        await self.page.press("#prompt", "Enter")
+        if await self.page.evaluate("matchMedia('(hover: none) and (pointer: coarse)').matches"):
+            await self.page.click("#send")
+        else:
+            await self.page.press("#prompt", "Enter")
 
     @property
     def session_id(self) -> str:

@@ -16,8 +16,6 @@ ARGUMENTS = (
     "--no-sandbox",
     # Whatever a page would fetch from elsewhere is not even looked up.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-    # One process draws all pages: starting one for each costs more than the page.
-    "--renderer-process-limit=1",
 )
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",

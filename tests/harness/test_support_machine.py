@@ -171,7 +171,7 @@ def sources() -> Iterator[tuple[str, ast.AST]]:
 
 
 def test_no_deadline_is_in_seconds() -> None:
-    """They go through `waiting`, which scales them; a number as a time-out is none of these."""
+    """They go through `waiting`, which scales them: no time-out is a number, but for 0."""
     unscaled = {"asyncio.timeout", "asyncio.wait_for", "time.sleep"}
     wrong = [
         place
@@ -180,7 +180,9 @@ def test_no_deadline_is_in_seconds() -> None:
         and (
             ast.unparse(node.func) in unscaled
             or any(
-                keyword.arg == "timeout" and isinstance(keyword.value, ast.Constant)
+                keyword.arg == "timeout"
+                and isinstance(keyword.value, ast.Constant)
+                and keyword.value.value
                 for keyword in node.keywords
             )
         )

@@ -410,7 +410,7 @@ class TestExport:
         await browser.aforce_login(staff)
         begun, enough = threading.Event(), threading.Event()
 
-        def endless(sessions: object) -> Iterator[Conversation]:
+        def endless(sessions: object, *, for_staff: bool) -> Iterator[Conversation]:
             while not enough.is_set():
                 yield Conversation({"id": str(uuid4()), "title": "again"}, iter(()))
                 begun.set()

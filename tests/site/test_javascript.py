@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from venvs import Venv
 from agentsite.web import view_models
 from agentsite.web.view_models import get_label
 from conversations.models import RunStatus
+from tests.support.machine import scaled
 from tests.support.site import ROOT
 
 TESTS = ROOT / "tests" / "javascript"
@@ -66,11 +68,15 @@ def read_texts(texts):
     return str(texts)
 
 
-def node(*arguments, **environ):
+def node(*arguments, cwd=ROOT, **environ):
     """What Node says to that."""
-    command = [str(npm.node_of(VENV)), *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, timeout=300
+        [str(npm.node_of(VENV)), *arguments],
+        cwd=cwd,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        timeout=scaled(300),
     )
 
 
@@ -95,7 +101,7 @@ new RunCursor(null).end(1);
 @pytest.fixture
 def tools():
     if not page_checks.are_there():
-        pytest.skip("the tools are not here; `make check` brings them")
+        pytest.skip("the tools are not here; `make test` brings them")
     return page_checks.HOME / "node_modules"
 
 
@@ -110,13 +116,12 @@ def test_a_wrong_type_is_found(tools, tmp_path):
     assert "is not assignable to parameter of type 'string'" in done.stdout, done.stdout
 
 
-def test_a_fault_of_style_is_found(tools):
+def test_a_fault_of_style_is_found(tools, tmp_path):
     biome, *arguments = page_checks.LINT
-    broken = ROOT / "static" / "chat" / "broken.js"
+    shutil.copy(ROOT / "biome.json", tmp_path)
+    broken = tmp_path / "static" / "chat" / "broken.js"
+    broken.parent.mkdir(parents=True)
     broken.write_text("export function compare(a) {\n  debugger;\n  return a;\n}\n")
-    try:
-        done = node(str(tools / biome), *arguments, str(broken))
-    finally:
-        broken.unlink()
+    done = node(str(tools / biome), *arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert "noDebugger" in done.stderr + done.stdout

@@ -111,7 +111,7 @@ def test_two_at_once_collect_once(production, settings):
 
 
 def test_debug_serves_the_sources(client, settings, monkeypatch):
-    settings.DEBUG = True
+    settings.DEBUG = settings.SERVESTATIC_USE_FINDERS = True
     monkeypatch.setattr(prepare, "collect_static", pytest.fail)
     call_command("prepare", stdout=io.StringIO())
     answer = client.get("/static/admin/css/base.css")

@@ -1,4 +1,4 @@
-"""`manage.py chat`: a chat in the terminal, with this site or any other."""
+"""`manage.py chat`: chats in the terminal with this site or another one."""
 
 import sys
 from argparse import ArgumentParser
@@ -11,7 +11,7 @@ from agentsite import terminal
 
 
 class Command(BaseCommand):
-    """Needs no database: it is a client like any other."""
+    """Runs the terminal client, which needs no database."""
 
     help = terminal.DESCRIPTION
     requires_system_checks = []

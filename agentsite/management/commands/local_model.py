@@ -1,4 +1,4 @@
-"""`manage.py local_model`: look after the site's own model without a server."""
+"""`manage.py local_model`: shows, fetches or removes the embedded model without a server."""
 
 import shutil
 from argparse import ArgumentParser
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         {"status": self.status, "fetch": self.fetch, "remove": self.remove}[options["action"]]()
 
     def status(self) -> None:
-        """Which model, where it is, and whether this computer can run it."""
+        """Show which model is set, where its file is, and whether this computer can run it."""
         weights, available = self.weights, weights_module.available_memory()
         free = "unknown" if available is None else f"{available / MB:,.0f} MB"
         self.say(f"model   {weights.label}, {weights.size / MB:,.0f} MB")
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         self.say(f"runs    {self.verdict()}")
 
     def other(self) -> str:
-        """What answers instead."""
+        """Return what answers instead of the embedded model."""
         return f"answers come from {settings.AGENT_MODEL}"
 
     def found(self) -> str:
@@ -60,7 +60,7 @@ class Command(BaseCommand):
         return "yes, on this computer"
 
     def fetch(self) -> None:
-        """In the foreground; what is there already is not fetched again."""
+        """Fetch the model in the foreground, unless it is there."""
         terminal = Terminal(self.weights)
         try:
             file = fetch(
@@ -76,7 +76,7 @@ class Command(BaseCommand):
         self.say(f"there: {file}")
 
     def remove(self) -> None:
-        """All that was ever fetched, never a file of the user's own."""
+        """Delete everything that was fetched, but never a file of the user's own."""
         if not self.weights.is_fetched:
             raise CommandError("LOCAL_MODEL_PATH names a file of your own: remove it yourself")
         known = is_there(self.weights, self.file) or partial_of(self.file).exists()

@@ -1,4 +1,4 @@
-"""`manage.py make_sample_data`: a database to try and to measure things on."""
+"""`manage.py make_sample_data`: fills a development database with sample conversations."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`manage.py prepare`: everything between an installed checkout and a server that may start."""
+"""`manage.py prepare`: makes an installed checkout ready to serve."""
 
 import hashlib
 import os
@@ -28,11 +28,11 @@ class Command(BaseCommand):
 
 
 def collect_static() -> None:
-    """Hash and compress the static files, unless nothing has changed since the last time."""
+    """Hash and compress the static files, unless their sources are unchanged."""
     fingerprint = hashlib.sha256("\n".join(sorted(static_sources())).encode()).hexdigest()
     root = Path(settings.STATIC_ROOT)
     root.mkdir(parents=True, exist_ok=True)
-    # One process at a time: two that collect take each other's files for name clashes.
+    # Lock: two processes that collect at once would report each other's files as conflicts.
     with (root / "sources.sha256").open("a+") as stamp, locked(stamp):
         stamp.seek(0)
         if stamp.read() != fingerprint:
@@ -43,17 +43,18 @@ def collect_static() -> None:
 
 @contextmanager
 def locked(file: IO[str]) -> Iterator[None]:
+    """Hold an exclusive lock on `file`."""
     locks.lock(file, locks.LOCK_EX)
     try:
         yield
     finally:
-        # The next one reads what was written.
+        # Flush before unlocking, so that the next process reads what was written.
         file.flush()
         locks.unlock(file)
 
 
 def static_sources() -> Iterator[str]:
-    """A line for each source file that differs when the file does."""
+    """Yield a line per source file that changes when the file changes."""
     yield django.__version__
     for finder in get_finders():
         for name, storage in finder.list(None):
@@ -62,7 +63,10 @@ def static_sources() -> Iterator[str]:
 
 
 def show_once(password: str) -> str:
-    """Where the password is: in production in a file, since a container keeps what is printed."""
+    """Return where the password can be read.
+
+    In production it is written to a file, because containers keep their output.
+    """
     if settings.DEBUG:
         return f"{password} (shown this once)"
     path = Path(settings.STATIC_ROOT).parent / "admin_password"
@@ -74,7 +78,7 @@ def show_once(password: str) -> str:
 
 
 def ensure_admin() -> str:
-    """Make the first admin account if there is none; says what there is now."""
+    """Create the first admin account if there is none; return a line about the account."""
     users = get_user_model()._default_manager
     name = settings.DJANGO_SUPERUSER_USERNAME
     admins = users.filter(is_superuser=True)

@@ -1,4 +1,4 @@
-"""`manage.py erase_user NAME`: the right to be forgotten."""
+"""`manage.py erase_user NAME`: deletes a user and all data of that person."""
 
 from typing import Any
 

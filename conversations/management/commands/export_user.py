@@ -1,4 +1,4 @@
-"""`manage.py export_user NAME FILE`: all that is kept of one person, for that person."""
+"""`manage.py export_user NAME FILE`: exports all data of one person."""
 
 import json
 import zipfile

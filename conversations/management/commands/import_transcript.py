@@ -1,4 +1,4 @@
-"""`manage.py import_transcript FILE --user NAME`: conversations out of a JSON export."""
+"""`manage.py import_transcript FILE --user NAME`: imports conversations from a JSON export."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from conversations.exports.imports import ImportRefusedError, import_all
 
 
 class Command(BaseCommand):
-    """Makes the sessions of a file as they were, for one user."""
+    """Imports the sessions of a file for one user, with their ids and times."""
 
     help = "Import conversations that were exported as JSON."
 
@@ -30,6 +30,6 @@ class Command(BaseCommand):
         except ImportRefusedError as exc:
             raise CommandError(f"not imported: {exc}") from exc
         except (ValueError, RecursionError) as exc:
-            # The parser's own words quote the file.
+            # The parser's message quotes the file, so it is not passed on.
             raise CommandError("not imported: the file is not JSON") from exc
         self.stdout.write(f"agentsite: {count} conversations imported")

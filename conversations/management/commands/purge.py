@@ -1,4 +1,4 @@
-"""`manage.py purge`: for a timer, once a day."""
+"""`manage.py purge`: deletes expired data; run it once a day."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from django.urls import NoReverseMatch, reverse
 
 
 class Command(BaseCommand):
-    """Serves pages, REST and WebSockets until SIGTERM or SIGINT."""
+    """Serve pages, REST and WebSockets until SIGTERM or SIGINT."""
 
     help = "Serve the site with Daphne; with ROLE=web, `manage.py work` works on the replies."
 
@@ -24,13 +24,13 @@ class Command(BaseCommand):
             raise CommandError("ROLE=worker serves nobody: run `manage.py work`")
         host, port = options["host"], options["port"]
         check_free(host, port)
-        # Daphne chooses Twisted's reactor when it is imported, the application comes after it.
+        # In this order: importing Daphne installs Twisted's reactor, which the application needs.
         from channels.routing import get_default_application
 
         from realtime.sockets.server import Server
 
         server = Server(get_default_application(), host=host, port=port)
-        # The Agents SDK takes more than a second to import: now, not in the first reply.
+        # Importing the Agents SDK takes more than a second; do it before the first reply.
         from realtime import registry
         from realtime.work import run  # noqa: F401
 
@@ -44,7 +44,7 @@ class Command(BaseCommand):
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises `CommandError` with one clear line when nobody could listen there."""
+    """Raise `CommandError` with a clear message if the address is not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,7 +57,7 @@ def check_free(host: str, port: int) -> None:
 
 
 def addresses(host: str, port: int) -> str:
-    """Where people find what, as far as the project has it."""
+    """Return lines with the URLs of the chat, the admin and the API, if the project has them."""
     shown = f"[{host}]" if ":" in host else host
     chat, admin, sessions = map(path_of, ("chat", "admin:index", "api-sessions"))
     places = [
@@ -70,7 +70,7 @@ def addresses(host: str, port: int) -> str:
 
 
 def path_of(name: str) -> str:
-    """The path of a named page; empty where the project has none."""
+    """Return the path of a named page; "" if the project has none."""
     try:
         return reverse(name)
     except NoReverseMatch:

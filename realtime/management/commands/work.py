@@ -1,4 +1,4 @@
-"""`manage.py work`: a process that works on runs and serves nobody."""
+"""`manage.py work`: a process that works on runs and serves no clients."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from realtime.process import Process
 
 
 class Command(BaseCommand):
-    """Works on runs until SIGTERM or SIGINT; processes with `ROLE=web` leave theirs to it."""
+    """Work on runs until SIGTERM or SIGINT, for processes with `ROLE=web`."""
 
     help = "Work on replies that other processes accept; needs Postgres and Redis."
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "A worker sends what it writes to other processes: set REDIS_URL, for them as well."
             )
-        # The Agents SDK takes more than a second to import: now, not in the first reply.
+        # Importing the Agents SDK takes more than a second; do it before the first reply.
         from realtime.work import run  # noqa: F401
 
         registry.agent_names()
@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
 
 async def work() -> None:
-    """Run the services of a worker until a signal comes, then drain them."""
+    """Run the services of a worker until a signal comes, then drain and stop them."""
     signalled = asyncio.Event()
     process_module.on_signal(asyncio.get_running_loop(), signalled.set)
     process = Process("worker")
