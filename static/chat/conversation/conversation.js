@@ -1,17 +1,17 @@
 /**
  * The state of one session on the page, built from its frames; it knows no page, socket or clock.
  *
- * `apply(frame)` takes in a frame and returns what the caller must do:
+ * `apply(frame)` applies a frame and returns effects, which the caller must act on:
  *   {kind: "resume"}                           a gap: send `resume` with `beginResume()` again
  *   {kind: "reload"}                           too much was missed: load the history again
  *   {kind: "accepted", client_message_id, session_id}
- *   {kind: "cancel", run_id}                   it was stopped before it had a run
+ *   {kind: "cancel", run_id}                   the reply was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "started" | "ended", message}
  *   {kind: "tool", event, name}                a tool has begun, or failed
  *   {kind: "asked", message, request_id}       the reply waits for an answer
- *   {kind: "answered", request_id, duplicate}  the server has this page's answer, or an earlier one
- *   {kind: "retry"}                            it could not be followed: connect anew
+ *   {kind: "answered", request_id, duplicate}  the server has this or an earlier answer
+ *   {kind: "retry"}                            the session could not be followed: reconnect
  *   {kind: "notice", text} | {kind: "missing"}
  */
 
