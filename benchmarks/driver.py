@@ -92,9 +92,7 @@ class Driver:
 
 
 async def be_driven(make_load: Callable[..., Awaitable[Callable[[], Awaitable[Seen]]]]) -> None:
-    """Run in a load generator's process: `make_load(**task)` gets ready and returns the load to
-    run.
-    """
+    """Run in a load generator's process: `make_load(**task)` gets ready and returns the load."""
     task = json.loads(await _next_line())
     scenario = Scenario(**task.pop("scenario"))
     load = await make_load(scenario, **task)

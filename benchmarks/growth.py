@@ -1,5 +1,4 @@
-"""Measures calls whose cost must not depend on the amount of data, at a small size and at 100 times
-that.
+"""Measures calls whose cost must not grow with the data, at one size and at 100 times that.
 
     python -m benchmarks.growth [--rounds 15]
 
@@ -31,7 +30,7 @@ TARGET = 1.5
 
 @dataclass(frozen=True)
 class Case:
-    """A measured call: `prepare` creates data of a size and returns the call; `per` divides its CPU
+    """A measured call: `prepare(size)` creates data and returns the call; `per` divides its CPU
     time.
     """
 

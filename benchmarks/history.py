@@ -51,9 +51,7 @@ class Conversation:
 
 
 async def measure(site: Site, options: argparse.Namespace) -> list[tuple[str, list[float]]]:
-    """Measure the sixth turns of short sessions and the next turns of one long session,
-    alternating.
-    """
+    """Measure sixth turns of short sessions and next turns of one long session, alternating."""
     ann = site.users["ann"]
     connection = await open_socket(site.ws_url, ann.token)
     long = Conversation(connection)

@@ -9,9 +9,7 @@ PACKAGES = ("conversations", "realtime", "agentsite")
 
 
 def packages() -> str:
-    """Return a table with a line for each folder: its modules, and the folders that they import
-    from.
-    """
+    """Return a table of folders: their modules, and the folders that they import from."""
     rows = [
         f"| `{folder}/` | {_names(paths)} | {_imports(folder, paths)} |"
         for folder, paths in _folders().items()
@@ -31,8 +29,7 @@ def list_modules() -> list[Path]:
 
 
 def imported_modules(path: Path) -> set[Path]:
-    """Return the files of the three packages that a file imports at its top level, relative to
-    ROOT.
+    """Return the files of the three packages that a file imports at its top, relative to ROOT.
 
     Imports under `TYPE_CHECKING` are left out.
     """

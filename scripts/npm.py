@@ -50,8 +50,7 @@ def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
 
 
 def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
-    """Install the lock file in `sources` into `home` unless that exists; `what` names it for
-    people.
+    """Install the lock file in `sources` into `home` unless that exists; `what` is its name.
 
     Raises `SetupError`.
     """

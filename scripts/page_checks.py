@@ -1,5 +1,4 @@
-"""Type-checks and lints the page's JavaScript with `tsc` and Biome, from npm with their own lock
-file.
+"""Type-checks and lints the page's JavaScript with `tsc` and Biome, which npm installs.
 
 They are fetched once, into `.cache/javascript`, where editors find them by `tsconfig.json` and
 `biome.json`; the checks themselves need no network.

@@ -66,9 +66,7 @@ def client_frame(kind: Model) -> str:
 
 
 def fields(kind: Model, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield name, type and default of each field; fields of `metadata` are named by their whole
-    path.
-    """
+    """Yield name, type and default of each field; `metadata` fields are named by their path."""
     required = kind.model_json_schema().get("required", ())
     for name, schema in properties(kind).items():
         nested = kind.model_fields[name].annotation

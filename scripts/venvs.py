@@ -42,9 +42,7 @@ class Venv:
         stamp.write_text(sys.version)
 
     def install(self, wanted: Path, *, options: tuple[str, ...] = ()) -> None:
-        """Install a requirements file with pip, unless it is installed already; raises
-        `SetupError`.
-        """
+        """Install a requirements file with pip, unless that was done; raises `SetupError`."""
         stamp = self.home / f"{wanted.stem}.sha256"
         digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
         if stamp.is_file() and stamp.read_text() == digest:
