@@ -104,6 +104,7 @@ def test(arguments: list[str]) -> int:
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
     bring_stand_in()
+    page_checks.bring(VENV)
     # No reordering by number of tests: the slowest files have few and would come last.
     spread = ("-n", str(count_workers(arguments)), "--dist", "loadfile", "--no-loadscope-reorder")
     return python("-m", "pytest", *spread, "--durations=20", *arguments)
