@@ -31,7 +31,7 @@ from agentsite.local_model.weights import QWEN, Job
 from benchmarks.measure import machine, table
 
 SAID = ("17", "rain", "Marsh", "3 books", "minutes")
-"""What the tools return, by pieces that a true answer repeats."""
+"""Parts of the tools' results that a correct answer repeats."""
 
 QUIET = RunConfig(tracing_disabled=True)
 CALLED: list[tuple[str, str]] = []

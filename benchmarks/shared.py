@@ -22,7 +22,7 @@ PARAGRAPH = (
 )
 REPLY_CHARS = 2_048
 WARM_UP = "/accounts/login/"
-"""The first page of a process loads what every page needs."""
+"""Requested first, so that the process has loaded what every page needs."""
 
 NEXT = re.compile(r'rel="next" href="([^"]*)"')
 Pages = dict[str, str]

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.measure import machine, percentile, table
 
 PAUSE_S = 0.04
-"""Between two ticks, as between two commits of the flusher."""
+"""Pause between two ticks, as between two commits of the flusher."""
 
 TARGET_MS = 25
 

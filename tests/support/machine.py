@@ -21,10 +21,10 @@ STEPS = "AGENTSITE_STEPS"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 REFERENCE_S = 1.5
-"""What the measured work takes on a quiet core of the machine of docs/performance.md."""
+"""Duration of the measured work on an idle core of the machine in docs/performance.md."""
 
 CROWD_CORES = 8
-"""A machine with so many cores of that speed is given whole crowds."""
+"""A machine with this many cores of that speed gets crowds of full size."""
 
 _pace = 1.0
 

@@ -19,7 +19,7 @@ from tests.support.waiting import TIMEOUT_S, poll
 from tests.support.warm import WarmProcess
 
 START_S = 60.0
-"""What a server may take to start."""
+"""Time limit for the start of a server."""
 
 LOG_LINES = 12
 
@@ -72,7 +72,7 @@ class Child:
     """
 
     running: ClassVar[WeakSet["Child"]] = WeakSet()
-    """Those that have been started, for what a failed test tells."""
+    """All children that were started, for the report of a failed test."""
 
     def __init__(
         self,

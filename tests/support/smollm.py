@@ -14,7 +14,7 @@ from tests.support.servers import package_dir, scratch_dir
 MODEL = "smollm2"
 
 TOKENS_MAX = 120
-"""Of one reply: the model does not always find an end."""
+"""Limit for one reply: the model does not always end by itself."""
 
 
 def is_answer(end: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from tests.support.conformance import check_frame
 Frame = dict[str, Any]
 
 FOLLOWED_EVENTS = ("resumed", "message.created", "message.updated", "queue.changed")
-"""Only these move the cursor: frames of the user's list also come for what is not followed."""
+"""Only these move the cursor; frames of the list also arrive for sessions not followed."""
 
 SEQUENCED_EVENTS = {kind.model_fields["event"].default for kind in SEQUENCED_STATUS}
 

@@ -8,7 +8,7 @@ Schema = dict[str, Any]
 Components = Mapping[str, Schema]
 
 NAMES = {"parent_message_id": "message_id", "regenerate": "message_id"}
-"""Fields that name something under another name than addresses do."""
+"""Fields that contain an id under another name than addresses use."""
 
 EXAMPLES: dict[str, list[Any]] = {"content": ["x", ""], "agent": ["echo"], "scopes": [["read"]]}
 ABSENT = object()
