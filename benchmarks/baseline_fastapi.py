@@ -1,4 +1,4 @@
-"""The relay that tutorials show: FastAPI on uvicorn, one `send_json` a token, nothing kept."""
+"""A plain relay as in tutorials: FastAPI on uvicorn, one `send_json` per token, nothing stored."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Many sockets at once, each getting one reply: faults, times, memory of an idle connection.
+"""Opens many sockets that get one reply each; measures faults, times and memory of idle sockets.
 
     python -m benchmarks.connections [--clients 1000] [--valkey] [--postgres]
 
@@ -22,7 +22,7 @@ SETTLE_S = 3.0
 
 
 def raise_file_limit(needed: int) -> None:
-    """Let this process and those it starts open as many files as they may."""
+    """Raise the limit of open files for this process and its children to the allowed maximum."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert hard >= needed, f"ulimit -Hn is {hard}, below {needed}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -36,7 +36,7 @@ def run_everything(options: argparse.Namespace) -> Iterator[Site]:
             "OPENAI_BASE_URL": stack.enter_context(run_stand_in(work_dir)),
             "OPENAI_API_KEY": "none",
             "AGENT_MODEL": "stand-in",
-            # All come from this machine.
+            # All clients come from this machine's address.
             "SOCKETS_PER_ADDRESS": str(2 * options.clients),
         }
         if options.valkey:

@@ -1,4 +1,4 @@
-"""A process that makes load: says it is ready, waits for the word, then tells what it saw."""
+"""Load generators in processes of their own: get ready, wait for the start, report the results."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ from tests.support.site import ROOT
 
 @dataclass(frozen=True)
 class Scenario:
-    """`clients` at once, each asking for `rounds` replies, one after the other.
+    """A load of `clients` in parallel, each requesting `rounds` replies in sequence.
 
-    They begin within `ramp_s`, so that their tokens do not come in step.
+    They start within `ramp_s` seconds, so that their tokens are not synchronous.
     """
 
     clients: int
@@ -27,7 +27,7 @@ class Scenario:
 
     @property
     def prompt(self) -> str:
-        """What the stand-in understands."""
+        """The prompt in the form that the stand-in model understands."""
         return f"tokens={self.tokens} rate={self.rate}"
 
     @property
@@ -37,7 +37,7 @@ class Scenario:
 
 @dataclass
 class Seen:
-    """What the clients saw: the times of each reply, frames, faults."""
+    """What the clients measured: times of each reply, frames, faults."""
 
     ttft_ms: list[float] = field(default_factory=list)
     reply_s: list[float] = field(default_factory=list)
@@ -45,14 +45,14 @@ class Seen:
     faults: list[str] = field(default_factory=list)
 
     def note(self, asked_at: float, first_at: float | None) -> None:
-        """A reply has just ended; times are `time.perf_counter()`."""
+        """Record a reply that has just ended; times are `time.perf_counter()` seconds."""
         now = time.perf_counter()
         self.ttft_ms.append(((first_at or now) - asked_at) * 1000)
         self.reply_s.append(now - asked_at)
 
 
 class Driver:
-    """Such a process, as the one who started it sees it."""
+    """A load generator's process, as seen by the process that starts it."""
 
     def __init__(self, module: str, env: dict[str, str], **task: Any) -> None:
         self._process = subprocess.Popen(
@@ -74,7 +74,7 @@ class Driver:
         assert said == "ready", f"the load process said {said!r}"
 
     def run(self) -> Seen:
-        """Let it begin, and wait for what it saw."""
+        """Start the load and wait for its results."""
         self._write("go")
         return Seen(**json.loads(self._read()))
 
@@ -92,14 +92,14 @@ class Driver:
 
 
 async def be_driven(make_load: Callable[..., Awaitable[Callable[[], Awaitable[Seen]]]]) -> None:
-    """The other side: `make_load(**task)` gets ready and returns what is to be measured."""
+    """Run in a load generator's process: `make_load(**task)` gets ready and returns the load."""
     task = json.loads(await _next_line())
     scenario = Scenario(**task.pop("scenario"))
     load = await make_load(scenario, **task)
     print("ready", flush=True)
     await _next_line()
     print(json.dumps(asdict(await load())), flush=True)
-    # The starter measures us: we must still be there.
+    # The parent reads our CPU time and memory: stay alive until it is done.
     await _next_line()
 
 

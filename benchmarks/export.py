@@ -1,10 +1,11 @@
-"""What an export of everything costs: how long, how fast, and how much memory of the server.
+"""Measures an export of everything: duration, throughput, and memory of the server.
 
     DEBUG=1 DATABASE_URL=... python manage.py migrate
     DEBUG=1 DATABASE_URL=... python manage.py make_sample_data --users 1 --messages 1000000
     python -m benchmarks.export DATABASE_URL [--format jsonl] [--way rest|admin]
 
-By REST it is all that the first of these users has, from the admin all that there is. Linux only.
+With `rest` it exports all data of the first of these users, with `admin` that of all users. Linux
+only.
 """
 
 import argparse
@@ -41,19 +42,19 @@ PARTS = (0.01, 0.5, 1.0)
 
 @dataclass
 class Watch:
-    """The server's memory, beside how much of the file it had written and sent by then."""
+    """Samples the server's memory together with the bytes it has written and sent so far."""
 
     site: Site
     received: int = 0
     samples: list[tuple[int, int, int]] = field(default_factory=list)
 
     def look(self) -> None:
-        """Take one sample: bytes written, bytes sent, KiB resident."""
+        """Take one sample: bytes written, bytes sent, resident KiB."""
         resident = rss_kib(self.site.process.pid)
         self.samples.append((self._written(), self.received, resident))
 
     def _written(self) -> int:
-        """The size of the temporary file, which has no name."""
+        """Return the size of the temporary file, which has no name."""
         sizes = [0]
         for entry in Path(f"/proc/{self.site.process.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
@@ -62,7 +63,7 @@ class Watch:
         return max(sizes)
 
     def peak(self, part: float, whole: int, *, sent: bool = False) -> str:
-        """MiB at most until such a part of the file was written, or sent."""
+        """Return the peak in MiB until that share of the file was written or sent."""
         place = 1 if sent else 0
         found = [sample[2] for sample in self.samples if sample[place] <= part * whole]
         return f"{max(found) / 1024:.0f}"
@@ -70,7 +71,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watching(site: Site) -> Iterator[Watch]:
-    """Samples are taken in a thread of their own."""
+    """Take samples in a thread during the block."""
     watch, done = Watch(site), threading.Event()
 
     def sample() -> None:
@@ -115,7 +116,7 @@ WAYS = {"rest": ask_by_rest, "admin": ask_in_admin}
 
 
 def measure(site: Site, way: str, name: str, writer: User) -> list[str]:
-    """A line of the table; what came is compared with the SHA-256 that came with it."""
+    """Measure one line of the table; the content is compared with the SHA-256 sent with it."""
     total, lines = hashlib.sha256(), 0
     with watching(site) as watch:
         began = time.perf_counter()

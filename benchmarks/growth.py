@@ -1,8 +1,8 @@
-"""What must cost the same however much there is, at a size and at a hundredth of it.
+"""Measures calls whose cost must not grow with the data, at one size and at 100 times that.
 
     python -m benchmarks.growth [--rounds 15]
 
-CPU time of one call in this process, on SQLite on disk: medians after a first call. Linux only.
+CPU time of one call in this process, on SQLite on disk: medians after a warm-up call. Linux only.
 """
 
 import argparse
@@ -30,7 +30,9 @@ TARGET = 1.5
 
 @dataclass(frozen=True)
 class Case:
-    """`prepare` makes so much of it and gives what is measured; `per` divides the CPU time."""
+    """A measured call: `prepare(size)` creates data and returns the call; `per` divides its CPU
+    time.
+    """
 
     name: str
     small: int
@@ -40,7 +42,7 @@ class Case:
 
 
 def prepare_limits(size: int) -> Callable[[], object]:
-    """A chat's limits, with so many runs of one user in a day."""
+    """Prepare the check of a chat's limits, for a user with `size` runs in a day."""
     from django.db import transaction
 
     from conversations.models import UserUsage
@@ -62,7 +64,7 @@ def prepare_limits(size: int) -> Callable[[], object]:
 
 
 def prepare_totals(size: int) -> Callable[[], object]:
-    """A session's totals, with so many runs in it."""
+    """Prepare the totals of a session with `size` runs."""
     from conversations.queries import session_usage
 
     session = make_session(size)
@@ -70,7 +72,7 @@ def prepare_totals(size: int) -> Callable[[], object]:
 
 
 def prepare_sign_ins(size: int) -> Callable[[], object]:
-    """A round of sign-in checks, with so many sockets."""
+    """Prepare a round of sign-in checks for `size` sockets."""
     from django.contrib.auth.models import User
 
     from conversations.people.sign_ins import SignIn, list_ended_sign_ins
@@ -83,7 +85,7 @@ def prepare_sign_ins(size: int) -> Callable[[], object]:
 
 
 def prepare_catch_up(size: int) -> Callable[[], object]:
-    """The snapshot of a run in progress, with so many events that spell the same length of text."""
+    """Prepare the snapshot of an active run with `size` events; the length of its text is fixed."""
     from django.utils import timezone
 
     from conversations.models import RunEvent
@@ -118,7 +120,7 @@ def prepare_catch_up(size: int) -> Callable[[], object]:
 
 
 def prepare_model_call(size: int) -> Callable[[], object]:
-    """The beginning of a model call, with so many items in its context."""
+    """Prepare the start of a model call with `size` items in its context."""
     from agents.usage import Usage
 
     from realtime.work.metering import UsageMeter
@@ -128,7 +130,7 @@ def prepare_model_call(size: int) -> Callable[[], object]:
 
 
 def prepare_publisher(size: int) -> Callable[[], object]:
-    """So many envelopes in a hundred groups, through the publisher to a layer that does nothing."""
+    """Prepare publishing `size` envelopes in a hundred groups, to a layer that does nothing."""
     from realtime import channel_layer
 
     class Layer:
@@ -168,7 +170,7 @@ CASES = (
 
 
 def make_session(runs: int, *, status: str = "completed") -> "ChatSession":
-    """A session of a user of its own, with so many runs."""
+    """Create a session with that many runs, of a new user."""
     from django.contrib.auth.models import User
 
     from conversations.models import ChatSession, Message, Run
@@ -202,7 +204,7 @@ def make_session(runs: int, *, status: str = "completed") -> "ChatSession":
 
 
 def measure(act: Callable[[], object], rounds: int) -> float:
-    """Milliseconds of CPU of one call."""
+    """Return the CPU time of one call, in milliseconds."""
     act()
     times = []
     for _ in range(rounds):
@@ -213,7 +215,7 @@ def measure(act: Callable[[], object], rounds: int) -> float:
 
 
 def measure_all(rounds: int) -> Iterator[list[str]]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     for case in CASES:
         sizes = [case.small * factor for factor in SIZES]
         costs = [measure(case.prepare(size), rounds) / case.per(size) for size in sizes]

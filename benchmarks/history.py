@@ -1,4 +1,4 @@
-"""Time to first token in a short and in a long conversation, side by side.
+"""Compares the time to first token in a short and in a long conversation.
 
     python -m benchmarks.history [--turns 500] [--rounds 40] [--summaries off]
 
@@ -26,14 +26,14 @@ TARGET = 1.2
 
 @dataclass
 class Conversation:
-    """A session on a socket of its own, and what its first tokens took, in milliseconds."""
+    """A session on a socket of its own, with its times to first token in milliseconds."""
 
     connection: ClientConnection
     session_id: str = ""
     ttft_ms: list[float] = field(default_factory=list)
 
     async def say(self) -> float:
-        """One turn, to its end; how long its first token took."""
+        """Do one complete turn; returns the time to its first token."""
         asked_at = time.perf_counter()
         frame = {"type": "chat", "session_id": self.session_id, "content": PROMPT}
         await self.connection.send(json.dumps(frame))
@@ -51,7 +51,7 @@ class Conversation:
 
 
 async def measure(site: Site, options: argparse.Namespace) -> list[tuple[str, list[float]]]:
-    """First tokens of short sessions' sixth turns and of one long session's next, in turns."""
+    """Measure sixth turns of short sessions and next turns of one long session, alternating."""
     ann = site.users["ann"]
     connection = await open_socket(site.ws_url, ann.token)
     long = Conversation(connection)

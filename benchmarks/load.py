@@ -1,4 +1,4 @@
-"""The clients of a relay: real sockets, each asking for replies and reading them to the end."""
+"""Clients of a relay: real sockets that request replies and read them to the end."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ async def open_socket(url: str, bearer: str) -> ClientConnection:
 
 
 async def read_reply(connection: ClientConnection, prompt: str, expected: str, seen: Seen) -> None:
-    """Ask once, read until the end, compare."""
+    """Request one reply, read it to the end, and compare it with what is expected."""
     asked_at = time.perf_counter()
     first_at = None
     await connection.send(json.dumps({"type": "chat", "content": prompt}))
@@ -52,7 +52,7 @@ async def read_reply(connection: ClientConnection, prompt: str, expected: str, s
 async def connect_all(
     scenario: Scenario, url: str, bearers: list[str]
 ) -> Callable[[], Awaitable[Seen]]:
-    """Open the sockets; `bearers` are the users' tokens, in turn."""
+    """Open the sockets; `bearers` are the users' tokens, assigned round-robin."""
     connections = await asyncio.gather(
         *(open_socket(url, bearers[index % len(bearers)]) for index in range(scenario.clients))
     )

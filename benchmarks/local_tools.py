@@ -1,7 +1,7 @@
-"""How often the embedded model calls a tool when it should, and only then.
+"""Measures how often the embedded model calls a tool when it should, and only then.
 
-`python -m benchmarks.local_tools [--times 1]`, once the model is fetched
-(`manage.py local_model fetch`).
+`python -m benchmarks.local_tools [--times 1]`, once the model has been fetched (`manage.py
+local_model fetch`).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from agentsite.local_model.weights import QWEN, Job
 from benchmarks.measure import machine, table
 
 SAID = ("17", "rain", "Marsh", "3 books", "minutes")
-"""What the tools return, by pieces that a true answer repeats."""
+"""Parts of the tools' results that a correct answer repeats."""
 
 QUIET = RunConfig(tracing_disabled=True)
 CALLED: list[tuple[str, str]] = []
@@ -114,7 +114,7 @@ NEEDLESS = [
 
 @dataclass
 class Tally:
-    """Of `tries`, so many were right; `told` are those whose answer repeats what the tool said."""
+    """Results of `tries`: `right` ones, and `told`, answers that repeat what the tool returned."""
 
     tries: int = 0
     right: int = 0
@@ -123,7 +123,7 @@ class Tally:
 
 @asynccontextmanager
 async def local_model() -> AsyncIterator[Model]:
-    """The embedded model, in a child of its own."""
+    """Run the embedded model in a child process of its own."""
     weights = QWEN
     key = secrets.token_urlsafe()
     job = Job(weights, settings.LOCAL_MODEL_CACHE, mirror=True, key=key)
@@ -138,7 +138,7 @@ async def local_model() -> AsyncIterator[Model]:
 
 
 async def ask(agent: Agent, question: str) -> str:
-    """What it answers; `CALLED` holds the calls it made for it."""
+    """Return the answer to a question; its tool calls are in `CALLED`."""
     CALLED.clear()
     try:
         done = await Runner.run(agent, question, max_turns=4, run_config=QUIET)

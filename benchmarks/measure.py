@@ -1,4 +1,4 @@
-"""What a process costs, as Linux accounts it, and how figures are summed up."""
+"""Measures processes by the accounting of Linux, and summarizes figures."""
 
 import math
 import os
@@ -12,31 +12,31 @@ MS_PER_TICK = 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_ms(pid: int) -> float:
-    """CPU time of a process and its threads so far, user and system, in milliseconds."""
-    # The name in parentheses may hold anything; numbers follow the last one.
+    """Return the CPU time of a process and its threads so far, user and system, in milliseconds."""
+    # The name in parentheses may contain anything; the numbers follow the last parenthesis.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * MS_PER_TICK
 
 
 def rss_kib(pid: int) -> int:
-    """Resident memory of a process, in KiB."""
+    """Return the resident memory of a process, in KiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that `share` of them do not exceed; NaN of none."""
+    """Return the smallest of `values` that `share` of them do not exceed; NaN if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else math.nan
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, or NaN of none."""
+    """Return the median, or NaN if there are no values."""
     return statistics.median(values) if values else math.nan
 
 
 def machine() -> str:
-    """One line: processor, cores, system, Python, date."""
+    """Describe the machine in one line: processor, cores, system, Python, date."""
     model = next(_cpu_models(), platform.machine())
     return (
         f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
@@ -52,7 +52,7 @@ def _cpu_models() -> Iterator[str]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned."""
+    """Return a Markdown table with aligned columns."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     marked = [head, ["-" * width for width in widths], *rows]

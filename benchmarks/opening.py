@@ -1,8 +1,8 @@
-"""How long a browser takes to open a long and a short conversation, side by side.
+"""Compares how long a browser takes to open a long and a short conversation.
 
     AGENTSITE_CHROMIUM=... python -m benchmarks.opening [--messages 2000] [--rounds 15]
 
-From the click to the first paint, to the page being ready for a message, and to the socket's word
+Measured from the click to the first paint, to the page accepting input, and to the socket's answer
 that nothing is missing.
 """
 
@@ -56,7 +56,7 @@ def make_session(site: Site, count: int) -> str:
 async def measure(
     context: BrowserContext, site: Site, sessions: dict[int, str], rounds: int
 ) -> dict[int, Times]:
-    """Milliseconds by the number of messages; the first round fills the caches."""
+    """Return times in milliseconds by number of messages; the first round warms the caches."""
     times: dict[int, Times] = {count: {} for count in sessions}
     for number in range(rounds + 1):
         for count, session_id in sessions.items():

@@ -1,10 +1,10 @@
-"""How long the pages of the admin and of the API take on a large database.
+"""Measures pages of the admin and of the API on a large database.
 
     DEBUG=1 DATABASE_URL=... python manage.py migrate
     DEBUG=1 DATABASE_URL=... python manage.py make_sample_data --sessions 100000 --messages 1000000
     python -m benchmarks.pages DATABASE_URL [--requests 60]
 
-One request after the other, from outside, as a browser waits for them.
+Requests are sent one after the other, from another process, as a browser would.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Get = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Page:
-    """Something that is asked for; `paths` are gone through in turns."""
+    """A kind of page; its `paths` are requested in turn."""
 
     name: str
     get: Get
@@ -58,7 +58,7 @@ def read_options() -> argparse.Namespace:
 
 
 def measure(page: Page, requests: int) -> list[str]:
-    """A line of the table."""
+    """Measure one line of the table."""
     times = [timed(page, number) for number in range(-WARM_UP, requests)][WARM_UP:]
     p95 = percentile(times, 0.95)
     verdict = "yes" if p95 < LIMIT_MS else "NO"
@@ -66,7 +66,7 @@ def measure(page: Page, requests: int) -> list[str]:
 
 
 def timed(page: Page, number: int) -> float:
-    """Milliseconds of one request."""
+    """Return the duration of one request, in milliseconds."""
     path = page.paths[number % len(page.paths)]
     started = time.perf_counter()
     page.get(path)
@@ -74,7 +74,7 @@ def timed(page: Page, number: int) -> float:
 
 
 def list_pages(site: Site, writer: User) -> Iterator[Page]:
-    """Those of staff, then those of one person with much to show."""
+    """List the pages of staff, then those of one person with much data."""
     admin = site.login(User("admin", DEFAULTS["DJANGO_SUPERUSER_PASSWORD"], 0, ""))
 
     def see(path: str) -> str:
@@ -126,7 +126,7 @@ def answer_of(site: Site, path: str, headers: dict[str, str]) -> str:
 
 
 def walk(see: Get, pages: int) -> list[str]:
-    """The addresses of the list's pages, each as the one before links to it."""
+    """Return the addresses of a list's pages, found by following its links."""
     paths = [LIST]
     while len(paths) < pages:
         following = re.search(r'href="(\?[^"]*)" rel="next"', see(paths[-1]))
@@ -136,12 +136,12 @@ def walk(see: Get, pages: int) -> list[str]:
 
 
 def sessions_of(see: Get, path: str) -> list[str]:
-    """Addresses of the sessions on a list."""
+    """Return the addresses of the sessions on a list."""
     return re.findall(rf"{LIST}[0-9a-f-]{{36}}/change/", see(path))
 
 
 def rare(see: Get) -> list[str]:
-    """Long words of titles: there are 20,000 of them."""
+    """Return rare words of titles: there are 20,000 of them."""
     words = set(
         re.findall(r"\b[a-z]{9,}\b", " ".join(re.findall(r"/change/[^>]*>([^<]*)<", see(LIST))))
     )

@@ -1,7 +1,7 @@
-"""CPU and time to first token of streamed replies: this site, a plain relay, the SDK alone.
+"""Measures CPU and time to first token of replies: this site, a plain relay, the SDK alone.
 
-All three read the same stand-in provider; each is a process of its own, and so are the clients.
-The sides take turns within each repetition. Linux only.
+All three read the same stand-in provider; each runs in a process of its own, and so do the clients.
+The sides alternate within each repetition. Linux only.
 
     python -m benchmarks.relay [--api responses] [--repeat 3] [--only site relay sdk]
 """
@@ -21,21 +21,21 @@ from tests.support.processes import Child, answers, free_port
 from tests.support.servers import scratch_dir
 from tests.support.site import ROOT, environment, run_site
 
-# Work that comes after the last frame, such as a last commit, belongs to the reply.
+# Work after the last frame, such as a last commit, counts for the reply.
 SETTLE_S = 1.0
 WARM_UP = Scenario(clients=4, rate=200, tokens=50)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One side in one scenario, once."""
+    """The result of one side in one scenario, once."""
 
     cpu_per_1000: float
     seen: Seen
 
 
 class SocketSide:
-    """A server that clients talk to over sockets."""
+    """A server that clients reach over sockets."""
 
     def __init__(self, pid: int, url: str, bearers: list[str]) -> None:
         self._pid = pid
@@ -54,7 +54,7 @@ class SocketSide:
 
 
 class SdkSide:
-    """The SDK reading streams; it is its own load."""
+    """The SDK reading streams; it generates its own load."""
 
     def __init__(self, env: dict[str, str], api: str) -> None:
         self._env = env
@@ -79,7 +79,7 @@ def _measure(driver: Driver, pid: int, scenario: Scenario) -> Result:
 
 @contextlib.contextmanager
 def run_stand_in(work_dir: Path) -> Iterator[str]:
-    """The stand-in provider as a process; its base URL."""
+    """Run the stand-in provider as a process; yields its base URL."""
     port = free_port()
     argv = [sys.executable, "-m", "tests.support.provider", "--port", str(port)]
     child = Child(argv, work_dir / "provider.log", cwd=ROOT)
@@ -92,7 +92,7 @@ def run_stand_in(work_dir: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def run_relay(work_dir: Path, env: dict[str, str], api: str, loop: str) -> Iterator[SocketSide]:
-    """The plain relay as a process."""
+    """Run the plain relay as a process."""
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.baseline_fastapi", "--port", str(port)]
     child = Child([*argv, "--api", api, "--loop", loop], work_dir / "relay.log", env=env, cwd=ROOT)
@@ -105,7 +105,7 @@ def run_relay(work_dir: Path, env: dict[str, str], api: str, loop: str) -> Itera
 
 @contextlib.contextmanager
 def run_sides(options: argparse.Namespace) -> Iterator[dict[str, Side]]:
-    """All the sides that were asked for, ready."""
+    """Run all requested sides; yields them when they are ready."""
     with contextlib.ExitStack() as stack:
         work_dir = stack.enter_context(scratch_dir("relay"))
         base_url = stack.enter_context(run_stand_in(work_dir))
@@ -158,7 +158,7 @@ HEAD = (
 
 
 def row(name: str, side: str, results: list[Result], relay: list[Result]) -> list[str]:
-    """A line of the table: medians over the repetitions."""
+    """Return a line of the table: medians over the repetitions."""
     cpu, first = cpu_of(results), ttft_of(results, 0.5)
     return [
         name,
@@ -202,7 +202,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def loop_of(options: argparse.Namespace) -> str:
-    """What uvicorn's `auto` comes to: uvloop where it is installed."""
+    """Return which event loop uvicorn's `auto` selects: uvloop if it is installed."""
     if options.loop != "auto":
         return str(options.loop)
     return "uvloop" if find_spec("uvloop") else "asyncio"

@@ -1,4 +1,4 @@
-"""Conversations that nobody had: the same ones for the same seed."""
+"""Generates sample conversations, the same ones for the same seed."""
 
 import random
 import uuid
@@ -43,7 +43,7 @@ RARE_WORDS = 20_000
 
 
 class Texts:
-    """Draws from one source of chance."""
+    """Generates texts from one source of random numbers."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -60,7 +60,7 @@ class Texts:
         return self._phrase(self._chance.randint(4, 25)) + "?"
 
     def reply(self) -> str:
-        """One to three paragraphs, the last one sometimes a list."""
+        """Return one to three paragraphs, the last one sometimes a list."""
         paragraphs = [
             self._phrase(self._chance.randint(10, 40)) + "."
             for _ in range(self._chance.randint(1, 3))
@@ -94,7 +94,7 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How much there is to be: `messages` is rounded to whole turns, at least one a session."""
+    """The amount of data; `messages` is rounded to whole turns, at least one per session."""
 
     sessions: int
     messages: int
@@ -105,7 +105,7 @@ class Plan:
 
 
 def make_sample_data(plan: Plan) -> Iterator[int]:
-    """Write it in batches; after each the number of sessions that there are so far."""
+    """Write the data in batches; yields the number of sessions so far after each."""
     chance = random.Random(plan.seed)
     owners = _make_users(plan)
     maker = _Maker(chance, owners, plan)
@@ -119,7 +119,7 @@ def make_sample_data(plan: Plan) -> Iterator[int]:
 
 
 def _make_users(plan: Plan) -> list[Any]:
-    """People who cannot sign in; those that are there from another time are taken again."""
+    """Create people who cannot sign in; those from an earlier call are used again."""
     model = get_user_model()
     names = [f"sample-{number:05}" for number in range(1, plan.users + 1)]
     password = make_password(None)
@@ -131,7 +131,7 @@ def _make_users(plan: Plan) -> list[Any]:
 
 
 def _spread(chance: random.Random, plan: Plan) -> list[int]:
-    """Turns of each session: most are short, some are long."""
+    """Return the number of turns of each session: most are short, some are long."""
     turns = [1] * plan.sessions
     weights = [chance.paretovariate(1.3) for _ in turns]
     more = max(0, plan.messages // 2 - plan.sessions)
@@ -141,18 +141,18 @@ def _spread(chance: random.Random, plan: Plan) -> list[int]:
 
 
 class _Maker:
-    """Rows of one session after the other."""
+    """Generates the rows of one session after the other."""
 
     def __init__(self, chance: random.Random, owners: Sequence[Any], plan: Plan) -> None:
         self.chance = chance
         self.texts = Texts(chance)
         self.owners = owners
         self.plan = plan
-        # A few people write much more than the others.
+        # A few people write much more than others.
         self.weights = [1 / (place + 10) for place in range(len(owners))]
 
     def session(self, turns: int) -> Iterator[Model]:
-        """The session's row, then those of its turns."""
+        """Yield the session's row, then those of its turns."""
         moment = self.plan.until - timedelta(days=self.chance.random() * self.plan.days)
         session = ChatSession(
             id=self._id(),
@@ -184,7 +184,7 @@ class _Maker:
 
 
 class _Turn:
-    """A question, its reply, the run, and what the run left behind."""
+    """A question, its reply, the run, and the rows that the run left."""
 
     def __init__(
         self, maker: _Maker, session: ChatSession, number: int, asked: datetime, leaf: Any
@@ -239,7 +239,7 @@ class _Turn:
         self.rows = [self.prompt, self.reply, self.run, *events, *self._items(text)]
 
     def _sketch(self, asked: datetime, first_token: datetime, size: int) -> list[list[int]]:
-        """Text that came evenly."""
+        """Sketch of a text that arrived evenly."""
         start, end = (
             (m - asked) // timedelta(milliseconds=1) for m in (first_token, self.ended_at)
         )
@@ -267,7 +267,7 @@ class _Turn:
     def _events(
         self, claimed: datetime, first_token: datetime, tool: bool, texts: Texts
     ) -> Iterator[RunEvent]:
-        """What is left after folding; text events had their places in `seq`."""
+        """Yield the events that remain after folding; folded ones had numbers in `seq` too."""
         yield self._event(1, "run.started", {"agent": self.run.agent}, claimed)
         seq = 1
         if tool:
@@ -298,7 +298,7 @@ class _Turn:
 
 
 def _insert_all(rows: Iterable[Model]) -> None:
-    """Each table's rows at once, in the order in which the tables first come."""
+    """Insert all rows of each table at once; tables in the order of their first rows."""
     tables: dict[type[Model], list[Model]] = {}
     for row in rows:
         tables.setdefault(type(row), []).append(row)
@@ -307,8 +307,8 @@ def _insert_all(rows: Iterable[Model]) -> None:
 
 
 def _insert(model: type[Model], rows: Sequence[Model]) -> None:
-    """As they are: `bulk_create` would set the times anew."""
-    # Not the proxy, whose look-up at every value would cost as much as all the rest.
+    """Insert rows unchanged: `bulk_create` would replace the times."""
+    # Not the `connection` proxy: its look-up for each value would cost as much as all the rest.
     database = connections[DEFAULT_DB_ALIAS]
     fields = [field for field in model._meta.concrete_fields if not _is_given(field)]
     columns = ", ".join(database.ops.quote_name(str(field.column)) for field in fields)
@@ -325,5 +325,5 @@ def _insert(model: type[Model], rows: Sequence[Model]) -> None:
 
 
 def _is_given(field: Any) -> bool:
-    """Whether the database counts it."""
+    """Whether the database assigns the value."""
     return bool(field.get_internal_type() == "BigAutoField")

@@ -1,4 +1,4 @@
-"""The SDK alone reading the same streams: no socket, no store; what nobody can go below cheaply."""
+"""The SDK alone reading the same streams, without socket or store: a lower bound of the cost."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ async def read_reply(agent: Agent, prompt: str, expected: str, seen: Seen) -> No
 
 
 async def get_ready(scenario: Scenario, api: str) -> Callable[[], Awaitable[Seen]]:
-    """Make the client, its first connection included."""
+    """Create the client and open its first connection."""
     set_tracing_disabled(True)
     set_default_openai_api("responses" if api == "responses" else "chat_completions")
     agent = Agent("relay", model="stand-in")

@@ -1,9 +1,9 @@
-"""What a shared conversation costs the server: its first view, its second, and one that has it.
+"""Measures what a shared conversation costs the server: first view, later views, and revalidation.
 
     python -m benchmarks.shared [--messages 2000] [--rounds 5]
 
-All pages of the conversation, one request after the other, without an account. The first view
-renders Markdown, since nobody has seen these replies before. Linux only.
+All pages of the conversation are requested one after the other, without an account. The first view
+renders Markdown, since nobody has read these replies before. Linux only.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PARAGRAPH = (
 )
 REPLY_CHARS = 2_048
 WARM_UP = "/accounts/login/"
-"""The first page of a process loads what every page needs."""
+"""Requested first, so that the process has loaded what every page needs."""
 
 NEXT = re.compile(r'rel="next" href="([^"]*)"')
 Pages = dict[str, str]
@@ -51,7 +51,7 @@ def read_options() -> argparse.Namespace:
 
 
 def share(site: Site, messages: int) -> str:
-    """The address behind a link to a long conversation, which another process makes."""
+    """Return the address behind a share link to a long conversation, created by another process."""
     owner = str(site.users["ann"].pk)
     arguments = ("--fill", owner, "--messages", str(messages))
     token = run_python("-m", "benchmarks.shared", *arguments, env=site.env)
@@ -63,7 +63,7 @@ Row = tuple[str, int, int, float]
 
 
 def measure(site: Site, address: str) -> list[Row]:
-    """The views in turn: what each is, its requests and bytes, and the server's CPU time."""
+    """Run the views in turn; returns each one's name, requests, bytes and CPU milliseconds."""
     tags: Pages = {}
     rows = [
         ("first view", *view(site, address, {}, tags)),
@@ -77,7 +77,7 @@ def measure(site: Site, address: str) -> list[Row]:
 
 
 def view(site: Site, address: str, known: Pages, seen: Pages) -> tuple[int, int, float]:
-    """Every page: those `known` by their ETag, else by the links; `seen` gets their ETags."""
+    """Request every page: `known` ones by ETag, else along links; `seen` collects ETags."""
     before, size, count = cpu_ms(site.process.pid), 0, 0
     waiting = list(known) or [address]
     while waiting:
@@ -93,13 +93,13 @@ def view(site: Site, address: str, known: Pages, seen: Pages) -> tuple[int, int,
 
 
 def summed(found: tuple[Row, ...]) -> list[str]:
-    """A line of the table: the median CPU time of all rounds."""
+    """Return a line of the table: the median CPU time of all rounds."""
     name, count, size, _ = found[0]
     return [name, f"{count}", f"{size:,}", f"{median([row[3] for row in found]):,.0f}"]
 
 
 def fill(owner_id: int, count: int) -> str:
-    """Make a conversation of so many messages, with half as many replies; a link's token."""
+    """Create a conversation with `count` messages, half of them replies; returns a link's token."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "agentsite.settings"
     django.setup()
     from conversations.models import ChatSession, Message, Role, Run, RunStatus

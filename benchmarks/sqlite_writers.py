@@ -1,10 +1,10 @@
-"""How long a commit of streamed text takes on SQLite while sync views write beside it.
+"""Measures commits of streamed text on SQLite while synchronous views write.
 
     python -m benchmarks.sqlite_writers [--writers 0 4] [--ticks 200] [--engine ENGINE]
 
-A tick is one transaction in the pool's writer thread that advances a run and adds an event, as the
-flusher commits it. A writer is a thread that does what a REST request does, one after the other
-without a pause: it archives a session and brings it back.
+A tick is one transaction in the pool's writer thread that advances a run and adds an event, like a
+commit of the flusher. A writer is a thread that does what a REST request does, repeatedly and
+without a pause: it archives a session and restores it.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from typing import Any
 from benchmarks.measure import machine, percentile, table
 
 PAUSE_S = 0.04
-"""Between two ticks, as between two commits of the flusher."""
+"""Pause between two ticks, as between two commits of the flusher."""
 
 TARGET_MS = 25
 
 
 def prepare(directory: Path, engine: str) -> None:
-    """Django on a new database of that engine."""
+    """Set up Django on a new database of that engine."""
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "agentsite.settings",
         "DEBUG": "1",
@@ -44,7 +44,7 @@ def prepare(directory: Path, engine: str) -> None:
 
 
 def make_rows(writers: int) -> tuple[Any, Any, list[str]]:
-    """A user, a run at work, and a session for each writer."""
+    """Create a user, an active run, and a session for each writer."""
     from django.contrib.auth import get_user_model
 
     from conversations.runs.lifecycle import Claim
@@ -64,7 +64,7 @@ def make_rows(writers: int) -> tuple[Any, Any, list[str]]:
 
 
 def write_on(user: Any, session_id: str, stop: threading.Event, counts: list[int]) -> None:
-    """Requests without a pause, in a thread of their own."""
+    """Send requests without a pause from a thread."""
     from django.db import connections
 
     from conversations.sessions import lists
@@ -78,7 +78,7 @@ def write_on(user: Any, session_id: str, stop: threading.Event, counts: list[int
 
 
 async def measure_ticks(claimed: Any, ticks: int) -> list[float]:
-    """Milliseconds that each commit took, as its caller waits for it."""
+    """Return how long the caller waited for each commit, in milliseconds."""
     from conversations.runs import events
     from conversations.runs.events import Batch
     from realtime import dbpool
@@ -97,7 +97,7 @@ async def measure_ticks(claimed: Any, ticks: int) -> list[float]:
 
 
 def measure(writers: int, ticks: int) -> list[str]:
-    """One row of the table."""
+    """Return one row of the table."""
     from realtime import dbpool
 
     user, claimed, sessions = make_rows(writers)

@@ -1,6 +1,6 @@
-"""Set the checkout up for the Python that runs this, then do one task: `make` calls it.
+"""Check the version of Python, then run one task: the entry point of `make`.
 
-This file keeps to words that every Python can read, so that one too old is told in a line.
+This file uses only syntax that every Python can parse, so an old one prints one clear line.
 """
 
 import sys
@@ -12,7 +12,7 @@ COMPLAINT = (
 
 
 def complaint_about(version):
-    """The line for a Python older than the project needs, else None."""
+    """Return an error message for a Python older than the project needs, else None."""
     return COMPLAINT % (OLDEST + tuple(version[:2])) if tuple(version[:2]) < OLDEST else None
 
 

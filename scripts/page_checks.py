@@ -1,4 +1,4 @@
-"""Types and lint of the page's JavaScript: `tsc` and Biome, from npm by a lock file of their own.
+"""Type-checks and lints the page's JavaScript with `tsc` and Biome, which npm installs.
 
 They are fetched once, into `.cache/javascript`, where editors find them by `tsconfig.json` and
 `biome.json`; the checks themselves need no network.
@@ -33,18 +33,18 @@ Path(sys.argv[1]).write_text(typescript())
 
 
 def digest() -> str:
-    """What the tools were fetched by."""
+    """Return the digest of the lock file, which names the versions of the tools."""
     return hashlib.sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()
 
 
 def are_there() -> bool:
-    """Whether the tools are there, in the versions of the lock file."""
+    """Return whether the tools are installed in the versions of the lock file."""
     stamp = HOME / ".made-from"
     return stamp.is_file() and stamp.read_text() == digest()
 
 
 def bring(venv: Venv) -> None:
-    """Fetch the tools, unless that was done; raises `SetupError`."""
+    """Install the tools unless they are; raises `SetupError`."""
     if are_there():
         return
     print("agentsite: fetching what checks the page's JavaScript, once", flush=True)
@@ -61,18 +61,18 @@ def bring(venv: Venv) -> None:
 
 
 def check(venv: Venv) -> int:
-    """Check the types against the protocol as it is now, then lint and format."""
+    """Check types against the current protocol, then lint and format; returns the exit status."""
     write_protocol(venv)
     return int(any([run(venv, *TYPES), run(venv, *LINT)]))
 
 
 def write_protocol(venv: Venv) -> None:
-    """Declare the frames of the protocol for `tsc`; raises `CalledProcessError`."""
+    """Write the types of the protocol's frames for `tsc`; raises `CalledProcessError`."""
     subprocess.run([venv.python, "-c", WRITE_PROTOCOL, PROTOCOL], check=True, cwd=ROOT)
 
 
 def run(venv: Venv, tool: str, *arguments: str) -> int:
-    """Run one of the tools over the checkout; its exit status."""
+    """Run one of the tools over the checkout; returns its exit status."""
     script = HOME / "node_modules" / tool
     command = [str(npm.node_of(venv)), str(script), *arguments]
     return subprocess.run(command, check=False, cwd=ROOT).returncode

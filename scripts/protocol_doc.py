@@ -1,4 +1,4 @@
-"""Every frame of the wire protocol in Markdown, from its types."""
+"""Describes every frame of the wire protocol in Markdown, from its types."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
@@ -31,7 +31,7 @@ STATUS_EVENTS: tuple[Model, ...] = get_args(protocol.StatusMetadata)
 
 
 def frames() -> str:
-    """The whole reference."""
+    """Return the whole reference of frames."""
     in_sequence = protocol.SEQUENCED_STATUS
     of_runs = [kind for kind in STATUS_EVENTS if issubclass(kind, RUN)]
     beside = [kind for kind in of_runs if kind not in in_sequence]
@@ -48,7 +48,7 @@ def frames() -> str:
 
 
 def error_codes() -> str:
-    """Every code, as REST answers it and as people are told of it."""
+    """Return a table of error codes: HTTP status, whether to try again, and the text for people."""
     rows = (
         (f"`{code}`", str(info.http_status), "yes" if info.retryable else "no", str(info.text))
         for code, info in ERRORS.items()
@@ -66,7 +66,7 @@ def client_frame(kind: Model) -> str:
 
 
 def fields(kind: Model, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Name, type and default; those of `metadata` by their whole path."""
+    """Yield name, type and default of each field; `metadata` fields are named by their path."""
     required = kind.model_json_schema().get("required", ())
     for name, schema in properties(kind).items():
         nested = kind.model_fields[name].annotation
@@ -94,7 +94,7 @@ def server_frames() -> str:
 
 
 def events(kinds: Iterable[Model], common: Model | None = None) -> str:
-    """A table of events, which all have the fields of `common`."""
+    """Return a table of events; fields that all of them share are those of `common`."""
     rows = []
     for kind in kinds:
         name, text = properties(kind)["event"]["const"], getattr(kind, "text", "")
@@ -122,7 +122,7 @@ def part_shape(kind: type) -> str:
 
 
 def own_fields(kind: Model, common: Model | None) -> str:
-    """The fields in one cell, those of a shape that it extends by that shape's name."""
+    """Return the fields for one cell; inherited ones as a link to the shape that has them."""
     parent = named_parent(kind)
     inherited = [link(parent)] if parent and parent is not common else []
     listed = [f"{mark(kind, name)} {describe(schema)}" for name, schema in own(kind).items()]
@@ -140,7 +140,7 @@ def named_parent(kind: Model) -> Model | None:
 
 
 def mark(kind: Model, name: str) -> str:
-    """The field's name, with `?` where it may be absent."""
+    """Return the field's name, with `?` if it may be absent."""
     return f"`{name}`" if kind.model_fields[name].is_required() else f"`{name}?`"
 
 

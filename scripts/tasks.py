@@ -1,4 +1,4 @@
-"""What `make` can be asked for."""
+"""The tasks of `make`."""
 
 import hashlib
 import os
@@ -42,11 +42,11 @@ PRODUCTION = {
     "DATABASE_URL": "postgres://agentsite:secret@db.internal/agentsite",
     "REDIS_URL": "redis://redis.internal:6379/0",
 }
-"""What docs/operations.md tells a site in production to set; nothing is reached by the check."""
+"""Settings that docs/operations.md requires in production; the check connects to none of them."""
 
 
 def main(arguments: list[str]) -> int:
-    """Do the task named first; the exit status."""
+    """Run the task that the first argument names; returns the exit status."""
     tasks = {
         "run": run,
         "chat": chat,
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Prepare the checkout and become its server; returns only when something failed."""
+    """Prepare the checkout and become its server; returns only if something failed."""
     refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
     VENV.create()
     VENV.install(REQUIREMENTS)
@@ -92,29 +92,29 @@ def chat(arguments: list[str]) -> int:
 
 
 def become(command: str, *arguments: str) -> NoReturn:
-    """No process is left between the terminal and the command, so that signals reach it."""
+    """Replace this process by the command, so that signals from the terminal reach it."""
     os.execv(VENV.python, [str(VENV.python), "manage.py", command, *arguments])
 
 
 def test(arguments: list[str]) -> int:
     """Run the tests, with a browser for those that need one."""
-    # A run starts hundreds of processes: what the first of them compiles the others read.
+    # A run starts hundreds of processes, which share compiled bytecode.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     install_dev()
     VENV.install(WEIGHTS, options=("--no-deps",))
     bring_browser()
     bring_stand_in()
     page_checks.bring(VENV)
-    # In the order of their names: by the number of their tests, the longest would come last.
+    # No reordering by number of tests: the slowest files have few and would come last.
     spread = ("-n", str(count_workers(arguments)), "--dist", "loadfile", "--no-loadscope-reorder")
     return python("-m", "pytest", *spread, "--durations=20", *arguments)
 
 
 def count_workers(arguments: list[str]) -> int:
-    """One process more than there are cores, since much of a test is waiting for other processes.
+    """Return the number of test workers: one more than cores, since tests often wait for processes.
 
-    The tests of one file share the servers that it starts, and run in one process: for a single
-    file it is this one, 0.
+    The tests of one file share servers and run in one process; for a single file that is this
+    process, and the result is 0.
     """
     files = {argument.partition("::")[0] for argument in arguments if ".py" in argument}
     if len(files) == 1:
@@ -124,13 +124,13 @@ def count_workers(arguments: list[str]) -> int:
 
 
 def drills(arguments: list[str]) -> int:
-    """Run the fault drills alone, with crowds as large as they are on a large machine."""
+    """Run only the fault drills, with crowds of full size."""
     os.environ["AGENTSITE_FULL_CROWDS"] = "1"
     return test(["tests/drills", *arguments])
 
 
 def screenshots(arguments: list[str]) -> int:
-    """Take the pictures of the documentation anew."""
+    """Take the screenshots of the documentation."""
     install_dev()
     bring_browser()
     return python("scripts/screenshots.py", *arguments)
@@ -142,7 +142,7 @@ def bring_browser() -> None:
 
 
 def bring_stand_in() -> None:
-    """A server for models that others have made; its tests are skipped where it cannot come."""
+    """Fetch a third-party mock of model servers; its tests are skipped if that fails."""
     sources = ROOT / "tests" / "model_servers" / "aimock"
     lock = (sources / "package-lock.json").read_bytes()
     home = ROOT / ".cache" / f"aimock-{hashlib.sha256(lock).hexdigest()[:12]}"
@@ -155,7 +155,7 @@ def bring_stand_in() -> None:
 
 
 def check(arguments: list[str]) -> int:
-    """Lint, type-check and ask Django; all of it, even after a fault."""
+    """Lint, type-check and run Django's checks; all of them, even after a failure."""
     install_dev()
     page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
@@ -167,25 +167,25 @@ def check(arguments: list[str]) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    """Measure the relay beside its baselines."""
+    """Measure the relay and its baselines."""
     install_dev()
     return python("-m", "benchmarks.relay", *arguments)
 
 
 def lock(arguments: list[str]) -> int:
-    """Write the requirement files anew."""
+    """Write the requirement files."""
     install_tools()
     return supply.lock(TOOLS, arguments)
 
 
 def audit(arguments: list[str]) -> int:
-    """Look for known faults in all that is installed; needs the network."""
+    """Check installed packages for known vulnerabilities; needs the network."""
     install_tools()
     return supply.audit(TOOLS, VENV)
 
 
 def sbom(arguments: list[str]) -> int:
-    """List what the site is made of."""
+    """Write the bills of materials."""
     install_tools()
     return supply.write_bills(TOOLS, VENV)
 
@@ -204,25 +204,25 @@ def install_dev() -> None:
 
 
 def bring_libraries() -> None:
-    """What the page takes from npm; npm itself only where something is to be fetched."""
+    """Fetch the page's libraries; npm is installed only if something has to be fetched."""
     if not libraries.are_current():
         VENV.install(BUILD_REQUIREMENTS)
         libraries.bring(VENV)
 
 
 def python(*arguments: str, **settings: str) -> int:
-    """Run Python with these names in the environment besides; its exit status."""
+    """Run Python with `settings` added to the environment; returns its exit status."""
     environ = os.environ | settings
     return subprocess.run([VENV.python, *arguments], check=False, env=environ).returncode
 
 
 def setting(name: str, default: str) -> str:
-    """A setting of the site, whose prefixed name wins."""
+    """Return a setting of the site; its prefixed name wins."""
     return os.environ.get(f"AGENTSITE_{name}") or os.environ.get(name) or default
 
 
 def refuse_taken_port(host: str, port: str) -> None:
-    """Say so before the slow parts; the server itself asks again."""
+    """Raise `SetupError` for a taken port before the slow steps; the server checks again."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, int(port), type=socket.SOCK_STREAM

@@ -1,4 +1,4 @@
-"""A virtual environment for each version of Python, installed anew only when something changed."""
+"""Manages a virtual environment per version of Python; installs only when something changed."""
 
 import hashlib
 import subprocess
@@ -12,7 +12,7 @@ UNREACHABLE = ("connection broken", "NewConnectionError", "Temporary failure in 
 
 
 class SetupError(Exception):
-    """What stops the set-up, in one line."""
+    """A failure that stops the set-up; its text is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Venv:
         return self.home / "bin" / "python"
 
     def package(self, name: str) -> Path:
-        """Where an installed package lies."""
+        """Return the folder of an installed package."""
         return next(self.home.glob(f"lib/python3.*/site-packages/{name}"))
 
     def create(self) -> None:
-        """Make it, or make it again for another build of Python."""
+        """Create the environment, or create it again for another build of Python."""
         stamp = self.home / "made-by"
         if self.python.exists() and stamp.is_file() and stamp.read_text() == sys.version:
             return
@@ -42,7 +42,7 @@ class Venv:
         stamp.write_text(sys.version)
 
     def install(self, wanted: Path, *, options: tuple[str, ...] = ()) -> None:
-        """pip install what this file asks for, with all that it needs."""
+        """Install a requirements file with pip, unless that was done; raises `SetupError`."""
         stamp = self.home / f"{wanted.stem}.sha256"
         digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
         if stamp.is_file() and stamp.read_text() == digest:
@@ -57,7 +57,7 @@ class Venv:
 
 
 def logged(command: Sequence[str | Path], log: Path, **options: Any) -> bool:
-    """Run a command with all it says in a file; True when it succeeded, within any `timeout`."""
+    """Run a command, output to a file; returns whether it succeeded within any `timeout`."""
     with log.open("wb") as output:
         options |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         try:

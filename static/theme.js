@@ -1,4 +1,4 @@
-// Runs before the first paint, so that a chosen theme never flashes.
+// Runs before the first paint, so that a stored theme does not flash.
 (() => {
   const KEY = "agentsite.theme";
   const root = document.documentElement;

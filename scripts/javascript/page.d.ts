@@ -1,4 +1,4 @@
-// What the page's modules pass to each other, for `tsc`. Nothing of it is served.
+// Types that the page's modules share, for `tsc`. This file is not served.
 
 type Protocol = typeof import("protocol");
 type ServerFrame = import("protocol").ServerFrame;
@@ -26,12 +26,12 @@ type Approval = import("protocol").ApprovalPart;
 type Part = TextOrThoughts | ToolPart | AgentPart | Approval;
 type Answer = import("protocol").RespondMetadata;
 
-/** The place of a frame in its run's journal. */
+/** The place of a frame in the journal of its run. */
 type At = import("protocol").SequencedMetadata;
-/** The run that is shown, and how far. */
+/** The run that is shown, and the place up to which it is shown. */
 type Run = At;
 
-/** A message as the page shows it: stored, or still unsent. */
+/** A message as the page shows it, stored or unsent. */
 interface Message {
   message_id: string;
   role?: "user" | "assistant";
@@ -49,21 +49,21 @@ interface Message {
   usage?: Usage;
   html?: string;
   summary?: string;
-  /** What it does now beside its run's status: sending, refused, retrying, restarting. */
+  /** The state beside the status of its run: sending, refused, retrying, restarting. */
   state?: string;
   wait_s?: number;
-  /** Why it was refused. */
+  /** Why the message was refused. */
   note?: string;
-  /** Rises with each change; a message without one is as the server has rendered it. */
+  /** Rises with each change; absent in a message that is shown as the server has rendered it. */
   version?: number;
-  /** Rises where other parts are shown, not more of them. */
+  /** Rises when the parts are replaced by others that do not continue them. */
   generation?: number;
 }
 
-/** The ids of messages by their parent, where there are several. */
+/** The ids of messages by parent, for parents with several children. */
 type Siblings = Record<string, string[]>;
 
-/** What `Conversation.apply` asks of its caller. */
+/** What the caller of `Conversation.apply` must do. */
 type Effect =
   | { kind: "resume" | "reload" | "retry" | "missing" }
   | { kind: "notice"; text: string }
@@ -75,14 +75,14 @@ type Effect =
   | { kind: "asked"; message: Message; request_id: string }
   | { kind: "answered"; request_id: string; duplicate: boolean };
 
-/** How a message is sent. */
+/** Options of sending a message. */
 interface SendOptions {
   on_busy?: "interrupt";
   parent_message_id?: string;
   regenerate?: string;
 }
 
-/** What waits in the browser until the server has stored it. */
+/** A message in the outbox: kept in the browser until the server has stored it. */
 interface OutboxEntry extends SendOptions {
   client_message_id: string;
   session_id?: string;
@@ -94,7 +94,7 @@ interface OutboxEntry extends SendOptions {
   at?: number;
 }
 
-/** What a rendered page's code starts from: `chat-data`. */
+/** The data that a rendered page's code starts from: `chat-data`. */
 interface PageData {
   session_id: string;
   rev: number;
@@ -123,7 +123,7 @@ interface LoadedPage {
   page: Document;
 }
 
-/** What the list tells of a session, by a frame or the API. */
+/** The fields of a session in the list, from a frame or the API. */
 interface SessionInfo {
   title: string;
   active_at: string;
@@ -140,7 +140,7 @@ interface SessionRow extends SessionInfo {
   id: string;
   archived_at: string | null;
 }
-/** A session that something is done to. */
+/** A session that an action was chosen for. */
 interface ChosenSession {
   id: string;
   title: string;
@@ -149,7 +149,7 @@ interface ChosenSession {
 }
 type Verdict = "up" | "down";
 
-// biome-ignore lint/suspicious/noExplicitAny: texts by nested names, as agentsite/words.py has them
+// biome-ignore lint/suspicious/noExplicitAny: nested texts of agentsite/web/view_models.py
 type Words = Record<string, any>;
 type Announce = (text: string) => void;
 type Token = import("markdown-it").Token;
@@ -174,13 +174,13 @@ type Toast = import("../../static/chat/page/toast.js").Toast;
 type PageTitle = import("../../static/chat/page/page_title.js").PageTitle;
 type ChatScreen = import("../../static/chat/page/chat_screen.js").ChatScreen;
 
-/** What was typed and is to be sent; `edited` is the message that it takes the place of. */
+/** What was typed and is to be sent; `edited` is the message that it replaces. */
 interface Typed {
   text: string;
   isUrgent: boolean;
   edited: Message | null;
 }
-/** What has become of a session. */
+/** A change of a session. */
 interface SessionEvent extends SessionInfo {
   event: SessionMetadata["event"];
 }
@@ -193,14 +193,14 @@ interface QueueEvents {
   change: { content: string; metadata: QueueMetadata };
   unsaved: string;
 }
-/** A class whose instances say these events, each with its detail. */
+/** A class whose instances dispatch these events, each with its detail. */
 type Emitter<E> = new () => Omit<EventTarget, "addEventListener"> & {
   addEventListener<K extends keyof E>(type: K, listener: (event: CustomEvent<E[K]>) => void): void;
 };
 
 // Markdown
 
-/** What a text has told of the texts behind it. */
+/** Definitions in a text that the texts after it use. */
 interface Known {
   references?: Record<string, unknown>;
   headings?: number[];
@@ -208,19 +208,19 @@ interface Known {
 type MarkdownIt = typeof import("markdown-it").default;
 type MarkdownEnv = import("markdown-it").Env;
 type CoreState = import("markdown-it").StateCore;
-/** An outermost block: its tokens, and the line that it begins on. */
+/** An outermost block: its tokens, and the line at which it begins. */
 interface Block {
   start: number;
   tokens: Token[];
 }
-/** What is used of highlight.js. */
+/** The part of highlight.js that is used. */
 interface Highlighter {
   registerLanguage(name: string, grammar: unknown): void;
   highlight(text: string, options: { language: string }): { value: string };
 }
 
 type Tags = HTMLElementTagNameMap;
-/** The element that a selector finds, by the tag that it begins with. */
+/** The type of element that a selector finds, by the tag name at its beginning. */
 type ElementOf<S> = S extends keyof Tags
   ? Tags[S]
   : S extends `${infer T}.${string}`

@@ -1,6 +1,6 @@
 /**
- * The page's one conversation at work: what its user asks for goes out, what the server says is
- * shown.
+ * Controller of the one conversation on the page: sends what the user asks for and shows what the
+ * server answers.
  */
 
 import { clientIdOf } from "./conversation/unsent_messages.js";
@@ -46,7 +46,7 @@ export class Chat {
     this.screen.draw();
   }
 
-  // What the user asks for
+  // Requests of the user
 
   /** @param {Typed} typed */
   #submitTyped({ text, isUrgent, edited }) {
@@ -63,8 +63,8 @@ export class Chat {
   }
 
   /**
-   * Send a message; `options`: `on_busy`, `parent_message_id` for one that goes on from there, or
-   * `regenerate` to ask for another reply in place of that one.
+   * Send a message. `options`: `on_busy`; `parent_message_id`, the message that it continues; or
+   * `regenerate`, the reply that another one is requested for.
    * @param {string} content
    * @param {SendOptions} options
    */
@@ -74,7 +74,7 @@ export class Chat {
     else this.composer.keep(content, words.manage.failed);
   }
 
-  /** Stop the reply that is written, or about to be. */
+  /** Stop the reply that is being written or about to be. */
   stop(message = this.conversation.active) {
     if (!message) return;
     const { run_id, message_id } = message;
@@ -88,7 +88,7 @@ export class Chat {
   }
 
   /**
-   * Take back a message that waits, or is about to.
+   * Withdraw a message that waits in the queue or is about to.
    * @param {Message} message
    */
   drop(message) {
@@ -99,7 +99,7 @@ export class Chat {
   }
 
   /**
-   * Whether that could be asked for now; where it could not, that is told.
+   * Send a `queue` frame; returns false, after showing a hint, if there is no open socket.
    * @param {{ content: string, metadata: QueueMetadata }} change
    */
   #changeQueue({ content, metadata }) {
@@ -120,7 +120,7 @@ export class Chat {
   }
 
   /**
-   * Answer a request of the reply.
+   * Answer an approval request of the reply.
    * @param {Answer} answer
    */
   respond(answer) {
@@ -129,13 +129,13 @@ export class Chat {
     this.screen.draw();
   }
 
-  /** Take the last message back into the composer, to send another in its place. */
+  /** Put the last message of the user back into the composer, to send another in its place. */
   editLast() {
     this.revise(this.conversation.messages.findLast(({ role }) => role === "user"));
   }
 
   /**
-   * The same with any message.
+   * The same for any message of the user.
    * @param {Message | undefined} message
    */
   revise(message) {
@@ -146,7 +146,7 @@ export class Chat {
   }
 
   /**
-   * The run that is to answer a message and has not begun, where it is the only one.
+   * The queued run that will answer a message, if it is the only reply to it; else undefined.
    * @param {Message} message
    */
   #waitingRunOf({ message_id }) {
@@ -157,7 +157,7 @@ export class Chat {
   }
 
   /**
-   * Show the branch of another message in place of `shown`.
+   * Show the branch of the message `id` in place of `shown`.
    * @param {string} id
    * @param {{ shown: HTMLElement, isNext: boolean }} at
    */
@@ -165,12 +165,12 @@ export class Chat {
     this.history.switchTo(id, at).catch(() => this.#tellFailure());
   }
 
-  /** Go to the end of the conversation, also where that has not been loaded. */
+  /** Go to the end of the conversation, even if it has not been loaded yet. */
   showLatest() {
     this.history.showLatest().catch(() => this.#tellFailure());
   }
 
-  // The connection
+  // Connection
 
   get #isOpen() {
     return this.connection.state === "open";
@@ -195,9 +195,9 @@ export class Chat {
     this.connection.send({ type: "resume", session_id, metadata });
   }
 
-  // The history
+  // History
 
-  /** Other messages are shown: what is not stored yet stands behind them. */
+  /** Other messages are shown: add the unsent ones behind them, and resume from there. */
   #goOn() {
     this.sender.showUnsent();
     this.#resume();
@@ -205,7 +205,7 @@ export class Chat {
   }
 
   /**
-   * Later messages are shown; at the end the page is live again.
+   * Later messages were appended; at the end of the conversation, follow it live again.
    * @param {boolean} isEnd
    */
   #extend(isEnd) {
@@ -213,12 +213,12 @@ export class Chat {
     this.screen.draw();
   }
 
-  /** Too much was missed to be told: take what the server renders now. */
+  /** Too much was missed to catch up: load the history as the server renders it now. */
   #reload() {
     this.history.reload().catch(() => this.connection.retry());
   }
 
-  // What the server says
+  // Frames from the server
 
   /** @param {ServerFrame} frame */
   #receive(frame) {
@@ -267,7 +267,7 @@ export class Chat {
   }
 
   /**
-   * The conversation has an address now, and is followed like any other.
+   * The first message of a conversation was accepted: show its address and follow it.
    * @param {string} session_id
    */
   #settleIn(session_id) {

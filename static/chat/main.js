@@ -1,4 +1,4 @@
-/** Puts the chat page together: who knows whom, and who gets which key and click. */
+/** Assembles the chat page: creates its objects, connects them, and routes keys and clicks. */
 
 import { Chat } from "./chat.js";
 import { Conversation } from "./conversation/conversation.js";
@@ -33,7 +33,7 @@ const scroller = byId("scroller");
 /** @param {string} text */
 const announce = (text) => byId("announcer").replaceChildren(text);
 
-// What there is
+// Parts of the page
 
 const outbox = new Outbox(data.user);
 const connection = new Connection(address.href, (user) => user === outbox.user);
@@ -55,7 +55,7 @@ const queue = new Queue(byId("queue"));
 const sessions = new SessionList(byId("session-list"), getCurrent);
 const title = new PageTitle(byId("title"));
 
-// What works on it
+// Controllers
 
 const approvals = new Approvals({ connection, conversation });
 const isConnected = () => connection.state === "open" || !outbox.user;
@@ -92,7 +92,7 @@ const shortcuts = new Shortcuts({
 });
 byId("show-shortcuts").addEventListener("click", () => shortcuts.show());
 
-// Keys: the first that takes one has it
+// Keys: the first handler that accepts a key ends the search
 
 routeKeys([
   pressInRename,
@@ -124,7 +124,7 @@ const ACTIONS = {
 };
 
 /**
- * The button goes away with what it does: the focus goes back to where one types.
+ * The button disappears with its action, so the focus returns to the composer.
  * @param {HTMLElement} button
  */
 function act(button) {
@@ -148,7 +148,7 @@ document.addEventListener("click", (event) => {
 });
 
 /**
- * What the form would ask the server for, without leaving the page.
+ * Do what the form would request from the server, without leaving the page.
  * @param {SubmitEvent} event
  */
 function switchBranch(event) {
@@ -167,7 +167,7 @@ composer.enable();
 draft.restore();
 new ReadingPlace({ transcript, scroller, earlier: history.earlier }).restore();
 followPage(connection);
-// A page that comes back from the browser's memory is shown again, not loaded again.
+// A page that returns from the back/forward cache is shown again, not loaded again.
 addEventListener("pageshow", () => {
   if (outbox.user) connection.start();
 });

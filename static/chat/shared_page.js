@@ -1,4 +1,4 @@
-/** A shared conversation: code in colour, with a button to copy it, and room to scroll. */
+/** A shared conversation: highlights code, adds copy buttons, and makes wide blocks scrollable. */
 
 import { finishBlocks } from "./markdown/blocks.js";
 

@@ -1,4 +1,4 @@
-"""The addresses that the site answers to."""
+"""Lists the addresses of the site."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 
 class Route(NamedTuple):
-    """A pattern under its whole address."""
+    """A URL pattern with its whole address."""
 
     address: str
     pattern: URLPattern
 
 
 def routes(prefix: str) -> list[Route]:
-    """Those whose address begins with `prefix`."""
+    """Return the routes whose address begins with `prefix`."""
     found = _below(get_resolver().url_patterns, "/")
     return [route for route in found if route.address.startswith(prefix)]
 

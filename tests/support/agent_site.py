@@ -1,4 +1,4 @@
-"""Agents of a test's own in this process, with the stand-in for their model."""
+"""Runs agents of a test in this process, with the stand-in as their model."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Serve = Callable[..., None]
 
 @pytest.fixture
 def serve_agents(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Called with agents, has the site offer these and no others."""
+    """A function that makes these agents the only ones of the site."""
     module: Any = ModuleType("agents_of_the_test")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     settings.AGENTS = module.__name__
@@ -30,7 +30,7 @@ def serve_agents(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Serve:
 
 
 class AgentSite:
-    """Serves whatever agents it is given; `provider` answers for those without a model."""
+    """Serves the agents that it is given; `provider` answers for those without a model."""
 
     def __init__(self, provider: Provider, serve: Serve) -> None:
         self.provider = provider
@@ -41,7 +41,7 @@ class AgentSite:
 def agent_site(
     request: pytest.FixtureRequest, provider: Provider, settings: Any, serve_agents: Serve
 ) -> Iterator[AgentSite]:
-    """The same for each of the model's APIs."""
+    """The same, once for each of the model's APIs."""
     settings.OPENAI_BASE_URL = provider.base_url
     settings.AGENT_MODEL = "stand-in"
     settings.AGENT_API = request.param
@@ -51,5 +51,5 @@ def agent_site(
 
 @pytest.fixture
 def ada(transactional_db: None) -> User:
-    """Somebody to chat as."""
+    """A user to chat as."""
     return make_user("ada")

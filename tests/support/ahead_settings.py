@@ -1,4 +1,4 @@
-"""The drills' settings in a process whose clock is ahead of everybody else's."""
+"""The drills' settings in a process whose clock is ahead of all others."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Chats that come to a request for approval, and answers to it."""
+"""Chats whose reply requests approval, and answers to the requests."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from tests.support.transcript import event_of
 
 
 def erase(path: Path) -> ToolCall:
-    """A call that needs approval."""
+    """Return a call that needs approval."""
     return ToolCall("erase", f'{{"path": "{path}"}}')
 
 
 def times_run(path: Path) -> int:
-    """How often the tool was run for a file."""
+    """Return how often the tool has run for a file."""
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 async def ask(
     client: ChatClient, provider: Provider, *calls: ToolCall, session_id: str = ""
 ) -> dict[str, Any]:
-    """A chat whose reply has come to its requests; what was accepted."""
+    """Post a chat and wait for all its approval requests; returns the metadata of `accepted`."""
     provider.queue(Reply(["I will ", "erase it."], tool_calls=calls))
     accepted = await client.chat("Erase the file", session_id)
     await client.resume(accepted["session_id"])
@@ -31,16 +31,16 @@ async def ask(
 
 
 def requests(client: ChatClient, run_id: str) -> list[dict[str, Any]]:
-    """What `input.requested` has told of a run, in order."""
+    """Return the metadata of a run's `input.requested` frames, in order."""
     asked = [frame["metadata"] for frame in client.frames if event_of(frame) == "input.requested"]
-    # Some may be there twice: `resume` has crossed them.
+    # Some may have arrived twice: `resume` may overlap with live frames.
     return list({at["request_id"]: at for at in asked if at["run_id"] == run_id}.values())
 
 
 async def respond(
     client: ChatClient, accepted: dict[str, Any], request_id: str, decision: str, **more: Any
 ) -> dict[str, Any]:
-    """Answer a request; what the server says to that."""
+    """Answer a request; returns the metadata of `responded`."""
     after = len(client.frames)
     metadata = {"request_id": request_id, "decision": decision, **more}
     session_id = accepted["session_id"]
@@ -51,7 +51,7 @@ async def respond(
 
 
 def outputs(provider: Provider) -> list[str]:
-    """The tools' outputs that the model was given with its last call."""
+    """Return the tool outputs that the model was given in its last call."""
     given = provider.calls[-1].input
     kinds = ("function_call_output", "tool")
     found = [item for item in given if item.get("type", item.get("role")) in kinds]

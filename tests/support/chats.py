@@ -1,4 +1,4 @@
-"""Conversations made by the product's own writes, without a server."""
+"""Creates conversations with the product's own write functions, without a server."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ VIEWED_FOR = timedelta(minutes=5)
 
 
 def make_user(username: str, **fields: Any) -> User:
-    """An account that can sign in with `PASSWORD`."""
+    """Create an account that can sign in with `PASSWORD`."""
     user: User = get_user_model()._default_manager.create(
         username=username, password=_hashed_password(), **fields
     )
@@ -31,7 +31,7 @@ def make_user(username: str, **fields: Any) -> User:
 
 @cache
 def _hashed_password() -> str:
-    """Slow on purpose, so once for all."""
+    """The hash is slow on purpose, so it is computed once."""
     return make_password(PASSWORD)
 
 
@@ -46,9 +46,9 @@ def ask(
     claim: Claim | None = None,
     **fields: Any,
 ) -> Posted:
-    """A chat, accepted; without `session` it begins one.
+    """Post a chat; without `session` it starts one.
 
-    Without `claim` it is a process that runs beside the test that works on it.
+    Without `claim` the run stays queued, for a process that runs beside the test.
     """
     session_id = str(session.pk) if session else ""
     chat = NewChat(content=content, session_id=session_id, **fields)
@@ -56,12 +56,12 @@ def ask(
 
 
 def session_of(posted: Posted) -> ChatSession:
-    """The session as it is now."""
+    """Return the session as it is now."""
     return ChatSession._default_manager.get(pk=posted.session_id)
 
 
 def begin(posted: Posted, *deltas: str, agent: str = "assistant") -> Claimed:
-    """The run has been claimed, and has shown `deltas`."""
+    """Claim the run unless it is claimed, and write `deltas` as its first tokens."""
     claim = replace(CLAIM, agent=agent)
     claimed = posted.claimed or claim_run(parse_id(posted.run.run_id), claim)
     assert claimed is not None, "another run comes first"
@@ -80,7 +80,7 @@ def finish(
     parts: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> None:
-    """The run has been worked on and has ended; an interrupted one has lost its worker."""
+    """Work on the run and end it; an interrupted one loses its worker instead."""
     if status == RunStatus.INTERRUPTED:
         begin(posted, text)
         recover_run(posted.run_id, max_attempts=1, worker=CLAIM.worker)
@@ -92,7 +92,7 @@ def finish(
 
 
 def talk(user: Any, *turns: tuple[str, str]) -> ChatSession:
-    """A session with these questions and answers."""
+    """Create a session with these questions and answers."""
     session = None
     for content, text in turns:
         posted = ask(user, content, session, claim=CLAIM)
@@ -103,6 +103,6 @@ def talk(user: Any, *turns: tuple[str, str]) -> ChatSession:
 
 
 def last_message(session: ChatSession) -> Message:
-    """The one at the end of what people see."""
+    """Return the last message of the active branch."""
     assert session.active_leaf is not None, "nothing was said"
     return session.active_leaf

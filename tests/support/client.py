@@ -1,4 +1,4 @@
-"""A chat client on a real socket, as strict as `Transcript`."""
+"""A chat client on a real socket, which checks the protocol with `Transcript`."""
 
 import asyncio
 import contextlib
@@ -21,19 +21,19 @@ Match = Callable[[Frame], object]
 
 
 def event(name: str, **metadata: Any) -> Match:
-    """Matches a status frame by its event and by some of its metadata."""
+    """Match a status frame by its event and some of its metadata."""
     return lambda frame: event_of(frame) == name and metadata.items() <= frame["metadata"].items()
 
 
 def frame_of(kind: str, **metadata: Any) -> Match:
-    """Matches a frame by its type and by some of its metadata."""
+    """Match a frame by its type and some of its metadata."""
     return lambda frame: frame["type"] == kind and metadata.items() <= frame["metadata"].items()
 
 
 class ChatClient:
-    """One socket: records every frame as it comes, and shows it in `transcript`.
+    """One socket: records every frame as it arrives and applies it to `transcript`.
 
-    A fault the transcript finds is raised by whatever waits next.
+    A protocol violation that the transcript finds is raised by the next method that waits.
     """
 
     def __init__(self, connection: ClientConnection, transcript: Transcript) -> None:
@@ -46,7 +46,7 @@ class ChatClient:
 
     @property
     def close_code(self) -> int | None:
-        """How the socket was closed; None while it is open."""
+        """The code that the socket was closed with; None while it is open."""
         return self._connection.close_code
 
     async def send(self, frame: Frame) -> None:
@@ -58,7 +58,7 @@ class ChatClient:
         await self._connection.send(text)
 
     async def chat(self, content: str, session_id: str = "", **metadata: Any) -> dict[str, Any]:
-        """Send a message under a new id and wait until it is accepted; that frame's metadata.
+        """Send a message under a new id, wait until it is accepted, and return that metadata.
 
         An `error` for it raises `AssertionError`. The session is in `session_id` of the result.
         """
@@ -76,15 +76,15 @@ class ChatClient:
         return {**frame["metadata"], "session_id": frame["session_id"]}
 
     async def send_chat(self, content: str, session_id: str = "", **metadata: Any) -> None:
-        """Send a message, whatever comes of it."""
+        """Send a message without waiting for an answer."""
         await self.send(_frame("chat", session_id, metadata) | {"content": content})
 
     async def cancel(self, session_id: str, **metadata: Any) -> None:
-        """Ask for the end of a run: `run_id=`, `client_message_id=` or the active one."""
+        """Cancel a run: the one of `run_id=` or `client_message_id=`, else the active one."""
         await self.send(_frame("cancel", session_id, metadata))
 
     async def resume(self, session_id: str, **metadata: Any) -> Frame:
-        """Follow a session, from the transcript's cursor unless another is given; `resumed`."""
+        """Follow a session, by default from the transcript's cursor; returns `resumed`."""
         after = len(self.frames)
         metadata = metadata or self.transcript.cursor(session_id)
         await self.send(_frame("resume", session_id, metadata))
@@ -94,13 +94,13 @@ class ChatClient:
         )
 
     async def ping(self, ts: float | str | None = None) -> Frame:
-        """Ask for a `pong` and wait for it."""
+        """Send a `ping` and wait for its `pong`."""
         after = len(self.frames)
         await self.send(_frame("ping", "", {} if ts is None else {"ts": ts}))
         return await self.wait_for(frame_of("pong"), after=after)
 
     async def wait_for(self, match: Match, *, after: int = 0, within: float = TIMEOUT_S) -> Frame:
-        """The first frame that matches, among those already here (from `frames[after]`) or coming.
+        """Return the first frame that matches, received (from `frames[after]`) or to come.
 
         Raises `ConnectionError` if the socket closes first, `TimeoutError` with what came instead.
         """
@@ -119,14 +119,14 @@ class ChatClient:
             raise TimeoutError(f"{exc}; last came:\n{last}") from None
 
     async def wait_end(self, run_id: str, *, within: float = TIMEOUT_S) -> Frame:
-        """The terminal frame of a run."""
+        """Wait for the terminal frame of a run."""
         return await self.wait_for(
             lambda frame: is_terminal(frame) and frame["metadata"]["run_id"] == run_id,
             within=within,
         )
 
     async def wait_text(self, run_id: str, text: str, *, within: float = TIMEOUT_S) -> None:
-        """Wait until what is shown of a run begins with `text`."""
+        """Wait until the shown text of a run begins with `text`."""
         await self.wait_until(
             lambda: (
                 run_id in self.transcript.runs and self.transcript.text(run_id).startswith(text)
@@ -142,13 +142,13 @@ class ChatClient:
                 await self._changed.wait()
 
     async def wait_closed(self, *, within: float = TIMEOUT_S) -> int | None:
-        """Wait until the socket is closed; its code."""
+        """Wait until the socket is closed; returns its code."""
         async with time_limit("the close of the socket", within=within):
             await asyncio.shield(self._reading)
         return self.close_code
 
     def fall_asleep(self) -> None:
-        """Read nothing more, as a phone in a pocket; the socket stays open."""
+        """Stop reading, like a phone in a pocket; the socket stays open."""
         self._connection.transport.pause_reading()
 
     def wake_up(self) -> None:
@@ -157,17 +157,17 @@ class ChatClient:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the server has given the connection up, which a sleeper does not notice."""
+        """Whether the server has closed the connection, which a sleeping client cannot notice."""
         sock = self._connection.transport.get_extra_info("socket")
         state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         return state != TCP_ESTABLISHED
 
     def drop(self) -> None:
-        """Cut the connection without a word."""
+        """Abort the connection without a close frame."""
         self._connection.transport.abort()
 
     async def close(self) -> None:
-        """Close the socket, and raise the fault that nobody has waited for."""
+        """Close the socket, and raise a protocol violation that nothing has waited for."""
         await self._connection.close()
         await self._reading
         if not isinstance(self.fault, ConnectionError):
@@ -208,9 +208,10 @@ async def open_chat(
     transcript: Transcript | None = None,
     receive_buffer: int = 0,
 ) -> AsyncIterator[ChatClient]:
-    """A connected client; with the `transcript` of an earlier one it goes on where that ended.
+    """Open a connected client; with the `transcript` of an earlier one it continues from there.
 
-    `receive_buffer` is how many bytes the kernel may keep for a client that does not read.
+    `receive_buffer` is the number of bytes that the kernel may buffer for a client that does not
+    read.
     """
     headers = {"Cookie": cookie, "Authorization": bearer and f"Bearer {bearer}", "Origin": origin}
     connection = await connect(
@@ -234,7 +235,7 @@ async def open_chat(
 
 
 async def _connect_narrow(url: str, receive_buffer: int) -> socket.socket:
-    """Connected, the buffer having been set before: afterwards it would be too late."""
+    """Connect with the buffer already set: setting it afterwards would have no effect."""
     parts = urlsplit(url)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -1,4 +1,4 @@
-"""Whatever a test is sent, held against what the site declares: AsyncAPI and OpenAPI."""
+"""Compares what a test receives with what the site declares in AsyncAPI and OpenAPI."""
 
 import json
 import re
@@ -17,11 +17,11 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 ERROR = {"$ref": "#/components/schemas/Error"}
 SHOWN = 400
-"""Characters of what was wrong; a fault names its place."""
+"""Characters shown of an invalid value or message."""
 
 
 def closed(schema: Any) -> Any:
-    """The same, with nothing allowed that is not named."""
+    """Return the schema with additional properties forbidden."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):
@@ -33,7 +33,7 @@ def closed(schema: Any) -> Any:
 
 
 def check_frame(frame: Any) -> None:
-    """Raises `AssertionError` for a frame that AsyncAPI does not declare, to the last field."""
+    """Raise `AssertionError` for a frame that AsyncAPI does not declare, down to the last field."""
     assert isinstance(frame, dict), f"no frame: {frame!r}"
     name = _name_of(frame)
     validator = _frame_validators().get(name)
@@ -42,7 +42,7 @@ def check_frame(frame: Any) -> None:
 
 
 def check_answer(method: str, path: str, status: int, media_type: str, body: bytes) -> None:
-    """Raises `AssertionError` for an answer of the API that OpenAPI does not declare."""
+    """Raise `AssertionError` for an answer of the API that OpenAPI does not declare."""
     operations = operations_of(path)
     if not operations or method in ("HEAD", "OPTIONS"):
         return
@@ -60,8 +60,8 @@ def check_answer(method: str, path: str, status: int, media_type: str, body: byt
 
 @cache
 def openapi() -> Schema:
-    """The document of the API, with nothing allowed that is not named."""
-    # Not before Django is set up, which benchmarks of a site are without.
+    """Return the API's OpenAPI document, with additional properties forbidden."""
+    # Imported late: benchmarks use this module without Django being set up.
     from drf_spectacular.generators import SchemaGenerator
     from drf_spectacular.renderers import OpenApiJsonRenderer
 
@@ -71,7 +71,7 @@ def openapi() -> Schema:
 
 
 def operations_of(path: str) -> Schema:
-    """What is declared of an address, by method; nothing for one outside the API."""
+    """Return the declared operations of an address, by method; empty outside the API."""
     try:
         route = resolve(path.partition("?")[0]).route
     except Resolver404:
@@ -83,7 +83,7 @@ def operations_of(path: str) -> Schema:
 
 
 def frames_of(stream: bytes) -> list[Any]:
-    """What the events of a stream carry."""
+    """Return the frames in a stream of server-sent events."""
     events = stream.decode().split("\n\n")
     return [json.loads(event.partition("data: ")[2]) for event in events if event]
 
@@ -103,7 +103,7 @@ def _short(value: object) -> str:
 
 
 def _name_of(frame: dict[str, Any]) -> str:
-    """Its type, or the event of a status."""
+    """Return the frame's type, or for a status its event."""
     metadata = frame.get("metadata")
     event = metadata.get("event") if isinstance(metadata, dict) else None
     return f"status {event}" if frame.get("type") == "status" else str(frame.get("type"))
@@ -111,7 +111,7 @@ def _name_of(frame: dict[str, Any]) -> str:
 
 @cache
 def _frame_validators() -> dict[str, Draft202012Validator]:
-    """A validator for each type of frame and each event: so that a fault is told in few words."""
+    """Return a validator for each frame type and event, so that messages of failures stay short."""
     document = wire_schema.asyncapi()
     components = closed(document["components"])
     found = {}
@@ -130,7 +130,7 @@ def _alternatives(metadata: Schema) -> list[Schema]:
 
 
 def _name(properties: Schema, components: Schema) -> str:
-    """As `_name_of` has it."""
+    """Return the name that `_name_of` gives to such frames."""
     metadata = components["schemas"][properties["metadata"]["$ref"].rpartition("/")[2]]
     event = metadata["properties"].get("event", {}).get("const")
     return _name_of({"type": properties["type"]["const"], "metadata": {"event": event}})
@@ -143,7 +143,7 @@ def _answer_validator(schema: str) -> Draft202012Validator:
 
 
 def _declared(operation: Schema | None, status: int, kind: str, name: str) -> Schema | None:
-    """The schema of an answer; None where it has no body. A method that is not there is refused."""
+    """Return the schema of an answer, None if it has no body; undeclared methods must fail."""
     if operation is None:
         assert status >= 400, f"{name} is not declared"
         return ERROR

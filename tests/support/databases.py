@@ -1,4 +1,4 @@
-"""The ORM of a test process on Postgres instead of SQLite."""
+"""Points the ORM of a test process to other databases, such as Postgres."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def make_tables(url: str) -> None:
 
 @contextlib.contextmanager
 def orm_on(url: str) -> Iterator[None]:
-    """All queries of this thread go to the database at `url`, which keeps nothing of it."""
+    """Send all queries of this thread to the database at `url`, and roll them back at the end."""
     with connected(url), transaction.atomic():
         yield
         transaction.set_rollback(True)
@@ -27,7 +27,7 @@ def orm_on(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def every_thread_on(parameters: dict[str, Any]) -> Iterator[None]:
-    """All threads use this database, given as in DATABASES, also those that used another."""
+    """Point all threads to this database, given as in DATABASES, even those that used another."""
     handler = cast(Any, connections)
     own, made = connections.settings[DEFAULT_DB_ALIAS], handler._connections
     connections.settings[DEFAULT_DB_ALIAS] = connections.configure_settings(
@@ -47,7 +47,7 @@ def every_thread_on(parameters: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[None]:
-    """All queries of this thread go to the database at `url`, and are committed there."""
+    """Send all queries of this thread to the database at `url`, where they are committed."""
     own = connections[DEFAULT_DB_ALIAS]
     connections[DEFAULT_DB_ALIAS] = other = _connect(url)
     try:

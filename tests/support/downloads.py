@@ -1,4 +1,4 @@
-"""Streamed answers, read whole, in the tests' own process."""
+"""Reads streamed answers whole, in the process of the tests."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.test import AsyncClient
 
 
 class Answered:
-    """An answer and its body; `error` is what was refused."""
+    """An answer and its whole body; `error` is that of a refusal."""
 
     def __init__(self, response: HttpResponse, body: bytes) -> None:
         self.status_code = response.status_code
@@ -20,7 +20,7 @@ class Answered:
 
 
 async def download(client: AsyncClient, address: str, **options: Any) -> Answered:
-    """GET an address that answers with a stream, or with an error."""
+    """GET an address that answers with a stream or with an error."""
     response: Any = await client.get(address, **options)
     if not response.streaming:
         return Answered(response, response.content)

@@ -1,4 +1,4 @@
-"""An agent on the model of the settings, with tools that end when a test says so."""
+"""An agent on the model of the settings, with tools that end when the test says so."""
 
 import asyncio
 from pathlib import Path

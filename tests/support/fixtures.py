@@ -11,14 +11,14 @@ from tests.support.watching import watched_answers
 
 @pytest.fixture(scope="session", autouse=True)
 def answers_are_declared() -> Iterator[None]:
-    """No test is given an answer of the API that OpenAPI does not tell of."""
+    """Fail each test that receives an answer of the API that OpenAPI does not declare."""
     with watched_answers():
         yield
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A cluster for the whole run; take a database of it with `postgres.database()`."""
+    """A cluster for the whole run; `postgres.database()` creates a database in it."""
     with run_postgres() as running:
         yield running
 
@@ -31,7 +31,7 @@ def shared_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 def valkey(shared_valkey: Valkey) -> Valkey:
-    """Valkey, running and empty, also if the test before has killed it."""
+    """A running, empty Valkey, even if the previous test has killed it."""
     if not shared_valkey.process.is_running:
         shared_valkey.start()
     shared_valkey.flush()
@@ -40,6 +40,6 @@ def valkey(shared_valkey: Valkey) -> Valkey:
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    """A model provider of one's own; a site finds it by `OPENAI_BASE_URL=provider.base_url`."""
+    """The test's own model provider; sites use it with `OPENAI_BASE_URL=provider.base_url`."""
     with run_provider() as running:
         yield running

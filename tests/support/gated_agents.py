@@ -1,4 +1,4 @@
-"""One agent on the model of the settings, and one that brings its own."""
+"""Two agents: one on the model of the settings, one with a model of its own."""
 
 from agents import Agent
 

@@ -1,7 +1,7 @@
-"""The drills' settings in a process that writes down whom it wants to reach.
+"""The drills' settings in a process that records every address it connects to.
 
-An audit hook sees every connection and every look-up of a name by Python code, whichever library
-asks for it.
+An audit hook sees every connection and every name look-up by Python code, whichever library makes
+it.
 """
 
 import os

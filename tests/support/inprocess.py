@@ -1,4 +1,4 @@
-"""Sockets without a network: the consumer in this process, read by the same strict client."""
+"""Sockets without a network: the consumer in this process, used by the same strict client."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.support.transcript import Transcript
 
 
 class InProcessConnection:
-    """What `ChatClient` needs of a connection, over a communicator."""
+    """The connection that `ChatClient` needs, implemented by a communicator."""
 
     def __init__(self, communicator: WebsocketCommunicator) -> None:
         self._communicator = communicator
@@ -28,7 +28,7 @@ class InProcessConnection:
         await self._communicator.send_input({"type": "websocket.receive", "text": text})
 
     async def close(self) -> None:
-        """As a client that leaves; the application's end is awaited."""
+        """Disconnect as a client does, and wait for the application's end."""
         if self.close_code is None:
             self.close_code = 1000
             self._communicator.output_queue.put_nowait({"type": "websocket.close", "code": 1000})
@@ -47,7 +47,7 @@ class InProcessConnection:
 
 
 def make_user(name: str) -> User:
-    """An account, made from the test's own thread."""
+    """Create an account in the test's own thread."""
     user: User = get_user_model().objects.create_user(name)
     return user
 
@@ -56,7 +56,7 @@ def make_user(name: str) -> User:
 async def open_chat_here(
     user: AbstractBaseUser, *, transcript: Transcript | None = None
 ) -> AsyncIterator[ChatClient]:
-    """A client of `user`, let in without a handshake."""
+    """Open a client of `user`, admitted without a handshake."""
     communicator = WebsocketCommunicator(URLRouter(websocket_urlpatterns), "/ws/agent/")
     communicator.scope |= {
         "user": user,

@@ -2,5 +2,5 @@
 
 from tests.support.quick_settings import *  # noqa: F403
 
-# Each test client would list all static files anew; it is servers that are asked for them.
+# Each test client would list all static files again, which only servers are asked for.
 SERVESTATIC_USE_FINDERS = False

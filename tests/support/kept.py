@@ -1,4 +1,4 @@
-"""What the database holds of a conversation, as the REST API tells it."""
+"""What the database stores of a conversation, read by the REST API."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ UNFINISHED = ("queued", "running", "awaiting_input")
 
 
 class Kept:
-    """The messages of one session, those of left branches too."""
+    """The messages of one session, on all branches."""
 
     def __init__(self, messages: list[dict[str, Any]]) -> None:
         self.messages = messages
@@ -25,7 +25,7 @@ class Kept:
 
     @property
     def prompts(self) -> list[str]:
-        """What the user said."""
+        """The texts of the user's messages."""
         return [message["text"] for message in self.messages if message["role"] == "user"]
 
     @property
@@ -33,22 +33,22 @@ class Kept:
         return [message for message in self.messages if message["role"] == "assistant"]
 
     def reply(self, run_id: str) -> dict[str, Any]:
-        """The reply of a run."""
+        """Return the reply of a run."""
         return next(message for message in self.replies if message["run_id"] == run_id)
 
     @property
     def has_ended(self) -> bool:
-        """Whether no run is left to be worked on."""
+        """Whether no run is unfinished."""
         return all(reply["run_status"] not in UNFINISHED for reply in self.replies)
 
 
 def read_kept(site: Site, user: User, session_id: str) -> Kept:
-    """The session as it is now."""
+    """Read the session as it is now."""
     return Kept(site.get_json(f"/api/sessions/{session_id}/transcript/", user)["messages"])
 
 
 def read_history(site: Site, user: User, session_id: str) -> Transcript:
-    """What a client starts from that has loaded the history by REST."""
+    """Read what a client starts from that loads the history by REST."""
     data = site.get_json(f"/api/sessions/{session_id}/", user)
     transcript = Transcript()
     for message in data["messages"]:
@@ -60,7 +60,7 @@ def read_history(site: Site, user: User, session_id: str) -> Transcript:
 
 
 def run_view(session_id: str, run: dict[str, Any], parts: list[dict[str, Any]]) -> RunView:
-    """A run at work as pages and the REST API tell of it; `parts` are its reply's so far."""
+    """Return the view of an active run as the REST API describes it, with `parts` of its reply."""
     return RunView(
         session_id,
         run["run_id"],
@@ -73,7 +73,7 @@ def run_view(session_id: str, run: dict[str, Any], parts: list[dict[str, Any]]) 
 
 
 async def read_ended(site: Site, user: User, session_id: str, *, within: float = TIMEOUT_S) -> Kept:
-    """The session once all its runs have ended."""
+    """Wait until all runs of the session have ended, and read it."""
 
     def read() -> Kept:
         found = [read_kept(site, user, session_id)]
@@ -91,7 +91,7 @@ async def read_ended(site: Site, user: User, session_id: str, *, within: float =
 async def converge(
     site: Site, user: User, session_id: str, *followers: ChatClient, within: float = TIMEOUT_S
 ) -> Kept:
-    """Wait until all runs have ended and every follower shows just what is kept."""
+    """Wait until all runs have ended and every follower shows exactly what is stored."""
     kept = await read_ended(site, user, session_id, within=within)
     for follower in followers:
         await _shows(follower, session_id, kept, within)
@@ -109,7 +109,7 @@ async def _shows(follower: ChatClient, session_id: str, kept: Kept, within: floa
 
 
 def differences(follower: ChatClient, session_id: str, kept: Kept) -> list[str]:
-    """Where what is shown is not what is kept, and the runs whose end has not been told."""
+    """List messages that are shown differently than stored, and runs whose end was not received."""
     shown, texts = follower.transcript.shown(session_id), kept.texts
     wrong = [
         f"{message_id}: kept {texts.get(message_id)!r}, shown {shown.get(message_id)!r}"

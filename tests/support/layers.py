@@ -1,4 +1,4 @@
-"""A channel layer that misbehaves as a real one may: loses, repeats and reorders."""
+"""A channel layer that misbehaves as a real one may: it loses, repeats and reorders messages."""
 
 import json
 import random
@@ -12,7 +12,7 @@ Message = dict[str, Any]
 
 
 def ends_a_run(message: Message) -> bool:
-    """Whether a terminal frame is somewhere in `message`."""
+    """Whether `message` contains a terminal frame."""
     text = json.dumps(message, default=str)
     return any(
         mark in text.replace("\\", "").replace(" ", "")
@@ -21,10 +21,10 @@ def ends_a_run(message: Message) -> bool:
 
 
 class LossyLayer(InMemoryChannelLayer):
-    """Each member of a group suffers its own faults, drawn from `seed`; rates are from 0 to 1.
+    """Applies faults to each member of a group by itself, drawn from `seed`; rates are from 0 to 1.
 
-    A reordered message is kept back until another one has overtaken it, so the last of a channel
-    may never come. `lose_last` is the rate for messages that hold a terminal frame.
+    A reordered message is held until a later one has overtaken it, so the last one of a channel may
+    never arrive. `lose_last` is the rate for messages that contain a terminal frame.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LossyLayer(InMemoryChannelLayer):
         await super().group_discard(group, channel)
 
     async def heal(self) -> None:
-        """No more faults from now on; what was kept back arrives."""
+        """Stop all faults from now on; held messages are delivered."""
         self.drop = self.duplicate = self.reorder = self.lose_last = 0.0
         kept_back, self._kept_back = self._kept_back, {}
         for channel, messages in kept_back.items():
@@ -66,7 +66,7 @@ class LossyLayer(InMemoryChannelLayer):
                 await self._deliver(channel, message)
 
     def _suffer(self, channel: str, message: Message) -> list[Message]:
-        """What arrives at `channel` as `message` is sent to it, in order."""
+        """Return the messages to deliver to `channel` in place of `message`, in order."""
         self.counts["sent"] += 1
         if self.is_last(message) and self._happens(self.lose_last, "last_lost"):
             return []

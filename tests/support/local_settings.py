@@ -1,4 +1,4 @@
-"""The site's settings with other weights for its own model: those in `TEST_WEIGHTS`, as JSON."""
+"""The site's settings with other weights for the embedded model: `TEST_WEIGHTS`, as JSON."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A served site whose own model is a small real one, from a local source."""
+"""Runs a site whose embedded model is a small real one, from a local source."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def run_local_site(source: WeightsSource, **changes: Any) -> Iterator[Site]:
-    """A site with an empty cache; `changes` are fields of the weights."""
+    """Run a site with an empty cache; `changes` are fields of the weights."""
     weights = json.dumps(asdict(source.weights(**changes)))
     with scratch_dir("cache") as cache:
         own = {"LOCAL_MODEL_CACHE": str(cache), "TEST_WEIGHTS": weights}

@@ -1,4 +1,5 @@
-"""Makes a long conversation: `python -m tests.support.long_session USER_PK MESSAGES` prints its id.
+"""Creates a long conversation; `python -m tests.support.long_session USER_PK MESSAGES` prints its
+id.
 
 Run in a process of its own, with the site's environment.
 """

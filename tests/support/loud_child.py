@@ -1,4 +1,4 @@
-"""In the place of the model's child: complains at length before it is ready."""
+"""A stand-in for the embedded model's process: prints many lines before it is ready."""
 
 import json
 import sys

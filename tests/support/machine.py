@@ -1,7 +1,7 @@
-"""The machine that the tests run on: how fast it is, and what it is doing.
+"""Measures and shares the machine that the tests run on: its speed, and what runs on it.
 
 A test session is one `pytest` command with all of its worker processes. They share a directory,
-whose path the first of them leaves in the environment for the others.
+whose path the first process passes to the others in the environment.
 """
 
 import atexit
@@ -21,16 +21,16 @@ STEPS = "AGENTSITE_STEPS"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 REFERENCE_S = 1.5
-"""What the measured work takes on a quiet core of the machine of docs/performance.md."""
+"""Duration of the measured work on an idle core of the machine in docs/performance.md."""
 
 CROWD_CORES = 8
-"""A machine with so many cores of that speed is given whole crowds."""
+"""A machine with this many cores of that speed gets crowds of full size."""
 
 _pace = 1.0
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -38,9 +38,9 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def measuring() -> Iterator[None]:
-    """Take the time of a fixed piece of real work, which sets the pace of this process.
+    """Measure the duration of a fixed piece of real work, which sets the pace of this process.
 
-    All workers of a session do it at once, so that it includes what they cost each other.
+    All workers of a session measure at once, so the pace includes the load that they cause.
     """
     global _pace
     started = time.perf_counter()
@@ -49,19 +49,19 @@ def measuring() -> Iterator[None]:
 
 
 def scaled(seconds: float) -> float:
-    """How long to wait here for what may take `seconds` on the reference machine."""
+    """Return the seconds to wait here for what may take `seconds` on the reference machine."""
     return seconds * _pace
 
 
 def crowd(size: int) -> int:
-    """How many of a crowd of `size` this machine is asked to carry; never under an eighth."""
+    """Return the size of a crowd that this machine can carry; at least an eighth of `size`."""
     if os.environ.get(FULL_CROWDS):
         return size
     return round(size * min(1.0, max(0.125, cores() / (CROWD_CORES * _pace))))
 
 
 def shared_dir() -> Path:
-    """The directory of this test session; it is deleted with the process that made it."""
+    """Return the directory of this test session; it is deleted with the process that created it."""
     if SHARED_DIR not in os.environ:
         made = tempfile.mkdtemp(prefix="agentsite-session-")
         atexit.register(shutil.rmtree, made, ignore_errors=True)
@@ -71,9 +71,9 @@ def shared_dir() -> Path:
 
 @contextlib.contextmanager
 def turn(test: str, *, alone: bool) -> Iterator[None]:
-    """Hold the machine for one test: `alone`, or together with tests of other workers.
+    """Hold the machine for one test: `alone`, or shared with tests of other workers.
 
-    Whoever wants it alone holds back those that come later, so that it gets its turn.
+    A test that waits for its turn alone blocks tests that come later, so that it gets it.
     """
     with contextlib.ExitStack() as stack:
         with _lock("next").write_lock():
@@ -90,7 +90,7 @@ def _lock(name: str) -> InterProcessReaderWriterLock:
 
 
 def describe() -> str:
-    """The pace, the load, and the tests that other workers are running."""
+    """Describe the pace, the load, and the tests that other workers are running."""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [f"pace {_pace:.1f}, load {load}, {cores()} cores"]
     for note in sorted(shared_dir().glob("*.test")):

@@ -1,4 +1,4 @@
-"""A model of the process's own that comes up, and fails, when a test says so."""
+"""A stand-in for the embedded model's service, whose state the test sets."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ DOTTED_NAME = "tests.support.model_service.ToldModel"
 
 
 class ToldModel:
-    """`settings.MODEL_SERVICE`; the test reaches the one that was made last by `current`."""
+    """For `settings.MODEL_SERVICE`; `current` is the instance that was created last."""
 
     current: ClassVar["ToldModel"]
 
@@ -32,11 +32,11 @@ class ToldModel:
     def tell(
         self, state: ModelState, detail: str = "", fraction: float | None = None, base_url: str = ""
     ) -> None:
-        """It is in that state now; call from the loop of its process."""
+        """Set the state; call this in the event loop of its process."""
         self.status = ModelStatus("told", state, detail or state, fraction)
         self.endpoint = Endpoint(base_url, "a-key") if state == "ready" else None
         self._changed()
 
 
 def _nobody() -> None:
-    """Before `run`."""
+    """The callback before `run`: does nothing."""

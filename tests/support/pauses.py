@@ -1,8 +1,8 @@
-"""Stops the code of this process at a named place, lets others act, and has it go on.
+"""Pauses the code of this process at a named place while others act, then resumes it.
 
-Places are named after what the product calls: `before finish_run`, `after finish_run` for a unit of
-database work, `before group_add` for a join of a group, `inside stop_run` between the look-up and
-the lock of a write. They are made by wrapping those functions; the product has no hooks.
+Places are named after calls of the product: `before finish_run` and `after finish_run` for a unit
+of database work, `before group_add` for a join of a group, `inside stop_run` between the look-up
+and the lock of a write. They are made by wrapping those functions; the product has no hooks.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ UNITS = ("read", "read_first", "write", "write_first")
 
 
 class Pauses:
-    """One place at a time is armed; the first call that comes to it stops there."""
+    """Only one place is armed at a time; the first call that reaches it pauses there."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
@@ -48,7 +48,7 @@ class Pauses:
         self._patch.setattr(dbpool, name, paused)
 
     def wrap_async(self, owner: Any, name: str) -> None:
-        """Make `before <name>` a place, of a coroutine function of a class or a module."""
+        """Add the place `before <name>`, for a coroutine function of a class or a module."""
         call = getattr(owner, name)
 
         @functools.wraps(call)
@@ -59,7 +59,7 @@ class Pauses:
         self._patch.setattr(owner, name, paused)
 
     def wrap_sync(self, owner: Any, name: str, place: str) -> None:
-        """Make `place` one, before a function that is called in a thread of the database."""
+        """Add `place`, before a function that is called in a database thread."""
         call = getattr(owner, name)
 
         @functools.wraps(call)
@@ -84,7 +84,7 @@ class Pauses:
 
     @contextlib.contextmanager
     def armed(self, place: str) -> Iterator[None]:
-        """Stop whoever comes to `place` first, until the block ends or `go_on` is called."""
+        """Pause the first call that reaches `place`, until the block ends or `go_on` is called."""
         self.reached, self._go_on = asyncio.Event(), asyncio.Event()
         self._go_on_thread = threading.Event()
         self._armed = place
@@ -94,13 +94,13 @@ class Pauses:
             self.go_on()
 
     async def wait(self, acting: "asyncio.Task[Any]", *, is_awaited: bool) -> bool:
-        """Until somebody stops at the place, or `acting` has ended and nobody does; whether.
+        """Wait until a call pauses at the place or `acting` ends; returns whether one paused.
 
-        `is_awaited` if what `acting` leads to comes to the place after its end.
+        With `is_awaited` it waits for that call even after the end of `acting`.
         """
         reached = asyncio.create_task(self.reached.wait())
         await asyncio.wait([reached, acting], return_when=asyncio.FIRST_COMPLETED)
-        # What the act leads to comes after it.
+        # What `acting` triggers reaches the place after its end.
         await asyncio.wait([reached], timeout=scaled(TIMEOUT_S) if is_awaited else 0)
         reached.cancel()
         return self.reached.is_set()

@@ -1,4 +1,4 @@
-"""Makes accounts in the site's database: `python -m tests.support.people NAME...` prints JSON.
+"""Creates accounts in the site's database: `python -m tests.support.people NAME...` prints JSON.
 
 Run in a process of its own, with the site's environment.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     from rest_framework_simplejwt.tokens import AccessToken
 
     users = get_user_model()._default_manager
-    # One slow hash for all.
+    # The hash is slow, so all share one.
     password = make_password(PASSWORD)
     users.bulk_create(
         [users.model(username=name, password=password) for name in sys.argv[1:]],

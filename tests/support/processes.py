@@ -19,12 +19,12 @@ from tests.support.waiting import TIMEOUT_S, poll
 from tests.support.warm import WarmProcess
 
 START_S = 60.0
-"""What a server may take to start."""
+"""Time limit for the start of a server."""
 
 LOG_LINES = 12
 
-# Runs in the child before the program proper: becomes another user if asked, then has the kernel
-# send a signal when the parent dies (a parent that was killed cleans nothing up), then execs.
+# Runs in the child before the program: becomes another user if requested, then has the kernel send
+# a signal when the parent dies (a killed parent cleans nothing up), then execs.
 _LAUNCH = """
 import ctypes, os, sys
 parent, uid, gid, death_signal = map(int, sys.argv[1:5])
@@ -41,21 +41,21 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
+    """Return a TCP port that nothing listens on at this moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` is answered by 200 just now."""
+    """Whether a GET of `url` is answered by 200 at this moment."""
     with contextlib.suppress(OSError, HTTPException), urlopen(url, timeout=scaled(5)) as response:
         return bool(response.status == 200)
     return False
 
 
 def count_nameless_files(pid: int | str = "self") -> int:
-    """Temporary files of a process that end with their last reader; Linux only."""
+    """Return how many unlinked temporary files a process has open; Linux only."""
     count = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -66,12 +66,13 @@ def count_nameless_files(pid: int | str = "self") -> int:
 class Child:
     """A server in its own process, its output in `log_path`.
 
-    A `warm` one is a Python program, `argv` its arguments; it has the large libraries from the
-    process that it is forked from. Any other dies with the thread that called `start`, on Linux.
+    A `warm` one is a Python program with `argv` as its arguments; it gets the large libraries from
+    the process that it is forked from. Any other dies with the thread that called `start`, on
+    Linux.
     """
 
     running: ClassVar[WeakSet["Child"]] = WeakSet()
-    """Those that have been started, for what a failed test tells."""
+    """All children that were started, for the report of a failed test."""
 
     def __init__(
         self,
@@ -103,11 +104,11 @@ class Child:
 
     @property
     def log(self) -> str:
-        """All output so far, of every start."""
+        """The output of all starts so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self, is_ready: Callable[[], object], *, within: float = START_S) -> None:
-        """Start it and wait until it is ready; raises `AssertionError` with its log."""
+        """Start the process and wait until it is ready; raises `AssertionError` with its log."""
         assert not self.is_running, "already running"
         self._process = self._warm_process() if self._warm else self._cold_process()
         Child.running.add(self)
@@ -135,21 +136,21 @@ class Child:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process alone."""
+        """Send a signal to the process alone, not to its children."""
         os.kill(self.pid, number)
 
     def wait(self, *, within: float = TIMEOUT_S) -> int:
-        """Wait for its end; the exit status, negative for a signal."""
+        """Wait for the end; returns the exit status, negative for a signal."""
         assert self._process is not None, "not started"
         return self._process.wait(scaled(within))
 
     def terminate(self, *, within: float = TIMEOUT_S) -> int:
-        """End it politely; raises `subprocess.TimeoutExpired`."""
+        """Send SIGTERM and wait; raises `subprocess.TimeoutExpired`."""
         self.signal(signal.SIGTERM)
         return self.wait(within=within)
 
     def kill(self) -> None:
-        """End it and all that it started, at once; nothing if it has ended."""
+        """Kill the process and all that it started; does nothing if it has ended."""
         if self._process is None or not self.is_running:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -158,7 +159,7 @@ class Child:
 
 
 def run_warm(*arguments: str, env: Mapping[str, str], cwd: Path) -> str:
-    """What a Python program prints, run as a warm `Child` is; raises `AssertionError`."""
+    """Run a Python program as a warm `Child` and return its output; raises `AssertionError`."""
     with tempfile.NamedTemporaryFile(prefix="agentsite-output-") as output:
         process = WarmProcess(arguments, Path(output.name), env=env, cwd=cwd)
         try:
@@ -172,7 +173,7 @@ def run_warm(*arguments: str, env: Mapping[str, str], cwd: Path) -> str:
 
 
 def describe_children() -> str:
-    """The last lines that each running child has printed."""
+    """Return the last lines of output of each running child."""
     shown = []
     for child in sorted(Child.running, key=lambda child: child.log_path):
         if child.is_running and child.log:

@@ -1,4 +1,4 @@
-"""The site's settings with a password hash that is cheap: nearly every test signs somebody in."""
+"""The site's settings with a cheap password hash: nearly every test signs somebody in."""
 
 from agentsite.settings import *  # noqa: F403
 

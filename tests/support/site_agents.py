@@ -1,4 +1,4 @@
-"""Agents for in-process tests, on a model of their own that speaks as it is told to."""
+"""Agents for in-process tests, with scripted models of their own."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from realtime.registry import AgentEntry
 
 
 class EchoModel(Model):
-    """Says the last message, word by word, `times` over."""
+    """Repeats the last message, word by word, `times` times."""
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise NotImplementedError
@@ -34,7 +34,7 @@ class EchoModel(Model):
 
 
 class PatientModel(EchoModel):
-    """Says one word, and then nothing for ever."""
+    """Says one word and then nothing more."""
 
     async def stream_response(
         self, *args: Any, **kwargs: Any
@@ -47,7 +47,7 @@ MODELS = {"echo": EchoModel, "patient": PatientModel}
 
 
 def echo_words(asked: str) -> list[str]:
-    """The deltas of the reply to `asked`."""
+    """Return the deltas of the reply to `asked`."""
     return [f"{word}{place} " for place in range(5) for word in asked.split()]
 
 

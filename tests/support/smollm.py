@@ -1,4 +1,4 @@
-"""A real, very small model behind an OpenAI-compatible server: `python -m tests.support.smollm`."""
+"""Runs a real, very small model as a server: `python -m tests.support.smollm`."""
 
 import argparse
 import contextlib
@@ -14,17 +14,17 @@ from tests.support.servers import package_dir, scratch_dir
 MODEL = "smollm2"
 
 TOKENS_MAX = 120
-"""Of one reply: the model does not always find an end."""
+"""Limit for one reply: the model does not always end by itself."""
 
 
 def is_answer(end: dict[str, Any]) -> bool:
-    """Whether a reply came to its end, or to where the model may write no more."""
+    """Whether a reply was completed or reached the model's maximum length."""
     return bool(end["type"] == "complete" or end["metadata"]["code"] == "limit_length")
 
 
 @contextlib.contextmanager
 def run_smollm() -> Iterator[str]:
-    """The base URL of a server that knows the model `MODEL`; it talks, but makes little sense."""
+    """Run the server; yields its base URL. The model `MODEL` answers, with little sense."""
     port = free_port()
     root = Path(__file__).resolve().parents[2]
     with scratch_dir("smollm") as work_dir:

@@ -1,4 +1,4 @@
-"""Database work of an async test, in a thread that leaves no connection behind."""
+"""Database work of an async test, in a thread that leaves no connection open."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `fn` returns; its connection would otherwise end with the thread, unclosed."""
+    """Run `fn` in a thread, close its connection, and return its result."""
 
     def work() -> T:
         try:

@@ -1,4 +1,4 @@
-"""Work that frameworks repeat for each test, and that is the same each time, is done once."""
+"""Caches work that frameworks would repeat for each test with the same result."""
 
 import contextlib
 import gc
@@ -19,7 +19,7 @@ DERIVED = {"django_content_type", "auth_permission"}
 
 @contextlib.contextmanager
 def once_a_process() -> Iterator[None]:
-    """Certificates are read once; a flush leaves what `migrate` has put into the database."""
+    """Read certificates once, and keep rows that `migrate` created when tables are flushed."""
     with (
         mock.patch.object(httpcore2, "default_ssl_context", cache(httpcore2.default_ssl_context)),
         mock.patch.object(flush, "sql_flush", _sql_flush),
@@ -38,7 +38,7 @@ def _sql_flush(style: Any, connection: Any, **options: Any) -> list[str]:
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """The first worker of a session does it by itself: the others find what it has compiled."""
+    """Run the block alone in the first worker of a session, so that others find compiled files."""
     done = shared_dir() / "first.done"
     with contextlib.ExitStack() as stack:
         stack.enter_context(InterProcessLock(shared_dir() / "first.lock"))
@@ -49,6 +49,6 @@ def first_alone() -> Iterator[None]:
 
 
 def keep_for_good() -> None:
-    """Spare the garbage collector what is imported and collected by now."""
+    """Exempt all objects that exist now from garbage collection."""
     gc.collect()
     gc.freeze()

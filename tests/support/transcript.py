@@ -1,4 +1,4 @@
-"""What clients show: a strict reader of the whole protocol, and the simplest one there is."""
+"""Models of what a client shows: a strict one of the whole protocol, and a minimal one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from tests.support.conformance import check_frame
 Frame = dict[str, Any]
 
 FOLLOWED_EVENTS = ("resumed", "message.created", "message.updated", "queue.changed")
-"""Only these move the cursor: frames of the user's list also come for what is not followed."""
+"""Only these move the cursor; frames of the list also arrive for sessions not followed."""
 
 SEQUENCED_EVENTS = {kind.model_fields["event"].default for kind in SEQUENCED_STATUS}
 
 
 def event_of(frame: Frame) -> str:
-    """The event of a status frame; empty for other frames."""
+    """Return the event of a status frame; empty for other frames."""
     return frame["metadata"]["event"] if frame["type"] == "status" else ""
 
 
 def text_of(parts: list[dict[str, Any]]) -> str:
-    """The answer text in the parts of a message or snapshot."""
+    """Return the text in the parts of a message or snapshot."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
 
 
@@ -33,7 +33,7 @@ def is_terminal(frame: Frame) -> bool:
 
 
 def is_sequenced(frame: Frame) -> bool:
-    """Whether `frame` is of a run's journal, and so counts in its `seq`."""
+    """Whether `frame` belongs to a run's journal and so has a `seq`."""
     return frame["type"] == "token" or event_of(frame) in SEQUENCED_EVENTS or is_terminal(frame)
 
 
@@ -57,23 +57,23 @@ class RunView:
 
     @property
     def never_worked(self) -> bool:
-        """Ended while it waited, and so told of at once, out of turn."""
+        """Whether the run ended in the queue: its end may then be sent out of turn."""
         return self.terminal is not None and self.seq == 1
 
     @property
     def finish_reason(self) -> str:
-        """As `complete` told; `error` after a terminal error, empty before the end."""
+        """The reason in `complete`; `error` after a terminal error, empty before the end."""
         if self.terminal is None:
             return ""
         return str(self.terminal["metadata"].get("finish_reason", "error"))
 
 
 class Transcript:
-    """Shows what the frames of one client say, over all its sockets, one after the other.
+    """Applies the frames of one client, over all of its sockets in sequence.
 
-    Raises `AssertionError` for anything the protocol rules out: a frame that is not declared, a gap
-    or a repetition in `seq`, a new epoch that was not announced, a second end, a frame of a run
-    beside that of an earlier one, tokens that do not add up to the whole reply.
+    Raises `AssertionError` for anything that the protocol rules out: an undeclared frame, a gap or
+    repetition in `seq`, an unannounced new epoch, a second end, a frame of a run between those of
+    an earlier one, tokens that do not add up to the whole reply.
     """
 
     def __init__(self) -> None:
@@ -86,27 +86,27 @@ class Transcript:
         self._catching_up: set[str] = set()
 
     def seed(self, run: RunView, *, rev: int = 0) -> None:
-        """Begin with what a rendered page shows already."""
+        """Start with the run that a rendered page shows already."""
         self.runs[run.run_id] = run
         self._revs[run.session_id] = rev, rev
 
     def reconnect(self) -> None:
-        """What comes next comes over another socket."""
+        """Note that the next frames arrive on another socket."""
         self._live.clear()
         self._followed.clear()
         self._catching_up.clear()
 
     def text(self, run_id: str) -> str:
-        """The text that is shown of a run."""
+        """Return the shown text of a run."""
         return self.runs[run_id].text
 
     def texts(self, session_id: str = "") -> list[str]:
-        """The text of every run with frames, in their order."""
+        """Return the texts of all runs with frames, in the order of the runs."""
         runs = sorted(self.runs.values(), key=lambda run: run.number)
         return [run.text for run in runs if run.seq and session_id in ("", run.session_id)]
 
     def shown(self, session_id: str) -> dict[str, str]:
-        """The text of every message of a session by its id, as a page shows it."""
+        """Return the text of every message of a session by its id, as a page shows it."""
         shown = {
             message_id: text_of(message.get("parts") or [])
             for message_id, message in self.messages.items()
@@ -118,15 +118,15 @@ class Transcript:
         return shown
 
     def told(self, event: str) -> list[dict[str, Any]]:
-        """The metadata of what `event` has told of all runs, once each.
+        """Return the metadata of `event` in all runs, without repetitions.
 
-        Among `frames` some may be twice: `resume` has crossed them.
+        Some frames may have arrived twice: `resume` may overlap with live frames.
         """
         shown = [frame for run in self.runs.values() for frame in run.events]
         return [frame["metadata"] for frame in shown if event_of(frame) == event]
 
     def cursor(self, session_id: str) -> dict[str, Any]:
-        """The metadata of a `resume` that goes on from here."""
+        """Return the metadata of a `resume` that continues from here."""
         cursor: dict[str, Any] = {"rev": self._revs.get(session_id, (0, 0))[0]}
         runs = [run for run in self.runs.values() if run.session_id == session_id and run.seq]
         if runs:
@@ -135,7 +135,7 @@ class Transcript:
         return cursor
 
     def apply(self, frame: Frame) -> None:
-        """Take in one decoded frame."""
+        """Apply one decoded frame."""
         self.frames.append(frame)
         check_frame(frame)
         try:
@@ -144,7 +144,7 @@ class Transcript:
             raise AssertionError(f"{exc}: {frame}") from None
 
     def apply_all(self, frames: Iterable[Frame]) -> None:
-        """Take in several frames."""
+        """Apply several frames."""
         for frame in frames:
             self.apply(frame)
 
@@ -198,9 +198,9 @@ class Transcript:
         self._add(run, frame)
 
     def _is_replayed(self, run: RunView, frame: Frame) -> bool:
-        """An end is told again to a cursor in an ended run.
+        """Whether a frame was sent again. The end is, to a cursor in a run that has ended.
 
-        Other frames may come twice when `resume` crossed them on a socket in use.
+        Other frames may arrive twice when `resume` overlaps with live frames on the same socket.
         """
         metadata = frame["metadata"]
         if (metadata["epoch"], metadata["seq"]) > (run.epoch, run.seq):
@@ -215,7 +215,7 @@ class Transcript:
         is_fresh = not run.seq or (not is_followed and not run.text and metadata["seq"] == 1)
         if is_fresh and metadata["epoch"] != run.epoch:
             run.epoch, run.seq = metadata["epoch"], 0
-        # The events of the run may be folded; who has not asked for snapshots is sent one token.
+        # The run's events may be folded; a client that never resumed gets one token instead.
         kind = "complete" if is_catching_up else "" if is_followed else "token"
         assert metadata["epoch"] == run.epoch, f"epoch was {run.epoch}"
         if frame["type"] == kind:
@@ -262,14 +262,14 @@ class Transcript:
         run.seq, run.text, run.events = 0, "", []
 
     def _see_rev(self, frame: Frame) -> None:
-        """Frames of one revision may be cut apart: it is whole only when a later one comes."""
+        """Frames of one revision may arrive apart: it is complete only when a later one arrives."""
         whole, last = self._revs.get(frame["session_id"], (0, 0))
         if frame["metadata"]["rev"] > last:
             whole, last = last, frame["metadata"]["rev"]
         self._revs[frame["session_id"]] = whole, last
 
     def _keep_message(self, frame: Frame) -> None:
-        """Without `parts` they are as they were, or come by the frames of the run."""
+        """A message without `parts` keeps its parts, or gets them from the frames of its run."""
         metadata = frame["metadata"] | {"session_id": frame["session_id"]}
         held = self.messages.get(metadata["message_id"], {})
         self.messages[metadata["message_id"]] = held | metadata
@@ -279,7 +279,7 @@ class Transcript:
 
 
 class BaseClient:
-    """Knows `type` and `content` alone: joins tokens, and compares them with `complete`."""
+    """A client that knows only `type` and `content`: compares joined tokens with `complete`."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -287,7 +287,7 @@ class BaseClient:
         self.errors: list[str] = []
 
     def apply(self, frame: Frame) -> None:
-        """Take in one decoded frame."""
+        """Apply one decoded frame."""
         match frame["type"]:
             case "token":
                 self.text += frame["content"]

@@ -1,4 +1,4 @@
-"""What rows of usage add up to, beside the totals that are kept of them."""
+"""Sums usage rows, to compare them with the stored running totals."""
 
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ from conversations.runs.usage import COST_PLACES, TOKEN_COLUMNS, UsageTotals, cu
 
 
 def added_up(session: ChatSession) -> UsageTotals:
-    """The totals of a session, from its ended runs and its side calls."""
+    """Return the totals of a session, summed over its ended runs and its side calls."""
     replies = _sum(Run._default_manager.filter(session=session, ended_at__isnull=False))
     others = _sum(SideCall._default_manager.filter(session=session))
     costs = [cost for sums in (replies, others) if (cost := sums.pop("cost_sum")) is not None]
@@ -29,7 +29,7 @@ def _sum(rows: QuerySet[Any]) -> dict[str, Any]:
         estimated=Count("pk", filter=Q(usage_source=UsageSource.ESTIMATED)),
         unknown=Count("pk", filter=Q(usage_source=UsageSource.UNKNOWN)),
         unpriced=Count("pk", filter=Q(cost=None)),
-        # Named apart: a filter by `cost` would mean this sum.
+        # Another name than `cost`: a filter by `cost` would refer to this sum.
         cost_sum=Sum("cost"),
         **sums,
     )

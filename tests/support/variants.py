@@ -1,4 +1,4 @@
-"""What a declared request may hold: every choice, and every way to name something that is kept."""
+"""Generates requests from a schema: every enum value, and every way to name an existing object."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -8,17 +8,17 @@ Schema = dict[str, Any]
 Components = Mapping[str, Schema]
 
 NAMES = {"parent_message_id": "message_id", "regenerate": "message_id"}
-"""Fields that name something under another name than addresses do."""
+"""Fields that contain an id under another name than addresses use."""
 
 EXAMPLES: dict[str, list[Any]] = {"content": ["x", ""], "agent": ["echo"], "scopes": [["read"]]}
 ABSENT = object()
 
 
 def variants(schema: Schema, ids: Mapping[str, str], components: Components) -> Iterator[Any]:
-    """Objects of the schema's type: with and without each id, and with each value of a choice."""
+    """Yield objects of the schema: with and without each id, and with each value of an enum."""
     shape = _resolve(schema, components)
     if "content" in shape["properties"]:
-        # Who says something gives it a name of their own.
+        # A sender assigns `client_message_id`; it names no existing object.
         ids = {name: value for name, value in ids.items() if name != "client_message_id"}
     required = shape.get("required", ())
     names = list(shape["properties"])
@@ -48,7 +48,7 @@ def _options(
 
 
 def _resolve(schema: Schema, components: Components) -> Schema:
-    """Without the detours: the first of several types, and what a reference points to."""
+    """Resolve references, and take the first of several alternatives."""
     for word in ("allOf", "oneOf", "anyOf"):
         if word in schema:
             return _resolve(schema[word][0], components)

@@ -1,6 +1,6 @@
-"""Waiting for conditions with a deadline, across threads and event loops.
+"""Waits for conditions with a deadline, across threads and event loops.
 
-A deadline is given in seconds of the reference machine; here it is scaled to this one.
+A deadline is given in seconds of the reference machine; here it is scaled to this machine.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ TIMEOUT_S = 30.0
 
 
 def poll(met: Callable[[], object], what: str, *, within: float = TIMEOUT_S) -> None:
-    """Ask again and again: for what lies in another process and tells nobody when it changes.
+    """Poll a condition that no event announces, such as one in another process.
 
     Raises `TimeoutError`.
     """
@@ -28,7 +28,7 @@ def poll(met: Callable[[], object], what: str, *, within: float = TIMEOUT_S) -> 
 
 @contextlib.asynccontextmanager
 async def time_limit(what: str, *, within: float = TIMEOUT_S) -> AsyncIterator[None]:
-    """Cancel the block at the deadline and raise `TimeoutError` in its place."""
+    """Cancel the block at the deadline and raise `TimeoutError` instead."""
     try:
         async with asyncio.timeout(scaled(within)) as limit:
             yield
@@ -43,14 +43,14 @@ def _complaint(what: str, within: float) -> str:
 
 
 class Noticeboard:
-    """Wakes those who wait, in any thread or event loop, whenever something was posted."""
+    """Wakes waiters in any thread or event loop when something was posted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wakers: set[Callable[[], object]] = set()
 
     def post(self) -> None:
-        """Something has changed."""
+        """Wake all waiters to check their conditions."""
         if self._wakers:
             with self._lock:
                 for wake in self._wakers:

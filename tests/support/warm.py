@@ -1,7 +1,7 @@
-"""Python programs that start in a process which has imported the large libraries already.
+"""Starts Python programs in forks of a process that has imported the large libraries already.
 
-Importing them is most of what a start of the site costs. Each test process has one such process,
-from which programs are forked; it has no thread, no settings and no event loop of its own.
+Those imports are most of what a start of the site costs. Each test process has one such parent
+process; it has no thread, no settings and no event loop of its own.
 """
 
 import atexit
@@ -51,13 +51,13 @@ _context.set_forkserver_preload([f"{__name__}_imports"])
 
 
 class WarmProcess:
-    """A Python program, with the parts of `subprocess.Popen` that `Child` needs."""
+    """A Python program, with the methods of `subprocess.Popen` that `Child` needs."""
 
     def __init__(
         self, arguments: Sequence[str], log_path: Path, *, env: Mapping[str, str], cwd: Path
     ) -> None:
         arguments = list(arguments)
-        # A daemon: one that is left running does not hold up the end of the tests.
+        # A daemon, so that a program left running does not delay the end of the tests.
         self._process = _context.Process(
             target=_become, args=(arguments, log_path, dict(env), cwd), daemon=True
         )
@@ -73,11 +73,11 @@ class WarmProcess:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; raises `subprocess.TimeoutExpired`."""
+        """Wait for the program's end; raises `subprocess.TimeoutExpired`."""
         self._process.join(timeout)
         if (status := self._process.exitcode) is None:
             raise subprocess.TimeoutExpired("python", timeout or 0)
@@ -85,10 +85,10 @@ class WarmProcess:
 
 
 def _become(arguments: list[str], log_path: Path, env: dict[str, str], cwd: Path) -> None:
-    """Turn the forked process into one that was started by `python ARGUMENTS` in `cwd`."""
+    """Turn the fork into a process as started by `python ARGUMENTS` in `cwd`."""
     os.setsid()
     if sys.platform == "linux":
-        # It ends with the process that it was forked from, and that with the test process.
+        # Killed with its parent, which is killed with the test process.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -103,7 +103,7 @@ def _become(arguments: list[str], log_path: Path, env: dict[str, str], cwd: Path
     try:
         _run(arguments)
     finally:
-        # A fork ends without what an interpreter does at its end.
+        # A fork does not run what an interpreter runs at its exit.
         atexit._run_exitfuncs()
         if database := sys.modules.get("django.db"):
             database.connections.close_all()
@@ -123,7 +123,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def import_all() -> None:
-    """In the process that is forked: import what there is of `LIBRARIES`."""
+    """Import the installed ones of `LIBRARIES`, in the process that is forked."""
     for name in LIBRARIES:
         with suppress(ImportError):
             import_module(name)

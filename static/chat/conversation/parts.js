@@ -1,8 +1,8 @@
 /**
- * The parts of a reply, grown by the frames of its run.
+ * The parts of a reply, built from the frames of its run.
  *
- * The first token after another part begins with a separator when there was text before, so that the
- * tokens of a run, joined, are the joined text parts.
+ * The first token after another part begins with a separator when there was text before, so the
+ * text parts joined equal the tokens of the run joined.
  */
 
 const SEPARATOR = "\n\n";
@@ -38,7 +38,7 @@ export function addReasoning(parts, delta) {
 }
 
 /**
- * Another agent goes on with the reply.
+ * Note that another agent continues the reply.
  * @param {Part[]} parts
  * @param {string} name
  */
@@ -47,7 +47,7 @@ export function addAgent(parts, name) {
 }
 
 /**
- * The agent that took over last, if one did.
+ * The agent that took over last; undefined if none did.
  * @param {Part[]} parts
  */
 export function agentOf(parts) {
@@ -73,7 +73,7 @@ function grow(parts, type, delta) {
 export function applyTool(parts, at) {
   const { event, tool_call_id, name } = at;
   const status = /** @type {ToolPart["status"]} */ (event.slice("tool.".length));
-  // Some models give the calls of each turn the same ids again.
+  // Some models reuse the ids of tool calls in each turn.
   const isNew = status === "started";
   const known = isNew ? undefined : parts.findLast((part) => isCall(part, tool_call_id));
   if (known) Object.assign(known, toldOf(at), { status });
@@ -89,7 +89,7 @@ function isCall(part, tool_call_id) {
 }
 
 /**
- * The fields of a tool part that a frame has.
+ * The fields of a tool part that the frame contains.
  * @param {Partial<ToolPart>} at
  * @returns {Partial<ToolPart>}
  */
@@ -120,7 +120,7 @@ export function resolveRequest(parts, { request_id, decision, by, decided_at, me
 }
 
 /**
- * Whether somebody has to answer before the reply goes on.
+ * Whether a request waits for an answer.
  * @param {Part[]} parts
  */
 export function hasOpenRequest(parts) {
@@ -128,7 +128,7 @@ export function hasOpenRequest(parts) {
 }
 
 /**
- * The final parts: a step that is still at work has failed.
+ * Mark tool steps that are still open as failed; the run has ended.
  * @param {Part[]} parts
  */
 export function closeTools(parts) {
@@ -140,7 +140,7 @@ export function closeTools(parts) {
 }
 
 /**
- * Make the text what the server says it is, if it is anything else.
+ * Replace the text by that of the server if the two differ.
  * @param {Part[]} parts
  * @param {string} text
  * @returns {Part[]}
@@ -152,7 +152,7 @@ export function settleText(parts, text) {
 }
 
 /**
- * Whether `next` shows all that `parts` shows, and perhaps more.
+ * Whether `next` contains all of `parts`, and perhaps more.
  * @param {Part[]} parts
  * @param {Part[]} next
  */

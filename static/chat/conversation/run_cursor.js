@@ -1,4 +1,4 @@
-/** How far the runs of a session have been shown, by the numbers of their frames. */
+/** The cursor of a session's runs: how far they have been shown, by the numbers of their frames. */
 
 const MAX_GAPS = 3;
 
@@ -7,14 +7,14 @@ export class RunCursor {
   #gaps = 0;
 
   /**
-   * `run`: the one that is shown, `{run_id, run_number, epoch, seq, message_id}`, or null.
+   * `run`: the run that is shown, `{run_id, run_number, epoch, seq, message_id}`, or null.
    * @param {Run | null} run
    */
   constructor(run) {
     this.run = run;
   }
 
-  /** What `resume` says of it. */
+  /** The fields of `resume` that name the run. */
   get position() {
     if (!this.run) return {};
     const { run_id, epoch, seq } = this.run;
@@ -27,7 +27,7 @@ export class RunCursor {
   }
 
   /**
-   * Where a frame of a run stands against what is shown: "old", "next" or "gap".
+   * Compare a frame of a run with what is shown: "old", "next" or "gap".
    * @param {At} at
    * @returns {"old" | "next" | "gap"}
    */
@@ -42,7 +42,7 @@ export class RunCursor {
   }
 
   /**
-   * Whether a snapshot tells less than is shown.
+   * Whether a snapshot is older than what is shown.
    * @param {Omit<At, "message_id" | "run_number">} at
    */
   isBehind({ run_id, epoch, seq }) {
@@ -59,7 +59,7 @@ export class RunCursor {
   }
 
   /**
-   * It begins anew in a later epoch; whether that is news.
+   * Start the run anew in a later epoch; returns whether that changed anything.
    * @param {{ run_id: string, epoch: number }} at
    */
   restart({ run_id, epoch }) {
@@ -69,7 +69,7 @@ export class RunCursor {
   }
 
   /**
-   * Nothing more comes of a run.
+   * Note that a run has ended: later frames of it are old.
    * @param {string} run_id
    */
   end(run_id) {
@@ -78,7 +78,7 @@ export class RunCursor {
     this.#gaps = 0;
   }
 
-  /** What mends a gap: "resume", and where that has not helped "reload". */
+  /** How to fill a gap: "resume", or "reload" after that has failed several times. */
   repair() {
     this.#gaps += 1;
     if (this.#gaps <= MAX_GAPS) return "resume";

@@ -1,7 +1,7 @@
 /**
- * The frames of a session's runs, applied to its messages in the order of their numbers.
+ * Applies the frames of a session's runs to its messages, in the order of their numbers.
  *
- * Each method returns the effects that `Conversation.apply` hands on.
+ * Each method returns the effects that `Conversation.apply` passes on.
  */
 
 import * as parts from "./parts.js";
@@ -12,7 +12,7 @@ export class RunJournal {
   #isResuming = false;
 
   /**
-   * The runs that somebody has asked to stop and that have not ended.
+   * Runs that were asked to stop and have not ended.
    * @type {Set<string>}
    */
   cancelling = new Set();
@@ -28,7 +28,7 @@ export class RunJournal {
   }
 
   /**
-   * Go on from the run that a rendered page shows.
+   * Continue from the run that a rendered page shows.
    * @param {PageData} data
    */
   restartAt({ run, parts: shown }) {
@@ -47,7 +47,7 @@ export class RunJournal {
 
   // Resuming
 
-  /** The metadata of `resume`: what is shown already. */
+  /** The metadata of `resume`: the cursor of this page. */
   beginResume() {
     this.#isResuming = true;
     return { rev: this.stored.rev, ...this.cursor.position };
@@ -63,7 +63,7 @@ export class RunJournal {
   }
 
   /**
-   * An error that answers no message: of `resume`, or of something else.
+   * Handle an error that answers no message, such as one that answers `resume`.
    * @param {ErrorFrame} frame
    * @returns {Effect[]}
    */
@@ -92,7 +92,7 @@ export class RunJournal {
   }
 
   /**
-   * Take in a frame without showing anything of it: it only moves the cursor.
+   * Move the cursor over a frame without showing it.
    * @param {ServerFrame} frame
    * @returns {Effect[]}
    */
@@ -154,7 +154,7 @@ export class RunJournal {
   }
 
   /**
-   * What a newer server may tell of a run counts, though nothing of it is shown.
+   * A newer server may send unknown events of a run: they count in `seq` but are not shown.
    * @param {{ event: string }} at
    * @returns {Effect[]}
    */
@@ -165,7 +165,7 @@ export class RunJournal {
   }
 
   /**
-   * Apply the next frame of a run: `grow` changes the parts of its reply, `fields` the message.
+   * Apply the next frame of a run: `grow` changes the parts of its reply, `fields` its message.
    * @param {At} at
    * @param {(shown: Part[]) => void} grow
    * @param {Partial<Message>} fields
@@ -187,7 +187,7 @@ export class RunJournal {
   }
 
   /**
-   * The message that a frame grows, made up if it has not come yet.
+   * The message that a frame extends; it is added if it has not arrived yet.
    * @param {{ message_id: string, run_id: string }} at
    * @returns {Message & { parts: Part[] }}
    */
@@ -245,7 +245,7 @@ export class RunJournal {
   }
 
   /**
-   * A later epoch begins with an empty reply.
+   * Empty the reply if the frame is of a later epoch.
    * @param {{ run_id: string, epoch: number }} at
    */
   #restart(at) {
@@ -275,8 +275,8 @@ export class RunJournal {
   }
 
   /**
-   * A terminal frame is whole in itself: it counts after a gap too. What waits in line may end
-   * before what it waits for.
+   * A terminal frame is complete in itself, so it is applied even after a gap. A queued run may end
+   * before the run that it waits for.
    * @param {EndFrame} frame
    * @returns {Effect[]}
    */
@@ -293,7 +293,8 @@ export class RunJournal {
   }
 
   /**
-   * `run.head` answers a cancel that came after the end: has that end been shown?
+   * `run.head` answers a cancel that came after the end; fill the gap if that end has not been
+   * shown.
    * @param {string} run_id
    */
   #compare(run_id) {
@@ -303,7 +304,7 @@ export class RunJournal {
 }
 
 /**
- * What a terminal frame says of its reply, whose parts are `shown`.
+ * The fields of a message after its terminal frame; `shown` are its parts.
  * @param {EndFrame} frame
  * @param {Part[]} shown
  * @returns {Partial<Message>}

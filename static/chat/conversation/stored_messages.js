@@ -1,12 +1,12 @@
 /**
- * The messages of a session that the server has stored, as the page shows them, and how much of
- * the session's history (`rev`) they hold.
+ * The messages of a session that the server has stored, and the revision (`rev`) up to which they
+ * are complete.
  */
 
 import { Branch } from "./branch.js";
 import { agentOf } from "./parts.js";
 
-/** The states of a run that has not ended. */
+/** The statuses of a run that has not ended. */
 export const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
 
 /** @param {Message | undefined} message */
@@ -15,7 +15,7 @@ export function isActive(message) {
 }
 
 export class StoredMessages {
-  /** Replies that were withdrawn while they waited; their runs still have an end. */
+  /** Replies that were withdrawn from the queue; the terminal frames of their runs still arrive. */
   #withdrawn = new Set();
 
   /** @param {PageData} data */
@@ -41,7 +41,7 @@ export class StoredMessages {
   }
 
   /**
-   * Frames of one revision may be cut apart: it is complete only when a later one comes.
+   * The frames of one revision may arrive apart: it is complete only when a later one arrives.
    * @param {number} rev
    */
   noteRev(rev) {
@@ -51,7 +51,7 @@ export class StoredMessages {
   }
 
   /**
-   * Go on from a page that the server has rendered.
+   * Continue from a rendered page.
    * @param {number} rev
    */
   restartAt(rev) {
@@ -59,7 +59,7 @@ export class StoredMessages {
   }
 
   /**
-   * Take in `message.created` or `message.updated`.
+   * Store the message of a `message.created` or `message.updated`.
    * @param {StoredMessage} message
    */
   store(message) {
@@ -84,8 +84,8 @@ export class StoredMessages {
   }
 
   /**
-   * The parts of a reply come from the frames of its run, and so does its end where `hasParts` is
-   * false.
+   * Store a message but keep the parts that are shown: they come from the frames of its run, and so
+   * does its end if `hasParts` is false.
    * @param {Message} message
    * @param {boolean} hasParts
    */
@@ -98,7 +98,7 @@ export class StoredMessages {
   }
 
   /**
-   * Change some fields of a message, or add it; what is changed.
+   * Change some fields of a message, or add it; returns the message.
    * @param {string} id
    * @param {Partial<Message>} fields
    * @returns {Message}
@@ -112,7 +112,7 @@ export class StoredMessages {
   }
 
   /**
-   * Show other parts, not what was shown and more.
+   * Replace the parts by others that do not continue the shown ones, so the view starts anew.
    * @param {string} id
    * @param {Part[]} parts
    * @param {Partial<Message>} fields
@@ -123,7 +123,7 @@ export class StoredMessages {
   }
 
   /**
-   * Add a message that the server has not told of yet, behind all others.
+   * Add a message that the server has not sent yet, after all others.
    * @param {string} id
    * @param {Partial<Message>} fields
    */
@@ -132,7 +132,7 @@ export class StoredMessages {
   }
 
   /**
-   * Add an empty reply, behind all others.
+   * Add an empty reply after all others.
    * @param {string} id
    * @param {string | null} parent_message_id
    * @param {string} run_id

@@ -1,10 +1,10 @@
-/** What was typed here and is not stored yet, as messages. */
+/** Messages that were typed on this page and that the server has not stored yet. */
 
 export class UnsentMessages {
   /** @type {Map<string, { prompt: Message | null, reply: Message | null }>} */
   #held = new Map();
 
-  /** What was stopped before it was accepted. */
+  /** Messages that were stopped before they were accepted. */
   #unwanted = new Set();
 
   get size() {
@@ -17,7 +17,7 @@ export class UnsentMessages {
   }
 
   /**
-   * The message as it was typed; null where another reply was asked for.
+   * The message as it was typed; null if only another reply was requested.
    * @param {string} client_message_id
    */
   promptOf(client_message_id) {
@@ -25,10 +25,10 @@ export class UnsentMessages {
   }
 
   /**
-   * Show an entry of the outbox; with `regenerate` or `parent_message_id` it takes the place of
-   * what follows that message.
+   * Show an entry of the outbox. With `regenerate` or `parent_message_id` it replaces the messages
+   * after that one.
    * @param {OutboxEntry} entry
-   * @param {string | null} [answered] what the other reply that is asked for by `regenerate` answers too
+   * @param {string | null} [answered] the message answered again by `regenerate`
    */
   add({ client_message_id, content, regenerate, parent_message_id, agent, refused }, answered) {
     const prompt = regenerate ? null : newPrompt(client_message_id, content, parent_message_id);
@@ -41,7 +41,7 @@ export class UnsentMessages {
   }
 
   /**
-   * Whether it was there.
+   * Remove a message; returns whether it was there.
    * @param {string | undefined} client_message_id
    */
   delete(client_message_id) {
@@ -49,7 +49,7 @@ export class UnsentMessages {
   }
 
   /**
-   * Show why a message was not taken; a wish for another reply is gone.
+   * Show why a message was refused; a request for another reply is removed.
    * @param {string} client_message_id
    * @param {string} note
    */
@@ -65,7 +65,7 @@ export class UnsentMessages {
   }
 
   /**
-   * Stop the reply as soon as it is accepted: it may have reached the server already.
+   * Stop the reply as soon as it is accepted: the chat may have reached the server already.
    * @param {string} client_message_id
    */
   stopOnceAccepted(client_message_id) {
@@ -73,7 +73,7 @@ export class UnsentMessages {
   }
 
   /**
-   * Whether the reply of that id will be stopped once it is accepted.
+   * Whether the reply with that id will be stopped once it is accepted.
    * @param {string} message_id
    */
   isUnwanted(message_id) {
@@ -81,7 +81,7 @@ export class UnsentMessages {
   }
 
   /**
-   * The same, asked once.
+   * The same by client id, and forget it.
    * @param {string} client_message_id
    */
   takeUnwanted(client_message_id) {
@@ -89,7 +89,7 @@ export class UnsentMessages {
   }
 
   /**
-   * `stored` messages with these behind them, each in the place of what it replaces.
+   * The `stored` messages followed by these, each in place of what it replaces.
    * @param {Message[]} stored
    */
   follow(stored) {
@@ -105,7 +105,7 @@ export class UnsentMessages {
 }
 
 /**
- * The id under which an unsent message or its reply was sent.
+ * The client id under which an unsent message or its reply was sent.
  * @param {string} message_id
  */
 export function clientIdOf(message_id) {

@@ -1,10 +1,10 @@
-/** What an agent does beside writing text: it uses a tool, thinks aloud, hands over. */
+/** Parts of a reply other than text: tool steps, reasoning, handovers. */
 
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeStep, nameOf } from "../page/labels.js";
 import { fill, words } from "../page/words.js";
 
-/** One use of a tool, in one line that opens. */
+/** One tool call: a line that opens to show details. */
 export class StepPart {
   /** @param {HTMLElement} [element] */
   constructor(element) {
@@ -34,7 +34,7 @@ export class StepPart {
   }
 }
 
-/** What a model thinks aloud, folded away. */
+/** Reasoning of a model, collapsed. */
 export class ReasoningPart {
   #length;
 
@@ -55,7 +55,7 @@ export class ReasoningPart {
   }
 }
 
-/** One agent hands over to another. */
+/** A handover to another agent. */
 export class HandoverPart {
   /** @param {HTMLElement} [element] */
   constructor(element) {

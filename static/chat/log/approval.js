@@ -1,4 +1,4 @@
-/** Tool calls that wait to be approved, or what was decided about them, each in a card. */
+/** Approval requests: a card for each tool call, with its buttons or the decision. */
 
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeDecision, nameOfTool } from "../page/labels.js";
@@ -42,7 +42,7 @@ function showTime(element, decidedAt) {
 }
 
 /**
- * What a press of one of a card's buttons says.
+ * The answer that a button of a card stands for.
  * @param {HTMLElement} button
  * @returns {Answer}
  */
@@ -56,7 +56,7 @@ export function answerOf(button) {
     : { ...answer, decision };
 }
 
-/** What this page has answered, until the server has said what holds. */
+/** Answers that this page has given and that the server has not confirmed yet. */
 export class Approvals {
   /** @type {Map<string, Answer>} */
   #answers = new Map();
@@ -69,7 +69,7 @@ export class Approvals {
   }
 
   /**
-   * Send an answer, now and with each connection until it is settled.
+   * Send an answer, now and again on each new connection, until the server has confirmed it.
    * @param {Answer} answer
    */
   answer(answer) {
@@ -93,14 +93,14 @@ export class Approvals {
   }
 
   /**
-   * Have the reader brought to the card of a new request.
+   * Move the focus to the card of a new request.
    * @param {string} request_id
    */
   bring(request_id) {
     this.#newest = request_id;
   }
 
-  /** Nothing of a card can be pressed while its answer is on its way. */
+  /** Disable the buttons of cards whose answer is on its way. */
   show() {
     for (const card of document.querySelectorAll('.approval[data-decision=""]')) {
       const isSent = this.#answers.has(/** @type {HTMLElement} */ (card).dataset.requestId ?? "");
@@ -115,8 +115,8 @@ export class Approvals {
 }
 
 /**
- * Not to a button, not while something is being typed or a menu is open, and without moving what
- * is being read: who reads at the end sees the card by itself.
+ * Focus the card, not a button of it; never while the user types or has a menu open, and without
+ * scrolling: at the end of the log the card is in sight anyway.
  * @param {string} request_id
  */
 function focusCard(request_id) {

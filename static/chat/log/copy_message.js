@@ -1,4 +1,4 @@
-/** Copying a reply: its Markdown, and beside it what the page shows, for whatever takes that. */
+/** Copies a reply: its Markdown, and its HTML for programs that accept that. */
 
 import { joinText } from "../conversation/parts.js";
 import { apiOf, ask } from "../page/api.js";
@@ -6,7 +6,7 @@ import { copyRich, showCopied } from "../page/clipboard.js";
 import { all } from "../page/elements.js";
 
 /**
- * What the server has rendered is asked for as it was written.
+ * Copy a message; the Markdown of a reply that the server has rendered is requested from it.
  * @param {HTMLElement} button
  * @param {Conversation} conversation
  */
@@ -19,7 +19,7 @@ export async function copyMessage(button, conversation) {
   try {
     text = parts ? joinText(parts) : await readText(conversation, id);
   } catch {
-    // biome-ignore lint/performance/useDomNodeTextContent: the lines are to be as one sees them
+    // biome-ignore lint/performance/useDomNodeTextContent: the lines must be those that are seen
     text = shown.map((part) => part.innerText.trim()).join("\n\n");
   }
   showCopied(button, await copyRich(text, shown.map(htmlOf).join("")));
@@ -34,7 +34,7 @@ async function readText({ sessionId }, id) {
 }
 
 /**
- * Without what belongs to the page alone.
+ * The HTML of a part without the controls of the page.
  * @param {HTMLElement} part
  */
 function htmlOf(part) {

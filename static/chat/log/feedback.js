@@ -1,4 +1,4 @@
-/** Thumbs under a finished reply, and a few words to go with them. */
+/** Thumbs under a finished reply, and a comment to go with them. */
 
 import { apiOf, ask } from "../page/api.js";
 import { all, closest, fieldOf, fromTemplate, within } from "../page/elements.js";
@@ -8,7 +8,7 @@ import { data, words } from "../page/words.js";
 const verdicts = new Map(Object.entries(data.feedback));
 
 /**
- * Show on a reply what its reader thinks of it.
+ * Show the user's verdict on a reply.
  * @param {HTMLElement} article
  */
 export function showVerdict(article) {
@@ -19,7 +19,10 @@ export function showVerdict(article) {
 }
 
 export class Feedback {
-  /** How many live changes of a message are still to come that only repeat what this tab did. */
+  /**
+   * By message: how many `feedback.changed` frames are still to come that only repeat a change of
+   * this tab.
+   */
   #echoes = /** @type {Map<string, number>} */ (new Map());
 
   /** @param {{ getCurrent: () => string, toast: Toast, announce: Announce }} at */
@@ -32,7 +35,7 @@ export class Feedback {
   }
 
   /**
-   * A thumb that is pressed already is taken back.
+   * Give a verdict, or take it back if that thumb is pressed already.
    * @param {Event} event
    */
   async #press(event) {
@@ -61,7 +64,7 @@ export class Feedback {
   }
 
   /**
-   * Escape leaves the form.
+   * Escape closes the form.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -72,7 +75,7 @@ export class Feedback {
   }
 
   /**
-   * Show what was given or taken back in any tab; an echo of this one may be out of date.
+   * Show a change of another tab; echoes of this tab's changes may be out of date and are skipped.
    * @param {Metadata<"feedback.changed">} at
    */
   follow({ message_id, value }) {
@@ -98,7 +101,7 @@ export class Feedback {
   }
 
   /**
-   * Show these verdicts and no others.
+   * Replace all verdicts by these.
    * @param {{ message_id: string, value: Verdict }[]} given
    */
   renew(given) {
@@ -109,7 +112,7 @@ export class Feedback {
   }
 
   /**
-   * Keep a verdict, or none, and show it; whether that worked.
+   * Save a verdict, or delete it, and show it; returns whether that worked.
    * @param {string} message_id
    * @param {Verdict | undefined} value
    */
@@ -130,7 +133,8 @@ export class Feedback {
 }
 
 /**
- * Another reply may take the place of the one that it is about.
+ * Open the comment form. It remembers the id of its reply, since another one may replace that in
+ * `article`.
  * @param {HTMLElement} article
  * @param {string} about
  * @param {Verdict} value
@@ -152,7 +156,7 @@ function closeForm(article) {
 }
 
 /**
- * The keyboard goes back to the thumb.
+ * Close the form and return the focus to the thumb.
  * @param {Element} article
  */
 function leaveForm(article) {
@@ -161,7 +165,7 @@ function leaveForm(article) {
 }
 
 /**
- * The message that an element belongs to.
+ * The message element that contains an element.
  * @param {Element} element
  */
 function messageOf(element) {

@@ -1,9 +1,9 @@
 /**
- * Which pages of the conversation are loaded, and which of its branches is shown.
+ * Loads pages of the conversation, and knows which of its branches is shown.
  *
- * Says `replace` when other messages are shown, and `append` (detail: whether the end of the
- * conversation is reached) when later ones are. Of several pages that are asked for, the last one
- * is shown.
+ * Dispatches `replace` when other messages are shown, and `append` (detail: whether the end of the
+ * conversation is reached) when later ones are added. Of several pages that are requested, only the
+ * last is shown.
  */
 
 import { loadHistory } from "../page/api.js";
@@ -47,8 +47,8 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
   }
 
   /**
-   * Show the branch of another message in place of `shown`, the one that has its place now;
-   * rejects where it cannot be had.
+   * Show the branch of the message `id` in place of `shown`, its sibling; rejects if it cannot be
+   * loaded.
    * @param {string} id
    * @param {{ shown: HTMLElement, isNext: boolean }} at
    */
@@ -63,7 +63,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
     this.announce(describePlace(ids.indexOf(id), ids.length));
   }
 
-  /** Go to the end of the conversation, also where that has not been loaded; may reject. */
+  /** Go to the end of the conversation, even if it has not been loaded; may reject. */
   async showLatest() {
     const { later, conversation } = this;
     if (later.address && !(await this.#choose(addressOf(conversation.sessionId)))) return;
@@ -71,14 +71,14 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
     this.transcript.follow();
   }
 
-  /** Show what the server renders now in place of what is shown; may reject. */
+  /** Replace what is shown by what the server renders now; may reject. */
   async reload() {
     this.#isChoosing = false;
     const { sessionId, branch } = this.conversation;
     await this.#replace(addressOf(sessionId, branch.chosen));
   }
 
-  /** Stay where one is: another branch that was asked for is not shown when it comes. */
+  /** Stay on the current branch: drop the result of a pending switch. */
   stay() {
     if (this.#isChoosing) this.#asked += 1;
     this.#isChoosing = false;
@@ -91,7 +91,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
   }
 
   /**
-   * Whether the page at `address` is shown now: not where another one was asked for since.
+   * Load and show the page at `address`; false if another one was requested meanwhile.
    * @param {string} address
    */
   async #replace(address) {
@@ -108,7 +108,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
     return true;
   }
 
-  /** Have the address name what is shown. */
+  /** Put the shown branch into the page's address. */
   tellBranch() {
     const { sessionId, branch } = this.conversation;
     const address = addressOf(sessionId, branch.chosen);

@@ -10,9 +10,9 @@ import { showVerdict } from "./feedback.js";
 import { ReplyBody } from "./reply_body.js";
 import { showPlace } from "./switcher.js";
 
-/** What both kinds of messages have. */
+/** What the views of both roles share. */
 class MessageView {
-  /** What is shown, so that it is shown once; see `Transcript`. */
+  /** What is shown now, so that it is not drawn again; see `Transcript`. */
   version = "";
 
   /** @param {HTMLElement} element */
@@ -21,7 +21,7 @@ class MessageView {
   }
 
   /**
-   * Show the place of the message among those of the ids `siblings`.
+   * Show which of its siblings, whose ids are `siblings`, the message is.
    * @param {Message} message
    * @param {string[]} siblings
    */
@@ -41,7 +41,7 @@ export class UserView extends MessageView {
     nameElement(this.element, message);
     this.element.dataset.state = message.state ?? "";
     const [part] = message.parts ?? [];
-    // Rendered by the server, and it never changes.
+    // The server has rendered it, and it never changes.
     if (part?.type === "text") setText(within(this.element, ".body"), part.text);
     this.#note(message);
   }
@@ -78,7 +78,7 @@ export class ReplyView extends MessageView {
 
   /**
    * @param {Message} message
-   * @param {string} state what it does now, in words
+   * @param {string} state what it is doing, as text
    * @param {boolean} isWaiting
    */
   update(message, state, isWaiting) {
@@ -146,8 +146,8 @@ function describeUsage(usage) {
 }
 
 /**
- * Below a reply: what the model is given in place of all messages down to it. `text` is empty where
- * that is nothing; a message without one changes nothing.
+ * Below a reply: the summary that the model is given in place of all messages down to here; with an
+ * empty `text`, a note that they are left out. Undefined changes nothing.
  * @param {HTMLElement} article
  * @param {string | undefined} text
  */

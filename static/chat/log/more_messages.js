@@ -1,4 +1,4 @@
-/** Messages beyond an end of the log, which come a page at a time as one scrolls there. */
+/** Loads messages beyond one end of the log, a page at a time, when the user scrolls there. */
 
 import { loadHistory } from "../page/api.js";
 import { within } from "../page/elements.js";
@@ -10,8 +10,8 @@ export class MoreMessages {
   #loading = null;
 
   /**
-   * `element` holds the link to the next page, and has the same id in that page; `add` takes in
-   * what comes.
+   * `element` holds the link to the next page and has the same id in that page; `add` adds the
+   * messages of a loaded page.
    * @param {{ element: HTMLElement, scroller: HTMLElement }} where
    * @param {(page: LoadedPage) => void} add
    */
@@ -30,7 +30,7 @@ export class MoreMessages {
   }
 
   /**
-   * Go on where that page ends.
+   * Continue after that page.
    * @param {LoadedPage} at
    */
   goOnFrom({ page }) {
@@ -38,19 +38,19 @@ export class MoreMessages {
     this.#watch();
   }
 
-  /** There is nothing more. */
+  /** There are no more messages. */
   clear() {
     this.element.replaceChildren();
     this.#watch();
   }
 
-  /** What is in sight now is told of anew. */
+  /** Observe anew: a new observation also reports an element that is in sight already. */
   #watch() {
     this.watcher.disconnect();
     if (this.address) this.watcher.observe(this.element);
   }
 
-  /** Load one page; false when there is none, or it cannot be had now. */
+  /** Load one page; false if there is none or it cannot be loaded now. */
   async load() {
     if (!this.address) return false;
     this.#loading ??= this.#load().finally(() => {
@@ -59,7 +59,7 @@ export class MoreMessages {
     return this.#loading;
   }
 
-  /** Load all that there is; false where that cannot be had now. */
+  /** Load all pages; false if one cannot be loaded now. */
   async loadAll() {
     while (this.address) if (!(await this.load())) return false;
     return true;

@@ -1,4 +1,7 @@
-/** Where one was reading, over a reload of the tab, or what a link leads to. */
+/**
+ * Restores the reading position after a reload of the tab, or goes to the message that a link
+ * names.
+ */
 
 import { all } from "../page/elements.js";
 
@@ -15,7 +18,7 @@ export class ReadingPlace {
     addEventListener("pagehide", () => this.#store());
   }
 
-  /** Go back to the place, wherever the page has to be loaded from. */
+  /** Return to the stored position; loads earlier pages until its message is there. */
   async restore() {
     const linked = document.getElementById(location.hash.slice(1));
     if (linked?.matches(".message")) return this.#goTo(linked);
@@ -31,7 +34,8 @@ export class ReadingPlace {
   }
 
   /**
-   * To the message that a link led to; a reload keeps what is read then.
+   * Go to the message that a link names; the hash is removed so that a later reload restores the
+   * position of that time.
    * @param {HTMLElement} message
    */
   #goTo(message) {

@@ -1,4 +1,4 @@
-/** What a reply consists of: text, steps, thoughts, requests and handovers, in the order of its parts. */
+/** The body of a reply: the views of its parts, in their order. */
 
 import { textsOf } from "../conversation/parts.js";
 import { HandoverPart, ReasoningPart, StepPart } from "./activity_parts.js";
@@ -60,7 +60,7 @@ export class ReplyBody {
   }
 
   /**
-   * Show the finished reply; `html` is the server's, where it has come.
+   * Show the finished reply; `html` is the server's, if it has arrived.
    * @param {Part[]} parts
    * @param {string | undefined} html
    */
@@ -75,7 +75,7 @@ export class ReplyBody {
   }
 
   /**
-   * Have a view for each part; those of other parts begin anew.
+   * Make a view for each part; if the types of shown parts differ, start from nothing.
    * @param {Part[]} parts
    */
   #fit(parts) {
@@ -97,7 +97,7 @@ export class ReplyBody {
 }
 
 /**
- * The blocks of each text part; of all in one where the server has not told them apart.
+ * Split the HTML into a chunk for each text part; a single chunk if the server has not marked them.
  * @param {string} html
  * @param {number} count
  * @returns {ParentNode[]}

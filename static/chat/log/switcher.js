@@ -1,10 +1,10 @@
-/** Which of the messages at one place is shown, and the way to the others. */
+/** The control that switches between sibling messages. */
 
 import { setText, within } from "../page/elements.js";
 import { describePlace } from "../page/labels.js";
 
 /**
- * Show the place of `message` among `ids`, its own and those of its siblings, oldest first.
+ * Show the position of `message` among `ids`, those of itself and its siblings, oldest first.
  * @param {HTMLElement} element
  * @param {Message} at
  * @param {string[]} ids
@@ -33,7 +33,7 @@ function aim(button, id = "") {
 }
 
 /**
- * After a switch the keyboard is where it was, at the same button, or at the other one.
+ * After a switch, focus the same button of the new message, or the other one if that is disabled.
  * @param {string} id
  * @param {{ isNext: boolean }} at
  */

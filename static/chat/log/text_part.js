@@ -1,4 +1,4 @@
-/** Text of a reply, as Markdown, at an even pace. */
+/** A text part of a reply: draws Markdown at an even pace. */
 
 import { finishBlock } from "../markdown/blocks.js";
 import { Pace } from "../markdown/pace.js";
@@ -6,7 +6,7 @@ import { MarkdownStream } from "../markdown/stream.js";
 
 export class TextPart {
   /**
-   * `element`: where the server has rendered `part` already.
+   * `element`: given if the server has rendered `part` already.
    * @param {HTMLElement | undefined} element
    * @param {TextOrThoughts} part
    */
@@ -21,7 +21,7 @@ export class TextPart {
   }
 
   /**
-   * Its place on the page is part of what a draw costs.
+   * Draw and lay out: reading the height makes layout part of the cost that the pace measures.
    * @param {string} text
    */
   #draw(text) {
@@ -30,7 +30,7 @@ export class TextPart {
   }
 
   /**
-   * Made anew out of sight, so that it can grow.
+   * Replace the server's HTML by a stream of the same text, drawn out of sight, that can grow.
    * @param {string} text
    */
   #adopt(text) {

@@ -1,4 +1,4 @@
-/** The log of messages: brings the page in line with a conversation, and follows its growing end. */
+/** The log of messages: shows a conversation, and follows its growing end. */
 
 import { isActive } from "../conversation/stored_messages.js";
 import { all, byId } from "../page/elements.js";
@@ -20,7 +20,7 @@ export class Transcript {
     this.log = log;
     this.scroller = scroller;
     this.jump = jump;
-    // What welcomes is read from its beginning.
+    // An empty page shows a welcome, which is read from its beginning.
     this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     const growth = new ResizeObserver(() => this.#settle());
@@ -29,7 +29,7 @@ export class Transcript {
   }
 
   /**
-   * Take over the messages that the server has rendered.
+   * Take over the elements that the server has rendered.
    * @param {Conversation} conversation
    */
   adopt(conversation) {
@@ -57,7 +57,7 @@ export class Transcript {
   }
 
   /**
-   * Put earlier messages before the first one; what is in sight does not move.
+   * Put earlier messages before the first one; messages in sight do not move.
    * @param {HTMLElement[]} elements
    * @param {Conversation} conversation
    */
@@ -70,7 +70,7 @@ export class Transcript {
   }
 
   /**
-   * Put later messages behind the last one.
+   * Put later messages after the last one.
    * @param {HTMLElement[]} elements
    * @param {Conversation} conversation
    */
@@ -94,7 +94,7 @@ export class Transcript {
   }
 
   /**
-   * A reply is named by its prompt, which may have come only now.
+   * The key of a reply contains that of its prompt, which may have arrived only now.
    * @param {Conversation} conversation
    */
   #rename(conversation) {
@@ -108,7 +108,7 @@ export class Transcript {
   }
 
   /**
-   * Show newly rendered messages in place of all that is there.
+   * Replace all messages by newly rendered ones.
    * @param {HTMLElement[]} elements
    * @param {Conversation} conversation
    */
@@ -132,7 +132,7 @@ export class Transcript {
   }
 
   /**
-   * Show what the conversation shows now.
+   * Bring the log in line with the conversation.
    * @param {Conversation} conversation
    * @param {boolean} isConnected
    */
@@ -172,7 +172,7 @@ export class Transcript {
     const version = `${message.message_id} ${message.version ?? 0} ${state} ${siblings}`;
     if (view.version === version) return;
     view.version = version;
-    // What the server has rendered stays, but for what still changes.
+    // What the server has rendered stays, unless it has changed or can still change.
     if (message.version || isActive(message)) view.update(message, state, position > 0);
     view.showPlace(message, siblings);
   }
@@ -188,7 +188,7 @@ export class Transcript {
   }
 
   /**
-   * What a message of the user's says, wherever it has been rendered.
+   * The text of a user's message, rendered by the server or by this page.
    * @param {Message} at
    */
   textOf({ message_id: id }) {
@@ -196,7 +196,7 @@ export class Transcript {
   }
 
   /**
-   * Have a message `top` pixels below the top of the window, and stay there.
+   * Scroll a message to `top` pixels below the top of the window, and stop following the end.
    * @param {string} id
    * @param {number} top
    */
@@ -206,13 +206,13 @@ export class Transcript {
     this.scroller.scrollTop += element.getBoundingClientRect().top - top;
   }
 
-  /** Go to the end and stay there. */
+  /** Scroll to the end and follow it. */
   follow() {
     this.isFollowing = true;
     this.#settle();
   }
 
-  /** The least step upwards lets go of the end, and a step back to it takes hold again. */
+  /** Any step upwards stops following the end; a step down to near the end follows again. */
   #look() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const rest = scrollHeight - scrollTop - clientHeight;
@@ -230,7 +230,7 @@ export class Transcript {
 }
 
 /**
- * A reply is named by its prompt, so that its element stays when its id changes.
+ * A reply's key is derived from its prompt, so its element stays when its id changes.
  * @param {Conversation} conversation
  * @param {Message} message
  * @returns {string}

@@ -1,10 +1,12 @@
-/** What a finished block of a reply gets beside its text: room to scroll, a button to copy code. */
+/**
+ * Adds controls to finished blocks of a reply: scrolling for wide ones, a button that copies code.
+ */
 
 import { copyText, showCopied } from "../page/clipboard.js";
 import { all, fromTemplate } from "../page/elements.js";
 
 /**
- * Equip a block, or those within it.
+ * Add controls to a block and to blocks inside it.
  * @param {HTMLElement} block
  */
 export function finishBlock(block) {
@@ -13,7 +15,7 @@ export function finishBlock(block) {
 }
 
 /**
- * Equip everything that the server has rendered in `root`.
+ * Add controls to all blocks that the server has rendered in `root`.
  * @param {ParentNode} root
  */
 export function finishBlocks(root) {
@@ -41,7 +43,7 @@ function finishCode(block) {
 }
 
 /**
- * The code for that comes with the first block that wants it.
+ * Colour code; the highlighter is loaded with the first block that needs it.
  * @param {HTMLElement} block
  */
 async function colour(block) {
@@ -66,7 +68,7 @@ function wrap(element, className) {
   return frame;
 }
 
-/** What does not fit can be scrolled by keys. */
+/** Blocks that are wider than the page get a tab stop, so that keys can scroll them. */
 const widths = new ResizeObserver((entries) => {
   for (const { target: frame } of entries) {
     const scroller = frame.className === "code" ? frame.firstElementChild : frame;

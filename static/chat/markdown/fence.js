@@ -1,7 +1,7 @@
-/** So many characters of code are laid out together: more would be laid out with each new one. */
+/** Characters of code per layout box; each new token lays out the whole last box. */
 const CHUNK = 4_096;
 
-/** A block of code that is still open: its lines go straight into text nodes. */
+/** A code block that is still open: its text is appended to text nodes without parsing. */
 export class OpenFence {
   #isInLine = false;
 
@@ -22,7 +22,7 @@ export class OpenFence {
   }
 
   /**
-   * Take in what belongs to the block; the rest is given back.
+   * Append the text that belongs to the block; returns the rest.
    * @param {string} text
    */
   take(text) {
@@ -43,7 +43,7 @@ export class OpenFence {
   }
 
   /**
-   * Long code stands in pieces of whole lines.
+   * Long code is split into elements of whole lines.
    * @param {string} text
    */
   #append(text) {

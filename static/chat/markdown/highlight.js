@@ -1,9 +1,9 @@
-/** Colours for code, when the page has nothing better to do. */
+/** Syntax highlighting, done while the browser is idle. */
 
 import { within } from "../page/elements.js";
 import { LANGUAGES } from "./languages.js";
 
-/** Longer code stays plain: its colours would hold the page up. */
+/** Longer code stays plain: highlighting it would block the page. */
 const MAX_CHARS = 16_384;
 const IDLE_MS = 10;
 /** @type {HTMLElement[]} */
@@ -13,7 +13,7 @@ const loaded = new Map();
 let isScheduled = false;
 
 /**
- * Colour a `<pre>` that names its language, later.
+ * Queue a `<pre>` that names its language for highlighting.
  * @param {HTMLElement} block
  */
 export function highlight(block) {
@@ -30,7 +30,7 @@ function schedule() {
 }
 
 /**
- * One block at a time; the ones that came last are looked at now.
+ * Highlight waiting blocks, the newest first, one at a time while there is idle time.
  * @param {IdleDeadline} deadline
  */
 function work(deadline) {
@@ -60,7 +60,7 @@ async function loadLanguage(name) {
 }
 
 /**
- * The library writes its own markup around escaped text.
+ * Highlight a block; the library escapes the code and adds its own markup.
  * @param {HTMLElement} block
  * @param {string} language
  */

@@ -1,4 +1,4 @@
-/** The languages that code is coloured in, by the names that models call them. */
+/** The languages that can be highlighted, by the names that models use. */
 
 /** @type {Record<string, () => Promise<{ default: any }>>} */
 const files = {
@@ -76,5 +76,5 @@ const aliases = Object.entries(ALIASES).flatMap(([name, others]) =>
   others.map((other) => /** @type {const} */ ([other, files[name]])),
 );
 
-/** Names to functions that load a grammar. */
+/** Language names to functions that load a grammar. */
 export const LANGUAGES = new Map([...Object.entries(files), ...aliases]);

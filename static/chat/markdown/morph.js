@@ -1,5 +1,6 @@
 /**
- * Make `present` like `node` and leave alone what is alike: it keeps its selection and its place.
+ * Make `present` equal to `node`, but leave equal nodes untouched: they keep selection and scroll
+ * position.
  * @param {ChildNode} present
  * @param {ChildNode} node
  */
@@ -19,7 +20,7 @@ export function morph(present, node) {
 }
 
 /**
- * The children of `present` behind the first `kept` ones become like those of `node`.
+ * Make the children of `present` after the first `kept` ones equal to those of `node`.
  * @param {Element} present
  * @param {Node} node
  */

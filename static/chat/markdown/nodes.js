@@ -1,8 +1,8 @@
 /**
- * Tokens of Markdown as nodes of the page.
+ * Turns Markdown tokens into DOM nodes.
  *
- * Nodes are made one by one, from a fixed set of elements and attributes; no text is ever read
- * as HTML. White space between blocks is that of the server's HTML.
+ * Nodes are created one by one, from a fixed set of elements and attributes; no text is ever parsed
+ * as HTML. White space between blocks equals that of the server's HTML.
  */
 
 const TAGS = new Set([
@@ -14,7 +14,7 @@ const ATTRIBUTES = { ol: ["start"], td: ["align"], th: ["align"] };
 const URL_SCHEMES = new Set(["http:", "https:", "mailto:"]);
 
 /**
- * The nodes of a whole text or of one block of it.
+ * The nodes of a whole text or of one block.
  * @param {Token[]} tokens
  */
 export function nodesOf(tokens) {
@@ -75,7 +75,7 @@ function codeOf(token) {
 }
 
 /**
- * The language that the line above a block of code names; empty when it is no plain word.
+ * The language in the opening line of a code block; empty if it is no plain word.
  * @param {string} info
  */
 export function languageOf(info) {
@@ -122,7 +122,7 @@ function appendWord(parent, token) {
 }
 
 /**
- * Where a link goes, when its words do not say so.
+ * Add the host that a link leads to, if its text does not show it.
  * @param {ParentNode} parent
  * @param {string} host
  */
@@ -166,7 +166,7 @@ function isAllowed(address) {
 }
 
 /**
- * Neighbouring texts are one node, as in a page that was parsed.
+ * Merge adjacent texts into one node, as an HTML parser does.
  * @param {ParentNode} parent
  * @param {string} text
  */

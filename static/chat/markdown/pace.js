@@ -1,13 +1,13 @@
 /**
- * Text at an even pace, however unevenly it comes.
+ * Shows text at an even pace, however unevenly it arrives.
  *
- * What has come is shown over the next `SPREAD_MS`, at the latest after `LATEST_MS`; at once where
- * nobody looks or motion is unwanted.
+ * Text is shown over the `SPREAD_MS` after its arrival, at the latest after `LATEST_MS`; at once if
+ * the page is hidden or the user prefers reduced motion.
  */
 
 const SPREAD_MS = 160;
 const LATEST_MS = 280;
-/** A draw that takes long is followed by a pause that is longer still. */
+/** After a slow draw, pause this many times as long as it took. */
 const SHARE = 4;
 const CHEAP_MS = 8;
 
@@ -21,7 +21,7 @@ export class Pace {
   #frame = 0;
 
   /**
-   * `draw(text)` shows the first so many characters.
+   * `draw(text)` shows the text up to the current place.
    * @param {(text: string) => void} draw
    */
   constructor(draw) {
@@ -29,7 +29,7 @@ export class Pace {
   }
 
   /**
-   * `text` is shown already.
+   * Note that `text` is shown already.
    * @param {string} text
    */
   skip(text) {
@@ -38,14 +38,14 @@ export class Pace {
   }
 
   /**
-   * Show all that `text` has more than before, in time.
+   * Show the new end of `text`, over time.
    * @param {string} text
    */
   follow(text) {
     if (text.length === this.#target.length) return;
     this.#target = text;
     this.#late.push({ at: performance.now() + LATEST_MS, length: text.length });
-    // A hidden page has no frames.
+    // Animation frames do not fire on a hidden page.
     if (isHidden()) this.#step(performance.now());
     else this.#frame ||= requestAnimationFrame((now) => this.#step(now));
   }

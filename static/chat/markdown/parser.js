@@ -1,8 +1,11 @@
-/** Markdown by the rules of conversations/sessions/rendering.py, so that both make the same of a text. */
+/**
+ * Markdown by the rules of conversations/sessions/rendering.py: both give the same result for a
+ * text.
+ */
 
 import vendored from "../../vendor/markdown-it.js";
 
-/** Longer texts are shown as they are. */
+/** Longer texts are shown as plain text. */
 export const MAX_CHARS = 131_072;
 const PAGE_HEADINGS = 2;
 
@@ -13,13 +16,15 @@ for (const rule of [lowerHeadings, linkImages, alignCells, nameHosts]) {
   parser.core.ruler.push(rule.name, rule);
 }
 
-/** Chinese, Japanese and Korean, with their punctuation. */
+/** Chinese, Japanese and Korean characters, with their punctuation. */
 const CJK =
   /[\u1100-\u11ff\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\u{20000}-\u{3ffff}]/u;
 const { isMdAsciiPunct, isPunctChar, isWhiteSpace } = parser.utils;
 
-/** Emphasis beside those, which have no spaces around their marks: there a mark may open and close
- * as between letters, whatever punctuation is beside it. */
+/**
+ * Emphasis next to such characters, which are written without spaces: there a mark may open and
+ * close as between letters, whatever punctuation is next to it.
+ */
 parser.inline.State = class extends parser.inline.State {
   /**
    * @param {number} start
@@ -76,7 +81,7 @@ function isPunctuation(char) {
 }
 
 /**
- * Whether it is punctuation that has a space on one side.
+ * Whether it is punctuation, other than that of Chinese, Japanese or Korean.
  * @param {string} char
  */
 function parts(char) {
@@ -84,7 +89,7 @@ function parts(char) {
 }
 
 /**
- * The tokens of a text; `env` is what is known of the text before it, and learnt from it.
+ * The tokens of a text; `env` holds what the text before it defined, and is extended.
  * @param {string} text
  * @param {Known} [env]
  */
@@ -123,7 +128,7 @@ function linkImages({ tokens, Token }) {
 }
 
 /**
- * A link to the picture; inside another link its words alone.
+ * A link to the picture; inside another link only its text.
  * @param {CoreState["Token"]} Token
  * @param {Token} image
  * @param {boolean} isInLink
@@ -152,7 +157,7 @@ function nameHosts({ tokens }) {
 }
 
 /**
- * Give each closing link token the host that the link's own words do not show.
+ * Give each closing link token the host that the link's text does not show.
  * @param {Token[]} tokens
  */
 function markLinks(tokens) {

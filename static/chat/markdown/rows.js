@@ -1,16 +1,16 @@
 /**
- * A list or a table that is still open: its finished entries stay as they are.
+ * A list or a table that is still open: its finished entries are not drawn again.
  *
- * Only what follows is parsed and shown anew, from the line of the last entry on: a list may
- * begin with any entry, and a row of a table is one below the table's head.
+ * Only the text from the line of the last entry on is parsed and drawn again: a list may begin with
+ * any entry, and a row of a table is parsed below the table's head.
  */
 
 import { morphChildren } from "./morph.js";
 import { elementOf } from "./nodes.js";
 
-/** Above the rows: names, and the line below them. */
+/** The head of a table: names, and the line below them. */
 const HEAD_LINES = 2;
-/** Each entry is a node behind a line break. */
+/** Each entry is a node after a line break. */
 const NODES_PER_ENTRY = 2;
 
 export class OpenRows {
@@ -19,7 +19,7 @@ export class OpenRows {
   #kept = 0;
 
   /**
-   * `element` shows `tokens`, which `lines` were parsed into.
+   * `element` shows `tokens`, parsed from `lines`.
    * @param {HTMLElement} element
    * @param {Token[]} tokens
    * @param {string[]} lines
@@ -34,7 +34,8 @@ export class OpenRows {
   }
 
   /**
-   * Whether what stays is right beside `tokens`: one gap makes all entries of a list paragraphs.
+   * Whether the finished entries are still right: a gap between entries turns all entries of a list
+   * into paragraphs.
    * @param {Token[]} tokens
    * @param {string[]} lines
    */
@@ -43,7 +44,7 @@ export class OpenRows {
   }
 
   /**
-   * Show `tokens` behind what stays.
+   * Show `tokens` after the finished entries.
    * @param {Token[]} tokens
    */
   show(tokens) {
@@ -52,7 +53,8 @@ export class OpenRows {
   }
 
   /**
-   * What is before the last entry that has begun on a whole line stays; the number of that line.
+   * Count all entries before the last complete line's as finished; returns the line at which the
+   * next entry begins.
    * @param {Token[]} tokens
    * @param {string[]} lines
    */
@@ -68,7 +70,7 @@ export class OpenRows {
 }
 
 /**
- * The lines that entries begin on; none in a block that has no entries.
+ * The lines at which entries begin; none in a block without entries.
  * @param {Token[]} tokens
  * @returns {number[]}
  */
@@ -88,7 +90,8 @@ function containerOf(element) {
 }
 
 /**
- * By its paragraphs, or a gap before an entry: entries may be without paragraphs of their own.
+ * Whether entries are paragraphs: judged by their paragraphs, or by a gap before an entry, since
+ * entries may contain no paragraph of their own.
  * @param {Token[]} tokens
  * @param {string[]} lines
  */
@@ -99,7 +102,7 @@ function isLoose(tokens, lines) {
 }
 
 /**
- * Those of the entries themselves, not of lists within them.
+ * The paragraphs of the entries themselves, not those of nested lists.
  * @param {Token[]} tokens
  */
 function paragraphsOf(tokens) {
@@ -107,7 +110,7 @@ function paragraphsOf(tokens) {
 }
 
 /**
- * The line that a block begins on.
+ * The line at which a block begins.
  * @param {Token} token
  */
 export function lineOf({ map }) {

@@ -1,10 +1,9 @@
 /**
- * Markdown that grows, in an element of its own.
+ * Renders Markdown that grows, in an element of its own.
  *
- * A block is settled once the next one has begun on a whole line: from then on it is neither
- * parsed nor touched. Only what follows is made anew, and brought in line with what is shown; of
- * a list or a table only its last entry, and a long block of code not even that: its text is
- * appended.
+ * A block is settled once the next one has begun on a complete line: from then on it is neither
+ * parsed nor touched. Only what follows is rendered again and merged into the page; of a list or a
+ * table only the last entry, and of a long code block nothing: its text is appended.
  */
 
 import { within } from "../page/elements.js";
@@ -28,7 +27,7 @@ export class MarkdownStream {
   #rows = null;
 
   /**
-   * `onSettled(block)` is told of every block that stays as it is.
+   * `onSettled(block)` is called for each block that is settled.
    * @param {HTMLElement} element
    * @param {(block: HTMLElement) => void} [onSettled]
    */
@@ -38,7 +37,7 @@ export class MarkdownStream {
   }
 
   /**
-   * Show `text`, which goes on from what was shown before.
+   * Show `text`, which continues what was shown before.
    * @param {string} text
    */
   draw(text) {
@@ -54,7 +53,7 @@ export class MarkdownStream {
   }
 
   /**
-   * Show the whole text for good: `blocks` are its nodes, those of `text` by default.
+   * Show the whole text for good: `blocks` are its nodes, by default those of `text`.
    * @param {string} text
    * @param {ParentNode} [blocks]
    */
@@ -81,7 +80,7 @@ export class MarkdownStream {
   }
 
   /**
-   * `text` in blocks, and the place of the `last` one that has begun on a whole line.
+   * Parse `text` into blocks; `last` is the index of the last one that began on a complete line.
    * @param {string} text
    */
   #read(text) {
@@ -91,7 +90,8 @@ export class MarkdownStream {
   }
 
   /**
-   * The first `count` lines hold whole blocks, and what later ones refer to.
+   * Settle the blocks of the first `count` lines, and keep the definitions that later ones refer
+   * to.
    * @param {string[]} lines
    * @param {number} count
    */
@@ -110,7 +110,7 @@ export class MarkdownStream {
   }
 
   /**
-   * Show these blocks behind the settled ones, or from the place `first` on, and nothing else.
+   * Show exactly these blocks after the settled ones, or from index `first` on.
    * @param {HTMLElement[]} blocks
    * @param {number} [first]
    */
@@ -196,7 +196,7 @@ export class MarkdownStream {
   }
 
   /**
-   * Keep what the first `count` lines tell of later ones; the text of those.
+   * Keep the definitions of the first `count` lines; returns the text after them.
    * @param {string[]} lines
    * @param {number} count
    */
@@ -219,7 +219,7 @@ export class MarkdownStream {
   }
 
   /**
-   * What is right already stays; so does the selection in what is nearly so.
+   * Leave a block that is right; morph one that is nearly right, to keep the selection in it.
    * @param {HTMLElement} block
    * @param {number} index
    * @param {boolean} isSettled
@@ -237,7 +237,7 @@ export class MarkdownStream {
 }
 
 /**
- * As the server writes it: a long block of code may stand in pieces here.
+ * The block as the server renders it: here long code may be split into elements.
  * @param {HTMLElement} block
  */
 function htmlOf(block) {
@@ -266,7 +266,7 @@ function wholeOf(text) {
 }
 
 /**
- * The tokens of each outermost block, and the line that it begins on.
+ * The tokens of each outermost block, and the line at which it begins.
  * @param {Token[]} tokens
  */
 function blocksOf(tokens) {

@@ -1,8 +1,9 @@
 /**
- * The end of a text that is still growing, as it will probably look.
+ * Completes the end of a growing text to what it will probably become.
  *
- * What may become a mark (of a list, a heading, a table, code) waits until it is one; what is
- * open (emphasis, code, a link) is closed, so that nothing is shown as text and then vanishes.
+ * Characters that may become a mark (of a list, a heading, a table, code) are held back until they
+ * are one; open emphasis, code and links are closed, so nothing is shown as text that vanishes
+ * later.
  */
 
 const INDENT = /^[\s>]+/;
@@ -21,7 +22,7 @@ export function presentable(text) {
 }
 
 /**
- * Within a list a block of code may be open.
+ * Whether the line after these is inside a code block; its fences may be indented in a list.
  * @param {string[]} lines
  */
 function isInCode(lines) {
@@ -29,7 +30,8 @@ function isInCode(lines) {
 }
 
 /**
- * The first row of a table is one only when the second has come whole.
+ * The text without the first row of a table, until the second row is complete: only then is it a
+ * table.
  * @param {string[]} lines
  */
 function withoutHeader(lines) {

@@ -1,4 +1,4 @@
-/** What the page asks the server for: the REST API, and pages as they are rendered now. */
+/** Requests to the server: the REST API, and rendered pages. */
 
 import { all, within } from "./elements.js";
 import { data } from "./words.js";
@@ -6,7 +6,8 @@ import { data } from "./words.js";
 const CSRF_FIELD = "input[name=csrfmiddlewaretoken]";
 
 /**
- * The answer to a request, null where it has no content; throws what was refused or not sent.
+ * The parsed answer to a request, null if it has no content; throws if it was refused or could not
+ * be sent.
  * @param {string} address
  * @param {{ method?: string, body?: object }} [at]
  * @returns {Promise<any>}
@@ -22,7 +23,7 @@ export async function ask(address, { method = "GET", body } = {}) {
 }
 
 /**
- * Where the API has a session, or what belongs to it.
+ * The address in the API of a session, or of something that belongs to it.
  * @param {string} session_id
  * @param {string} [rest]
  */
@@ -30,7 +31,10 @@ export function apiOf(session_id, rest = "") {
   return `${data.urls.sessions}${session_id}/${rest}`;
 }
 
-/** Make this visitor a guest, so that what they are about to send has an owner; the user's key. */
+/**
+ * Create a guest for this visitor, so that the message about to be sent has an owner; returns the
+ * user's id.
+ */
 export async function becomeGuest() {
   const { user, csrf_token } = await ask(data.urls.guest, { method: "POST" });
   for (const field of all(document, CSRF_FIELD)) field.setAttribute("value", csrf_token);
@@ -38,7 +42,7 @@ export async function becomeGuest() {
 }
 
 /**
- * A page as the server renders it now: its log and what its code starts from.
+ * Load a page as the server renders it now: its messages and its data.
  * @param {string} address
  * @returns {Promise<LoadedPage>}
  */

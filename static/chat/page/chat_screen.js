@@ -1,4 +1,4 @@
-/** Brings the page in line with the conversation, at most once a frame. */
+/** Brings the page in line with the conversation, at most once per animation frame. */
 
 import { count, words } from "./words.js";
 
@@ -19,13 +19,13 @@ export class ChatScreen {
     this.title = title;
     this.approvals = approvals;
     this.isConnected = isConnected;
-    // A frame that was asked for does not come any more where the page is hidden meanwhile.
+    // A requested animation frame does not fire once the page is hidden.
     document.addEventListener("visibilitychange", () => this.draw(true));
   }
 
   /**
-   * Draw with the next frame, or soon where the page is hidden and has no frames; `isAnew` also
-   * where that was asked for already.
+   * Draw with the next animation frame, or soon if the page is hidden; `isAnew` requests it again
+   * even if a draw is pending.
    */
   draw(isAnew = false) {
     if (this.#isDrawing && !isAnew) return;

@@ -1,4 +1,4 @@
-/** Copying, also where pages may not use the clipboard's own interface: on plain HTTP. */
+/** Copies text, also on plain HTTP, where the clipboard API is not available. */
 
 import { byId, within } from "./elements.js";
 import { words } from "./words.js";
@@ -6,7 +6,7 @@ import { words } from "./words.js";
 const SHOWN_MS = 2_000;
 
 /**
- * Put a text on the clipboard; whether that was possible.
+ * Put a text on the clipboard; returns whether that worked.
  * @param {string} text
  */
 export async function copyText(text) {
@@ -19,7 +19,7 @@ export async function copyText(text) {
 }
 
 /**
- * The same with HTML beside it, where that can be.
+ * The same with HTML beside it, where the browser supports that.
  * @param {string} text
  * @param {string} html
  */
@@ -59,7 +59,7 @@ function copyBySelection(text) {
 }
 
 /**
- * Say on the button for a moment whether it worked.
+ * Show on the button for a moment whether copying worked.
  * @param {HTMLElement} button
  * @param {boolean} isDone
  */

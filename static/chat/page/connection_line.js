@@ -1,4 +1,4 @@
-/** The line under the header: only there when something is wrong. */
+/** The line under the header that is shown only while something is wrong with the connection. */
 
 import { count, fill, words } from "./words.js";
 

@@ -1,7 +1,7 @@
-/** Elements of the page: found, made and changed. */
+/** Helpers that find, create and change elements of the page. */
 
 /**
- * The element of that id; the template of the page has it.
+ * The element with that id; the page's template must contain it.
  * @param {string} id
  * @returns {HTMLElement}
  */
@@ -10,8 +10,8 @@ export function byId(id) {
 }
 
 /**
- * The first element in `root` that matches; the template of the page has it. A selector that
- * begins with a tag's name tells which kind of element that is.
+ * The first element in `root` that matches; the page's template must contain it. A selector that
+ * begins with a tag name determines the type of the result.
  * @template {string} S
  * @param {ParentNode} root
  * @param {S} selector
@@ -32,7 +32,7 @@ export function all(root, selector) {
 }
 
 /**
- * The nearest element around what an event is about that matches.
+ * The nearest matching ancestor of an event's target, or the target itself.
  * @param {Event} event
  * @param {string} selector
  * @returns {HTMLElement | null}
@@ -52,7 +52,7 @@ export function fromTemplate(id) {
 }
 
 /**
- * The field of that name in a form.
+ * The field with that name in a form.
  * @param {HTMLFormElement} form
  * @param {string} name
  * @returns {HTMLInputElement}
@@ -62,7 +62,7 @@ export function fieldOf(form, name) {
 }
 
 /**
- * Set an element's text unless it says that already: what is selected stays selected.
+ * Set an element's text unless it is the same already: that keeps the selection.
  * @param {Element} element
  * @param {string} text
  */

@@ -1,8 +1,8 @@
 /**
- * The keys of the page: one listener, which asks handlers in one order (see `main.js`).
+ * Keyboard handling: one listener, which asks handlers in a fixed order (see `main.js`).
  *
- * No other module listens to keys. A handler does what the key means to it and returns true, or
- * leaves the key to the next one.
+ * No other module listens to keys. A handler acts on a key and returns true, or returns false to
+ * pass it on.
  */
 
 import { closest } from "./elements.js";
@@ -10,7 +10,7 @@ import { closest } from "./elements.js";
 const TYPING = "input, textarea, select, [contenteditable]";
 
 /**
- * Ask `handlers` in turn about each key that is not part of what is being composed.
+ * Pass each key to `handlers` in turn, except keys of an input method's composition.
  * @param {((event: KeyboardEvent) => boolean)[]} handlers
  */
 export function routeKeys(handlers) {
@@ -20,7 +20,7 @@ export function routeKeys(handlers) {
 }
 
 /**
- * Whether a key belongs to what is being composed; Safari tells of the last one only by its code.
+ * Whether a key belongs to a composition; Safari marks the last one only by its key code.
  * @param {KeyboardEvent} event
  */
 function isComposing(event) {
@@ -28,7 +28,7 @@ function isComposing(event) {
 }
 
 /**
- * Whether somebody types in a field.
+ * Whether the event comes from a text field.
  * @param {KeyboardEvent} event
  */
 export function isTyping(event) {
@@ -36,7 +36,7 @@ export function isTyping(event) {
 }
 
 /**
- * Escape closes an open menu of the account.
+ * Escape closes the open account menu.
  * @param {KeyboardEvent} event
  */
 export function closeAccount(event) {
@@ -48,7 +48,7 @@ export function closeAccount(event) {
 }
 
 /**
- * Escape closes a menu, the drawer or a dialog: the browser does that by itself.
+ * Whether Escape must be left to the browser, which closes menus, the drawer and dialogs by itself.
  * @param {KeyboardEvent} event
  */
 export function leaveToBrowser(event) {
@@ -56,7 +56,7 @@ export function leaveToBrowser(event) {
   return event.key === "Escape" && isOpen !== null;
 }
 
-/** The list of shortcuts, and those that belong to the page as a whole. */
+/** The dialog with the list of shortcuts, and shortcuts of the whole page. */
 export class Shortcuts {
   /** @param {{ dialog: HTMLDialogElement, newChat: HTMLElement }} elements */
   constructor({ dialog, newChat }) {
@@ -70,7 +70,8 @@ export class Shortcuts {
   }
 
   /**
-   * In an empty box a question mark may begin a question: only elsewhere it is a key.
+   * Handle shortcuts of the page. In an empty composer a question mark may begin a question, so it
+   * is a shortcut only elsewhere.
    * @param {KeyboardEvent} event
    */
   press(event) {

@@ -1,13 +1,13 @@
 /**
- * Labels that the page and the server write alike: `agentsite/web/view_models.py` and `agentsite/web/view_models.py`
- * have the same rules, and `tests/site/test_javascript.py` compares the two.
+ * Labels that the page and the server build by the same rules: `agentsite/web/view_models.py` has
+ * the server's, and `tests/site/test_javascript.py` compares the two.
  */
 
 import { isActive } from "../conversation/stored_messages.js";
 import { data, fill, words } from "./words.js";
 
 /**
- * An agent's name as people see it.
+ * The display name of an agent.
  * @param {string} agent
  */
 export function nameOf(agent) {
@@ -15,7 +15,7 @@ export function nameOf(agent) {
 }
 
 /**
- * The name of the agent that replies, as people see it.
+ * The display name of the agent that replies.
  * @param {Message} message
  */
 export function labelOfAgent({ agent }) {
@@ -23,7 +23,7 @@ export function labelOfAgent({ agent }) {
 }
 
 /**
- * A tool's name as people see it.
+ * The display name of a tool.
  * @param {string} tool
  */
 export function nameOfTool(tool) {
@@ -31,7 +31,7 @@ export function nameOfTool(tool) {
 }
 
 /**
- * Why a reply ended as it did; empty while it works and when it is complete.
+ * Why a reply ended; empty while it is worked on and when it is complete.
  * @param {Message} message
  */
 export function describeEnding({ run_status = "", reason = "", error_code = "", error_text }) {
@@ -42,7 +42,7 @@ export function describeEnding({ run_status = "", reason = "", error_code = "", 
 }
 
 /**
- * What a reply that is worked on does now; `waiting` is what it says while it waits for the model.
+ * What an active reply is doing; `waiting` is the text for a reply that waits for the model.
  * @param {Message} message
  * @param {{ position: number, isStopping: boolean, isConnected: boolean, waiting: string }} at
  */
@@ -59,7 +59,7 @@ export function describeState(message, { position, isStopping, isConnected, wait
 }
 
 /**
- * What a tool does or has done and, when it has ended, how long that took.
+ * What a tool is doing or has done and, once it has ended, how long that took.
  * @param {ToolPart} part
  */
 export function describeStep({ status, name, summary, duration_ms = 0 }) {
@@ -70,7 +70,7 @@ export function describeStep({ status, name, summary, duration_ms = 0 }) {
 }
 
 /**
- * What became of a request, to the reader; empty while it is open.
+ * The decision about a request, for its reader; empty while it is open.
  * @param {Approval} part
  */
 export function describeDecision({ decision, by }) {
@@ -80,7 +80,7 @@ export function describeDecision({ decision, by }) {
 }
 
 /**
- * Which of the messages at one place is shown, from 0.
+ * The position of a message among its siblings; `place` counts from 0.
  * @param {number} place
  * @param {number} count
  */

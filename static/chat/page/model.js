@@ -1,4 +1,7 @@
-/** How far the server's own model is: the panel over the conversation, and what waits for it. */
+/**
+ * The status of the embedded model: the panel above the conversation, and the text of replies that
+ * wait.
+ */
 
 import { byId, within } from "./elements.js";
 import { data, fill, words } from "./words.js";
@@ -10,7 +13,7 @@ const LASTING = new Set(["ready", "failed"]);
 let status = data.model;
 
 /**
- * What a reply says that waits for the model; nothing where it does not.
+ * The text of a reply that waits for the model; empty if it does not wait for it.
  * @param {Message} at
  */
 export function waitingText({ run_status, agent }) {
@@ -48,7 +51,7 @@ export class ModelPanel {
     if (isNews) this.announce(told.detail);
   }
 
-  /** A visitor who has not written yet has no socket. */
+  /** Poll for the status: a visitor who has not written yet has no socket. */
   async #ask() {
     if (this.connection.state === "open" || LASTING.has(status?.state ?? "")) return;
     setTimeout(() => this.#ask(), ASK_MS);
@@ -58,7 +61,7 @@ export class ModelPanel {
       const { fraction, ...told } = await answer.json();
       this.#show(fraction === null ? told : { ...told, fraction });
     } catch {
-      // The next time.
+      // Try again next time.
     }
   }
 }

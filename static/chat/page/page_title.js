@@ -1,4 +1,7 @@
-/** The title of the conversation, and of the tab: it tells what goes on behind it. */
+/**
+ * The title of the conversation and of the tab, which shows activity while the tab is in the
+ * background.
+ */
 
 import { fill, words } from "./words.js";
 
@@ -19,7 +22,7 @@ export class PageTitle {
   }
 
   /**
-   * A reply is being written, or none is any more.
+   * Show whether a reply is being written.
    * @param {boolean} isBusy
    */
   setBusy(isBusy) {
@@ -28,7 +31,7 @@ export class PageTitle {
     this.#show();
   }
 
-  /** A reply has ended: said until somebody looks. */
+  /** Announce the end of a reply until the user looks at the page. */
   tellReply() {
     this.#isNew = document.visibilityState !== "visible";
     this.#show();

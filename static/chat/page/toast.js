@@ -1,4 +1,4 @@
-/** One short notice over the page, with what takes back the thing it tells of. */
+/** One short notice over the page, with an undo button where the action can be undone. */
 
 import { closest, within } from "./elements.js";
 
@@ -28,7 +28,8 @@ export class Toast {
   }
 
   /**
-   * `undo`, if there is one, is offered; `onLeave` is told when a focus inside has to go.
+   * Show a notice. `undo` is called by its button; `onLeave` is called when the notice is hidden
+   * while it has the focus.
    * @param {string} text
    * @param {{ undo?: () => void, onLeave?: () => void }} [at]
    */
@@ -42,7 +43,7 @@ export class Toast {
     this.#wait();
   }
 
-  /** The button that takes it back is where the keyboard goes on. */
+  /** Move the focus to the undo button. */
   focus() {
     this.button.focus();
   }
@@ -59,7 +60,7 @@ export class Toast {
     this.#undo?.();
   }
 
-  /** Over an open drawer it has to be in there: a click elsewhere would close that. */
+  /** Inside the open drawer, else in the body: a click outside the drawer would close it. */
   #open() {
     const isDrawn = this.drawer.matches(":popover-open");
     this.element.hidePopover();
@@ -67,7 +68,7 @@ export class Toast {
     this.element.showPopover();
   }
 
-  /** What is in a drawer goes out of sight with it. */
+  /** Move the notice when the drawer opens or closes: content of a closed drawer is hidden. */
   #move() {
     if (!this.element.matches(":popover-open")) return;
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
@@ -87,7 +88,7 @@ export class Toast {
   }
 
   /**
-   * Escape closes it where the focus is inside.
+   * Escape closes the notice if the focus is inside.
    * @param {KeyboardEvent} event
    */
   press(event) {

@@ -1,7 +1,7 @@
-/** The page's words, translated by the server, and the data that its code starts from. */
+/** The page's texts, translated by the server, and the data that its code starts from. */
 
 /**
- * Pages around the chat have words, but no data.
+ * Parse the JSON of a script element; pages other than the chat have texts but no data.
  * @param {string} id
  */
 function read(id) {
@@ -15,7 +15,7 @@ export const data = read("chat-data");
 export const words = read("chat-words");
 
 /**
- * `text` with `{name}` filled in.
+ * `text` with each `{name}` filled in.
  * @param {string} text
  * @param {Record<string, unknown>} values
  */
@@ -24,7 +24,7 @@ export function fill(text, values) {
 }
 
 /**
- * One of two texts, by number.
+ * The singular or the plural text, by number.
  * @param {string} one
  * @param {string} many
  * @param {number} number

@@ -1,4 +1,4 @@
-/** Which agent a new conversation begins with, and what is said about it. */
+/** Selects the agent that a new conversation begins with, and describes it. */
 
 import { all } from "../page/elements.js";
 
@@ -11,7 +11,7 @@ export class AgentPicker {
     this.#introduce();
   }
 
-  /** The name of the agent; undefined where there is none to choose. */
+  /** The name of the selected agent; undefined if there is no choice. */
   get chosen() {
     return this.choices.find((choice) => choice.checked)?.value;
   }

@@ -1,8 +1,8 @@
 /**
- * Where one types.
+ * The text box in which a message is typed.
  *
- * Says `submit` (detail: what was typed), `stop`, and `edit` when the last message is to be taken
- * back into it.
+ * Dispatches `submit` (detail: what was typed), `stop`, and `edit` when the last message is to be
+ * edited.
  */
 
 import { within } from "../page/elements.js";
@@ -12,7 +12,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   EventTarget
 ) {
   /**
-   * The message that is being edited, and what was being typed before.
+   * The message that is being edited, or null.
    * @type {Message | null}
    */
   edited = null;
@@ -46,7 +46,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.focus();
   }
 
-  /** Be ready to type, but for where that would open a keyboard over half the page. */
+  /** Focus the text box, except where that would open an on-screen keyboard over half the page. */
   focus() {
     if (matchMedia("(hover: hover)").matches) this.input.focus();
   }
@@ -60,13 +60,13 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     if (hadFocus) this.focus();
   }
 
-  /** What is being typed as a message of its own. */
+  /** The text that is typed as a new message, not that of an edit. */
   get draft() {
     return this.edited ? this.kept : this.input.value;
   }
 
   /**
-   * Put a text back to be edited; what is being typed stays in front of it.
+   * Put a text back to be edited; text that is being typed stays before it.
    * @param {string} text
    */
   take(text) {
@@ -86,7 +86,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
-   * Have `text` edited: what is sent takes the place of `message`.
+   * Edit `text`: what is sent then replaces `message`.
    * @param {string} text
    * @param {Message} message
    */
@@ -99,7 +99,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.input.focus();
   }
 
-  /** Leave the message as it was. */
+  /** Leave the edit and restore the text from before. */
   endEdit() {
     this.#empty();
     this.input.focus();
@@ -112,7 +112,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.#change();
   }
 
-  /** As if it had been typed. */
+  /** Behave as if the text had been typed. */
   #change() {
     this.input.dispatchEvent(new Event("input"));
   }
@@ -123,7 +123,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.hint.classList.toggle("bad", isBad);
   }
 
-  /** While a reply is written, an empty box stops it and a full one queues a message. */
+  /** While a reply is written, Stop is shown; Send is shown only beside text, which it queues. */
   #adapt() {
     const isEmpty = !this.input.value.trim();
     this.stop.hidden = !this.isBusy;
@@ -153,8 +153,8 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
-   * Escape leaves an edit or stops the reply, but not from another field; Enter sends where there
-   * is a keyboard, and the arrow upwards edits.
+   * Escape leaves an edit or stops the reply, unless the focus is in another field; Enter sends
+   * unless the keyboard is on the screen; the up arrow edits.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -181,7 +181,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 }
 
-/** A keyboard on the screen has no other way to a second line than its Enter. */
+/** An on-screen keyboard has no way to a new line other than Enter. */
 function isTouched() {
   return matchMedia("(hover: none) and (pointer: coarse)").matches;
 }

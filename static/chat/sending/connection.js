@@ -1,7 +1,8 @@
 /**
- * One WebSocket that is kept alive.
+ * One WebSocket that is kept connected.
  *
- * Says `state` (idle, connecting, open, waiting, offline, signed_out, refused) and `frame` events.
+ * Dispatches `state` (idle, connecting, open, waiting, offline, signed_out, refused) and `frame`
+ * events.
  */
 
 const BASE_MS = 1_000;
@@ -29,7 +30,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   silence = 0;
 
   /**
-   * `isOwn(userId)` tells whether a socket is that of the page's user.
+   * `isOwn(userId)` tells whether a socket belongs to the user of the page.
    * @param {string} url
    * @param {(user_id: string) => boolean} isOwn
    */
@@ -48,25 +49,28 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
     if (this.state === "idle") this.#connect();
   }
 
-  /** Let go of the socket without a word, as when the page is put aside. */
+  /**
+   * Close the socket without connecting again, for example when the page goes into the back/forward
+   * cache.
+   */
   stop() {
     this.#drop();
     this.#become("idle");
   }
 
-  /** Do not wait for the next attempt any longer; a socket that seems open must answer. */
+  /** Connect now instead of after the pause; a socket that seems open must answer a ping. */
   wake() {
     if (this.state === "open") this.#probe();
     else if (this.state === "waiting" || this.state === "offline") this.#connect();
   }
 
-  /** Begin anew, after a pause: what was to follow from this socket could not be had. */
+  /** Reconnect after a pause: the session could not be followed on this socket. */
   retry() {
     this.#lose(0);
   }
 
   /**
-   * Send a frame; false when there is no open socket.
+   * Send a frame; returns false if there is no open socket.
    * @param {ClientFrame} frame
    */
   send(frame) {
@@ -89,7 +93,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
     socket.onclose = (event) => this.#lose(event.code);
   }
 
-  /** Forget the socket: nothing it still does is heard. */
+  /** Close the socket and ignore its later events. */
   #drop() {
     clearTimeout(this.timer);
     clearTimeout(this.silence);
@@ -117,7 +121,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * False when somebody else has signed in meanwhile: nothing is to be sent in their name.
+   * Returns false if somebody else has signed in meanwhile: nothing may be sent in their name.
    * @param {Metadata<"connected">} metadata
    */
   #open(metadata) {
@@ -134,7 +138,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * Something must be heard within `ms`, else the socket is dead.
+   * Treat the socket as dead if nothing arrives within `ms` milliseconds.
    * @param {number} ms
    */
   #expect(ms) {
@@ -148,7 +152,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * The server is about to stop: use it until then, or until there is another one.
+   * The server is about to stop: keep using the socket until a new one is open.
    * @param {number} ms
    */
   #leave(ms) {
@@ -164,7 +168,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * The new socket has spoken: go on there, without a moment in between.
+   * The new socket has received its first frame: switch to it without a gap.
    * @param {WebSocket} socket
    * @param {MessageEvent} event
    */
@@ -188,7 +192,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * Full jitter: anything up to a limit that doubles, so that clients do not come back at once.
+   * Exponential backoff with full jitter, so that clients do not reconnect at the same time.
    * @param {number} code
    */
   #pause(code) {
@@ -214,7 +218,7 @@ function discard(socket) {
 }
 
 /**
- * Have the page's own events wake `connection`, and put it aside with the page.
+ * Wake `connection` on events of the page, and stop it when the page is put away.
  * @param {Connection} connection
  */
 export function followPage(connection) {

@@ -1,4 +1,4 @@
-/** What is being typed, kept for each conversation in this browser. */
+/** Keeps the text being typed, per conversation, in this browser. */
 
 const KEY = "agentsite.draft.";
 
@@ -6,7 +6,8 @@ export class Draft {
   #forget = () => {};
 
   /**
-   * `getPlace()` names whose it is and where; a new conversation has the empty name.
+   * `getPlace()` returns the user and the session of the draft; a new conversation has an empty
+   * session.
    * @param {Composer} composer
    * @param {() => { user: string, session: string }} getPlace
    */
@@ -16,13 +17,15 @@ export class Draft {
     composer.input.addEventListener("input", () => this.store());
   }
 
-  /** A visitor who is nobody yet leaves nothing to the next one. */
+  /**
+   * A visitor without an account uses the tab's storage, so nothing is left to the next visitor.
+   */
   get #place() {
     const { user, session } = this.getPlace();
     return { storage: user ? localStorage : sessionStorage, key: `${KEY}${user}.${session}` };
   }
 
-  /** Put it back where nothing has been typed since. */
+  /** Restore the draft unless something has been typed since. */
   restore() {
     const { input } = this.composer;
     const text = this.#read();
@@ -31,7 +34,7 @@ export class Draft {
     input.dispatchEvent(new Event("input"));
   }
 
-  /** Keep it in its place, and no longer where the conversation had no name yet. */
+  /** Store the draft under its current place, and delete it from the previous one. */
   store() {
     const { draft } = this.composer;
     try {

@@ -1,13 +1,13 @@
 /**
- * What was typed and is not stored by the server yet: kept in this browser, also when its tab is
- * closed, and sent again under the same id until it is accepted, so that nothing is lost nor
- * doubled.
+ * Messages that the server has not acknowledged: kept in this browser, even when the tab is closed,
+ * and sent again under the same id until they are accepted, so that none is lost or doubled.
  *
- * Each entry is cared for by one tab, which holds a lock on it for as long as it lives; then
- * another one may claim it. Where there are no locks, the server tells doubles by their id.
+ * Each entry is owned by one tab, which holds a lock on it as long as it lives; then another tab
+ * may claim it. Without the Web Locks API, the server recognizes doubles by their id.
  *
  * Entries: `{client_message_id, session_id, begins, content, regenerate, parent_message_id, agent,
- * refused, isTried, at}`; those of one conversation that is still to begin have the same `begins`.
+ * refused, isTried, at}`; entries of the same conversation that does not exist yet have the same
+ * `begins`.
  */
 
 const KEY = "agentsite.outbox.";
@@ -20,7 +20,8 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   #releases = new Map();
 
   /**
-   * `user` keeps what one person typed from being sent in another's name, and from their sight.
+   * `user`: entries are stored per user, so one person's messages are neither sent nor shown in
+   * another's name.
    * @param {string} user
    */
   constructor(user) {
@@ -28,7 +29,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
     this.user = user;
   }
 
-  /** Those that this tab cares for, oldest first. */
+  /** The entries that this tab owns, oldest first. */
   get entries() {
     return this.#entries;
   }
@@ -67,7 +68,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * Leave it to whichever tab will show it.
+   * Release the lock: whichever tab shows the entry may claim it.
    * @param {string} id
    */
   release(id) {
@@ -77,8 +78,8 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * Care for those that nobody does, now or, until `signal` is aborted, as soon as that is so;
-   * says `claim` for each (detail: the entry).
+   * Claim entries that no tab owns, now or, until `signal` is aborted, as soon as they are
+   * released; dispatches `claim` for each (detail: the entry).
    * @param {(entry: OutboxEntry) => boolean} isWanted
    * @param {AbortSignal} [signal]
    */
@@ -90,7 +91,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * The visitor has become `user`: what they typed goes along.
+   * The visitor has become `user`: store the entries under that user.
    * @param {string} user
    */
   belongTo(user) {
@@ -102,7 +103,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * What waited for its conversation to begin goes there.
+   * The conversation of these entries exists now: assign them to it.
    * @param {string} session_id
    * @param {string} begins
    */
@@ -114,7 +115,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * Have `begin` called when the lock on an entry is ours; keep it if that returns true.
+   * Call `begin` once this tab has the lock on an entry; keep the lock if it returns true.
    * @param {string} id
    * @param {() => boolean} begin
    * @param {AbortSignal} [signal]
@@ -125,12 +126,12 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
     try {
       await navigator.locks.request(KEY + id, { signal }, keep);
     } catch {
-      // It is claimed no longer.
+      // The request for the lock was aborted.
     }
   }
 
   /**
-   * False where it has been sent meanwhile.
+   * Returns false if the entry has been sent meanwhile.
    * @param {string} id
    */
   #take(id) {
@@ -154,7 +155,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
     );
   }
 
-  /** All that is kept of this user's; what is too old is not sent any more. */
+  /** All stored entries of this user; entries that are too old are deleted. */
   #list() {
     return (
       this.#store((storage) => {
@@ -169,7 +170,7 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   }
 
   /**
-   * A visitor who is nobody yet leaves nothing to the next one.
+   * A visitor without an account uses the tab's storage, so nothing is left to the next visitor.
    * @template T
    * @param {(storage: Storage) => T} work
    */

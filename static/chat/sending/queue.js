@@ -1,7 +1,7 @@
 /**
- * The messages that wait for their turn, above the composer; says `change` (detail: the content
- * and metadata of a `queue` frame), which is prevented where that cannot be asked for now, and
- * `unsaved` (detail: the text) where a message's turn has come while it was being edited.
+ * The list of queued messages above the composer. Dispatches `change` (detail: the content and
+ * metadata of a `queue` frame; cancelled if it cannot be sent now), and `unsaved` (detail: the
+ * text) when a message leaves the queue while it is being edited.
  */
 
 import { all, byId, closest, fieldOf, fromTemplate, setText, within } from "../page/elements.js";
@@ -22,7 +22,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * Bring the list in line with `entries`; what is being edited stays as it is.
+   * Bring the list in line with `entries`; a message that is being edited stays as it is.
    * @param {QueueEntry[]} entries
    */
   show(entries) {
@@ -38,7 +38,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * What was being typed in its editor goes on elsewhere.
+   * Remove a line; text of an open editor is passed on by `unsaved`.
    * @param {HTMLElement} line
    */
   #remove(line) {
@@ -65,7 +65,8 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * The first line cannot go up: the keyboard that brought it there goes on beside that.
+   * The first line has no "up" button: if that had the focus, move the focus to the button beside
+   * it.
    * @param {HTMLElement} line
    * @param {boolean} isShown
    */
@@ -117,7 +118,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * The place in the line, from 1.
+   * The place of a line in the queue, from 1.
    * @param {Element} line
    */
   #placeOf(line) {
@@ -148,7 +149,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * Escape leaves a message as it was.
+   * Escape closes the editor and leaves the message as it was.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -159,7 +160,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   }
 
   /**
-   * The button goes away with its line.
+   * Removing a line removes the focused button: move the focus to a neighbour.
    * @param {HTMLElement} line
    */
   #moveFocus(line) {

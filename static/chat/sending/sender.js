@@ -1,4 +1,4 @@
-/** Sends what was typed: through the outbox, and on each connection anew until it is accepted. */
+/** Sends messages through the outbox, again on each connection, until they are accepted. */
 
 import { becomeGuest } from "../page/api.js";
 import { data, fill, words } from "../page/words.js";
@@ -15,7 +15,7 @@ export class Sender {
   #claiming;
 
   /**
-   * `draw` shows what has changed, `follow` goes to the end first.
+   * `draw` shows changes; `follow` scrolls to the end.
    * @param {{ connection: Connection, outbox: Outbox, composer: Composer, picker: AgentPicker,
    *   conversation: Conversation, draw: () => void, follow: () => void }} page
    */
@@ -33,7 +33,7 @@ export class Sender {
   }
 
   /**
-   * Send a message; `options` as `Chat.submit` has them.
+   * Send a message; `options` as in `Chat.submit`.
    * @param {string} content
    * @param {SendOptions} options
    */
@@ -101,7 +101,7 @@ export class Sender {
   }
 
   /**
-   * Care for what was typed in a tab that is gone.
+   * Take over a message from a tab that was closed.
    * @param {OutboxEntry} entry
    */
   #adopt(entry) {
@@ -117,19 +117,22 @@ export class Sender {
     return session_id ? session_id === sessionId : !sessionId && begins === this.#begins;
   }
 
-  /** On a new connection nothing has been sent yet. */
+  /** A new connection: nothing has been sent on it yet. */
   begin() {
     this.#sent = new Set();
     this.#claiming = new AbortController();
     this.outbox.claim((entry) => !entry.refused, this.#claiming.signal);
   }
 
-  /** Without a connection, other tabs may care for what is nobody's. */
+  /** Without a connection, leave entries that nobody owns to other tabs. */
   pause() {
     this.#claiming?.abort();
   }
 
-  /** Send all that is not accepted yet; a second message of a new session waits for the first. */
+  /**
+   * Send all entries that are not accepted; the second message of a new session waits for the
+   * first.
+   */
   flush() {
     const beginning = new Set();
     for (const entry of this.outbox.unsent) {
@@ -147,7 +150,8 @@ export class Sender {
   }
 
   /**
-   * It is stored in that session; whether others have waited for the session to begin.
+   * The message is stored in that session. Returns whether it belonged to a new session, so others
+   * may have waited for it.
    * @param {string} client_message_id
    * @param {string} session_id
    */
@@ -159,7 +163,7 @@ export class Sender {
   }
 
   /**
-   * It was not taken: it is kept where it can be seen.
+   * The message was refused: keep it and show why.
    * @param {OutboxEntry} entry
    * @param {string} text
    */
@@ -169,7 +173,8 @@ export class Sender {
   }
 
   /**
-   * Not stored yet: if it cannot have reached the server it is not sent at all.
+   * Stop a message that is not stored yet; one that cannot have reached the server is not sent at
+   * all.
    * @param {string} client_message_id
    */
   takeBack(client_message_id) {
@@ -194,7 +199,7 @@ export class Sender {
   }
 
   /**
-   * Take a refused message back into the composer.
+   * Put a refused message back into the composer.
    * @param {string} client_message_id
    */
   edit(client_message_id) {
@@ -204,7 +209,7 @@ export class Sender {
     this.draw();
   }
 
-  /** What is not stored yet stands behind a history that was loaded anew. */
+  /** Show unsent messages behind a history that was loaded again. */
   showUnsent() {
     for (const entry of this.outbox.entries) {
       if (this.#isHere(entry)) this.conversation.addUnsent(entry);
@@ -212,7 +217,7 @@ export class Sender {
   }
 }
 
-/** A random one; pages on plain HTTP have no `randomUUID`. */
+/** A random id; pages on plain HTTP have no `randomUUID`. */
 function newId() {
   if (crypto.randomUUID) return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16));

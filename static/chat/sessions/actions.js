@@ -1,4 +1,4 @@
-/** What a person does to a conversation as a whole, each with the way back. */
+/** Actions on whole conversations, each of which can be undone. */
 
 import { apiOf, ask } from "../page/api.js";
 import { fill, words } from "../page/words.js";
@@ -49,7 +49,7 @@ export class SessionActions {
   }
 
   /**
-   * The line that one was on is gone: the keyboard goes on at the way back.
+   * Show a notice. The line that had the focus is gone, so the undo button gets it.
    * @param {string} text
    * @param {() => void} undo
    * @param {(() => void) | undefined} onLeave
@@ -60,7 +60,7 @@ export class SessionActions {
   }
 
   /**
-   * Whether it was done; where it was not, that is told.
+   * Send a request; returns whether it succeeded, and shows a notice if not.
    * @param {string} address
    * @param {{ method: string, body?: object }} request
    */

@@ -15,7 +15,7 @@ export class SessionList {
   }
 
   /**
-   * Take in a `session.*` frame.
+   * Apply a `session.*` frame.
    * @param {string} session_id
    * @param {SessionEvent} at
    */
@@ -34,7 +34,7 @@ export class SessionList {
   }
 
   /**
-   * Show a session by what is told of it, in its place.
+   * Show a session at its place in the list.
    * @param {string} session_id
    * @param {SessionInfo} shown
    */
@@ -46,7 +46,8 @@ export class SessionList {
   }
 
   /**
-   * The ids of lines that are not among these sessions, the newest ones, all where there is no `next`.
+   * The ids of lines that are not among these newest sessions; older lines count only if there is
+   * no `next`.
    * @param {SessionRow[]} sessions
    * @param {string | null} next
    */
@@ -81,14 +82,15 @@ export class SessionList {
 }
 
 /**
- * Put `line` before `next`, unless it is there; moving an element drops the focus inside it.
+ * Put `line` before `next`, unless it is there already; moving an element would drop the focus
+ * inside it, so that is restored.
  * @param {Element} list
  * @param {HTMLElement} line
  * @param {Element | null} next
  */
 export function moveBefore(list, line, next) {
   if (line.parentNode === list && line.nextElementSibling === next) return;
-  // A title that is being typed would be taken as it is.
+  // Moving a line would submit a title that is being typed.
   if (line.querySelector(".rename")) return;
   const { activeElement } = document;
   const focused =
@@ -106,7 +108,7 @@ export function newLine(session_id) {
 }
 
 /**
- * What a line says, by what a frame or the API tells of its session.
+ * Fill in a line from the fields of a frame or of the API.
  * @param {HTMLElement} line
  * @param {SessionInfo} session
  */
@@ -122,7 +124,7 @@ export function fillLine(line, session) {
 }
 
 /**
- * What a search has found in the session, and the way there.
+ * Show the excerpt that a search has found, and link to its message.
  * @param {HTMLElement} line
  * @param {SearchMatch | null} match
  */
@@ -148,7 +150,7 @@ function momentOf(line) {
 }
 
 /**
- * Where a session is; with `branch`, the message that it is shown around.
+ * The address of a session; with `branch`, on the branch of that message.
  * @param {string} session_id
  * @param {string} [branch]
  */

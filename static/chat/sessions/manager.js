@@ -1,4 +1,4 @@
-/** Puts together what people do with their conversations: find, rename, share, delete, judge. */
+/** Manages conversations: connects the list, search, menu, renaming, sharing and feedback. */
 
 import { Feedback } from "../log/feedback.js";
 import { apiOf, ask } from "../page/api.js";
@@ -12,7 +12,7 @@ import { askTitle } from "./rename.js";
 import { SessionSearch } from "./search.js";
 
 export class SessionManager {
-  /** Whether there was a connection before: what came since then was missed. */
+  /** Whether there was a connection before: changes since then were missed. */
   #hasMissed = false;
   /** @type {ShareDialog | undefined} */
   #share;
@@ -33,7 +33,7 @@ export class SessionManager {
     this.menu = new SessionMenu(byId("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
     this.search = this.#makeSearch();
-    // Beside the conversation it would cover that.
+    // Beside the conversation the drawer would cover it.
     matchMedia("(min-width: 60rem)").addEventListener("change", () => this.drawer.hidePopover());
     this.drawer.addEventListener("scroll", () => this.menu.hide(), true);
     byId("restore").addEventListener("click", () => this.actions.restore(this.getCurrent()));
@@ -53,7 +53,7 @@ export class SessionManager {
     });
   }
 
-  /** There is something to find, or may be. */
+  /** Show the controls that find and manage conversations. */
   #offer() {
     for (const element of all(document, "[data-with-sessions]")) element.hidden = false;
     byId("session-actions").hidden = !this.getCurrent();
@@ -72,11 +72,11 @@ export class SessionManager {
       const id = this.getCurrent();
       if (id) this.feedback.renew((await ask(apiOf(id, "feedback/"))).results);
     } catch {
-      // It is as it was, until the next connection.
+      // Keep the list as it is until the next connection.
     }
   }
 
-  /** What no socket was there to hear of the newest lines is shown as if it came now. */
+  /** Load the newest lines, which may have changed while there was no socket. */
   async #renewList() {
     /** @type {{ results: SessionRow[], next: string | null }} */
     const { results, next } = await ask(`${data.urls.sessions}?state=all`);
@@ -106,7 +106,7 @@ export class SessionManager {
   }
 
   /**
-   * Show what has become of a session.
+   * Show a change of a session.
    * @param {string} session_id
    * @param {SessionEvent} at
    */
@@ -122,7 +122,7 @@ export class SessionManager {
   }
 
   /**
-   * Nothing is said in a conversation that is not there; the page waits for its return.
+   * A deleted conversation accepts no messages; the page waits for it to be restored.
    * @param {boolean} isDeleted
    */
   #tellDeleted(isDeleted) {
@@ -130,12 +130,12 @@ export class SessionManager {
     byId("deleted").hidden = !isDeleted;
     byId("composer").inert = isDeleted;
     byId("session-actions").hidden = isDeleted;
-    // What it missed meanwhile the server renders.
+    // The server renders what was missed meanwhile.
     if (!isDeleted) location.reload();
   }
 
   /**
-   * The session that a menu's button is about.
+   * The session that the button of a menu belongs to.
    * @param {HTMLElement} button
    * @returns {ChosenSession}
    */
@@ -171,7 +171,7 @@ export class SessionManager {
   }
 
   /**
-   * Its code comes when it is wanted first.
+   * Open the dialog; its code is loaded on first use.
    * @param {ChosenSession} session
    */
   async #openShare(session) {
@@ -198,7 +198,7 @@ export class SessionManager {
 }
 
 /**
- * Where the keyboard goes once the line is gone: to the one that took its place.
+ * Returns a function that focuses the line or, once it is gone, the line next to it.
  * @param {HTMLElement} line
  */
 function leaver(line) {

@@ -1,6 +1,6 @@
 /**
- * What can be done to a conversation, in a menu that its button opens; says `choose` (detail: the
- * button, and `action` as its item names it).
+ * The menu with actions for a conversation; dispatches `choose` (detail: the button that opened it,
+ * and `action` as named by the item).
  */
 
 import { apiOf } from "../page/api.js";
@@ -15,7 +15,7 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
   button = document.body;
 
   /**
-   * `describe` tells of a button: the conversation's `id` and whether it is `archived`.
+   * `describe` returns the conversation of a button: its `id` and whether it is `archived`.
    * @param {HTMLElement} element
    * @param {(button: HTMLElement) => { id: string, archived: boolean }} describe
    */
@@ -43,7 +43,7 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
   }
 
   /**
-   * Before the press of a button opens the menu: for which conversation that is.
+   * Before a button opens the menu, note which conversation it is for.
    * @param {Event} event
    */
   #aim(event) {
@@ -68,7 +68,7 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
     this.#place();
   }
 
-  /** Below its button or above it, where there is more room. */
+  /** Below its button, or above it if there is more room. */
   #place() {
     const { style } = this.element;
     const { top, bottom, left, right } = this.button.getBoundingClientRect();
@@ -85,7 +85,7 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
   }
 
   /**
-   * The arrow keys walk through the open menu.
+   * Arrow keys, Home and End move through the open menu.
    * @param {KeyboardEvent} event
    */
   press(event) {

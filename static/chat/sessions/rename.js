@@ -1,15 +1,15 @@
-/** A title that becomes a field where it stands: Enter keeps what was typed, Esc what was. */
+/** Renames a conversation in place: Enter saves the new title, Escape keeps the old one. */
 
 import { closest, fieldOf, fromTemplate } from "../page/elements.js";
 
 /**
- * The forms that are open, and what closes them.
+ * The open forms, and the function that closes each.
  * @type {WeakMap<Element, (isKept: boolean) => void>}
  */
 const open = new WeakMap();
 
 /**
- * Ask for another title in place of `shown`; `save` gets it, `leave` is called at the end.
+ * Show a field in place of `shown`; `save` gets the new title, `leave` is called at the end.
  * @param {HTMLElement} shown
  * @param {string} title
  * @param {{ save: (title: string) => void, leave: () => void }} then
@@ -43,7 +43,7 @@ export function askTitle(shown, title, { save, leave }) {
 }
 
 /**
- * Escape in the field leaves the title as it was.
+ * Escape in the field keeps the old title.
  * @param {KeyboardEvent} event
  */
 export function pressInRename(event) {

@@ -1,4 +1,4 @@
-/** Conversations that a search finds, and those put away, in place of the list. */
+/** Search results and archived conversations, shown in place of the list. */
 
 import { ask } from "../page/api.js";
 import { all, closest, within } from "../page/elements.js";
@@ -34,7 +34,7 @@ export class SessionSearch {
     this.isWhole = more.hidden;
   }
 
-  /** Something changed in the list: what is found may have too. */
+  /** The list has changed, so the results may have too: search again. */
   refresh() {
     if (this.isOn) this.#wait();
   }
@@ -80,7 +80,7 @@ export class SessionSearch {
   }
 
   /**
-   * Only the answer to what was asked last is shown.
+   * Only the answer to the latest request is shown.
    * @param {string} query
    * @param {SessionRow[]} before
    */
@@ -95,7 +95,7 @@ export class SessionSearch {
     }
   }
 
-  /** The list itself goes on from its last line. */
+  /** Load older sessions after the last line of the list. */
   async #showOlder() {
     const last = within(this.list.element, "li:last-child");
     this.status.textContent = "";
@@ -150,7 +150,7 @@ export class SessionSearch {
   }
 
   /**
-   * The shortcut of the search, and the keys in its field and between the lines.
+   * The search shortcut, and the keys in the field and between the lines.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -182,7 +182,7 @@ export class SessionSearch {
   }
 
   /**
-   * Up and down between the lines, and from the first back to the field.
+   * Up and Down move between the lines, and from the first line back to the field.
    * @param {KeyboardEvent} event
    * @param {Element} line
    */
@@ -197,7 +197,7 @@ export class SessionSearch {
   }
 
   /**
-   * Ctrl or Cmd and K, wherever one is.
+   * Ctrl+K or Cmd+K opens the search from anywhere.
    * @param {KeyboardEvent} event
    */
   #open(event) {

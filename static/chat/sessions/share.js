@@ -1,4 +1,4 @@
-/** Links under which anybody reads a conversation: made, copied and revoked. */
+/** The dialog that creates, copies and revokes share links. */
 
 import { apiOf, ask } from "../page/api.js";
 import { copyText, showCopied } from "../page/clipboard.js";
@@ -8,7 +8,7 @@ import { data, fill, words } from "../page/words.js";
 export class ShareDialog {
   id = "";
   #madeId = "";
-  /** Which question for the list was asked last; 0 where its answer has come. */
+  /** The number of the pending request for the list; 0 if none is pending. */
   #asked = 0;
   #questions = 0;
 
@@ -39,7 +39,7 @@ export class ShareDialog {
   }
 
   /**
-   * Show what was made or revoked in any tab.
+   * Show a link that was created or revoked in any tab.
    * @param {string} session_id
    * @param {Metadata<"share.created" | "share.revoked">} at
    */
@@ -73,7 +73,7 @@ export class ShareDialog {
   }
 
   /**
-   * Have the answer shown, unless the dialog is about another conversation by then.
+   * Send a request and show its answer, unless the dialog is about another conversation by then.
    * @param {{ method?: string }} request
    * @param {(answer: any) => void} show
    * @param {string} [rest]
@@ -89,7 +89,10 @@ export class ShareDialog {
     }
   }
 
-  /** Of several answers the one that was asked for last counts: others may miss what came since. */
+  /**
+   * Load the list. Only the latest of several answers is shown: earlier ones may lack newer
+   * changes.
+   */
   #show() {
     this.#questions += 1;
     const asked = this.#questions;
@@ -101,9 +104,9 @@ export class ShareDialog {
     });
   }
 
-  /** The server does not keep a link's secret: what is not copied now is lost. */
+  /** Create a link. The server does not keep its secret: it can be copied only now. */
   #make() {
-    // The page's own address says which branch is looked at.
+    // The page's own address names the branch that is shown.
     const branch = location.pathname.includes(this.id) ? location.search : "";
     /** @param {Share & { token: string }} share */
     const show = (share) => {
@@ -119,8 +122,6 @@ export class ShareDialog {
     this.#ask({ method: "POST" }, show, branch);
   }
 
-  /**
-   */
   async #copy() {
     showCopied(this.copy, await copyText(this.link.value));
     this.status.textContent = this.copy.textContent;
@@ -142,7 +143,7 @@ export class ShareDialog {
     this.#ask({ method: "DELETE" }, show, `${shareId}/`);
   }
 
-  /** The drawer that it was opened from has gone. */
+  /** If the drawer that opened the dialog is closed, focus the button that opens it. */
   #leave() {
     const isLost = document.activeElement === document.body;
     if (isLost) within(document, ".topbar [data-drawer]").focus();

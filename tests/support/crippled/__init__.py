@@ -1,4 +1,4 @@
-"""The local model's child on computers that cannot bear it: each module is one to be run."""
+"""The embedded model's process on computers that cannot run it: each module is one such program."""
 
 from agentsite.local_model.supervisor import LocalModel
 

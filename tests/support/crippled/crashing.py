@@ -1,4 +1,4 @@
-"""Ends as soon as it begins."""
+"""Exits at once."""
 
 import sys
 

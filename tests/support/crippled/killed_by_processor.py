@@ -1,4 +1,4 @@
-"""An instruction that the processor does not know."""
+"""Ends as by an instruction that the processor lacks."""
 
 import os
 import signal

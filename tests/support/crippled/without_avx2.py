@@ -1,4 +1,4 @@
-"""An old processor, by what the system tells of it."""
+"""An old processor, by its description in the system."""
 
 import tempfile
 from pathlib import Path

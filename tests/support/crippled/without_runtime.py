@@ -1,4 +1,4 @@
-"""A platform that there is no llama.cpp for."""
+"""A platform without builds of llama.cpp."""
 
 import sys
 

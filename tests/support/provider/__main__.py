@@ -1,7 +1,7 @@
-"""Serve until stopped; the first line printed is the port.
+"""Serves until it is stopped; the first line of its output is the port.
 
-A prompt that says `tokens=400 rate=50` is answered by that many words, so many a second; any other
-is echoed.
+A prompt such as `tokens=400 rate=50` is answered by that many words at that rate a second; any
+other is echoed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Chat Completions as a stream of server-sent events."""
+"""Encodes replies as a Chat Completions stream of server-sent events."""
 
 import time
 from typing import Any
@@ -19,7 +19,7 @@ class ChatWire:
             "model": call.body.get("model", ""),
             "system_fingerprint": "fp_stand_in",
         }
-        # A token is the hot path of benchmarks: all around it is encoded once.
+        # Tokens are the hot path of benchmarks: everything around them is encoded once.
         chunk = _event({**self._head, "choices": [_choice({"content": "TOKEN"})]})
         self._before, self._after = chunk.split(b'"TOKEN"')
 

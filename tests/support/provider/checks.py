@@ -1,6 +1,6 @@
-"""What the real services refuse with 400, and a careless history would send.
+"""Checks that make real services answer 400, for histories that break the API's rules.
 
-The rules of all known servers together: no real one is as strict.
+These are the rules of all known servers combined: no real server is as strict.
 """
 
 import itertools
@@ -17,9 +17,9 @@ CALL_ID_CHARS = 40
 
 
 def refusal(api: str, body: dict[str, Any], *, needs_reasoning: bool = False) -> str:
-    """Why `body` cannot be answered; empty if it can.
+    """Return why `body` must be refused; empty if it is valid.
 
-    With `needs_reasoning`, a message with tool calls must bring back what was thought before it.
+    With `needs_reasoning`, a message with tool calls must carry the reasoning before them.
     """
     if not body.get("stream"):
         return "this stand-in only streams"
@@ -33,7 +33,7 @@ def refusal(api: str, body: dict[str, Any], *, needs_reasoning: bool = False) ->
 
 
 def _refuse_roles(messages: list[Item]) -> str:
-    """Users and assistants take turns; calls and outputs stand between, before an answer."""
+    """Users and assistants must alternate; calls and outputs stand between, before an answer."""
     roles = [m["role"] for m in messages if m["role"] not in ("system", "developer")]
     if not roles or roles[0] != "user":
         return "the first message must be a user's"
@@ -137,7 +137,7 @@ def _call_ids(items: Iterable[Item], kind: str) -> list[str]:
 
 
 def _refuse_reasoning(items: list[Item]) -> str:
-    """A reasoning item belongs to the output item that follows it."""
+    """A reasoning item must be followed by the output item that it belongs to."""
     for item, after in zip(items, [*items[1:], {"role": "user"}], strict=True):
         if item.get("type") == "reasoning" and after.get("role") == "user":
             return f"reasoning without the item it belongs to: {item.get('id')}"

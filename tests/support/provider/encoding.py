@@ -1,4 +1,4 @@
-"""JSON as the services write it."""
+"""Encodes JSON as the real services do."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ _write = json.JSONEncoder(ensure_ascii=False, separators=SEPARATORS).encode
 
 
 def encode(data: Any) -> bytes:
-    """Compact, characters as they are; half a surrogate pair has no UTF-8 and is escaped."""
+    """Encode compactly, with characters unescaped except lone surrogates, which UTF-8 lacks."""
     try:
         return _write(data).encode()
     except UnicodeEncodeError:

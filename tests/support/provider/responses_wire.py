@@ -1,4 +1,4 @@
-"""The Responses API as a stream of server-sent events."""
+"""Encodes replies as a Responses API stream of server-sent events."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ from tests.support.provider.script import Call, ToolCall
 
 Fields = dict[str, Any]
 
-# Chat Completions' finish reasons in this API's words.
+# Finish reasons of Chat Completions as statuses of this API.
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -30,7 +30,7 @@ class ResponsesWire:
         )
 
     def reasoning(self, delta: str) -> bytes:
-        """All of it is one summary; only its first piece opens the item."""
+        """Encode reasoning: all of it is one summary, whose item the first piece opens."""
         opened = b""
         if not self._output:
             item: Fields = {"id": self._id("rs"), "type": "reasoning", "summary": []}
@@ -77,7 +77,7 @@ class ResponsesWire:
         opened = self._open_item(item) + self._event(
             "response.content_part.added", **self._place(content_index=0), part=_text_part("")
         )
-        # A token is the hot path of benchmarks: all around it is encoded once.
+        # Tokens are the hot path of benchmarks: everything around them is encoded once.
         fields = {
             "type": "response.output_text.delta",
             **self._place(content_index=0),

@@ -1,4 +1,4 @@
-"""What the stand-in is told to answer, and what it remembers of a request."""
+"""Scripted replies of the stand-in, and its record of requests."""
 
 import itertools
 import re
@@ -15,31 +15,31 @@ SENTENCE = "the river bends around an old mill where two herons wait for fish in
 
 
 class Gate:
-    """Lets the tokens of a reply out one by one; after the last one, its end."""
+    """Releases the tokens of a reply one by one; after the last token, its end."""
 
     def __init__(self, allowed: float = 0) -> None:
         self._allowed = allowed
         self._board = Noticeboard()
 
     def release(self, count: int = 1) -> None:
-        """Let `count` more out."""
+        """Release `count` more tokens."""
         self._allowed += count
         self._board.post()
 
     def open(self) -> None:
-        """Let all out."""
+        """Release everything."""
         self._allowed = float("inf")
         self._board.post()
 
     async def passed(self, position: int) -> None:
-        """Wait until the token at `position`, counted from 0, may go."""
+        """Wait until the token at `position`, counted from 0, is released."""
         if position >= self._allowed:
             await self._board.until(lambda: position < self._allowed, within=600)
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call the model asks for; `arguments` is JSON."""
+    """A tool call of the model; `arguments` is JSON."""
 
     name: str
     arguments: str = "{}"
@@ -49,11 +49,12 @@ class ToolCall:
 class Reply:
     """One scripted answer: reasoning, then tokens, then tool calls, then the end.
 
-    Delays are in seconds. `hold` keeps back all of it, also the HTTP headers; `gate` holds single
-    tokens, and `hang_after` is short for a gate that lets so many out. After `cut_after` tokens
-    the connection is dropped; after `end_after` the body ends politely, but unfinished.
-    `finish_reason` is Chat Completions': `stop`, `length`, `content_filter`, `tool_calls`. With
-    `piece_bytes` the stream goes out in writes of so many bytes, wherever that cuts it.
+    Delays are in seconds. `hold` delays the whole answer, including the HTTP headers; `gate` delays
+    single tokens, and `hang_after` is short for a gate that releases that many. After `cut_after`
+    tokens the connection is dropped; after `end_after` tokens the body ends properly but
+    incomplete. `finish_reason` is that of Chat Completions: `stop`, `length`, `content_filter`,
+    `tool_calls`. With `piece_bytes` the stream is written in pieces of that many bytes, wherever
+    that cuts it.
     """
 
     tokens: Sequence[str] = ()
@@ -87,7 +88,7 @@ class Reply:
         return self.start(len(self.tokens))
 
     def start(self, count: int) -> str:
-        """The text of the first `count` tokens."""
+        """Return the text of the first `count` tokens."""
         return "".join(self.tokens[:count])
 
     @property
@@ -95,12 +96,12 @@ class Reply:
         return len(self.tokens) + len(self.reasoning) + len(self.tool_calls)
 
     def release(self, count: int = 1) -> None:
-        """Let `count` more tokens through the gate."""
+        """Release `count` more tokens through the gate."""
         assert self.gate, "no gate"
         self.gate.release(count)
 
     def open(self) -> None:
-        """Let everything go on that waits."""
+        """Release everything that is held."""
         for gate in (self.hold, self.gate):
             if gate:
                 gate.open()
@@ -108,7 +109,7 @@ class Reply:
 
 @dataclass
 class Call:
-    """One request: what was asked, what was answered, and how far that came.
+    """One request: its content, the reply to it, and how far that was sent.
 
     Times are `time.monotonic()`; `disconnected_at` is when the client closed an unfinished stream.
     """
@@ -127,7 +128,7 @@ class Call:
 
     @property
     def input(self) -> list[dict[str, Any]]:
-        """The messages, or input items, that the model was given."""
+        """The messages or input items that the model was given."""
         value = self.body.get("messages" if self.api == "chat" else "input") or []
         return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
@@ -156,17 +157,17 @@ Script = Callable[[Call], Reply]
 
 
 def words(count: int) -> list[str]:
-    """`count` tokens of plain English, always the same."""
+    """Return `count` tokens of plain English, always the same ones."""
     return [f"{word} " for word in itertools.islice(itertools.cycle(SENTENCE.split()), count)]
 
 
 def echo(call: Call) -> Reply:
-    """Says what the user said."""
+    """Return a reply that repeats the user's message."""
     return Reply(["You ", "said: ", *re.findall(r"\S+\s*", call.prompt)])
 
 
 def paced(call: Call) -> Reply:
-    """As many words as fast as the prompt says: `tokens=400 rate=50`; without these, `echo`."""
+    """Return as many words, at the rate, that the prompt says (`tokens=400 rate=50`), or `echo`."""
     asked = dict(re.findall(r"(tokens|rate)=(\d+)", call.prompt))
     if not asked:
         return echo(call)

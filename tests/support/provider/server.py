@@ -1,4 +1,4 @@
-"""The stand-in's HTTP side."""
+"""The HTTP server of the stand-in."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ WIRES: dict[Api, type[ChatWire] | type[ResponsesWire]] = {
 
 
 class Provider:
-    """Answers by `script`, or by the replies that were queued, and remembers every call."""
+    """Answers by `script`, or with queued replies, and records every call."""
 
     def __init__(self, script: Script = echo) -> None:
         self.script = script
@@ -39,16 +39,16 @@ class Provider:
 
     @property
     def base_url(self) -> str:
-        """What `OPENAI_BASE_URL` is for it."""
+        """The value of `OPENAI_BASE_URL` for it."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def forget(self) -> None:
-        """As if newly started: no calls, nothing queued."""
+        """Delete all recorded calls and queued replies."""
         self.calls, self._queued, self._taken = [], [], 0
         self.needs_reasoning = False
 
     def queue(self, *replies: Reply) -> None:
-        """Answer the next requests with these, in order."""
+        """Answer the next requests with these replies, in order."""
         self._queued.extend(replies)
 
     def wait(self, met: "Callable[[Provider], object]", *, within: float = TIMEOUT_S) -> None:
@@ -62,7 +62,7 @@ class Provider:
         await self._board.until(lambda: met(self), within=within)
 
     def wait_call(self, *, within: float = TIMEOUT_S) -> Call:
-        """The next call that was not asked for yet, once it is there."""
+        """Return the next call that this method has not returned yet; blocks until it arrives."""
         self.wait(lambda p: len(p.calls) > p._taken, within=within)
         return self._take()
 
@@ -77,7 +77,7 @@ class Provider:
 
     @contextlib.asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator[None]:
-        """Listen on `port` of the loopback interface; `port` and `base_url` then say where."""
+        """Listen on `port` of the loopback interface; sets `port` and `base_url`."""
         app = web.Application(client_max_size=16 * 2**20)
         app.router.add_get("/v1/models", self._list_models)
         app.router.add_post("/v1/chat/completions", self._answer_chat)
@@ -165,7 +165,7 @@ async def _write(response: web.StreamResponse, call: Call, data: bytes) -> None:
 async def _send_tokens(
     response: web.StreamResponse, wire: ChatWire | ResponsesWire, call: Call
 ) -> None:
-    """Send token by token, each due at a fixed time, so that lateness does not add up."""
+    """Send tokens at fixed times, so that delays do not add up."""
     reply, loop = call.reply, asyncio.get_running_loop()
     due = loop.time() + reply.first_delay_s
     ends = [n for n in (reply.cut_after, reply.end_after) if n is not None]
@@ -176,7 +176,7 @@ async def _send_tokens(
         if (pause := due - loop.time()) > 0:
             await asyncio.sleep(pause)
         due += reply.delay_s
-        # Before the write: who has read a token finds it counted.
+        # Before the write: a client that has read a token must find it counted.
         call.sent += 1
         await _write(response, call, wire.text(token))
         call.board.post()
@@ -198,7 +198,7 @@ def _error(
 
 @contextlib.contextmanager
 def run_provider(script: Script = echo) -> Iterator[Provider]:
-    """Serve in a thread of this process, so that tests can talk to it while it streams."""
+    """Serve in a thread of this process, so that tests can control it while it streams."""
     provider = Provider(script)
     started: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(provider, started)), daemon=True)
