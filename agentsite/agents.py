@@ -10,7 +10,6 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from agentsite import tour
-from agentsite.local_model import introduce
 from agentsite.site_tools import SITE_TOOLS
 from realtime.registry import AgentEntry
 from realtime.work.run_context import RunContext
@@ -19,6 +18,18 @@ STYLE = (
     "Answer in the language of the question, in Markdown, as briefly as the question allows. "
     "Say so when you do not know."
 )
+
+
+def introduce(instructions: str) -> str:
+    """Return `instructions`, preceded by the model's name if the embedded model answers."""
+    if settings.MODEL_KIND != "local":
+        return instructions
+    label = settings.LOCAL_MODEL_WEIGHTS.label
+    return (
+        f"You are {label}, a small language model that runs on this website's own computer. "
+        f"{instructions}"
+    )
+
 
 assistant = Agent[RunContext](
     name="assistant",

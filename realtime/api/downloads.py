@@ -26,7 +26,7 @@ from conversations.models import ChatSession, Scope
 from conversations.queries import get_session, sessions_of
 from conversations.sessions.lists import kept_of
 from realtime import dbpool, wire_schema
-from realtime.api import AsyncAPIView
+from realtime.api.turns import AsyncAPIView
 from realtime.conf import socket_path
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from channels.layers import get_channel_layer
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -17,7 +18,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.base import error_body
+from conversations.api.base import ApiView, error_body
 from conversations.api.requests import sign_in_of
 from conversations.api.schema import MessageField
 from conversations.api.serializers import RunSerializer, message_data
@@ -29,7 +30,6 @@ from conversations.sessions.history import get_reply_view
 from conversations.sessions.posting import NewChat, cancel_run
 from realtime import dbpool
 from realtime import process as process_module
-from realtime.api import AsyncAPIView
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
 from realtime.protocol import CLOSE_RESTART
@@ -44,6 +44,37 @@ Frame = dict[str, Any]
 
 RECEIVED_MAX = 100
 """Layer messages that wait for a reader which is catching up; further ones are dropped."""
+
+
+class AsyncAPIView(ApiView):
+    """A view with `async` handlers; authentication and checks run in a database thread."""
+
+    async def dispatch(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        self.args, self.kwargs = args, kwargs
+        self.headers = self.default_response_headers
+        asked = self.request = self.initialize_request(request, *args, **kwargs)
+        response: Any
+        try:
+            # A read, although using an API key may write: waiting writes would delay every request.
+            await dbpool.read(self.initial, asked, *args, **kwargs)
+            response = await self._handler()(asked, *args, **kwargs)
+        except Exception as exc:
+            response = self.handle_exception(exc)
+        self.response = self.finalize_response(asked, response, *args, **kwargs)
+        return self.response
+
+    def _handler(self) -> Any:
+        name = (self.request.method or "").lower()
+        known = name in self.http_method_names
+        return getattr(self, name, self._refuse_method) if known else self._refuse_method
+
+    async def _refuse_method(self, *args: Any, **kwargs: Any) -> None:
+        self.http_method_not_allowed(self.request)
+
+    async def options(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        return super().options(*args, **kwargs)
 
 
 async def stream_turn(

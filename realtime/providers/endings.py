@@ -1,4 +1,4 @@
-"""How a model's stream ends, and thinking tags such as `<think>` within its text."""
+"""How a model's stream ends: its finish reasons, errors and usage."""
 
 import logging
 import re
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
 
 Meaning = Literal["stop", "tool_calls", "length", "content_filter", "failed"]
 
@@ -47,13 +49,15 @@ class StreamEnding:
 
     `error_code` is the code of a failure. `has_said` is whether any call of the run so far has
     brought text, reasoning, a refusal or a tool call. `answers` counts streams, and `call_ids` has
-    the ids of their tool calls.
+    the ids of their tool calls. `only_hosted` is whether the latest call brought calls of the
+    provider's own tools and no text.
     """
 
     finish_reason: Meaning | Literal[""] = ""
     error_code: str = ""
     has_said: bool = False
     answers: int = 0
+    only_hosted: bool = False
     call_ids: set[str] = field(default_factory=set)
 
 
@@ -97,131 +101,76 @@ def error_code(event: dict[str, Any]) -> str:
     return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""
 
 
-TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|channel|>analysis<|message|>", "<|end|>"),
-)
-"""Opening and closing tags of reasoning. They count only at the start of a text: elsewhere the text
-is about them.
-"""
-
-LONE_END = re.compile(r"(?P<opening><think>)|(?:^|\n)[ \n]*(?P<end></think>)[ ]*(?:\n|$)")
-"""A closing tag on a line of its own: it ends reasoning whose opening tag was in the server's
-prompt.
-
-Within a line, or after an opening tag, the text is about the tag.
-"""
-
-_OPENINGS = dict(TAGS)
-_LONGEST = max(map(len, _OPENINGS))
-_ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
+TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
+TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
+"""Fields in which servers describe an error, if not in `error`."""
 
 
-class ThinkingSplitter:
-    """Separates reasoning from text, delta by delta.
-
-    A possible beginning of a tag is held back until the next delta, or until `rest`. Whitespace
-    between reasoning and text is dropped.
-    """
-
-    def __init__(self, *, is_open: bool = False) -> None:
-        self.is_text = False
-        """Whether only text can follow: `split` then returns the delta unchanged."""
-        self.has_lone_end = False
-        """Whether reasoning has ended that no tag had opened."""
-        self.unclosed = ""
-        """Text taken for reasoning because of `is_open`, while no closing tag has come."""
-        self._held = ""
-        self._end = _OPENINGS["<think>"] if is_open else ""
-        self._is_assumed = is_open
-        self._has_thought = False
-
-    def split(self, delta: str) -> tuple[str, str]:
-        """Return the reasoning and the text in a delta."""
-        if self.is_text:
-            return "", delta
-        thought, self._held = "", self._held + delta
-        if self._is_assumed and self._held.lstrip().startswith("<think>"):
-            self._is_assumed, self._end, self.unclosed = False, "", ""
-        if self._is_assumed:
-            self.unclosed += delta
-        while True:
-            if self._end:
-                found, is_closed = self._think()
-                thought += found
-                if not is_closed:
-                    return thought, ""
-            opening = self._opening()
-            if opening is None:
-                lone, text = self._leave()
-                return thought + lone, text
-            if not opening:
-                return thought, ""
-            self._end = _OPENINGS[opening]
-            self._held = self._held.lstrip()[len(opening) :]
-
-    def _think(self) -> tuple[str, bool]:
-        """Return the reasoning held so far, and whether it has ended."""
-        before, end, after = self._held.partition(self._end)
-        if end:
-            self._is_assumed, self.unclosed = False, ""
-            self._held, self._end, self._has_thought = after, "", True
-            return before, True
-        kept = _overlap(self._held, self._end)
-        cut = len(self._held) - kept
-        found, self._held = self._held[:cut], self._held[cut:]
-        return found, False
-
-    def _opening(self) -> str | None:
-        """Return the tag that the text begins with; "" if it is not known yet, None for none."""
-        start = self._held.lstrip()
-        for opening in _OPENINGS:
-            if start.startswith(opening):
-                return opening
-        is_open = len(start) < _LONGEST and any(tag.startswith(start) for tag in _OPENINGS)
-        return "" if is_open else None
-
-    def _leave(self) -> tuple[str, str]:
-        """Return the text; before it, reasoning that ends here without an opening tag."""
-        self.is_text = True
-        text, self._held = self._held, ""
-        found = None if self._has_thought else LONE_END.search(text)
-        if found is not None and found["end"]:
-            self.has_lone_end = True
-            return text[: found.start()], text[found.end() :].lstrip()
-        return "", text.lstrip() if self._has_thought else text
-
-    def rest(self) -> tuple[str, str]:
-        """Return the reasoning and the text that are held back at the end."""
-        held, self._held = self._held, ""
-        if self._end:
-            return held, ""
-        return "", held.lstrip() if self._has_thought else held
+def text_of(value: Any) -> str:
+    """Return the text in a string, in a content part, or in a list of them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(text_of, value))
+    if isinstance(value, dict):
+        return next((text for name in TEXT_FIELDS if (text := text_of(value.get(name)))), "")
+    return ""
 
 
-def _overlap(text: str, end: str) -> int:
-    """Return how many characters at the end of `text` may begin `end`."""
-    longest = min(len(text), len(end) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(end[:size])), 0)
+def as_error(said: Any) -> Event:
+    """Return an error event in the form that the SDK raises."""
+    if not isinstance(said, dict):
+        said = {"message": text_of(said) or "an error"}
+    return {"error": said}
 
 
-def strip_thinking(text: str, *, is_open: bool = False) -> str:
-    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
-    splitter = ThinkingSplitter(is_open=is_open)
-    stripped = splitter.split(text)[1] + splitter.rest()[1]
-    return splitter.unclosed or stripped
+def told_in(event: Event) -> Event:
+    """Return the error in an event that has no `error`."""
+    said = next((text for name in TOLD_FIELDS if (text := text_of(event.get(name)))), "an error")
+    return {"message": said, "code": event.get("code"), "type": event.get("type")}
 
 
-def strip_all_thinking(text: str) -> str:
-    """Return a whole answer without reasoning, reasoning without an opening tag included.
+MAX_TOKENS = 100_000_000
+"""The largest plausible count for one model call."""
 
-    Only for texts that are not streamed to users.
-    """
-    return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
+
+def count_of(value: Any) -> int | None:
+    """Return a number of tokens; None if the value cannot be one."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    is_sound = 0 <= value <= MAX_TOKENS and value == int(value)
+    return int(value) if is_sound else None
+
+
+def chat_usage(usage: Any) -> Event | None:
+    """Return a usage of Chat Completions with valid counts; None if they are invalid."""
+    return _usage(usage, "prompt_tokens", "completion_tokens")
+
+
+def response_usage(usage: Any) -> Event | None:
+    """Return a usage of a response with all counts that the SDK reads; None if they are invalid."""
+    sound = _usage(usage, "input_tokens", "output_tokens")
+    if sound is not None:
+        sound["input_tokens_details"] = {"cached_tokens": 0} | sound["input_tokens_details"]
+        sound["output_tokens_details"] = {"reasoning_tokens": 0} | sound["output_tokens_details"]
+    return sound
+
+
+def _usage(usage: Any, given: str, made: str) -> Event | None:
+    if not isinstance(usage, dict):
+        return None
+    tokens = {name: count_of(usage.get(name)) for name in (given, made)}
+    sums = [number for number in tokens.values() if number is not None]
+    if len(sums) < len(tokens):
+        return None
+    total = count_of(usage.get("total_tokens"))
+    sound = usage | tokens | {"total_tokens": total or sum(sums)}
+    for name in (given, made):
+        details = usage.get(f"{name}_details")
+        kept = details if isinstance(details, dict) else {}
+        counts = {key: count for key in kept if (count := count_of(kept[key])) is not None}
+        if f"{name}_details" in usage or given == "input_tokens":
+            sound[f"{name}_details"] = counts
+    return sound

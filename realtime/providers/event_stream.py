@@ -18,14 +18,19 @@ from typing import Any, Literal
 import httpx2
 
 from realtime.conf import get_conf
+from realtime.providers.chat_chunks import ChatChunks
 from realtime.providers.endings import (
+    Event,
     Meaning,
     StreamEnding,
+    as_error,
     error_code,
     response_meaning,
     stream_ending,
+    told_in,
 )
-from realtime.providers.normaliser import Event, Normaliser, as_error, is_deep, told_in
+from realtime.providers.mending import Mending, is_deep
+from realtime.providers.response_events import ResponseEvents
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,9 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Starts of lines of an event that are not data."""
 
+PLAIN_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":", b"{", b"[", b"<")
+"""Starts of a body that is not compressed; bodies packed by gzip, deflate or zstd differ."""
+
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
 _thinking_first: set[Source] = set()
@@ -62,13 +70,16 @@ async def gather(response: httpx2.Response) -> None:
 
     The content type is not checked.
     """
+    stream = response.stream
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    if is_packed := response.headers.get("content-encoding", "identity") != "identity":
+        await _unmark_plain(response)
     if not response.is_success or (asked := _asked_for_stream(response.request)) is None:
         return
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    body = _decoded(response)
+    body = _decoded(response) if is_packed else None
     window_s = get_conf().source_window_ms / 1000
     source = (str(response.request.url), str(asked.get("model")))
-    response.stream = GatheredStream(response.stream, window_s, body, source=source)
+    response.stream = GatheredStream(stream, window_s, body, source=source)
 
 
 def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
@@ -78,18 +89,50 @@ def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
     return asked if asked.get("stream") is True else None
 
 
-def _decoded(response: httpx2.Response) -> AsyncIterator[bytes] | None:
-    """Return the decompressed body of a compressed response, and remove its `content-encoding`."""
-    if response.headers.get("content-encoding", "identity") == "identity":
-        return None
+async def _unmark_plain(response: httpx2.Response) -> None:
+    """Remove the `content-encoding` of a body that is not compressed."""
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    peeked = response.stream = PeekedStream(response.stream)
+    start = (await peeked.peek(max(map(len, PLAIN_STARTS)))).lstrip()
+    # A body packed by brotli may begin with any byte.
+    if "br" not in response.headers["content-encoding"] and start.startswith(PLAIN_STARTS):
+        del response.headers["content-encoding"]
+        _report("compressed by its headers alone")
+
+
+def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Return the decompressed body of a response, and remove its `content-encoding`."""
     packed = httpx2.Response(
         response.status_code,
         headers=response.headers,
         stream=response.stream,
         request=response.request,
     )
-    del response.headers["content-encoding"]
+    response.headers.pop("content-encoding", None)
     return packed.aiter_bytes()
+
+
+class PeekedStream(httpx2.AsyncByteStream):
+    """A stream whose first bytes can be read in advance."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+        self._chunks = aiter(stream)
+        self._start = b""
+
+    async def peek(self, size: int) -> bytes:
+        """Return at least the first `size` bytes, or all there are."""
+        while len(self._start) < size and (chunk := await anext(self._chunks, b"")):
+            self._start += chunk
+        return self._start
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._start
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class GatheredStream(httpx2.AsyncByteStream):
@@ -119,6 +162,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             has_said=self._verdict.has_said,
             thinks_first=source in _thinking_first,
             call_ids=self._verdict.call_ids,
+            asked_again=self._verdict.only_hosted,
         )
         self._deadline: float | None = None
 
@@ -158,6 +202,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._verdict.finish_reason = merger.finish_reason
         self._verdict.error_code = merger.error_code
         self._verdict.has_said = merger.has_said
+        self._verdict.only_hosted = merger.only_hosted
         if merger.is_final and (self._deadline is None or merger.has_grown):
             self._deadline = asyncio.get_running_loop().time() + GRACE_S
         merger.has_grown = False
@@ -205,7 +250,8 @@ class Merger:
     """Makes whole, normalised events of a stream's bytes, with neighbouring deltas merged.
 
     A call that fails, or that brings nothing if nothing was said before (`has_said`), ends with an
-    event that the SDK raises. Events after such an end are dropped.
+    event that the SDK raises; so does a call that brings only calls of the provider's own tools if
+    the call before did too (`asked_again`). Events after such an end are dropped.
     """
 
     def __init__(
@@ -214,14 +260,18 @@ class Merger:
         has_said: bool = False,
         thinks_first: bool = False,
         call_ids: set[str] | None = None,
+        asked_again: bool = False,
     ) -> None:
+        self._asked_again = asked_again
         self._buffer = b""
         self._is_started = False
         self._is_body = False
         self._is_lines = False
         self._is_response = False
         self._is_ended = False
-        self._normaliser = Normaliser(thinks_first=thinks_first, call_ids=call_ids)
+        self._mending = Mending(thinks_first=thinks_first, call_ids=call_ids)
+        self._chunks = ChatChunks(self._mending)
+        self._responses = ResponseEvents(self._mending)
         self._told: set[str] = set()
         self.has_said = has_said
         self.has_text = False
@@ -271,11 +321,11 @@ class Merger:
     @property
     def thinks_first(self) -> bool:
         """Whether the model's next reply begins with reasoning without an opening tag."""
-        return self._normaliser.thinks_first
+        return self._mending.thinks_first
 
     def take_mended(self) -> set[str]:
         """Return the kinds of corrections that were not returned before."""
-        new = self._normaliser.mended - self._told
+        new = self._mending.mended - self._told
         self._told |= new
         return new
 
@@ -310,7 +360,7 @@ class Merger:
             if not data:
                 # A comment, or an event without data.
                 continue
-            if self._normaliser.is_settled and (text := self._read_text(data)) is not None:
+            if self._chunks.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
                 continue
             is_end = data[:6].upper() == b"[DONE]"
@@ -324,14 +374,14 @@ class Merger:
         except (ValueError, RecursionError):
             return None
         key = _chat_key(event) if isinstance(event, dict) else None
-        if key is None or not self._normaliser.passes(event):
+        if key is None or not self._chunks.passes(event):
             return None
         if event["choices"][0]["delta"]["content"]:
             self.has_text = self.has_said = self.has_grown = True
         return event, key
 
     def _end(self) -> Iterator[tuple[Event | None, bytes]]:
-        yield from self._take(self._normaliser.rest(), b"")
+        yield from self._take([*self._chunks.rest(), *self._responses.rest()], b"")
         if self._is_response:
             # A response's own last event counts.
             return
@@ -347,7 +397,7 @@ class Merger:
         except ValueError:
             events = _read_each(data)
             block = b""
-            self._normaliser.mended.add("event that is no JSON")
+            self._mending.mended.add("event that is no JSON")
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
         for event in events:
@@ -355,10 +405,20 @@ class Merger:
                 yield from self._feed(event, block)
 
     def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
-        found = self._normaliser.feed(event)
-        is_fit = block and not self._normaliser.is_changed and _is_readable(block)
+        found = self._mend(event)
+        is_fit = block and not self._mending.is_changed and _is_readable(block)
         raw = block + b"\n\n" if is_fit else b""
         yield from self._take(found, raw)
+
+    def _mend(self, event: Event) -> list[Event]:
+        """Return the events for the SDK in place of `event`, which may be changed in place."""
+        self._mending.is_changed = self._chunks.is_settled = False
+        if (error := self._mending.error_in(event)) is not None:
+            return [error]
+        kind = event.get("type")
+        if isinstance(kind, str) and (kind == "error" or kind.startswith("response.")):
+            return self._responses.feed(event, kind)
+        return self._chunks.feed(event)
 
     def _take(self, events: list[Event], raw: bytes) -> Iterator[tuple[Event, bytes]]:
         for event in events:
@@ -368,12 +428,21 @@ class Merger:
             if self.finish_reason == "failed" and "choices" in event:
                 yield {**event, "choices": [{**event["choices"][0], "finish_reason": None}]}, b""
                 yield self._fail(FAILED), b""
-            elif self.is_final and not self.has_said and not self._is_failure:
+            elif self.is_final and not self._is_answer and not self._is_failure:
                 yield self._fail(EMPTY), b""
             else:
                 # Some servers repeat the whole response, which would be a second reply.
                 self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
+
+    @property
+    def only_hosted(self) -> bool:
+        """Whether the response has calls of the provider's own tools and no text."""
+        return self._responses.only_hosted
+
+    @property
+    def _is_answer(self) -> bool:
+        return self.has_said and not (self.only_hosted and self._asked_again)
 
     @property
     def _is_failure(self) -> bool:
@@ -388,7 +457,7 @@ class Merger:
 
     def _read_body(self, body: bytes) -> list[Event]:
         """Return the events of a server that answers without a stream, or with an error."""
-        self._normaliser.mended.add("no stream")
+        self._mending.mended.add("no stream")
         try:
             found = _load(body.decode(errors="replace"))
         except ValueError:

@@ -32,7 +32,7 @@ from realtime.providers.call_items import (
     without_thoughts,
 )
 from realtime.providers.endings import StreamEnding, stream_ending
-from realtime.providers.normaliser import is_deep
+from realtime.providers.mending import is_deep
 from realtime.work.run_errors import run_error, words_of
 
 logger = logging.getLogger(__name__)

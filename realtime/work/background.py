@@ -23,7 +23,8 @@ from conversations.text import clean_text, estimate_text
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.providers.call_items import without_thoughts
-from realtime.providers.endings import StreamEnding, stream_ending, strip_all_thinking
+from realtime.providers.endings import StreamEnding, stream_ending
+from realtime.providers.mending import strip_all_thinking
 from realtime.registry import name_model
 from realtime.work.context import Window, get_budget, items_of
 from realtime.work.metering import measured

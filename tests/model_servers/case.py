@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.machine import scaled
+from tests.support.provider.checks import refusal
 from tests.support.waiting import TIMEOUT_S
 
 FOLDER = Path(__file__).parent / "cases"
@@ -31,6 +32,10 @@ class Case:
     about: str = ""
     agent: str = "desk"
     title: str = ""
+    said: tuple[str, ...] = ("How many?",)
+    """What a person says, one message after the other; the last reply is what is looked at."""
+    strict: str = ""
+    """`rules` for a server with the rules of all servers, `thoughts` where it demands those too."""
 
     def __str__(self) -> str:
         return self.name
@@ -45,11 +50,17 @@ def read_cases() -> list[Case]:
 
 @dataclass
 class RawServer:
-    """Gives the answers one by one, the last of them again and again; keeps what it was asked."""
+    """Gives the answers one by one, the last of them again and again; keeps what it was asked.
+
+    Where it is `strict`, it refuses what some server would, and keeps why.
+    """
 
     answers: list[dict[str, Any]]
     title: str = ""
+    api: str = "chat"
+    strict: str = ""
     port: int = 0
+    refusals: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -68,6 +79,11 @@ class RawServer:
     def _pick(self, body: dict[str, Any]) -> dict[str, Any]:
         if self.title and "Give the conversation below a title" in json.dumps(body):
             return {"body": [self.title]}
+        needs_thoughts = self.strict == "thoughts"
+        if self.strict and (why := refusal(self.api, body, needs_reasoning=needs_thoughts)):
+            self.refusals.append(why)
+            told = json.dumps({"error": {"message": why, "type": "invalid_request_error"}})
+            return {"status": 400, "type": "application/json", "body": [told]}
         self.requests.append(body)
         return self.answers[min(len(self.requests), len(self.answers)) - 1]
 
@@ -116,9 +132,9 @@ def encode_piece(piece: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def run_raw_server(answers: list[dict[str, Any]], title: str = "") -> Iterator[RawServer]:
-    """Serve in a thread of this process."""
-    server = RawServer(answers, title)
+def run_raw_server(case: Case) -> Iterator[RawServer]:
+    """The server of a case, in a thread of this process."""
+    server = RawServer(case.answers, case.title, case.api, case.strict)
     started: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(server, started)), daemon=True)
     thread.start()

@@ -247,7 +247,7 @@ def test_text_that_is_told_at_once_is_read_like_all_else(chunks: list[dict[str, 
     def read(*, slowly: bool) -> tuple[bytes, dict[str, Any]]:
         merger = Merger()
         if slowly:
-            merger._normaliser.passes = lambda event: False  # type: ignore[method-assign]
+            merger._chunks.passes = lambda event: False  # type: ignore[method-assign]
         pieces = [merger.feed(f"data: {json.dumps(chunk)}\n\n".encode()) for chunk in chunks]
         pieces += [merger.feed(b"data: [DONE]\n\n"), merger.rest()]
         told = ("has_text", "has_said", "has_grown", "is_final", "finish_reason", "error_code")

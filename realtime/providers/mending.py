@@ -1,0 +1,370 @@
+"""What the normalisers of both APIs share: whole characters, and reasoning apart from text.
+
+Uses no clock, log or settings.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Collection
+from itertools import accumulate
+from typing import Any
+
+from realtime.providers.endings import Event, as_error, text_of
+
+MAX_DEPTH = 100
+
+REPEATS = 3
+"""Deltas in a row that repeat all earlier text before such a stream is recognised."""
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_deep(text: str) -> bool:
+    """Return whether JSON is nested more deeply than recursive readers can follow."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
+    return max(accumulate(steps)) > MAX_DEPTH
+
+
+def without_halves(value: Any) -> Any:
+    """Replace lone surrogates by U+FFFD: no request can hold them."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [without_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {without_halves(name): without_halves(each) for name, each in value.items()}
+    return value
+
+
+def id_of(value: Any) -> str:
+    """Return an id or a name as text; empty if it is neither text nor number."""
+    return str(without_halves(str(value) if isinstance(value, str | int | float) else ""))
+
+
+def sound_name(value: Any) -> str:
+    """Return a tool's name without lone surrogates."""
+    return str(without_halves(text_of(value)))
+
+
+def arguments_of(value: Any) -> str:
+    """Return arguments as text: some servers send the object itself."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if value is not None else "{}"
+
+
+def is_object(text: str) -> bool:
+    """Return whether a text is a complete JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def place_of(value: Any) -> int | None:
+    """Return a place in a list; None if the value is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 9:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+TAGS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""Opening and closing tags of reasoning. They count only at the start of a text: elsewhere the text
+is about them.
+"""
+
+LONE_END = re.compile(r"(?P<opening><think>)|(?:^|\n)[ \n]*(?P<end></think>)[ ]*(?:\n|$)")
+"""A closing tag on a line of its own: it ends reasoning whose opening tag was in the server's
+prompt.
+
+Within a line, or after an opening tag, the text is about the tag.
+"""
+
+_OPENINGS = dict(TAGS)
+_LONGEST = max(map(len, _OPENINGS))
+_ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
+
+
+class ThinkingSplitter:
+    """Separates reasoning from text, delta by delta.
+
+    A possible beginning of a tag is held back until the next delta, or until `rest`. Whitespace
+    between reasoning and text is dropped.
+    """
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.is_text = False
+        """Whether only text can follow: `split` then returns the delta unchanged."""
+        self.has_lone_end = False
+        """Whether reasoning has ended that no tag had opened."""
+        self.unclosed = ""
+        """Text taken for reasoning because of `is_open`, while no closing tag has come."""
+        self._held = ""
+        self._end = _OPENINGS["<think>"] if is_open else ""
+        self._is_assumed = is_open
+        self._has_thought = False
+
+    def split(self, delta: str) -> tuple[str, str]:
+        """Return the reasoning and the text in a delta."""
+        if self.is_text:
+            return "", delta
+        thought, self._held = "", self._held + delta
+        if self._is_assumed and self._held.lstrip().startswith("<think>"):
+            self._is_assumed, self._end, self.unclosed = False, "", ""
+        if self._is_assumed:
+            self.unclosed += delta
+        while True:
+            if self._end:
+                found, is_closed = self._think()
+                thought += found
+                if not is_closed:
+                    return thought, ""
+            opening = self._opening()
+            if opening is None:
+                lone, text = self._leave()
+                return thought + lone, text
+            if not opening:
+                return thought, ""
+            self._end = _OPENINGS[opening]
+            self._held = self._held.lstrip()[len(opening) :]
+
+    def _think(self) -> tuple[str, bool]:
+        """Return the reasoning held so far, and whether it has ended."""
+        before, end, after = self._held.partition(self._end)
+        if end:
+            self._is_assumed, self.unclosed = False, ""
+            self._held, self._end, self._has_thought = after, "", True
+            return before, True
+        kept = _overlap(self._held, self._end)
+        cut = len(self._held) - kept
+        found, self._held = self._held[:cut], self._held[cut:]
+        return found, False
+
+    def _opening(self) -> str | None:
+        """Return the tag that the text begins with; "" if it is not known yet, None for none."""
+        start = self._held.lstrip()
+        for opening in _OPENINGS:
+            if start.startswith(opening):
+                return opening
+        is_open = len(start) < _LONGEST and any(tag.startswith(start) for tag in _OPENINGS)
+        return "" if is_open else None
+
+    def _leave(self) -> tuple[str, str]:
+        """Return the text; before it, reasoning that ends here without an opening tag."""
+        self.is_text = True
+        text, self._held = self._held, ""
+        found = None if self._has_thought else LONE_END.search(text)
+        if found is not None and found["end"]:
+            self.has_lone_end = True
+            return text[: found.start()], text[found.end() :].lstrip()
+        return "", text.lstrip() if self._has_thought else text
+
+    def rest(self) -> tuple[str, str]:
+        """Return the reasoning and the text that are held back at the end."""
+        held, self._held = self._held, ""
+        if self._end:
+            return held, ""
+        return "", held.lstrip() if self._has_thought else held
+
+
+def _overlap(text: str, end: str) -> int:
+    """Return how many characters at the end of `text` may begin `end`."""
+    longest = min(len(text), len(end) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(end[:size])), 0)
+
+
+def strip_thinking(text: str, *, is_open: bool = False) -> str:
+    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
+    splitter = ThinkingSplitter(is_open=is_open)
+    stripped = splitter.split(text)[1] + splitter.rest()[1]
+    return splitter.unclosed or stripped
+
+
+def strip_all_thinking(text: str) -> str:
+    """Return a whole answer without reasoning, reasoning without an opening tag included.
+
+    Only for texts that are not streamed to users.
+    """
+    return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
+
+
+class WholeSoFar:
+    """Detects a stream whose deltas each repeat all the text so far.
+
+    Two such deltas may be repeated words: they are held back until the third, or until a delta
+    that begins differently, with which they are returned unchanged.
+    """
+
+    def __init__(self) -> None:
+        self.is_plain = False
+        """Whether deltas hold only new text: `read` then returns the delta unchanged."""
+        self.is_found = False
+        self._text = ""
+        self._held: list[str] = []
+
+    def read(self, delta: str) -> str:
+        """Return the new text in a delta; nothing while it is held back."""
+        if self.is_plain or not delta:
+            return delta
+        if self.is_found:
+            return self._new_in(delta)
+        if not self._text:
+            self._text = delta
+            return delta
+        before = self._held[-1] if self._held else self._text
+        if len(delta) > len(before) and delta.startswith(before):
+            self._held.append(delta)
+            if len(self._held) < REPEATS:
+                return ""
+            # A line of dashes grows like that as well.
+            return self.rest([delta] if len(set(delta)) > REPEATS else [])
+        return self.rest() + delta
+
+    def _new_in(self, delta: str) -> str:
+        if self._text.startswith(delta):
+            return ""
+        new = delta.removeprefix(self._text)
+        self._text = delta if new != delta else self._text + delta
+        return new
+
+    def rest(self, wholes: Collection[str] = ()) -> str:
+        """Return the held-back text; `wholes` are texts that the server declares complete."""
+        held, self._held = self._held, []
+        self.is_found = self.is_found or bool(held and held[-1] in wholes)
+        self.is_plain = not self.is_found
+        if self.is_plain or not held:
+            return "".join(held)
+        return self._new_in(held[-1])
+
+
+class Mending:
+    """The state of one stream; `mended` names the kinds of its corrections.
+
+    `call_ids` are the ids of tool calls in the run's earlier streams; this stream's are added.
+    """
+
+    def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
+        self.mended: set[str] = set()
+        self.thinks_first = thinks_first
+        """Whether texts begin with reasoning without an opening tag; updated by what is seen."""
+        self.opens_thinking = thinks_first
+        self.is_changed = False
+        """Whether the latest events differ from what was received."""
+        self.halves: dict[Any, str] = {}
+        self.thinking: dict[Any, ThinkingSplitter] = {}
+        self._so_far: dict[Any, WholeSoFar] = {}
+        self._call_ids = set() if call_ids is None else call_ids
+        self._is_looking = True
+
+    def note(self, kind: str) -> None:
+        """Record a correction of this kind."""
+        self.is_changed = True
+        self.mended.add(kind)
+
+    def set(self, holder: Event, name: str, value: Any) -> None:
+        """Set a field, and record a change if the value differs."""
+        if holder.get(name) != value:
+            holder[name] = value
+            self.is_changed = True
+
+    def check_usage(self, holder: Event, sound: Event | None) -> None:
+        """Replace a usage by its valid counts."""
+        if sound != holder["usage"]:
+            holder["usage"] = sound
+            self.note("usage")
+
+    def error_in(self, event: Event) -> Event | None:
+        """Return the error in an event, in the form that the SDK raises; None if there is none."""
+        if "error" in event and not event["error"]:
+            del event["error"]
+            self.note("empty error")
+        if not event.get("error"):
+            return None
+        if not isinstance(event["error"], dict):
+            event = as_error(event["error"])
+            self.note("form of an error")
+        return event
+
+    def whole(self, text: str, key: Any) -> str:
+        """Return text with surrogate pairs joined; a first half waits for the next delta."""
+        if key not in self.halves and (text.isascii() or not SURROGATE.search(text)):
+            return text
+        text = self.halves.pop(key, "") + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self.halves[key] = text[:-1], text[-1]
+        self.note("halves of a character")
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def so_far(self, key: Any) -> WholeSoFar:
+        """Return the detector of repeated text for the deltas of this key."""
+        return self._so_far.setdefault(key, WholeSoFar())
+
+    def new_in(self, text: str, key: Any) -> str:
+        """Return the new text in a delta; nothing while it is held back."""
+        so_far = self.so_far(key)
+        new = so_far.read(text)
+        if new != text:
+            self.is_changed = True
+            if so_far.is_found:
+                self.note("text that begins anew with each delta")
+        return new
+
+    def splitter(self, key: Any) -> ThinkingSplitter:
+        """Return the splitter for the text of this key."""
+        if key not in self.thinking:
+            self.thinking[key] = ThinkingSplitter(is_open=self.opens_thinking)
+        return self.thinking[key]
+
+    def split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
+        """Return the reasoning and the text in a delta."""
+        thoughts, text = splitter.split(text)
+        self.thinks_first |= splitter.has_lone_end
+        self.look_for_end(text)
+        return thoughts, text
+
+    def look_for_end(self, text: str) -> None:
+        """Detect reasoning without an opening tag that was shown as text."""
+        if self._is_looking and (found := LONE_END.search(text)):
+            self._is_looking = False
+            self.thinks_first |= found["end"] is not None
+
+    def held_delta(
+        self, key: Any, *, is_answer: bool = False, wholes: Collection[str] = ()
+    ) -> Event:
+        """Return the held-back rest of an ended text; with `is_answer` it must have an answer.
+
+        `wholes` are texts that the server declares complete.
+        """
+        splitter = self.splitter(key)
+        said = self.split(splitter, self.so_far(key).rest(wholes))
+        thoughts, text = (given + held for given, held in zip(said, splitter.rest(), strict=True))
+        if is_answer and (answer := splitter.unclosed):
+            # The model has not reasoned at all.
+            self.thinks_first = False
+            thoughts, text = "", answer
+        self.thinking[key] = ThinkingSplitter()
+        self.thinking[key].is_text = True
+        return ({"reasoning_content": thoughts} if thoughts else {}) | (
+            {"content": text} if text else {}
+        )
+
+    def name_call(self, given: str) -> str:
+        """Return `given` as a call's id, or a new id if another call of the run has it."""
+        is_free = given and given not in self._call_ids
+        call_id = given if is_free else f"call_{secrets.token_hex(12)}"
+        self._call_ids.add(call_id)
+        return call_id
