@@ -367,10 +367,16 @@ def check_job_tables(
     return [WarningMessage(message, hint="Run `manage.py migrate`.", id="realtime.W001")]
 
 
+LAYERS_OF_ONE_PROCESS = (
+    "realtime.channel_layer.LocalLayer",
+    "channels.layers.InMemoryChannelLayer",
+)
+
+
 def is_layer_shared() -> bool:
     """Return whether the channel layer reaches other processes."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
-    return bool(layers.get("default", {}).get("BACKEND") != "realtime.channel_layer.LocalLayer")
+    return layers.get("default", {}).get("BACKEND") not in LAYERS_OF_ONE_PROCESS
 
 
 @register(Tags.security, deploy=True)

@@ -109,7 +109,7 @@ class ResponseEvents:
         delta = {name: named.get(name) for name in _DELTA_FIELDS}
         delta |= {"type": "response.output_text.delta", "logprobs": [], "delta": ""}
         text = held.get("content", "")
-        self._response.texts[key] = self._response.texts.get(key, "") + text
+        self._response.add_text(key, text)
         return self._split_delta(delta, held.get("reasoning_content", ""), text)
 
     def _read_response_delta(self, event: Event, kind: str) -> list[Event]:
@@ -136,7 +136,7 @@ class ResponseEvents:
             self._mending.look_for_end(delta)
         else:
             thoughts, delta = self._mending.split(splitter, delta)
-        self._response.texts[key] = self._response.texts.get(key, "") + delta
+        self._response.add_text(key, delta)
         self._response.deltas.setdefault(key, event)
         return self._split_delta(event, thoughts, delta)
 
@@ -154,8 +154,8 @@ class ResponseEvents:
         key = _text_key("response.output_text.delta", event)
         held = self._release_text(key, event, [text_of(event.get("text"))])
         self._mending.set(event, "text", self._whole_text(text_of(event.get("text"))))
-        if not self._response.texts.get(key):
-            self._response.texts[key] = event["text"]
+        if not self._response.has_text(key):
+            self._response.add_text(key, event["text"])
         if event.get("logprobs"):
             event["logprobs"] = []
             self._mending.note("logprobs")
@@ -183,7 +183,7 @@ class ResponseEvents:
             if kind == "response.output_item.done" and item is not None:
                 self._response.kinds.add(item["type"])
             if item is not None and item["type"] == "function_call":
-                self._response.calls[place_of(event.get("output_index"))] = dict(item)
+                self._response.set_call(event.get("output_index"), item)
 
     def _read_part(self, part: Event) -> None:
         name = "refusal" if part.get("type") == "refusal" else "text"
@@ -274,7 +274,7 @@ class ResponseEvents:
         kinds = (self._response.kinds | {item["type"] for item in output}) - {"reasoning"}
         if not kinds or not kinds <= HOSTED:
             return
-        said = "".join(self._response.texts.values())
+        said = self._response.text()
         if not said and "image_generation_call" in kinds:
             said = "[picture]"
         self.only_hosted = not said
@@ -291,26 +291,54 @@ class ResponseEvents:
 
 
 class _ResponseSoFar:
-    """What the events of a response have brought, for a last event that does not repeat it."""
+    """What the events of a response have brought, for a last event that does not repeat it.
+
+    Texts and arguments are kept in pieces: appending each delta to one string would copy the
+    whole string for each delta.
+    """
 
     def __init__(self) -> None:
-        self.texts: dict[Any, str] = {}
         self.deltas: dict[Any, Event] = {}
         """The first delta of each text; it identifies the text's item."""
-        self.calls: dict[int | None, Event] = {}
         self.kinds: set[str] = set()
         """The types of the items that came complete in events of their own."""
+        self._texts: dict[Any, list[str]] = {}
+        self._calls: dict[int | None, Event] = {}
+        self._arguments: dict[int | None, list[str]] = {}
+
+    def add_text(self, key: Any, text: str) -> None:
+        """Add a piece to a text."""
+        self._texts.setdefault(key, []).append(text)
+
+    def has_text(self, key: Any) -> bool:
+        """Whether a text is not empty."""
+        return any(self._texts.get(key, ()))
+
+    def text(self) -> str:
+        """Return all texts, joined."""
+        return "".join(piece for pieces in self._texts.values() for piece in pieces)
+
+    def set_call(self, place: Any, call: Event) -> None:
+        """Set the call at a place of the output; it holds its arguments so far."""
+        self._calls[place_of(place)] = dict(call)
+        self._arguments.pop(place_of(place), None)
 
     def add_arguments(self, place: Any, delta: str) -> None:
         """Add to the arguments of the call at a place of the output."""
-        if (call := self.calls.get(place_of(place))) is not None:
-            said = call["arguments"] if call["arguments"] != "{}" else ""
-            call["arguments"] = said + delta
+        self._arguments.setdefault(place_of(place), []).append(delta)
 
     def items(self) -> list[Event]:
         """Return items made of the texts and calls, for a response without complete items."""
-        text = "".join(self.texts.values())
-        return [*([_message(text)] if text else []), *self.calls.values()]
+        text = self.text()
+        message = [_message(text)] if text else []
+        return [*message, *(self._whole_call(place) for place in self._calls)]
+
+    def _whole_call(self, place: int | None) -> Event:
+        call, pieces = self._calls[place], self._arguments.get(place)
+        if pieces is None:
+            return call
+        said = call["arguments"] if call["arguments"] != "{}" else ""
+        return call | {"arguments": said + "".join(pieces)}
 
 
 def _message(text: str) -> Event:

@@ -2,14 +2,21 @@
 
 The code is stopped at a place, another actor acts, and the code goes on (`tests.support.pauses`).
 Pairs of a place and an actor are visited over a socket and over REST, on SQLite and on Postgres.
+Those whose name, `operation / place / actor`, matches a pattern are visited everywhere by
+
+    PYTEST_RACES="post / * / drain" python -m pytest -n 0 tests/record/test_races.py
+
+All red pairs are reported, each with the invariant that is broken there.
 """
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from fnmatch import fnmatch
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
@@ -36,12 +43,12 @@ from tests.support.chats import make_user
 from tests.support.client import ChatClient, event
 from tests.support.databases import every_thread_on, make_tables
 from tests.support.inprocess import open_chat_here
-from tests.support.machine import crowd
+from tests.support.machine import crowd, scaled
 from tests.support.pauses import Pauses
 from tests.support.servers import Postgres
 from tests.support.threads import in_thread
 from tests.support.transcript import Frame, event_of
-from tests.support.waiting import poll
+from tests.support.waiting import TIMEOUT_S, poll, time_limit
 
 AS_FAR_AS_IT_GETS_S = 0.2
 """An actor that waits for who is stopped, such as a drain, goes on beside it after that."""
@@ -78,11 +85,20 @@ PAIRS = [
 ]
 
 
+CHOSEN = os.environ.get("PYTEST_RACES")
+
+
+def name_of(pair: Pair) -> str:
+    return " / ".join(pair)
+
+
 def pairs_for(database: str, kind: type[Any]) -> list[Pair]:
     """All of them on SQLite over a socket; otherwise as many, spread by chance, as a crowd has.
 
-    `AGENTSITE_FULL_CROWDS=1` visits all everywhere.
+    `AGENTSITE_FULL_CROWDS=1` visits all everywhere, `PYTEST_RACES` those that it matches.
     """
+    if CHOSEN is not None:
+        return [pair for pair in PAIRS if fnmatch(name_of(pair), CHOSEN)]
     if (database, kind) == ("sqlite", SocketTab):
         return PAIRS
     chance = random.Random(f"{database} {kind.__name__}")
@@ -107,7 +123,7 @@ def is_passed_by(pair: Pair, kind: type[Any]) -> bool:
     return False
 
 
-AFTER_THE_POST = PLACES["post"][3:]
+AFTER_THE_POST = PLACES["post"][2:]
 """Here the new message may be at work already."""
 
 
@@ -183,8 +199,11 @@ class SocketTab:
             named = frame["metadata"].get("run_id") == run_id
             return bool(event_of(frame) in events and named) or bool(frame["type"] == "error")
 
-        answer = await self.client.wait_for(answers, after=after)
-        assert answer["type"] == "status", answer
+        try:
+            answer = await self.client.wait_for(answers, after=after)
+        except TimeoutError:
+            raise AssertionError(f"a stop of run {run_id} is not answered") from None
+        assert answer["type"] == "status", f"a stop is answered: {answer['metadata']}"
         return bool(event_of(answer) == "run.head")
 
     async def approve(self, session_id: str, request_id: str) -> None:
@@ -202,13 +221,13 @@ class RestTab:
     """The same over REST."""
 
     def __init__(self, client: ChatClient, user: AbstractBaseUser) -> None:
-        self._api = AsyncClient()
+        self._api = AsyncClient(raise_request_exception=False)
         self._user: Any = user
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         await self._api.aforce_login(self._user)
         answer = await self._api.post(f"/api/{path}", body, "application/json")
-        assert answer.status_code in (200, 202), answer.content
+        assert answer.status_code in (200, 202), f"{path} is answered: {answer.status_code}"
         return answer.json()
 
     async def send(self, session_id: str, **metadata: Any) -> str:
@@ -324,9 +343,12 @@ class Race:
     async def cancel(self, tab: Any, run_id: str) -> None:
         self.cancelled.add(run_id)
         ended_before = await tab.cancel(self.session_id, run_id)
+        run = await Run.objects.aget(pk=run_id)
         if ended_before:
-            run = await Run.objects.aget(pk=run_id)
-            assert run.is_ended, "a stop was told that the run had ended"
+            assert run.is_ended, f"a stop is told that {_end_of(run)} has ended"
+        else:
+            was_stopped = run.cancel_requested_at or run.status == RunStatus.CANCELLED
+            assert was_stopped, f"a stop is not told that {_end_of(run)} had ended"
 
     async def drain(self) -> None:
         self.drained = self.lost = True
@@ -365,7 +387,7 @@ async def act(race: Race, name: str, tab: Any, session_id: str) -> None:
     """What happens meanwhile."""
     match name:
         case "interrupt":
-            await race.send(tab, agent="echo", on_busy="interrupt")
+            await race.send(tab, agent="patient", on_busy="interrupt")
         case "cancel":
             await race.cancel(tab, await race.head())
         case "approve":
@@ -405,7 +427,11 @@ async def visit(pauses: Pauses, user: User, pair: Pair, kind: type[Any]) -> bool
             if operation == "post" and place in AFTER_THE_POST and not race.drained:
                 await in_thread(poll, lambda: not is_running(race.run_id), "the interrupted run")
                 await come_to_rest(race)
+        _, late = await asyncio.wait([acting, meanwhile], timeout=scaled(TIMEOUT_S))
+        assert not late, "an actor does not come to its end"
         await asyncio.gather(acting, meanwhile)
+        # Over a socket a chat is answered before all that it leads to is done.
+        await process.chats.settled()
     if race.drained:
         await stop(process)
     process = race.process = get_process()
@@ -429,8 +455,14 @@ async def stop(process: Process) -> None:
     assert numbers == [], "a drained process has left runs to their leases"
 
 
+def is_told_to_stop(executor: Any, run_id: UUID) -> bool:
+    """Whether a run that is at work here will end by itself, whoever has wanted that."""
+    job = executor._jobs.get(run_id)
+    return bool(job and job.work and job.work.journal.cancelled.is_set())
+
+
 async def come_to_rest(race: Race) -> None:
-    """Until nothing of the session goes on by itself, and what runs has an owner."""
+    """Wait until nothing of the session goes on by itself, and what runs has an owner."""
     executor: Any = race.process.executor
 
     def rests() -> bool:
@@ -445,9 +477,19 @@ async def come_to_rest(race: Race) -> None:
             and head.cancel_requested_at is None
             and head.worker == executor.worker
             and head.pk in executor.working
+            and not is_told_to_stop(executor, head.pk)
         )
 
-    await in_thread(poll, rests, "a run without an owner, or one that nobody claims")
+    try:
+        await in_thread(poll, rests, "rest")
+    except TimeoutError:
+        active = Run.objects.filter(session_id=UUID(race.session_id), status__in=ACTIVE)
+        head = await active.order_by("number").afirst()
+        is_here = head is not None and head.pk in executor.working
+        raise AssertionError(
+            f"nobody goes on with {head and _end_of(head)}, worker {head and head.worker}, "
+            f"at work here: {is_here}"
+        ) from None
 
 
 async def end_all(race: Race, aside: str) -> None:
@@ -474,11 +516,15 @@ async def check(race: Race) -> None:
         ends = RunEvent.objects.filter(run=run, kind__in=("complete", "error"))
         assert await ends.acount() == 1, f"run {run.number} has one end"
         redirects += run.reason == EndReason.REDIRECT
-        assert _has_right_reason(run, race), (run.number, run.status, run.reason, run.outcome)
+        assert _has_right_reason(run, race), f"nobody asked for this end of {_end_of(run)}"
     interruptions = sum(run.outcome == Outcome.INTERRUPTING for run in runs)
     assert redirects <= interruptions, "each interruption ends one run"
     await race.watcher.resume(race.session_id)
     await _shows_what_is_kept(race, runs)
+
+
+def _end_of(run: Run) -> str:
+    return f"run {run.number} ({run.outcome}): {run.status}, reason {run.reason or 'none'}"
 
 
 def _has_right_reason(run: Run, race: Race) -> bool:
@@ -511,6 +557,34 @@ async def _shows_what_is_kept(race: Race, runs: list[Run]) -> None:
     assert all(run.is_ended for run in runs)
 
 
+async def visit_all(places: Pauses, user: User, kind: type[Any], database: str) -> int:
+    """How many pairs were reached; raises an `ExceptionGroup` of those that broke an invariant."""
+    visited, broken, lines = 0, [], []
+    for pair in pairs_for(database, kind):
+        try:
+            reached = await visit(places, user, pair, kind)
+            assert reached != is_passed_by(pair, kind), "the place is not where it was"
+        except Exception as exc:
+            broken.append(exc)
+            lines.append(f"{name_of(pair)}: {type(exc).__name__}: {str(exc).partition(chr(10))[0]}")
+            # What a failed visit has left at work is not the next one's.
+            await stop_anyhow()
+        else:
+            visited += reached
+    if broken:
+        where = f"over {kind.__name__} on {database}"
+        raise ExceptionGroup("\n".join([f"{len(broken)} pairs are red {where}", *lines]), broken)
+    return visited
+
+
+async def stop_anyhow() -> None:
+    process = get_process()
+    with contextlib.suppress(TimeoutError):
+        async with time_limit("the drain"):
+            await process.drain(0)
+    await process.stop()
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", [SocketTab, RestTab], ids=["socket", "rest"])
 async def test_every_pair_of_a_place_and_an_actor(
@@ -520,19 +594,9 @@ async def test_every_pair_of_a_place_and_an_actor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places, user = pauses(), await in_thread(make_user, "ada")
-    visited = 0
     try:
-        for pair in pairs_for(database, kind):
-            try:
-                reached = await visit(places, user, pair, kind)
-            except BaseException as exc:
-                exc.add_note(f"{' / '.join(pair)} over {kind.__name__} on {database}")
-                raise
-            assert reached != is_passed_by(pair, kind), pair
-            visited += reached
+        visited = await visit_all(places, user, kind, database)
     finally:
-        process = get_process()
-        await process.drain(0)
-        await process.stop()
+        await stop_anyhow()
     with capsys.disabled():
         print(f"\n{visited} pairs visited over {kind.__name__} on {database}")  # noqa: T201

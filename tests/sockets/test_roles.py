@@ -47,7 +47,7 @@ def test_a_worker_needs_no_server(tmp_path: Any) -> None:
     assert run_python("-c", WORK, env=env).splitlines()[-1] == "[]"
 
 
-def test_a_worker_says_what_it_lacks(settings: Any) -> None:
+def test_a_worker_says_what_it_lacks() -> None:
     """Whatever its `ROLE`, nobody would be told of what it writes."""
     with pytest.raises(CommandError, match="REDIS_URL"):
         call_command("work")
@@ -76,12 +76,19 @@ def test_a_worker_does_not_serve(settings: Any) -> None:
         call_command("serve")
 
 
-def test_roles_need_a_layer_that_processes_share(settings: Any) -> None:
+@pytest.mark.parametrize(
+    "layer", ["realtime.channel_layer.LocalLayer", "channels.layers.InMemoryChannelLayer"]
+)
+def test_roles_need_a_layer_that_processes_share(settings: Any, layer: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer}}
     assert check_role(None) == []
     settings.ROLE = "web"
     assert [error.id for error in check_role(None)] == ["realtime.E006"]
     settings.ROLE, settings.RUN_EXECUTOR = "all", "procrastinate"
     assert [error.id for error in check_role(None)] == ["realtime.E006"]
+    shared = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": shared}}
+    assert check_role(None) == []
 
 
 def test_jobs_need_postgres_and_their_tables(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
 from realtime.providers.event_stream import GatheredStream, Merger
+from realtime.providers.mending import Mending
+from realtime.providers.response_events import ResponseEvents
 
 texts = st.lists(st.text(max_size=8), max_size=12)
 
@@ -255,3 +257,34 @@ def test_text_that_is_told_at_once_is_read_like_all_else(chunks: list[dict[str, 
         return b"".join(pieces), {**state, "mended": merger.take_mended()}
 
     assert read(slowly=False) == read(slowly=True)
+
+
+class CountedText(str):
+    """Counts the characters that are copied to put it behind others."""
+
+    copied = 0
+
+    def __radd__(self, before: str) -> str:
+        CountedText.copied += len(before)
+        return f"{before}{self}"
+
+
+def test_what_a_response_has_said_is_copied_once() -> None:
+    """Not with each delta: the work would grow with the square of the text."""
+    events, count = ResponseEvents(Mending()), 500
+
+    def feed(event: dict[str, Any]) -> list[dict[str, Any]]:
+        return events.feed(event, event["type"])
+
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": ""}
+    feed({"type": "response.output_item.added", "output_index": 1, "item": call})
+    for number in range(count):
+        delta = CountedText(f"{number} ")
+        feed({"type": "response.output_text.delta", "output_index": 0, "delta": delta})
+        named = {"type": "response.function_call_arguments.delta", "output_index": 1}
+        feed(named | {"delta": delta})
+    [end] = feed({"type": "response.completed", "response": {"id": "r"}})
+    said = "".join(f"{number} " for number in range(count))
+    message, called = end["response"]["output"]
+    assert (message["content"][0]["text"], called["arguments"]) == (said, said)
+    assert CountedText.copied <= 2 * len(said)
