@@ -23,7 +23,24 @@ export async function ask(address, { method = "GET", body } = {}) {
 }
 
 /**
- * The address in the API of a session, or of something that belongs to it.
+ * Every row of a list that comes in pages; throws as `ask` does.
+ * @param {string} address
+ */
+export async function askAll(address) {
+  const rows = [];
+  /** @type {string | null} */
+  let query = "?page_size=200";
+  while (query) {
+    /** @type {{ results: any[], next: string | null }} */
+    const { results, next } = await ask(address + query);
+    rows.push(...results);
+    query = next && new URL(next).search;
+  }
+  return rows;
+}
+
+/**
+ * Where the API has a session, or what belongs to it.
  * @param {string} session_id
  * @param {string} [rest]
  */
