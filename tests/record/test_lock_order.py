@@ -1,8 +1,9 @@
 """Locks on Postgres: several rows in the order of their ids, one before it is counted."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -97,6 +98,10 @@ def make_key() -> object:
     return create_key(user=User.objects.get(), name="script", scopes=["read"])
 
 
+def has_counted(other: "Future[str]") -> bool:
+    return other.done() or is_waiting()
+
+
 def test_two_at_once_do_not_pass_a_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second counts when the first is committed."""
     monkeypatch.setattr(sharing, "SHARES_MAX", 1)
@@ -116,5 +121,5 @@ def test_two_at_once_do_not_pass_a_limit(url: str, monkeypatch: pytest.MonkeyPat
             with transaction.atomic():
                 make()
                 second = threads.submit(other, make)
-                poll(lambda it=second: it.done() or is_waiting(), "the other has counted, or waits")
+                poll(partial(has_counted, second), "the other has counted, or waits")
             assert second.result() == ErrorCode.FORBIDDEN, make
