@@ -215,7 +215,7 @@ def _count(what: str, limit: int, period: timedelta = PERIOD) -> None:
 
 def count_sign_outs(user_id: UserId) -> int:
     """How often this user has signed out; a refresh token is good for one number alone."""
-    row = SignOuts.objects.filter(user_id=user_id).first()
+    row = SignOuts.objects.filter(user_id=user_id).first()  # type: ignore[misc]
     return row.count if row else 0
 
 
