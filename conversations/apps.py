@@ -2,6 +2,7 @@
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.contrib.auth.signals import user_logged_out
 from django.db.models.signals import post_migrate, pre_migrate
 
 RESTORE_DAYS = 30
@@ -47,9 +48,11 @@ class ConversationsConfig(AppConfig):
             changes,
             checks,  # noqa: F401  (checks registers them)
         )
+        from conversations.people import sign_ins
         from conversations.runs import catch_up
         from conversations.sessions import search
 
         changes.register(catch_up.on_change)
         pre_migrate.connect(search.lift, sender=self)
         post_migrate.connect(search.install, sender=self)
+        user_logged_out.connect(sign_ins.on_sign_out)

@@ -10,13 +10,17 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import UUID
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.conf import settings
 
 from conversations.shapes import RunRef, UserId
 from realtime.conf import get_conf
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 CLEAN_PAUSE_S = 1.0
 CAPACITY = 1_000
@@ -42,6 +46,19 @@ class LocalLayer(InMemoryChannelLayer):
         if now >= self._clean_at:
             self._clean_at = now + CLEAN_PAUSE_S
             super()._clean_expired()
+
+
+def open_redis() -> "Redis | None":
+    """A client of its own for the layer's Redis, the first if it has several; None without one."""
+    layer = settings.CHANNEL_LAYERS.get("default", {})
+    if not layer.get("BACKEND", "").startswith("channels_redis."):
+        return None
+    # Installed with such a layer alone.
+    from channels_redis.utils import create_pool, decode_hosts
+    from redis.asyncio import Redis
+
+    hosts = decode_hosts(layer.get("CONFIG", {}).get("hosts"))
+    return Redis(connection_pool=create_pool(hosts[0]))
 
 
 class RunFrames(TypedDict):

@@ -83,17 +83,21 @@ class RealtimeSettings(BaseModel):
     queue_max: Count = Field(default=10, description="Messages that may wait in a session.")
     follow_max: Count = Field(default=8, description="Sessions that one socket may follow.")
     sockets_per_user: Count = Field(
-        default=200, description="Sockets that one user may have open, in each process."
+        default=200,
+        description="Sockets that one user may have open, in all processes that share Redis.",
     )
     sockets_per_address: Count = Field(
         default=2_000,
-        description="Sockets from one address, in each process; IPv6 counts by its /64 network.",
+        description="Sockets from one address, in all processes that share Redis; IPv6 counts by "
+        "its /64 network.",
     )
     frame_max_bytes: Annotated[int, Field(ge=1_024, le=131_072)] = Field(
         default=65_536, description="The largest frame a client may send, in bytes of UTF-8."
     )
     frames_per_minute: Count = Field(
-        default=100, description="Frames a minute a socket may send; cancel does not count."
+        default=100,
+        description="Frames a minute a socket may send, and ten times that all sockets of a user "
+        "in a process; cancel does not count.",
     )
     outbox_frames: Count = Field(
         default=256, description="Frames that may wait for a slow reader before it is resynced."

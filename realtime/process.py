@@ -17,11 +17,11 @@ from conversations.changes import Event, RunCancelRequested, RunEnded, RunReady
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.sessions.posting import NewChat, Posted
 from realtime import dbpool, protocol, registry
-from realtime.channel_layer import WORKER_GROUP, Envelope, Publisher, send
+from realtime.channel_layer import WORKER_GROUP, Envelope, Publisher, open_redis, send
 from realtime.conf import Role, get_conf, is_deferring, serving_role
 from realtime.protocol import Status
 from realtime.providers.readiness import ModelReadiness, ModelStatus, load_service
-from realtime.sockets.outbox import Places
+from realtime.sockets.limits import Places, UserFrames
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
 from realtime.work.executor import Executor, InlineExecutor, NoExecutor, Sweeper
@@ -89,7 +89,8 @@ class Process:
         self.role = role
         self.publisher = Publisher()
         self.poller = Poller()
-        self.places = Places()
+        self.places = Places(open_redis() if role != "worker" else None)
+        self.user_frames = UserFrames()
         self.chats = InFlight()
         self.model = ModelReadiness(load_service() if role != "web" else None)
         self.is_draining = False
@@ -107,6 +108,7 @@ class Process:
             self._services.keep(self.executor.run, "executor")
         if self.role != "worker":
             self._services.keep(self.poller.run, "poller")
+            self._services.keep(self.places.run, "socket counter")
         if self.role != "web":
             self._services.keep(self.flusher.run, "flusher")
             self._services.keep(self.flusher.keep_alive, "lease keeper")

@@ -8,6 +8,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework_simplejwt.exceptions import TokenError
+from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, TokenRefreshSerializer
+from rest_framework_simplejwt.settings import api_settings
+from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
 from conversations.api.base import ApiView
@@ -15,7 +19,13 @@ from conversations.api.requests import sign_in_of
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ApiKey, Scope
 from conversations.people.accounts import DAYS, DAYS_MAX, create_key, list_keys, revoke_key
-from conversations.people.sign_ins import allow_again, issue_ticket, limit_address, limit_sign_in
+from conversations.people.sign_ins import (
+    allow_again,
+    count_sign_outs,
+    issue_ticket,
+    limit_address,
+    limit_sign_in,
+)
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
@@ -81,12 +91,44 @@ class KeyView(ApiView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+SIGN_OUTS_CLAIM = "sign_outs"
+
+
+class Refresh(RefreshToken):
+    """A refresh token that ends when its user signs out; one without the claim is an older one."""
+
+    @classmethod
+    def for_user(cls, user: Any) -> Any:
+        token = super().for_user(user)
+        token[SIGN_OUTS_CLAIM] = count_sign_outs(user.pk)
+        return token
+
+    def verify(self) -> None:
+        super().verify()
+        if self.get(SIGN_OUTS_CLAIM, 0) != count_sign_outs(self[api_settings.USER_ID_CLAIM]):
+            raise TokenError("The user has signed out since.")
+
+
+class TokenSerializer(TokenObtainPairSerializer):
+    """Makes both tokens."""
+
+    token_class = Refresh
+
+
+class RefreshSerializer(TokenRefreshSerializer):
+    """Makes a new access token."""
+
+    token_class = Refresh
+
+
 class TokenView(ApiView, TokenObtainPairView):
     """An access token and a refresh token."""
 
+    serializer_class = TokenSerializer
     authentication_classes = ()
     permission_classes = ()
 
+    @extend_schema(request=TokenObtainPairSerializer, responses=TokenObtainPairSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Issue both for a user name and a password."""
         name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
@@ -99,9 +141,11 @@ class TokenView(ApiView, TokenObtainPairView):
 class RefreshView(ApiView, TokenRefreshView):
     """A new access token for a refresh token."""
 
+    serializer_class = RefreshSerializer
     authentication_classes = ()
     permission_classes = ()
 
+    @extend_schema(request=TokenRefreshSerializer, responses=TokenRefreshSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Issue an access token for a refresh token."""
         limit_address(request)

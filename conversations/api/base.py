@@ -166,6 +166,18 @@ class ByNumberBackwards(KeysetPagination):
     ordering = ("-number",)
 
 
+class ById(KeysetPagination):
+    """In the order in which they were made."""
+
+    ordering = ("id",)
+
+
+class ByRequest(KeysetPagination):
+    """The oldest request first; of those of one reply, in the order in which it asked."""
+
+    ordering = ("created_at", "seq")
+
+
 class ByAge(KeysetPagination):
     """By creation, newest first."""
 

@@ -12,7 +12,13 @@ from rest_framework.generics import GenericAPIView, ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.base import ApiView, ByNumber, ByNumberBackwards
+from conversations.api.base import (
+    ApiView,
+    ById,
+    ByNumber,
+    ByNumberBackwards,
+    ByRequest,
+)
 from conversations.api.schema import Answered, ApprovalField, QueueField
 from conversations.api.schema import Message as MessageSchema
 from conversations.api.serializers import (
@@ -22,13 +28,13 @@ from conversations.api.serializers import (
     message_data,
     tools_data,
 )
-from conversations.models import Feedback, Message, Run, RunEvent, RunStatus, Scope
+from conversations.models import Approval, Feedback, Message, Run, RunEvent, RunStatus, Scope
 from conversations.queries import get_run_of, get_session, list_events, runs_of
 from conversations.runs.lifecycle import APPROVAL_ANSWERS, MESSAGE_LENGTH, decide, list_approvals
 from conversations.sessions import queue as queue_module
 from conversations.sessions.history import get_message_view, list_messages, show_messages
 from conversations.sessions.posting import give_feedback, list_feedback, take_feedback_back
-from conversations.shapes import QueueView
+from conversations.shapes import QueueView, approval_view
 
 
 class MessagesView(ApiView, GenericAPIView[Message]):
@@ -124,20 +130,16 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
         read_only_fields = ("created_at", "updated_at")
 
 
-class FeedbackListSerializer(serializers.Serializer[None]):
-    """The caller's ratings in a session."""
+class FeedbackListView(ApiView, ListAPIView[Feedback]):
+    """The caller's ratings in one session, one per rated reply, in pages."""
 
-    results = FeedbackSerializer(many=True)
+    serializer_class = FeedbackSerializer
+    pagination_class = ById
 
-
-class FeedbackListView(ApiView):
-    """The caller's ratings in one session."""
-
-    @extend_schema(responses=FeedbackListSerializer)
-    def get(self, request: Request, session_id: str) -> Response:
-        """List the ratings, one per rated reply."""
-        given = list_feedback(user=request.user, session_id=session_id)
-        return Response({"results": FeedbackSerializer(given, many=True).data})
+    def get_queryset(self) -> QuerySet[Feedback]:
+        if getattr(self, "swagger_fake_view", False):
+            return Feedback.objects.none()
+        return list_feedback(user=self.request.user, session_id=self.kwargs["session_id"])
 
 
 class FeedbackView(ApiView):
@@ -246,20 +248,28 @@ class EventsView(ApiView):
         )
 
 
-class ApprovalListSerializer(serializers.Serializer[Any]):
-    """All approvals of a session."""
+class ApprovalPageSerializer(serializers.Serializer[Any]):
+    """A page of approvals, for the schema."""
 
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
     results = serializers.ListField(child=ApprovalField())
 
 
-class ApprovalsView(ApiView):
-    """The approvals of a session."""
+class ApprovalsView(ApiView, GenericAPIView[Approval]):
+    """The approvals of a session, in pages."""
 
-    @extend_schema(responses=ApprovalListSerializer)
+    pagination_class = ByRequest
+
+    @extend_schema(
+        responses=ApprovalPageSerializer,
+        parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
+    )
     def get(self, request: Request, session_id: str) -> Response:
         """List the approvals, oldest first; those that are pending have no `decision`."""
         session = get_session(request.user, session_id)
-        return Response({"results": [asdict(view) for view in list_approvals(session)]})
+        page = self.paginate_queryset(list_approvals(session)) or []
+        return self.get_paginated_response([asdict(approval_view(row)) for row in page])
 
 
 class AnswerSerializer(serializers.Serializer[Any]):

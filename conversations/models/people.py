@@ -76,6 +76,18 @@ class SocketTicket(models.Model):
         return f"ticket of {self.user_id}"
 
 
+class SignOuts(models.Model):
+    """How often a person has signed out: refresh tokens from before that are refused."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    count = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.pk}"
+
+
 class Attempts(models.Model):
     """A count of attempts in a period that ends at `until`; `key` is a hash of what is counted."""
 

@@ -176,6 +176,7 @@ def holding_keys() -> QuerySet[ApiKey]:
     return ApiKey.objects.filter(in_time, revoked_at=None)
 
 
+@transaction.atomic
 def create_key(
     *, user: User, name: str, scopes: Iterable[str], days: int = DAYS
 ) -> tuple[ApiKey, str]:
@@ -183,6 +184,9 @@ def create_key(
 
     Raises `AgentSiteError(forbidden)` for a guest, and for a user with `KEYS_MAX` valid keys.
     """
+    # Of several at once each counts those before it.
+    users = get_user_model()._default_manager.select_for_update(no_key=True)
+    users.filter(pk=user.pk).first()  # type: ignore[misc]
     if is_guest(user) or list_keys(user).count() >= KEYS_MAX:
         raise AgentSiteError(ErrorCode.FORBIDDEN)
     prefix = f"{MARK}{secrets.token_hex(4)}"

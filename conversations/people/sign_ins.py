@@ -26,8 +26,8 @@ from django.utils import timezone
 
 from conversations.apps import proxies
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ApiKey, Attempts, SocketTicket
-from conversations.people.accounts import hash_token, holding_keys, make_token
+from conversations.models import ApiKey, Attempts, SignOuts, SocketTicket
+from conversations.people.accounts import hash_token, holding_keys, is_guest, make_token
 from conversations.queries import User, in_chunks
 from conversations.shapes import UserId
 
@@ -211,6 +211,23 @@ def _plain(name: str) -> str:
 def _count(what: str, limit: int, period: timedelta = PERIOD) -> None:
     if (wait := count_attempt(what, limit=limit, period=period)) is not None:
         raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=wait)
+
+
+def count_sign_outs(user_id: UserId) -> int:
+    """How often this user has signed out; a refresh token is good for one number alone."""
+    row = SignOuts.objects.filter(user_id=user_id).first()  # type: ignore[misc]
+    return row.count if row else 0
+
+
+def on_sign_out(*, user: AbstractBaseUser | None, **kwargs: object) -> None:
+    """Refuse every refresh token that the user has got; access tokens end by themselves soon.
+
+    `user` is None where nobody was signed in; guests, who have no password, have no tokens.
+    """
+    if user is None or is_guest(user):
+        return
+    SignOuts.objects.get_or_create(pk=user.pk)
+    SignOuts.objects.filter(pk=user.pk).update(count=F("count") + 1)
 
 
 HASHES_KEPT = 20_000

@@ -373,10 +373,9 @@ class Decided:
     duplicate: bool
 
 
-def list_approvals(session: ChatSession) -> list[ApprovalView]:
-    """Return all approvals of the session's runs, oldest first."""
-    rows = Approval.objects.filter(run__session=session).select_related("run", "decided_by")
-    return [approval_view(row) for row in rows.order_by("created_at", "seq")]
+def list_approvals(session: ChatSession) -> QuerySet[Approval]:
+    """Return all approvals of the session's runs, unordered, with what `approval_view` reads."""
+    return Approval.objects.filter(run__session=session).select_related("run", "decided_by")
 
 
 def _approvals_of(user: User) -> QuerySet[Approval]:

@@ -92,6 +92,8 @@ def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Shar
     messages, and forbidden if there are `SHARES_MAX` valid shares.
     """
     session = get_session(user, session_id)
+    # Of several at once each counts those before it.
+    ChatSession.objects.select_for_update(no_key=True).get(pk=session.pk)
     if _holding(session).count() >= SHARES_MAX:
         raise AgentSiteError(ErrorCode.FORBIDDEN)
     leaf = _find_leaf(session, branch) if branch else session.active_leaf_id

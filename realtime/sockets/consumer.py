@@ -32,7 +32,8 @@ from realtime.protocol import (
     ServerFrame,
 )
 from realtime.sockets import frames
-from realtime.sockets.outbox import FrameLimit, Outbox
+from realtime.sockets.limits import FrameLimit
+from realtime.sockets.outbox import Outbox
 from realtime.sockets.poller import Socket
 from realtime.sockets.viewer import Viewer, viewed_for
 from realtime.tasks import Supervisor, describe
@@ -112,10 +113,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             return
         conf = get_conf()
         self.process = get_process()
-        # No await before this: of sockets that connect at the same time the first ones stay.
-        if not self.cleanup.enter_context(self.process.places.take(self._list_limits())):
+        give_back = await self.process.places.take(self._list_limits())
+        if give_back is None:
             await self.close(protocol.CLOSE_TOO_FAST)
             return
+        self.cleanup.callback(give_back)
         self.limit = FrameLimit(conf.frames_per_minute)
         self.outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
         self.viewer = Viewer(self.scope["user"], self.channel_layer, self.channel_name, self.outbox)
@@ -192,11 +194,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
             raise
 
     def _charge(self) -> None:
-        if self.limit.take():
+        of_user = self.process.user_frames.of(self.scope["user"].pk)
+        if self.limit.take(of_user):
             return
         if self.limit.excess > EXCESS_MAX:
             self.outbox.finish(protocol.CLOSE_TOO_FAST)
-        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=self.limit.retry_after)
+        wait = max(self.limit.retry_after, of_user.retry_after)
+        raise AgentSiteError(ErrorCode.RATE_LIMITED, retry_after=wait)
 
     def _refuse(
         self, exc: AgentSiteError, frame: protocol.ClientFrame | None, text: str = ""

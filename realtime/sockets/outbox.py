@@ -1,10 +1,8 @@
-"""The outbox of a socket, and limits on its frames and on the number of sockets."""
+"""What waits to be sent over a socket."""
 
 import asyncio
-import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from realtime.protocol import CLOSE_TOO_FAST
@@ -108,55 +106,3 @@ class Outbox:
                 await close(self._close_code)
                 return
             await drained()
-
-
-class FrameLimit:
-    """A token bucket of `per_minute` frames; `excess` counts refusals in a row."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._capacity = float(per_minute)
-        self._left = float(per_minute)
-        self._at = time.monotonic()
-        self.excess = 0
-
-    def take(self) -> bool:
-        """Take one frame's token; return False if there is none."""
-        now = time.monotonic()
-        self._left = min(self._capacity, self._left + (now - self._at) * self._capacity / 60)
-        self._at = now
-        if self._left < 1:
-            self.excess += 1
-            return False
-        self._left -= 1
-        self.excess = 0
-        return True
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds until the next frame is accepted."""
-        return max(0.0, (1 - self._left) * 60 / self._capacity)
-
-
-class Places:
-    """Counts the open sockets of each user and address; a new socket never displaces another."""
-
-    def __init__(self) -> None:
-        self._taken: Counter[Hashable] = Counter()
-
-    def __bool__(self) -> bool:
-        """Return whether any place is taken."""
-        return bool(self._taken)
-
-    @contextmanager
-    def take(self, limits: Mapping[Hashable, int]) -> Iterator[bool]:
-        """Take a place under each key until the context ends; yield False if one has none left."""
-        is_free = all(self._taken[key] < limit for key, limit in limits.items())
-        held = list(limits) if is_free else []
-        self._taken.update(held)
-        try:
-            yield is_free
-        finally:
-            self._taken.subtract(held)
-            for key in held:
-                if not self._taken[key]:
-                    del self._taken[key]

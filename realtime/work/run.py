@@ -57,7 +57,7 @@ from realtime.work.metering import UsageMeter
 from realtime.work.run_context import ProgressReports, RunContext
 from realtime.work.run_errors import RUN_LIMITS, Retries, broken_stream, is_refusal, run_error
 from realtime.work.sdk import Translator
-from realtime.work.tools import ToolServers, WorkHooks, copy_agent
+from realtime.work.tools import ToolServers, WorkHooks, copy_agent, work_hooks
 
 if TYPE_CHECKING:
     from realtime.providers.provider import Provider
@@ -235,6 +235,7 @@ class RunWork:
         run, conf = self.claimed.run, get_conf()
         stream_ending.set(self._verdict)
         shortening.set(self._shortening)
+        work_hooks.set(self._hooks)
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = copy_agent(registry.get_agent(run.agent))

@@ -10,10 +10,12 @@ import re
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from agents import (
     Agent,
+    AgentHooks,
     FunctionTool,
     Handoff,
     ModelResponse,
@@ -23,6 +25,7 @@ from agents import (
     ToolErrorFormatterArgs,
     TResponseInputItem,
 )
+from agents.lifecycle import AgentHooksBase
 from agents.mcp import MCPServer, MCPServerManager, MCPToolCustomDataContext
 from agents.tool import default_tool_timeout_error_message
 from agents.tool_context import ToolContext
@@ -361,6 +364,10 @@ class WorkHooks(ToolHooks):
         self._meter = meter
         self._budget = budget
 
+    async def check_budget(self, context: RunContextWrapper[RunContext]) -> None:
+        """Count the run's tokens so far; raises `AgentSiteError` if the budget is used up."""
+        await self._budget.check(self._meter.spent(context.usage))
+
     async def on_llm_start(
         self,
         context: RunContextWrapper[RunContext],
@@ -369,7 +376,7 @@ class WorkHooks(ToolHooks):
         input_items: list[TResponseInputItem],
     ) -> None:
         # Check before the call is counted: one that is refused here is never sent.
-        await self._budget.check(self._meter.spent(context.usage))
+        await self.check_budget(context)
         self._meter.begin_call(context.usage, name_model(agent), system_prompt, input_items)
 
     async def on_llm_end(
@@ -384,8 +391,11 @@ class WorkHooks(ToolHooks):
             # The SDK reads it after this hook. It refuses a time-out when a sync tool is made, but
             # takes this one; the thread is then abandoned. The tool is the run's own copy.
             tool.timeout_seconds = get_conf().tool_timeout_s
-        if models := _nested_models(tool):
-            await self._budget.check(self._meter.spent(context.usage))
+        if nested := _agents_behind(tool):
+            await self.check_budget(context)
+            for behind in filter(None, nested):
+                _watch_calls(behind)
+            models = frozenset(name_model(behind) if behind else "" for behind in nested)
             self._meter.begin_nested(context.usage, _call_id(context), models)
         await super().on_tool_start(context, agent, tool)
 
@@ -412,24 +422,54 @@ def _has_timed_out(tool: Tool, result: object) -> bool:
     return result == told
 
 
-def _nested_models(tool: Any) -> frozenset[str]:
-    """Return the models that a tool may ask, if it is an agent.
+def _agents_behind(tool: Any) -> list[Agent[Any] | None]:
+    """Return the agent behind a tool, and all agents that it may call or hand over to.
 
-    They are those of the agent, of its handoffs and of its tools; "" stands for an agent that the
-    SDK does not expose.
+    Empty for a tool that is no agent; None stands for an agent that the SDK does not expose.
     """
-    found: dict[int, str] = {}
+    found: dict[int, Agent[Any] | None] = {}
     agents = _agents_in([tool])
     while agents:
         agent = agents.pop()
         if id(agent) in found:
             continue
-        found[id(agent)] = name_model(agent) if agent else ""
+        found[id(agent)] = agent
         if agent is not None:
             agents += [*map(handoff_target, agent.handoffs), *_agents_in(agent.tools)]
-    return frozenset(found.values())
+    return list(found.values())
 
 
 def _agents_in(tools: Iterable[Any]) -> list[Agent[Any] | None]:
     """Return the agents among the tools, from a private field of the SDK."""
     return [tool._agent_instance for tool in tools if getattr(tool, "_is_agent_tool", False)]
+
+
+work_hooks: ContextVar[WorkHooks | None] = ContextVar("work_hooks", default=None)
+"""The hooks of the current run; agents that are its tools run in the same context."""
+
+
+def _watch_calls(agent: Agent[Any]) -> None:
+    """Have the budget checked before each model call of an agent that is a tool.
+
+    The SDK gives the hooks of a run to none of its tools. Such an agent is shared by all runs, so
+    this is done once, in front of the hooks that it may have.
+    """
+    if not isinstance(agent.hooks, _CallWatch):
+        agent.hooks = _CallWatch(agent.hooks or AgentHooks())
+
+
+PASSED_ON = ("on_start", "on_end", "on_handoff", "on_tool_start", "on_tool_end", "on_llm_end")
+
+
+class _CallWatch(AgentHooks[Any]):
+    """Checks the budget, then calls the hooks that the site may have given the agent."""
+
+    def __init__(self, hooks: AgentHooksBase[Any, Any]) -> None:
+        self._on_llm_start = hooks.on_llm_start
+        for name in PASSED_ON:
+            setattr(self, name, getattr(hooks, name))
+
+    async def on_llm_start(self, context: Any, *args: Any, **kwargs: Any) -> None:
+        if (hooks := work_hooks.get()) is not None:
+            await hooks.check_budget(context)
+        await self._on_llm_start(context, *args, **kwargs)

@@ -9,6 +9,7 @@ from django.core import mail
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
+from rest_framework_simplejwt.tokens import RefreshToken
 
 from conversations.models import ApiKey, Attempts, AuditEntry
 from conversations.people import sign_ins
@@ -348,6 +349,26 @@ def test_tokens_end_with_the_account(client: Client, ann: Any, change: str) -> N
         headers = {"Authorization": f"Bearer {access}"}
         assert client.get("/api/sessions/", headers=headers).status_code == 401
     assert renewed.status_code == (200 if change == "new password" else 401)
+
+
+def test_signing_out_ends_refresh_tokens(client: Client, ann: Any) -> None:
+    def get_token(name: str) -> str:
+        got = client.post("/api/token/", {"username": name, "password": PASSWORD}, JSON)
+        token: str = got.json()["refresh"]
+        return token
+
+    def refresh(token: str) -> int:
+        return client.post("/api/token/refresh/", {"refresh": token}, JSON).status_code
+
+    make_user("ben")
+    old = str(RefreshToken.for_user(ann))
+    before, other = get_token("ann"), get_token("ben")
+    assert (refresh(before), refresh(old)) == (200, 200)
+    browser = Client()
+    browser.force_login(ann)
+    browser.post("/accounts/logout/")
+    assert (refresh(before), refresh(old), refresh(other)) == (401, 401, 200)
+    assert refresh(get_token("ann")) == 200
 
 
 @pytest.mark.parametrize(

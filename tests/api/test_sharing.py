@@ -50,6 +50,18 @@ class TestFeedback:
         assert api.delete(address).status_code == api.delete(address).status_code == 204
         assert api.get(listed).json()["results"] == []
 
+    def test_comes_in_pages(self, api: Client, ann: Any) -> None:
+        session = talk(ann, *[(f"q{n}", f"a{n}") for n in range(3)])
+        for reply in session.messages.filter(role="assistant"):
+            address = f"/api/sessions/{session.pk}/messages/{reply.pk}/feedback/"
+            assert api.put(address, {"value": "up"}, JSON).status_code == 200
+        seen, page = [], api.get(f"/api/sessions/{session.pk}/feedback/?page_size=2").json()
+        assert len(page["results"]) == 2
+        while page["results"]:
+            seen += [entry["message_id"] for entry in page["results"]]
+            page = api.get(page["next"]).json() if page["next"] else {"results": []}
+        assert len(set(seen)) == len(seen) == 3
+
     @pytest.mark.parametrize(
         "body", [{}, {"value": "maybe"}, {"value": "up", "comment": "x" * 4_001}, {"value": ["up"]}]
     )

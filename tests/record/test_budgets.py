@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from agents import Agent, Usage, function_tool
+from agents import Agent, AgentHooks, Usage, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from django.contrib.auth.models import User
 
@@ -54,6 +54,16 @@ class Looking:
         self.agent = Agent[Any](name="looker", model=self.model, tools=[look])
 
 
+class Noticing(AgentHooks[Any]):
+    """Hooks of a site's own."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def on_llm_end(self, *args: Any) -> None:
+        self.calls += 1
+
+
 async def reply(user: User) -> Run:
     async with open_chat_here(user) as client:
         accepted = await client.chat("Look!")
@@ -75,6 +85,24 @@ async def test_a_run_ends_before_the_call_above_its_budget(
     assert (await in_thread(spent, ada), await in_thread(spent_by_all)) == (2 * CALL, 2 * CALL)
     assert run.input_tokens == 2 * (CALL - 1)
     assert [part["type"] for part in run.reply.parts] == ["tool", "tool"]
+
+
+@pytest.mark.parametrize("has_hooks", [False, True])
+async def test_an_agent_that_is_a_tool_is_checked_before_each_of_its_calls(
+    process: Process, serve_agents: Serve, ada: User, settings: Any, has_hooks: bool
+) -> None:
+    """It would make four; the call that asked for it and two of its own are above the limit."""
+    settings.REALTIME = {**settings.REALTIME, "tokens_per_day": 2 * CALL + 1}
+    looking, noticing = Looking(ada), Noticing()
+    looking.agent.hooks = noticing if has_hooks else None
+    asking = ScriptedModel([step(function_call("looker", {"input": "Look!"}, call_id="call_a"))])
+    tool = looking.agent.as_tool("looker", "Looks.")
+    serve_agents(Agent[Any](name="desk", model=asking, tools=[tool]))
+    run = await reply(ada)
+    assert (run.status, run.error_code) == (RunStatus.FAILED, "limit_tokens")
+    assert await in_thread(spent, ada) == 3 * CALL
+    assert looking.seen == [CALL, 2 * CALL]
+    assert noticing.calls == (2 if has_hooks else 0)
 
 
 async def test_each_call_counts_when_the_next_begins(

@@ -32,6 +32,8 @@ MILLION = 1_000_000
 @pytest.fixture(autouse=True)
 def prices(settings: Any) -> None:
     settings.AGENT_MODEL = "cheap"
+    # A call of these takes more than a day allows.
+    settings.REALTIME = {**settings.REALTIME, "tokens_per_day": 0}
     settings.MODEL_PRICES = {
         name: {"input": price, "output": price, "cached_input": None}
         for name, price in (("cheap", "1"), ("dear", "100"))

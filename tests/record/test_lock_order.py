@@ -1,19 +1,26 @@
-"""Whoever locks several rows on Postgres does so in the order of their ids: no deadlocks."""
+"""Locks on Postgres: several rows in the order of their ids, one before it is counted."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from pytest_django.plugin import DjangoDbBlocker
 
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ChatSession, Message, Run
+from conversations.people import accounts
+from conversations.people.accounts import create_key
 from conversations.runs import events as events_module
 from conversations.runs import lifecycle
 from conversations.runs.events import Batch
+from conversations.sessions import sharing
+from conversations.sessions.sharing import create_share
 from tests.support.chats import make_user
 from tests.support.databases import connected, make_tables
 from tests.support.servers import Postgres
@@ -81,3 +88,38 @@ def test_rows_are_locked_by_their_ids(url: str, model: Any, write: Callable[[], 
             poll(is_waiting, "the other transaction waits")
             rows.get(pk=HIGH)
         assert waiting.result() in (None, frozenset({LOW, HIGH}))
+
+
+def share() -> object:
+    return create_share(user=User.objects.get(), session_id=str(LOW))
+
+
+def make_key() -> object:
+    return create_key(user=User.objects.get(), name="script", scopes=["read"])
+
+
+def has_counted(other: "Future[str]") -> bool:
+    return other.done() or is_waiting()
+
+
+def test_two_at_once_do_not_pass_a_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second counts when the first is committed."""
+    monkeypatch.setattr(sharing, "SHARES_MAX", 1)
+    monkeypatch.setattr(accounts, "KEYS_MAX", 1)
+    ChatSession.objects.update(active_leaf=Message.objects.filter(session=LOW).last())
+
+    def other(make: Callable[[], object]) -> str:
+        with connected(url):
+            try:
+                make()
+            except AgentSiteError as exc:
+                return exc.code
+            return "made"
+
+    with ThreadPoolExecutor() as threads:
+        for make in (share, make_key):
+            with transaction.atomic():
+                make()
+                second = threads.submit(other, make)
+                poll(partial(has_counted, second), "the other has counted, or waits")
+            assert second.result() == ErrorCode.FORBIDDEN, make

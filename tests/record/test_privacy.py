@@ -100,6 +100,8 @@ def fill(ann: Any, staff: Any) -> None:
         address = f"/admin/conversations/chatsession/export/?{urlencode({'q': query})}"
         desk.post(address, {"export_format": "json"}).close()
     LogEntry.objects.log_actions(staff.pk, [ann], CHANGE, CANARY)
+    browser.logout()
+    browser.force_login(ann)
 
 
 def test_erasing_asks_and_knows_the_name(ann: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 
 from conversations.models import Message, Run, RunStatus
 from realtime.process import Process
+from realtime.sockets import limits
 from tests.support.client import ChatClient, event, frame_of
 from tests.support.inprocess import make_user, open_chat_here
 from tests.support.site_agents import echo_words
@@ -137,6 +138,20 @@ async def test_too_many_frames_are_refused_then_cut_off(
         assert error["metadata"]["retry_after"] > 0
         assert await client.wait_closed() == 4429
         assert sum(frame["type"] == "pong" for frame in client.frames) == 5
+
+
+async def test_all_sockets_of_a_user_count_together(
+    process: Process, user: AbstractBaseUser, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "frames_per_minute": 3}
+    monkeypatch.setattr(limits, "SOCKETS_AT_FULL_RATE", 1)
+    async with open_chat_here(user) as one, open_chat_here(user) as two:
+        for _ in range(3):
+            await one.ping()
+        await two.send({"type": "ping"})
+        error = await two.wait_for(frame_of("error"))
+        assert error["metadata"]["code"] == "rate_limited"
+        assert error["metadata"]["retry_after"] > 0
 
 
 async def test_a_chat_that_comes_too_soon_is_refused_by_its_name(

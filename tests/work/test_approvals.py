@@ -204,6 +204,7 @@ async def test_it_is_answered_by_rest(provider: Provider, ada: User, path: Path)
     async with open_chat_here(ada) as client:
         accepted = await ask(client, provider, erase(path))
         listed = await in_thread(api.get, f"/api/sessions/{accepted['session_id']}/approvals/")
+        assert listed.json().keys() == {"next", "previous", "results"}
         [waiting] = listed.json()["results"]
         assert (waiting["tool"], waiting["decision"]) == ("erase", None)
         assert waiting["arguments"] == f'{{"path": "{path}"}}'

@@ -23,6 +23,23 @@ export async function ask(address, { method = "GET", body } = {}) {
 }
 
 /**
+ * Return all rows of a paginated list; throws as `ask` does.
+ * @param {string} address
+ */
+export async function askAll(address) {
+  const rows = [];
+  /** @type {string | null} */
+  let query = "?page_size=200";
+  while (query) {
+    /** @type {{ results: any[], next: string | null }} */
+    const { results, next } = await ask(address + query);
+    rows.push(...results);
+    query = next && new URL(next).search;
+  }
+  return rows;
+}
+
+/**
  * The address in the API of a session, or of something that belongs to it.
  * @param {string} session_id
  * @param {string} [rest]

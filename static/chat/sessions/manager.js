@@ -1,7 +1,7 @@
 /** Manages conversations: connects the list, search, menu, renaming, sharing and feedback. */
 
 import { Feedback } from "../log/feedback.js";
-import { apiOf, ask } from "../page/api.js";
+import { apiOf, ask, askAll } from "../page/api.js";
 import { all, byId, within } from "../page/elements.js";
 import { Toast } from "../page/toast.js";
 import { data, words } from "../page/words.js";
@@ -70,7 +70,7 @@ export class SessionManager {
     try {
       await this.#renewList();
       const id = this.getCurrent();
-      if (id) this.feedback.renew((await ask(apiOf(id, "feedback/"))).results);
+      if (id) this.feedback.renew(await askAll(apiOf(id, "feedback/")));
     } catch {
       // Keep the list as it is until the next connection.
     }

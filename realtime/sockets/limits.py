@@ -1,0 +1,254 @@
+"""How many sockets a user and an address may have open, and how many frames they may send."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from conversations.people.accounts import hash_token
+from realtime.conf import get_conf
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+SOCKETS_AT_FULL_RATE = 10
+"""Of one user in a process: all their sockets together send so many times what one may."""
+
+USERS_KEPT = 1_000
+"""Frame limits that are kept without a look at which of them are full again."""
+
+
+class FrameLimit:
+    """A token bucket of `per_minute` frames; `excess` counts refusals in a row."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._capacity = float(per_minute)
+        self._left = float(per_minute)
+        self._at = time.monotonic()
+        self.excess = 0
+
+    def take(self, of_user: "FrameLimit | None" = None) -> bool:
+        """Whether one more frame may be sent now, by `of_user` too; it counts against both."""
+        self._refill()
+        if self._left < 1 or (of_user is not None and not of_user.take()):
+            self.excess += 1
+            return False
+        self._left -= 1
+        self.excess = 0
+        return True
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        self._left = min(self._capacity, self._left + (now - self._at) * self._capacity / 60)
+        self._at = now
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was sent for so long that another one would be the same."""
+        self._refill()
+        return self._left >= self._capacity
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next frame may be sent."""
+        return max(0.0, (1 - self._left) * 60 / self._capacity)
+
+
+class UserFrames:
+    """The frames of each user on all sockets of this process; a new socket does not begin anew."""
+
+    def __init__(self) -> None:
+        self._limits: dict[Hashable, FrameLimit] = {}
+        self._tidy_at = USERS_KEPT
+
+    def of(self, user_id: Hashable) -> FrameLimit:
+        """The limit of one user. Ask for each frame: one that is full again may be forgotten."""
+        limit = self._limits.get(user_id)
+        if limit is None:
+            if len(self._limits) >= self._tidy_at:
+                self._tidy()
+            per_minute = SOCKETS_AT_FULL_RATE * get_conf().frames_per_minute
+            limit = self._limits[user_id] = FrameLimit(per_minute)
+        return limit
+
+    def _tidy(self) -> None:
+        self._limits = {pk: limit for pk, limit in self._limits.items() if not limit.is_full}
+        self._tidy_at = max(USERS_KEPT, 2 * len(self._limits))
+
+
+PREFIX = "agentsite:sockets"
+REDIS_TIMEOUT_S = 1.0
+"""For which a handshake waits for the count; then this process's own is all."""
+
+REWRITE_S = 3_600.0
+KEPT_S = 3 * 3_600
+"""A hash of counts that nobody rewrites, because all its processes have died, ends after this."""
+
+TAKE = """
+local me = ARGV[1]
+for i, key in ipairs(KEYS) do
+    local sum = tonumber(ARGV[2 * i + 1])
+    local counts = redis.call("HGETALL", key)
+    for j = 1, #counts, 2 do
+        if counts[j] ~= me then
+            if redis.call("EXISTS", counts[j]) == 1 then
+                sum = sum + tonumber(counts[j + 1])
+            else
+                redis.call("HDEL", key, counts[j])
+            end
+        end
+    end
+    if sum > tonumber(ARGV[2 * i + 2]) then
+        return 0
+    end
+end
+for i, key in ipairs(KEYS) do
+    redis.call("HSET", key, me, ARGV[2 * i + 1])
+    redis.call("EXPIRE", key, ARGV[2])
+end
+return 1
+"""
+"""Writes this process's own counts, unless one is too much together with those of others.
+
+A hash for each user and address has the count of each process, by the key that the process keeps
+alive: the counts of one whose key has gone are void.
+"""
+
+
+class Places:
+    """How many sockets each user and each address has open; a new one never displaces another.
+
+    Counted for all processes that share `redis`, and for this one alone while that is away. Its
+    own counts are the truth of each process; Redis has copies, so none goes wrong for good.
+    """
+
+    def __init__(self, redis: "Redis | None" = None) -> None:
+        self._taken: Counter[Hashable] = Counter()
+        self._redis = redis
+        self._script: Any = redis.register_script(TAKE) if redis is not None else None
+        self._me = f"{PREFIX}:process:{uuid4().hex}"
+        # One at a time: of those that come at once, the first ones stay.
+        self._in_order = asyncio.Lock()
+        self._is_joined = False
+        self._changed: set[Hashable] = set()
+        self._has_changed = asyncio.Event()
+        self._beat_at = self._rewrite_at = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether any is taken in this process."""
+        return bool(self._taken)
+
+    async def take(self, limits: Mapping[Hashable, int]) -> Callable[[], None] | None:
+        """Take a place below each key's limit; what gives it back, None if one is too much."""
+        if any(self._taken[key] >= limit for key, limit in limits.items()):
+            return None
+        self._taken.update(limits.keys())
+        give_back = partial(self._give_back, list(limits))
+        try:
+            is_free = await self._ask_others(limits)
+        except BaseException:
+            give_back()
+            raise
+        if not is_free:
+            give_back()
+            return None
+        return give_back
+
+    def _give_back(self, keys: list[Hashable]) -> None:
+        self._taken.subtract(keys)
+        for key in keys:
+            if not self._taken[key]:
+                del self._taken[key]
+        self._note(keys)
+
+    def _note(self, keys: Iterable[Hashable]) -> None:
+        """Have `run` write these counts, as they are then."""
+        if self._redis is not None:
+            self._changed.update(keys)
+            self._has_changed.set()
+
+    async def _ask_others(self, limits: Mapping[Hashable, int]) -> bool:
+        """Write what was taken, unless that is too much with what other processes have."""
+        counts = {key: self._taken[key] for key in limits}
+        if not self._is_joined:
+            self._note(limits)
+            return True
+        args = [number for key, limit in limits.items() for number in (counts[key], limit)]
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S), self._in_order:
+                taken = await self._script([*map(_name, limits)], [self._me, KEPT_S, *args])
+        except Exception as exc:
+            self._lose(exc)
+            self._note(limits)
+            return True
+        self._note(key for key, count in counts.items() if self._taken[key] != count)
+        return bool(taken)
+
+    async def run(self) -> None:
+        """Keep this process's counts in Redis true and alive, until cancelled."""
+        if self._redis is None:
+            return
+        try:
+            while True:
+                await self._keep_up(self._redis)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, self._beat_at - time.monotonic())):
+                        await self._has_changed.wait()
+        finally:
+            with suppress(Exception):
+                async with asyncio.timeout(REDIS_TIMEOUT_S):
+                    await self._redis.delete(self._me)
+            with suppress(Exception):
+                await self._redis.aclose(close_connection_pool=True)
+
+    async def _keep_up(self, redis: "Redis") -> None:
+        self._has_changed.clear()
+        changed: set[Hashable] = set()
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S), self._in_order:
+                if time.monotonic() >= self._beat_at:
+                    await self._beat(redis)
+                if self._is_joined:
+                    changed, self._changed = self._changed, set()
+                    await self._write(redis, changed)
+        except Exception as exc:
+            self._changed |= changed
+            self._lose(exc)
+
+    async def _beat(self, redis: "Redis") -> None:
+        """Stay alive; where that was over, or others may have forgotten, write every count."""
+        now, lease_ms = time.monotonic(), round(get_conf().lease_s * 1_000)
+        self._beat_at = now + get_conf().beat_s
+        is_alive = await redis.set(self._me, 1, px=lease_ms, xx=True)
+        if not is_alive or not self._is_joined or now >= self._rewrite_at:
+            await self._write(redis, self._taken)
+            await redis.set(self._me, 1, px=lease_ms)
+            self._rewrite_at, self._is_joined = now + REWRITE_S, True
+
+    async def _write(self, redis: "Redis", keys: Iterable[Hashable]) -> None:
+        pipeline = redis.pipeline(transaction=False)
+        for key in keys:
+            if count := self._taken.get(key, 0):
+                pipeline.hset(_name(key), self._me, str(count))
+                pipeline.expire(_name(key), KEPT_S)
+            else:
+                pipeline.hdel(_name(key), self._me)
+        await pipeline.execute()
+
+    def _lose(self, exc: Exception) -> None:
+        """Until the next beat that succeeds."""
+        if self._is_joined:
+            logger.warning("sockets are counted in this process alone: %s", type(exc).__name__)
+        self._is_joined = False
+
+
+def _name(key: Hashable) -> str:
+    """No address stands in Redis."""
+    return f"{PREFIX}:{hash_token(str(key))}"
