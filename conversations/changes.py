@@ -47,7 +47,7 @@ class RunQueued:
 
 @dataclass(frozen=True)
 class RunCancelRequested:
-    """A running run is to be stopped by its worker."""
+    """A cancel of a running run was requested; its worker must stop the run."""
 
     run: RunRef
 
@@ -199,7 +199,7 @@ ListKind = Literal["created", "updated", "deleted", "activity"]
 class RunLostError(Exception):
     """The run has ended, another worker has claimed it, or its row has changed since it was read.
 
-    Raised inside a transaction, and so rolls it back.
+    Functions that write raise it inside their transaction, which is rolled back.
     """
 
 

@@ -121,10 +121,11 @@ def is_guest(user: User) -> bool:
 
 @transaction.atomic
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
-    """Move all of a guest's data to `user`, and delete the guest if it still exists.
+    """Move a guest's data to `user`, and delete the guest if it still exists.
 
-    That is the sessions with their runs and ratings, the decisions of approvals, and the tokens
-    that daily limits count. Locks the sessions, then their active runs, then the guest's row.
+    The data are the sessions with their runs and ratings, the decisions of approvals, and the used
+    tokens that daily limits count. Locks the sessions, then their active runs, then the guest's
+    row.
     """
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)

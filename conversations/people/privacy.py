@@ -44,8 +44,10 @@ USAGE_KEPT = timedelta(days=2)
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
-    """Return sessions deleted more than `RESTORE_DAYS` before `now`, or inactive for longer than
-    `RETENTION_DAYS`, if that is set; without those that have an active run.
+    """Return sessions deleted more than `RESTORE_DAYS` before `now`, or inactive for too long.
+
+    Too long is longer than `RETENTION_DAYS`, if that is set. Sessions with an active run are left
+    out.
     """
     expired = Q(deleted_at__lt=now - timedelta(days=restore_days()))
     if (kept := retention_days()) is not None:
@@ -57,7 +59,7 @@ def list_expired(now: datetime) -> QuerySet[ChatSession]:
 def purge() -> int:
     """Delete for good what has expired; return how many sessions were deleted.
 
-    That is the sessions of `list_expired`, sign-ins, tickets, rows of used tokens older than
+    Deletes the sessions of `list_expired`, sign-ins, tickets, rows of used tokens older than
     `USAGE_KEPT`, and guests without sessions who are older than SESSION_COOKIE_AGE.
     """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))

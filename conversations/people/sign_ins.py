@@ -173,7 +173,7 @@ def limit_sign_in(request: HttpRequest, name: str) -> None:
 
 
 def limit_address(request: HttpRequest) -> None:
-    """Count an attempt to sign in, as anybody, from this address.
+    """Count an attempt to sign in, as anybody, from the request's address.
 
     Raises `AgentSiteError(rate_limited)`.
     """
@@ -186,18 +186,24 @@ def limit_keys(address: str) -> None:
 
 
 def allow_again(request: HttpRequest, name: str) -> None:
-    """Clear the attempts at a name from this address; call it after a correct password."""
+    """Reset the counts of attempts at `name` from the request's address.
+
+    Call it after a correct password. Other counts of this address and of the name stay.
+    """
     forget_attempts(_sign_in_as(name, request))
     forget_attempts(_guess(name, request))
 
 
 def limit_sign_up(request: HttpRequest) -> None:
-    """Count a new account or guest from this address; raises `AgentSiteError(rate_limited)`."""
+    """Count a new account or guest from the request's address.
+
+    Raises `AgentSiteError(rate_limited)`.
+    """
     _count(f"sign up from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
 
 
 def limit_mail(request: HttpRequest, email: str) -> None:
-    """Count a request that sends a mail to `email`, both for this mailbox and from this address.
+    """Count a request that sends a mail to `email`, for the mailbox and for the request's address.
 
     Raises `AgentSiteError(rate_limited)`.
     """
@@ -234,9 +240,10 @@ computation at every check."""
 class SignIn:
     """The sign-in by which a socket was authenticated.
 
-    `key` is the key of Django's session, `expires` the end of a token or API key. `api_key` is the
-    id of an API key, which stays valid when the password changes. `scopes` are that key's scopes;
-    None for a person, who may do everything.
+    `key` is the key of Django's session; None for a token or API key. `expires` is when a token or
+    API key expires; None for a sign-in without such an end. `api_key` is the id of an API key, which stays valid when the
+    password changes; None for a person. `scopes` are that key's scopes; None for a person, who may
+    do everything.
     """
 
     user_id: UserId
@@ -362,7 +369,7 @@ def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
 def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
     """Use up a ticket; return its user and sign-in, or None if one of the three is not valid.
 
-    Of concurrent attempts, in any processes, exactly one succeeds: the one that deletes the row.
+    Of concurrent attempts, in any processes, at most one succeeds: the one that deletes the row.
     """
     tickets = SocketTicket.objects.filter(
         token_hash=hash_token(text),

@@ -42,9 +42,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Committed:
-    """The runs that this worker still owns, and those of them that are to be cancelled.
+    """The result of a commit of batches.
 
-    The batches of `kept` are in the database, written now or by an earlier attempt.
+    `kept` are the runs that this worker still owns: their batches are in the database, written now
+    or by an earlier attempt. `cancelled` are those of them whose cancel was requested.
     """
 
     kept: frozenset[UUID]
@@ -181,8 +182,8 @@ def fold_events(age: timedelta) -> int:
 
     Returns how many runs it worked on; 0 if none is left, or other processes have locked the rest.
     Call it until it returns 0. Events of other kinds stay. Works in one transaction, which deletes
-    at most `FOLD_ROWS` events, and reads the lengths of at most as many and of those of one more
-    run, however many that has.
+    at most `FOLD_ROWS` events. Besides the text events of one run, however many these are, it reads
+    the lengths of at most as many.
     """
     room, folded = FOLD_ROWS, 0
     for run in _take_runs(age):

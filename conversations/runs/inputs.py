@@ -35,10 +35,11 @@ LOST_OUTPUT = "The server stopped before this had finished."
 
 
 def mend(items: Iterable[Item], missing: str = STOPPED_OUTPUT) -> list[Item]:
-    """Return `items` with each call followed by its output, under a call id that occurs once.
+    """Return `items` with an output for each call, and a call id that no other call has.
 
-    A call without an output gets one with the text `missing`. Adjacent calls were made together, so
-    their outputs follow the last of them. Outputs without a call are dropped.
+    Each output follows its call; those of adjacent calls, which were made together, follow the last
+    of these calls. A call without an output gets one with the text `missing`. Outputs without a
+    call are dropped.
     """
     items = list(items)
     outputs = _outputs(items)

@@ -298,10 +298,10 @@ def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
 
 
 def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
-    """Requeue a run whose worker is gone, or end it with the parts that were committed.
+    """Put a run whose worker is gone back into the queue, or end it with the committed parts.
 
-    It is requeued if no cancel was requested, no text or tool call was shown since it was started
-    (or resumed after it awaited input), and it was started (or resumed from there) fewer than
+    It is queued if no cancel was requested, no text or tool call was shown since it was started (or
+    resumed after it awaited input), and it was started (or resumed from there) fewer than
     `max_attempts` times. Without `worker` its lease must have expired; a worker passes its own name
     to give up a run that it owns. Raises `RunLostError` for any other run.
     """

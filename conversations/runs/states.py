@@ -215,7 +215,10 @@ def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **colum
 
 
 def requeue(change: ChangeBuilder, run: Run) -> None:
-    """Requeue a running run whose worker is gone; later commits of that worker are refused."""
+    """Put a running run whose worker is gone back into the queue.
+
+    Later commits of that worker are refused.
+    """
     again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
     _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
     update_reply(change, run)
@@ -373,10 +376,7 @@ def list_orphans() -> list[UUID]:
 
 
 def list_expired() -> list[UUID]:
-    """Return the ids of up to 500 runs that await an approval which has expired.
-
-    By the database's clock.
-    """
+    """Return the ids of up to 500 runs that await an expired approval, by the database's clock."""
     late = Approval.objects.filter(
         decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
     )
@@ -384,7 +384,10 @@ def list_expired() -> list[UUID]:
 
 
 def list_forgotten(age: timedelta) -> list[UUID]:
-    """Return the ids of up to 500 claimable runs that have been queued for longer than `age`."""
+    """Return the ids of up to 500 claimable runs that have been queued for longer than `age`.
+
+    A run is claimable if it is queued and the first unfinished run of its session.
+    """
     runs = _claimable_runs().filter(queued_at__lt=Now() - age)
     return list(runs.values_list("pk", flat=True)[:500])
 

@@ -45,7 +45,7 @@ SLOT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of all model calls of a run; None if not known."""
+    """Tokens of one or more model calls, with the source of the counts; None if not known."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -66,7 +66,10 @@ class NewChat:
 
     @property
     def digest(self) -> str:
-        """A hash that must be the same if the same `client_message_id` is sent again."""
+        """A hash of `content` and `regenerate`.
+
+        A chat with a `client_message_id` that was sent before must have the same digest.
+        """
         asked = f"{self.regenerate or ''}\n{self.content}"
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 

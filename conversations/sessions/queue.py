@@ -16,7 +16,10 @@ from conversations.text import clean_text
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
-    """Return the runs behind the first unfinished one; raises `AgentSiteError(not_found)`."""
+    """Return a session's runs behind its first unfinished one, in order.
+
+    Raises `AgentSiteError(not_found)`.
+    """
     return list_queue(get_session(user, session_id).pk)
 
 

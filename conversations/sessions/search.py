@@ -212,7 +212,8 @@ def _matches(column: str, words: str, owner: Any) -> Any:
 def phrases_of(words: str) -> list[Phrase]:
     """Return the phrases of a query: each is one word, or words joined by punctuation.
 
-    The words of a phrase must be adjacent in the text.
+    The words of a phrase must be adjacent in the text. At most `MAX_WORDS` phrases; words in
+    scripts that the index does not have are left out, see `pieces_of`.
     """
     chunks = (chunk.translate(_BLANKS).split() for chunk in clean_text(words).split())
     phrases = ([word for word in chunk if _is_word(word)] for chunk in chunks)

@@ -45,7 +45,10 @@ CACHE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class SharedMessage:
-    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied."""
+    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied.
+
+    `html` is "" for a message that a person wrote.
+    """
 
     role: str
     text: str
@@ -137,10 +140,10 @@ def limit_views(request: HttpRequest) -> None:
 
 
 def open_share(token: str) -> OpenShare:
-    """Return the valid share with this token; raises `AgentSiteError(not_found)`.
+    """Return the share with this token; raises `AgentSiteError(not_found)` if there is none.
 
-    Call it for every request, before anything is read from a cache, so that a revoked share shows
-    nothing.
+    A share that is revoked, of a deleted session, or of an inactive owner is not found. Call it for
+    every request, before anything is read from a cache, so that a revoked share shows nothing.
     """
     shares = Share.objects.filter(
         token_hash=hash_token(token),

@@ -129,5 +129,5 @@ _locks: dict[str, WriteLock] = {}
 
 
 def write_lock(path: str) -> WriteLock:
-    """Return this process's lock for the database at `path`; the same one for the same text."""
+    """Return this process's lock for the database at `path`, always spelled in the same way."""
     return _locks.setdefault(path, WriteLock())
