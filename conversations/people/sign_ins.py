@@ -241,9 +241,9 @@ class SignIn:
     """The sign-in by which a socket was authenticated.
 
     `key` is the key of Django's session; None for a token or API key. `expires` is when a token or
-    API key expires; None for a sign-in without such an end. `api_key` is the id of an API key, which stays valid when the
-    password changes; None for a person. `scopes` are that key's scopes; None for a person, who may
-    do everything.
+    API key expires; None for a sign-in without such an end. `api_key` is the id of an API key,
+    which stays valid when the password changes; None for a person. `scopes` are that key's scopes;
+    None for a person, who may do everything.
     """
 
     user_id: UserId
