@@ -192,8 +192,8 @@ READ_PATH = """
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     """Read the last turns of the branch that ends at `leaf`, at most `limit`.
 
-    Stops at the latest message with a summary, which stands for that message too. `leaf` is the
-    prompt or the reply of `run`, whose prompt must be loaded.
+    Stops below the latest message that has a summary; the summary stands for that message and all
+    before it. `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
     """
     if leaf == run.prompt_id and run.prompt.parent_id is None:
         earlier = run.prompt.runs.exclude(context_refused=None).values_list("context_refused")
