@@ -15,9 +15,9 @@ def restore_days() -> int:
 
 
 def retention_days() -> int | None:
-    """Return how many days after its last activity `manage.py purge` keeps a session.
+    """Return for how many days after its last activity a session is kept; None: for ever.
 
-    None: for ever.
+    `manage.py purge` deletes older ones that have no active run.
     """
     days: int | None = getattr(settings, "RETENTION_DAYS", None)
     return days
@@ -32,7 +32,10 @@ def proxies() -> int:
 
 
 def requests_per_minute() -> int:
-    """Return how many REST requests a minute one user may make, or one address without a user."""
+    """Return how many REST requests a minute each user may make.
+
+    Requests without a user are counted by the client's address, and have the same limit.
+    """
     return int(getattr(settings, "API_REQUESTS_PER_MINUTE", REQUESTS_PER_MINUTE))
 
 

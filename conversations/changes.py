@@ -36,7 +36,10 @@ class QueueChanged:
 
 @dataclass(frozen=True)
 class RunQueued:
-    """A new run waits in the queue; `position` counts from 1."""
+    """A new run was not claimed in the transaction that added it.
+
+    `position` is the number of unfinished runs before it; 0: it is the next to be claimed.
+    """
 
     run: RunRef
     position: int
@@ -44,7 +47,7 @@ class RunQueued:
 
 @dataclass(frozen=True)
 class RunCancelRequested:
-    """A running run is to be stopped by its worker."""
+    """A cancel of a running run was requested; its worker must stop the run."""
 
     run: RunRef
 
@@ -55,10 +58,11 @@ class RunCancelRequested:
 
 @dataclass(frozen=True)
 class RunAdvanced:
-    """Events were written to a run's journal: (seq, kind, payload) in order, without a gap.
+    """A move wrote events to a run's journal: (seq, kind, payload) in order, without a gap.
 
-    `run` is the row after these events, with its reply loaded. `html` has the HTML of each text
-    part of an ended run; None if it has not been rendered yet.
+    Commits of streamed text are not announced in this way. `run` is the row after these events,
+    with its reply loaded. `html` has the HTML of each text part of an ended run; None if the run
+    has not ended, or its HTML has not been rendered yet.
     """
 
     run: Run
@@ -86,7 +90,10 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class SessionListed:
-    """An entry of the owner's list of sessions changed."""
+    """The entry of a session in its owner's list changed, as `kind` says.
+
+    `active_at` is ISO 8601. `run_status` is that of the first unfinished run; None without one.
+    """
 
     kind: Literal["created", "updated", "deleted", "activity"]
     title: str
@@ -131,7 +138,7 @@ UNNUMBERED = (FeedbackChanged, ShareChanged)
 
 @dataclass(frozen=True)
 class Change:
-    """The events of one transaction on one session, in order."""
+    """The events of one transaction on one session, in order; `rev` is the revision after it."""
 
     session_id: UUID
     owner_id: UserId
@@ -144,10 +151,11 @@ _enqueuers: list[Callable[[Run], None]] = []
 
 
 def register_enqueuer(enqueue: Callable[[Run], None]) -> None:
-    """Call `enqueue` in each transaction that makes a run ready, before it commits.
+    """Register `enqueue`, to be called in each transaction that makes a run ready.
 
-    The session of the run is locked during the call. `enqueue` may write to the same database, and
-    must not raise for a run that is already enqueued.
+    The call comes before the commit, while the session of the run is locked. `enqueue` may write
+    to the same database, and must not raise for a run that is already enqueued. A run that is
+    claimed in the same transaction is not passed to it.
     """
     _enqueuers.append(enqueue)
 
@@ -159,7 +167,11 @@ def enqueue_ready(run: Run) -> None:
 
 
 def register(handler: Callable[[Change], None]) -> None:
-    """Call `handler` after every committed change, in the thread that committed it."""
+    """Register `handler`, to be called after every committed change, in the thread of the commit.
+
+    It must not raise: the code that committed would get the exception, and handlers registered
+    later would miss the change.
+    """
     _handlers.append(handler)
 
 
@@ -169,7 +181,10 @@ def announce_unnumbered(session: ChatSession, event: FeedbackChanged | ShareChan
 
 
 def announce(change: Change) -> None:
-    """Call the handlers with `change` once the current transaction has committed."""
+    """Call the handlers with `change` once the current transaction has committed.
+
+    Without an open transaction they are called at once.
+    """
     transaction.on_commit(lambda: _call(change))
 
 
@@ -184,7 +199,7 @@ ListKind = Literal["created", "updated", "deleted", "activity"]
 class RunLostError(Exception):
     """The run has ended, another worker has claimed it, or its row has changed since it was read.
 
-    Raised inside a transaction, and so rolls it back.
+    Functions that write raise it inside their transaction, which is rolled back.
     """
 
 
@@ -194,8 +209,8 @@ def lock_session(
     """Increment the revision of one of `sessions`, which locks its row, and return the session.
 
     Needs an open transaction; the lock is held until it ends. Lock the session before any run.
-    `is_activity` also moves the session to the top of its owner's list.
-    Raises `AgentSiteError(not_found)`.
+    With `is_activity`, the session also moves to the top of its owner's list.
+    Raises `AgentSiteError(not_found)` if `sessions` does not contain it.
     """
     moment = {"active_at": timezone.now()} if is_activity else {}
     moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, **moment)
@@ -205,22 +220,22 @@ def lock_session(
 
 
 def lock_runs(session_ids: Iterable[UUID]) -> None:
-    """Lock the active runs of sessions that are locked already, in the order of their ids.
+    """Lock the active runs of sessions, in the order of the runs' ids.
 
-    Commits of text lock runs in the same order, to avoid deadlocks.
+    The caller must hold the locks of these sessions. Commits of text lock runs in the same order,
+    to avoid deadlocks.
     """
     runs = Run.objects.filter(session__in=list(session_ids), status__in=ACTIVE).order_by("pk")
     list(runs.select_for_update().values_list("pk", flat=True))
 
 
 class ChangeBuilder:
-    """Collects what one transaction does to one session, whose lock the caller holds.
+    """Collects the events of one transaction on one session, whose lock the caller holds.
 
-    `unfinished` has the session's active runs in order, with prompts and replies; code that adds
-    or ends a run must update this list.
-
-    `locks_runs` also locks the rows of these runs, since commits of text write them without the
-    session's lock.
+    `unfinished` has the session's active runs in order, with prompts and replies loaded; code that
+    adds or ends a run must update this list. With `is_new`, the session has no runs, and none are
+    read. With `locks_runs`, the rows of these runs are locked too, since commits of text write them
+    without the session's lock.
     """
 
     def __init__(
@@ -234,7 +249,7 @@ class ChangeBuilder:
 
     @property
     def head(self) -> Run | None:
-        """The run that is running or awaits input, else the first queued one."""
+        """The run that is running or awaits input, else the first queued one; None if all ended."""
         return self.unfinished[0] if self.unfinished else None
 
     @property
@@ -244,22 +259,23 @@ class ChangeBuilder:
 
     @property
     def claimable(self) -> UUID | None:
-        """The id of the run that may be claimed now, if there is one."""
+        """The id of the first unfinished run if it is queued, and so may be claimed; else None."""
         queued = self.head is not None and self.head.status == RunStatus.QUEUED
         return self.head.pk if self.head is not None and queued else None
 
     def find(self, run_id: UUID) -> Run | None:
-        """Return the run if it is unfinished."""
+        """Return the run with this id from `unfinished`; None if it is not there."""
         return next((run for run in self.unfinished if run.pk == run_id), None)
 
     def add(self, event: Event) -> None:
         self.events.append(event)
 
     def announce(self, kind: ListKind | None) -> None:
-        """Announce the collected events, to be sent after the commit; call it last.
+        """Pass the collected events to the handlers after the commit; call it last.
 
-        Adds `RunReady` if a run has become claimable, `QueueChanged` if the queue has changed, and
-        `SessionListed` with `kind`, unless that is None.
+        Adds `RunReady` if a run has become claimable, which is also passed to the enqueuers now;
+        `QueueChanged` if the queue has changed; and `SessionListed` with `kind`, unless `kind` is
+        None, or the session is deleted and `kind` is not "deleted".
         """
         if self.head is not None and self.claimable not in (None, self._claimable_before):
             enqueue_ready(self.head)
@@ -287,11 +303,13 @@ class ChangeBuilder:
 
 @contextmanager
 def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[ChangeBuilder, Run]]:
-    """Open a transaction for a move of a run, and announce it as activity of the session.
+    """Open a transaction for a move of a run; yield its change and the run, both locked.
 
-    Locks the session, then the rows of its active runs. `session_id` saves a query if the caller
-    knows it. Raises `RunLostError` for a run that has ended, `Run.DoesNotExist` for an unknown one,
-    and `AgentSiteError(not_found)` if the session has been purged meanwhile.
+    Locks the session, then the rows of its active runs. The change is announced as activity of the
+    session when the block ends without an exception. `session_id` saves a query if the caller knows
+    it. Raises `RunLostError` if the session has no unfinished run with this id, `Run.DoesNotExist`
+    for an unknown run if `session_id` is None, and `AgentSiteError(not_found)` if the session has
+    been purged.
     """
     with transaction.atomic():
         if session_id is None:
@@ -320,7 +338,7 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
 
 
 def write_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
-    """Replace the items of the run's reply."""
+    """Replace the items of the run's reply by `items`, in this order."""
     Item.objects.filter(run_id=run.pk).delete()
     rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
     Item.objects.bulk_create(rows, batch_size=500)

@@ -44,7 +44,10 @@ def _key_of(model: type[Model]) -> Any:
 
 @register(Tags.security)
 def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that sign-ins are in Django's table: a socket whose sign-in is not there is closed."""
+    """Check that sign-ins are kept in Django's session table.
+
+    A sign-in that is not in this table counts as ended, and its sockets would be closed.
+    """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, SessionStore) and store.get_model_class() is Session:
         return []
@@ -55,7 +58,7 @@ def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that datetimes are aware: they are compared with the database's clock."""
+    """Check that USE_TZ is on, because datetimes are compared with the database's clock."""
     if settings.USE_TZ:
         return []
     return [Error("USE_TZ is off.", hint="Set USE_TZ = True.", id="conversations.E004")]
@@ -63,7 +66,7 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the database is SQLite or PostgreSQL, and has the options that this app needs."""
+    """Check that the database is SQLite or PostgreSQL, and warn if an option should be set."""
     if connection.vendor == "sqlite":
         return list(_check_sqlite())
     if connection.vendor == "postgresql":

@@ -34,7 +34,10 @@ def in_chunks(ids: Iterable[T]) -> Iterator[list[T]]:
 
 
 def parse_id(value: str | UUID) -> UUID:
-    """Parse an id; raises `AgentSiteError(not_found)`, as for an id that does not exist."""
+    """Return `value` as a UUID; raises `AgentSiteError(not_found)` if it is not one.
+
+    Clients get the same error for an id that does not exist.
+    """
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except ValueError as exc:
@@ -68,14 +71,20 @@ def get_session(user: User, session_id: str | UUID) -> ChatSession:
 
 
 def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
-    """Return sessions, newest activity first, each with `run_status` (one of `ACTIVE` or None)."""
+    """Return at most `limit` sessions of `user`, newest activity first, without archived ones.
+
+    Each has the attribute `run_status` of `with_run_status`.
+    """
     return with_run_status(sessions_of(user).filter(archived_at=None)).order_by(
         "-active_at", "-id"
     )[:limit]
 
 
 def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
-    """Annotate sessions with `run_status`, that of their first active run; None without one."""
+    """Annotate each session with `run_status`, one of `ACTIVE`; None without an unfinished run.
+
+    It is the status of the run that is running or awaits input, else "queued".
+    """
     runs = Run.objects.filter(session=OuterRef("pk"))
     holding = Subquery(runs.filter(status__in=HOLDING).values("status")[:1])
     queued = Subquery(runs.filter(status=RunStatus.QUEUED).values("status")[:1])
@@ -83,7 +92,10 @@ def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
 
 
 def reply_run(message: Message) -> Run | None:
-    """Return the run that wrote `message`; load it with `select_related("run", "summary")`."""
+    """Return the run whose reply is `message`; None for a message that a person wrote.
+
+    Each call is a query unless the run was loaded with `select_related("run")`.
+    """
     run: Run | None = getattr(message, "run", None)
     return run
 
@@ -107,15 +119,18 @@ def list_path(leaf: UUID, limit: int) -> list[UUID]:
 
 
 def load_messages(ids: list[UUID]) -> list[Message]:
-    """Return the messages with `ids`, in that order, with their runs loaded."""
+    """Return the messages with `ids`, in that order, with their runs and summaries loaded.
+
+    Raises `KeyError` if a message does not exist.
+    """
     found = Message.objects.select_related("run", "summary").in_bulk(ids)
     return [found[pk] for pk in ids]
 
 
 def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
-    """Return the runs that have not ended, in order, with prompts and replies loaded.
+    """Return a session's runs that have not ended, in order, with prompts and replies loaded.
 
-    `lock` locks their rows, and needs an open transaction.
+    With `lock`, which needs an open transaction, the rows of these runs are locked.
     """
     # Sorted in Python: ORDER BY in this query makes SQLite read every run of the session.
     runs = Run.objects.filter(session_id=session_id, status__in=ACTIVE)
@@ -125,19 +140,23 @@ def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
 
 
 def get_active_run(session_id: UUID) -> Run | None:
-    """Return the run that is running or awaits input, else the first queued one."""
+    """Return a session's run that is running or awaits input, else the first queued one.
+
+    None if all runs have ended.
+    """
     return next(iter(list_unfinished(session_id)), None)
 
 
 def list_queue(session_id: UUID) -> list[QueueView]:
-    """Return the runs that wait behind the active one, in order."""
+    """Return the runs of a session behind the first unfinished one, in order."""
     return [queue_view(run) for run in list_unfinished(session_id)[1:]]
 
 
 def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[EventRow]:
-    """Return (seq, kind, payload) of the events after seq `after`, up to the `last_seq` of `run`.
+    """Return (seq, kind, payload) of the events after seq `after`, at most `limit`, in order.
 
-    Only those of the epoch of `run`, which may be older than its row.
+    Reads up to the `last_seq` of `run` in its epoch, so that events committed after `run` was read
+    are left out.
     """
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
@@ -146,7 +165,7 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 
 
 def read_parts(run: Run) -> PartsFolder:
-    """Build the parts shown of a run in progress from all of its events.
+    """Return a folder with the parts of a run in progress, built from its events so far.
 
     For writers, which may see uncommitted events; readers use `conversations.runs.catch_up`.
     """
@@ -162,12 +181,12 @@ def get_run(run_id: UUID) -> Run:
 
 
 def session_usage(session: ChatSession) -> UsageTotals:
-    """Return a session's usage, with replies on all branches, titles and summaries."""
+    """Return a session's usage, including replies on all branches, titles and summaries."""
     return read_session_totals(session.pk)
 
 
 def user_usage(user: User) -> UsageTotals:
-    """Return the usage of all of a user's sessions, deleted ones too."""
+    """Return the usage of all of a user's sessions, including deleted ones not purged yet."""
     return read_user_totals(user.pk)
 
 
@@ -190,7 +209,7 @@ def get_run_of(session: ChatSession, run_id: str) -> Run:
 
 
 def list_events(run: Run, *, after: int, limit: int) -> list[RunEvent]:
-    """Return the event rows after seq `after`, of the epoch and up to the `last_seq` of `run`."""
+    """Return the rows of the events that `read_events` returns for the same arguments."""
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
     )

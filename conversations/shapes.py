@@ -17,9 +17,12 @@ UserId = int | UUID
 class MessageView:
     """A message as pages and frames show it; `created_at` is ISO 8601.
 
-    `parts` None: the receiver keeps the parts that it has. `summary` is the text that the model is
-    given in place of this message and all before it; "" if it is given nothing in their place.
-    None: there is no summary here, or it was not loaded, and the receiver keeps what it has.
+    The fields of the run, `agent`, `reason` and `error_code` are None for a message that a person
+    wrote. `parts` None: the receiver keeps the parts that it has.
+
+    `summary` is the text that the model is given in place of this message and all before it; "" if
+    it is given nothing in their place. None: there is no summary here, or it was not loaded, and
+    the receiver keeps what it has.
     """
 
     message_id: str
@@ -58,7 +61,10 @@ def view_of_fields(record: Mapping[str, Any]) -> MessageView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """A run that waits in the queue; `again`: it is another reply to an earlier message."""
+    """A run that waits in the queue; `message_id` and `content` are those of its prompt.
+
+    `again`: the run makes another reply to a message that had one.
+    """
 
     run_id: str
     run_number: int
@@ -69,7 +75,7 @@ class QueueView:
 
 @dataclass(frozen=True)
 class RunRef:
-    """Identifies a run and its epoch."""
+    """Identifies a run and its epoch; `message_id` is the id of its reply."""
 
     session_id: str
     run_id: str
@@ -80,7 +86,10 @@ class RunRef:
 
 @dataclass(frozen=True)
 class RunView:
-    """The status of a run, and the epoch and seq that its journal has reached."""
+    """The status of a run, and the epoch and seq that its journal has reached.
+
+    `message_id` is the id of the run's reply.
+    """
 
     run_id: str
     run_number: int
@@ -92,9 +101,10 @@ class RunView:
 
 @dataclass(frozen=True)
 class ApprovalView:
-    """An approval; `decision` and `decided_at` (ISO 8601) are None while it is open.
+    """An approval; `decision` and `decided_at` are None until it is decided.
 
-    `by` is the name of the person who decided, if one did.
+    `by` is the name of the person who decided; None if nobody did, or the account was deleted.
+    `message` is that person's text for the model. Times are ISO 8601.
     """
 
     request_id: str
@@ -116,6 +126,7 @@ class ApprovalView:
 class History:
     """A part of a session as a page shows it, with the cursor to resume from.
 
+    `run` is the first unfinished run; None if there is none, or earlier messages were asked for.
     `later` is the id of the last message if the branch goes on below it, else "". `aside`: the
     messages do not end where the session's active branch ends.
     """
@@ -130,7 +141,7 @@ class History:
 
 @dataclass(frozen=True)
 class ToolTiming:
-    """How long a tool took in milliseconds; None if it has not finished or was stopped."""
+    """One tool call; `duration_ms` is None if it has not finished or was stopped."""
 
     tool_call_id: str
     name: str
@@ -174,8 +185,8 @@ def message_view(
 ) -> MessageView:
     """Build a view of `message`.
 
-    `run` is the run that writes it, for a reply; `parts` replaces the stored parts while the run
-    is in progress.
+    `run` is the run whose reply `message` is; None for a message that a person wrote. `parts`
+    replaces the stored parts while the run is in progress; they are stored when it ends.
     """
     shown: list[dict[str, Any]] = message.parts if parts is None else parts
     return MessageView(

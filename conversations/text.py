@@ -24,9 +24,10 @@ def clean_text(text: str) -> str:
 
 
 def clean_id(text: str) -> str:
-    """Return an id of foreign origin in a form that can be stored: cleaned, at most `ID_CHARS`.
+    """Return an id that somebody else made, cleaned and cut to at most `ID_CHARS` characters.
 
-    The same text always gives the same id; one that is too long ends in a hash of the whole id.
+    The same text always gives the same id. Instead of the rest, a longer id gets a hash of the
+    whole id at its end.
     """
     cleaned = clean_text(text)
     if len(cleaned) <= ID_CHARS:
@@ -36,12 +37,15 @@ def clean_id(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut `text` to `length` characters, of which the last is `CUT` if anything was cut off."""
+    """Return `text`, cut to `length` characters if it is longer; then the last one is `CUT`."""
     return text if len(text) <= length else text[: length - 1] + CUT
 
 
 def visible(text: str) -> str:
-    """Replace control characters by visible symbols, so that a terminal does not execute them."""
+    """Replace control characters, except tab and newline, by visible symbols.
+
+    A terminal would execute them.
+    """
     return _CONTROL.sub(lambda found: _picture(ord(found[0])), text)
 
 
@@ -64,7 +68,7 @@ def tokens_in(size: int) -> int:
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimate the tokens of `text` by its size in bytes alone."""
+    """Estimate the tokens of `text` by its size in bytes alone, for usage that nobody measured."""
     return tokens_in(byte_count(text))
 
 
@@ -81,7 +85,10 @@ ITEM = 4
 
 
 def estimate_text(text: str) -> float:
-    """Estimate the tokens of `text` by how many characters of each UTF-8 length it has."""
+    """Estimate the tokens of `text` by how many characters of each UTF-8 length it has.
+
+    More exact than `estimate_tokens` for scripts other than Latin; not rounded.
+    """
     ascii_chars = len(text.encode("ascii", "ignore"))
     if ascii_chars == len(text):
         return ascii_chars * ASCII
@@ -94,7 +101,7 @@ def estimate_text(text: str) -> float:
 
 
 def estimate_items(items: Iterable[dict[str, Any]]) -> float:
-    """Estimate the tokens of the model's input items."""
+    """Estimate the tokens of the model's input items, with `ITEM` tokens for each; not rounded."""
     return sum(ITEM + sum(map(_estimate_value, item.values())) for item in items)
 
 

@@ -56,9 +56,10 @@ class ApiKey(models.Model):
 
 
 class SocketTicket(models.Model):
-    """Lets a client open one socket within a few seconds; only a hash of the ticket is stored.
+    """Lets a client open one socket until `expires_at`; only a hash of the ticket is stored.
 
-    The other columns describe the sign-in that issued it, which the socket then depends on.
+    `auth_hash`, `session_key`, `api_key` and `sign_in_until` describe the sign-in for which it was
+    issued; the socket is closed when that ends. `audience` is the ticket's purpose.
     """
 
     token_hash = models.CharField(max_length=64, primary_key=True)
@@ -89,7 +90,10 @@ class SignOuts(models.Model):
 
 
 class Attempts(models.Model):
-    """A count of attempts in a period that ends at `until`; `key` is a hash of what is counted."""
+    """The number of attempts in a period that ends at `until`.
+
+    `key` is a hash of what the attempts are at, such as a sign-in from one address.
+    """
 
     key = models.CharField(max_length=64, primary_key=True)
     count = models.PositiveIntegerField(default=0)
@@ -103,9 +107,10 @@ class SessionUsage(models.Model):
     """Running totals of a session's ended runs and side calls; a session without any has no row.
 
     Only `conversations.runs.usage` writes it, in the transaction that ends the run or adds the
-    call. `estimated` and `unknown` count rows whose tokens are estimated or unknown, `priced` and
-    `unpriced` those whose cost is and is not known. `cost_micros` is the sum of the known costs in
-    millionths, because SQLite adds decimals as floating-point numbers.
+    call. `runs` counts the runs alone. `estimated` and `unknown` count the runs and calls whose
+    tokens are estimated or unknown, `priced` and `unpriced` those whose cost is and is not known.
+    `cost_micros` is the sum of the known costs in millionths, because SQLite adds decimals as
+    floating-point numbers.
     """
 
     session = models.OneToOneField(
@@ -150,7 +155,10 @@ class UserUsage(models.Model):
 
 
 class SiteUsage(models.Model):
-    """Tokens that the runs of all users used in one slot, for the site's daily limit."""
+    """Tokens that the runs of all users used in one slot, for the site's daily limit.
+
+    `slot` is as in `UserUsage`.
+    """
 
     slot = models.BigIntegerField(primary_key=True)
     tokens = models.BigIntegerField(default=0)

@@ -29,7 +29,7 @@ ACTIVE = (RunStatus.QUEUED, *HOLDING)
 
 
 class EndReason(models.TextChoices):
-    """Why a run did not complete."""
+    """Why a run was cancelled or interrupted, or failed at a limit."""
 
     USER = "user", _("stopped by the user")
     REDIRECT = "redirect", _("stopped by a newer message")
@@ -48,7 +48,7 @@ class UsageSource(models.TextChoices):
 
 
 class Outcome(models.TextChoices):
-    """What was done with an accepted chat."""
+    """What was done with an accepted chat: its run started, waits, or interrupts another one."""
 
     STARTED = "started"
     QUEUED = "queued"
@@ -195,7 +195,7 @@ class Item(models.Model):
 
 
 class Decision(models.TextChoices):
-    """The decision of an approval; the last two are not made by a person."""
+    """How an approval was decided; EXPIRED and CANCELLED are not decisions of a person."""
 
     APPROVE = "approve", _("approved")
     REJECT = "reject", _("rejected")
@@ -264,10 +264,13 @@ class RunState(models.Model):
 
 
 class SideCall(models.Model):
-    """A model call that is not part of a reply; its usage counts like a reply's."""
+    """A model call that is not part of a reply.
+
+    Its usage is part of the session's totals; daily limits do not count it.
+    """
 
     class Purpose(models.TextChoices):
-        """What the call was for."""
+        """What a side call was for."""
 
         TITLE = "title", _("title")
         SUMMARY = "summary", _("summary")

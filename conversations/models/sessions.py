@@ -110,7 +110,7 @@ class Message(models.Model):
 
     @property
     def text(self) -> str:
-        """The text parts alone, with a blank line between two."""
+        """The text parts, joined with blank lines; without reasoning, tools and approvals."""
         return join_text(self.parts)
 
 
@@ -133,7 +133,7 @@ class ReplyHtml(models.Model):
 
 
 def join_text(parts: list[dict[str, Any]]) -> str:
-    """Join the text parts of a message, as the tokens of its run spelled them."""
+    """Return the text parts among `parts`, joined with blank lines, as the run's tokens were."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
 
 
@@ -186,7 +186,7 @@ class Share(models.Model):
 
 
 class SearchEntry(models.Model):
-    """A text that search finds: that of a message, or a session's title if `message` is None.
+    """A text that search can find: that of a message, or the session's title if `message` is None.
 
     Only the database's triggers write these rows; see `conversations.sessions.search`.
     """
@@ -214,7 +214,8 @@ class SearchEntry(models.Model):
 class Summary(models.Model):
     """What the model is given in place of a branch from its beginning down to `message`, a reply.
 
-    With an empty text it is given nothing in its place. Branches without `message` are unaffected.
+    With an empty `text` the model is given nothing in its place. `model` is the name of the model
+    that wrote the text. Branches without `message` are unaffected.
     """
 
     message = models.OneToOneField(

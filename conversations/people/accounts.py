@@ -54,7 +54,10 @@ def record(
     session_id: UUID | None = None,
     **detail: Any,
 ) -> None:
-    """Write one entry of the audit log; `actor` None: a command or the site itself."""
+    """Write one entry of the audit log; `actor` None: a command or the site itself.
+
+    `detail` must not contain text of a conversation.
+    """
     AuditEntry.objects.create(
         actor_id=actor.pk if actor else None, action=action, session_id=session_id, detail=detail
     )
@@ -66,7 +69,7 @@ def record_each(
     session_ids: Sequence[UUID],
     **detail: Any,
 ) -> None:
-    """Write one entry for each session, so that the log of a session is complete.
+    """Write one entry of the audit log for each session, so that each session's log is complete.
 
     Written in batches of `STEP` rows, each a transaction of its own unless one is open already.
     """
@@ -81,13 +84,16 @@ def record_each(
 
 
 def record_list(actor: AbstractBaseUser | AnonymousUser, session_ids: Sequence[UUID]) -> None:
-    """Write one entry for a whole page of titles; one for each session would fill the log."""
+    """Write one entry of the audit log for all sessions whose titles `actor` saw on a page.
+
+    One for each session would fill the log. Without sessions, writes none.
+    """
     if session_ids:
         record(actor, AuditAction.LISTED, sessions=[str(pk) for pk in session_ids])
 
 
 def entries_about(entries: QuerySet[AuditEntry], session_id: UUID) -> QuerySet[AuditEntry]:
-    """Return the entries about a session, those of list pages that showed its title included."""
+    """Return those of `entries` about a session, with the pages of titles that showed its title."""
     listed = entries.filter(action=AuditAction.LISTED).annotate(words=Cast("detail", TextField()))
     pages = listed.filter(words__contains=str(session_id)).values("pk")
     return entries.filter(Q(session_id=session_id) | Q(pk__in=pages))
@@ -98,7 +104,7 @@ NAME_BYTES = 8
 
 @transaction.atomic
 def create_guest() -> Any:
-    """Create a user without a password and mark it as a guest."""
+    """Create a user without a password, mark it as a guest, and return it."""
     model = get_user_model()
     name = f"guest-{secrets.token_hex(NAME_BYTES)}"
     user = model._default_manager.create(**{model.USERNAME_FIELD: name})
@@ -109,13 +115,18 @@ def create_guest() -> Any:
 
 
 def is_guest(user: User) -> bool:
-    """Return whether `user` was created by `create_guest`."""
+    """Return whether `user` is marked as a guest; a visitor without a user is not one."""
     return user.is_authenticated and Guest.objects.filter(user_id=user.pk).exists()
 
 
 @transaction.atomic
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
-    """Move the guest's sessions and runs to `user`, and delete the guest if it still exists."""
+    """Move a guest's data to `user`, and delete the guest if it still exists.
+
+    The data are the sessions with their runs and ratings, the decisions of approvals, and the used
+    tokens that daily limits count. Locks the sessions, then their active runs, then the guest's
+    row.
+    """
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
     # This lock keeps new sessions out, since inserting one locks its owner's row; a session that
@@ -204,13 +215,16 @@ def create_key(
 
 
 def revoke_key(*, user: User, key_id: str) -> None:
-    """Revoke one of the user's keys; raises `AgentSiteError(not_found)`."""
+    """Revoke one of the user's valid keys; raises `AgentSiteError(not_found)` for any other."""
     if not list_keys(user).filter(pk=parse_id(key_id)).update(revoked_at=timezone.now()):
         raise AgentSiteError(ErrorCode.NOT_FOUND)
 
 
 def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
-    """Revoke keys of any users on behalf of `staff`; return how many. Each is in the audit log."""
+    """Revoke those of `keys`, of any users, that are not revoked yet; return how many.
+
+    Writes an entry of the audit log for each, with `staff` as its actor.
+    """
     ended = 0
     for key in keys.filter(revoked_at=None):
         key.revoked_at = timezone.now()
@@ -221,7 +235,10 @@ def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
 
 
 def find_key(text: str) -> ApiKey | None:
-    """Return the valid key with this text, its owner loaded, or None; updates `last_used_at`."""
+    """Return the valid key with this text, with its owner loaded; None if there is none.
+
+    The owner must be active. Updates the key's `last_used_at` once in `USED_EVERY` at most.
+    """
     prefix = "_".join(text.split("_")[:2])
     keys = holding_keys().filter(prefix=prefix, owner__is_active=True)
     key = keys.select_related("owner").first()

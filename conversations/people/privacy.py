@@ -44,9 +44,10 @@ USAGE_KEPT = timedelta(days=2)
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
-    """Return sessions deleted more than `RESTORE_DAYS` ago, or inactive for `RETENTION_DAYS`.
+    """Return sessions deleted more than `RESTORE_DAYS` before `now`, or inactive for too long.
 
-    Excludes sessions with an active run.
+    Too long is longer than `RETENTION_DAYS`, if that is set. Sessions with an active run are left
+    out.
     """
     expired = Q(deleted_at__lt=now - timedelta(days=restore_days()))
     if (kept := retention_days()) is not None:
@@ -56,7 +57,11 @@ def list_expired(now: datetime) -> QuerySet[ChatSession]:
 
 
 def purge() -> int:
-    """Delete expired sessions, sign-ins, tickets, usage and guests; return how many sessions."""
+    """Delete for good what has expired; return how many sessions were deleted.
+
+    Deletes the sessions of `list_expired`, sign-ins, tickets, rows of used tokens older than
+    `USAGE_KEPT`, and guests without sessions who are older than SESSION_COOKIE_AGE.
+    """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
     SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
@@ -93,12 +98,12 @@ def _delete_guests(now: datetime) -> None:
 
 
 def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
-    """Delete the account and all data of this person; return how many sessions there were.
+    """Delete the account and all data of this person; return how many sessions were deleted.
 
-    Running replies are stopped and sockets closed. The audit log gets an entry with the staff
-    member `by` (None for a command); its older entries stay, without the person's name.
-    Raises `ProtectedError` or `RestrictedError` if rows of another app refer to the account: then
-    all else has been deleted and the account is disabled.
+    Running replies are stopped; the person's sockets are closed at the poller's next check. The
+    audit log gets an entry with the staff member `by` (None for a command); its older entries stay,
+    without the person's name. Raises `ProtectedError` or `RestrictedError` if rows of another app
+    refer to the account: then all else has been deleted and the account is disabled.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
     users.update(is_active=False)
@@ -139,7 +144,10 @@ def _forget_admin_log(user_id: Any) -> None:
 
 
 def forget_words() -> None:
-    """Merge SQLite's search index, which keeps the words of deleted rows until then."""
+    """Merge SQLite's search index, which keeps words of deleted rows until it is merged.
+
+    Does nothing on Postgres.
+    """
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(
@@ -156,7 +164,10 @@ def _readable(field: Field, user: AbstractBaseUser) -> Any:
 
 
 def read_account(user: AbstractBaseUser) -> dict[str, Any]:
-    """Return what is stored about a person besides conversations, without secrets."""
+    """Return the account, shares, ratings and API keys of a person, without secrets.
+
+    The values are those of the rows, such as datetimes and UUIDs.
+    """
     fields = [field for field in user._meta.concrete_fields if field.name != "password"]
     return {
         "account": {field.name: _readable(field, user) for field in fields},

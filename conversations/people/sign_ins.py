@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
-    """Count an attempt of `what` in the database; return the seconds to wait if above `limit`.
+    """Count an attempt at `what` in the database; return None if it is allowed.
 
-    None: the attempt is allowed. A period begins with its first attempt.
+    Above `limit` attempts in a period, returns the seconds until the period ends. A period begins
+    with its first attempt and lasts for `period`. Refused attempts are counted too.
     """
     key, now = hash_token(what), timezone.now()
     if not _add_one(key, now, period):
@@ -61,15 +62,16 @@ def _add_one(key: str, now: datetime, period: timedelta) -> bool:
 
 
 def forget_attempts(what: str) -> None:
-    """Reset the count of `what`, after a correct attempt."""
+    """Reset the count of attempts at `what`; call it after a correct one."""
     Attempts.objects.filter(key=hash_token(what)).delete()
 
 
 def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
     """Count `what` in Django's cache; return the seconds to wait if above `limit`, else None.
 
-    For frequent requests. Periods of `seconds` begin at multiples of it by the clock. Processes
-    count together only if they share the cache. Allows everything while the cache is unavailable.
+    As `count_attempt`, but for frequent requests. Periods of `seconds` begin at multiples of it by
+    the clock. Processes count together only if they share the cache. Allows everything while the
+    cache is unavailable.
     """
     now = time.time()
     key = f"count:{hash_token(what)}:{now // seconds:.0f}"
@@ -83,10 +85,11 @@ def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
 
 
 def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | None:
-    """Take one of the `places` of `what`, which all processes share; None if none is free.
+    """Take one of the `places` of `what`; return a function that releases it.
 
-    The returned function releases it. A place that is not released, because its process died, is
-    free again after `seconds`. While the cache is unavailable there is always a place.
+    Returns None if no place is free. A place that is not released, because its process died, is
+    free again after `seconds`. Processes that share Django's cache share the places. While the
+    cache is unavailable there is always a place.
     """
     try:
         for place in range(places):
@@ -111,9 +114,10 @@ def address_of(request: HttpRequest) -> str:
 
 
 def client_address(forwarded_for: str, peer: str) -> str:
-    """Return the client's address as the outermost of our `PROXIES` saw it, else the connection's.
+    """Return the client's address as the outermost of our `PROXIES` saw it, else that of `peer`.
 
-    An IPv6 address becomes its /64 network, all of which belongs to one customer. "" behind a Unix
+    `forwarded_for` is the header X-Forwarded-For, `peer` the address of the connection. An IPv6
+    address becomes its /64 network, all of which belongs to one customer. Returns "" behind a Unix
     socket whose proxy sends no address.
     """
     forwarded, count = forwarded_for.split(","), proxies()
@@ -155,10 +159,12 @@ MAILS_A_MAILBOX = 5
 
 
 def limit_sign_in(request: HttpRequest, name: str) -> None:
-    """Count an attempt to sign in as `name`; raises `AgentSiteError(rate_limited)`.
+    """Count an attempt to sign in as `name` from the request's address.
 
-    Every limit that refuses counts attempts from the request's own address: attempts from other
-    addresses must never lock out the owner of the name.
+    Also calls `limit_address`. Raises `AgentSiteError(rate_limited)`, with the seconds to wait. The
+    limits that refuse count attempts from this address alone, because attempts from others must
+    never lock out the owner of the name. If all addresses together exceed `TRIES_EVERYWHERE`, this
+    one has only `GUESSED_TRIES`.
     """
     _count(_sign_in_as(name, request), TRIES_A_NAME)
     limit_address(request)
@@ -167,28 +173,40 @@ def limit_sign_in(request: HttpRequest, name: str) -> None:
 
 
 def limit_address(request: HttpRequest) -> None:
-    """Count a sign-in attempt from this address; raises `AgentSiteError(rate_limited)`."""
+    """Count an attempt to sign in, as anybody, from the request's address.
+
+    Raises `AgentSiteError(rate_limited)`.
+    """
     _count(f"sign in from {address_of(request)}", TRIES_AN_ADDRESS)
 
 
 def limit_keys(address: str) -> None:
-    """Count an invalid API key; raises `AgentSiteError(rate_limited)`."""
+    """Count an invalid API key from an address; raises `AgentSiteError(rate_limited)`."""
     _count(f"key from {address}", KEYS_AN_ADDRESS)
 
 
 def allow_again(request: HttpRequest, name: str) -> None:
-    """Clear the attempts at a name from this address; call it after a correct password."""
+    """Reset the counts of attempts at `name` from the request's address.
+
+    Call it after a correct password. Other counts of this address and of the name stay.
+    """
     forget_attempts(_sign_in_as(name, request))
     forget_attempts(_guess(name, request))
 
 
 def limit_sign_up(request: HttpRequest) -> None:
-    """Count a new account or guest; raises `AgentSiteError(rate_limited)`."""
+    """Count a new account or guest from the request's address.
+
+    Raises `AgentSiteError(rate_limited)`.
+    """
     _count(f"sign up from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
 
 
 def limit_mail(request: HttpRequest, email: str) -> None:
-    """Count a request that sends a mail to `email`; raises `AgentSiteError(rate_limited)`."""
+    """Count a request that sends a mail to `email`, for the mailbox and for the request's address.
+
+    Raises `AgentSiteError(rate_limited)`.
+    """
     _count(f"mail to {_plain(email)}", MAILS_A_MAILBOX)
     _count(f"mail from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
 
@@ -239,8 +257,9 @@ computation at every check."""
 class SignIn:
     """The sign-in by which a socket was authenticated.
 
-    `key` is the key of Django's session, `expires` the end of a token or API key. `api_key` is the
-    id of an API key, which stays valid when the password changes. `scopes` are that key's scopes;
+    `key` is the key of Django's session; None for a token or API key. `expires` is when a token or
+    API key expires; None for a sign-in without such an end. `api_key` is the id of an API key,
+    which stays valid when the password changes; None for a person. `scopes` are that key's scopes;
     None for a person, who may do everything.
     """
 
@@ -257,13 +276,20 @@ class SignIn:
 
 
 def sign_in_by_key(key: ApiKey) -> SignIn:
-    """Return the sign-in of a program with a valid API key, whose owner must be loaded."""
+    """Return the sign-in of a program with `key`; the caller must have found the key valid.
+
+    The owner of the key should be loaded, else this is a query.
+    """
     hashed = key.owner.get_session_auth_hash()
     return SignIn(key.owner_id, hashed, None, key.expires_at, key.pk, tuple(key.scopes))
 
 
 def list_ended_sign_ins(sign_ins: Iterable[SignIn]) -> set[SignIn]:
-    """Return those of `sign_ins` that are no longer valid."""
+    """Return those of `sign_ins` that are not valid any more.
+
+    A sign-in ends when its user is inactive or deleted, its time is over, its session is gone, its
+    API key is revoked or expired or, without an API key, the user's password has changed.
+    """
     given = set(sign_ins)
     hashes = _read_hashes({sign_in.user_id for sign_in in given})
     live = _read_live_keys({sign_in.key for sign_in in given if sign_in.key})
@@ -335,9 +361,10 @@ AUDIENCE = "agent-socket"
 
 
 def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
-    """Create a ticket; return its text of 256 random bits, which is not stored, and its end.
+    """Create a ticket for `user`; return its text, of which only a hash is stored, and its expiry.
 
-    The socket that it opens is closed when `sign_in`, which asked for the ticket, ends.
+    `sign_in` is the one by which the ticket was requested: when it ends, the socket that the ticket
+    has opened is closed. Expired tickets of all users are deleted.
     """
     now = timezone.now()
     SocketTicket.objects.filter(expires_at__lt=now).delete()
@@ -357,9 +384,9 @@ def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
 
 
 def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
-    """Use up a ticket; return its user and sign-in, or None if it or its sign-in is invalid.
+    """Use up a ticket; return its user and sign-in, or None if one of the three is not valid.
 
-    Of concurrent attempts, in any processes, exactly one succeeds: the one that deletes the row.
+    Of concurrent attempts, in any processes, at most one succeeds: the one that deletes the row.
     """
     tickets = SocketTicket.objects.filter(
         token_hash=hash_token(text),

@@ -93,7 +93,8 @@ class Snapshots:
     def read(self, run: Run) -> Snapshot:
         """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        Inside a transaction no snapshot is shared, because `run` may be rolled back.
+        If another thread has read a later row, the snapshot is of that row. Inside a transaction
+        the snapshot is built anew and not kept, because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
@@ -109,7 +110,7 @@ class Snapshots:
         return snapshot
 
     def drop(self, run_id: UUID) -> None:
-        """Forget the snapshot of a run that has ended."""
+        """Forget the snapshot of a run, if there is one; call it when the run has ended."""
         with self._lock:
             self._entries.pop(run_id, None)
 
@@ -147,7 +148,7 @@ _snapshots = Snapshots()
 
 
 def read_snapshot(run: Run) -> Snapshot:
-    """Return the snapshot of a run from those of this process; see `Snapshots.read`."""
+    """Return the snapshot of a run in progress; as `Snapshots.read`, for the whole process."""
     return _snapshots.read(run)
 
 
@@ -162,8 +163,9 @@ def on_change(change: Change) -> None:
 class CatchUp:
     """What a reader of a run has missed.
 
-    `events` follow the reader's cursor without a gap. If there are too many or some are gone,
-    `parts` is the whole reply up to `seq`, and `events` follow `seq`.
+    With `parts` None, `events` follow the reader's cursor without a gap, and `seq` has no meaning.
+    If there are too many events or some are gone, `parts` is the whole reply up to `seq`, and
+    `events` follow `seq`.
     """
 
     run: Run
@@ -175,8 +177,8 @@ class CatchUp:
 def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
     """Return what came after (`epoch`, `seq`): at most `limit` events, or a snapshot.
 
-    An ended run's last event is always included, since readers wait for it. Raises
-    `Run.DoesNotExist`. The caller must have authorised access to the run.
+    The last event of an ended run is always included, even if it is not after `seq`, since readers
+    wait for it. Raises `Run.DoesNotExist`. The caller must have authorised access to the run.
     """
     # The row first: what is committed after this read is beyond `last_seq` and not returned.
     run = get_run(run_id)
@@ -198,9 +200,10 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
 class SessionState:
     """What a reader of a session has missed.
 
-    `messages` changed after the reader's revision, oldest change first; None if there are too many.
-    `active` is (id, number) of the active run, `numbers` has the numbers of those requested runs
-    that exist. `html` has the HTML of replies among `messages` by message id, if it was read.
+    `messages` changed after the reader's revision, oldest change first; None if they are too many
+    or too long to send. `active` is (id, number) of the first unfinished run; None without one.
+    `numbers` has the numbers of those requested runs that exist. `html` has the HTML of replies
+    among `messages` by message id; empty if it was not read.
     """
 
     rev: int
@@ -215,10 +218,11 @@ class SessionState:
 def read_session_state(
     session_id: UUID, *, rev: int | None, runs: Iterable[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """Return what changed after `rev`; with `rev` None no messages.
+    """Return a session's state now, with the messages that changed after `rev`.
 
-    Above `limit` messages, or `max_chars` characters of text in them, `messages` is None. Raises
-    `ChatSession.DoesNotExist`. The caller must have authorised access to the session.
+    `messages` is [] if `rev` is None, and None if there are more than `limit` of them or more than
+    `max_chars` characters of text in them. `runs` are the ids of the runs whose numbers are wanted.
+    Raises `ChatSession.DoesNotExist`. The caller must have authorised access to the session.
     """
     # The revision first: what changes after this read is sent again for the next cursor.
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
@@ -247,14 +251,14 @@ def _list_changes(
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of the sessions and runs that a process's sockets follow."""
+    """The newest `rev` of each session, and the newest (epoch, seq) of each run, by id."""
 
     revs: dict[UUID, int]
     runs: dict[UUID, tuple[int, int]]
 
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
-    """Return the rev of each session that is not deleted, and (epoch, last_seq) of each run."""
+    """Return the heads of these sessions, without deleted ones, and of these runs."""
     heads = Heads(revs={}, runs={})
     for ids in in_chunks(sessions):
         kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)

@@ -24,7 +24,10 @@ INSERT_ROWS = 500
 
 @dataclass(frozen=True)
 class Batch:
-    """The events that one run has to commit, after `last_seq`; without any it renews the lease."""
+    """The events of one run to commit after `last_seq`, the seq of its last committed event.
+
+    Without events, the commit only renews the lease. `claim` is that of the worker.
+    """
 
     run_id: UUID
     claim: int
@@ -39,9 +42,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Committed:
-    """The runs that this worker still owns, and those of them that are to be cancelled.
+    """The result of a commit of batches.
 
-    The batches of `kept` are in the database, written now or by an earlier attempt.
+    `kept` are the runs that this worker still owns: their batches are in the database, written now
+    or by an earlier attempt. `cancelled` are those of them whose cancel was requested.
     """
 
     kept: frozenset[UUID]
@@ -52,9 +56,10 @@ class Committed:
 def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     """Commit all batches in one transaction: check claims, renew leases, write events.
 
-    Also reads which runs are to be cancelled. `lease` is the new lease of each run. Pass a batch
-    again, unchanged, if its commit is in doubt. A run that is not in `kept` has another claim,
-    status or last seq: nothing of its batch was written.
+    Also reads which runs are to be cancelled. Needs at least one batch, and one a run at most; the
+    lease of each run then ends `lease` from now. Pass a batch again, unchanged, if its commit is in
+    doubt. A run that is not in `kept` has another claim, status or last seq, and nothing of its
+    batch was written.
     """
     # In the order in which `lock_runs` locks them, to avoid deadlocks.
     batches = sorted(batches, key=lambda batch: batch.run_id)
@@ -140,9 +145,10 @@ Point = list[int]
 
 
 def draw_sketch(start: datetime, deltas: Iterable[tuple[datetime, int]]) -> list[Point]:
-    """Return points that show when text arrived, from (moment, characters) of each text event.
+    """Return points that show when a run's text arrived; `start` is when the run was created.
 
-    At most `POINTS_MAX` points; the first and the last are always kept.
+    `deltas` has (moment, characters) of each text event, in order. At most `POINTS_MAX` points are
+    returned; the first and the last are always kept.
     """
     points: list[Point] = []
     size = 0
@@ -174,9 +180,10 @@ FOLD_RUNS = 20
 def fold_events(age: timedelta) -> int:
     """Delete some streamed text events of runs that ended more than `age` ago.
 
-    Returns how many runs it worked on: 0 if none is left, or other processes fold the rest. Other
-    events stay. One transaction, which deletes at most `FOLD_ROWS` events, and reads no more than
-    that besides the events of one run. Call it until it returns 0.
+    Returns how many runs it worked on; 0 if none is left, or other processes have locked the rest.
+    Call it until it returns 0. Events of other kinds stay. Works in one transaction, which deletes
+    at most `FOLD_ROWS` events. Besides the text events of one run, however many these are, it reads
+    the lengths of at most as many.
     """
     room, folded = FOLD_ROWS, 0
     for run in _take_runs(age):

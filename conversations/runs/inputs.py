@@ -35,10 +35,11 @@ LOST_OUTPUT = "The server stopped before this had finished."
 
 
 def mend(items: Iterable[Item], missing: str = STOPPED_OUTPUT) -> list[Item]:
-    """Return `items` with each call followed by its output, under a call id that occurs once.
+    """Return `items` with an output for each call, and a call id that no other call has.
 
-    A call without an output gets the text `missing`. Adjacent calls were made together, so their
-    outputs follow the last of them. Outputs without a call are dropped.
+    Each output follows its call; those of adjacent calls, which were made together, follow the last
+    of these calls. A call without an output gets one with the text `missing`. Outputs without a
+    call are dropped.
     """
     items = list(items)
     outputs = _outputs(items)
@@ -79,12 +80,16 @@ def _fresh(call_id: str, taken: set[str]) -> str:
 
 
 def text_items(text: str) -> list[Item]:
-    """Return the item for a text of the model; none for an empty text."""
+    """Return a list with the one item for a text of the model; [] for an empty text."""
     return [{"role": "assistant", "content": text}] if text else []
 
 
 def items_of_parts(parts: Iterable[dict[str, Any]]) -> list[Item]:
-    """Build the items of a reply from its parts, if its own were lost with its worker."""
+    """Build the model's items from the parts of a reply, for replies without stored items.
+
+    Only text and tool calls become items; a call without an output gets `LOST_OUTPUT` as its
+    output.
+    """
     items: list[Item] = []
     for part in parts:
         if part["type"] == "text":
@@ -103,7 +108,7 @@ def _pair(part: dict[str, Any]) -> list[Item]:
 
 
 def whole_json(arguments: str) -> str:
-    """Return `arguments`, or "{}" if they are not valid JSON, such as shortened ones.
+    """Return `arguments`, or "{}" if they are not valid JSON, as when they were shortened.
 
     Models reject invalid JSON.
     """
@@ -116,10 +121,10 @@ def whole_json(arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Gauge:
-    """The tokens of a run's first input; None if not known.
+    """The tokens of the first input of a run by `agent` and `model`; None if not known.
 
-    `estimate` is our estimate of what was sent, `measured` the provider's count of it, `refused`
-    our estimate of an input that the model refused as too long.
+    `estimate` is our estimate of what was sent, `measured` the provider's count of the same input,
+    `refused` our estimate of an input that the model refused as too long.
     """
 
     agent: str
@@ -131,10 +136,11 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message as the model is to see it: a user's text, or the items of a reply.
+    """One message as the model is to see it: a user's `text`, or the `items` of a reply.
 
-    `gauge` is that of the run that wrote the reply; for a prompt that is answered again, that of
-    earlier runs that answered it.
+    A reply's `gauge` is that of its run. A prompt has one only if it is the newest turn and the
+    model refused the input of an earlier run for it, by the same agent and model; then only
+    `refused` is set.
     """
 
     message_id: UUID
@@ -145,10 +151,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Path:
-    """A branch from one of its messages back to the latest summary, or to the beginning.
+    """A branch from one of its messages back to the latest summary, the limit, or the beginning.
 
-    `turns` are newest first. `summary` stands for all messages before them: None if there are
-    none, "" if they are left out.
+    `turns` are newest first. `summary` stands for all messages before them; None if there are no
+    messages before them, "" if these are left out without a text in their place.
     """
 
     turns: list[Turn]
@@ -184,9 +190,10 @@ READ_PATH = """
 
 
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
-    """Read the last turns, at most `limit`, of the branch that ends at `leaf`.
+    """Read the last turns of the branch that ends at `leaf`, at most `limit`.
 
-    `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
+    Stops below the latest message that has a summary; the summary stands for that message and all
+    before it. `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
     """
     if leaf == run.prompt_id and run.prompt.parent_id is None:
         earlier = run.prompt.runs.exclude(context_refused=None).values_list("context_refused")
@@ -232,9 +239,9 @@ class RequestAnswer:
 class Resumption:
     """What a suspended run is resumed from.
 
-    `state` is the SDK's state, `answers` are in the order of the requests, `folder` has the parts
-    shown so far, `items` are the reply's items so far, and `agent` is the one that made the
-    requests.
+    `state` is the SDK's state, `answers` are the decisions in the order of the requests, `folder`
+    has the parts shown so far, `items` are the reply's items so far, and `agent` is the name of the
+    agent that made the requests.
     """
 
     state: dict[str, Any]
@@ -245,7 +252,9 @@ class Resumption:
 
 
 def load_resumption(run: Run) -> Resumption | None:
-    """Read what a worker needs to resume a run, and count the attempt; None if it starts anew.
+    """Read what a worker needs to resume a run, and count the attempt in its `RunState`.
+
+    Returns None, and counts nothing, if the run was not suspended and so starts anew.
 
     Call it in the transaction that claims the run.
     """

@@ -158,7 +158,10 @@ class Suspension:
 
 
 def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
-    """Claim a queued run that is the first of its session; None if it cannot be claimed."""
+    """Claim a run; None if it is not queued, or not the first unfinished run of its session.
+
+    Raises `Run.DoesNotExist`, and `AgentSiteError(not_found)` if it is purged meanwhile.
+    """
     try:
         with locked_run(run_id) as (change, run):
             claimed = states.claim(change, run, claim)
@@ -174,7 +177,8 @@ def finish_run(
     """Write the last events, the reply, its items and the terminal status.
 
     `last_seq` is the seq of the last committed event, and `events` follow it. Raises
-    `RunLostError` if that is not the last one, or this worker no longer owns the run.
+    `RunLostError` if the run's row has another `last_seq`, or this worker no longer owns the run,
+    and `AgentSiteError(not_found)` if the session has been purged.
     """
     with _locked_by_worker(claimed, last_seq) as (change, run):
         if ending.status == RunStatus.CANCELLED:
@@ -274,7 +278,7 @@ def _make_approvals(run: Run, suspension: Suspension, first: int) -> list[Approv
 
 
 def expire_run(run_id: UUID) -> None:
-    """End a run whose approvals were not decided in time; raises `RunLostError` otherwise."""
+    """End a run that awaits an expired approval; raises `RunLostError` for any other run."""
     with locked_run(run_id) as (change, run):
         if not has_expired(run):
             raise RunLostError(f"run {run_id} has not expired")
@@ -294,12 +298,12 @@ def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
 
 
 def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
-    """Queue a run whose worker is gone again, or end it with the text that was committed.
+    """Put a run whose worker is gone back into the queue, or end it with the committed parts.
 
-    It is queued again if nothing was shown since it was started or resumed, no cancel was
-    requested, and that was attempted fewer than `max_attempts` times. Without `worker` its lease
-    must have expired; a worker passes its own name to give up a run that it owns. Raises
-    `RunLostError` for any other run.
+    It is queued if no cancel was requested, no text or tool call was shown since it was started (or
+    resumed after it awaited input), and it was started (or resumed from there) fewer than
+    `max_attempts` times. Without `worker` its lease must have expired; a worker passes its own name
+    to give up a run that it owns. Raises `RunLostError` for any other run.
     """
     with locked_run(run_id) as (change, run):
         mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
@@ -348,7 +352,8 @@ def _has_changed_agent(run: Run) -> bool:
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
     """Note that these sessions are watched for `duration` from now, by the database's clock.
 
-    Locks their rows in the order of their ids, as all code that locks several sessions does.
+    Works in transactions of 500 sessions, and locks their rows in the order of their ids, as all
+    code that locks several sessions does.
     """
     ids = sorted(sessions)
     for start in range(0, len(ids), 500):
@@ -392,10 +397,11 @@ def decide(
     session_id: str | None = None,
     viewed_for: timedelta | None,
 ) -> Decided:
-    """Decide an approval; with the last open one its run is queued again.
+    """Decide an approval of `user`; if no other one of its run is open, queue the run again.
 
-    An earlier decision stays, and so does a run that has ended meanwhile. If an open approval of
-    the run has expired, the run is ended instead. `viewed_for` is as for `post_chat`. Raises
+    Changes nothing if the approval has a decision already, or its run has ended. If any open
+    approval of the run has expired, the run is ended instead. `message` is for the model. With
+    `session_id`, the approval must be of this session. `viewed_for` is as for `post_chat`. Raises
     `AgentSiteError(not_found)`.
     """
     mine = _approvals_of(user)

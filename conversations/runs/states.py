@@ -123,9 +123,10 @@ def get_rule(status: str, move: Move) -> Rule:
 
 @dataclass(frozen=True)
 class Claim:
-    """Which worker claims a run and for how long, and its agent and model by default.
+    """Which worker claims a run, and for how long (`lease`).
 
-    `models` has the models of agents that have their own.
+    A run that names no agent gets `agent`. Its model is that of its agent in `models`, else
+    `model`.
     """
 
     worker: str
@@ -141,9 +142,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A run that this worker owns, its events following `last_seq`.
+    """A run that this worker owns; the seq of its next event is `last_seq` + 1.
 
-    `resumption` is what it is resumed from, if it was suspended.
+    `resumption` is what the run is resumed from; None if it starts anew.
     """
 
     run: Run
@@ -153,10 +154,11 @@ class Claimed:
 
 
 def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
-    """Give the first unfinished run of the session, if it is queued, to a worker.
+    """Give `run`, the first unfinished run of its session, to the worker of `claim`.
 
-    A new epoch of its journal begins, unless the run is resumed after it awaited input. Raises
-    `IllegalMoveError` if the run is not claimable.
+    A new epoch of the run's journal begins, unless it is resumed after it awaited input. Raises
+    `IllegalMoveError` if the run is not queued or not the first one, and `RunLostError` if its row
+    has changed since it was read.
     """
     if change.claimable != run.pk:
         raise IllegalMoveError(f"run {run.number} is not the next of its session")
@@ -179,7 +181,10 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
 
 
 def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
-    """Announce a claim made for this process, whose executor starts the run after the commit."""
+    """Add a `RunReady` with a claim made for this process.
+
+    After the commit, this process's executor starts the run.
+    """
     change.add(RunReady(claimed.run.pk, claimed))
 
 
@@ -192,28 +197,39 @@ def finish(
     html: list[str] | None = None,
     **columns: Any,
 ) -> None:
-    """End a running run by COMPLETE, FAIL or STOP, for its worker, and write the last `events`.
+    """End a running run by `move`, which is COMPLETE, FAIL or STOP, and write its last `events`.
 
-    `html` has the HTML of the reply's text parts, for the terminal frame.
+    For the run's worker, whose claim the caller must have checked. `html` has the HTML of the
+    reply's text parts, for the terminal frame. `columns` are other columns of the row to write.
     """
     _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
-    """Let a running run await its user's decisions, without an owner."""
+    """Make a running run await its user's decisions, and release it from its worker.
+
+    `columns` are other columns of the row to write.
+    """
     _make(change, run, Move.SUSPEND, events, worker="", lease_until=None, **columns)
     update_reply(change, run)
 
 
 def requeue(change: ChangeBuilder, run: Run) -> None:
-    """Queue a run whose worker is gone again; later commits of that worker are refused."""
+    """Put a running run whose worker is gone back into the queue.
+
+    Later commits of that worker are refused.
+    """
     again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
     _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
     update_reply(change, run)
 
 
 def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
-    """End a run whose worker is gone, with the text that was committed."""
+    """End a running run whose worker is gone, with the parts that were committed as its reply.
+
+    The run becomes cancelled if a cancel was requested, else interrupted. Later commits of that
+    worker are refused. `columns` are other columns of the row to write.
+    """
     fence = {"claim": run.claim + 1, "lease_until": None}
     if run.cancel_requested_at is not None:
         reason = EndReason(run.reason or EndReason.USER)
@@ -223,9 +239,10 @@ def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
 
 
 def stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
-    """End a run that no worker owns, or request a cancel from the worker of a running one.
+    """Cancel a run that no worker owns, or request a cancel from the worker of a running one.
 
-    A second request changes nothing. Raises `IllegalMoveError` for an ended run.
+    If a cancel has been requested already, changes nothing. Raises `IllegalMoveError` for an ended
+    run.
     """
     if run.status != RunStatus.RUNNING:
         _end(change, run, Move.CANCEL, reason=reason)
@@ -244,7 +261,11 @@ def _request_cancel(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
 
 
 def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -> None:
-    """Write a decision to a run's journal; the last one queues the run, ahead of all others."""
+    """Write `event`, a decision, to the journal of a run that awaits input.
+
+    With `is_last`, which the caller determines, the run is queued, still as the first unfinished
+    run of its session.
+    """
     if not is_last:
         _make(change, run, Move.ANSWER, [event])
         return
@@ -253,12 +274,15 @@ def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -
 
 
 def expire(change: ChangeBuilder, run: Run) -> None:
-    """End a run whose approvals expired; its text so far is the reply."""
+    """End a run that awaits input as interrupted, with its parts so far as the reply.
+
+    The caller must have checked that an approval has expired. All open approvals expire.
+    """
     _end(change, run, Move.EXPIRE, reason=EndReason.APPROVAL_EXPIRED)
 
 
 def refuse(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
-    """End a queued run that cannot be worked on, with an error."""
+    """End a queued run that cannot be worked on, as failed with `error_code`."""
     _end(change, run, Move.REFUSE, error_code=error_code.value)
 
 
@@ -340,19 +364,19 @@ def _compare_and_set(run: Run, columns: dict[str, Any]) -> None:
 
 
 def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:
-    """Return those of `run_ids` whose cancel has been requested."""
+    """Return the ids of those runs whose cancel has been requested."""
     runs = Run.objects.filter(pk__in=list(run_ids), cancel_requested_at__isnull=False)
     return list(runs.values_list("pk", flat=True))
 
 
 def list_orphans() -> list[UUID]:
-    """Return running runs whose lease has expired, by the database's clock."""
+    """Return the ids of up to 500 running runs whose lease has expired by the database's clock."""
     runs = Run.objects.filter(status=RunStatus.RUNNING, lease_until__lt=Now())
     return list(runs.values_list("pk", flat=True)[:500])
 
 
 def list_expired() -> list[UUID]:
-    """Return runs that await an approval that has expired, by the database's clock."""
+    """Return the ids of up to 500 runs that await an expired approval, by the database's clock."""
     late = Approval.objects.filter(
         decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
     )
@@ -360,15 +384,19 @@ def list_expired() -> list[UUID]:
 
 
 def list_forgotten(age: timedelta) -> list[UUID]:
-    """Return claimable runs that have been queued for longer than `age`."""
+    """Return the ids of up to 500 claimable runs that have been queued for longer than `age`.
+
+    A run is claimable if it is queued and the first unfinished run of its session.
+    """
     runs = _claimable_runs().filter(queued_at__lt=Now() - age)
     return list(runs.values_list("pk", flat=True)[:500])
 
 
 def list_undelivered(age: timedelta) -> list[Run]:
-    """Return the runs of `list_forgotten` for which no job of Procrastinate is waiting.
+    """Return up to 500 claimable runs, queued for longer than `age`, without a waiting job.
 
-    Only `pk` and `owner` are loaded, oldest first.
+    The job is that of Procrastinate. The runs that have been queued longest come first; only their
+    `pk` and `owner` are loaded.
     """
     # Looked up by name, since Procrastinate, which needs Postgres, is not always installed.
     job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
@@ -391,7 +419,10 @@ def _claimable_runs() -> QuerySet[Run]:
 
 
 def list_unwatched(grace: timedelta) -> list[UUID]:
-    """Return running runs, without a requested cancel, of sessions unwatched for `grace`."""
+    """Return the ids of up to 500 running runs whose session was unwatched for `grace`.
+
+    Leaves out runs whose cancel has been requested, and sessions that always count as watched.
+    """
     runs = Run.objects.filter(
         status=RunStatus.RUNNING,
         cancel_requested_at=None,

@@ -45,7 +45,7 @@ SLOT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of all model calls of a run; None if not known."""
+    """Tokens of one or more model calls, with the source of the counts; None if not known."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -60,7 +60,10 @@ NO_USAGE = TokenUsage(0, 0, 0, 0, UsageSource.MEASURED)
 
 
 def add_usage(one: TokenUsage, other: TokenUsage) -> TokenUsage:
-    """Return the sum; its source is the less exact of the two: unknown, estimated, measured."""
+    """Return the sum of two usages; a count that is None in one of them is that of the other.
+
+    The source of the sum is the less exact one of the two: unknown, else estimated, else measured.
+    """
     sources = {one.source, other.source}
     return TokenUsage(
         input_tokens=_add(one.input_tokens, other.input_tokens),
@@ -72,7 +75,7 @@ def add_usage(one: TokenUsage, other: TokenUsage) -> TokenUsage:
 
 
 def subtract_usage(whole: TokenUsage, part: TokenUsage) -> TokenUsage:
-    """Return `whole` minus `part`; no count of either may be None."""
+    """Return `whole` minus `part`, with the source of `whole`; no count of either may be None."""
     left = {name: getattr(whole, name) - getattr(part, name) for name in TOKEN_COLUMNS}
     return TokenUsage(**left, source=whole.source)
 
@@ -84,7 +87,8 @@ def _add(one: int | None, other: int | None) -> int | None:
 def price(usage: TokenUsage, model: str) -> Decimal | None:
     """Return the cost by `settings.MODEL_PRICES`; None if a count or the price is not known.
 
-    Prices are for a million tokens: `input`, `output` and, if it differs, `cached_input`.
+    Without any tokens the cost is 0 for every model. Prices are for a million tokens: `input`,
+    `output` and, if it differs from `input`, `cached_input`.
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
@@ -110,9 +114,11 @@ def usage_of(run: Run) -> TokenUsage:
 
 
 def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]]) -> TokenUsage:
-    """Estimate the usage of a run whose worker is gone, from what it was asked and has shown.
+    """Estimate the usage of a run whose worker is gone, from its input `asked` and shown `parts`.
 
-    Adds to the usage in its row, which is returned alone if nothing was shown.
+    The input is added to that in the run's row, which has the calls before the run was suspended.
+    The output is the larger of the estimate and the row's. Without `parts`, returns the usage in
+    the row alone.
     """
     before = usage_of(run)
     if not parts:
@@ -127,9 +133,11 @@ def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]])
 
 
 def price_orphan(run: Run, usage: TokenUsage, *, changed_agent: bool) -> Decimal | None:
-    """Return the cost of the whole `usage` of a lost run, whose row has a part of it already.
+    """Return the cost of `usage`, the whole usage of a lost run.
 
-    None after `changed_agent`, because the model of the other agent is not known.
+    If the run's row has a part of it, that part keeps the cost in the row, and only the rest is
+    priced, by the run's model. None if the cost of either is not known. With `changed_agent` that
+    of the rest is not known, because the other agent's model is not.
     """
     before = usage_of(run)
     if before.input_tokens is None or usage.input_tokens is None:
@@ -149,7 +157,8 @@ def _made_text(part: dict[str, Any]) -> str:
 def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str) -> dict[str, Any]:
     """Return the columns for a run's usage, its whole `cost`, and the `model` that answered last.
 
-    Without `model`, all of it is priced by the model that the run was claimed with.
+    With `model` "", `cost` is ignored, and all usage is priced by the model that the run was
+    claimed with.
     """
     if not model:
         return usage_columns(usage, price(usage, run.model))
@@ -157,7 +166,7 @@ def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str)
 
 
 def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
-    """Return the sum, or None if one of the costs is not known."""
+    """Return the sum of the costs; None if one of them is None, 0 if there are none."""
     total = Decimal(0)
     for cost in costs:
         if cost is None:
@@ -180,11 +189,11 @@ def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class UsageTotals:
-    """Usage of many runs, and of the calls for titles and summaries.
+    """Usage of ended runs, and of the side calls for titles and summaries.
 
-    `cost` is the sum of the known costs, None if none is known. `estimated`, `unknown` and
-    `unpriced` count those whose tokens are estimated, whose tokens are unknown, and whose cost is
-    not known.
+    `runs` counts the runs alone. `cost` is the sum of the known costs, None if none is known.
+    `estimated`, `unknown` and `unpriced` count the runs and side calls whose tokens are estimated,
+    whose tokens are unknown, and whose cost is not known.
     """
 
     runs: int
@@ -200,7 +209,7 @@ class UsageTotals:
 
 
 def add_to_totals(run: Run) -> None:
-    """Add the tokens of `run` that are not counted yet, and the run itself once it has ended.
+    """Count the new tokens of `run` towards the daily limits; add an ended run to its session.
 
     `conversations.runs.states` calls this once for each move, after it and with the session
     locked. The rows of totals come last in the order of locks.
@@ -215,8 +224,8 @@ def add_to_totals(run: Run) -> None:
 def count_spent(run_id: UUID, tokens: int) -> None:
     """Count towards the daily limits that a run has used `tokens` in its epoch so far.
 
-    May be called repeatedly: only the difference to what is counted is added. Locks the run and
-    then the totals, which come last in the order of locks.
+    `tokens` is the whole number each time; only the difference to what is counted is added. Locks
+    the run and then the totals, which come last in the order of locks.
     """
     run = (
         Run.objects.select_for_update(no_key=True).only("owner_id", "counted_tokens").get(pk=run_id)
@@ -237,7 +246,7 @@ def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
 
 
 def move_user_totals(giver: UserId, taker: UserId) -> None:
-    """Move the used tokens that daily limits count from one user to another."""
+    """Move the used tokens that daily limits count from the user `giver` to `taker`."""
     theirs = UserUsage.objects.filter(user_id=giver)  # type: ignore[misc]
     for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
         _add_to_user(taker, slot, tokens)
@@ -283,7 +292,7 @@ def count_tokens(usage: TokenUsage) -> int:
 
 
 def find_slot(moment: datetime) -> int:
-    """Return the slot of `UserUsage` that contains `moment`."""
+    """Return the slot of `UserUsage` and `SiteUsage` that contains `moment`."""
     return int(moment.timestamp() // SLOT.total_seconds())
 
 
@@ -310,7 +319,7 @@ def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str
 
 
 def currency() -> str:
-    """Return the currency of all prices and costs."""
+    """Return the code of the currency of all prices and costs, such as "USD"."""
     return getattr(settings, "COST_CURRENCY", "USD")
 
 
@@ -343,7 +352,7 @@ class ChatLimits:
 
 
 def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
-    """Check that a user may post another chat; `starts`: its session has no active run.
+    """Check that a user may post another chat; `starts`: the chat's session has no active run.
 
     Needs an open transaction. The user's row stays locked until it ends, so that two chats cannot
     both take the last place. The cost does not grow with the number of ended runs.
@@ -358,10 +367,10 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
 
 
 def check_budget(user_id: UserId, limits: ChatLimits) -> None:
-    """Check that a model may be called for a user; raises `AgentSiteError`.
+    """Check that a model may be called for a user within the daily limits of tokens.
 
-    The codes are limit_tokens and limit_site, with the seconds to wait. Tokens of runs in other
-    processes count as soon as each of their model calls has been stored.
+    Raises `AgentSiteError`: limit_tokens, limit_site, with the seconds to wait. Tokens of runs in
+    other processes count as soon as each of their model calls has been stored.
     """
     own = limits.tokens_a_day
     guests = Guest.objects.filter(pk=user_id)  # type: ignore[misc]
@@ -374,7 +383,7 @@ def check_budget(user_id: UserId, limits: ChatLimits) -> None:
 
 
 def count_at_work(user_id: UserId, most: int) -> int:
-    """Count the user's sessions with a queued or running run, up to `most`."""
+    """Return the number of the user's sessions with a queued or running run, at most `most`."""
     owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
     with connection.cursor() as cursor:
         cursor.execute(COUNT_AT_WORK, [owner, most])

@@ -31,7 +31,10 @@ WALK_DOWN = """
 
 
 def list_below(message_id: UUID, limit: int) -> list[UUID]:
-    """Return the ids of the next `limit` messages below one, each the newest child of the last."""
+    """Return the ids of up to `limit` messages below one: its newest child, that one's, and so on.
+
+    Withdrawn messages are left out.
+    """
     field = Message._meta.pk
     with connection.cursor() as cursor:
         cursor.execute(WALK_DOWN, [field.get_db_prep_value(message_id, connection), limit])
@@ -39,16 +42,19 @@ def list_below(message_id: UUID, limit: int) -> list[UUID]:
 
 
 def find_end(message_id: UUID) -> UUID:
-    """Return the end of the branch that goes on below a message by the newest child each time."""
+    """Return the id of the last message that `list_below` finds, without a limit.
+
+    It is `message_id` itself if nothing is below this message.
+    """
     while below := list_below(message_id, STEPS):
         message_id = below[-1]
     return message_id
 
 
 def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict[str, list[str]]:
-    """Return the children of each parent of `messages` that has several: ids, oldest first.
+    """Return the ids of children by parent, oldest first, for parents of `messages` with several.
 
-    Withdrawn messages are left out. First messages of the session have the parent "".
+    Withdrawn children are left out. The parent "" stands for the beginning of the session.
     """
     parents = [message.parent_message_id for message in messages]
     places = list_places(session, parents, among=Message.objects.filter(withdrawn=False))
@@ -60,9 +66,9 @@ def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict
 def list_places(
     session: ChatSession, parents: Sequence[UUID | str | None], *, among: QuerySet[Message]
 ) -> dict[UUID | None, list[UUID]]:
-    """Return the ids of the messages in `among` by parent, oldest first, for each of `parents`.
+    """Return the ids of the children of `parents` in `among`, by parent, oldest first.
 
-    The parent None stands for the first messages of the session.
+    The parent None stands for the beginning of the session. Parents without children are left out.
     """
     rows = among.order_by("number").values_list("parent_id", "pk")
     found = [rows.filter(parent_id__in=[pk for pk in parents if pk])]
@@ -79,9 +85,10 @@ def get_history(
 ) -> History:
     """Return the last `limit` messages of the session's active branch, its active run and queue.
 
-    With `before`, the id of a message, only those above it, without run and queue. With `branch`,
-    those around that message on its branch, which goes on below it by the newest child each time.
-    Raises `AgentSiteError(not_found)`.
+    With `before`, the id of a message, returns the last `limit` ones above that message, without
+    run and queue. With `branch`, the id of a message, returns `limit` messages around that one, on
+    its branch, which goes on below it with the newest child each time. Raises
+    `AgentSiteError(not_found)` if there is no such message in the session.
     """
     # The revision first and the run's events last: what is committed between these reads is sent
     # again to a client that resumes from here, and changes nothing there.
@@ -134,7 +141,10 @@ def _show(message: Message, shown: Snapshot | None) -> MessageView:
 
 
 def list_messages(session: ChatSession) -> QuerySet[Message]:
-    """Return all messages of all branches, with their runs loaded, in order of creation."""
+    """Return all messages of all branches, including withdrawn ones, in order of creation.
+
+    Their runs and summaries are loaded with them.
+    """
     messages = Message.objects.filter(session=session).select_related("run", "summary")
     return messages.order_by("number")
 
@@ -179,6 +189,6 @@ def get_message_view(session: ChatSession, message_id: str) -> MessageView:
 
 
 def get_reply_view(session: ChatSession, run: Run) -> MessageView:
-    """Return the view of the reply of one of the session's runs."""
+    """Return the view of the reply of `run`, which must be one of the session's."""
     [view] = show_messages(list_messages(session).filter(pk=run.reply_id))
     return view

@@ -36,7 +36,7 @@ TITLE_LENGTH = 200
 
 
 def first_words(content: str) -> str:
-    """Return the first words of a message, which are a session's title until there is a better."""
+    """Return the first words of a message, the title of a session until it gets another one."""
     return _cut(_one_line(content), WORDS_LENGTH)
 
 
@@ -54,7 +54,7 @@ def _cut(words: str, length: int) -> str:
 
 
 def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
-    """Store the title of a session, which must be locked, and announce it to the owner's lists."""
+    """Store `title` as it is, and announce it to the owner's lists; the session must be locked."""
     session.title, session.title_source = title, source
     session.save(update_fields=["title", "title_source"])
     ChangeBuilder(session).announce("updated")
@@ -62,9 +62,9 @@ def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
 
 @transaction.atomic
 def set_model_title(session_id: UUID, title: str) -> bool:
-    """Replace a title of first words by the model's title.
+    """Replace a title of first words by the model's title; return whether that was done.
 
-    Returns False if the session has another title by now or has been deleted.
+    It is not done if the session has another title by now, or has been deleted.
     """
     sessions = ChatSession.objects.filter(deleted_at=None, title_source=TitleSource.WORDS)
     try:
@@ -105,16 +105,16 @@ def restorable() -> Q:
 
 @dataclass(frozen=True)
 class Match:
-    """The newest message of a session that a search has found, with an excerpt."""
+    """A session's newest message that contains all words of a search, with an excerpt of it."""
 
     message_id: UUID
     excerpt: list[Piece]
 
 
 def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dict[UUID, Match]:
-    """Return matches by session id, for sessions with a message that has all `words`.
+    """Return matches by session id, for those `sessions` of `user` with a message that matches.
 
-    Without words there are no matches.
+    A message matches if it has all `words`; without words there are no matches.
     """
     if not words.strip():
         return {}
@@ -140,7 +140,7 @@ def create_session(*, user: User, title: str = "") -> ChatSession:
 
 @transaction.atomic
 def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
-    """Archive a session or end its archiving; raises `AgentSiteError(not_found)`."""
+    """Archive a session, or end that if not `archived`; raises `AgentSiteError(not_found)`."""
     session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
     if archived != session.is_archived:
         session.archived_at = timezone.now() if archived else None
@@ -149,9 +149,9 @@ def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> Ch
 
 @transaction.atomic
 def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
-    """Archive all of these sessions or none; return their titles.
+    """Archive all of these sessions, and return their titles in the order of their ids.
 
-    Raises `AgentSiteError(not_found)`.
+    Raises `AgentSiteError(not_found)` if one of them is not found; then none is archived.
     """
     # Locked in the order of their ids, as all code that locks several sessions does.
     wanted = sorted(set(map(parse_id, session_ids)))
@@ -173,7 +173,10 @@ def delete_session(*, user: User, session_id: str) -> None:
 
 @transaction.atomic
 def restore_session(*, user: User, session_id: str) -> ChatSession:
-    """Restore a session deleted at most `RESTORE_DAYS` ago; raises `AgentSiteError(not_found)`."""
+    """Restore a session that was deleted at most `RESTORE_DAYS` ago.
+
+    Raises `AgentSiteError(not_found)`, also if the session was deleted earlier.
+    """
     session = lock_session(kept_of(user), parse_id(session_id), is_activity=False)
     session.deleted_at = None
     return _save(session, "deleted_at")
@@ -187,7 +190,7 @@ def _save(session: ChatSession, *fields: Any) -> ChatSession:
 
 @transaction.atomic
 def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
-    """Give a session the user's own title, which a title by the model never replaces.
+    """Give a session the title that its user chose; the model's title never replaces it.
 
     Raises `AgentSiteError`: bad_frame (empty title), not_found.
     """
@@ -200,9 +203,10 @@ def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
 
 @transaction.atomic
 def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> None:
-    """Store `text` as the summary down to a reply, and announce the changed reply.
+    """Store `text` as the summary of a branch down to the reply `message_id`, and announce it.
 
-    Does nothing if the reply has a summary already.
+    `model` is the one that wrote the summary. Does nothing to a reply that has a summary. Raises
+    `AgentSiteError(not_found)` for an unknown session, `Message.DoesNotExist` for another message.
     """
     session = lock_session(ChatSession.objects.all(), session_id, is_activity=False)
     if Summary.objects.filter(message_id=message_id).exists():
@@ -218,7 +222,10 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
 
 
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
-    """Reserve a session's upkeep for `duration`; False if it is reserved or the session deleted."""
+    """Reserve the upkeep of a session, its title and summaries, for one process and `duration`.
+
+    Returns False if it is reserved already, or the session has been deleted.
+    """
     free = Q(upkeep_until=None) | Q(upkeep_until__lt=Now())
     sessions = ChatSession.objects.filter(free, pk=session_id, deleted_at=None)
     return bool(sessions.update(upkeep_until=Now() + duration))
@@ -233,7 +240,11 @@ def end_upkeep(session_id: UUID) -> None:
 def add_side_call(
     session_id: UUID, purpose: SideCall.Purpose, model: str, usage: TokenUsage
 ) -> None:
-    """Store the usage of a model call that is not part of a reply, even if its answer is unused."""
+    """Store the usage of a model call that is not part of a reply, and add it to the totals.
+
+    Call it also if the answer of the call is not used. The totals are those of the session; daily
+    limits do not count side calls.
+    """
     call = SideCall.objects.create(
         session_id=session_id,
         purpose=purpose,
@@ -245,7 +256,7 @@ def add_side_call(
 
 @dataclass(frozen=True)
 class FirstWords:
-    """The first message and reply of a session, from which a title is made."""
+    """The texts of a message and its reply, from which a session's title is made."""
 
     asked: str
     replied: str

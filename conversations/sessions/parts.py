@@ -18,7 +18,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class AgentPart:
-    """Another agent takes over here."""
+    """Marks where another agent took over the reply; `name` is that agent."""
 
     type: Literal["agent"]
     name: str
@@ -26,7 +26,7 @@ class AgentPart:
 
 @dataclass(frozen=True)
 class ToolPart:
-    """A tool call; `progress` is a text, `fraction` from 0 to 1."""
+    """A tool call and its output; `progress` is a text, `fraction` the share done, from 0 to 1."""
 
     type: Literal["tool"]
     tool_call_id: str
@@ -136,7 +136,7 @@ class PartsFolder:
                 part.update(payload)
 
     def close(self) -> list[Part]:
-        """Mark tools that have not finished as failed, and return the parts."""
+        """Mark tool calls that have not finished as failed, and return all parts."""
         for part in self.parts:
             if part["type"] == "tool" and part["status"] in ("started", "progress"):
                 part["status"] = "failed"
@@ -157,6 +157,6 @@ def fold(events: Iterable[tuple[str, Payload]]) -> PartsFolder:
 
 
 def last_agent(parts: Iterable[Part]) -> str | None:
-    """Return the agent that took over last; None if no other agent took over."""
+    """Return the name of the agent that took over last; None if no agent took over."""
     names = [part["name"] for part in parts if part["type"] == "agent"]
     return names[-1] if names else None

@@ -48,10 +48,12 @@ OnBusy = Literal["enqueue", "interrupt", "reject"]
 class NewChat:
     """A chat as a user sends it.
 
-    `session_id` "" creates a session. `regenerate` is the id of a reply whose prompt is to be
-    answered again. `parent_message_id` is the reply to go on from; "" begins a branch at the root,
-    None goes on from the end of the active branch. Without `on_busy` the chat waits for a running
-    reply, and interrupts one that awaits input.
+    `session_id` "" creates a session. `agent` None: that of the session. `parent_message_id` is the
+    reply to go on from; "" begins a branch at the root, None goes on from the end of the active
+    branch, or from the reply that this chat interrupts. `regenerate` is the id of a reply whose
+    prompt is to be answered again; then no message is stored, and `parent_message_id` is ignored.
+    Without `on_busy` the chat waits for a queued or running reply, and interrupts one that awaits
+    input.
     """
 
     content: str
@@ -64,14 +66,20 @@ class NewChat:
 
     @property
     def digest(self) -> str:
-        """A hash that must be the same if the same `client_message_id` is sent again."""
+        """A hash of `content` and `regenerate`.
+
+        A chat with a `client_message_id` that was sent before must have the same digest.
+        """
         asked = f"{self.regenerate or ''}\n{self.content}"
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Posted:
-    """The result of a chat; `claimed` is its run if this process has claimed it already."""
+    """The result of a chat; `claimed` is its run if this process has claimed it already.
+
+    `duplicate`: the chat had been posted before, and this is the earlier result.
+    """
 
     session_id: UUID
     run: RunRef
@@ -97,12 +105,13 @@ def post_chat(
     viewed_for: timedelta | None,
     claim: Claim | None,
 ) -> Posted:
-    """Store a message, its reply and its run, in one transaction.
+    """Store a message, an empty reply and a run, in one transaction.
 
-    A `client_message_id` that the user has sent before returns the earlier result and stores
-    nothing. A run that need not wait is claimed with `claim` (None: not claimed here) in the same
-    transaction, and announced to this process's executor after the commit. The session counts as
-    watched for `viewed_for`; None: its runs are never cancelled as unwatched.
+    With `chat.regenerate`, no message is stored, only a reply and a run. A `client_message_id` that
+    the user has sent before returns the earlier result and stores nothing. A run that need not wait
+    is claimed with `claim` (None: not claimed here) in the same transaction, and announced to this
+    process's executor after the commit. The session counts as watched for `viewed_for`; None: its
+    runs are never cancelled as unwatched.
 
     Raises `AgentSiteError`: bad_frame (empty text), not_found, not_authenticated, busy, queue_full,
     limit_runs, limit_tokens, limit_site, duplicate_mismatch.
@@ -307,9 +316,10 @@ class _Post:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The result of a cancel: the run's status and last seq after it.
+    """The result of a cancel: the run's status and last seq after the cancel.
 
-    `ended_before`: the run had ended already, and nothing was changed.
+    A running run is still "running" then, until its worker ends it. `ended_before`: the run had
+    ended already, and nothing was changed.
     """
 
     run: RunRef
@@ -325,10 +335,10 @@ def cancel_run(
     run_id: str | None = None,
     client_message_id: str | None = None,
 ) -> Stopped:
-    """Cancel a run: request it from the run's worker, or end the run if no worker owns it.
+    """Cancel a run that no worker owns, or request a cancel from the worker of a running one.
 
-    With neither id, the first unfinished run of the session, else its last one. Raises
-    `AgentSiteError(not_found)`.
+    The run is that with `run_id` or, if this is None, with `client_message_id`. With neither, it is
+    the first unfinished run of the session, else its last one. Raises `AgentSiteError(not_found)`.
     """
     run = _find_run(user, parse_id(session_id), run_id, client_message_id)
     if run.is_ended or run.cancel_requested_at is not None:
@@ -340,9 +350,10 @@ def cancel_run(
 
 
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
-    """Cancel a run as `cancel_run` does; raises `Run.DoesNotExist`.
+    """Cancel a run as `cancel_run` does, for `reason`.
 
-    The caller must have authorised access to the run.
+    The caller must have authorised access to the run. Raises `Run.DoesNotExist`, and
+    `AgentSiteError(not_found)` if the session is purged meanwhile.
     """
     try:
         with locked_run(run_id) as (change, run):
@@ -374,7 +385,7 @@ def _stopped(run: Run, *, ended_before: bool) -> Stopped:
 
 
 def list_feedback(*, user: User, session_id: str) -> QuerySet[Feedback]:
-    """Return the user's ratings in one session; raises `AgentSiteError(not_found)`."""
+    """Return the user's ratings in a session, oldest first; raises `AgentSiteError(not_found)`."""
     session = get_session(user, session_id)
     given = Feedback.objects.filter(user_id=session.owner_id, message__session=session)
     return given.order_by("pk")

@@ -16,16 +16,20 @@ from conversations.text import clean_text
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
-    """Return the session's queue, in order; raises `AgentSiteError(not_found)`."""
+    """Return a session's runs behind its first unfinished one, in order.
+
+    Raises `AgentSiteError(not_found)`.
+    """
     return list_queue(get_session(user, session_id).pk)
 
 
 @transaction.atomic
 def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> list[QueueView]:
-    """Replace the text of a message whose run has not started; return the queue.
+    """Replace the text of the message of a queued run; return the queue.
 
-    The run may also be the first unfinished one, if it is still queued. Raises `AgentSiteError`:
-    bad_frame (empty text), not_found, not_queued, forbidden (its current text has another reply).
+    The run may also be the first unfinished one, which the queue does not show. Raises
+    `AgentSiteError`: bad_frame (empty text), not_found, not_queued, forbidden (another run, not
+    withdrawn, replies to the same message).
     """
     if not content.strip():
         raise AgentSiteError(ErrorCode.BAD_FRAME)
@@ -40,7 +44,11 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
 
 @transaction.atomic
 def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView]:
-    """Withdraw a message, return the queue; raises `AgentSiteError`: not_found, not_queued."""
+    """Withdraw the message of a run behind the first unfinished one; return the queue.
+
+    The run is cancelled. A message to which another run replies stays; only the reply is withdrawn.
+    Raises `AgentSiteError`: not_found, not_queued.
+    """
     queue = _Queue(user, session_id)
     queue.remove(queue.find(run_id))
     return queue.close()
@@ -48,7 +56,10 @@ def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView
 
 @transaction.atomic
 def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
-    """Withdraw all messages that wait, return the queue; raises `AgentSiteError(not_found)`."""
+    """Withdraw the messages of all runs behind the first unfinished one; return the empty queue.
+
+    That run stays, even if it has not started. Raises `AgentSiteError(not_found)`.
+    """
     queue = _Queue(user, session_id)
     for run in reversed(queue.change.waiting):
         queue.remove(run)
@@ -57,10 +68,11 @@ def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
 
 @transaction.atomic
 def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> list[QueueView]:
-    """Move a message to `position`, counted from 1, and return the queue.
+    """Move a run of the queue to `position`, counted from 1, with its messages; return the queue.
 
     A position beyond the end is the end. Raises `AgentSiteError`: not_found, not_queued, forbidden
-    (a message between the two positions does not continue from the one before it).
+    (from the earlier of the old and the new position to the later one, each message must continue
+    from the reply of the run before it).
     """
     queue = _Queue(user, session_id)
     queue.move(queue.find(run_id), position)

@@ -299,9 +299,10 @@ def read_joined_html(views: Iterable[MessageView]) -> dict[str, SafeString]:
 
 
 def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """Return copies of the parts of `view`; text parts get the key `html`, if there is any.
+    """Return copies of the parts of `view`, the text parts with their HTML under the key `html`.
 
-    `html` must be the result of `read_html` for this same view.
+    `html` must be the result of `read_html` for this same view, perhaps with others. If it does not
+    have this message, the copies get no `html`.
     """
     if view.message_id not in html:
         return [dict(part) for part in view.parts or []]

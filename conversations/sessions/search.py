@@ -45,7 +45,7 @@ _lifted: dict[str, list[str]] = {}
 
 
 def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Create what is missing of the index or has changed; a receiver of `post_migrate`."""
+    """Create the parts of the index that are missing or have changed; for `post_migrate`."""
     connection = connections[using]
     if "conversations_searchentry" not in connection.introspection.table_names():
         return
@@ -58,7 +58,7 @@ def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
 
 
 def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
-    """Drop the triggers on SQLite before a migration; a receiver of `pre_migrate`.
+    """Drop the index's triggers and views on SQLite before a migration; for `pre_migrate`.
 
     On SQLite, changing a table creates it again, which drops its triggers, and fails if triggers
     of another table refer to it. There is no signal for a failed migration, so what was dropped is
@@ -177,7 +177,8 @@ def find_entries(
 ) -> list[SearchEntry]:
     """Return the newest titles and messages with all `words`, at most `limit`, with their sessions.
 
-    Deleted sessions and withdrawn messages are left out.
+    Searches the sessions of `owner`; with None, the `NEWEST` matches in those of everybody. Deleted
+    sessions and withdrawn messages are left out.
     """
     entries = SearchEntry.objects.filter(pk__in=_matches("id", words, owner))
     alive = entries.filter(session__deleted_at=None).exclude(message__withdrawn=True)
@@ -187,7 +188,10 @@ def find_entries(
 def find_messages(
     owner: AbstractBaseUser | AnonymousUser, words: str, session_ids: Iterable[UUID]
 ) -> dict[UUID, SearchEntry]:
-    """Return the newest message with all `words` by session, for the sessions that have one."""
+    """Return the newest message with all `words` by session id, for the sessions with such a one.
+
+    `owner` is the owner of these sessions.
+    """
     said = SearchEntry.objects.filter(session__in=list(session_ids), message__isnull=False)
     found = said.filter(pk__in=_matches("id", words, owner)).exclude(message__withdrawn=True)
     newest = found.values("session").annotate(newest=Max("pk")).values_list("newest", flat=True)
@@ -208,7 +212,8 @@ def _matches(column: str, words: str, owner: Any) -> Any:
 def phrases_of(words: str) -> list[Phrase]:
     """Return the phrases of a query: each is one word, or words joined by punctuation.
 
-    The words of a phrase must be adjacent in the text.
+    The words of a phrase must be adjacent in the text. At most `MAX_WORDS` phrases; words in
+    scripts that the index does not have are left out, see `pieces_of`.
     """
     chunks = (chunk.translate(_BLANKS).split() for chunk in clean_text(words).split())
     phrases = ([word for word in chunk if _is_word(word)] for chunk in chunks)
@@ -216,7 +221,11 @@ def phrases_of(words: str) -> list[Phrase]:
 
 
 def pieces_of(words: str) -> list[str]:
-    """Return the words of a query that the index does not have, split where the script changes."""
+    """Return the words of a query in scripts that the index does not have.
+
+    They are split where the script changes. The index has no words of scripts written without
+    spaces, nor of Korean.
+    """
     chunks = (word for word in clean_text(words).split() if _SPACELESS.search(word))
     return [piece for chunk in chunks for piece in _RUNS.findall(chunk)][:MAX_WORDS]
 
@@ -226,7 +235,10 @@ def _is_word(word: str) -> bool:
 
 
 def is_open(phrase: Phrase) -> bool:
-    """Return whether the last word may be the beginning of a word; short ones match too much."""
+    """Return whether the last word of a phrase also matches words that begin with it.
+
+    Words shorter than `PREFIX_MIN` characters do not, since they would match too much.
+    """
     return len(phrase[-1]) >= PREFIX_MIN
 
 
@@ -343,7 +355,11 @@ _fold = _Fold()
 
 
 def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
-    """Return about `length` characters around the first match; each match is a piece of its own."""
+    """Return about `length` characters of `text` around the first match of `words`, in pieces.
+
+    Each match is a piece of its own, and so is "…" where the text is cut. Without a match, the
+    excerpt is the beginning of the text.
+    """
     line = " ".join(text.split())
     pattern = _pattern_of(words)
     first = pattern.search(line.translate(_fold)) if pattern else None
@@ -405,7 +421,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Said:
-    """A conversation as text; `shortened` if its beginning has been left out."""
+    """A conversation as text; `shortened` if its beginning may have been left out.
+
+    `messages` is the number of messages with text that were read.
+    """
 
     session_id: str
     title: str
@@ -424,9 +443,10 @@ class Count:
 
 
 def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> list[Found]:
-    """Return sessions with all words of `text` in the title or in one message, newest first.
+    """Return sessions with all words of `text` in the title or in one message.
 
-    At most `limit`, without the session `apart_from`. Without words, returns the newest sessions.
+    At most `limit`, latest activity first, without the session `apart_from`. With an empty `text`,
+    returns the sessions with the latest activity.
     """
     if not text.strip():
         newest = sessions_of(user).exclude(pk=apart_from).order_by("-active_at", "-id")
@@ -457,9 +477,9 @@ def _excerpt(text: str, words: str) -> str:
 
 
 def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:
-    """Return the text of a session's active branch; raises `AgentSiteError(not_found)`.
+    """Return the text of the last `limit` messages of a session's active branch.
 
-    At most the last `limit` messages and the last `max_chars` characters of them.
+    Of that text, only the last `max_chars` characters. Raises `AgentSiteError(not_found)`.
     """
     session = get_session(user, session_id)
     ids = list_path(session.active_leaf_id, limit) if session.active_leaf_id else []
@@ -476,7 +496,10 @@ def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 20
 
 
 def count_since(user: User, start: datetime | None) -> Count:
-    """Count the messages that a person has written since `start`; None: ever."""
+    """Count the messages that a person has written since `start`; None: since the beginning.
+
+    Withdrawn messages and deleted sessions are not counted.
+    """
     written = Message.objects.filter(session__in=sessions_of(user), role=Role.USER, withdrawn=False)
     if start is not None:
         written = written.filter(created_at__gte=start)

@@ -45,7 +45,10 @@ CACHE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class SharedMessage:
-    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied."""
+    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied.
+
+    `html` is "" for a message that a person wrote.
+    """
 
     role: str
     text: str
@@ -59,8 +62,8 @@ class SharedMessage:
 class SharedSession:
     """A page of a session as visitors see it; `shared_at` is when the share was created.
 
-    `previous` is the `before` of the previous page, `next` is the `after` of the next one; None if
-    there is no such page.
+    `previous` is the argument `before` of `read_shared` for the previous page, `next` is its
+    argument `after` for the next page; None if there is no such page.
     """
 
     title: str
@@ -87,9 +90,10 @@ def list_shares(*, user: User, session_id: str) -> QuerySet[Share]:
 def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Share, str]:
     """Create a share of the active branch as it is now; return it with its token.
 
-    The token is not stored. With `branch`, the id of a message, the branch of that message is
-    shared, as in `get_history`. Raises `AgentSiteError`: not_found, also for a session without
-    messages, and forbidden if there are `SHARES_MAX` valid shares.
+    Only a hash of the token is stored. With `branch`, the id of a message, the branch through that
+    message is shared, which goes on below it with the newest child each time. Raises
+    `AgentSiteError`: not_found, also for a session without messages, and forbidden if the session
+    has `SHARES_MAX` valid shares.
     """
     session = get_session(user, session_id)
     # Of several at once each counts those before it.
@@ -112,7 +116,7 @@ def _find_leaf(session: ChatSession, branch: str) -> UUID | None:
 
 @transaction.atomic
 def revoke_share(*, user: User, session_id: str, share_id: str) -> None:
-    """Revoke a share; raises `AgentSiteError(not_found)`."""
+    """Revoke a valid share of the session; raises `AgentSiteError(not_found)` for any other."""
     session = get_session(user, session_id)
     share = _holding(session).select_for_update().filter(pk=parse_id(share_id)).first()
     if share is None:
@@ -127,9 +131,10 @@ def _changed(share: Share) -> ShareChanged:
 
 
 def limit_views(request: HttpRequest) -> None:
-    """Count a view of a share from this address; raises `AgentSiteError(rate_limited)`.
+    """Count a view of a share from the request's address.
 
-    Views of pages and of the API are counted together, in all processes.
+    Views of all shares, by pages and by the API, are counted together, in all processes. Raises
+    `AgentSiteError(rate_limited)` above `VIEWS_AN_ADDRESS` in `VIEWS_PERIOD`.
     """
     what = f"shared from {address_of(request)}"
     if (wait := count_attempt(what, limit=VIEWS_AN_ADDRESS, period=VIEWS_PERIOD)) is not None:
@@ -137,10 +142,10 @@ def limit_views(request: HttpRequest) -> None:
 
 
 def open_share(token: str) -> OpenShare:
-    """Return the valid share with this token; raises `AgentSiteError(not_found)`.
+    """Return the share with this token; raises `AgentSiteError(not_found)` if there is none.
 
-    Call it for every request, before anything is read from a cache, so that a revoked share shows
-    nothing.
+    A share that is revoked, of a deleted session, or of an inactive owner is not found. Call it for
+    every request, before anything is read from a cache, so that a revoked share shows nothing.
     """
     shares = Share.objects.filter(
         token_hash=hash_token(token),
@@ -162,9 +167,10 @@ def _revision(share: Share) -> tuple[Any, ...]:
 
 
 def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> SharedSession:
-    """Return the first page of a share, or the one `before` or `after` a message.
+    """Return the first page of a share, or the page before or after a message.
 
-    Raises `AgentSiteError(not_found)` for the id of a message that is not shared.
+    `before` and `after` are ids of messages; "" is none. Raises `AgentSiteError(not_found)` for the
+    id of a message that is not shared.
     """
     share = opened.share
     path = list_path(share.leaf_id, SHOWN_MAX)
@@ -212,9 +218,10 @@ def _shared(view: MessageView, html: str) -> SharedMessage:
 
 
 class BodyCache:
-    """Response bodies in this process's memory; the least recently used are dropped first.
+    """Response bodies in this process's memory, at most `max_bytes` together; safe for threads.
 
-    The key of a body contains the revision of its share, so entries never need to be invalidated.
+    The least recently used bodies are dropped first. The key of a body contains the revision of its
+    share, so entries never need to be invalidated.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -249,7 +256,8 @@ def answer_shared(
     """Return the page of `opened` that the query of `request` asks for, or 304 if unchanged.
 
     `write` makes the body; this process caches it by revision, page, type and language. Other
-    caches must revalidate each time, so that a share ends as soon as it is revoked.
+    caches must revalidate each time, so that a share ends as soon as it is revoked. Raises
+    `AgentSiteError(not_found)` if the query has the id of a message that is not shared.
     """
     asked = {name: request.GET.get(name, "") for name in ("before", "after")}
     key = (content_type, get_language(), opened.share.pk, opened.revision, *asked.values())

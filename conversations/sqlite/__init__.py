@@ -18,10 +18,10 @@ _this_thread = threading.local()
 
 
 def prefer_this_thread() -> None:
-    """Serve the current thread before all others from now on; for the one that commits text.
+    """Give every write lock to the current thread before all others that wait, from now on.
 
-    Only one thread may do this. Then it cannot starve the others: between two of its transactions
-    the lock goes to another thread that waits.
+    For the thread that commits text. Only one thread of the process may do this; then it cannot
+    starve the others, because between two of its transactions the lock goes to one that waits.
     """
     _this_thread.is_preferred = True
 
@@ -62,7 +62,10 @@ class WriteLock:
         self._others: _Line = deque()
 
     def acquire(self, timeout_s: float, connection: object) -> bool:
-        """Wait up to `timeout_s` seconds for the lock; return whether `connection` holds it now."""
+        """Wait up to `timeout_s` seconds for the lock; return whether `connection` holds it now.
+
+        `connection` must not hold it already. Only a weak reference to it is kept.
+        """
         turn, holder = threading.Lock(), _Holder(connection)
         with self._mutex:
             if self._holder is None or self._holder.is_gone:
@@ -107,7 +110,7 @@ class WriteLock:
         return False
 
     def release(self) -> None:
-        """Release the lock, and hand it to the next in line, if there is one."""
+        """Release the lock, or hand it to the next in line; the calling code must hold it."""
         with self._mutex:
             self._hand_on()
 
@@ -126,5 +129,5 @@ _locks: dict[str, WriteLock] = {}
 
 
 def write_lock(path: str) -> WriteLock:
-    """Return this process's lock for the database at `path`."""
+    """Return this process's lock for the database at `path`, always spelled in the same way."""
     return _locks.setdefault(path, WriteLock())
