@@ -41,7 +41,7 @@ class MessagesView(ApiView, GenericAPIView[Message]):
         parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
     )
     def get(self, request: Request, session_id: str) -> Response:
-        """List the messages, the first one first."""
+        """List the messages of the session on all branches, the first one first."""
         session = get_session(request.user, session_id)
         page = self.paginate_queryset(list_messages(session)) or []
         views = show_messages(page)
@@ -59,20 +59,20 @@ class MessageDetailView(ApiView):
 
 
 class QueuedChangeSerializer(serializers.Serializer[Any]):
-    """The changes to a queued message; an absent field stays as it is."""
+    """The changes to a queued message; `position` counts from 1. Absent fields stay as they are."""
 
     content = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
     position = serializers.IntegerField(min_value=1, required=False)
 
 
 class QueueSerializer(serializers.Serializer[Any]):
-    """The queue of a session."""
+    """The queue of a session: what waits behind its first unfinished reply."""
 
     queue = serializers.ListField(child=QueueField())
 
 
 class SessionQueueView(ApiView):
-    """The queued messages of a session, in order."""
+    """The messages of a session that wait behind its first unfinished reply, in order."""
 
     @extend_schema(responses=QueueSerializer)
     def get(self, request: Request, session_id: str) -> Response:
@@ -80,7 +80,7 @@ class SessionQueueView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer}, operation_id="sessions_queue_clear")
     def delete(self, request: Request, session_id: str) -> Response:
-        """Withdraw all queued messages."""
+        """Withdraw all messages behind the session's first unfinished reply; that one stays."""
         return _answer(queue_module.clear_queue(user=request.user, session_id=session_id))
 
 
@@ -89,7 +89,10 @@ class QueuedView(ApiView):
 
     @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)
     def patch(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Change the message's text, its position, or both."""
+        """Change the text of a queued message, its position, or both; return the queue.
+
+        The text of the first unfinished reply's message can be changed too, until it starts.
+        """
         asked = QueuedChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         names: dict[str, Any] = {"user": request.user, "session_id": session_id, "run_id": run_id}
@@ -103,7 +106,7 @@ class QueuedView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer})
     def delete(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Withdraw the message."""
+        """Withdraw a queued message; return the queue."""
         left = queue_module.remove_queued(user=request.user, session_id=session_id, run_id=run_id)
         return _answer(left)
 
@@ -135,7 +138,7 @@ class FeedbackListView(ApiView):
 
     @extend_schema(responses=FeedbackListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """List the ratings, one per rated reply."""
+        """List the caller's ratings in the session, one per rated reply."""
         given = list_feedback(user=request.user, session_id=session_id)
         return Response({"results": FeedbackSerializer(given, many=True).data})
 
@@ -145,7 +148,7 @@ class FeedbackView(ApiView):
 
     @extend_schema(request=FeedbackSerializer, responses=FeedbackSerializer)
     def put(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Create or change the rating."""
+        """Create or replace the caller's rating of the reply, with its comment."""
         asked = FeedbackSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = give_feedback(
@@ -158,7 +161,7 @@ class FeedbackView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Delete the rating."""
+        """Delete the caller's rating of the reply, if there is one."""
         take_feedback_back(user=request.user, session_id=session_id, message_id=message_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -176,7 +179,7 @@ class RunsView(ApiView, ListAPIView[Run]):
 
 
 class RunDetailView(ApiView):
-    """One run, with its timings and usage."""
+    """One run: its status, timings and usage, and its tool calls with their durations."""
 
     @extend_schema(responses=RunDetailSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
@@ -194,7 +197,7 @@ class EventSerializer(serializers.ModelSerializer[RunEvent]):
 
 
 class EventPageSerializer(serializers.Serializer[None]):
-    """Some events of a run's journal."""
+    """Some events of a run's journal; `seq` is the number of the newest event of the run."""
 
     run_id = serializers.UUIDField()
     epoch = serializers.IntegerField()
@@ -206,27 +209,24 @@ class EventPageSerializer(serializers.Serializer[None]):
 
 
 class EventsQuery(serializers.Serializer[None]):
-    """Which events to read: those after `after`, at most `limit`."""
+    """Which events to read: those with a `seq` above `after`, at most `limit`."""
 
     after = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=1_000, default=200)
 
 
 class EventsView(ApiView):
-    """The journal of a run, in its current epoch.
-
-    Streamed text is deleted some time after the run has ended (`folded`). Then `seq` has gaps, and
-    the message has the text.
-    """
+    """The journal of a run, in its current epoch."""
 
     query_names = ("after", "limit")
 
     @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
-        """List the events after `after`.
+        """List the events of the run's current epoch with a `seq` above `after`.
 
-        `next_after` is the value for the next request, and null once the run has ended and all of
-        its events are read.
+        `next_after` is the `after` of the next request, and null once the run has ended and all of
+        its events are read. Streamed text is deleted some time after the run has ended (`folded`):
+        then the numbers have gaps, and the message has the text.
         """
         asked = EventsQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -257,7 +257,7 @@ class ApprovalsView(ApiView):
 
     @extend_schema(responses=ApprovalListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """List the approvals, oldest first; those that are pending have no `decision`."""
+        """List the session's approvals, oldest first; pending ones have a null `decision`."""
         session = get_session(request.user, session_id)
         return Response({"results": [asdict(view) for view in list_approvals(session)]})
 
@@ -277,7 +277,7 @@ class ApprovalDetailView(ApiView):
 
     @extend_schema(request=AnswerSerializer, responses=Answered)
     def post(self, request: Request, request_id: str) -> Response:
-        """Decide the approval. `duplicate` means that it was decided before and stays unchanged."""
+        """Decide an approval. `duplicate` means that it was decided before and stays unchanged."""
         asked = AnswerSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         decided = decide(
