@@ -125,7 +125,7 @@ class Disconnected:
 
 @dataclass(frozen=True)
 class Reconnected:
-    """The connection is restored, and no event was lost."""
+    """The connection is restored; what was missed follows as further events."""
 
 
 @dataclass(frozen=True)
