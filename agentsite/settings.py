@@ -433,7 +433,7 @@ def database(env: Environment) -> dict[str, Any]:
 
 
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
-    """Return Django's settings for the channel layer: in memory, or Redis if it has a `url`."""
+    """Return Django's settings for the channel layer: Redis at `url`; without one, in memory."""
     if url is None:
         return {"BACKEND": "realtime.channel_layer.LocalLayer"}
     # A socket timeout would end idle consumers; the default pool would refuse the 101st connection.

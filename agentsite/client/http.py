@@ -85,7 +85,7 @@ class UnreachableError(ClientError):
 class RefusedError(ClientError):
     """The site refused a request; `code` is one of docs/protocol.md#error-codes.
 
-    `retryable` says whether a retry can succeed, `retry_after` in how many seconds.
+    `retryable` says whether a retry can succeed, `retry_after` in how many seconds, if known.
     """
 
     def __init__(

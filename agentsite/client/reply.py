@@ -53,7 +53,10 @@ class RunView:
         return [request_id for request_id, decision in self._requests.items() if not decision]
 
     def take(self, frame: Frame) -> list[Event]:
-        """Apply a frame and return its events. Raises `GapError`, and then changes nothing."""
+        """Apply a frame and return its events; [] if it was taken before or the run has ended.
+
+        Raises `GapError` if a frame before it is missing, and then changes nothing.
+        """
         if self.end is not None:
             return []
         kind, at = frame["type"], frame["metadata"]

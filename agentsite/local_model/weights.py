@@ -173,7 +173,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def check_memory(needed: int) -> None:
-    """Raise `LocalModelError` if fewer than `needed` bytes of memory are known to be available."""
+    """Raise `LocalModelError` if less than `needed` bytes of memory are free; not if unknown."""
     available = available_memory()
     if available is not None and available < needed:
         raise LocalModelError(Fault.NO_MEMORY, needed=needed, available=available)

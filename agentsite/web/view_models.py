@@ -166,7 +166,7 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
 
 
 def describe_step(part: dict[str, Any]) -> str:
-    """Return what the tool of `part` does or did, with its duration if that is at least 50 ms."""
+    """Return what the tool of `part` does or did, with its duration from `NOTABLE_MS` on."""
     status, summary = part["status"], part.get("summary")
     label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
@@ -205,7 +205,7 @@ def list_cards() -> list[AgentCard]:
 
 
 def get_card(name: str = "") -> AgentCard:
-    """Return the card of the agent called `name`; of the first agent if there is none."""
+    """Return the card of the agent called `name`; if there is none, that of the first agent."""
     return _card(get_entry(name))
 
 
@@ -265,8 +265,8 @@ def messages(
 ) -> list[ShownMessage]:
     """Return the messages of `history` as the page shows them to `username`.
 
-    `siblings` is the result of `list_siblings`. `card` is of the agent that is named for replies
-    that name none. Reads the database: call it in a thread, not on the event loop.
+    `siblings` is the result of `list_siblings`. A reply that names no agent gets the label of
+    `card`. Reads the database, so call it in a thread, not on the event loop.
     """
     queue = [entry.run_id for entry in history.queue]
     html = read_html(history.messages)
@@ -371,7 +371,10 @@ def blank(card: AgentCard) -> dict[str, Any]:
 
 
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
-    """Return `session`, of `list_sessions`, as an entry of the list beside the `current` one."""
+    """Return `session` as an entry of the page's list; `current` is the session shown, if any.
+
+    `session` must come from `list_sessions`, which adds its `run_status`.
+    """
     states = {
         RunStatus.RUNNING: "replying",
         RunStatus.QUEUED: "queued",

@@ -156,7 +156,7 @@ class RunFilter(admin.SimpleListFilter):
     """A filter by a condition on a reply; `run_condition` applies it, `queryset` does not."""
 
     def condition(self) -> Q | None:
-        """Return the chosen condition; None if nothing is chosen, or an unknown value."""
+        """Return the chosen condition; None if no value is chosen, or one without a meaning."""
         value = self.value()
         return None if value is None else self.meaning(clean_text(value))
 
@@ -319,7 +319,7 @@ class ReviewFilter(admin.SimpleListFilter):
 
 
 class FeedbackFilter(admin.SimpleListFilter):
-    """A filter of sessions by a reply's rating; with "not reviewed", it lists open complaints."""
+    """A filter of sessions by a reply's rating, such as for complaints that are not reviewed."""
 
     title = _("feedback")
     parameter_name = "feedback"

@@ -19,7 +19,10 @@ from conversations.people.sign_ins import allow_again, issue_ticket, limit_addre
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A valid API key; its full text was shown once, on creation. `days` is its lifetime then."""
+    """A valid API key; its full text is shown once, on creation.
+
+    `days` is the lifetime of a new key.
+    """
 
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=len(Scope)

@@ -43,7 +43,7 @@ from conversations.sessions.sharing import (
 
 
 class SessionsView(ApiView, ListAPIView[ChatSession]):
-    """The caller's sessions, the most recently active first; `state` selects archived ones."""
+    """The caller's sessions, the latest active first; `state` selects archived or deleted ones."""
 
     serializer_class = ListedSessionSerializer
     pagination_class = ByActivity

@@ -68,7 +68,7 @@ VERSION = 1
 
 
 def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write the only one of `conversations` as a JSON object that ends with its SHA-256."""
+    """Write the one conversation in `conversations` as a JSON object that ends with its SHA-256."""
     for conversation in conversations:
         yield f"{{{_head(ONE)}, {_pair('session', conversation.session)}, "
         yield from _messages(conversation)

@@ -225,7 +225,7 @@ def _facts(
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
     """Return those of `sessions` that have at least one run for which all of `condition` holds.
 
-    Runs up to three queries at once, to choose the form of the filter that is fast for a condition
+    Runs one to three queries itself, to choose the form of the filter that is fast for a condition
     as rare or frequent as this one.
     """
     runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
@@ -253,7 +253,7 @@ def recent_values(column: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Shown:
-    """A message on the page of a session; `run` and `drawing`, its timeline, are None for prompts.
+    """A message on the page of a session; only a reply has a `run`, and its timeline as `drawing`.
 
     `parts` are the view's parts, where the text parts of replies have `html`. `others` are the ids
     of the other messages with the same parent. `feedback` has the ratings of the message.

@@ -63,9 +63,9 @@ def static_sources() -> Iterator[str]:
 
 
 def show_once(password: str) -> str:
-    """Return the password in words for the output; outside of DEBUG, where to read it.
+    """Return words for the output: in DEBUG the password, else the file that it is written to.
 
-    There it is written to a file, because containers keep their output.
+    It must not be in the output of production, because containers keep that.
     """
     if settings.DEBUG:
         return f"{password} (shown this once)"
