@@ -83,7 +83,7 @@ Apps = Sequence[AppConfig] | None
 
 @register(Tags.staticfiles)
 def check_libraries(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report missing libraries: they are not in the repository, and the chat page needs them."""
+    """Report an error if the libraries of the chat page are missing, as in a fresh checkout."""
     if finders.find("vendor/markdown-it.js"):
         return []
     hint = "Run: pip install -r requirements-build.txt && python scripts/libraries.py"

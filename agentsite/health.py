@@ -21,7 +21,7 @@ LOOK_TIMEOUT_S = 3.0
 
 
 class Readiness(TypedDict):
-    """The body of `/readyz/`; `ok` is true only if nothing else reports a problem."""
+    """The body of `/readyz/`; `ok` is true only if no other field reports a problem."""
 
     ok: bool
     database: bool
@@ -44,7 +44,10 @@ class Look:
         self._task: asyncio.Task[bool] | None = None
 
     async def answers(self) -> bool:
-        """Return whether the check succeeds within `LOOK_TIMEOUT_S`."""
+        """Start the check, or join the running one; return whether it succeeds in `LOOK_TIMEOUT_S`.
+
+        A check that takes longer, or whose request is cancelled, runs on.
+        """
         task = self._task
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = asyncio.create_task(self._safely())
@@ -61,7 +64,7 @@ class Look:
 @never_cache
 @require_safe
 async def healthz(request: HttpRequest) -> JsonResponse:
-    """Return `{"ok": true}` without checking anything: the event loop runs."""
+    """Return `{"ok": true}` without any check; the answer shows that the event loop runs."""
     return JsonResponse({"ok": True})
 
 
@@ -114,7 +117,10 @@ class Migrations:
 
 
 async def redis_answers() -> bool:
-    """Return True if Redis answers, or if the channel layer is in memory."""
+    """Return True if Redis answers a PING, or if the channel layer is in memory.
+
+    Raises `redis.RedisError` or `OSError` if Redis does not answer.
+    """
     if not settings.REDIS_URL:
         return True
     async with redis.asyncio.Redis.from_url(

@@ -307,7 +307,11 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def model_kind(self) -> Literal["openai", "compatible", "local", "tour"]:
-        """The kind of model that answers; the tour answers only if AGENT_MODEL asks for it."""
+        """The kind of model that answers.
+
+        `tour` if AGENT_MODEL asks for it, else `compatible` with OPENAI_BASE_URL, else `openai`
+        with OPENAI_API_KEY, else `local`.
+        """
         if self.agent_model == "tour":
             return "tour"
         if self.openai_base_url:
@@ -321,14 +325,21 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def realtime(self) -> dict[str, Any]:
-        """The settings of `realtime`; those not set use the defaults of the model's kind."""
+        """The settings of `realtime`.
+
+        For one that is not in the environment, the default of the kind of model in `BY_KIND` goes
+        before that of the field.
+        """
         defaults = BY_KIND.get(self.model_kind, {})
         given = self.model_dump(include=set(RealtimeSettings.model_fields))
         return given | {key: defaults[key] for key in defaults.keys() - self.model_fields_set}
 
 
 def database_from(url: str) -> dict[str, Any]:
-    """Parse a database URL. Raises `ValueError` for one that cannot be used."""
+    """Return Django's settings for a database URL.
+
+    Raises `ValueError` unless it is of Postgres, or of SQLite with a file.
+    """
     try:
         parts = dict(dj_database_url.parse(url))
     except ValueError as exc:
@@ -343,7 +354,10 @@ def database_from(url: str) -> dict[str, Any]:
 
 
 def sqlite(name: str) -> dict[str, Any]:
-    """Return the database settings of SQLite for several writing threads without lost commits."""
+    """Return Django's settings for the SQLite file `name`.
+
+    Several threads can write, one at a time, and commits survive a power failure.
+    """
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
     return {
         "ENGINE": "conversations.sqlite",
@@ -355,7 +369,10 @@ def sqlite(name: str) -> dict[str, Any]:
 
 
 def takes_its_time() -> bool:
-    """Return whether this process is a management command without time limits (`migrate`, ...)."""
+    """Return whether this process is a management command other than `serve` and `work`.
+
+    Such commands, like `migrate`, may hold locks and run statements without a time limit.
+    """
     program = Path(sys.argv[0])
     is_django = program.parts[-2:] == ("django", "__main__.py")
     is_command = is_django or program.name in ("manage.py", "django-admin")
@@ -363,7 +380,10 @@ def takes_its_time() -> bool:
 
 
 def postgres_limits(env: Environment) -> dict[str, Any]:
-    """Return connection parameters that keep a lock or the network from blocking forever."""
+    """Return connection parameters that limit how long the network, a lock or a statement blocks.
+
+    Commands that `takes_its_time` means get only the limits of the network.
+    """
     network_s = env.db_network_timeout_s
     limits = {
         "connect_timeout": env.db_connect_timeout_s,
@@ -382,9 +402,10 @@ def postgres_limits(env: Environment) -> dict[str, Any]:
 
 
 def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
-    """Return the database settings of Postgres with psycopg's pool.
+    """Return Django's settings for Postgres with psycopg's pool; `parts` are the URL's.
 
-    CONN_MAX_AGE would leak connections under ASGI.
+    Options of the URL take precedence over those here. A pool is used because connections that
+    CONN_MAX_AGE keeps would leak under ASGI.
     """
     options = parts.get("OPTIONS", {})
     # The directory of a Unix socket cannot be a URL's host, so it is given as `?host=`.
@@ -412,7 +433,7 @@ def database(env: Environment) -> dict[str, Any]:
 
 
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
-    """Return the channel layer: in memory for one process, Redis's publish/subscribe for more."""
+    """Return Django's settings for the channel layer: Redis at `url`; without one, in memory."""
     if url is None:
         return {"BACKEND": "realtime.channel_layer.LocalLayer"}
     # A socket timeout would end idle consumers; the default pool would refuse the 101st connection.
@@ -428,7 +449,10 @@ def channel_layer(url: SecretStr | None) -> dict[str, Any]:
 
 
 def cache(url: SecretStr | None) -> dict[str, Any]:
-    """Return the cache that counts requests and exports: Redis if set, else in this process."""
+    """Return Django's settings for the cache that counts requests and exports.
+
+    It is Redis or, without `url`, the memory of this process.
+    """
     if url is None:
         # The default of 300 entries would evict counts when many users are active.
         return {
@@ -472,7 +496,7 @@ def fault_lines(error: Any) -> list[str]:
 
 
 def reveal(secret: SecretStr | None) -> str | None:
-    """Return a secret as plain text."""
+    """Return a secret as plain text; None stays None."""
     return secret.get_secret_value() if secret else None
 
 

@@ -92,7 +92,7 @@ LONG = (
 
 
 def tool_result(found: str) -> str:
-    """Return the reply that follows the tool's result."""
+    """Return the scripted reply that quotes `found`, the tool's result."""
     return f"{LABEL} The tool has finished and told me: {found} Its steps are shown above."
 
 
@@ -176,7 +176,7 @@ async def _say(text: str) -> AsyncIterator[TResponseStreamEvent]:
 
 
 def text_event(item_id: str, delta: str) -> TResponseStreamEvent:
-    """Return the event of a piece of text of the message `item_id`."""
+    """Return the event that adds the piece of text `delta` to the message `item_id`."""
     return ResponseTextDeltaEvent(
         item_id=item_id,
         output_index=0,

@@ -24,7 +24,7 @@ class DocsView(SpectacularSwaggerSplitView):
 
     @extend_schema(exclude=True)
     def get(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the page."""
+        """Return the page of Swagger UI, which the OpenAPI document leaves out."""
         return super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 

@@ -49,7 +49,7 @@ FORMATS = ("json", "jsonl", "openai", "markdown", "html", "csv", "text")
 
 
 class Session(TypedDict):
-    """A session in a list; times are in ISO 8601, `run_status` is null if no run is active."""
+    """A session in a list; times are in ISO 8601, `run_status` is None if no run is unfinished."""
 
     id: str
     title: str
@@ -90,7 +90,8 @@ class Client:
     async def sign_in(self, username: str, password: str) -> None:
         """Sign in with a user name and a password.
 
-        Access is renewed automatically for as long as the site allows.
+        Access is renewed automatically for as long as the site allows. Raises `NotSignedInError`
+        for a wrong name or password.
         """
         login = {"username": username, "password": password}
         try:
@@ -112,7 +113,10 @@ class Client:
         return renew
 
     async def sign_in_as_guest(self) -> None:
-        """Sign in as a new guest, if the site allows guests. Their conversations are stored."""
+        """Sign in as a new guest, whose conversations the site stores.
+
+        Raises `NotSignedInError` if the site has no guests.
+        """
         self._http.credentials = Guest(self._http.origin)
         async with self._http.answer("GET", "/accounts/login/") as page:
             token = page.cookies["csrftoken"].value
@@ -124,9 +128,10 @@ class Client:
             ) from None
 
     def chat(self, session_id: str = "", *, agent: str = "") -> Chat:
-        """Return a chat in a new or an existing conversation, to be entered with `async with`.
+        """Return a chat in the conversation `session_id`, to be entered with `async with`.
 
-        `agent` is the name of one of the site's agents.
+        Without a `session_id`, the first message begins a new conversation. `agent` is the name of
+        one of the site's agents; the site has a default.
         """
         return Chat(self._http, session_id, agent=agent, patience_s=self._patience_s)
 

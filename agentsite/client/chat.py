@@ -52,7 +52,7 @@ class Requests:
         self._all.append(request)
 
     def remove(self, request: Request) -> None:
-        """Remove a request that cannot be sent."""
+        """Remove a request that is too large to be sent."""
         self._all.remove(request)
 
     def is_first(self, request: Request) -> bool:
@@ -71,7 +71,8 @@ class Requests:
     async def hear(self, frame: Frame) -> None:
         """Remove the request that `frame` answers, and call its `take` or `fail`.
 
-        An error that names no request is the answer to the oldest one.
+        An error that names no request is the answer to the oldest one. A frame that answers none
+        is ignored.
         """
         is_error = is_refusal(frame)
         for request in self._all:
@@ -143,8 +144,8 @@ class Chat:
         """Send a message, now or once there is a connection; the server accepts it exactly once.
 
         `on_busy` says what happens while another reply is active: `enqueue` waits for it,
-        `interrupt` stops it, `reject` refuses this message as `busy`. The returned reply raises
-        refusals.
+        `interrupt` stops it, `reject` refuses this message as `busy`; without it, the site decides.
+        Returns before the site has answered: the reply raises a refusal when it is read.
         """
         name = uuid4().hex
         asked = {"client_message_id": name, "agent": self._agent, "on_busy": on_busy}
@@ -171,7 +172,10 @@ class Chat:
         return reply
 
     async def running(self) -> Reply | None:
-        """Return the active reply, from its beginning, or None."""
+        """Return the session's active reply, to be read from its beginning, or None.
+
+        The chat must have a `session_id`. Raises `RefusedError` and `UnreachableError`.
+        """
         session = await self._http.get(f"/api/sessions/{self.session_id}/")
         if session["run"] is None:
             return None
@@ -181,7 +185,10 @@ class Chat:
         return reply
 
     async def cancel(self, reply: Reply) -> None:
-        """Stop `reply`; called by `Reply.stop`."""
+        """Stop `reply` once it is accepted, and wait for the answer; called by `Reply.stop`.
+
+        Does nothing if it has ended or was refused.
+        """
         await reply.taken()
         if reply.run_id in self._replies:
             frame = {"type": "cancel", "metadata": {"run_id": reply.run_id}}
@@ -192,7 +199,10 @@ class Chat:
     async def respond(
         self, request_id: str, decision: Literal["approve", "reject"], message: str
     ) -> Answer:
-        """Decide an approval; called by `Reply.approve` and `Reply.reject`."""
+        """Decide an approval and wait for the answer; called by `Reply.approve` and `reject`.
+
+        Raises `RefusedError`.
+        """
         asked = {"request_id": request_id, "decision": decision, "message": message}
         answer = await self._answer_to(
             {"type": "respond", "metadata": asked},
@@ -276,12 +286,12 @@ class Chat:
             reply.tell(event)
 
     def on_lost(self, retry_s: float) -> None:
-        """Tell the replies that the connection is lost."""
+        """Give a `Disconnected` to all replies that have not ended."""
         self._was_lost = True
         self._tell_all(Disconnected(retry_s))
 
     async def on_open(self) -> None:
-        """Resume the active replies and send all unanswered requests again."""
+        """Resume the active replies, then send all unanswered requests again in their order."""
         waiting = [request for request in self._requests.clear() if not request.is_resume]
         for reply in self._replies.values():
             await self._resume(reply)

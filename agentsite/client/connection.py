@@ -47,11 +47,11 @@ class Listener(Protocol):
         ...
 
     async def on_open(self) -> None:
-        """Handle a new socket; send now what the server must know."""
+        """Handle a new socket; send on it what the server has not answered."""
         ...
 
     async def on_frame(self, frame: Frame) -> None:
-        """Handle a received frame."""
+        """Handle a received frame; for `connected`, `on_open` is called before."""
         ...
 
     def on_lost(self, retry_s: float) -> None:
@@ -62,8 +62,8 @@ class Listener(Protocol):
 class Connection:
     """A connection that `run` keeps open until it is cancelled or has no prospect of success.
 
-    It tries without limit while nobody waits for anything, else for `patience_s` seconds. A socket
-    that breaks before it has delivered anything does not extend that time.
+    After a loss it tries without limit while nobody waits for anything, else for `patience_s`
+    seconds. A socket that breaks before it has delivered anything does not extend that time.
     """
 
     def __init__(self, http: Http, listener: Listener, *, patience_s: float) -> None:
@@ -83,8 +83,8 @@ class Connection:
     async def send(self, frame: Frame) -> None:
         """Send a frame now, or drop it if there is no connection.
 
-        `on_open` is called for the next connection. Raises `RefusedError` for a frame that is
-        larger than the site accepts.
+        A frame may be lost in sending too: `on_open`, called for each new connection, must send
+        again what has no answer. Raises `RefusedError` for a frame larger than the site accepts.
         """
         if self._socket is None or self._socket.closed or self._opened_at is None:
             return
@@ -99,20 +99,24 @@ class Connection:
             await self._socket.send_str(text.decode())
 
     def wake(self) -> None:
-        """Try to connect without a pause, and restart the time of patience: somebody waits now."""
+        """End the pause before the next attempt, and restart the time of patience.
+
+        Call it when somebody begins to wait; it does nothing while there is a socket.
+        """
         if self._socket is None:
             self._alive_at = _now()
             self._awake.set()
 
     async def drop(self) -> None:
-        """Close this socket, so that `run` opens a new one."""
+        """Close the socket, if there is one, so that `run` opens a new one."""
         if self._socket is not None:
             await self._socket.close()
 
     async def run(self) -> NoReturn:
-        """Keep the connection open.
+        """Open a socket, and another one after each loss; never return.
 
-        Raises `RefusedError` or its subclass `NotSignedInError`, and `UnreachableError`.
+        Raises `RefusedError` or its subclass `NotSignedInError` if the site refuses for good, and
+        `UnreachableError` once the time of patience is over.
         """
         self._alive_at = _now()
         while True:

@@ -13,7 +13,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The status of the embedded model; the last `state` is `ready` or `failed`."""
+    """The status of the embedded model; the last `state` is `ready` or `failed`.
+
+    `detail` is for people; `fraction`, from 0 to 1, is None unless the model is being fetched.
+    """
 
     state: str
     detail: str
@@ -67,7 +70,7 @@ class ToolStarted:
 
 @dataclass(frozen=True)
 class ToolProgress:
-    """The progress of a tool; `fraction` is from 0 to 1."""
+    """The progress of a tool; `fraction` is from 0 to 1, or None if the tool does not tell."""
 
     tool_call_id: str
     name: str
@@ -125,7 +128,7 @@ class Disconnected:
 
 @dataclass(frozen=True)
 class Reconnected:
-    """The connection is restored, and no event was lost."""
+    """The connection is restored; what was missed follows as further events."""
 
 
 @dataclass(frozen=True)

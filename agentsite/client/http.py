@@ -12,14 +12,14 @@ import aiohttp
 
 
 class Credentials(Protocol):
-    """The headers that authenticate requests."""
+    """What authenticates requests: headers, which may have to be renewed."""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of requests and of the socket's handshake."""
         ...
 
     async def renew(self) -> bool:
-        """Renew the credentials after a refusal; return whether it succeeded."""
+        """Renew the credentials after a refusal; return whether the request can be sent again."""
         ...
 
 
@@ -62,7 +62,7 @@ class Tokens:
 
 
 class Guest:
-    """A guest, whose session cookie the HTTP session stores; `origin` is the site's."""
+    """A guest, whose session cookie the HTTP session stores; the site checks the `origin`."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -85,7 +85,7 @@ class UnreachableError(ClientError):
 class RefusedError(ClientError):
     """The site refused a request; `code` is one of docs/protocol.md#error-codes.
 
-    `retryable` says whether a retry can succeed, `retry_after` in how many seconds.
+    `retryable` says whether a retry can succeed, `retry_after` in how many seconds, if known.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ReplyError(RefusedError):
 def refusal(
     code: str, text: str, *, retryable: bool = False, retry_after: float | None = None
 ) -> RefusedError:
-    """Return the exception for an error of the site."""
+    """Return the exception for an error of the site; for `not_authenticated`, its own class."""
     if code == "not_authenticated":
         return NotSignedInError(text)
     return RefusedError(code, text, retryable=retryable, retry_after=retry_after)
@@ -184,10 +184,10 @@ class Http:
     async def answer(
         self, method: str, path: str, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; the answer must be read within the block.
+        """Send a request to `path` and yield the answer, which must be read within the block.
 
-        Raises `RefusedError` and `UnreachableError`. `credentials` among the options replace those
-        of the client, and are not renewed.
+        Raises `RefusedError` and `UnreachableError`, also for a redirect. `options` are aiohttp's;
+        `credentials` among them replace those of the client, and are not renewed.
         """
         try:
             async with await self._send(method, path, options) as response:
@@ -226,7 +226,7 @@ class Http:
         )
 
     def socket(self, path: str) -> Any:
-        """Return a WebSocket, to be entered with `async with`."""
+        """Return a connection to the WebSocket at `path`, to be opened with `async with`."""
         return self.session.ws_connect(
             self.url + path,
             headers=self.credentials.headers(),

@@ -28,11 +28,11 @@ ENDED_TOOLS = {"finished", "failed"}
 
 
 class GapError(Exception):
-    """Frames are missing; request them with `resume`."""
+    """Frames of a run are missing; the chat requests them with `resume`."""
 
 
 class RunView:
-    """The state of one run; takes each frame once, in order."""
+    """The state of one run, made of its frames in order; a frame taken before is ignored."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -53,7 +53,10 @@ class RunView:
         return [request_id for request_id, decision in self._requests.items() if not decision]
 
     def take(self, frame: Frame) -> list[Event]:
-        """Apply a frame and return its events. Raises `GapError`, and then changes nothing."""
+        """Apply a frame and return its events; [] if it was taken before or the run has ended.
+
+        Raises `GapError` if a frame before it is missing, and then changes nothing.
+        """
         if self.end is not None:
             return []
         kind, at = frame["type"], frame["metadata"]
@@ -193,9 +196,9 @@ class RunView:
 
 
 class Answer(NamedTuple):
-    """The state of an approval: its decision, `by` whom, and whether this is a `duplicate`.
+    """The answer to a decision on an approval: the decision that holds, and by which user.
 
-    A duplicate was decided before, and that decision stays.
+    If it is a `duplicate`, the approval was decided before, and that decision stays.
     """
 
     decision: str
@@ -218,7 +221,8 @@ class Reply(AsyncIterator[Event]):
 
     Both raise `ReplyError` if the reply ends with an error, another `RefusedError` if the message
     was refused, and `UnreachableError` if the connection is not restored in time; the reply then
-    continues on the server. `text` is the answer so far, also after an error.
+    continues on the server. `text` is the answer so far, also after an error. Each event is given
+    once; an iteration that was cancelled can be continued by another one.
     """
 
     def __init__(self, line: Line) -> None:
@@ -267,7 +271,7 @@ class Reply(AsyncIterator[Event]):
         return await self._line.respond(request_id, "reject", message)
 
     async def wait(self) -> Ended:
-        """Wait for the end of the reply and return it."""
+        """Read the events until the reply has ended, and return its end."""
         async for _ in self:
             pass
         assert self.end is not None
@@ -281,11 +285,11 @@ class Reply(AsyncIterator[Event]):
         return event
 
     async def taken(self) -> None:
-        """Wait until the site has accepted or refused the message."""
+        """Wait until the site has accepted or refused the message, or the chat has ended."""
         await self._taken.wait()
 
     def begin(self, session_id: str, run_id: str, message_id: str) -> None:
-        """Set the ids of the accepted run; called by the chat."""
+        """Set the ids of the reply, whose message is accepted; called by the chat."""
         self.session_id, self.run_id, self.message_id = session_id, run_id, message_id
         self._taken.set()
 
@@ -306,7 +310,7 @@ class Reply(AsyncIterator[Event]):
         return True
 
     def close(self, fault: ClientError | None) -> None:
-        """End the events, with `fault` unless the reply ended by itself; called by the chat."""
+        """End the events, raising `fault` unless it is None; called by the chat."""
         self._fault = fault
         self._taken.set()
         self._events.put_nowait(None)

@@ -31,9 +31,10 @@ CACHE_MIB = 256
 
 
 def serve(job: Job, path: Path) -> tuple[Any, str]:
-    """Start the server and return it with its base URL. Raises `LocalModelError`.
+    """Start a server of the model in the file `path`; return it with its base URL.
 
-    The server runs only as long as the caller keeps the returned object.
+    The server runs only as long as the caller keeps the returned object. Raises `LocalModelError`
+    if memory is short or the file is no model.
     """
     weights.check_memory(job.weights.memory)
     import xllamacpp
@@ -77,11 +78,11 @@ class Teller:
         self._told_at = 0.0
 
     def tell(self, state: str, **fields: Any) -> None:
-        """Write one report."""
+        """Write one report: `state` and `fields` as a line of JSON."""
         self._out.write(json.dumps({"state": state, **fields}) + "\n")
 
     def progress(self, done: int) -> None:
-        """Report the bytes fetched, at most once in `REPORT_S` seconds."""
+        """Report `done`, the bytes fetched, unless the last such report is under `REPORT_S` old."""
         now = time.monotonic()
         if now - self._told_at >= REPORT_S:
             self._told_at = now

@@ -42,12 +42,12 @@ PIP = (
 
 
 class Source(Protocol):
-    """A source of the file; `ahead` returns the bytes downloaded but not yet read."""
+    """A source of the file; `ahead` returns about how many bytes are downloaded but not read."""
 
     def read(self, offset: int) -> Pieces:
-        """Yield the file from `offset` on. Raises `SourceError`.
+        """Yield the file from byte `offset` on. Raises `SourceError`.
 
-        An empty piece has no data; it lets the caller report progress.
+        Empty pieces may come between; they let the caller report progress.
         """
         ...
 
@@ -94,10 +94,10 @@ class Mirror:
         self._reading = -1
 
     def ahead(self) -> int:
-        """Return the bytes in `scratch` but those of the package being read.
+        """Return about how many bytes are downloaded but not yet read, to report progress.
 
-        pip downloads into a temporary folder and then copies the file, so only the largest file of
-        each package counts.
+        Counts the largest file of each package, except the one being read: pip downloads into a
+        temporary folder and then copies the file.
         """
         places = self._scratch.iterdir() if self._scratch.exists() else ()
         return sum(_largest(place) for place in places if int(place.name) != self._reading)
@@ -188,9 +188,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fetch(weights: Weights, folder: Path, *, mirror: bool, report: Report) -> Path:
-    """Return the path of the file, fetching it if it is missing. Raises `LocalModelError`.
+    """Return the path of the file in `folder`, fetching it if it is missing.
 
-    An interrupted download is resumed. Only one process fetches at a time; others wait for it.
+    A file of the user's own is never fetched or checked. An interrupted download is resumed. Only
+    one process fetches at a time; others wait for it. `mirror` allows the mirror as a source.
+    Raises `LocalModelError`.
     """
     target = weights.file_in(folder)
     if not weights.is_fetched:
@@ -212,12 +214,18 @@ def fetch(weights: Weights, folder: Path, *, mirror: bool, report: Report) -> Pa
 
 
 def is_there(weights: Weights, target: Path) -> bool:
-    """Return whether the file is complete: it gets this name only after its hash was verified."""
+    """Return whether `target` exists with the right size.
+
+    That is enough: a download gets this name only after its hash was verified.
+    """
     return target.is_file() and target.stat().st_size == weights.size
 
 
 class WeightsDownload:
-    """A download of one file; its first bytes are in a partial file that all sources append to."""
+    """A download of one file; its first bytes are in a partial file that all sources append to.
+
+    Only the holder of the folder's `fetch.lock` may call `run`.
+    """
 
     def __init__(self, weights: Weights, folder: Path, *, mirror: bool, report: Report) -> None:
         self._weights = weights
@@ -236,7 +244,7 @@ class WeightsDownload:
         return self._partial.stat().st_size if self._partial.exists() else 0
 
     def watch(self) -> None:
-        """Report the progress of another process that is fetching."""
+        """Report the size of the partial file, which another process is filling."""
         self._tell(self.size)
 
     def _tell(self, done: int) -> None:
@@ -245,7 +253,10 @@ class WeightsDownload:
         self._report(self._told)
 
     def run(self) -> None:
-        """Try each source, in `ROUNDS` rounds. Raises `LocalModelError` if none gave the file."""
+        """Fetch the file from the first source that can complete it, in up to `ROUNDS` rounds.
+
+        Raises `LocalModelError` if the disk is too full or no source gave the right file.
+        """
         weights_module.check_room(self._partial.parent, self._weights.size - self.size + MARGIN)
         wrong: list[Source] = []
         for place in range(ROUNDS):
@@ -299,15 +310,16 @@ class WeightsDownload:
 
 
 def partial_of(target: Path) -> Path:
-    """Return the path of the incomplete download of `target`."""
+    """Return the path at which `target` is while it is incomplete; it may not exist."""
     return target.with_suffix(".partial")
 
 
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock on `path`, calling `while_waiting` until it is free.
+    """Hold the lock on `path` for the block.
 
-    The operating system releases the lock if the process dies.
+    Until it is free, calls `while_waiting` every `LOOK_S` seconds. The operating system releases
+    the lock if the process dies.
     """
     with path.open("a") as file:
         while not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):

@@ -67,7 +67,7 @@ def starting(weights: Weights) -> ModelStatus:
 
 
 def fetching(weights: Weights, done: int) -> ModelStatus:
-    """Return the status while fetching; `done` is in bytes."""
+    """Return the status while the model is fetched, of which `done` bytes are there."""
     fraction = min(1.0, done / weights.size)
     detail = _("fetching the model, {percent} %").format(percent=int(100 * fraction))
     return _status(weights, "fetching", detail, round(fraction, 3))
@@ -112,7 +112,7 @@ class Terminal:
         self._step = -1
 
     def tell(self, status: ModelStatus) -> None:
-        """Show a status; only progress is shown more than once."""
+        """Show `status` if its state is new; while the model is fetched, show the progress."""
         if status.state == "fetching" and status.fraction is not None:
             self._fetching(status.fraction)
         elif status.state != self._state:
@@ -175,9 +175,10 @@ class ModelProcess:
         self.returncode: int | None = None
 
     async def messages(self, job: Job) -> AsyncGenerator[dict[str, Any], None]:
-        """Start the process and yield its reports until it ends.
+        """Start the process with `job` and yield its reports until it ends.
 
-        Closing the generator ends the process, so iterate within `aclosing`.
+        Closing the generator ends the process, so iterate within `aclosing`. Raises `OSError` if
+        the process cannot be started, `ValueError` for a report that is not JSON.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self._module),
@@ -213,7 +214,7 @@ class ModelProcess:
 
     @property
     def ended(self) -> str:
-        """The exit status or signal in words."""
+        """The exit status or the signal that ended the process, in words."""
         code = self.returncode
         if code is None:
             return "no exit status"
@@ -271,7 +272,7 @@ class LocalModel:
         self._ready_at: float | None = None
 
     def wake(self) -> None:
-        """Retry at once if the model has failed."""
+        """Let `run` start the child again if the model has failed; else do nothing."""
         if self.status.state == "failed":
             self._set(starting(self._weights))
             self._woken.set()

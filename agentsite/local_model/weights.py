@@ -65,11 +65,11 @@ class Weights:
 
     @property
     def is_fetched(self) -> bool:
-        """Whether the site fetches this file."""
+        """Whether the site fetches the file; False for a file of the user's own."""
         return not self.path
 
     def file_in(self, folder: Path) -> Path:
-        """Return the file's path, which may not exist yet."""
+        """Return the file's path, in `folder` unless it is the user's own; it may not exist yet."""
         return Path(self.path) if self.path else folder / f"{self.name}-{self.sha256[:8]}.gguf"
 
 
@@ -143,9 +143,10 @@ KIB = 1_024
 
 
 def check_processor() -> None:
-    """Raise `LocalModelError` if the processor lacks AVX2.
+    """Raise `LocalModelError` if the processor is known to lack AVX2.
 
-    The runtime is built for AVX2; without it, SIGILL would kill the process.
+    The runtime is built for AVX2; without it, SIGILL would kill the process. Only x86-64 on Linux
+    is checked.
     """
     if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
         return
@@ -172,14 +173,17 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def check_memory(needed: int) -> None:
-    """Raise `LocalModelError` if fewer than `needed` bytes of memory are known to be available."""
+    """Raise `LocalModelError` if less than `needed` bytes of memory are free; not if unknown."""
     available = available_memory()
     if available is not None and available < needed:
         raise LocalModelError(Fault.NO_MEMORY, needed=needed, available=available)
 
 
 def available_memory() -> int | None:
-    """Return the bytes of memory available to the machine and its container; None if unknown."""
+    """Return the bytes of memory that are free; None if unknown.
+
+    That is what the machine has free or, if it is less, what the container's limit leaves.
+    """
     limits = [limit for limit in (_system_memory(), _container_memory()) if limit is not None]
     return min(limits, default=None)
 

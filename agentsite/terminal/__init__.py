@@ -29,7 +29,7 @@ CLOSED_PIPE = 141
 
 
 def add_arguments(parser: ArgumentParser, url: str) -> None:
-    """Add all options; `url` is the default site."""
+    """Add all options to `parser`; `url` is the site's address by default."""
     parser.add_argument("--url", default=url, help="the site's address, by default %(default)s")
     parser.add_argument("--user", default="", help="the name to sign in with; else as a guest")
     parser.add_argument("--session", default="", help="the conversation to go on with, by its id")
@@ -43,7 +43,10 @@ def add_arguments(parser: ArgumentParser, url: str) -> None:
 
 
 def run(options: Mapping[str, Any]) -> int:
-    """Run the command of `options`; return the exit status."""
+    """Run the command of `options`, the parsed arguments by name; return the exit status.
+
+    Errors of the client are shown on standard error, not raised.
+    """
     screen = Screen(sys.stdout, sys.stderr)
     try:
         client = Client(options["url"], key=os.environ.get("AGENTSITE_KEY", ""))

@@ -36,7 +36,10 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs coroutines in another thread, so that Ctrl-C interrupts the main thread's waiting."""
+    """Runs coroutines in another thread; to be used with `with`.
+
+    So Ctrl-C interrupts the main thread while that waits, and never the event loop.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -52,7 +55,7 @@ class Background:
         self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result; an interruption of the wait cancels it."""
+        """Run `coroutine` and wait for its result; if Ctrl-C ends the wait, it is cancelled."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -62,7 +65,7 @@ class Background:
 
     @contextlib.contextmanager
     def entered(self, resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Enter and exit an asynchronous context manager."""
+        """Enter `resource`, and exit it after the block, even if that raises."""
         value = self.run(resource.__aenter__())
         try:
             yield value
@@ -70,7 +73,11 @@ class Background:
             self.run(resource.__aexit__(None, None, None))
 
     def each(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Yield all of `items`; after an interruption, a new call continues with the rest."""
+        """Yield all of `items`; after an interruption, call it again with `items` for the rest.
+
+        The interruption cancels the pending `__anext__`, which `items` must survive: a `Reply`
+        does, an async generator would end.
+        """
         while True:
             try:
                 yield self.run(_next(items))
@@ -103,7 +110,10 @@ ENDINGS = {"cancelled": "stopped", "interrupted": "broken off"}
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters and changes of text direction replaced."""
+    """Return `text` with control characters and changes of text direction replaced by `�`.
+
+    Tabs and line ends stay.
+    """
     return _CONTROL.sub("�", text)
 
 
@@ -120,7 +130,7 @@ class Screen:
         self._model = ""
 
     def write(self, text: str) -> None:
-        """Write a piece of a reply."""
+        """Write a piece of a reply at once, except a final carriage return, as `visible` text."""
         text, self._held = self._held + text, ""
         if text.endswith("\r"):
             # The line feed of a "\r\n" may come with the next piece.
@@ -139,14 +149,14 @@ class Screen:
             self._in_line = False
 
     def remark(self, text: str) -> None:
-        """Write a line about an event."""
+        """Write `text` to `err` as a line of its own."""
         self.end_line()
         before, after = self._dim
         self._err.write(f"{before}· {visible(text)}{after}\n")
         self._err.flush()
 
     def show(self, event: Event) -> None:
-        """Show an event."""
+        """Write an event: its text as a piece of the reply, or a remark if there is news in it."""
         match event:
             case Text(delta):
                 self.write(delta)
@@ -239,7 +249,11 @@ class TerminalChat:
         self._is_piped = not sys.stdin.isatty()
 
     def hold(self, session_id: str, agent: str) -> int:
-        """Run the chat; return 0, or 1 if the reply to piped input was not completed."""
+        """Run the chat until its input ends; return the exit status.
+
+        Without a `session_id`, begins a new conversation; without an `agent`, asks the default one.
+        The status is 1 if piped input gets no completed reply, else 0.
+        """
         with self._background.entered(self._client.chat(session_id, agent=agent)) as chat:
             return self._pipe(chat) if self._is_piped else self._converse(chat)
 

@@ -50,7 +50,7 @@ class SignUpForm(UserCreationForm):
 
 
 class LimitedMixin:
-    """A form view with a rate limit; above it, the view answers with a 429 page."""
+    """A rate limit on POST for a form view, to be its first base; beyond it, answers with 429."""
 
     def limit(self, request: HttpRequest) -> None:
         """Count the request. Raises `AgentSiteError(rate_limited)`."""
@@ -178,7 +178,10 @@ def sign_in(request: HttpRequest, user: Any) -> None:
 @require_POST
 @never_cache
 def guest(request: HttpRequest) -> JsonResponse:
-    """Make the visitor a guest, before the first message: `{"user", "csrf_token"}`."""
+    """Sign a visitor in as a new guest; return `{"user", "csrf_token"}`, the user by id.
+
+    Users who are signed in stay so. Answers 401 if the site has no guests, 429 at the rate limit.
+    """
     if not request.user.is_authenticated:
         if not settings.ALLOW_GUESTS:
             return JsonResponse(error_body(ErrorCode.NOT_AUTHENTICATED), status=401)
@@ -260,7 +263,10 @@ class KeyForm(forms.Form):
 
 
 def for_accounts(view: View) -> View:
-    """Redirect visitors to sign in, and guests to create an account."""
+    """Return `view` for users with an account only.
+
+    Visitors are redirected to sign in and guests to sign up, and from there to their keys.
+    """
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -308,7 +314,7 @@ def _show(request: HttpRequest, form: KeyForm, made: str = "") -> HttpResponse:
 @require_POST
 @for_accounts
 def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """Revoke one of the user's keys."""
+    """Revoke one of the user's keys and return to their list; 404 if it is not a valid one."""
     try:
         revoke_key(user=request.user, key_id=str(key_id))
     except AgentSiteError as exc:

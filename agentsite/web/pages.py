@@ -39,7 +39,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The embedded model as it is introduced to people, with its `status`."""
+    """The embedded model as it is introduced to people: name, size of its file, and status."""
 
     label: str
     size: str
@@ -51,7 +51,7 @@ class ModelCard:
 
 
 def get_model_card() -> ModelCard | None:
-    """Return the card of the embedded model, or None if another server answers."""
+    """Return the card of the embedded model, or None if the site does not run one."""
     status = model_status()
     if status is None:
         return None
@@ -61,7 +61,10 @@ def get_model_card() -> ModelCard | None:
 @never_cache
 @require_safe
 def model(request: HttpRequest) -> JsonResponse:
-    """Return the metadata of `model.status`, for visitors who have no socket yet."""
+    """Return the embedded model's status as JSON, for visitors who have no socket yet.
+
+    Without an embedded model, that is `{"state": "ready"}`.
+    """
     status = model_status()
     told: dict[str, Any] = asdict(status) if status else {"state": "ready"}
     return JsonResponse(told)
@@ -80,7 +83,10 @@ CURSOR_FIELDS = (
 @gzip_page
 @cache_control(private=True, no_cache=True)
 def chat(request: HttpRequest) -> HttpResponse:
-    """Show a new conversation. This creates neither a session nor a user."""
+    """Show a new conversation, which creates neither a session nor a user.
+
+    Where guests are not allowed, visitors are redirected to sign in.
+    """
     if not request.user.is_authenticated and not settings.ALLOW_GUESTS:
         return redirect_to_login(request.get_full_path())
     return _render(request, None, EMPTY)
@@ -90,7 +96,10 @@ def chat(request: HttpRequest) -> HttpResponse:
 @gzip_page
 @cache_control(private=True, no_cache=True)
 def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
-    """Show one of the user's conversations; 404 for missing ones and those of others."""
+    """Show one of the user's conversations; 404 for missing ones and those of others.
+
+    Visitors are redirected to sign in.
+    """
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     try:
@@ -213,7 +222,10 @@ urlpatterns = [
 
 @require_safe
 def shared(request: HttpRequest, token: str) -> HttpResponseBase:
-    """Show a shared conversation; 404 for unknown and revoked links alike."""
+    """Show a shared conversation; 404 for unknown and revoked links alike.
+
+    Answers 429 beyond the rate limit.
+    """
     try:
         limit_views(request)
         return answer_shared(request, open_share(token), "text/html; charset=utf-8", _write_page)

@@ -146,7 +146,10 @@ SCRIPT: dict[str, Any] = {
 
 
 def describe_decision(decision: str, by: str, username: str) -> str:
-    """Return the outcome of an approval as told to `username`; "" while it is open."""
+    """Return the outcome of an approval, decided by the user `by`, as told to `username`.
+
+    Returns "" while the approval is open: `decision` is "" then.
+    """
     if not decision:
         return ""
     known = f"{decision}_you" if by and by == username else decision
@@ -154,7 +157,7 @@ def describe_decision(decision: str, by: str, username: str) -> str:
 
 
 def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
-    """Return why a reply ended; "" while it is active and if it is complete."""
+    """Return why a reply ended early; "" for one that is active, is complete or has no run."""
     if status in ACTIVE:
         return ""
     if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
@@ -163,7 +166,7 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
 
 
 def describe_step(part: dict[str, Any]) -> str:
-    """Return what a tool does or did, with its duration once it has ended."""
+    """Return what the tool of `part` does or did, with its duration from `NOTABLE_MS` on."""
     status, summary = part["status"], part.get("summary")
     label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
@@ -176,7 +179,7 @@ def describe_step(part: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent as it is introduced to people; `model` is the name of its model."""
+    """An agent as it is introduced to people; `model` is the name of its model, or ""."""
 
     name: str
     label: str
@@ -187,12 +190,12 @@ class AgentCard:
 
 
 def is_scripted(name: str | None) -> bool:
-    """Return whether this agent's replies are scripted."""
+    """Return whether the replies of the agent `name` are scripted."""
     return name == TOUR
 
 
 def get_label(name: str | None) -> str:
-    """Return the agent's name as shown to people."""
+    """Return an agent's name as shown to people; "" for None."""
     return name[:1].upper() + name[1:] if name else ""
 
 
@@ -202,7 +205,7 @@ def list_cards() -> list[AgentCard]:
 
 
 def get_card(name: str = "") -> AgentCard:
-    """Return the card of the agent called `name`, or of the first agent."""
+    """Return the card of the agent called `name`; if there is none, that of the first agent."""
     return _card(get_entry(name))
 
 
@@ -227,7 +230,7 @@ def _model(entry: AgentEntry) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """The position of a message among its siblings, from 1, and the ids of its neighbours."""
+    """The position of a message among its siblings, from 1, and its neighbours' ids, or ""."""
 
     index: int
     count: int
@@ -238,7 +241,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ShownMessage:
-    """The data of `chat/message.html`; `blocks` are the parts with their texts."""
+    """The data of `chat/message.html`; `blocks` are the parts, each with its texts for people."""
 
     message_id: str = ""
     role: str = "assistant"
@@ -260,7 +263,11 @@ class ShownMessage:
 def messages(
     history: History, siblings: dict[str, list[str]], card: AgentCard, username: str
 ) -> list[ShownMessage]:
-    """Return the history as the page shows it to `username`; `siblings` are ids by parent id."""
+    """Return the messages of `history` as the page shows them to `username`.
+
+    `siblings` is the result of `list_siblings`. A reply that names no agent gets the label of
+    `card`. Reads the database, so call it in a thread, not on the event loop.
+    """
     queue = [entry.run_id for entry in history.queue]
     html = read_html(history.messages)
     return [
@@ -364,7 +371,10 @@ def blank(card: AgentCard) -> dict[str, Any]:
 
 
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
-    """Return one of `list_sessions` as an entry of the page's list."""
+    """Return `session` as an entry of the page's list; `current` is the session shown, if any.
+
+    `session` must come from `list_sessions`, which adds its `run_status`.
+    """
     states = {
         RunStatus.RUNNING: "replying",
         RunStatus.QUEUED: "queued",

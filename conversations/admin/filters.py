@@ -96,7 +96,7 @@ def _read_place(text: str) -> tuple[datetime, str] | None:
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """An admin without adding, changing and deleting; `keyset` is the time that orders the list."""
+    """An admin without adding, changing and deleting; the time in `keyset` orders the list."""
 
     keyset = "created_at"
     show_full_result_count = False
@@ -122,7 +122,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return lookup.split("__")[0] in names and super().lookup_allowed(lookup, value, request)
 
     def complete(self, rows: list[Any]) -> list[Any]:
-        """Return `rows` with what the columns show loaded for all rows at once."""
+        """Return `rows`, after loading what columns need for all rows at once; here, nothing."""
         return rows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -136,7 +136,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 
 def as_id(text: str) -> UUID | None:
-    """Return `text` as an id, or None if it is not one."""
+    """Parse `text`, with or without white space around it, as a UUID; None if it is not one."""
     try:
         return UUID(text.strip())
     except ValueError:
@@ -144,7 +144,7 @@ def as_id(text: str) -> UUID | None:
 
 
 def with_word(word: object, kind: str, detail: str = "") -> SafeString:
-    """Return the HTML of a status, coloured by `kind`, with the detail below."""
+    """Return the HTML of `word`, coloured by the status `kind`, with `detail`, if any, below."""
     marked = format_html('<span class="status status-{}">{}</span>', kind, word)
     return format_html('{}<br><span class="quiet">{}</span>', marked, detail) if detail else marked
 
@@ -153,10 +153,10 @@ Choices = list[tuple[str, Any]]
 
 
 class RunFilter(admin.SimpleListFilter):
-    """A filter with a condition on a reply; `run_condition` combines those of all filters."""
+    """A filter by a condition on a reply; `run_condition` applies it, `queryset` does not."""
 
     def condition(self) -> Q | None:
-        """Return the chosen condition, or None."""
+        """Return the chosen condition; None if no value is chosen, or one without a meaning."""
         value = self.value()
         return None if value is None else self.meaning(clean_text(value))
 
@@ -207,7 +207,10 @@ class AgentFilter(_SeenFilter):
 
 
 class DateFilter(RunFilter):
-    """A filter by day; days begin at midnight in the site's time zone."""
+    """A filter by when the reply was asked for: today, yesterday, or since 7 or 30 days ago.
+
+    Periods begin at midnight in the site's time zone.
+    """
 
     title = _("when it was asked")
     parameter_name = "asked"
@@ -279,7 +282,10 @@ RUN_FILTERS = (
 
 
 def run_condition(specs: list[Any]) -> Q | None:
-    """Combine the chosen conditions, all of which one reply must meet; None if there are none."""
+    """Return a condition that one reply meets if it meets all those chosen; None if none is.
+
+    Filters in `specs` that are no `RunFilter` are ignored.
+    """
     chosen = [spec.condition() for spec in specs if isinstance(spec, RunFilter)]
     conditions = [condition for condition in chosen if condition is not None]
     return Q(*conditions) if conditions else None
@@ -313,7 +319,7 @@ class ReviewFilter(admin.SimpleListFilter):
 
 
 class FeedbackFilter(admin.SimpleListFilter):
-    """A filter by rating; together with "not reviewed" it lists the complaints to look at."""
+    """A filter of sessions by a reply's rating, such as for complaints that are not reviewed."""
 
     title = _("feedback")
     parameter_name = "feedback"

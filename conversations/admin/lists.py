@@ -28,7 +28,7 @@ from conversations.text import clean_text
 
 
 class RunChangeList(KeysetChangeList):
-    """A change list with the filters of the sessions' list."""
+    """The change list of replies, filtered by the conditions of `RUN_FILTERS`."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         found = super().get_queryset(request, exclude_parameters)
@@ -55,7 +55,7 @@ class RunAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find runs by `@` and a user's name, or by id."""
+        """Find runs by `@` and a user's name, or by id; any other term finds nothing."""
         if search_term.startswith("@"):
             name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
             users = get_user_model()._default_manager.filter(**name)

@@ -63,7 +63,7 @@ from conversations.text import clean_text
 
 
 def describe_usage(totals: UsageTotals) -> str:
-    """Return one line of totals, with the numbers of estimated, unknown and unpriced replies."""
+    """Return `totals` as one line of text for staff."""
     known = totals.cost is not None
     cost = f"{totals.cost:.4f} {totals.currency}" if known else gettext("cost unknown")
     line = gettext(
@@ -115,12 +115,16 @@ class ReviewForm(forms.ModelForm):
 
 
 class Export:
-    """An export of `sessions` in one format; `session_ids` are the sessions that it contains."""
+    """An export in one format: `download` has its file, `session_ids` the sessions in it."""
 
     def __init__(
         self, sessions: QuerySet[ChatSession], format_name: str, *, staff_id: object
     ) -> None:
-        """Write the export. Raises `AgentSiteError(rate_limited)` if no export place is free."""
+        """Write the whole export; the caller must send or close `download`.
+
+        `format_name` is a key of `FORMATS`. Takes one of the export places of `staff_id`; raises
+        `AgentSiteError(rate_limited)` if none is free.
+        """
         kind = FORMATS[format_name]
         self.session_ids: list[UUID] = []
         self.download = Download(kind, "sessions", take_place_to_export(staff_id))
@@ -149,7 +153,7 @@ EXPORT = "conversations.export_transcript"
 
 
 class SessionChangeList(KeysetChangeList):
-    """A change list whose filters on replies must all be met by one reply."""
+    """The change list of sessions; one and the same reply must meet all filters on replies."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Give each row a `heading`: the title for staff who may read transcripts, else the id."""
@@ -166,7 +170,7 @@ class SessionChangeList(KeysetChangeList):
 
 @admin.register(ChatSession)
 class ChatSessionAdmin(ReadOnlyAdmin):
-    """The list of all users' sessions."""
+    """The list of all users' sessions with its export, the page of one session, and the figures."""
 
     keyset = "active_at"
     list_display = (
@@ -187,7 +191,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return SessionChangeList
 
     def complete(self, rows: list[ChatSession]) -> list[ChatSession]:
-        """Give each row its `facts`, read for all rows at once."""
+        """Return `rows`, each with its `facts`, which are read for all rows at once."""
         facts = read_facts(rows)
         for row in rows:
             row.facts = facts.get(row.pk, SessionFacts())  # type: ignore[attr-defined]
@@ -198,7 +202,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         """Find sessions by `@` and a user's name, by id, or by words.
 
-        A search by words needs READ, as it reveals text, and is recorded in the audit log.
+        A search by words is recorded in the audit log. It reveals text: without the permission
+        READ, raises `PermissionDenied`.
         """
         if search_term.startswith("@"):
             return queryset.filter(owner__in=_find_owners(search_term)), False
@@ -310,7 +315,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return [*own, *super().get_urls()]
 
     def export_view(self, request: HttpRequest) -> Any:
-        """Export all sessions of the list in the address, in the format that the form names."""
+        """Export the sessions that the filters in the address select, on all pages of the list.
+
+        The form names the format. The export is recorded in the audit log, also for each session.
+        """
         if not request.user.has_perms((READ, EXPORT)):
             raise PermissionDenied
         name = request.POST.get("export_format", "")
@@ -362,7 +370,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return self._show(request, session, ReviewForm(instance=reviews.get_review(session)))
 
     def review_view(self, request: HttpRequest, session_id: UUID) -> HttpResponse:
-        """Save the review and redirect to the session's page."""
+        """Save the review and redirect to the session's page; on a fault, show the form again."""
         session = self._get_session(request, session_id)
         if request.method != "POST" or not request.user.has_perm(REVIEW):
             raise PermissionDenied
@@ -384,7 +392,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(_address(session))
 
     def replay_view(self, request: HttpRequest, session_id: UUID, run_id: UUID) -> HttpResponse:
-        """Return the data of a reply's replay as JSON."""
+        """Return the data of a reply's replay as JSON, and record that in the audit log."""
         session = self._get_session(request, session_id)
         if not request.user.has_perm(READ):
             raise PermissionDenied

@@ -29,7 +29,10 @@ from conversations.people.sign_ins import (
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A valid API key; its full text was shown once, on creation."""
+    """A valid API key; its full text is shown once, on creation.
+
+    `days` is the lifetime of a new key.
+    """
 
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=Scope.choices), min_length=1, max_length=len(Scope)
@@ -67,12 +70,12 @@ class KeysView(ApiView):
 
     @extend_schema(responses=KeyListSerializer)
     def get(self, request: Request) -> Response:
-        """List the keys that are neither expired nor revoked."""
+        """List the caller's API keys that are neither expired nor revoked, newest first."""
         return Response({"results": KeySerializer(list_keys(request.user), many=True).data})
 
     @extend_schema(request=KeySerializer, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
-        """Create a key. Its full text, `key`, is shown only in this answer."""
+        """Create an API key for the caller. Its full text, `key`, is shown only in this answer."""
         asked = KeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         made, text = create_key(user=request.user, **asked.validated_data)
@@ -86,7 +89,7 @@ class KeyView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, key_id: str) -> Response:
-        """Revoke the key."""
+        """Revoke one of the caller's API keys."""
         revoke_key(user=request.user, key_id=key_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -130,7 +133,7 @@ class TokenView(ApiView, TokenObtainPairView):
 
     @extend_schema(request=TokenObtainPairSerializer, responses=TokenObtainPairSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Issue both for a user name and a password."""
+        """Issue an access token and a refresh token for a user name and a password."""
         name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
         limit_sign_in(request, name)
         answer = super().post(request, *args, **kwargs)
@@ -156,7 +159,7 @@ class RefreshView(ApiView, TokenRefreshView):
 
 
 class TicketSerializer(serializers.Serializer[None]):
-    """A new ticket."""
+    """A new ticket; `expires_at` is when it stops opening a socket."""
 
     ticket = serializers.CharField()
     expires_at = serializers.DateTimeField()

@@ -69,7 +69,11 @@ def no_such_address(request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResp
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Turn an exception of a REST view into a response; names and tracebacks go only to the log."""
+    """Turn an exception of a REST view into a response with the body of `error_body`.
+
+    An unexpected exception is logged, without its message, and answered with `internal`. In DEBUG,
+    returns None for it, so that Django shows its own page.
+    """
     if isinstance(exc, RequestDataTooBig):
         exc = AgentSiteError(ErrorCode.TOO_LARGE)
     elif isinstance(exc, SuspiciousOperation):
@@ -133,7 +137,7 @@ class KeysetPagination(CursorPagination):
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any] | None:
-        """Return one page. Raises `NotFound` if a forged cursor contains an invalid position."""
+        """Return the page that the request's cursor names. Raises `NotFound` for an invalid one."""
         try:
             return super().paginate_queryset(queryset, request, view)
         except (InvalidValue, ValueError, OverflowError) as exc:
@@ -220,11 +224,17 @@ class ApiView(APIView):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view outside `ATOMIC_REQUESTS`: counts of refused attempts must be kept."""
+        """Return the view without the transaction of `ATOMIC_REQUESTS`.
+
+        A refusal would roll back the count of the refused attempt.
+        """
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
     def check_permissions(self, request: Request) -> None:
-        """Throttle before checking permissions, so that denied requests are counted too."""
+        """Throttle, then check permissions, then refuse unknown query parameters.
+
+        In this order, denied requests are counted too.
+        """
         super().check_throttles(request)
         super().check_permissions(request)
         self._check_query(request)

@@ -26,12 +26,13 @@ from conversations.people.sign_ins import (
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """Authenticates by `Authorization: Bearer agk_...`; leaves other tokens to other classes."""
+    """Authenticates by `Authorization: Bearer agk_...`; ignores other kinds of tokens."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
         """Return the owner and the key; None for other kinds of tokens.
 
-        An invalid key raises `AuthenticationFailed` and counts against the caller's address.
+        An invalid key counts against the caller's address and raises `AuthenticationFailed`, or
+        `AgentSiteError(rate_limited)` after too many of them.
         """
         kind, _, text = get_authorization_header(request).decode("latin1").partition(" ")
         if kind.lower() != "bearer" or not text.startswith(MARK):
@@ -50,7 +51,7 @@ class HasScope(BasePermission):
     """Allows an API key what its scopes cover: `read` for reading, `write` for changes.
 
     A view requires another scope by `scope`, or for changes only by `write_scope`. `scope = ""`
-    denies every key.
+    denies every key. Requests without an API key are always allowed here.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
@@ -62,7 +63,10 @@ class HasScope(BasePermission):
 
 
 class RequestThrottle(BaseThrottle):
-    """Limits requests per minute and user, or per address without a user, in all processes."""
+    """Limits requests per minute of a user, or of an address if nobody is signed in.
+
+    Processes that share a cache count together.
+    """
 
     def allow_request(self, request: Request, view: Any) -> bool:
         user = request.user
@@ -95,8 +99,8 @@ BODY_MAX_BYTES = 262_144
 class BoundedJSONParser(JSONParser):
     """Parses JSON objects up to `BODY_MAX_BYTES`.
 
-    Raises `AgentSiteError(too_large)` for larger ones, and `ParseError` for JSON that is nested too
-    deeply or is not an object.
+    Raises `AgentSiteError(too_large)` if the `Content-Length` is larger, `UnsupportedMediaType` for
+    an encoded body, and `ParseError` for what is no JSON, is nested too deeply or is not an object.
     """
 
     def parse(

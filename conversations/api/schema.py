@@ -38,7 +38,7 @@ Totals = make_dataclass(
 
 
 class ShapeExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-    """Accepts dataclasses in place of serializers."""
+    """Describes dataclasses that `extend_schema` is given in place of serializers."""
 
     @classmethod
     def _matches(cls, target: Any) -> bool:
@@ -97,11 +97,14 @@ class ApprovalField(serializers.JSONField):
 
 @extend_schema_field(Totals)
 class TotalsField(serializers.JSONField):
-    """The usage of a session's replies."""
+    """The usage of a session's replies, and of its titles and summaries."""
 
 
 def describe_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Add the error responses that every operation has in common."""
+    """Add the common error responses to each operation of `result`, and return that document.
+
+    A response that an operation describes itself stays.
+    """
     result["components"]["schemas"]["Error"] = _error_schema()
     for address, operations in result["paths"].items():
         for operation in operations.values():

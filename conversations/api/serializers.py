@@ -67,7 +67,10 @@ class ListedSessionSerializer(SessionSerializer):
 
 
 class SessionDetailSerializer(SessionSerializer):
-    """A session with its latest messages, its active run and its queue."""
+    """A session with messages, its active run, its queue and its usage.
+
+    If the branch goes on below the messages, `later` is the id of the last one, else empty.
+    """
 
     messages = serializers.ListField(child=MessageField())
     run = RunViewField(allow_null=True)
@@ -143,7 +146,7 @@ class RunDetailSerializer(RunSerializer):
 
 
 def tools_data(run: Run) -> list[dict[str, Any]]:
-    """Return the tool calls of a run with their durations."""
+    """Return the tool calls of a run with their durations as JSON data."""
     return [asdict(tool) for tool in get_run_timings(run).tools]
 
 
@@ -158,7 +161,7 @@ def message_data(message: MessageView) -> dict[str, Any]:
 
 
 def history_data(history: History) -> dict[str, Any]:
-    """Return the messages of a branch, the active run and the queue as JSON data."""
+    """Return the messages, active run, queue and `later` of a history as JSON data."""
     return {
         "messages": [message_data(message) for message in history.messages],
         "run": asdict(history.run) if history.run else None,

@@ -43,7 +43,7 @@ from conversations.sessions.sharing import (
 
 
 class SessionsView(ApiView, ListAPIView[ChatSession]):
-    """The caller's sessions."""
+    """The caller's sessions, the latest active first; `state` selects archived or deleted ones."""
 
     serializer_class = ListedSessionSerializer
     pagination_class = ByActivity
@@ -80,8 +80,8 @@ class SessionView(ApiView):
     def get(self, request: Request, session_id: str) -> Response:
         """Return the session with its latest messages, its active run and its queue.
 
-        With `branch`, the messages are those around that one, on its branch. `later` is then the id
-        of the message to continue from, or empty at the end of the branch.
+        With `branch`, a message id, the messages are those around that one, on its branch. If the
+        branch goes on below them, `later` is the id of the last one, else empty.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -99,7 +99,10 @@ class SessionView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str) -> Response:
-        """Delete the session; its active and queued replies are stopped."""
+        """Delete the session and stop its active and queued replies.
+
+        It can be restored within `RESTORE_DAYS` days.
+        """
         lists.delete_session(user=request.user, session_id=session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -109,7 +112,7 @@ class RestoreView(ApiView):
 
     @extend_schema(request=None, responses=SessionSerializer)
     def post(self, request: Request, session_id: str) -> Response:
-        """Restore the deleted session."""
+        """Restore a session that was deleted at most `RESTORE_DAYS` days ago."""
         session = lists.restore_session(user=request.user, session_id=session_id)
         return Response(_reload(session))
 
@@ -173,15 +176,15 @@ class SharesView(ApiView):
 
     @extend_schema(responses=ShareListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """List the shares that are not revoked."""
+        """List the session's shares that are not revoked."""
         shares = list_shares(user=request.user, session_id=session_id)
         return Response({"results": ShareSerializer(shares, many=True).data})
 
     @extend_schema(request=None, parameters=[BranchQuery], responses={201: NewShareSerializer})
     def post(self, request: Request, session_id: str) -> Response:
-        """Share all messages of the active branch. `token` is shown only in this answer.
+        """Share the active branch up to its present end. `token` is shown only in this answer.
 
-        With `branch`, shares the branch of that message instead.
+        With `branch`, a message id, shares the branch of that message instead.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -199,7 +202,7 @@ class ShareView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, share_id: str) -> Response:
-        """Revoke the share."""
+        """Revoke a share of the session."""
         revoke_share(user=request.user, session_id=session_id, share_id=share_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -216,7 +219,7 @@ class SharedView(ApiView):
         parameters=[OpenApiParameter("before"), OpenApiParameter("after")],
     )
     def get(self, request: Request, token: str) -> Any:
-        """Return a page of the conversation without its tool calls.
+        """Return a page of the shared conversation, without tool calls and reasoning.
 
         The page is the first one, or the one before or after the message id in `before` or `after`.
         """

@@ -27,8 +27,8 @@ PIECE_CHARS = 64 * 1024
 class Format:
     """One export format.
 
-    `label` is the name shown to users. `write` writes any number of conversations; `write_one` is
-    used for a file that holds exactly one.
+    `label` is the name shown to users, `extension` has no leading dot. `write` writes any number
+    of conversations; `write_one` is used for a file that holds exactly one.
     """
 
     label: Text
@@ -58,9 +58,9 @@ FORMATS: dict[str, Format] = {
 
 
 def encode(texts: Iterable[str]) -> Iterator[bytes]:
-    """Join `texts` and encode them as UTF-8, in chunks of about `PIECE_CHARS` characters.
+    """Join `texts` and yield them as UTF-8, in chunks of at least `PIECE_CHARS` characters.
 
-    Each chunk costs a switch between threads, so chunks must not be small.
+    Only the last chunk may be smaller: each one costs its reader a switch between threads.
     """
     waiting: list[str] = []
     size = 0
@@ -90,8 +90,8 @@ LONGEST_S = 3_600
 def take_place_to_export(user_id: object) -> Callable[[], None]:
     """Take one of the user's `AT_ONCE` export places; call the returned function to free it.
 
-    The places are counted across all processes. Raises `AgentSiteError(rate_limited)` if none is
-    free.
+    Processes that share a cache count together. A place that is not freed is free again after
+    `LONGEST_S` seconds. Raises `AgentSiteError(rate_limited)` if none is free.
     """
     free = take_place(f"export of {user_id}", places=AT_ONCE, seconds=LONGEST_S)
     if free is None:
@@ -102,8 +102,8 @@ def take_place_to_export(user_id: object) -> Callable[[], None]:
 class Download:
     """Spools the chunks of an export, then sends them as an attachment.
 
-    Call `take` until it returns False, then `response`. `name` is the file name without extension.
-    `on_close` is called once, when the download is closed.
+    Call `take` until it returns False, then `response`; call `close` if no response is sent.
+    `name` is the file name without extension. `on_close` is called once, on the first `close`.
     """
 
     def __init__(self, kind: Format, name: str, on_close: Callable[[], None] | None = None) -> None:
@@ -123,7 +123,7 @@ class Download:
         return self._sum.hexdigest()
 
     def take(self, pieces: Iterator[bytes]) -> bool:
-        """Spool the next chunk. Return False at the end, or if the download was closed."""
+        """Spool the next of `pieces`; return False after the last, or if the download is closed."""
         piece = next(pieces, b"")
         with self._lock:
             if self._file.closed:
@@ -134,7 +134,7 @@ class Download:
         return bool(piece)
 
     def response(self) -> StreamingHttpResponse:
-        """Return everything that was taken as an attachment, with headers that prevent sniffing."""
+        """Return the response that sends what was taken as an attachment and then calls `close`."""
         self._file.seek(0)
         digest = base64.b64encode(self._sum.digest()).decode()
         return StreamingHttpResponse(
@@ -158,7 +158,10 @@ class Download:
             return b"" if self._file.closed else self._file.read(PIECE_BYTES)
 
     def close(self) -> None:
-        """Free the memory or the file and call `on_close`; runs when the response closes."""
+        """Free the spooled chunks, and call `on_close` the first time; the response calls this.
+
+        Waits for a write or a read that another thread has begun.
+        """
         with self._lock:
             self._file.close()
         if self._on_close is not None:

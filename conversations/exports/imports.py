@@ -51,7 +51,7 @@ COST_MAX = Decimal(10**8)
 
 
 class ImportRefusedError(Exception):
-    """The file is not an export, is damaged, or was imported before; the message says which."""
+    """The file cannot be imported; the message says why, and may be shown to people."""
 
 
 def _check_moment(text: str) -> str:
@@ -162,10 +162,11 @@ class ImportedSession(BaseModel):
 
 
 def check_session(record: Any) -> ImportedSession:
-    """Validate one session of a file and return it. Raises `ImportRefusedError`.
+    """Validate one session of a parsed file, except its SHA-256, and return it.
 
-    Every parent must be a message of the same session, and no chain of parents may be circular.
-    Error messages never quote values of the file other than ids.
+    Every parent must be a message of the same session, no chain of parents may be circular, and
+    the active branch must be one branch to its end. Raises `ImportRefusedError`, whose message
+    never quotes values of the file other than ids.
     """
     try:
         session = ImportedSession.model_validate(record)
@@ -252,7 +253,10 @@ BATCH = 500
 
 
 def list_exported(data: Any) -> list[Record]:
-    """Return the conversations of a parsed JSON export. Raises `ImportRefusedError`."""
+    """Return the conversations of a parsed JSON export, which are not checked.
+
+    Raises `ImportRefusedError` if `data` is no export of this version.
+    """
     kind = data.get("format") if isinstance(data, dict) else None
     if kind not in (ONE, MANY) or data.get("version") != VERSION:
         raise ImportRefusedError("not an export of this version")
@@ -263,7 +267,7 @@ def list_exported(data: Any) -> list[Record]:
 
 
 def import_all(owner: AbstractBaseUser, data: Any) -> int:
-    """Create all sessions of a parsed JSON export, or none, and return their number.
+    """Create all sessions of a parsed JSON export for `owner`, or none; return their number.
 
     Keeps all ids and times. Writes at most `BATCH` rows per transaction, because SQLite blocks
     other writers during one. Until everything is written, the new sessions are marked as deleted;

@@ -33,9 +33,9 @@ TIMING_FIELDS = (
 class Conversation:
     """A session and its messages on all branches, in order of `number`.
 
-    A message is a `MessageView` with uncut tool calls, plus `text`, `on_active_branch` and
-    `feedback`, and for a reply `model`, `usage`, `cost`, `retries` and `timings`. `messages` reads
-    from the database as it is iterated, and can be iterated only once.
+    A message has the fields of a `MessageView` with uncut tool calls, plus `text`,
+    `on_active_branch` and `feedback`, and for a reply `model`, `usage`, `cost`, `retries` and
+    `timings`. `messages` reads from the database as it is iterated, and can be iterated only once.
     """
 
     session: Record
@@ -45,9 +45,9 @@ class Conversation:
 def read_conversations(
     sessions: QuerySet[ChatSession], *, for_staff: bool = False
 ) -> Iterator[Conversation]:
-    """Read all of `sessions`, the oldest first.
+    """Yield all of `sessions` by their creation, the oldest first, reading them in batches.
 
-    `for_staff` adds the owners' names and the reviews.
+    `for_staff` adds the fields `owner`, a name, and `review` to each `session`.
     """
     for group in _groups(sessions):
         loaded = _load(group) if len(group) > 1 else None
@@ -59,7 +59,7 @@ def read_conversations(
 
 
 def read_items(run_ids: Iterable[str]) -> dict[str, list[Record]]:
-    """Return, by run id, the items of each run in order."""
+    """Return the items of these runs in order, by run id; a run without items has []."""
     items: dict[str, list[Record]] = defaultdict(list)
     rows = Item.objects.filter(run_id__in=list(run_ids)).order_by("run_id", "position")
     for run_id, payload in rows.values_list("run_id", "payload"):

@@ -37,9 +37,9 @@ def digest_of(record: Record) -> str:
 
 
 class Digest:
-    """Computes the SHA-256 of a session's header and messages as they are written.
+    """Computes the SHA-256 of a conversation while its messages are read.
 
-    The header and each message are hashed as canonical JSON and a newline.
+    The session's header and each message are hashed as canonical JSON and a newline.
     """
 
     def __init__(self, conversation: Conversation) -> None:
@@ -51,14 +51,14 @@ class Digest:
         self._sum.update(canonical(record).encode() + b"\n")
 
     def messages(self) -> Iterator[Record]:
-        """Yield the messages, adding each to the sum."""
+        """Yield the conversation's messages, each after adding it to the sum; iterate only once."""
         for message in self._conversation.messages:
             self._add(message)
             yield message
 
     @property
     def value(self) -> str:
-        """The sum of everything yielded so far, in hexadecimal."""
+        """The SHA-256 of the header and the messages yielded so far, in hexadecimal."""
         return self._sum.hexdigest()
 
 
@@ -68,7 +68,7 @@ VERSION = 1
 
 
 def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write one conversation as a JSON object that ends with its SHA-256."""
+    """Write the one conversation in `conversations` as a JSON object that ends with its SHA-256."""
     for conversation in conversations:
         yield f"{{{_head(ONE)}, {_pair('session', conversation.session)}, "
         yield from _messages(conversation)
@@ -76,7 +76,7 @@ def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_many(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write all conversations as one JSON object."""
+    """Write all conversations as one JSON object, each with its SHA-256."""
     yield f'{{{_head(MANY)}, "sessions": ['
     separator = "\n"
     for conversation in conversations:
@@ -88,7 +88,7 @@ def write_many(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write one JSON object per message, with its session and the SHA-256 of the message."""
+    """Write a line of JSON per message, with its session's header and its own SHA-256."""
     for conversation in conversations:
         for message in conversation.messages:
             line = {"session": conversation.session, **message, "sha256": digest_of(message)}
@@ -154,7 +154,10 @@ def write_rows(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def safe_cell(value: object) -> str:
-    """Return the text of a cell, escaped so that no spreadsheet evaluates it as a formula."""
+    """Return `value` as the text of a cell that no spreadsheet evaluates as a formula.
+
+    None becomes "". The text may get an apostrophe in front, and NUL is replaced.
+    """
     text = "" if value is None else str(value)
     kept = text.replace("\x00", "\ufffd")
     return f"'{kept}" if text.lstrip(" ").startswith(DANGEROUS) else kept
@@ -194,7 +197,12 @@ PAIRS_A_BATCH = 50
 
 
 def write_examples(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write a training example per conversation: the completed replies of its active branch."""
+    """Write a training example per conversation, as a line of JSON.
+
+    It contains the completed replies of the active branch that end with an answer, each after the
+    message it replies to; replies rated bad have weight 0. A conversation without such replies is
+    left out.
+    """
     for conversation in conversations:
         turns = list(_turns(conversation))
         if turns:
@@ -307,7 +315,10 @@ def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def heading(message: Record) -> str:
-    """Return a message's author and time, plus notes on a failed run or an inactive branch."""
+    """Return a line with a message's author and time.
+
+    Notes follow if the message is not on the active branch, or if its run has not completed.
+    """
     who = "User" if message["role"] == "user" else message["agent"] or "Assistant"
     notes = [] if message["on_active_branch"] else ["left branch"]
     if message["run_status"] not in (None, RunStatus.COMPLETED):

@@ -16,7 +16,7 @@ MARGIN = 16
 
 @dataclass(frozen=True)
 class Bar:
-    """The bar of a span; its label stands at the left."""
+    """The bar of a span; `x` and `y` are its upper left corner."""
 
     span: Span
     x: float
@@ -83,7 +83,7 @@ def draw(timeline: Timeline) -> Drawing:
 
 
 def round_steps(top: float, wanted: int = 5) -> list[float]:
-    """Return about `wanted` round numbers, evenly spaced from 0 up to `top`."""
+    """Return evenly spaced round numbers from 0 up to at most `top`, at most `wanted` + 1."""
     step = _round_up(top / wanted)
     return [step * place for place in range(floor(top / step) + 1)]
 
@@ -107,7 +107,10 @@ def format_ms(ms: float) -> str:
 
 
 def nice_top(values: Sequence[float]) -> float:
-    """Return a round upper end for an axis that starts at zero and fits all of `values`."""
+    """Return a round upper end for an axis that starts at zero and fits all of `values`.
+
+    `values` must not be negative. Without values, or if all are 0, the end is 1.
+    """
     highest = max(values, default=0) or 1
     step = _round_up(highest / 4)
     return step * ceil(highest / step)
@@ -165,7 +168,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its title, unit, axes and table of values."""
+    """A plot in the coordinates of a picture of `width` by `height`, with its table of values."""
 
     title: str
     unit: str
@@ -198,14 +201,20 @@ def format_value(value: Value) -> str:
 
 
 def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
-    """Plot `series` as bars, stacked if there are several."""
+    """Plot `series` as one bar per day, on which the values of several series are stacked.
+
+    `days` must not be empty; each series has a value per day, where None counts as 0.
+    """
     totals = [sum(values) for values in zip(*map(_numbers, series), strict=True)]
     frame = _Frame(days, nice_top(totals))
     return frame.plot(title, unit, series, boxes=list(frame.boxes(series)), curves=[])
 
 
 def plot_lines(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
-    """Plot each of `series` as a line."""
+    """Plot each of `series` as a line, which is interrupted where the value is None.
+
+    `days` must not be empty; each series has a value per day.
+    """
     frame = _Frame(days, nice_top([value for one in series for value in _numbers(one)]))
     return frame.plot(title, unit, series, boxes=[], curves=[frame.curve(one) for one in series])
 

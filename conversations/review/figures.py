@@ -76,7 +76,9 @@ class RoundedUp(Func):
 class DayFigures:
     """The figures of one day.
 
-    `cost` is None if nothing had a price. `first_token` and `stop` count times in milliseconds.
+    `cost` is None if nothing had a price. `first_token` and `stop` map a rounded time in
+    milliseconds to the number of replies that took it; `errors` counts replies by error code,
+    `good` and `bad` count ratings. `tokens` and `cost` include titles and summaries.
     """
 
     sessions: int = 0
@@ -93,7 +95,7 @@ class DayFigures:
 
 @dataclass
 class ErrorShare:
-    """The figures of one agent with one model."""
+    """The figures of one agent, or of titles or summaries, with one model in the whole period."""
 
     agent: str
     model: str
@@ -111,7 +113,7 @@ class Figures:
     shares: list[ErrorShare]
 
     def column(self, name: str) -> list[Any]:
-        """Return the figure `name` of every day."""
+        """Return the attribute `name` of each day's `DayFigures`, in order."""
         return [getattr(day, name) for day in self.days.values()]
 
     @property
@@ -134,7 +136,10 @@ def percentile(counts: Counter[float], share: float) -> float | None:
 
 
 def read_figures(days: int, now: datetime | None = None) -> Figures:
-    """Compute the figures of the last `days` days, including today so far."""
+    """Compute the figures of the last `days` days up to `now`, by default the present time.
+
+    The day of `now` counts as the last one.
+    """
     today = (now or timezone.now()).astimezone(UTC).date()
     first = today - timedelta(days=days - 1)
     start = datetime.combine(first, time(), tzinfo=UTC)
@@ -234,7 +239,10 @@ PERIODS = (7, 30, 90)
 
 
 def figures_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """Render the page of figures; `?days=` is one of `PERIODS`, 30 by default."""
+    """Render the page of figures for the last `?days=`, one of `PERIODS`, else 30.
+
+    Raises `PermissionDenied` for users without the permission `SEE`.
+    """
     if not request.user.has_perm(SEE):
         raise PermissionDenied
     asked = request.GET.get("days", "")

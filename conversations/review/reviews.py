@@ -45,7 +45,7 @@ LEFT = Q(review__reviewed_at=None) | Q(review__reviewed_at__lt=F("active_at"))
 
 
 def list_staff() -> QuerySet[AbstractBaseUser]:
-    """Return the users to whom a review can be assigned."""
+    """Return the users to whom a review can be assigned: all active staff, by user name."""
     model = get_user_model()
     staff = model._default_manager.filter(is_staff=True, is_active=True)
     return staff.order_by(model.USERNAME_FIELD)
@@ -57,7 +57,7 @@ def list_labels() -> QuerySet[Label]:
 
 
 def get_review(session: ChatSession) -> Review:
-    """Return the session's review; a new one is returned unsaved."""
+    """Return the session's review; if it has none, a new one that is not saved yet."""
     return Review.objects.filter(session=session).first() or Review(session=session)
 
 
@@ -71,7 +71,7 @@ def version_of(review: Review) -> str:
 
 
 def is_up_to_date(review: Review) -> bool:
-    """Return whether the session was reviewed and has not been active since."""
+    """Return whether the review's session was reviewed and has not been active since."""
     return review.reviewed_at is not None and review.reviewed_at >= review.session.active_at
 
 
@@ -84,11 +84,11 @@ def save_review(
     mark: bool | None,
     version: str,
 ) -> Review:
-    """Save a review and log it.
+    """Save `review` with exactly these `labels`, record it in the audit log, and return it.
 
     `mark` sets whether the session is reviewed; None leaves that unchanged, because adding a note
     does not review anything. `version` is the version of the review that was shown. Raises
-    `ReviewChangedError` if the saved version differs.
+    `ReviewChangedError` if the saved version differs. Locks the session.
     """
     # Lock the session's row: before the first save, the review has no row that could be locked.
     ChatSession.objects.select_for_update().filter(pk=review.session_id).first()
@@ -109,8 +109,9 @@ def save_review(
 
 
 def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> None:
-    """Assign the reviews of these sessions to `assignee`; they stay reviewed or not.
+    """Assign these sessions to `assignee`, and record it in the audit log.
 
+    Creates the reviews that do not exist; labels, notes and whether a session is reviewed stay.
     Commits every `STEP` sessions, because a transaction blocks all other writers on SQLite.
     """
     for ids in _steps(session_ids):
@@ -121,7 +122,11 @@ def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> Non
 
 
 def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
-    """Mark these sessions as reviewed, in steps as `assign` does; labels and notes stay."""
+    """Mark these sessions as reviewed by `staff` now, and record it in the audit log.
+
+    Creates the reviews that do not exist; labels, notes and assignees stay. Commits every `STEP`
+    sessions.
+    """
     now = timezone.now()
     for ids in _steps(session_ids):
         rows = [Review(session_id=pk, reviewed_at=now, reviewed_by_id=staff.pk) for pk in ids]
@@ -153,7 +158,9 @@ EVERYTHING = 1_000_000_000
 class SessionFacts:
     """The facts about a session that lists show.
 
-    Status, error code and model are those of the latest run; `first_token_s` is the longest wait.
+    Status, error code and model are those of the latest run. `tokens` and `cost` are sums over all
+    runs, None if no run's is known. `first_token_s` is the longest wait for a first token, in
+    seconds. `good` and `bad` count ratings.
     """
 
     status: str = ""
@@ -167,7 +174,7 @@ class SessionFacts:
 
 
 def read_facts(sessions: Sequence[ChatSession]) -> dict[UUID, SessionFacts]:
-    """Return facts by session id, in three queries in total."""
+    """Return facts by session id, in three queries in total; sessions without runs are absent."""
     runs = Run.objects.filter(session__in=[session.pk for session in sessions])
     latest = {run.session_id: run for run in _read_latest(sessions)}
     sums = runs.values("session_id").annotate(
@@ -196,7 +203,7 @@ def _count_verdicts(sessions: Sequence[ChatSession]) -> Counter[tuple[UUID, str]
 
 
 def sessions_judged(value: str) -> QuerySet[Any]:
-    """Return the ids of sessions in which a reply was rated `value`."""
+    """Return a subquery of the ids of sessions in which a reply was rated `value`."""
     return Feedback.objects.filter(value=value).values("message__session_id")
 
 
@@ -218,8 +225,8 @@ def _facts(
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
     """Return those of `sessions` that have at least one run for which all of `condition` holds.
 
-    If many sessions have such a run, each session is tested in the order of the list; otherwise the
-    sessions of all such runs are collected first.
+    Runs one to three queries itself, to choose the form of the filter that is fast for a condition
+    as rare or frequent as this one.
     """
     runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
     some = list(runs[:SOME])
@@ -239,17 +246,17 @@ def _is_frequent(condition: Q) -> bool:
 
 
 def recent_values(column: str) -> list[str]:
-    """Return the distinct values of `column` in the newest runs, as choices of a filter."""
+    """Return the distinct values of `column` in the `RECENT` newest runs, sorted, without ""."""
     rows = Run.objects.order_by("-created_at", "-id").values_list(column, flat=True)[:RECENT]
     return sorted({value for value in rows if value})
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A message on the page of a session; a reply comes with its run and timeline.
+    """A message on the page of a session; only a reply has a `run`, and its timeline as `drawing`.
 
     `parts` are the view's parts, where the text parts of replies have `html`. `others` are the ids
-    of the messages that stand at the same place on other branches.
+    of the other messages with the same parent. `feedback` has the ratings of the message.
     """
 
     view: MessageView
@@ -262,14 +269,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class SessionPage:
-    """A page of messages of one branch; `earlier` is the message at which the page before ends."""
+    """A page of messages of one branch; `earlier` is the id of the message above it, or None."""
 
     messages: list[Shown]
     earlier: UUID | None
 
 
 def read_session_page(session: ChatSession, until: UUID | None = None) -> SessionPage:
-    """Read the last `PAGE` messages of the active branch, or those up to `until` on its branch."""
+    """Read the last `PAGE` messages of the active branch, or those that end with `until`.
+
+    The caller must check that `until` is the id of a message of `session`.
+    """
     leaf = until or session.active_leaf_id
     rows = load_messages(list_path(leaf, PAGE)) if leaf else []
     views = show_messages(rows)
@@ -301,5 +311,5 @@ def has_message(session: ChatSession, message_id: UUID) -> bool:
 
 
 def find_run(session: ChatSession, run_id: UUID) -> Run | None:
-    """Return a run of the session together with its reply, or None."""
+    """Return the run if it belongs to the session, with its reply loaded; else None."""
     return Run.objects.select_related("reply").filter(pk=run_id, session=session).first()

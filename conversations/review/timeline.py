@@ -46,7 +46,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The timeline of one run, from its creation to its end; `total` is in ms."""
+    """The timeline of one run from its creation, `total` ms long; an active one ends now."""
 
     run: Run
     total: float
@@ -55,15 +55,15 @@ class Timeline:
 
     @property
     def stop_ms(self) -> float | None:
-        """Milliseconds from the request to stop until the run had stopped."""
+        """Milliseconds from the request to stop until the run had stopped; None if it did not."""
         asked, stopped = self.run.cancel_requested_at, self.run.stopped_at
         return (stopped - asked).total_seconds() * 1000 if asked and stopped else None
 
 
 def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
-    """Return timelines by run id.
+    """Return the timelines of `runs` by run id; those of active runs end at `now`.
 
-    Leaves out streamed events: they are many, and the run's sketch has them in summary.
+    Reads no streamed events, and on average at most `SHOWN_MAX` other events per run.
     """
     found = {run.pk: run for run in runs}
     events: dict[Any, list[RunEvent]] = {pk: [] for pk in found}
@@ -74,7 +74,7 @@ def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
 
 
 def build_timeline(run: Run, events: list[RunEvent], now: datetime) -> Timeline:
-    """Return the timeline of `run` up to its end, or up to `now` while it is active."""
+    """Return the timeline of `run` from its `events`, up to its end, or to `now` while active."""
     clock = _Clock(run, run.ended_at or now)
     return Timeline(
         run=run,
@@ -154,11 +154,11 @@ EVENTS_MAX = 20_000
 
 
 def read_replay(run: Run) -> dict[str, Any]:
-    """Return the data of a replay: `text`, `points` and `steps`.
+    """Return the data of a replay of the run's current epoch: `text`, `points` and `steps`.
 
     `points` are pairs of ms and the number of characters shown by then; `steps` are pairs of ms and
-    the description of another event. Times count from the creation of the run. The text of an
-    active run is the text so far.
+    the description of an event other than text. Times count from the creation of the run. The text
+    of an active run is the text so far. Reads at most `EVENTS_MAX` events.
     """
     events = list(_list_events(run))
     text = run.reply.text

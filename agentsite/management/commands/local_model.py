@@ -39,7 +39,7 @@ class Command(BaseCommand):
         self.say(f"runs    {self.verdict()}")
 
     def other(self) -> str:
-        """Return what answers instead of the embedded model."""
+        """Return words about the model that answers instead of the embedded one."""
         return f"answers come from {settings.AGENT_MODEL}"
 
     def found(self) -> str:
@@ -60,7 +60,7 @@ class Command(BaseCommand):
         return "yes, on this computer"
 
     def fetch(self) -> None:
-        """Fetch the model in the foreground, unless it is there."""
+        """Fetch the model and show the progress, unless the file is there."""
         terminal = Terminal(self.weights)
         try:
             file = fetch(
@@ -76,7 +76,7 @@ class Command(BaseCommand):
         self.say(f"there: {file}")
 
     def remove(self) -> None:
-        """Delete everything that was fetched, but never a file of the user's own."""
+        """Delete everything that was fetched; raise `CommandError` for a file of the user's own."""
         if not self.weights.is_fetched:
             raise CommandError("LOCAL_MODEL_PATH names a file of your own: remove it yourself")
         known = is_there(self.weights, self.file) or partial_of(self.file).exists()

@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
 
 def collect_static() -> None:
-    """Hash and compress the static files, unless their sources are unchanged."""
+    """Hash and compress the static files into STATIC_ROOT, unless their sources are unchanged."""
     fingerprint = hashlib.sha256("\n".join(sorted(static_sources())).encode()).hexdigest()
     root = Path(settings.STATIC_ROOT)
     root.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def collect_static() -> None:
 
 @contextmanager
 def locked(file: IO[str]) -> Iterator[None]:
-    """Hold an exclusive lock on `file`."""
+    """Wait for an exclusive lock on `file`, hold it for the block, and flush the file."""
     locks.lock(file, locks.LOCK_EX)
     try:
         yield
@@ -54,7 +54,7 @@ def locked(file: IO[str]) -> Iterator[None]:
 
 
 def static_sources() -> Iterator[str]:
-    """Yield a line per source file that changes when the file changes."""
+    """Yield lines of which one changes whenever Django's version or a source file changes."""
     yield django.__version__
     for finder in get_finders():
         for name, storage in finder.list(None):
@@ -63,9 +63,9 @@ def static_sources() -> Iterator[str]:
 
 
 def show_once(password: str) -> str:
-    """Return where the password can be read.
+    """Return words for the output: in DEBUG the password, else the file that it is written to.
 
-    In production it is written to a file, because containers keep their output.
+    It must not be in the output of production, because containers keep that.
     """
     if settings.DEBUG:
         return f"{password} (shown this once)"
@@ -78,7 +78,10 @@ def show_once(password: str) -> str:
 
 
 def ensure_admin() -> str:
-    """Create the first admin account if there is none; return a line about the account."""
+    """Create the first admin account if there is none; return a line about the account.
+
+    Raises `CommandError` if the name of the new account is taken by an ordinary one.
+    """
     users = get_user_model()._default_manager
     name = settings.DJANGO_SUPERUSER_USERNAME
     admins = users.filter(is_superuser=True)
