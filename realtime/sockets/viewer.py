@@ -121,8 +121,8 @@ class Viewer:
         """Follow a session: join its group, and return its cursor; the caller holds `lock`.
 
         Call it before reading the session, so that no change is missed. Above `follow_max` sessions
-        the least recently used one without an open run is dropped. Raises
-        `AgentSiteError(too_many_sessions)` if there is none.
+        another one without an open run is dropped. Raises `AgentSiteError(too_many_sessions)` if
+        there is none.
         """
         if cursor := self._sessions.pop(session_id, None):
             # Move it to the end: `_make_room` drops from the front, the least recently used.
@@ -321,7 +321,7 @@ class Viewer:
     async def on_session_frames(self, message: SessionFrames) -> None:
         """Forward the next change of a session; after a gap, catch up. Takes `lock`.
 
-        Ignored for a session that this reader has only chatted in.
+        Does nothing for a session that this reader has not resumed.
         """
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))

@@ -166,8 +166,9 @@ class RunWork:
     async def run(self) -> None:
         """Work until the run ends or awaits input, and write that outcome to the database.
 
-        Raises `RunLostError` if this worker has lost the run, and the database's error if the
-        outcome cannot be written; the run then has no outcome.
+        If the database refuses the outcome, the run is ended as failed. Raises `RunLostError` if
+        this worker has lost the run, and the database's error if nothing can be written for
+        `buffer_s`: then the run has no outcome.
         """
         try:
             outcome = await self._reach_end()
