@@ -31,10 +31,10 @@ FOREVER_S = 10 * 365 * 86_400
 
 
 class LocalLayer(InMemoryChannelLayer):
-    """Channels' in-memory layer, which drops expired messages once a second, not at each message.
+    """Channels' in-memory layer, but it drops expired messages at most once a second.
 
-    That cleaning visits every channel, so the cost of a message would grow with the number of
-    sockets. Group memberships do not expire here; by default they do after a day.
+    Channels does so at each message, visiting every channel: the cost of a message would grow with
+    the number of sockets. Group memberships do not expire here; by default they do after a day.
     """
 
     def __init__(self, **options: object) -> None:
@@ -62,11 +62,11 @@ def open_redis() -> "Redis | None":
 
 
 class RunFrames(TypedDict):
-    """Consecutive frames of one run's journal.
+    """Consecutive frames of one run's journal; `number` and `epoch` are the run's.
 
     `first` is the `seq` of the first frame, `chars` counts characters of answer text in all of
-    them. An empty `frames` says that the journal has events before `first` that readers must read
-    from the database.
+    them, and `ended` says that the last one is the run's terminal frame. An empty `frames` says
+    that the journal has events before `first` that readers must read from the database.
     """
 
     type: str
@@ -83,8 +83,8 @@ class RunFrames(TypedDict):
 class SessionFrames(TypedDict):
     """The frames of one change of a session; `rev` is the session's after the change.
 
-    `runs` are the ids and numbers of the runs whose replies the frames show. A reader follows these
-    runs from now on.
+    `runs` has (id, number) of the runs whose replies the frames show. A reader that has resumed the
+    session follows these runs from now on.
     """
 
     type: str
@@ -95,7 +95,7 @@ class SessionFrames(TypedDict):
 
 
 class Notice(TypedDict):
-    """A frame about a run that is not part of its journal."""
+    """A frame about a run that is not part of its journal; `number` is the run's."""
 
     type: str
     session_id: str
@@ -112,7 +112,7 @@ class UserFrames(TypedDict):
 
 
 class RunCancel(TypedDict):
-    """Asks the worker of a run to stop it; sent to all workers."""
+    """Asks the worker of a run to stop it; sent to all worker processes."""
 
     type: str
     run_id: str
@@ -134,7 +134,10 @@ def user_group(user_id: UserId) -> str:
 
 
 def run_frames(ref: RunRef, first: int, frames: list[str], *, chars: int, ended: bool) -> Envelope:
-    """Make an envelope of a run's frames from `first` on, for the group of its session."""
+    """Make an envelope with frames of a run, for the group of its session.
+
+    The arguments are fields of `RunFrames`; `first` is the `seq` of the first frame.
+    """
     message = RunFrames(
         type="run.frames",
         session_id=ref.session_id,
@@ -153,10 +156,10 @@ logger = logging.getLogger(__name__)
 
 
 class Membership:
-    """The groups of one channel.
+    """The groups that one reader's channel is in.
 
     If the layer fails to add the channel to a group, the reader gets frames only through the poller
-    until `rejoin` succeeds.
+    until `rejoin` succeeds. No method raises what the layer raises.
     """
 
     def __init__(self, layer: Any, channel: str) -> None:
@@ -178,7 +181,7 @@ class Membership:
                 self._missing.add(group)
 
     async def rejoin(self) -> bool:
-        """Retry failed joins; return False at the first one that fails again."""
+        """Retry failed joins; return False if one fails again, True if none is left."""
         if not self._missing:
             return True
         async with self._one_by_one:
@@ -196,7 +199,7 @@ class Membership:
             await self._try(self._layer.group_discard, group)
 
     async def leave_all(self) -> None:
-        """Leave all groups for good: a chat that is stored after this joins none."""
+        """Leave all groups; later calls of `join` do nothing."""
         self._has_left = True
         for group in list(self._groups):
             await self.leave(group)
@@ -268,7 +271,7 @@ class Publisher:
         self._dropping = True
 
     async def run(self) -> None:
-        """Send queued envelopes until cancelled."""
+        """Send queued envelopes until cancelled; a failure to send is only logged."""
         async with asyncio.TaskGroup() as senders:
             for _ in range(SENDERS):
                 senders.create_task(self._send_groups())
@@ -303,7 +306,7 @@ class Publisher:
             self._idle.set()
 
     async def flush(self) -> None:
-        """Wait until all queued envelopes are sent, at most `layer_timeout_s`."""
+        """Wait until no envelope is queued or in flight, for `layer_timeout_s` at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(get_conf().layer_timeout_s):
                 await self._idle.wait()

@@ -233,7 +233,10 @@ class RealtimeSettings(BaseModel):
 
 
 def parse_budgets(text: str) -> dict[str, int]:
-    """Return tokens by the start of a model's name, "" for all others; raises `ValueError`."""
+    """Parse `context_tokens`: return tokens by the lower-case start of a model's name.
+
+    The key "" is for all other models. Raises `ValueError` for invalid or too small numbers.
+    """
     budgets = {}
     for entry in filter(None, text.replace(" ", "").split(",")):
         start, _, tokens = entry.rpartition("=")
@@ -250,13 +253,16 @@ def get_conf() -> RealtimeSettings:
 
 
 def is_deferring() -> bool:
-    """Return whether runs become Procrastinate jobs, which worker processes take."""
+    """Return whether runs become Procrastinate jobs (`RUN_EXECUTOR`), which workers take."""
     executor: str = getattr(settings, "RUN_EXECUTOR", "inline")
     return executor == "procrastinate"
 
 
 def serving_role() -> Role:
-    """Return the role of a process that serves: `web` if runs are deferred to workers."""
+    """Return the role of a process that serves clients: `ROLE`, `all` by default.
+
+    For `all` it is `web` if runs are deferred to workers (`is_deferring`).
+    """
     role: Role = getattr(settings, "ROLE", "all")
     return "web" if role == "all" and is_deferring() else role
 
@@ -331,7 +337,10 @@ def _fault_line(fault: Any) -> str:
 
 @register
 def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report a channel layer in memory where processes of different roles must share one."""
+    """Report a channel layer in memory if this process shares work with others.
+
+    It does so with the role `web` or `worker`, which includes deferred runs.
+    """
     role = serving_role()
     if role == "all" or is_layer_shared():
         return []
@@ -343,7 +352,10 @@ def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report what Procrastinate lacks: its jobs are rows in Postgres, in tables of a Django app."""
+    """Report a database or installed apps that deferred runs cannot work with.
+
+    The jobs of Procrastinate are rows in Postgres, in tables of its Django app.
+    """
     if not is_deferring():
         return []
     if connection.vendor != "postgresql":
@@ -378,14 +390,17 @@ LAYERS_OF_ONE_PROCESS = (
 
 
 def is_layer_shared() -> bool:
-    """Return whether the channel layer reaches other processes."""
+    """Return whether the channel layer reaches other processes: all but `LocalLayer` do."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     return layers.get("default", {}).get("BACKEND") not in LAYERS_OF_ONE_PROCESS
 
 
 @register(Tags.security, deploy=True)
 def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report `*`: it accepts any Host header, and the Origin check compares with that header."""
+    """Report `*` in `ALLOWED_HOSTS`, unless `DEBUG` is set.
+
+    It accepts any Host header, and the Origin check compares with that header.
+    """
     if settings.DEBUG or "*" not in settings.ALLOWED_HOSTS:
         return []
     hint = "Name the hosts, such as chat.example.org."
@@ -394,7 +409,10 @@ def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report connections with a time-out, redis-py 8's default: it ends an idle consumer."""
+    """Report layers whose Redis connections have a time-out, as by default in redis-py 8.
+
+    Such a time-out ends an idle consumer.
+    """
     names = sorted(layers_with_timeout(getattr(settings, "CHANNEL_LAYERS", {})))
     if not names or int(version("redis").partition(".")[0]) < 8:
         return []

@@ -134,30 +134,34 @@ def _unit(work: Callable[[], T]) -> T:
 
 
 async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a unit of work that only reads."""
+    """Run `fn`, which only reads, in a database thread, and return its result.
+
+    It runs to its end even if the caller is cancelled. Raises what `fn` raises.
+    """
     return await _readers().run(partial(fn, *args, **kwargs))
 
 
 async def read_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a reading unit for a reply at work, ahead of other units."""
+    """Run `fn` like `read`, but ahead of other units; only for replies at work."""
     return await _readers().run(partial(fn, *args, **kwargs), first=True)
 
 
 async def read_aside(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run one step of a long reading job, in threads that no other unit waits for."""
+    """Run `fn`, one step of a long reading job, in threads of its own for such jobs."""
     return await _aside().run(partial(fn, *args, **kwargs))
 
 
 async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a unit of work that writes.
+    """Run `fn`, which writes, in a database thread, and return its result.
 
-    It runs to its end even if the caller is cancelled, so that no transaction is left open.
+    It runs to its end even if the caller is cancelled, so that no transaction is left open. Raises
+    what `fn` raises.
     """
     return await _writers().run(partial(fn, *args, **kwargs))
 
 
 async def write_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a writing unit for a reply at work, ahead of other units."""
+    """Run `fn` like `write`, but ahead of other units; only for replies at work."""
     return await _writers().run(partial(fn, *args, **kwargs), first=True)
 
 
@@ -181,7 +185,8 @@ def _aside() -> _Pool:
 def shutdown(seconds: float = SHUTDOWN_S) -> None:
     """Finish accepted units and close all connections; the next use starts new pools.
 
-    Waits at most `seconds`. Threads that still hang in the database then are abandoned.
+    Blocks for at most `seconds`: do not call it on the event loop. Threads that still hang in the
+    database then are abandoned.
     """
     deadline = time.monotonic() + seconds
     used = {_readers(), _writers(), *([_aside()] if _aside.cache_info().currsize else [])}

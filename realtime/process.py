@@ -44,7 +44,10 @@ class InFlight:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Run `work` as a task and return its result; it goes on if the caller is cancelled."""
+        """Run `work` as a task and return its result, or raise what it raises.
+
+        It goes on if the caller is cancelled.
+        """
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -64,9 +67,10 @@ class InFlight:
 
 
 async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
-    """Store a chat and let `viewer` follow its run; raises `AgentSiteError`.
+    """Store a chat of the user of `viewer`, and let `viewer` follow its run.
 
     The executor receives the run through the commit (`dispatch`), even if the reader disconnects.
+    Raises `AgentSiteError`: unknown_agent, and what `Viewer.chat` raises.
     """
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
@@ -120,7 +124,7 @@ class Process:
 
     @property
     def failed_services(self) -> list[str]:
-        """The names of services that have failed repeatedly; see `Supervisor.failed`."""
+        """The names of services that have died twice within a minute; see `Supervisor.failed`."""
         return self._services.failed
 
     def model_frame(self) -> Status | None:
@@ -135,7 +139,10 @@ class Process:
             self.poller.each(lambda socket: socket.outbox.put(text))
 
     def handle(self, events: Iterable[Event]) -> None:
-        """Pass the events of a commit to the executor. Call it on this process's event loop."""
+        """Pass runs that are ready, to be cancelled or ended to the executor; ignore other events.
+
+        Call it on this process's event loop, after the commit.
+        """
         for event in events:
             match event:
                 case RunReady():
@@ -161,7 +168,8 @@ class Process:
         """Let replies run for `seconds`, release the others, and publish all committed frames.
 
         Waits for chats whose commit is in flight: such a chat may have claimed its run, and the
-        executor, which begins no new work now, has to release that run too.
+        executor, which begins no new work now, has to release that run too. The function `drain`
+        bounds the time.
         """
         self.is_draining = True
         await self.executor.drain(seconds)
@@ -170,7 +178,7 @@ class Process:
         await self.publisher.flush()
 
     async def stop(self) -> None:
-        """Stop every service. Call `drain` first."""
+        """Stop every service, and close connections and database threads. Call `drain` first."""
         await self._services.stop()
         await self.executor.close()
         Process.current = None
@@ -187,7 +195,7 @@ def _make_executor(flusher: Flusher, model: ModelReadiness) -> InlineExecutor:
 
 
 def get_process() -> Process:
-    """Return the services of the running event loop; start them on the first call.
+    """Return the services of the running event loop; start them if it has none yet.
 
     `manage.py serve` calls this at its start; under another ASGI server the first connection does.
     """
@@ -218,7 +226,11 @@ def model_status() -> ModelStatus | None:
 
 
 def publish(envelopes: list[Envelope]) -> None:
-    """Publish from any thread. The order is kept if this process has a running loop."""
+    """Send envelopes to the channel layer, from any thread; a failure is only logged.
+
+    If this process has a running loop, its publisher sends them later, in order. Else this waits
+    until they are sent.
+    """
     process = Process.current
     if process is not None and not process.loop.is_closed():
         process.loop.call_soon_threadsafe(process.publisher.put, envelopes)
@@ -257,7 +269,10 @@ REPEAT_S = 1
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
-    """Call `begin` at the first SIGTERM or SIGINT. A later signal ends the process at once."""
+    """Call `begin` on `loop` at the first SIGTERM or SIGINT.
+
+    A signal more than `REPEAT_S` seconds after the first ends the process at once, with status 1.
+    """
     signalled_at: float | None = None
 
     def handle() -> None:
@@ -273,9 +288,10 @@ def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> Non
 
 
 async def drain(process: Process) -> None:
-    """Let replies end for `drain_s`, and release the others.
+    """Let replies end for `drain_s` seconds, by default as the role demands; release the others.
 
-    A sweeper recovers runs that were not released in time, after their leases have expired.
+    Takes at most `GIVE_UP_S` longer. A sweeper recovers runs that were not released in time, after
+    their leases have expired.
     """
     drain_s = get_conf().drain_s
     if drain_s is None:
@@ -284,12 +300,15 @@ async def drain(process: Process) -> None:
 
 
 async def stop(process: Process) -> None:
-    """Stop the services of a process, after `drain`."""
+    """Stop the services of a process, in at most `STOP_S` seconds; call `drain` first."""
     await _within(STOP_S, process.stop(), "ending the services")
 
 
 def exit_soon() -> None:
-    """End the process after `EXIT_S` seconds: Python's own exit waits for threads that may hang."""
+    """End the process, with status 1, if it still runs after `EXIT_S` seconds; does not wait.
+
+    Python's own exit waits for threads, which may hang.
+    """
     timer = threading.Timer(EXIT_S, _exit_now, ["threads hang"])
     timer.daemon = True
     timer.start()

@@ -70,7 +70,7 @@ class Chat(_Incoming):
 
 
 class CancelMetadata(_Incoming):
-    """Which run to stop; with neither field, the active one."""
+    """Which run to stop; by default the session's first unfinished one, else its last."""
 
     run_id: ShortText | None = None
     client_message_id: ShortText | None = None
@@ -104,7 +104,7 @@ class ClientPong(_Incoming):
 
 
 class ResumeMetadata(_Incoming):
-    """The cursor: how much the client has already shown."""
+    """The cursor: how much the client has already shown; without `rev` no messages are sent."""
 
     rev: Annotated[int, Field(ge=0, le=2**53)] | None = None
     run_id: ShortText | None = None
@@ -116,8 +116,8 @@ class QueueMetadata(_Incoming):
     """The change to make in the queue; `position` counts from 1.
 
     `edit` replaces the text of a waiting message by the frame's `content`, `remove` withdraws the
-    message, `move` puts it at `position`; these three need `run_id`. `clear` withdraws all waiting
-    messages.
+    message, `move` puts it at `position`; these three need `run_id`. `clear` withdraws all messages
+    in the queue, but not the first unfinished one, even if it waits to start.
     """
 
     op: Literal["edit", "remove", "move", "clear"]
@@ -187,7 +187,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def parse_client_frame(text: str) -> ClientFrame:
-    """Parse one frame.
+    """Parse one frame; a `session_id` or `metadata` that is null counts as missing.
 
     Raises `AgentSiteError` with `bad_frame` (not JSON, too deep, wrong shape) or
     `unsupported_type`.
@@ -285,7 +285,7 @@ class ErrorMetadata(_Outgoing):
 
 
 class Limits(_Outgoing):
-    """What the server accepts."""
+    """What the server accepts from one socket; `queue_max` is for each session."""
 
     frame_max_bytes: int
     frames_per_minute: int
@@ -444,7 +444,7 @@ class SessionDeleted(SessionMetadata):
 
 
 class SessionActivity(SessionMetadata):
-    """Something happened in a session."""
+    """Something happened in a session: a chat, or a change of a run's status."""
 
     text: ClassVar[str] = "conversation active"
     event: Literal["session.activity"] = "session.activity"
@@ -477,7 +477,7 @@ class ShareRevoked(_Outgoing):
 
 
 class Accepted(_Outgoing):
-    """The chat is stored and has a run."""
+    """The chat is stored and has a run; a `duplicate` was stored before, and nothing is changed."""
 
     text: ClassVar[str] = "accepted"
     event: Literal["accepted"] = "accepted"
@@ -490,7 +490,7 @@ class Accepted(_Outgoing):
 
 
 class RunQueued(RunMetadata):
-    """`position` is the place in the queue; 0: next, once the model is ready (`model.status`)."""
+    """The run waits at `position` in the queue; 0: it is the next, once a worker takes it."""
 
     text: ClassVar[str] = "waiting"
     event: Literal["run.queued"] = "run.queued"
@@ -498,7 +498,7 @@ class RunQueued(RunMetadata):
 
 
 class RunHead(RunMetadata):
-    """The state of a run: answers a `cancel` that came after the run's end."""
+    """Answers a `cancel` of a run that had already ended: its last status and `seq`."""
 
     text: ClassVar[str] = "already ended"
     event: Literal["run.head"] = "run.head"
@@ -507,7 +507,7 @@ class RunHead(RunMetadata):
 
 
 class RunCancelling(RunMetadata):
-    """The request to stop is stored."""
+    """A request to stop the run is stored; the run's last frame comes when it has stopped."""
 
     text: ClassVar[str] = "stopping"
     event: Literal["run.cancelling"] = "run.cancelling"

@@ -43,23 +43,26 @@ def list_entries() -> list[AgentEntry]:
 
 
 def get_entry(name: str = "") -> AgentEntry:
-    """Return the entry of that name, or the first one if there is none."""
+    """Return the entry of that name, or the first entry if none has it."""
     entries = list_entries()
     return next((entry for entry in entries if entry.name == name), entries[0])
 
 
 def agent_names() -> tuple[str, ...]:
-    """Return the names that a client may ask for."""
+    """Return the names of all agents, in order: those that a client may ask for."""
     return tuple(entry.name for entry in list_entries())
 
 
 def default_agent() -> str:
-    """Return the name of the agent of sessions that name none."""
+    """Return the name of the first agent, which answers chats that name none."""
     return get_entry().name
 
 
 def asks_settings(name: str) -> bool:
-    """Return whether that agent ("" is the default one) takes its model from the settings."""
+    """Return whether an agent's model is on the server of the settings.
+
+    It is, unless the agent has a model object of its own. "" is the default agent.
+    """
     model = get_agent(name).model
     return model is None or isinstance(model, str)
 
@@ -73,11 +76,14 @@ def name_model(agent: "Agent[Any]") -> str:
 
 
 def own_models() -> dict[str, str]:
-    """Return the models of agents that do not use the one of the settings, by the agents' names."""
+    """Return the models' names by agents' names, for agents that set a model of their own."""
     agents = (entry.agent for entry in list_entries())
     return {agent.name: name_model(agent) for agent in agents if agent.model is not None}
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """Return the agent of that name, or the first; runs work on a copy (`realtime.work.tools`)."""
+    """Return the agent of that name, or the first if none has it.
+
+    Runs must work on a copy (`realtime.work.tools.copy_agent`).
+    """
     return get_entry(name).agent

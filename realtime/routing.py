@@ -84,7 +84,10 @@ class Credentials:
     text: str
 
     async def use(self) -> "Found":
-        """Return the user and the sign-in if the credentials are valid; redeems a ticket."""
+        """Return the user and the sign-in; None if the credentials are not valid.
+
+        A ticket is redeemed: it is valid only once. Raises database errors.
+        """
         if self.kind == "ticket":
             return await dbpool.write(redeem_ticket, self.text)
         find = _from_cookie if self.kind == "cookie" else _from_header
@@ -124,7 +127,7 @@ def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
-    """Return whether `origin` is this site or one of `CSRF_TRUSTED_ORIGINS`.
+    """Return whether `origin` is this site or one of `CSRF_TRUSTED_ORIGINS`; False for None.
 
     Compares scheme, host and port exactly: the cookie also comes with a foreign page's handshake.
     """

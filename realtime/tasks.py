@@ -108,14 +108,14 @@ FAILED_WITHIN_S = 60.0
 
 
 class Supervisor:
-    """Owns a set of background tasks: keeps references, logs exceptions, cancels all at the end."""
+    """Owns a set of background tasks: keeps references, logs exceptions, cancels all in `stop`."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Start a task that runs once."""
+        """Start a task that runs once, and return it; an exception that it raises is logged."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -171,7 +171,7 @@ class Supervisor:
             await asyncio.wait(list(self._tasks))
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait for them."""
+        """Cancel all tasks and wait for their end; raises nothing of what they raise."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

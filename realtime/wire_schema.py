@@ -22,7 +22,7 @@ TYPES = {
 
 @cache
 def schemas() -> dict[str, Schema]:
-    """Return the JSON Schema of every type of the protocol, by its name."""
+    """Return the JSON Schemas of all types of the protocol, by the types' names."""
     kinds: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((kind, "validation") for kind in protocol.CLIENT_FRAMES),
         *((kind, "serialization") for kind in protocol.SERVER_FRAMES),

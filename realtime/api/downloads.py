@@ -78,7 +78,11 @@ class DownloadView(AsyncAPIView):
     renderer_classes = RENDERERS
 
     async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
-        """Return the sessions as an attachment; writing stops if the client disconnects."""
+        """Return the file as an attachment; writing stops if the client disconnects.
+
+        `name` is the file's name without extension. With `one` the file has the one session itself,
+        else a list. Raises `AgentSiteError`: rate_limited (too many exports at once), unavailable.
+        """
         kind = FORMATS[self._format_name()]
         user_id = self.request.user.pk
         write = kind.write_one if one else kind.write
@@ -105,7 +109,7 @@ class DownloadView(AsyncAPIView):
         return name
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return errors as JSON, whatever format was asked for."""
+        """Return errors as JSON, whatever format was requested."""
         if isinstance(response, Response):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
@@ -117,7 +121,7 @@ class TranscriptView(DownloadView):
 
     @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES | {JSON: Transcript})
     async def get(self, request: Request, session_id: str) -> Any:
-        """All messages of the session, those of abandoned branches included."""
+        """One session as a file, with all its messages, those of abandoned branches included."""
         session = await dbpool.read(get_session, request.user, session_id)
         sessions = sessions_of(request.user).filter(pk=session.pk)
         return await self.answer(sessions, name=f"conversation-{session.pk}", one=True)
@@ -132,7 +136,10 @@ class ExportView(DownloadView):
         parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
     )
     async def get(self, request: Request) -> Any:
-        """Sessions, oldest first. Filters are those of the list; `state` is `all` by default."""
+        """All sessions that match the filters, oldest first, as one file.
+
+        The filters are those of the list of sessions, but `state` is `all` by default.
+        """
         query = request.query_params.copy()
         query.setdefault("state", "all")
         wanted = SessionFilter(query, queryset=kept_of(request.user), request=request)

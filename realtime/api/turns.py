@@ -82,10 +82,11 @@ async def stream_turn(
 ) -> AsyncGenerator[Frame, None]:
     """Post a chat; yield `accepted`, then the frames of the reply up to its last.
 
-    Raises `AgentSiteError` before the first frame if the chat is refused. Ends early if the server
-    stops; the caller may then send the same `client_message_id` again to go on. Also ends early
-    when `sign_in` has ended or, without one, when the account or its password has changed. With
-    `watches=False` the reader does not count as somebody who watches the reply.
+    A reply that awaits input does not end the stream. Raises `AgentSiteError` before the first
+    frame if the chat is refused. Ends early if the server stops; the caller may then send the same
+    `client_message_id` again to go on. Also ends early when `sign_in` has ended or, without one,
+    when the account or its password has changed. With `watches=False` the reader does not count as
+    somebody who watches the reply. A caller that stops reading must close the generator.
     """
     async with _open(user, sign_in, watches=watches) as reader:
         posted = await process_module.chat(reader.process, reader.viewer, new)
@@ -200,7 +201,7 @@ class ChatSerializer(serializers.Serializer[Any]):
 
 
 class NewTurnSerializer(ChatSerializer):
-    """The same; without `wait` the answer does not wait for the reply."""
+    """A message to the agent; with `wait` false the answer does not wait for the reply."""
 
     wait = serializers.BooleanField(default=True)
 
@@ -216,7 +217,7 @@ class TurnSerializer(serializers.Serializer[Any]):
 
 
 class StoppedSerializer(serializers.Serializer[Any]):
-    """The run that a cancel has found, for the schema."""
+    """The run that a cancel has found; with `ended_before` it had already ended. For the schema."""
 
     run_id = serializers.UUIDField()
     run_number = serializers.IntegerField()
@@ -225,14 +226,14 @@ class StoppedSerializer(serializers.Serializer[Any]):
 
 
 class CancelSerializer(serializers.Serializer[Any]):
-    """Which reply to stop; with neither field, the active one."""
+    """Which reply to stop; by default the session's first unfinished one, else its last."""
 
     run_id = serializers.CharField(max_length=100, required=False)
     client_message_id = serializers.CharField(max_length=100, required=False)
 
 
 class ChatView(AsyncAPIView):
-    """A chat turn."""
+    """A chat turn: a message and its reply."""
 
     renderer_classes = [JSONRenderer, EventStreamRenderer]
 
@@ -245,7 +246,11 @@ class ChatView(AsyncAPIView):
         },
     )
     async def post(self, request: Request, session_id: str = "") -> Any:
-        """Send a message; the answer is the reply or, with `text/event-stream`, its frames."""
+        """Send a message; the answer is the reply or, with `text/event-stream`, its frames.
+
+        The status is 202 if the reply is unfinished: it was not waited for, takes too long, or
+        awaits input. A failed reply has the status of its error.
+        """
         asked = NewTurnSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         fields = dict(asked.validated_data)
@@ -271,7 +276,7 @@ class CancelView(AsyncAPIView):
 
     @extend_schema(request=CancelSerializer, responses=StoppedSerializer)
     async def post(self, request: Request, session_id: str) -> Response:
-        """Ask a reply to stop; the answer says so if it has already ended."""
+        """Ask a reply to stop; the answer's `ended_before` says whether it had already ended."""
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         stopped = await dbpool.write(

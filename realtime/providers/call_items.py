@@ -126,7 +126,7 @@ def flatten(items: list[Item]) -> list[Item]:
 
 
 def flatten_earlier(items: list[Item]) -> list[Item]:
-    """Do the same for the items before the last user's text only."""
+    """Return `items` as `flatten` does, but those after the last user's text unchanged."""
     last = _last_text(items)
     return [*_in_words(items[:last], "assistant"), *items[last:]]
 
@@ -146,9 +146,10 @@ def _in_words(items: list[Item], role: str) -> Iterator[Item]:
 
 
 def halve(items: list[Item]) -> list[Item] | None:
-    """Return the newest turns of half the weight, at least the last one; None if nothing can go.
+    """Return the newest turns of half the estimated tokens, at least the last turn.
 
-    Of a single turn, its tools' outputs are cut to half their length.
+    A note says that the beginning is left out. Of a single turn, its tools' outputs are cut to half
+    their length. None if nothing can go.
     """
     limit = estimate_items(items) / 2
     starts = [number for number, item in enumerate(items) if item.get("role") == "user"][1:]
@@ -160,7 +161,7 @@ def halve(items: list[Item]) -> list[Item] | None:
 
 
 def last_alone(items: list[Item]) -> list[Item] | None:
-    """Return the last turn; None if there are no others."""
+    """Return the last turn, with a note that the others are left out; None if there are none."""
     last = _last_text(items)
     return [_left_out(items[last]), *items[last + 1 :]] if last else None
 
@@ -180,7 +181,10 @@ def _clip_half(item: Item) -> Item:
 
 
 def with_thoughts(items: Iterable[Item], model: str) -> list[Item]:
-    """Add reasoning before each round of calls that has none: some servers demand it."""
+    """Return `items` with reasoning before each group of calls that has none.
+
+    Some servers demand it. What is added is a placeholder, as if by `model`.
+    """
     thought = {
         "type": REASONING,
         "summary": [{"type": "summary_text", "text": THOUGHTS}],
@@ -207,7 +211,10 @@ def without_thoughts(items: Iterable[Item]) -> list[Item]:
 
 
 def as_message(item: Item) -> Item:
-    """Return an assistant's text in the form that the SDK joins with calls after it."""
+    """Return an assistant's text in the form that the SDK joins with calls after it.
+
+    Any other item is returned unchanged.
+    """
     if item.get("role") != "assistant" or item.get("type") == "message":
         return item
     part = {"type": "output_text", "text": text_of(item), "annotations": []}

@@ -33,7 +33,7 @@ _PLAIN_DELTA = {"role", "content"}
 
 
 class ChatChunks:
-    """Normalises the chunks of one stream."""
+    """Normalises the chunks of one stream of Chat Completions, with the state in `mending`."""
 
     def __init__(self, mending: Mending) -> None:
         self._mending = mending
@@ -62,7 +62,10 @@ class ChatChunks:
         return True
 
     def feed(self, event: Event) -> list[Event]:
-        """Return the events for the SDK in place of `event`, which may be changed in place."""
+        """Return the chunks for the SDK in place of `event`, which may be changed in place.
+
+        [] if it is held back, or brings nothing that the SDK is to read.
+        """
         choices = event.get("choices")
         if isinstance(choices, dict):
             event["choices"] = choices = [choices]
@@ -102,7 +105,7 @@ class ChatChunks:
         return [as_error(told_in(event))] if is_error else []
 
     def rest(self) -> list[Event]:
-        """Return what was held back, at the end of a stream without a last event of its own."""
+        """Return chunks with what is held back; call it at the end of the stream."""
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
         thoughts = self._mending.so_far("reasoning").rest()
         if self._last_chunk and thoughts:

@@ -45,12 +45,12 @@ _unknown: set[str] = set()
 
 @dataclass
 class StreamEnding:
-    """How the model's server says that its latest call ended; empty while it streams.
+    """How the model's server says that its latest call ended, and what a run's calls have brought.
 
-    `error_code` is the code of a failure. `has_said` is whether any call of the run so far has
-    brought text, reasoning, a refusal or a tool call. `answers` counts streams, and `call_ids` has
-    the ids of their tool calls. `only_hosted` is whether the latest call brought calls of the
-    provider's own tools and no text.
+    `finish_reason` is "" while the call streams; `error_code` is the code of a failure. Of all
+    calls of the run so far, `has_said` is whether any has brought text, reasoning, a refusal or a
+    tool call, `answers` counts the streams, and `call_ids` has the ids of the tool calls.
+    `only_hosted` is whether the latest call brought calls of the provider's own tools and no text.
     """
 
     finish_reason: Meaning | Literal[""] = ""
@@ -75,7 +75,7 @@ def meaning_of(word: str) -> Meaning:
 
 
 def response_meaning(event: dict[str, Any]) -> Meaning:
-    """Return the meaning of the last event of a response."""
+    """Return the meaning of the event that ends a response of the Responses API."""
     response = event.get("response")
     details = response.get("incomplete_details") if isinstance(response, dict) else None
     reason = details.get("reason") if isinstance(details, dict) else None
@@ -92,7 +92,11 @@ def _has_failed(response: dict[str, Any]) -> bool:
 
 
 def error_code(event: dict[str, Any]) -> str:
-    """Return a failure's code, else its type; the two APIs put them in different places."""
+    """Return the code of the error in `event`, else the error's type; "" if it has neither.
+
+    The error is under `error`, under `response.error`, or is the event itself: then only its `code`
+    counts.
+    """
     response = event.get("response")
     told = event.get("error") or (response.get("error") if isinstance(response, dict) else None)
     if told is None:
@@ -107,7 +111,7 @@ TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors
 
 
 def text_of(value: Any) -> str:
-    """Return the text in a string, in a content part, or in a list of them."""
+    """Return the text in a string, in a content part, or in a list of them; "" if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -118,14 +122,14 @@ def text_of(value: Any) -> str:
 
 
 def as_error(said: Any) -> Event:
-    """Return an error event in the form that the SDK raises."""
+    """Return an event with `said`, an error in any form, in the form that the SDK raises."""
     if not isinstance(said, dict):
         said = {"message": text_of(said) or "an error"}
     return {"error": said}
 
 
 def told_in(event: Event) -> Event:
-    """Return the error in an event that has no `error`."""
+    """Return the error that an event without `error` describes, as the value of that field."""
     said = next((text for name in TOLD_FIELDS if (text := text_of(event.get(name)))), "an error")
     return {"message": said, "code": event.get("code"), "type": event.get("type")}
 
@@ -145,12 +149,15 @@ def count_of(value: Any) -> int | None:
 
 
 def chat_usage(usage: Any) -> Event | None:
-    """Return a usage of Chat Completions with valid counts; None if they are invalid."""
+    """Return a usage of Chat Completions with valid counts; None if its tokens are not known."""
     return _usage(usage, "prompt_tokens", "completion_tokens")
 
 
 def response_usage(usage: Any) -> Event | None:
-    """Return a usage of a response with all counts that the SDK reads; None if they are invalid."""
+    """Return a usage of a response with all counts that the SDK reads.
+
+    None if its tokens are not known: a count of input or output is missing or invalid.
+    """
     sound = _usage(usage, "input_tokens", "output_tokens")
     if sound is not None:
         sound["input_tokens_details"] = {"cached_tokens": 0} | sound["input_tokens_details"]

@@ -66,9 +66,10 @@ process.
 
 
 async def gather(response: httpx2.Response) -> None:
-    """Wrap the response to a request for a stream; a response hook of the HTTP client.
+    """Put a `GatheredStream` around the response, if it answers a request for a stream.
 
-    The content type is not checked.
+    A response hook of the HTTP client. The content type is not checked. A `content-encoding` that
+    the body does not have is removed from any response.
     """
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
@@ -113,7 +114,7 @@ def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 class PeekedStream(httpx2.AsyncByteStream):
-    """A stream whose first bytes can be read in advance."""
+    """A stream whose first bytes can be read in advance; reading it then yields them again."""
 
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
@@ -121,7 +122,7 @@ class PeekedStream(httpx2.AsyncByteStream):
         self._start = b""
 
     async def peek(self, size: int) -> bytes:
-        """Return at least the first `size` bytes, or all there are."""
+        """Return the first bytes of the stream: at least `size`, or all if there are fewer."""
         while len(self._start) < size and (chunk := await anext(self._chunks, b"")):
             self._start += chunk
         return self._start
@@ -249,9 +250,10 @@ def _transport(stream: Any) -> asyncio.ReadTransport | None:
 class Merger:
     """Makes whole, normalised events of a stream's bytes, with neighbouring deltas merged.
 
-    A call that fails, or that brings nothing if nothing was said before (`has_said`), ends with an
-    event that the SDK raises; so does a call that brings only calls of the provider's own tools if
-    the call before did too (`asked_again`). Events after such an end are dropped.
+    With `has_said` an earlier call of the run has brought content; with `asked_again` the call
+    before brought only calls of the provider's own tools. If this call fails, its last event is an
+    error that the SDK raises. So it is if no call has brought content, or this one too brings only
+    such calls, unless its finish reason says why. Further events are dropped.
     """
 
     def __init__(
@@ -282,7 +284,7 @@ class Merger:
         self.error_code = ""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the whole events received so far.
+        """Return the events that `chunk` completes, encoded; the rest of it is kept.
 
         Raises `RemoteProtocolError` for an HTML page, and for an event that is too long.
         """
@@ -310,7 +312,7 @@ class Merger:
         return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
     def rest(self) -> bytes:
-        """Return what is left at the end of the stream."""
+        """Return the events in what is left at the end of the stream, encoded."""
         rest, self._buffer = self._buffer.replace(b"\r", b"\n").strip(), b""
         if self._is_body:
             return b"".join(self._pass(*self._read_body(rest)))
@@ -324,7 +326,7 @@ class Merger:
         return self._mending.thinks_first
 
     def take_mended(self) -> set[str]:
-        """Return the kinds of corrections that were not returned before."""
+        """Return the kinds of corrections of this stream that were not returned before."""
         new = self._mending.mended - self._told
         self._told |= new
         return new

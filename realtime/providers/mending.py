@@ -30,7 +30,10 @@ def is_deep(text: str) -> bool:
 
 
 def without_halves(value: Any) -> Any:
-    """Replace lone surrogates by U+FFFD: no request can hold them."""
+    """Return `value` with lone surrogates in all its texts replaced by U+FFFD.
+
+    No request can hold them.
+    """
     if isinstance(value, str):
         return SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -41,7 +44,7 @@ def without_halves(value: Any) -> Any:
 
 
 def id_of(value: Any) -> str:
-    """Return an id or a name as text; empty if it is neither text nor number."""
+    """Return an id or a name as text; "" if it is neither text nor number."""
     return str(without_halves(str(value) if isinstance(value, str | int | float) else ""))
 
 
@@ -51,7 +54,7 @@ def sound_name(value: Any) -> str:
 
 
 def arguments_of(value: Any) -> str:
-    """Return arguments as text: some servers send the object itself."""
+    """Return a call's arguments as text; some servers send the object itself. "{}" for None."""
     if isinstance(value, str):
         return value
     return json.dumps(value) if value is not None else "{}"
@@ -66,7 +69,7 @@ def is_object(text: str) -> bool:
 
 
 def place_of(value: Any) -> int | None:
-    """Return a place in a list; None if the value is none."""
+    """Return a place in a list, which some servers send as text; None if the value is no place."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -100,10 +103,11 @@ _ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
 
 
 class ThinkingSplitter:
-    """Separates reasoning from text, delta by delta.
+    """Separates reasoning from one text, delta by delta.
 
-    A possible beginning of a tag is held back until the next delta, or until `rest`. Whitespace
-    between reasoning and text is dropped.
+    With `is_open` the text begins with reasoning that no tag opens. A possible beginning of a tag
+    is held back until the next delta, or until `rest`. Whitespace between reasoning and text is
+    dropped.
     """
 
     def __init__(self, *, is_open: bool = False) -> None:
@@ -119,7 +123,7 @@ class ThinkingSplitter:
         self._has_thought = False
 
     def split(self, delta: str) -> tuple[str, str]:
-        """Return the reasoning and the text in a delta."""
+        """Return the reasoning and the text in a delta and in what was held back before it."""
         if self.is_text:
             return "", delta
         thought, self._held = "", self._held + delta
@@ -174,7 +178,7 @@ class ThinkingSplitter:
         return "", text.lstrip() if self._has_thought else text
 
     def rest(self) -> tuple[str, str]:
-        """Return the reasoning and the text that are held back at the end."""
+        """Return the reasoning and the text that are still held back; call it at the end."""
         held, self._held = self._held, ""
         if self._end:
             return held, ""
@@ -188,7 +192,11 @@ def _overlap(text: str, end: str) -> int:
 
 
 def strip_thinking(text: str, *, is_open: bool = False) -> str:
-    """Return a whole text without the reasoning at its start, untagged if `is_open`."""
+    """Return a whole text without the reasoning at its start.
+
+    With `is_open` that reasoning has no opening tag; the text is returned unchanged if no closing
+    tag comes.
+    """
     splitter = ThinkingSplitter(is_open=is_open)
     stripped = splitter.split(text)[1] + splitter.rest()[1]
     return splitter.unclosed or stripped
@@ -203,10 +211,10 @@ def strip_all_thinking(text: str) -> str:
 
 
 class WholeSoFar:
-    """Detects a stream whose deltas each repeat all the text so far.
+    """Reduces the deltas of a text to what is new, if each repeats all the text so far.
 
-    Two such deltas may be repeated words: they are held back until the third, or until a delta
-    that begins differently, with which they are returned unchanged.
+    It finds this out by the deltas. Two that repeat may be repeated words: they are held back until
+    the third, or until a delta that begins differently, with which they are returned unchanged.
     """
 
     def __init__(self) -> None:
@@ -217,7 +225,7 @@ class WholeSoFar:
         self._held: list[str] = []
 
     def read(self, delta: str) -> str:
-        """Return the new text in a delta; nothing while it is held back."""
+        """Return the new text in a delta and in what was held back; "" while it is held back."""
         if self.is_plain or not delta:
             return delta
         if self.is_found:
@@ -242,7 +250,11 @@ class WholeSoFar:
         return new
 
     def rest(self, wholes: Collection[str] = ()) -> str:
-        """Return the held-back text; `wholes` are texts that the server declares complete."""
+        """Return the text that is still held back; call it at the end of the text.
+
+        `wholes` are complete texts by the server's word: if the latest delta is one of them, the
+        deltas have repeated the text.
+        """
         held, self._held = self._held, []
         self.is_found = self.is_found or bool(held and held[-1] in wholes)
         self.is_plain = not self.is_found
@@ -252,9 +264,10 @@ class WholeSoFar:
 
 
 class Mending:
-    """The state of one stream; `mended` names the kinds of its corrections.
+    """Corrections that the events of both APIs need, and their state for one stream.
 
-    `call_ids` are the ids of tool calls in the run's earlier streams; this stream's are added.
+    `mended` names the kinds of corrections made. `call_ids` are the ids of tool calls in the run's
+    earlier streams; this stream's are added. A `key` names one text of the stream.
     """
 
     def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:
@@ -271,24 +284,27 @@ class Mending:
         self._is_looking = True
 
     def note(self, kind: str) -> None:
-        """Record a correction of this kind."""
+        """Record that a correction of this kind has changed the event."""
         self.is_changed = True
         self.mended.add(kind)
 
     def set(self, holder: Event, name: str, value: Any) -> None:
-        """Set a field, and record a change if the value differs."""
+        """Set a field of `holder`; if that changes its value, set `is_changed`."""
         if holder.get(name) != value:
             holder[name] = value
             self.is_changed = True
 
     def check_usage(self, holder: Event, sound: Event | None) -> None:
-        """Replace a usage by its valid counts."""
+        """Replace the `usage` of `holder` by its valid form `sound`; note that if they differ."""
         if sound != holder["usage"]:
             holder["usage"] = sound
             self.note("usage")
 
     def error_in(self, event: Event) -> Event | None:
-        """Return the error in an event, in the form that the SDK raises; None if there is none."""
+        """Return the event as an error that the SDK raises; None if it has no `error`.
+
+        An empty `error` is removed from the event.
+        """
         if "error" in event and not event["error"]:
             del event["error"]
             self.note("empty error")
@@ -300,7 +316,10 @@ class Mending:
         return event
 
     def whole(self, text: str, key: Any) -> str:
-        """Return text with surrogate pairs joined; a first half waits for the next delta."""
+        """Return a delta of the text `key` with surrogate pairs joined.
+
+        A first half at its end is held back for the next delta.
+        """
         if key not in self.halves and (text.isascii() or not SURROGATE.search(text)):
             return text
         text = self.halves.pop(key, "") + text
@@ -310,11 +329,11 @@ class Mending:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def so_far(self, key: Any) -> WholeSoFar:
-        """Return the detector of repeated text for the deltas of this key."""
+        """Return the detector of repetition for the text `key`, made on first use."""
         return self._so_far.setdefault(key, WholeSoFar())
 
     def new_in(self, text: str, key: Any) -> str:
-        """Return the new text in a delta; nothing while it is held back."""
+        """Return the new text in a delta of the text `key`; "" while it is held back."""
         so_far = self.so_far(key)
         new = so_far.read(text)
         if new != text:
@@ -324,20 +343,23 @@ class Mending:
         return new
 
     def splitter(self, key: Any) -> ThinkingSplitter:
-        """Return the splitter for the text of this key."""
+        """Return the splitter of reasoning for the text `key`, made on first use."""
         if key not in self.thinking:
             self.thinking[key] = ThinkingSplitter(is_open=self.opens_thinking)
         return self.thinking[key]
 
     def split(self, splitter: ThinkingSplitter, text: str) -> tuple[str, str]:
-        """Return the reasoning and the text in a delta."""
+        """Return the reasoning and the text in a delta, by `splitter`.
+
+        Notes in `thinks_first` if reasoning ended that no tag had opened.
+        """
         thoughts, text = splitter.split(text)
         self.thinks_first |= splitter.has_lone_end
         self.look_for_end(text)
         return thoughts, text
 
     def look_for_end(self, text: str) -> None:
-        """Detect reasoning without an opening tag that was shown as text."""
+        """Set `thinks_first` if `text`, shown as text, ends reasoning that no tag had opened."""
         if self._is_looking and (found := LONE_END.search(text)):
             self._is_looking = False
             self.thinks_first |= found["end"] is not None
@@ -345,9 +367,11 @@ class Mending:
     def held_delta(
         self, key: Any, *, is_answer: bool = False, wholes: Collection[str] = ()
     ) -> Event:
-        """Return the held-back rest of an ended text; with `is_answer` it must have an answer.
+        """Return a delta with what is held back of the text `key`; {} if nothing is.
 
-        `wholes` are texts that the server declares complete.
+        Call it when the text has ended. With `is_answer` the text must have an answer: if it was
+        reasoning only because of `opens_thinking`, all of it is returned as text. `wholes` are
+        complete texts by the server's word.
         """
         splitter = self.splitter(key)
         said = self.split(splitter, self.so_far(key).rest(wholes))
@@ -363,7 +387,10 @@ class Mending:
         )
 
     def name_call(self, given: str) -> str:
-        """Return `given` as a call's id, or a new id if another call of the run has it."""
+        """Return `given` as a call's id; a new id if it is empty, or if another call has it.
+
+        Ids are unique in the run.
+        """
         is_free = given and given not in self._call_ids
         call_id = given if is_free else f"call_{secrets.token_hex(12)}"
         self._call_ids.add(call_id)

@@ -60,7 +60,7 @@ GUESSES: tuple[Cut, ...] = (_halve_in_words, last_alone)
 
 @dataclass
 class Shortening:
-    """What a run's model has refused: `refused` is the estimate of the smallest such input."""
+    """What a run's model has refused as too long: `refused` is the least estimate in tokens."""
 
     refused: int | None = None
 
@@ -75,8 +75,8 @@ async def checked(
     """Yield `events`; raise `ModelBehaviorError` for what the SDK cannot read in them.
 
     Such a fault is the model server's and not ours. A fault before the answer began is one of the
-    request, and is raised unchanged. A tool call is given the name in `names` that it means, if the
-    server has put something around it.
+    request, and is raised unchanged. `names` are those of the tools: a call whose name has
+    something around one of them, as some servers put it, gets the plain name.
     """
     ending = stream_ending.get() or StreamEnding()
     before = ending.answers
@@ -246,7 +246,7 @@ class Attempts:
         return self._model.shape(with_thoughts(items, self._model.model) if self._thinks else items)
 
     def change(self, exc: openai.APIError) -> bool:
-        """Change `input` after a refusal; return False if there is no other input to try."""
+        """Change `input` after the refusal `exc`; return False if nothing else can be tried."""
         code = run_error(exc, has_text=False).code
         if not self._items:
             return False
@@ -264,7 +264,11 @@ class Attempts:
         return round(estimate_items(self._items))
 
     def note_taken(self) -> None:
-        """Note that the server has answered: a guess that shortened the input was right."""
+        """Note that the server has accepted `input`.
+
+        If a guess has shortened it, the input before that guess counts as refused for being too
+        long.
+        """
         if self._guessed is not None:
             self._note_refused(self._guessed)
 

@@ -29,16 +29,17 @@ that is still reasoning needs no place.
 
 
 class Budget:
-    """The tokens that a run's user and the site may still take; checked before each model call."""
+    """Checks before the model calls of a run that its user and the site have tokens left."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._counted = count_tokens(usage_of(run))
 
     async def check(self, spent: int) -> None:
-        """Count `spent`, the run's tokens so far; raises `AgentSiteError` if a budget is used up.
+        """Count `spent`, the run's tokens so far; raise `AgentSiteError` if a budget is used up.
 
-        While the database is away it only logs: the run then ends after `BUFFER_S` at the latest.
+        The codes are limit_tokens and limit_site. While the database is away it only logs: the run
+        then ends after `BUFFER_S` at the latest.
         """
         try:
             if spent > self._counted:
@@ -69,7 +70,7 @@ class StartPlace:
 
 
 class StartGate:
-    """Lets replies start in order, a few at a time.
+    """Lets replies start in the order of their calls, at most `places` at a time.
 
     A thousand that start together would share the CPU, and all would show their first text late.
     """
@@ -84,13 +85,16 @@ class StartGate:
 
 
 def model_api() -> str:
-    """Return `chat` or `responses`; few servers other than OpenAI's support the latter."""
+    """Return the API of the model's server, `chat` or `responses`: `AGENT_API` if it is set.
+
+    By default it is `responses` for OpenAI's own server; few others support that.
+    """
     default = "chat" if base_url() else "responses"
     return getattr(settings, "AGENT_API", default)
 
 
 class Provider(ModelProvider):
-    """Makes models with one HTTP client for all runs of an event loop, with gathered streams.
+    """Makes models that share one HTTP client in an event loop; `gather` reads their streams.
 
     An embedded model that is restarted counts as another server and gets a new client.
     """
@@ -104,7 +108,11 @@ class Provider(ModelProvider):
         self._closing = Supervisor()
 
     def get_model(self, model_name: str | None) -> Model:
-        """Return the model of that name, or of the settings; agents with a model object skip it."""
+        """Return the model of that name on the server of the settings; None is `AGENT_MODEL`.
+
+        The SDK calls it for agents without a model object. Raises
+        `AgentSiteError(model_not_ready)`.
+        """
         name = model_name or settings.AGENT_MODEL
         kind = ResponsesModel if model_api() == "responses" else ChatModel
         return kind(name, self._connect())

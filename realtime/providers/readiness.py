@@ -19,7 +19,10 @@ ModelState = Literal["starting", "fetching", "loading", "ready", "failed"]
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The state of the model; `fraction` is from 0 to 1 while it is fetched, `detail` is shown."""
+    """The state of an embedded model; `detail` is a text for people.
+
+    `fraction` is from 0 to 1 while the model is fetched.
+    """
 
     model: str
     state: ModelState
@@ -29,14 +32,14 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The address of a model's server; None is the client's default."""
+    """The address of a model's server, and its key; a `base_url` of None is OpenAI's own server."""
 
     base_url: str | None
     api_key: str
 
 
 class ModelService(Protocol):
-    """Starts an embedded model, one per process. `endpoint` is set while the state is `ready`."""
+    """Runs an embedded model, one per process. `endpoint` is set while the state is `ready`."""
 
     @property
     def status(self) -> ModelStatus: ...
@@ -48,11 +51,11 @@ class ModelService(Protocol):
         """Start the model and keep it running until cancelled; call `changed` after each change."""
 
     def wake(self) -> None:
-        """Retry after a failure: a reply waits for the model."""
+        """Try again after a failure; called because a reply waits for the model."""
 
 
 def load_service() -> ModelService | None:
-    """Return the service of the settings; None if there is none."""
+    """Create the service that `MODEL_SERVICE` names; None if it names none."""
     name = getattr(settings, "MODEL_SERVICE", None)
     if not name:
         return None
@@ -61,7 +64,7 @@ def load_service() -> ModelService | None:
 
 
 class ModelReadiness:
-    """Whether the model of the settings can be asked; always, unless this process starts it."""
+    """Whether the model of the settings can be asked; always, unless this process runs it."""
 
     def __init__(self, service: ModelService | None) -> None:
         self._service = service
@@ -96,12 +99,15 @@ class ModelReadiness:
             await self._changed.wait()
 
     def wake(self) -> None:
-        """Let a failed model be tried again: a reply waits for it."""
+        """Let an embedded model that has failed be started again, because a reply waits for it."""
         if self._service is not None:
             self._service.wake()
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Keep the embedded model running until cancelled; `changed` is called at each change."""
+        """Keep the embedded model running until cancelled; return at once if there is none.
+
+        `changed` is called at each change of its status.
+        """
 
         def on_change() -> None:
             # Waiters look at the status again, and wait for the next event.

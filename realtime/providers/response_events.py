@@ -28,7 +28,7 @@ HOSTED = {
 
 
 class ResponseEvents:
-    """Normalises the events of one stream."""
+    """Normalises the events of one stream of the Responses API, with the state in `mending`."""
 
     def __init__(self, mending: Mending) -> None:
         self._mending = mending
@@ -42,7 +42,10 @@ class ResponseEvents:
         self._told_at: set[int | None] = set()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
-        """What the SDK is given in place of `event` of this kind, which is changed in place."""
+        """Return the events for the SDK in place of `event`, which is changed in place.
+
+        `kind` is its `type`.
+        """
         if kind == "error":
             return [event]
         if kind in _OTHER_ENDS:
@@ -59,7 +62,7 @@ class ResponseEvents:
         return [*held, *self._untold_thoughts(event, kind), event]
 
     def rest(self, end: Event | None = None) -> list[Event]:
-        """Return deltas for the held-back rest of texts that have no closing event of their own.
+        """Return deltas with what is held back of texts that have no closing event of their own.
 
         `end` is the last event of the response, if there is one.
         """

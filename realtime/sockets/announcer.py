@@ -52,7 +52,11 @@ def on_change(change: Change) -> None:
 
 
 def envelopes_of(change: Change) -> list[Envelope]:
-    """Return the envelopes of the session, then those of its runs, then those of the user."""
+    """Return the messages of a change: for the session's group, for its runs, then for its user.
+
+    Those of the runs go to the session's group and, for a cancel, to the workers' group. A change
+    with only events of `UNNUMBERED` has messages for the user alone.
+    """
     if change.events and all(isinstance(event, UNNUMBERED) for event in change.events):
         return _user(change)
     return [*_session(change), *_runs(change), *_user(change)]

@@ -40,7 +40,10 @@ from realtime.tasks import Supervisor, describe
 
 
 def change_queue(user: User, frame: Queue) -> list[QueueView]:
-    """Make the change that the frame asks for; return the new queue. Raises `AgentSiteError`."""
+    """Make the change to the queue that `frame` asks for; return the new queue.
+
+    Call it in a database thread that may write. Raises `AgentSiteError`.
+    """
     asked = frame.metadata
     session: dict[str, Any] = {"user": user, "session_id": frame.session_id}
     match asked.op:
@@ -105,7 +108,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
-        """Accept the socket and start sending, or close it with the code of a refusal."""
+        """Accept the socket; then start sending or, if it is refused, close it with a code."""
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
@@ -154,13 +157,17 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=text)
 
     def put(self, frame: ServerFrame) -> None:
-        """Put a frame into the outbox; never waits."""
+        """Put a frame into the outbox, without waiting; call it only after `connect`."""
         self.outbox.put(frame.encode())
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
-        """Handle one frame; any error is answered with a frame, and the socket stays open."""
+        """Handle one frame of the client; an error is answered with a frame.
+
+        The socket stays open, unless the client goes on sending frames over the limit
+        (`EXCESS_MAX`).
+        """
         if self.viewer is None:
             return
         frame: protocol.ClientFrame | None = None

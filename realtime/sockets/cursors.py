@@ -37,7 +37,7 @@ again.
 
 @dataclass
 class RunCursor:
-    """How far a run was sent: up to `seq` of `epoch`, with `chars` characters of answer text."""
+    """How far a reader was sent a run: to `seq` of `epoch`, `chars` characters of answer text."""
 
     run_id: UUID
     number: int
@@ -48,7 +48,7 @@ class RunCursor:
 
 @dataclass
 class SessionCursor:
-    """How far a session was sent.
+    """How far a reader was sent a session; `open` has its runs whose terminal frame was not sent.
 
     A reader with `full` has resumed the session and is sent everything. Another one has only
     chatted in it, and is sent only the runs of its own chats. A `full` reader is sent runs from
@@ -63,7 +63,7 @@ class SessionCursor:
     ended: deque[UUID] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
 
     def open_run(self, run_id: UUID, number: int) -> RunCursor:
-        """Return the cursor of a run, opened if needed: its terminal frame must still be sent."""
+        """Return the cursor of a run; if the run is not open, open it at the beginning."""
         return self.open.setdefault(run_id, RunCursor(run_id, number))
 
     def get_run(self, run_id: UUID, number: int) -> RunCursor | None:
@@ -75,21 +75,21 @@ class SessionCursor:
         return cursor
 
     def is_owed(self, run_id: UUID, number: int) -> bool:
-        """Return whether a run that is not open must be sent to this reader."""
+        """Return whether a run that is not open must be sent to this reader, from its beginning."""
         return self.full and run_id not in self.ended and number >= self.floor
 
     def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """Return the cursor of a run, opened if this reader must be sent it; else None."""
+        """Return the cursor of a run that is open, or is opened because it `is_owed`; else None."""
         if cursor := self.get_run(run_id, number):
             return cursor
         return self.open_run(run_id, number) if self.is_owed(run_id, number) else None
 
     def has_earlier(self, number: int) -> bool:
-        """Return whether an earlier run is open: its terminal frame must come before later runs."""
+        """Return whether a run with a lower number is open: its terminal frame must come first."""
         return any(cursor.number < number for cursor in self.open.values())
 
     def is_behind(self, heads: Heads) -> bool:
-        """Return whether the database has more than was sent."""
+        """Return whether `heads` has more than was sent of an open run or, if `full`, of `rev`."""
         if self.full and heads.revs.get(self.session_id, 0) > self.rev:
             return True
         return any(
@@ -98,10 +98,10 @@ class SessionCursor:
         )
 
     def end_run(self, cursor: RunCursor) -> None:
-        """Note that a run's terminal frame was sent.
+        """Close a run's cursor, and remember the run as ended: its terminal frame is put now.
 
-        `floor` rises only if the run was claimed: runs that were never claimed may end before
-        earlier runs do.
+        If no other run is open, `floor` rises beyond this one, but only if it was claimed: runs
+        that were never claimed may end before earlier runs do.
         """
         self.open.pop(cursor.run_id, None)
         self.ended.append(cursor.run_id)
@@ -118,7 +118,10 @@ class SessionCursor:
         return undo
 
     def undo_run(self, cursor: RunCursor) -> Callable[[], None]:
-        """Return a function that restores the run's present cursor, open again if it has ended."""
+        """Return a function that restores the run's present cursor and `floor`.
+
+        It also opens the run again if it has ended meanwhile.
+        """
         before, floor = replace(cursor), self.floor
 
         def undo() -> None:
@@ -141,9 +144,9 @@ MAX_RESYNCS = 3
 class Sender:
     """Puts frames into the outbox and moves cursors with them, so that an overflow undoes both.
 
-    `behind` is set by an overflow: until the outbox has drained, no frame that moves a cursor is
-    put. Frames put while `catching_up` do not count as an overflow, else a reader could never get a
-    long text; the caller checks `pause_if_full` instead.
+    `behind` is set by an overflow and by `pause_if_full`: until the outbox has drained, no frame
+    that moves a cursor is put. The size of frames put while `catching_up` is not limited, else a
+    reader could never get a long text; the caller checks `pause_if_full` instead.
     """
 
     def __init__(self, outbox: Outbox) -> None:
@@ -154,7 +157,7 @@ class Sender:
 
     @contextmanager
     def catching_up(self) -> Iterator[None]:
-        """Mark the frames that are put in this context as read from the database."""
+        """Do not limit the size of the frames that are put in this context."""
         self._catching_up = True
         try:
             yield
@@ -162,7 +165,10 @@ class Sender:
             self._catching_up = False
 
     def pause_if_full(self) -> bool:
-        """Return whether the reader is behind or its outbox is full; the rest must then wait."""
+        """Return whether catching up must stop until the outbox has drained.
+
+        It must if the reader is `behind`; a full outbox sets that.
+        """
         if not self.behind and self._outbox.is_full:
             self.behind = True
         return self.behind
@@ -174,20 +180,25 @@ class Sender:
 
     @property
     def replay_events(self) -> int:
-        """Missed events that may be replayed one by one; more become a snapshot."""
+        """How many missed events of a run may be sent one by one; more become a snapshot."""
         return min(get_conf().replay_events, self.room)
 
     @property
     def replay_messages(self) -> int:
-        """Missed messages that may be sent; more ask for a reload."""
+        """How many missed messages may be sent; with more the client reloads the session."""
         return min(get_conf().replay_messages, self.room)
 
     def put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
-        """Encode and put a frame, as `put_text` does."""
+        """Encode a frame, and put it as `put_text` does."""
         self.put_text(frame.encode(), undo)
 
     def put_text(self, text: str, undo: Undo | None) -> None:
-        """Put a frame. `undo` restores its cursor on an overflow; None if it moves none."""
+        """Put an encoded frame; while `behind`, call `undo` and drop the frame instead.
+
+        `undo` restores the cursor that the caller has moved for this frame. It is None for a frame
+        that moves none, which is put even while `behind`. The overflow number `MAX_RESYNCS` in a
+        row disconnects the reader.
+        """
         if self.behind and undo is not None:
             undo()
             return
@@ -209,9 +220,10 @@ class Sender:
         chars: int = 0,
         ended: bool = False,
     ) -> None:
-        """Put a frame that moves the cursor of a run to (`epoch`, `seq`).
+        """Move a run's cursor to (`epoch`, `seq`), and put the frame that this is for.
 
-        The cursor moves before the frame is put: an overflow calls its undo.
+        In this order, as an overflow calls the frame's undo. `chars` counts the answer text in the
+        frame; `ended` says that it is the run's terminal frame.
         """
         undo = session.undo_run(cursor)
         cursor.epoch, cursor.seq = epoch, seq
@@ -221,7 +233,10 @@ class Sender:
         self.put_text(text, undo)
 
     def drained(self) -> bool:
-        """Note that all was sent; return whether the reader must catch up after an overflow."""
+        """Clear `behind`, now that the outbox is empty; return whether it was set.
+
+        The reader must then catch up.
+        """
         was_behind, self.behind = self.behind, False
         if not was_behind:
             self._resyncs = 0
@@ -230,14 +245,17 @@ class Sender:
 
 @dataclass(frozen=True)
 class Missed:
-    """What a reader has missed of a run; `frames` are the encoded frames of its events."""
+    """What a reader has missed of a run; `frames` has the encoded frame of each of `got.events`."""
 
     got: CatchUp
     frames: list[str]
 
 
 def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
-    """Read what a run has after (`epoch`, `seq`). Call it in a database thread."""
+    """Read what a run has after (`epoch`, `seq`): at most `limit` events, or its parts.
+
+    Call it in a database thread.
+    """
     got = read_catch_up(run_id, epoch=epoch, seq=seq, limit=limit)
     return Missed(got, [_event_frame(got.run, event).encode() for event in got.events])
 
@@ -245,13 +263,20 @@ def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
 def read_state(
     session_id: UUID, *, rev: int | None, runs: list[UUID], limit: int, max_chars: int
 ) -> SessionState:
-    """Read what a session has after `rev`, with HTML. Call it in a database thread."""
+    """Read what a session has after `rev`, as `read_session_state` does, and the replies' HTML.
+
+    Call it in a database thread.
+    """
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
     return replace(state, html=read_joined_html(state.messages or ()))
 
 
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
-    """Bring a reader up to date, by single frames or, if they are too many, by a snapshot."""
+    """Put what a reader has missed of a run, and move its cursor.
+
+    First a reset if a new epoch has begun. In place of too many events, a snapshot or, for a reader
+    that is not `full`, the missing text; then the events.
+    """
     got = missed.got
     _begin_epoch(sender, session, cursor, got.run)
     if got.parts is not None:

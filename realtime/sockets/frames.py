@@ -34,10 +34,10 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
 
 
 def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
-    """Return the last frame of an ended run, from its row, its reply and its last event.
+    """Return the last frame of an ended run; `payload` is that of its last event.
 
-    `html` has the HTML of each text part. This renders nothing: the thread that commits may call
-    it.
+    `html` has the HTML of each text part; a failed run's frame has none. Nothing is rendered here,
+    so the thread that commits may call this. The run's reply must be loaded.
     """
     ref = run_ref(run)
     if run.status == RunStatus.FAILED:
@@ -112,7 +112,7 @@ def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
 
 
 def responded_frame(decided: Decided) -> Status:
-    """Return the answer to `respond`: the decision that counts."""
+    """Return the answer to a `respond` frame: the decision that counts, perhaps an earlier one."""
     approval = decided.approval
     metadata = protocol.Responded(
         **run_metadata(decided.run),
@@ -128,7 +128,10 @@ def responded_frame(decided: Decided) -> Status:
 def message_frame(
     session_id: str, rev: int, message: MessageView, *, created: bool, html: str | None = None
 ) -> Status:
-    """Return the frame of a message; `html` is that of a reply, if its parts are sent too."""
+    """Return the frame of a new message (`created`) or of a changed one.
+
+    `html` is that of a whole reply; None if its parts are not sent.
+    """
     kind = protocol.MessageCreated if created else protocol.MessageUpdated
     metadata = kind(
         rev=rev,
@@ -158,7 +161,7 @@ def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
 
 
 def queue_entries(queue: list[QueueView]) -> list[protocol.QueueEntry]:
-    """Return the queue as entries for a frame, in order."""
+    """Return the queue as the entries of a frame, in the same order."""
     return [protocol.QueueEntry(**entry.__dict__) for entry in queue]
 
 
@@ -171,7 +174,7 @@ _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
 
 
 def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
-    """Return the frame of an entry of the owner's list of sessions."""
+    """Return the frame of a session's new, changed or removed entry in its owner's list."""
     metadata = _LIST_KINDS[line.kind](
         rev=rev,
         title=line.title,
@@ -183,7 +186,7 @@ def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
 
 
 def feedback_frame(session_id: str, event: FeedbackChanged) -> Status:
-    """Return the frame of the owner's feedback on a reply."""
+    """Return the frame of the owner's changed feedback on a reply."""
     changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
     return protocol.status(changed, session_id)
 
@@ -198,5 +201,5 @@ def share_frame(session_id: str, event: ShareChanged) -> Status:
 
 
 def run_metadata(ref: RunRef) -> dict[str, Any]:
-    """Return the fields of `protocol.RunMetadata`."""
+    """Return the values for the fields of `protocol.RunMetadata`."""
     return {"run_id": ref.run_id, "run_number": ref.run_number, "epoch": ref.epoch}

@@ -32,7 +32,10 @@ PATIENCE_S = 0.25
 
 @dataclass(eq=False)
 class Socket:
-    """One connection: its viewer, its outbox, and the sign-in that it was opened with."""
+    """One connection that the poller watches, with the sign-in that it was opened with.
+
+    A reply that is streamed over REST is one too.
+    """
 
     viewer: Viewer
     outbox: Outbox
@@ -42,7 +45,11 @@ class Socket:
 
 
 class Poller:
-    """Checks heads, heartbeats and sign-ins of all sockets, with one query for each kind."""
+    """At intervals, compares all sockets of the process with the database, and pings them.
+
+    It also closes those whose sign-in has ended. Each check reads the database once for all
+    sockets.
+    """
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
@@ -50,7 +57,7 @@ class Poller:
 
     @contextmanager
     def watch(self, socket: Socket) -> Iterator[None]:
-        """Include a socket in each round while the context is open."""
+        """Include a socket in each `poll` and `each` while the context is open."""
         self._sockets.add(socket)
         try:
             yield
@@ -63,7 +70,7 @@ class Poller:
             act(socket)
 
     async def run(self) -> None:
-        """Do a round every `head_interval_s`, until cancelled."""
+        """Call `poll` every `head_interval_s` seconds, until cancelled; errors are only logged."""
         try:
             while True:
                 await asyncio.sleep(get_conf().head_interval_s)
@@ -78,7 +85,10 @@ class Poller:
             logger.error("poll failed: %s", describe(exc))
 
     async def poll(self) -> None:
-        """Do one round."""
+        """Ping, close sockets of ended sign-ins, repair those behind, mark sessions viewed, rejoin.
+
+        In this order, for all watched sockets.
+        """
         sockets = list(self._sockets)
         if not sockets:
             return

@@ -28,7 +28,10 @@ from realtime.process import Process, get_process
 
 @implementer(IPushProducer)
 class Valve:
-    """Flow control of one connection: the transport pauses it while its send buffer is full."""
+    """Flow control of one connection: `drained` waits while its send buffer is full.
+
+    Twisted pauses it as the producer of what is sent.
+    """
 
     def __init__(self, abort: Callable[[], object]) -> None:
         self._abort = abort
@@ -47,7 +50,7 @@ class Valve:
     async def drained(self, timeout_s: float) -> None:
         """Wait until the send buffer has room.
 
-        Aborts the connection and raises `TimeoutError` if the client takes nothing for `timeout_s`.
+        Aborts the connection and raises `TimeoutError` if there is none after `timeout_s` seconds.
         """
         if self._open.is_set():
             return
@@ -102,7 +105,8 @@ class PatientRequest(WebRequest):
 class PatientProtocol(WebSocketProtocol):
     """A WebSocket with flow control in both directions.
 
-    `valve` waits for a slow client; reading pauses while the consumer is behind.
+    `valve` lets the server wait for a slow client. Reading from the client pauses while more than
+    `UNREAD_FRAMES` of its frames wait for the consumer.
     """
 
     maxMessagePayloadSize: int  # noqa: N815
@@ -204,7 +208,10 @@ class Server(DaphneServer):
         transport.abortConnection()
 
     def on_headers(self, address: Any) -> None:
-        """Cancel the header timer: a request of this connection has all its headers."""
+        """Note that a request of the connection from `address` has all its headers.
+
+        The connection is then no longer aborted for being silent.
+        """
         if timer := self._silent.pop((address.host, address.port), None):
             timer.cancel()
 
@@ -217,11 +224,12 @@ class Server(DaphneServer):
         self.stop()
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        """Correct what Daphne derives from a client's headers, for pages, REST and sockets alike.
+        """Correct what Daphne derives from a client's headers, then create the application.
 
-        Daphne takes the URL prefix from the header `Daphne-Root-Path` of any client; this server is
-        never mounted below a prefix. A chunked body gets a `Content-Length`: without one,
-        frameworks treat the request as empty or read it without a limit.
+        That holds for pages, REST and sockets alike. Daphne takes the URL prefix from the header
+        `Daphne-Root-Path` of any client; this server is never mounted below a prefix. A chunked
+        body gets a `Content-Length`: without one, frameworks treat the request as empty or read it
+        without a limit.
         """
         scope["root_path"] = ""
         if scope["type"] == "http":
@@ -229,9 +237,10 @@ class Server(DaphneServer):
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Send a message, and wait while the client is slow.
+        """Send an ASGI message to the client, and wait while its send buffer is full.
 
-        Raises `OSError` if the client has disconnected, as ASGI demands.
+        Raises `OSError` if the client has disconnected, as ASGI demands, or takes nothing for
+        `send_timeout_s` (`TimeoutError`).
         """
         kind, more = message["type"], message.get("more_body", False)
         is_piece = kind == "http.response.body"
@@ -246,7 +255,10 @@ class Server(DaphneServer):
             await _valve_of(protocol).drained(get_conf().send_timeout_s)
 
     def kill_all_applications(self) -> Any:
-        """Forget connections whose application has already ended: Daphne fails on them."""
+        """Cancel all applications; connections whose application has ended are forgotten.
+
+        Daphne fails on these.
+        """
         for connection, details in list(self.connections.items()):
             if "application_instance" not in details:
                 del self.connections[connection]

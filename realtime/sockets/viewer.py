@@ -44,7 +44,7 @@ from realtime.sockets.outbox import Outbox
 
 
 def chat_limits() -> ChatLimits:
-    """Return the limits of the settings; they hold for chats over every transport."""
+    """Return the limits of the settings for chats, over whatever transport."""
     conf = get_conf()
     return ChatLimits(
         queue_max=conf.queue_max,
@@ -62,16 +62,16 @@ VIEWED_INTERVALS = 3
 
 
 def viewed_for() -> timedelta:
-    """Return how long a session counts as watched after the latest sign of a watcher."""
+    """Return how long a session counts as watched after each sign of a watcher, as a poll."""
     return timedelta(seconds=VIEWED_INTERVALS * get_conf().head_interval_s)
 
 
 class Viewer:
-    """Follows sessions for one reader.
+    """Follows sessions for one reader, and puts their frames into its outbox.
 
-    Coroutines that send frames hold `lock` while they do: a frame must not overtake another one.
-    The layer may lose, repeat and reorder messages, so a frame is forwarded only if it is the next
-    one; all others are read from the database. With `watches` the reader counts as watching: a
+    Methods that put a session's frames hold `lock` while they do: a frame must not overtake another
+    one. The layer may lose, repeat and reorder messages, so a frame is forwarded only if it is the
+    next one; all others are read from the database. With `watches` the reader counts as watching: a
     reply that nobody watches is stopped after a while.
     """
 
@@ -97,7 +97,7 @@ class Viewer:
 
     @property
     def open_runs(self) -> list[UUID]:
-        """Runs whose terminal frame has not been sent."""
+        """Runs of followed sessions whose terminal frame has not been put into the outbox."""
         return [run_id for session in self._sessions.values() for run_id in session.open]
 
     @property
@@ -106,21 +106,23 @@ class Viewer:
         return [session_id for session_id, session in self._sessions.items() if session.open]
 
     async def close(self) -> None:
-        """Leave every group, for good."""
+        """Leave every group; later calls of `join` join none."""
         await self._membership.leave_all()
 
     async def join_user(self) -> None:
-        """Receive frames for all sockets of the user."""
+        """Join the user's group, to get the frames that go to every socket of this user."""
         await self._membership.join(user_group(self.user.pk))
 
     async def rejoin(self) -> bool:
-        """Retry failed joins; return False if one fails again."""
+        """Retry the joins that the channel layer has refused; return False if one fails again."""
         return await self._membership.rejoin()
 
     async def join(self, session_id: UUID) -> SessionCursor:
-        """Join the session's group. Call it before reading the session: then nothing is missed.
+        """Follow a session: join its group, and return its cursor; the caller holds `lock`.
 
-        The caller holds `lock`. Raises `AgentSiteError(too_many_sessions)`.
+        Call it before reading the session, so that no change is missed. Above `follow_max` sessions
+        another one without an open run is dropped. Raises `AgentSiteError(too_many_sessions)` if
+        there is none.
         """
         if cursor := self._sessions.pop(session_id, None):
             # Move it to the end: `_make_room` drops from the front, the least recently used.
@@ -151,7 +153,10 @@ class Viewer:
         await self._membership.leave(session_group(dropped.session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
-        """Follow a session, and send all that came after `cursor`; raises `AgentSiteError`."""
+        """Follow a session, and put all that came after `cursor` into the outbox. Takes `lock`.
+
+        Raises `AgentSiteError`: not_found, too_many_sessions.
+        """
         async with self.lock:
             found = await dbpool.read(queries.get_session, self.user, session_id)
             session = await self.join(found.pk)
@@ -239,10 +244,11 @@ class Viewer:
     async def chat(
         self, chat: NewChat, offer_claim: Callable[[str | None], Claim | None]
     ) -> Posted:
-        """Store a chat, answer `accepted`, and follow its run; raises `AgentSiteError`.
+        """Store a chat of the user, answer `accepted`, and follow its run. Takes `lock`.
 
-        Work on the run may start at the commit. No frame of it is sent before `accepted`: handlers
-        of layer messages wait for `lock`, which this holds throughout.
+        `offer_claim` is the executor's. Work on the run may start at the commit. No frame of it is
+        sent before `accepted`: handlers of layer messages wait for `lock`, which this holds
+        throughout. Raises `AgentSiteError`: too_many_sessions, and what `post_chat` raises.
         """
         async with self.lock:
             # Before the chat is stored: this may refuse it.
@@ -275,7 +281,11 @@ class Viewer:
         self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_run_frames(self, message: RunFrames) -> None:
-        """Forward the next frames of a run; fill a gap from the database."""
+        """Forward the frames if they are the run's next ones, else catch up. Takes `lock`.
+
+        Ignores old frames, runs that need not be sent to this reader, and everything while its
+        outbox drains after an overflow.
+        """
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             if session is None or self._sender.behind:
@@ -309,7 +319,10 @@ class Viewer:
             )
 
     async def on_session_frames(self, message: SessionFrames) -> None:
-        """Forward the next change of a session; after a gap, read the missing ones."""
+        """Forward the next change of a session; after a gap, catch up. Takes `lock`.
+
+        Does nothing for a session that this reader has not resumed.
+        """
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             if session is None or not session.full or self._sender.behind:
@@ -325,7 +338,7 @@ class Viewer:
                     self._sender.put_text(text, undo)
 
     async def on_notice(self, message: Notice) -> None:
-        """Forward a frame about a run that is not part of its journal."""
+        """Forward a frame that is not part of a run's journal, if the run is open. Takes `lock`."""
         async with self.lock:
             session = self._sessions.get(UUID(message["session_id"]))
             run = session and session.get_run(UUID(message["run_id"]), message["number"])
@@ -333,18 +346,25 @@ class Viewer:
                 self._sender.put_text(message["frame"], _nothing)
 
     def is_behind(self, heads: Heads) -> bool:
-        """Return whether the database has more than was sent of any session or run."""
+        """Return whether `heads` has more of any followed session or open run than was sent."""
         return any(session.is_behind(heads) for session in self._sessions.values())
 
     async def on_heads(self, heads: Heads) -> None:
-        """Catch up on sessions behind `heads`: repairs lost frames, last ones included."""
+        """Catch up on sessions of which `heads` has more than was sent. Takes `lock`.
+
+        This also finds lost last frames, after which no later frame shows the gap. Does nothing
+        while the outbox drains after an overflow.
+        """
         async with self.lock:
             for session in list(self._sessions.values()):
                 if not self._sender.behind and session.is_behind(heads):
                     await self._catch_up(session)
 
     async def on_drained(self) -> None:
-        """Catch up after an overflow, now that all frames have been sent."""
+        """Catch up on all sessions if frames were dropped or held up. Takes `lock`.
+
+        The outbox calls it when all its frames have been sent.
+        """
         if not self._sender.drained():
             return
         async with self.lock:

@@ -40,7 +40,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class SideAnswer:
-    """A model's answer and its usage."""
+    """The answer to a call that is not part of a reply, the model's name, and the usage."""
 
     text: str
     model: str
@@ -57,8 +57,10 @@ async def ask_model(
 ) -> SideAnswer:
     """Return the answer of an agent's model to `text`, without the agent's tools and instructions.
 
-    `max_tokens` limits reasoning and answer together. Raises what the SDK raises, `AgentSiteError`
-    for an answer that was cut off, and `TimeoutError` after `TIMEOUT_S`.
+    Reasoning is removed from the answer. `max_tokens` limits reasoning and answer together; an
+    answer that reaches it is returned as far as it goes. Raises what the SDK raises,
+    `AgentSiteError(provider_cut)` for an answer that failed or was filtered, and `TimeoutError`
+    after `TIMEOUT_S` seconds.
     """
     ending = StreamEnding()
     stream_ending.set(ending)
@@ -104,7 +106,11 @@ AROUND = " #*_`\"'“”„«»"
 
 
 async def make_title(run: Run, agent: "Agent[Any]", provider: "Provider") -> None:
-    """Let the agent's model name the run's session, once, unless the user has named it."""
+    """Ask the agent's model for a title of the run's session, and store it with the call's usage.
+
+    Does nothing for a scripted model, a run that has not completed, a session with any title but
+    its first words, or one whose title was asked for before. Raises what `ask_model` raises.
+    """
     first = await dbpool.read(read_untitled, run.pk) if can_be_asked(agent) else None
     if first is None:
         return
@@ -122,7 +128,11 @@ def _describe_exchange(first: FirstWords) -> str:
 
 
 def clean_answer(text: str) -> str:
-    """Return the title in an answer, without quotation marks and the like; "" if too long."""
+    """Return the first line of an answer, without quotation marks and marks of Markdown.
+
+    "Title:" at its start and a full stop are removed too. "" if there is no line, or if it is
+    longer than `TITLE_LENGTH`.
+    """
     lines = [line.strip(AROUND) for line in text.splitlines() if line.strip()]
     title = lines[0].removeprefix("Title:").strip(AROUND) if lines else ""
     title = title.removesuffix(".").strip(AROUND)
@@ -153,9 +163,10 @@ SUMMARY_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Cut:
-    """The beginning to cut off: `turns`, oldest first, down to a reply.
+    """The beginning of a conversation that a summary is to replace.
 
-    `message_id` is the id of that reply, `before` the summary of the turns before these.
+    `turns` are oldest first, and the last one is the reply `message_id`. `before` is the summary of
+    the turns before these; "" if there is none.
     """
 
     message_id: UUID
@@ -164,7 +175,11 @@ class Cut:
 
 
 def plan_cut(run: Run, agent: "Agent[Any]") -> Cut | None:
-    """Return what to cut off the branch that ends with the run's reply; None if all is kept."""
+    """Choose the beginning to replace, on the branch that ends with the run's reply.
+
+    The newest turns that fit `KEPT` of the model's budget stay. Returns None if these are all.
+    Reads the database.
+    """
     limit = get_conf().context_messages
     path = read_path(run, run.reply_id, limit)
     turns = path.turns
@@ -178,7 +193,12 @@ def plan_cut(run: Run, agent: "Agent[Any]") -> Cut | None:
 
 
 async def shorten(run: Run, agent: "Agent[Any]", provider: "Provider") -> None:
-    """Replace the beginning by a summary; leave it out if no model is to be asked."""
+    """Store a summary of the conversation's beginning, which later runs are given in place of it.
+
+    The model of `agent` writes it. If it is scripted or `summaries` is `off`, the summary is empty:
+    the beginning is left out. Does nothing if `plan_cut` finds nothing to replace. Raises what
+    `ask_model` raises, and `AgentSiteError(provider_cut)` for an empty answer.
+    """
     cut = await dbpool.read(plan_cut, run, agent)
     if cut is None:
         return
@@ -205,7 +225,11 @@ async def _summarise(
 
 
 def describe_cut(cut: Cut, budget: int) -> str:
-    """Return the beginning as text; its oldest turns are left out if the budget demands it."""
+    """Return a beginning as text for a model to summarise, within `READ` of `budget` tokens.
+
+    The earlier summary is always in it; of the turns' items, those that do not fit are left out,
+    oldest first.
+    """
     pieces = [f"Summary of what was before: {cut.before}"] if cut.before else []
     room = budget * READ - sum(map(estimate_text, pieces))
     said: list[str] = []

@@ -59,7 +59,10 @@ model, and cut the input without an error.
 
 
 def get_budget(model: str) -> int:
-    """Return the budget in tokens of a model; the vendor's name before a slash is ignored."""
+    """Return how many tokens of a conversation a model may be given, by the start of its name.
+
+    A vendor's name before a slash is ignored.
+    """
     return _find(model.rpartition("/")[2].lower(), get_conf().context_tokens)
 
 
@@ -89,7 +92,8 @@ SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
 class ModelInput:
     """The input items of a run, and their tokens by our estimate.
 
-    `share` is the part of the budget that they take, from 0 to 1.
+    `share` is the part of the budget that they take; 1 is all of it, and it is above 1 if the
+    newest turn alone exceeds the budget.
     """
 
     items: list[Item]
@@ -98,7 +102,10 @@ class ModelInput:
 
 
 def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
-    """Read a run's input: the newest turns of its branch that fit its model's budget."""
+    """Read a run's input: the newest turns up to its prompt that fit its model's budget.
+
+    A summary or a note stands for turns that are left out. Reads the database.
+    """
     limit = get_conf().context_messages
     path = read_path(run, run.prompt_id, limit)
     window = Window(run, get_budget(name_model(agent)))
@@ -116,7 +123,10 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
 
 
 def preface_of(summary: str | None) -> str:
-    """Return the text that stands for left-out turns: a summary, or a note; "" for none."""
+    """Return the text that stands for left-out turns: their summary or, if that is "", a note.
+
+    None means that no turns are left out: the text is "".
+    """
     if summary is None:
         return ""
     return SUMMARY.format(text=summary) if summary else LEFT_OUT
@@ -128,9 +138,12 @@ def measure_input(
     error_code: str,
     refused: int | None = None,
 ) -> ContextSize:
-    """Return the size of an ended run's first input.
+    """Return the tokens of a run's first input, to correct the estimates of later runs.
 
-    `refused` is the estimate of an input that was too long; the run may have gone on with less.
+    `given` is that input; None if it was not read. `result` has the provider's count. With the
+    `error_code` `context_too_long` the input counts as refused. `refused` is the estimate of the
+    smallest input that the model has refused as too long: then it alone is returned, as the run may
+    have gone on with less.
     """
     if refused is not None:
         return ContextSize(refused=refused)
@@ -145,10 +158,11 @@ def measure_input(
 
 
 class Window:
-    """Selects the newest turns of a branch that fit a model's budget for `run`.
+    """Selects the newest turns of a branch that fit `budget` tokens, for the model of `run`.
 
     Estimates are corrected by the provider's counts for earlier runs of the same agent and model.
-    After an input was refused as too long, half of it is the limit.
+    After an input was refused as too long, half of its estimate is the limit too. `is_full` is set
+    once a turn did not fit.
     """
 
     def __init__(self, run: Run, budget: int) -> None:
@@ -162,19 +176,23 @@ class Window:
 
     @property
     def share(self) -> float:
-        """The part of the budget that is taken; 1 is all of it."""
+        """The part that is taken of the budget or of the limit after a refusal, whichever is more.
+
+        1 is all of it.
+        """
         tokens = self._overhead + (self._factor or 1.0) * self._estimate
         return max(tokens / self._budget, self._estimate / self._limit)
 
     def reserve(self, text: str) -> None:
-        """Reserve the tokens of a text."""
+        """Count the estimated tokens of a text as taken."""
         self._estimate += estimate_text(text)
 
     def fill(self, turns: Iterable[Turn]) -> list[Turn]:
-        """Return those of `turns` that fit, oldest first; `turns` come newest first.
+        """Return the newest of `turns` up to the first that does not fit, oldest first.
 
-        The newest turn is always kept. Turns before the first kept user's text are dropped, unless
-        nothing else is left.
+        `turns` come newest first; the newest is always kept. Outputs of tools are cut to as many
+        characters as half the budget has tokens. Turns before the first kept user's text are
+        dropped, unless nothing else is left.
         """
         kept: list[Turn] = []
         for turn in turns:
@@ -218,7 +236,8 @@ def _clip_item(item: Item, chars: int) -> Item:
 def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
     """Return a run's input items: users' texts, and the items of the replies between them.
 
-    The preface is put into the first text: some models refuse two messages of a user in a row.
+    `preface` is put before the first item's text, which must be a user's: some models refuse two
+    messages of a user in a row.
     """
     items = mend(item for turn in turns for item in items_of(turn))
     if preface:

@@ -45,7 +45,7 @@ TITLED_RUNS = 3
 
 
 class Upkeep:
-    """Makes titles and summaries, in the process that ended the latest reply."""
+    """Makes titles and summaries of sessions, in the process that has written the latest reply."""
 
     def __init__(self, provider: "Provider") -> None:
         # Import here: the Agents SDK takes long to import, and is loaded already by now.
@@ -56,7 +56,10 @@ class Upkeep:
         self._tasks = Supervisor()
 
     def follow(self, run: Run, share: float) -> None:
-        """Start what is due after a run whose input took `share` of its budget; never waits."""
+        """Start a task for the title or summary that is due after `run`, if any; never waits.
+
+        `share` is `RunWork.context_share`. A summary is due if it is at least `FULL`.
+        """
         wants_title = get_conf().titles == "model" and run.number <= TITLED_RUNS
         is_full = share >= self._full
         if wants_title or is_full:
@@ -85,11 +88,11 @@ class Upkeep:
             logger.warning("session %s: upkeep failed: %s", run.session_id, describe(exc))
 
     async def settled(self) -> None:
-        """Wait until all tasks have ended."""
+        """Wait until all started tasks have ended."""
         await self._tasks.settled()
 
     async def stop(self) -> None:
-        """Cancel all tasks; a later reply does what is missing."""
+        """Cancel all tasks and wait for them; their work is due again after a later reply."""
         await self._tasks.stop()
 
 
@@ -97,59 +100,66 @@ class Executor(Protocol):
     """What starts work on runs. All methods are called on the process's event loop."""
 
     def offer_claim(self, agent: str | None) -> Claim | None:
-        """Return the claim with which the transaction of a chat can give its run to this process.
+        """Return the claim with which a chat's own transaction can give its run to this process.
 
-        None if this process cannot begin the run at once: then the run becomes ready like others.
+        `agent` is the one that the chat names, or None. Returns None if this process does not work
+        on runs, cannot begin this one at once, or takes runs from a job queue; the run is then
+        enqueued.
         """
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """Work on a run that is ready; `claimed` is set if `offer_claim`'s claim was used.
+        """Start work on a run that a committed transaction has made ready.
 
-        Call it after the commit.
+        `claimed` is set if that transaction used the claim of `offer_claim`. Executors that work on
+        no runs, or take them from a job queue, do nothing.
         """
 
     def cancel(self, run_id: UUID) -> None:
-        """Stop a run at once if this process works on it.
+        """Stop work on a run if this process works on it, else do nothing.
 
-        Otherwise its worker finds the request by polling.
+        Call it after the commit of the request to cancel, or of the run's end. Another process that
+        works on the run finds the request by polling.
         """
 
     async def run(self) -> None:
-        """A service that takes runs from a queue; returns at once in executors without one."""
+        """Take runs from the job queue until a drain; return at once if there is no queue."""
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing new, let runs go on for `seconds`, then release the others."""
+        """Start no more runs, let those at work go on for `seconds`, then release the rest.
+
+        A released run is queued again or ended with its text, as `recover_run` decides.
+        """
 
     async def settled(self) -> None:
-        """Wait until no run is worked on, and no upkeep is under way."""
+        """Wait until no run is worked on, no claim or release is under way, and no upkeep."""
 
     async def close(self) -> None:
-        """Close connections; call `drain` first."""
+        """Close the connections to models and tool servers; call `drain` first."""
 
 
 class NoExecutor:
-    """The executor of a process that works on no runs: workers take or find them."""
+    """The executor of a process that works on no runs; worker processes do."""
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         return None
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """A worker takes the run's job, or finds the run by polling."""
+        """Do nothing: a worker takes the run's job, or finds the run by polling."""
 
     def cancel(self, run_id: UUID) -> None:
-        """The run's worker gets a message of the channel layer, or finds the request itself."""
+        """Do nothing: the run's worker hears of it by the channel layer, or by polling."""
 
     async def run(self) -> None:
-        """It takes no runs."""
+        """Return at once: this process takes no runs."""
 
     async def drain(self, seconds: float) -> None:
-        """It has begun nothing."""
+        """Return at once: no run is worked on here."""
 
     async def settled(self) -> None:
-        """It has begun nothing."""
+        """Return at once: no run is worked on here."""
 
     async def close(self) -> None:
-        """It has no connections."""
+        """Do nothing: there are no connections."""
 
 
 @dataclass
@@ -171,7 +181,7 @@ class _Job:
 
 
 class InlineExecutor:
-    """Works on runs as tasks of this event loop; a claim in the database decides who may."""
+    """Works on runs as tasks of this event loop, each run after it was claimed in the database."""
 
     def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
         # Import here: the Agents SDK takes more than a second.
@@ -221,10 +231,10 @@ class InlineExecutor:
             self._work_on(run_id)
 
     async def run(self) -> None:
-        """Runs come by `enqueue` and from the sweeper."""
+        """Return at once: runs come by `enqueue` and from the sweeper."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """Work on runs that nobody has started although ready for longer than `age`."""
+        """Enqueue runs that have been ready for longer than `age` and are not claimed."""
         for run_id in await dbpool.read(states.list_forgotten, age):
             self.enqueue(run_id)
 
@@ -367,14 +377,14 @@ class InlineExecutor:
 
 
 FOLDS = 20
-"""Steps of folding in one round at most: more than a busy process makes necessary."""
+"""The most steps of folding in one sweep; even a busy process needs fewer."""
 
 
 class Sweeper:
-    """Recovers, expires, starts, cancels and folds runs.
+    """Recovers, expires, starts, cancels and folds runs of all processes; see `sweep`.
 
-    Every process that works on runs has one; the moves in the database let only one of them act on
-    a run.
+    Every process that works on runs has a sweeper; the moves in the database let only one of them
+    act on a run.
     """
 
     def __init__(self, executor: InlineExecutor) -> None:
@@ -382,7 +392,7 @@ class Sweeper:
         self._began = time.monotonic()
 
     async def run(self) -> None:
-        """Do a round every `sweep_s`, until cancelled; a failed one is only logged."""
+        """Call `sweep`, then wait `sweep_s` seconds, until cancelled; an error is only logged."""
         while True:
             try:
                 await self.sweep()
@@ -391,7 +401,12 @@ class Sweeper:
             await asyncio.sleep(get_conf().sweep_s)
 
     async def sweep(self) -> None:
-        """Do one round."""
+        """Do the work of all sweepers once.
+
+        In this order: recover runs whose lease has expired, end runs whose approval has expired,
+        start ready runs that nobody has claimed, cancel runs that nobody watches (only with
+        `on_disconnect=cancel`), and fold the journals of ended runs.
+        """
         conf = get_conf()
         await _each(await dbpool.read(states.list_orphans), self._recover)
         await _each(await dbpool.read(states.list_expired), self._expire)

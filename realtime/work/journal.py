@@ -28,11 +28,11 @@ Wake = Callable[["Journal", bool], None]
 
 
 class Journal:
-    """The events of one claimed run that are not committed yet.
+    """The events of one claimed run until they are committed, and the parts of all of them.
 
-    `append` never waits. Text merges with waiting text, so that a commit writes one event however
-    many deltas came. `wake` is called with True for what must not wait for the next tick: the first
-    text, and all that a caller of `commit` waits for.
+    `folder` has these parts. `append` never waits. Adjacent text of one kind becomes one event.
+    Each event calls `wake` with this journal and whether it must be committed before the next tick:
+    only the reply's first text, and events for which a caller of `commit` waits.
     """
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:
@@ -60,11 +60,17 @@ class Journal:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds for which the journal has waited for a commit; 0.0 if nothing waits."""
+        """Seconds for which events, or a batch, have waited for a commit; 0.0 if none waits.
+
+        Counted from the last commit, if that came after the oldest waiting event.
+        """
         return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     def append(self, kind: str, payload: dict[str, Any]) -> None:
-        """Add an event; text right after text is merged with it. Dropped after `close`."""
+        """Add an event, and apply it to `folder`; does nothing after `close`.
+
+        Text that follows waiting text of the same kind is added to that event.
+        """
         if self._closed:
             return
         self.folder.apply(kind, payload)
@@ -82,9 +88,10 @@ class Journal:
         self._wake(self, first)
 
     async def commit(self) -> None:
-        """Wait until all appended events are committed; raises `RunLostError`.
+        """Wait until all events appended so far are committed.
 
-        Raises it also after `close`: a tool that goes on after its run must not begin anything new.
+        Raises `RunLostError` if the run is lost. Also after `close`, so that a tool that goes on
+        after its run begins nothing new.
         """
         if self.lost.is_set() or self._closed:
             raise RunLostError
@@ -100,10 +107,11 @@ class Journal:
         return taken + len(self._pending)
 
     def take(self) -> Batch:
-        """Number all waiting events as a batch; return the same batch until it is settled or lost.
+        """Take all waiting events as one numbered batch, which is in doubt from now on.
 
-        A batch whose commit is in doubt is committed again unchanged, so that it is recognized if
-        it was written.
+        It may have no events: its commit then only renews the lease. Until `settle` or `lose`,
+        further calls return the same batch. So a commit whose answer was lost is repeated
+        unchanged, and recognized if it was written.
         """
         if self.in_doubt is None:
             self.in_doubt = self._batch(self.last_seq, self._pop())
@@ -118,9 +126,9 @@ class Journal:
             await self._cleared.wait()
 
     def take_rest(self) -> list[EventRow]:
-        """Return the events that are left, for the transaction that ends the run.
+        """Take the events that no batch has taken, for the transaction that ends the run.
 
-        Only when no batch is in doubt: their numbers start after `last_seq`.
+        Call it only when no batch is in doubt, as the events are numbered from `last_seq` on.
         """
         return list(self._batch(self.last_seq, self._pop()).events)
 
@@ -134,7 +142,10 @@ class Journal:
         return Batch(run.pk, run.claim, run.epoch, last_seq, events)
 
     def settle(self) -> Batch:
-        """Note that the batch in doubt is committed; return it."""
+        """Note that the batch in doubt is committed; return it.
+
+        Calls of `commit` return if it has all events that they wait for.
+        """
         batch, self.in_doubt = self.in_doubt, None
         assert batch is not None
         self._cleared.set()
@@ -151,14 +162,20 @@ class Journal:
         return batch
 
     def lose(self) -> None:
-        """Note that this worker has lost the run: nothing more of it is written or shown."""
+        """Note that this worker has lost the run: set `lost`, and drop the batch in doubt.
+
+        Calls of `commit` that wait raise `RunLostError`.
+        """
         self.in_doubt = None
         self._cleared.set()
         self.lost.set()
         self._refuse_commits()
 
     def close(self) -> None:
-        """Take no more events; a batch in doubt may still be settled."""
+        """Ignore events from now on; calls of `commit` that wait raise `RunLostError`.
+
+        A batch in doubt may still be settled.
+        """
         self._closed = True
         self._refuse_commits()
 
@@ -181,11 +198,12 @@ HANG_S = 1.0
 
 
 class Flusher:
-    """Commits text, renews leases and looks for cancel requests, for all runs of the process.
+    """Commits and publishes the events of all runs that this process works on.
 
-    Each commit is a task of its own. A journal is in at most one commit: its batch is committed
-    again only after the commit before has returned. So a commit that hangs delays only its own
-    runs, and these until they are dropped (`BUFFER_S`, `BUFFER_BYTES`).
+    It also renews their leases, and looks for requests to cancel them. Each commit is a task of its
+    own. A journal is in at most one commit: its batch is committed again only after the commit
+    before has returned. So a commit that hangs delays only its own runs, and these until they are
+    dropped (`BUFFER_S`, `BUFFER_BYTES`).
     """
 
     def __init__(self, publisher: Publisher) -> None:
@@ -202,16 +220,20 @@ class Flusher:
         self._looking: asyncio.Task[None] | None = None
 
     def open(self, claimed: Claimed) -> Journal:
-        """Open the journal of a run that this worker has just claimed."""
+        """Open the journal of a run that this worker has just claimed.
+
+        Its events are committed and its lease is renewed until `close`.
+        """
         journal = Journal(claimed, self._wake)
         self._journals[claimed.run.pk] = journal
         return journal
 
     async def close(self, journal: Journal) -> None:
-        """Commit no more of this journal; returns when no batch of it is in doubt.
+        """Wait until no batch of the journal is in doubt, then stop committing it.
 
-        Raises `RunLostError` if the run was lost: its batch in doubt was dropped, so the run must
-        not be ended with the text in `folder`.
+        Its lease is no longer renewed either. Call `journal.close` first. Raises `RunLostError` if
+        the run was lost: its batch in doubt was dropped, so the run must not be ended with the text
+        in `folder`.
         """
         try:
             await journal.cleared()
@@ -227,7 +249,7 @@ class Flusher:
             self._urgent.set()
 
     async def run(self) -> None:
-        """Commit text as it comes, until cancelled."""
+        """Commit events as they come, once per interval or sooner if urgent, until cancelled."""
         # The service may have been restarted: text may wait whose wake-up is lost.
         self._dirty.set()
         try:
@@ -264,7 +286,9 @@ class Flusher:
     async def keep_alive(self) -> None:
         """Renew leases, look for cancel requests and drop overdue journals, until cancelled.
 
-        Never awaits the database: it must go on while a commit hangs.
+        A journal is overdue if its text has waited for `buffer_s`, or has grown beyond
+        `buffer_bytes`. This starts tasks for the database but never awaits them: it must go on
+        while a commit hangs.
         """
         while True:
             conf = get_conf()

@@ -31,10 +31,11 @@ LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 @dataclass
 class OpenCall:
-    """A model call whose end has not been read; sizes are in bytes.
+    """A model call whose end has not been read; `output_size` is in bytes.
 
-    The size of the input is measured only for an estimate, as it takes a pass over the whole
-    context; most servers report usage.
+    `counted_before` is the SDK's count of the run's tokens before the call. `instructions` and
+    `items` are what was sent. They are measured only if the usage must be estimated, as that takes
+    a pass over the whole context; most servers report usage.
     """
 
     counted_before: int
@@ -46,7 +47,7 @@ class OpenCall:
 
 
 class InputSizes:
-    """Measures inputs that each continue the one before: only new items are encoded."""
+    """Measures the inputs of a run's calls; what two successive ones share is encoded once."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Any, int]] = []
@@ -68,17 +69,18 @@ def _encoded_size(item: Any) -> int:
 
 
 class UsageMeter:
-    """Counts the tokens of one run by the model that was asked.
+    """Counts the tokens of one run, separately for each model that was asked.
 
-    The SDK counts what completed calls report, in one sum for the run; this attributes each
-    increase to a model. It also counts the rest: calls that were cut short, and those of servers
-    that report nothing.
+    The SDK counts what completed calls report, in one sum for the run; `counted` is that sum
+    wherever it is passed. The meter attributes each increase to a model. It also counts what the
+    SDK leaves out: calls that were cut short, and those of servers that report nothing, which are
+    estimated.
     """
 
     def __init__(
         self, before: TokenUsage = NO_USAGE, cost: Decimal | None = Decimal(0), model: str = ""
     ) -> None:
-        """`before` and its `cost` are what the run took before this worker claimed it."""
+        """`before` and its `cost` are what a resumed run took before; `model` is its row's."""
         self.model = model
         self._before = before
         self._cost_before = cost
@@ -91,43 +93,49 @@ class UsageMeter:
         self._sizes = InputSizes()
 
     def start(self, counted: Usage) -> None:
-        """Note the SDK's count at the start; a resumed run starts with its kept count."""
+        """Note the SDK's count at the start; only what comes on top of it is added.
+
+        A resumed run starts with the count of its saved state.
+        """
         self._counted = measured(counted)
 
     def spent(self, counted: Usage) -> int:
-        """Return the tokens of all calls that have ended, those of earlier workers included."""
+        """Return the input and output tokens of all ended calls of the run.
+
+        Calls before a resumption are included.
+        """
         self._attribute(counted)
         return count_tokens(self._sum())
 
     def begin_call(
         self, counted: Usage, model: str, instructions: str | None, items: list[Any]
     ) -> None:
-        """Note that a request to `model` is about to be sent."""
+        """Note that `instructions` and `items` are about to be sent to `model`."""
         self._attribute(counted)
         self.model = self._asked = model
         self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
 
     def end_call(self, counted: Usage) -> None:
-        """Note that the SDK has counted the latest call."""
+        """Note that the call of `begin_call` has completed, and that `counted` includes it."""
         self._attribute(counted)
         self._asked = None
 
     def begin_nested(self, counted: Usage, call_id: str, models: frozenset[str]) -> None:
-        """Note the start of a tool that is an agent.
+        """Note the start of the tool call `call_id`, whose tool is an agent.
 
-        The SDK counts the agent's calls, to any of `models`, in the same sum.
+        The SDK adds that agent's model calls, to any of `models`, to the same sum.
         """
         self._attribute(counted)
         self._nested[call_id] = models
 
     def end_nested(self, counted: Usage, call_id: str) -> None:
-        """Note the end of such a tool; does nothing for another one."""
+        """Note the end of a tool call noted by `begin_nested`; does nothing for any other call."""
         if call_id in self._nested:
             self._attribute(counted)
             del self._nested[call_id]
 
     def note(self, event: Any) -> None:
-        """Take in a raw event of the stream."""
+        """Count the output in a raw event of the open call; the last event ends the call."""
         if self._open is None:
             return
         self._open.is_refused = False
@@ -138,18 +146,22 @@ class UsageMeter:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has made more output than `output_tokens`."""
+        """Whether the run's output exceeds `output_tokens`, by an estimate from its bytes.
+
+        Output before a resumption is not counted.
+        """
         return tokens_in(self._output_size) > get_conf().output_tokens
 
     def note_refusal(self) -> None:
-        """Note that the request was refused before an answer began."""
+        """Note that the server has refused the open call; does nothing if output of it has come."""
         if self._open is not None and not self._open.output_size:
             self._open.is_refused = True
 
     def total(self, counted: Usage | None) -> TokenUsage:
-        """Return the usage of the ended run; `counted` is the SDK's part of it.
+        """Return the usage of the run when work on it ends.
 
-        A call that was cut short is estimated.
+        `counted` is None if the SDK has not begun. A call that was cut short is estimated. One that
+        was refused is not counted, but if no other call was, the usage is unknown.
         """
         if counted is not None:
             self._attribute(counted)
@@ -166,7 +178,10 @@ class UsageMeter:
         return total if total.input_tokens else TokenUsage()
 
     def cost(self, total: TokenUsage) -> Decimal | None:
-        """Return the cost of `total`, each call by its model's price; None if it is unknown."""
+        """Return the run's cost, each model's tokens at its price; None if one is unknown.
+
+        Call it after `total`, with the result of that.
+        """
         if total.input_tokens is None:
             return None
         costs = (price(usage, model or "") for model, usage in self._by_model.items())
@@ -210,7 +225,7 @@ class UsageMeter:
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:
-    """Return the usage that the model's server reports, within the bounds of a column."""
+    """Return a usage that a model's server has reported, its counts limited to a column's range."""
     given, made = usage.input_tokens_details, usage.output_tokens_details
     return TokenUsage(
         input_tokens=_bounded(usage.input_tokens),

@@ -57,10 +57,10 @@ LOWEST_PRIORITY = -100
 
 
 def defer(run: Run) -> None:
-    """Add a job for a ready run, in the current transaction.
+    """Add a job for a ready run, in the current transaction; does nothing if one waits already.
 
-    A user's first run comes before the second runs of all others, and so on. Adds nothing if a job
-    already waits for the run.
+    The more sessions of the run's user have a queued or running run, the lower its priority: a
+    user's first run comes before the second runs of all others.
     """
     others = count_at_work(run.owner_id, 1 - LOWEST_PRIORITY) - 1
     job = django_app.configure_task(
@@ -76,11 +76,11 @@ def _defer_undelivered(age: timedelta) -> None:
 
 
 class HandedBackError(Exception):
-    """The job came to a worker that drains; another worker must take it."""
+    """Raised by a job whose worker drains, so that Procrastinate gives it to another worker."""
 
 
 class ProcrastinateExecutor(InlineExecutor):
-    """Works on the runs whose jobs it takes; `run` is a service of the process."""
+    """Works on the runs whose jobs it takes from Procrastinate, up to `runs_per_worker` at once."""
 
     def __init__(self, flusher: Flusher, readiness: ModelReadiness) -> None:
         super().__init__(flusher, readiness)
@@ -93,10 +93,13 @@ class ProcrastinateExecutor(InlineExecutor):
         return None
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
-        """Does nothing: the transaction that made the run ready has added its job."""
+        """Do nothing: the transaction that made the run ready has added its job."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """Add jobs again for ready runs that have none, and delete jobs of dead workers."""
+        """Add jobs for runs that have been ready for longer than `age` and have no waiting job.
+
+        Also deletes the jobs of dead workers, if this process takes jobs now.
+        """
         await dbpool.write(_defer_undelivered, age)
         if self._taker is not None:
             await self._delete_stalled(self._taker.app)
@@ -112,8 +115,8 @@ class ProcrastinateExecutor(InlineExecutor):
     async def run(self) -> None:
         """Take jobs until a drain.
 
-        Procrastinate's worker ends when its connection fails. Runs under way go on, and a new
-        worker takes jobs after a pause.
+        Procrastinate's worker ends when its connection fails. Runs at work then go on, and a new
+        worker takes jobs after `RESTART_PAUSE_S` seconds.
         """
         while not self._draining:
             try:

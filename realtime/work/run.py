@@ -65,7 +65,10 @@ if TYPE_CHECKING:
 
 
 def answer_of_tool(result: RunResultStreaming) -> str:
-    """Return the answer of a run that ended with a tool's output; "" for any other run."""
+    """Return the output of a tool as text, if it is the run's answer; "" for any other run.
+
+    Also "" for an output that is no text, such as a picture.
+    """
     made = result.new_items
     if result.interruptions or not made or not isinstance(made[-1], ToolCallOutputItem):
         return ""
@@ -89,7 +92,12 @@ def _as_text(output: Any) -> str:
 
 
 def find_output(given: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | None:
-    """Find structured output within a code fence or between words; None if there is none."""
+    """Read structured output that has a code fence or words around it.
+
+    A handler for the SDK, called if the last message is not of the agent's output type. It reads
+    from the first `{` of that message to the last `}`. Returns None if that does not fit the type
+    either.
+    """
     messages = [item for item in given.run_data.new_items if isinstance(item, MessageOutputItem)]
     text = ItemHelpers.text_message_output(messages[-1]) if messages else ""
     found = text[text.find("{") : text.rfind("}") + 1]
@@ -118,7 +126,11 @@ AWAY = (OperationalError, InterfaceError)
 
 
 class RunWork:
-    """Work on a claimed run; setting `journal.cancelled` ends it early, with its text kept."""
+    """The work on one run that this worker has claimed; await `run` once.
+
+    Creating it opens the run's journal. Setting `journal.cancelled` ends the run as cancelled; its
+    text so far is kept.
+    """
 
     def __init__(
         self,
@@ -144,11 +156,20 @@ class RunWork:
 
     @property
     def context_share(self) -> float:
-        """The part of its budget that the run's input took, from 0 to 1."""
+        """The part of the model's budget that the run's input takes; 1 is all of it.
+
+        Above 1 if the newest turn alone exceeds the budget; 0 before the input is read, and for a
+        resumed run.
+        """
         return self._given.share if self._given else 0.0
 
     async def run(self) -> None:
-        """Work until the run ends or awaits input; raises `RunLostError`."""
+        """Work until the run ends or awaits input, and write that outcome to the database.
+
+        If the database refuses the outcome, the run is ended as failed. Raises `RunLostError` if
+        this worker has lost the run, and the database's error if nothing can be written for
+        `buffer_s`: then the run has no outcome.
+        """
         try:
             outcome = await self._reach_end()
             if isinstance(outcome, Ending):

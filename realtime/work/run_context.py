@@ -33,7 +33,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class StepEnd:
-    """How a tool call ended; `summary` is "" if the tool gave none."""
+    """How a tool call ended, after how many seconds; `summary` is "" if the tool gave none."""
 
     seconds: float
     summary: str
@@ -41,11 +41,12 @@ class StepEnd:
 
 
 class ProgressReports:
-    """Progress and results of one run's tool calls, by call id, since calls may run in parallel.
+    """How the tool calls of one run progress and end, by call id: calls may run in parallel.
 
-    A first report goes to the journal at once, later ones once an interval at most: the latest
-    replaces the one that waits. Reports before a call's start or after its end, as from a thread,
-    are dropped.
+    A call's first report goes to the journal at once, later ones at most once per interval; of
+    those that wait only the latest is kept, and the end of the call drops it. Reports of calls that
+    have not begun or have ended are ignored: a tool's thread may run on. `report` and `summarise`
+    may be called from any thread, all else on `loop`.
     """
 
     def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,35 +56,39 @@ class ProgressReports:
         self._steps: dict[str, _Step] = {}
 
     def begin(self, call_id: str) -> None:
-        """Note that a call starts; its reports count from now on."""
+        """Note that a call starts; earlier reports of it are ignored."""
         self._steps[call_id] = _Step(time.monotonic())
 
     def end(self, call_id: str) -> StepEnd:
-        """Note that a call has ended, and return how; drops a report that waits."""
+        """Note that a call has ended, and return how; a report that waits is dropped."""
         step = self._steps.pop(call_id, None) or _Step(time.monotonic())
         if step.timer is not None:
             step.timer.cancel()
         return StepEnd(time.monotonic() - step.begun_at, step.summary, step.failed)
 
     def end_all(self) -> None:
-        """End all calls with the run, even if tools still run."""
+        """End all calls, as the run ends; later reports of tools that go on are ignored."""
         for call_id in list(self._steps):
             self.end(call_id)
 
     def fail(self, call_id: str) -> None:
-        """Note that the call returns an error."""
+        """Note that the call has failed; `end` then says so."""
         if step := self._steps.get(call_id):
             step.failed = True
 
     def report(self, call_id: str, name: str, text: str, fraction: float | None) -> None:
-        """Report progress, from any thread; `fraction` is limited to 0 to 1."""
+        """Report the progress of a call of the tool `name`, from any thread.
+
+        `text` becomes one line of at most `TEXT_LENGTH` characters; `fraction` is limited to 0 to
+        1.
+        """
         payload: Payload = {"tool_call_id": call_id, "name": name, "progress": _line(text)}
         if fraction is not None:
             payload["fraction"] = min(1.0, max(0.0, fraction))
         self._on_loop(self._report, call_id, payload)
 
     def summarise(self, call_id: str, text: str) -> None:
-        """Set the call's summary, from any thread."""
+        """Set the summary that `end` returns for the call, from any thread."""
         self._on_loop(self._summarise, call_id, _line(text))
 
     def _on_loop(self, work: Any, *args: Any) -> None:

@@ -44,7 +44,7 @@ _OTHERWISE = re.compile(
 
 
 def says_too_long(message: str) -> bool:
-    """Return whether a server's message means that the input is too long."""
+    """Return whether a server's message says that the input is too long; a rate limit is not."""
     return bool(_WORDS.search(message)) and not _OTHERWISE.search(message)
 
 
@@ -102,7 +102,11 @@ RUN_LIMITS = (
 
 
 def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
-    """Return the error that users see; `has_text` is whether a part of the reply was shown."""
+    """Return the error that users see for an exception that ended a run.
+
+    `has_text` is whether text of the reply was shown. An `AgentSiteError` is returned unchanged; an
+    exception of no known type becomes `internal`.
+    """
     if isinstance(exc, AgentSiteError):
         return exc
     code = next((code for kind, code in RUN_ERRORS if isinstance(exc, kind)), ErrorCode.INTERNAL)
@@ -112,7 +116,7 @@ def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Return whether the request was refused, or never reached the server."""
+    """Return whether the model's server answered with an HTTP error, or was not reached."""
     return isinstance(exc, openai.APIStatusError) or _is_unreachable(exc)
 
 
@@ -122,7 +126,10 @@ def _is_unreachable(exc: BaseException) -> bool:
 
 
 def words_of(exc: openai.APIError) -> str:
-    """Return all texts of a server's error; the SDK's message has only one field."""
+    """Return all texts of a server's error, except in fields that repeat the request.
+
+    The SDK's own message has only one field of it.
+    """
     return " ".join([str(exc.message), *_strings(exc.body)])
 
 
@@ -139,7 +146,11 @@ def _strings(value: object, depth: int = 6) -> Iterator[str]:
 
 
 def broken_stream(said: str, *, has_text: bool) -> AgentSiteError:
-    """Return the error of a stream that reported its own failure, with the code `said` or ""."""
+    """Return the error that users see for a stream in which the server reported a failure.
+
+    `said` is the server's code, or "". If it is not known, `has_text`, whether text of the reply
+    was shown, decides between `provider_cut` and `provider_unavailable`.
+    """
     cut = ErrorCode.PROVIDER_CUT if has_text else ErrorCode.PROVIDER_UNAVAILABLE
     return AgentSiteError(PROVIDER_CODES.get(said, cut))
 
@@ -178,7 +189,10 @@ def _retry_after(exc: BaseException) -> float | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return seconds from `retry-after-ms` or either form of `retry-after`; None if invalid."""
+    """Return the seconds to wait by `retry-after-ms` or either form of `retry-after`.
+
+    Limited to 0 to `MAX_RETRY_AFTER_S`; None if there is no such header, or it is invalid.
+    """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) / unit
@@ -202,7 +216,10 @@ FIRST_PAUSE_S = 0.5
 
 
 class Retries:
-    """Decides for the SDK whether and when to retry a model call; a stop ends the pause at once."""
+    """Decides for the SDK whether and when it repeats a model call; `count` says how often it did.
+
+    The SDK waits in the run's own task, so a stop ends the pause at once.
+    """
 
     def __init__(self, journal: Journal, meter: UsageMeter) -> None:
         self.count = 0
@@ -211,7 +228,7 @@ class Retries:
 
     @property
     def settings(self) -> ModelRetrySettings:
-        """The retry settings for the SDK."""
+        """Settings with which the SDK asks this object; at most `provider_retries` a call."""
 
         # A function, not a method: the SDK deep-copies settings, with the object of a bound method.
         def decide(context: RetryPolicyContext) -> RetryDecision:

@@ -35,8 +35,8 @@ REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning
 class Translator:
     """Turns the SDK's stream events into journal events. Uses no clock and no database.
 
-    `open_text` is text that no finished item holds. `has_text` says that a resumed run has shown
-    text before.
+    `agent` is the name of the agent at the start; `has_text` says that a resumed run has shown text
+    before. `open_text` is the text shown of the present model call: the SDK has made no item of it.
     """
 
     def __init__(self, agent: str, *, has_text: bool = False) -> None:
@@ -51,7 +51,7 @@ class Translator:
         self.open_text = ""
 
     def translate(self, event: StreamEvent) -> Iterator[Translated]:
-        """Yield the journal events for one of the SDK's events; most have none."""
+        """Yield the journal events, (kind, payload), of one of the SDK's events; most have none."""
         if isinstance(event, RawResponsesStreamEvent):
             yield from self._raw(event.data)
         elif isinstance(event, AgentUpdatedStreamEvent):
@@ -82,11 +82,14 @@ class Translator:
         self._call_text, self.open_text, self._done_text = self.open_text, "", ""
 
     def reopen(self) -> None:
-        """Mark the latest call's text as open: it was a refusal, of which the SDK makes no item."""
+        """Put the latest call's text back into `open_text`; call it if that call was a refusal.
+
+        The SDK makes no item of a refusal.
+        """
         self.open_text = self._call_text
 
     def finish(self, text: str) -> Iterator[Translated]:
-        """Yield the answer of a run that ended with a tool's output."""
+        """Yield `text`, a tool's output that is the run's answer, as a part; nothing if empty."""
         self._new_part = True
         self._is_structured = False
         yield from self._text(clean_text(text))
@@ -135,11 +138,11 @@ REJECTED_SAYING = "The user did not allow this call. The user said: {message}"
 
 
 class AnswerMismatchError(Exception):
-    """The answers do not match the calls that the run is about to make."""
+    """The answers are not for exactly the calls that the run is about to make."""
 
 
 def requests_of(result: RunResultStreaming) -> list[Request]:
-    """Return the open requests, in the order in which `resume` expects the answers."""
+    """Return the calls that await approval, in the order in which `resume` expects the answers."""
     return [_request(item) for item in result.interruptions]
 
 
@@ -160,7 +163,7 @@ def _description(item: ToolApprovalItem) -> str:
 
 
 def state_of(result: RunResultStreaming) -> dict[str, Any]:
-    """Return the state that `resume` continues from, without the run's context."""
+    """Return the SDK's state of the run as JSON values, for `resume`, without the run's context."""
     state = result.to_state().to_json(context_serializer=lambda context: {})
     if isinstance(state["original_input"], list):
         state["original_input"] = [_as_given(item) for item in state["original_input"]]
@@ -176,7 +179,7 @@ def _as_given(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_items(result: RunResultStreaming) -> list[Any]:
-    """Return the input items that the run has made; a request for approval is none."""
+    """Return the items that the run has made, as input for a model; no requests for approval."""
     items: list[RunItem] = result.new_items
     return [item.to_input_item() for item in items if not isinstance(item, ToolApprovalItem)]
 
@@ -184,9 +187,9 @@ def made_items(result: RunResultStreaming) -> list[Any]:
 async def resume(
     agent: Agent[Any], resumption: Resumption, context: RunContext
 ) -> RunState[RunContext]:
-    """Return the state to continue from, with the answers in it.
+    """Restore the SDK's state of a suspended run, with the answers applied to its calls.
 
-    Raises `AnswerMismatchError`.
+    Raises `AnswerMismatchError` if the answers are not for exactly these calls, in their order.
     """
     state: RunState[RunContext] = await RunState.from_json(
         agent, resumption.state, context_override=RunContextWrapper(context)

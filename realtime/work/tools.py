@@ -138,7 +138,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
-    """Return the agent of that name among `agent` and those that it can hand over to."""
+    """Return the agent called `name`: `agent` or one that it may hand over to; else None.
+
+    Handoffs of handoffs are included.
+    """
     seen, found = set(), [agent]
     while found:
         at = found.pop()
@@ -152,7 +155,10 @@ def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
 
 
 def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
-    """Return a handoff's agent; the SDK keeps it in a private field of the handoffs it makes."""
+    """Return the agent that a handoff leads to; None if the handoff does not say.
+
+    The SDK keeps it in a private field of the handoffs that it makes.
+    """
     if isinstance(handoff, Agent):
         return handoff
     reference = handoff._agent_ref
@@ -160,7 +166,7 @@ def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None
 
 
 class ToolServers:
-    """The tool servers' connections of one event loop, shared by its runs."""
+    """Connections to tool servers (MCP), shared by all runs of one event loop."""
 
     def __init__(self) -> None:
         self._managers: dict[MCPServer, MCPServerManager] = {}
@@ -168,10 +174,10 @@ class ToolServers:
         self._failed_at: dict[MCPServer, float] = {}
 
     async def connect(self, servers: Iterable[MCPServer]) -> None:
-        """Connect to these servers, again if a connection has died.
+        """Connect to each of `servers` that has no working connection.
 
-        Raises `AgentSiteError(tools_unavailable)`. A caller that waited while another one's attempt
-        failed does not repeat it: else all would, one after another.
+        Raises `AgentSiteError(tools_unavailable)`. If an attempt of another caller has failed while
+        this one waited for it, this call raises without an attempt of its own.
         """
         asked_at = time.monotonic()
         for server in servers:
@@ -307,7 +313,10 @@ class ToolHooks(RunHooks[RunContext]):
         await self._servers.connect(agent.mcp_servers)
 
     async def reconnect(self, agent: Agent[Any], name: str) -> None:
-        """Connect the tool servers of a resumed run's agent: its `on_agent_start` is not called."""
+        """Connect the tool servers of the agent called `name`: `agent` or one of its handoffs.
+
+        Call it before a run is resumed: the SDK does not call `on_agent_start` for that agent.
+        """
         asked = find_agent(agent, name)
         if asked is not None:
             await self._servers.connect(asked.mcp_servers)
@@ -340,7 +349,7 @@ class ToolHooks(RunHooks[RunContext]):
 
     @staticmethod
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
-        """Mark a call that raised as failed; returns None, so the model gets the SDK's own text."""
+        """Mark a call whose tool raised as failed; return None: the model gets the SDK's text."""
         if args.kind == "tool_exception":
             args.run_context.context.reports.fail(clean_id(args.call_id))
 
@@ -355,7 +364,7 @@ def _arguments(context: RunContextWrapper[RunContext]) -> str:
 
 
 class WorkHooks(ToolHooks):
-    """The hooks of a run at work: tool calls, usage and budget."""
+    """The hooks of one run: they also count usage, and check the budget before each model call."""
 
     def __init__(
         self, journal: Journal, servers: ToolServers, meter: UsageMeter, budget: Budget
