@@ -89,7 +89,7 @@ def put_back(using: str) -> None:
                 cursor.execute(sql)
     except Error as exc:
         # The next migration creates them.
-        logger.error("the triggers of the search index are missing: %s", type(exc).__name__)
+        logger.error("restoring the triggers of the search index failed: %s", type(exc).__name__)
 
 
 def _install_in_sqlite(cursor: Any) -> None:

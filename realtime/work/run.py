@@ -386,7 +386,9 @@ class RunWork:
             raise
         except Exception as exc:
             logger.error(
-                "run %s: not written: %s", self.claimed.run.pk, describe(exc, is_private=True)
+                "run %s: writing its end failed: %s",
+                self.claimed.run.pk,
+                describe(exc, is_private=True),
             )
         await self._write(await self._plain_failure(), [])
 
@@ -428,7 +430,7 @@ class RunWork:
                 if time.monotonic() > deadline:
                     raise
                 logger.warning(
-                    "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
+                    "run %s: retrying to write its end: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
 
