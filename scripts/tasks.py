@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     }
     name, *rest = arguments or [""]
     if name not in tasks:
-        print(f"agentsite: no task {name!r}; there are {', '.join(tasks)}", file=sys.stderr)
+        print(f"agentsite: unknown task {name!r}; tasks: {', '.join(tasks)}", file=sys.stderr)
         return 2
     os.chdir(ROOT)
     try:
@@ -147,9 +147,9 @@ def bring_stand_in() -> None:
     lock = (sources / "package-lock.json").read_bytes()
     home = ROOT / ".cache" / f"aimock-{hashlib.sha256(lock).hexdigest()[:12]}"
     try:
-        npm.bring(VENV, sources, home, "a stand-in for model servers")
+        npm.bring(VENV, sources, home, "a fake model server")
     except SetupError as exc:
-        print(f"agentsite: the stand-in for model servers was not fetched: {exc}")
+        print(f"agentsite: downloading the fake model server failed: {exc}")
     else:
         os.environ["AGENTSITE_AIMOCK"] = str(home)
 
@@ -233,5 +233,5 @@ def refuse_taken_port(host: str, port: str) -> None:
     except (OSError, ValueError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupError(
-            f"cannot listen on {host}:{port}: {reason}; another port: make run PORT=8001"
+            f"cannot listen on {host}:{port}: {reason}; try make run PORT=8001"
         ) from exc

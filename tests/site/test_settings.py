@@ -301,7 +301,7 @@ def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: li
 def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
     with postgres.database() as url:
         env = environment(DATABASE_URL=url)
-        assert "made" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
+        assert "created" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
         assert "exists" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
 
 
