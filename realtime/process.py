@@ -119,7 +119,7 @@ class Process:
             self._services.keep(self.sweeper.run, "sweeper")
             self._services.keep(partial(self.model.run, self._send_model_status), "model")
         if self.role == "worker":
-            self._services.keep(self._hear_cancels, "cancel listener")
+            self._services.keep(self._receive_cancels, "cancel listener")
         Process.current = self
 
     @property
@@ -150,7 +150,7 @@ class Process:
                 case RunCancelRequested() | RunEnded():
                     self.executor.cancel(event.run_id)
 
-    async def _hear_cancels(self) -> None:
+    async def _receive_cancels(self) -> None:
         """Cancel runs as soon as other processes ask for it; polling finds lost requests."""
         layer = get_channel_layer()
         while True:

@@ -74,13 +74,13 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Prepare the checkout and become its server; returns only if something failed."""
+    """Prepare the checkout and replace this process with its server; return only on failure."""
     refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
     VENV.create()
     VENV.install(REQUIREMENTS)
     bring_libraries()
     os.environ.setdefault("DEBUG", "1")
-    return python("manage.py", "prepare") or become("serve", *arguments)
+    return python("manage.py", "prepare") or replace_process("serve", *arguments)
 
 
 def chat(arguments: list[str]) -> int:
@@ -88,10 +88,10 @@ def chat(arguments: list[str]) -> int:
     VENV.create()
     VENV.install(REQUIREMENTS)
     os.environ.setdefault("DEBUG", "1")
-    become("chat", *arguments)
+    replace_process("chat", *arguments)
 
 
-def become(command: str, *arguments: str) -> NoReturn:
+def replace_process(command: str, *arguments: str) -> NoReturn:
     """Replace this process by the command, so that signals from the terminal reach it."""
     os.execv(VENV.python, [str(VENV.python), "manage.py", command, *arguments])
 

@@ -322,7 +322,7 @@ class LocalModel:
         try:
             async with aclosing(process.messages(job)) as messages:
                 async for message in messages:
-                    self._hear(job, message)
+                    self._handle_message(job, message)
         except (OSError, ValueError) as exc:
             # The process could not be started or its report not be parsed: treated as a crash.
             logger.error("local model: %s", describe(exc))
@@ -334,7 +334,7 @@ class LocalModel:
             logger.error("local model: process ended with %s%s", process.ended, lines)
         return process
 
-    def _hear(self, job: Job, message: dict[str, Any]) -> None:
+    def _handle_message(self, job: Job, message: dict[str, Any]) -> None:
         match message["state"]:
             case "fetching":
                 self._set(fetching(self._weights, message["done"]))

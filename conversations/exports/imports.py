@@ -195,7 +195,7 @@ def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
         yield "an id or a number is not unique"
     if any(parent is not None and parent not in parents for parent in parents.values()):
         yield "the parent of a message is missing"
-    elif not _ends(parents):
+    elif not _is_acyclic(parents):
         yield "the parents of its messages form a cycle"
     elif {m.message_id for m in messages if m.on_active_branch} != _path(session, parents):
         yield "its active messages are not one branch"
@@ -216,7 +216,7 @@ def _path(session: ImportedSession, parents: dict[UUID, UUID | None]) -> set[UUI
     return path
 
 
-def _ends(parents: dict[UUID, UUID | None]) -> bool:
+def _is_acyclic(parents: dict[UUID, UUID | None]) -> bool:
     """Return whether every chain of parents ends at a message without a parent.
 
     Visits each message once, so the time is linear in their number.

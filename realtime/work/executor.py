@@ -264,12 +264,12 @@ class InlineExecutor:
     ) -> asyncio.Task[None]:
         job = self._jobs[run_id] = _Job()
         self._idle.clear()
-        job.task = self._tasks.start(self._deal_with(run_id, work(job)), f"run {run_id}")
+        job.task = self._tasks.start(self._run_job(run_id, work(job)), f"run {run_id}")
         # Not in a `finally` of the task: one cancelled before its first step never runs it.
         job.task.add_done_callback(lambda task: self._forget(run_id))
         return job.task
 
-    async def _deal_with(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_job(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except RunLostError:
