@@ -35,7 +35,7 @@ def said(action: str) -> str:
 def test_fetched_and_removed(settings: Any) -> None:
     assert "not downloaded" in said("status")
     assert "agentsite: model file: " in said("fetch")
-    assert "gguf: there\n" in said("status")
+    assert "gguf: present\n" in said("status")
     assert said("remove").startswith("agentsite: deleted")
     assert said("remove") == "agentsite: nothing to delete\n"
     assert not list(settings.LOCAL_MODEL_CACHE.glob("*.gguf"))
