@@ -215,7 +215,7 @@ class Environment(RealtimeSettings, BaseSettings):
     )
     run_executor: Literal["inline", "procrastinate"] = Field(
         default="inline",
-        description="How runs are started: `inline` by each process whose role includes runs, "
+        description="How runs are started: `inline` by the process that accepts or sweeps them, "
         "`procrastinate` by jobs in Postgres that `manage.py work` takes.",
     )
     django_superuser_username: str = Field(
@@ -391,7 +391,7 @@ def is_untimed_command() -> bool:
 def postgres_limits(env: Environment) -> dict[str, Any]:
     """Return connection parameters that limit how long the network, a lock or a statement blocks.
 
-    Commands that `takes_its_time` means get only the limits of the network.
+    Commands for which `is_untimed_command` is true get only the limits of the network.
     """
     network_s = env.db_network_timeout_s
     limits = {
