@@ -215,7 +215,7 @@ class Environment(RealtimeSettings, BaseSettings):
     )
     run_executor: Literal["inline", "procrastinate"] = Field(
         default="inline",
-        description="How runs are started: `inline` by the process that accepts or sweeps them, "
+        description="How runs are started: `inline` by each process whose role includes runs, "
         "`procrastinate` by jobs in Postgres that `manage.py work` takes.",
     )
     django_superuser_username: str = Field(

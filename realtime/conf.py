@@ -189,7 +189,7 @@ class RealtimeSettings(BaseModel):
     )
     runs_per_user: Count = Field(
         default=10,
-        description="Conversations of one user that may have unfinished runs at the same time.",
+        description="Conversations of one user that may have queued or running replies at once.",
     )
     tokens_per_day: Annotated[int, Field(ge=0)] = Field(
         default=2_000_000,
