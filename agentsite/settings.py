@@ -40,14 +40,14 @@ VAR_DIR = BASE_DIR / "var"
 
 Words = Annotated[list[str], NoDecode]
 
-MODEST = {"titles": "words", "summaries": "off"}
-"""Defaults for slow or scripted models, which are used for replies only."""
+REPLIES_ONLY = {"titles": "words", "summaries": "off"}
+"""Defaults for slow or scripted models: they write replies, and no titles or summaries."""
 
 # A CPU may need minutes to read a long prompt before the first token. The limit on the prompt
 # leaves room for the reply within the model's context.
-LOCAL = MODEST | {"provider_timeout_s": 600.0, "context_tokens": "2800"}
+LOCAL = REPLIES_ONLY | {"provider_timeout_s": 600.0, "context_tokens": "2800"}
 
-BY_KIND: dict[str, dict[str, Any]] = {"tour": MODEST, "local": LOCAL}
+BY_KIND: dict[str, dict[str, Any]] = {"tour": REPLIES_ONLY, "local": LOCAL}
 """Other defaults of real-time settings, by kind of model."""
 
 
@@ -75,42 +75,48 @@ class Environment(RealtimeSettings, BaseSettings):
         extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    debug: bool = Field(default=False, description="Development: friendly, not safe to expose.")
+    debug: bool = Field(
+        default=False, description="Development mode: convenient, and not safe to expose."
+    )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Signs sessions and tokens; at least 50 characters. Made by itself in DEBUG.",
+        description="Signs sessions and tokens; at least 50 characters. Generated if DEBUG is set.",
     )
     allowed_hosts: Words = Field(
         default=[],
-        description="Host names the site answers to, by comma. In DEBUG this machine's own.",
+        description="Host names of the site, separated by commas. This machine's own if DEBUG is "
+        "set.",
     )
     csrf_trusted_origins: Words = Field(
         default=[],
-        description="Other origins whose pages may post here and open sockets, by comma.",
+        description="Other origins whose pages may post forms to the site and open sockets, "
+        "separated by commas.",
     )
     allowed_origins: Words = Field(
         default=[],
-        description="Other origins whose pages may use the API, and open sockets, with a token, a "
-        "key or a ticket, by comma; wildcards as `https://*.example.org`.",
+        description="Other origins whose pages may call the API and open sockets with a token, an "
+        "API key or a ticket, separated by commas; wildcards as in "
+        "`https://*.example.org`.",
     )
     https: bool | None = Field(
         default=None,
-        description="Served through a proxy that speaks TLS and sets X-Forwarded-Proto: secure "
-        "cookies, HSTS, plain HTTP redirected. On unless DEBUG.",
+        description="The site is behind a proxy that terminates TLS and sets X-Forwarded-Proto: "
+        "secure cookies, HSTS, and a redirect from plain HTTP. On unless DEBUG is "
+        "set.",
     )
     proxies: int | None = Field(
         default=None,
         ge=0,
         le=10,
-        description="How many proxies stand before the site, each adding the address it sees to "
-        "X-Forwarded-For. 1 with HTTPS, else 0.",
+        description="How many proxies are in front of the site, each of which appends to "
+        "X-Forwarded-For. By default 1 with HTTPS, else 0.",
     )
     host: str = Field(default="127.0.0.1", description="The address `serve` listens on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="The port `serve` listens on.")
     database_url: SecretStr | None = Field(
         default=None,
-        description="postgres://user:password@host/name, or sqlite:///path. "
-        "SQLite in var/db.sqlite3 by default.",
+        description="postgres://user:password@host/name or sqlite:///path. By default SQLite in "
+        "var/db.sqlite3.",
     )
     db_connect_timeout_s: int = Field(
         default=5, ge=2, le=3_600, description="How long connecting to Postgres may take."
@@ -119,68 +125,66 @@ class Environment(RealtimeSettings, BaseSettings):
         default=20,
         ge=4,
         le=3_600,
-        description="A connection to Postgres is broken off when the other side has not been heard "
-        "of for so long.",
+        description="How long Postgres may be unreachable before a connection is closed.",
     )
     db_lock_timeout_s: float = Field(
         default=10,
         ge=0,
         le=86_400,
-        description="How long a statement on Postgres may wait for a lock; 0 for ever. Management "
-        "commands wait for ever.",
+        description="How long a statement may wait for a lock in Postgres; 0 for no limit. "
+        "Management commands have no limit.",
     )
     db_statement_timeout_s: float = Field(
         default=30,
         ge=0,
         le=86_400,
-        description="How long a statement on Postgres may take; 0 for ever. Management commands "
-        "take their time.",
+        description="How long a statement may take in Postgres; 0 for no limit. Management "
+        "commands have no limit.",
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="redis://host:port/0 of a Redis or Valkey; needed by more than one process.",
+        description="redis://host:port/0 of Redis or Valkey; required for more than one process.",
     )
     allow_guests: bool | None = Field(
-        default=None, description="People may chat without an account. On in DEBUG only."
+        default=None, description="Allows chats without an account. On only if DEBUG is set."
     )
-    allow_sign_up: bool = Field(
-        default=True, description="People may make accounts for themselves."
-    )
+    allow_sign_up: bool = Field(default=True, description="Allows visitors to create accounts.")
     openai_api_key: SecretStr | None = Field(
-        default=None, description="Answers come from OpenAI, or from OPENAI_BASE_URL with this key."
+        default=None, description="API key of OpenAI, or of the server at OPENAI_BASE_URL."
     )
     openai_base_url: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
-        description="Answers come from this OpenAI-compatible server, such as "
-        "http://127.0.0.1:11434/v1.",
+        description="URL of an OpenAI-compatible model server, such as http://127.0.0.1:11434/v1.",
     )
     agent_model: str | None = Field(
         default=None,
-        description="The model's name there; `tour` for the scripted tour, which is not an AI.",
+        description="Name of the model at OpenAI or OPENAI_BASE_URL; `tour` for the scripted "
+        "tour, which is not an AI.",
     )
     local_model_path: FilePath | None = Field(
         default=None,
-        description="Without either, answers come from a model on this machine: from this GGUF "
-        "file instead of the one that is fetched by default.",
+        description="GGUF file of the local model, which answers if neither OPENAI_API_KEY nor "
+        "OPENAI_BASE_URL is set. By default a model is downloaded.",
     )
     local_model_mirror: bool = Field(
         default=True,
-        description="That one is fetched from its official source, or else from a mirror; `off` "
-        "forbids the mirror.",
+        description="Allows downloading the local model from a mirror if its official source "
+        "fails.",
     )
     local_model_cache: Path | None = Field(
         default=None,
-        description="The folder that keeps it. In the user's cache folder by default.",
+        description="Folder of the downloaded local model. By default in the user's cache folder.",
     )
     agent_api: Literal["chat", "responses"] | None = Field(
         default=None,
-        description="The API that is spoken: `responses` with OpenAI, else `chat` by default.",
+        description="API of the model server: by default `responses` with OpenAI, else `chat`.",
     )
     api_requests_per_minute: int = Field(
         default=apps.REQUESTS_PER_MINUTE,
         ge=1,
-        description="REST requests a minute of one user, or of one address without one.",
+        description="REST requests per minute of one user, or of one address that is not signed "
+        "in.",
     )
     restore_days: int = Field(
         default=apps.RESTORE_DAYS,
@@ -192,48 +196,53 @@ class Environment(RealtimeSettings, BaseSettings):
         default=None,
         ge=1,
         le=36_500,
-        description="Days after its last use in which `manage.py purge` leaves a conversation; for "
-        "ever by default.",
+        description="Days after its last activity before `manage.py purge` deletes a "
+        "conversation. By default it is kept.",
     )
     model_prices: Annotated[dict[str, ModelPrice], NoDecode] = Field(
         default={},
-        description="What a million tokens cost, as JSON: "
-        '`{"gpt-5.4-mini": {"input": "0.25", "cached_input": "0.025", "output": "2"}}`. '
-        "The cost of other models is unknown.",
+        description='Prices of a million tokens by model, as JSON: `{"gpt-5.4-mini": {"input": '
+        '"0.25", "cached_input": "0.025", "output": "2"}}`. The cost of other models '
+        "is unknown.",
     )
     cost_currency: str = Field(
-        default="USD", pattern=r"^[A-Z]{3}$", description="The currency of all these prices."
+        default="USD", pattern=r"^[A-Z]{3}$", description="Currency of `MODEL_PRICES`."
     )
     role: Literal["all", "web", "worker"] = Field(
         default="all",
-        description="What a process of `serve` does: `web` leaves replies to `manage.py work`.",
+        description="Role of a process: `all` serves sockets and works on runs, `web` leaves runs "
+        "to `manage.py work`. `serve` refuses `worker`.",
     )
     run_executor: Literal["inline", "procrastinate"] = Field(
         default="inline",
-        description="Who works on replies: `inline`, the processes themselves as their role says; "
-        "`procrastinate`, processes of `manage.py work` alone, by jobs in Postgres.",
+        description="How runs are started: `inline` by each process whose role includes runs, "
+        "`procrastinate` by jobs in Postgres that `manage.py work` takes.",
     )
     django_superuser_username: str = Field(
-        default="admin", description="The first admin account's name."
+        default="admin", description="User name of the first admin account."
     )
     django_superuser_password: SecretStr | None = Field(
         default=None,
-        description="Its password; generated by default: printed once in DEBUG, else in a file "
-        "that `prepare` names.",
+        description="Password of the first admin account. Generated by default: printed once if "
+        "DEBUG is set, else written to a file that `prepare` names.",
     )
     email_host: str | None = Field(
         default=None,
-        description="SMTP server for password resets; in DEBUG mails are printed by default.",
+        description="SMTP server for password resets. By default mails are printed if DEBUG is "
+        "set.",
     )
-    email_port: int = Field(default=25, ge=1, le=65_535, description="Its port.")
-    email_host_user: str = Field(default="", description="The name to sign in to it with.")
-    email_host_password: SecretStr = Field(default=SecretStr(""), description="The password.")
-    email_use_tls: bool = Field(default=False, description="Start TLS on that connection.")
+    email_port: int = Field(default=25, ge=1, le=65_535, description="Port of the SMTP server.")
+    email_host_user: str = Field(default="", description="User name for the SMTP server.")
+    email_host_password: SecretStr = Field(
+        default=SecretStr(""), description="Password for the SMTP server."
+    )
+    email_use_tls: bool = Field(default=False, description="Uses STARTTLS with the SMTP server.")
     default_from_email: str = Field(
-        default="webmaster@localhost", description="The sender of the site's mails."
+        default="webmaster@localhost", description="Sender address of the site's mails."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="What is logged; never the text of prompts or replies."
+        default="INFO",
+        description="Lowest level that is logged. Prompts and replies are never logged.",
     )
 
     @classmethod
@@ -261,13 +270,13 @@ class Environment(RealtimeSettings, BaseSettings):
         try:
             return json.loads(value, parse_float=str)
         except ValueError as exc:
-            raise ValueError("is not JSON") from exc
+            raise ValueError("must be JSON") from exc
 
     @field_validator("secret_key")
     @classmethod
     def refuse_short_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value()) < 50:
-            raise ValueError("needs at least 50 characters")
+            raise ValueError("must have at least 50 characters")
         return value
 
     @field_validator("database_url")
@@ -293,17 +302,17 @@ class Environment(RealtimeSettings, BaseSettings):
 
     def _list_faults(self) -> Iterator[str]:
         if not self.debug and self.secret_key is None:
-            yield "SECRET_KEY: needed unless DEBUG=1"
+            yield "SECRET_KEY: required unless DEBUG=1"
         if not self.debug and not self.allowed_hosts:
-            yield "ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org"
+            yield "ALLOWED_HOSTS: required unless DEBUG=1, such as chat.example.org"
         if self.openai_base_url and not self.agent_model:
-            yield "AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there"
+            yield "AGENT_MODEL: required with OPENAI_BASE_URL: name a model of that server"
         if self.agent_model and self.model_kind == "local":
-            yield "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it"
+            yield "AGENT_MODEL: requires OPENAI_API_KEY or OPENAI_BASE_URL"
         if self.run_executor == "procrastinate" and not self.is_on_postgres:
-            yield "RUN_EXECUTOR: procrastinate needs a DATABASE_URL of postgres://"
+            yield "RUN_EXECUTOR: procrastinate requires a DATABASE_URL with postgres://"
         if self.local_model_path and self.model_kind in ("openai", "compatible"):
-            yield "LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL"
+            yield "LOCAL_MODEL_PATH: cannot be combined with OPENAI_API_KEY or OPENAI_BASE_URL"
 
     @property
     def model_kind(self) -> Literal["openai", "compatible", "local", "tour"]:
@@ -343,10 +352,10 @@ def database_from(url: str) -> dict[str, Any]:
     try:
         parts = dict(dj_database_url.parse(url))
     except ValueError as exc:
-        raise ValueError("is not a database URL") from exc
+        raise ValueError("must be a database URL") from exc
     if parts["ENGINE"] == "django.db.backends.sqlite3":
         if parts["NAME"] == ":memory:":
-            raise ValueError("needs a file: a database in memory is another one in each thread")
+            raise ValueError("must name a file: each thread would get its own database in memory")
         return parts
     if parts["ENGINE"] == "django.db.backends.postgresql":
         return parts
@@ -368,7 +377,7 @@ def sqlite(name: str) -> dict[str, Any]:
     }
 
 
-def takes_its_time() -> bool:
+def is_untimed_command() -> bool:
     """Return whether this process is a management command other than `serve` and `work`.
 
     Such commands, like `migrate`, may hold locks and run statements without a time limit.
@@ -382,7 +391,7 @@ def takes_its_time() -> bool:
 def postgres_limits(env: Environment) -> dict[str, Any]:
     """Return connection parameters that limit how long the network, a lock or a statement blocks.
 
-    Commands that `takes_its_time` means get only the limits of the network.
+    Commands for which `is_untimed_command` is true get only the limits of the network.
     """
     network_s = env.db_network_timeout_s
     limits = {
@@ -394,7 +403,7 @@ def postgres_limits(env: Environment) -> dict[str, Any]:
         "keepalives_interval": network_s // 4,
         "keepalives_count": 2,
     }
-    if takes_its_time():
+    if is_untimed_command():
         return limits
     lock_ms, statement_ms = env.db_lock_timeout_s * 1000, env.db_statement_timeout_s * 1000
     options = f"-c lock_timeout={lock_ms:.0f} -c statement_timeout={statement_ms:.0f}"

@@ -117,7 +117,7 @@ class TourModel(Model):
     is_scripted = True
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        raise NotImplementedError("the tour only streams")
+        raise NotImplementedError("the tour supports streaming only")
 
     async def stream_response(
         self,

@@ -56,6 +56,6 @@ class ConversationsConfig(AppConfig):
         from conversations.sessions import search
 
         changes.register(catch_up.on_change)
-        pre_migrate.connect(search.lift, sender=self)
+        pre_migrate.connect(search.drop_triggers, sender=self)
         post_migrate.connect(search.install, sender=self)
         user_logged_out.connect(sign_ins.on_sign_out)

@@ -23,14 +23,16 @@ def check_user_model(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     model = get_user_model()
     found: list[CheckMessage] = []
     if not isinstance(_key_of(model), IntegerField | UUIDField):
-        message = f"The primary key of {model._meta.label} is neither a number nor a UUID."
-        hint = "Search and the names of groups need one or the other."
+        message = f"The primary key of {model._meta.label} must be an integer or a UUID."
+        hint = "The search index and the names of channel groups contain it."
         found.append(Error(message, hint=hint, id="conversations.E001"))
     needed = ["is_active", *(["is_staff"] if apps.is_installed("django.contrib.admin") else [])]
     columns = {field.name for field in model._meta.concrete_fields}
     for name in [name for name in needed if name not in columns]:
         message = f"{model._meta.label} has no field {name}."
-        hint = "A property will not do: users are looked for by it."
+        hint = (
+            "Add a database field of this name: queries filter by it, so a property is not enough."
+        )
         found.append(Error(message, hint=hint, id="conversations.E002"))
     return found
 
@@ -51,8 +53,8 @@ def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, SessionStore) and store.get_model_class() is Session:
         return []
-    message = f"SESSION_ENGINE {settings.SESSION_ENGINE} does not keep sign-ins in Django's table."
-    hint = "Take django.contrib.sessions.backends.db or cached_db: sockets would be closed."
+    message = f"SESSION_ENGINE {settings.SESSION_ENGINE} does not use Django's session table."
+    hint = "Use django.contrib.sessions.backends.db or cached_db, else sockets are closed."
     return [Error(message, hint=hint, id="conversations.E003")]
 
 
@@ -71,21 +73,21 @@ def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return list(_check_sqlite())
     if connection.vendor == "postgresql":
         return list(_check_postgres())
-    message = f"Conversations cannot be kept on {connection.display_name}."
+    message = f"The database {connection.display_name} is not supported."
     return [Error(message, hint="Use PostgreSQL or SQLite.", id="conversations.E005")]
 
 
 def _check_sqlite() -> Iterator[CheckMessage]:
     database = connection.settings_dict
     if database["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
-        message = "SQLite will refuse some of what is written at the same time."
+        message = "Concurrent writes to SQLite will fail: transactions must be IMMEDIATE."
         hint = (
             'Set OPTIONS of the database to {"transaction_mode": "IMMEDIATE", "timeout": 20, '
             '"init_command": "PRAGMA journal_mode=WAL"}.'
         )
         yield WarningMessage(message, hint=hint, id="conversations.W001")
     if database["ENGINE"] != "conversations.sqlite":
-        message = "Requests that write to SQLite will hold up replies that are being streamed."
+        message = "Requests that write to SQLite will delay streamed replies."
         hint = 'Set ENGINE of the database to "conversations.sqlite".'
         yield WarningMessage(message, hint=hint, id="conversations.W002")
 
@@ -93,6 +95,6 @@ def _check_sqlite() -> Iterator[CheckMessage]:
 def _check_postgres() -> Iterator[CheckMessage]:
     """Check that there is a pool: under ASGI each request has its own thread, so its connection."""
     if not connection.settings_dict["OPTIONS"].get("pool"):
-        message = "Every request will open a connection to PostgreSQL of its own."
-        hint = 'Add "pool": {"max_size": 16} to OPTIONS of the database, and CONN_MAX_AGE 0.'
+        message = "Every request will open its own connection to PostgreSQL."
+        hint = 'Add "pool": {"max_size": 16} to OPTIONS of the database, and set CONN_MAX_AGE to 0.'
         yield WarningMessage(message, hint=hint, id="conversations.W003")

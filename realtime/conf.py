@@ -39,190 +39,218 @@ class RealtimeSettings(BaseModel):
         default=40, description="Pause between two commits of streamed text, in milliseconds."
     )
     flush_interval_max_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
-        default=200, description="What that pause may widen to under load, in milliseconds."
+        default=200,
+        description="The longest pause between two commits under load, in milliseconds.",
     )
     source_window_ms: Annotated[float, Field(ge=0, le=5_000)] = Field(
         default=100,
-        description="How long the model's text is gathered before it is parsed, in milliseconds.",
+        description="How long a model's stream is collected before it is parsed, in milliseconds.",
     )
     lease_s: Seconds = Field(
-        default=15, description="A run whose worker has not been heard of for so long is orphaned."
+        default=15,
+        description="How long a worker's lease on a run is valid; a sweeper recovers a run whose "
+        "lease has expired.",
     )
     beat_s: Seconds = Field(
-        default=5, description="How often a run without output renews its lease."
+        default=5, description="How often a worker renews the lease of a run without output."
     )
     cancel_poll_s: Seconds = Field(
-        default=0.5, description="How often a worker asks whether its runs are to be cancelled."
+        default=0.5,
+        description="How often a worker polls the database for cancel requests of its runs.",
     )
     sweep_s: Seconds = Field(
-        default=5, description="How often orphaned and forgotten runs are looked for."
+        default=5,
+        description="How often sweepers look for runs whose lease has expired and for runs that "
+        "nobody has started.",
     )
     pickup_s: Seconds = Field(
-        default=5, description="A claimable run queued for so long is started by any sweeper."
+        default=5,
+        description="How long a run that is ready may stay queued before any sweeper starts it.",
     )
     fold_after_s: Seconds = Field(
         default=600,
-        description="How long after a run's end its streamed text events are kept.",
+        description="How long streamed text events are kept after their run has ended.",
     )
     head_interval_s: Seconds = Field(
-        default=4, description="How often viewers are compared with the database."
+        default=4, description="How often the poller compares what sockets show with the database."
     )
     disconnect_grace_s: Seconds = Field(
-        default=300, description="A run is cancelled so long after its last viewer left."
+        default=300, description="How long a run may have no viewer before `ON_DISCONNECT` applies."
     )
     on_disconnect: Literal["cancel", "continue"] = Field(
         default="cancel",
-        description="What becomes of a run that nobody has watched for the grace period.",
+        description="Whether a run is cancelled or continues after it had no viewer for "
+        "`DISCONNECT_GRACE_S`.",
     )
     heartbeat_s: Seconds = Field(
         default=25, description="How often the server sends `ping` to a socket."
     )
     max_attempts: Count = Field(
-        default=2, description="How often a run that has shown nothing is tried in all."
+        default=2, description="How often a run is attempted in all while it has shown nothing."
     )
     queue_max: Count = Field(default=10, description="Messages that may wait in a session.")
     follow_max: Count = Field(default=8, description="Sessions that one socket may follow.")
     sockets_per_user: Count = Field(
         default=200,
-        description="Sockets that one user may have open, in all processes that share Redis.",
+        description="Sockets that one user may have open in all processes that share Redis.",
     )
     sockets_per_address: Count = Field(
         default=2_000,
-        description="Sockets from one address, in all processes that share Redis; IPv6 counts by "
-        "its /64 network.",
+        description="Sockets that one address may have open in all processes that share Redis; "
+        "IPv6 addresses are counted by their /64 network.",
     )
     frame_max_bytes: Annotated[int, Field(ge=1_024, le=131_072)] = Field(
         default=65_536, description="The largest frame a client may send, in bytes of UTF-8."
     )
     frames_per_minute: Count = Field(
         default=100,
-        description="Frames a minute a socket may send, and ten times that all sockets of a user "
-        "in a process; cancel does not count.",
+        description="Frames that one socket may send per minute; all sockets of a user in a "
+        "process may send ten times as many. `cancel` is not counted.",
     )
     outbox_frames: Count = Field(
-        default=256, description="Frames that may wait for a slow reader before it is resynced."
+        default=256,
+        description="Frames that may wait in a socket's outbox; if there are more, they are "
+        "dropped and the reader catches up.",
     )
     outbox_bytes: Count = Field(
-        default=1_048_576, description="The same in bytes, for a slow reader."
+        default=1_048_576,
+        description="Bytes that may wait in a socket's outbox, as for `OUTBOX_FRAMES`.",
     )
     replay_events: Count = Field(
-        default=200, description="Missed events replayed one by one; more become a snapshot."
+        default=200,
+        description="Missed events that are replayed one by one; a reader that missed more is "
+        "sent a snapshot.",
     )
     replay_messages: Count = Field(
-        default=50, description="Missed messages sent on resume; more ask for a reload."
+        default=50,
+        description="Missed messages that are sent on resume; a reader that missed more must "
+        "reload.",
     )
     context_tokens: str = Field(
         default="",
-        description="Tokens of a conversation that a model is given, by the start of its name, "
-        "such as `gpt-4o=60000,qwen=6000`; a number alone is for all others.",
+        description="The most tokens of a conversation that are sent to a model, by prefixes of "
+        "model names, such as `gpt-4o=60000,qwen=6000`; a number without a name "
+        "applies to all other models.",
     )
     context_messages: Count = Field(
-        default=60, description="Messages of a conversation that a model is given at most."
+        default=60, description="The most messages of a conversation that are sent to a model."
     )
     approval_expires_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
-        default=86_400, description="How long a reply waits for its user to approve a tool call."
+        default=86_400,
+        description="How long a run waits for its user to decide on a tool call; then the "
+        "approval expires.",
     )
     titles: Literal["model", "words"] = Field(
         default="model",
-        description="Who names a conversation: its model, after the first reply, or its first "
-        "words, as with the tour and a model of the server's own by default.",
+        description="How conversations get titles: `model` asks the model after the first reply, "
+        "`words` takes the first words. `words` by default with the tour and the "
+        "local model.",
     )
     summaries: Literal["model", "off"] = Field(
         default="model",
-        description="Whether a model is given a summary of its own in place of the beginning of a "
-        "conversation that is too long for it; `off` by default with the tour and a model of the "
-        "server's own: the beginning is left out.",
+        description="What happens to the beginning of a conversation that is too long for its "
+        "model: `model` replaces it by a summary that the model writes, `off` leaves "
+        "it out. `off` by default with the tour and the local model.",
     )
     max_turns: Count = Field(default=10, description="Model calls that one run may make.")
     progress_interval_ms: Annotated[float, Field(ge=0, le=60_000)] = Field(
         default=250,
-        description="A tool's progress is told at most so often, the latest of it, in "
-        "milliseconds.",
+        description="The shortest interval between two progress updates of a tool, in "
+        "milliseconds; only the latest one is shown.",
     )
     tool_arguments_chars: Count = Field(
-        default=SHOWN_CHARS, description="Characters of a tool's arguments that people are shown."
+        default=SHOWN_CHARS, description="Characters of a tool's arguments that users are shown."
     )
     tool_output_chars: Count = Field(
-        default=SHOWN_CHARS, description="Characters of a tool's output that people are shown."
+        default=SHOWN_CHARS, description="Characters of a tool's output that users are shown."
     )
     tool_server_timeout_s: Seconds = Field(
-        default=15, description="How long an MCP server may take to connect or to answer for that."
+        default=15,
+        description="How long an MCP server may take to connect, or to answer the check before a "
+        "run.",
     )
     run_max_s: Seconds = Field(
-        default=600, description="How long one reply may be worked on; waiting does not count."
+        default=600,
+        description="How long a run may work, from the start of its agent; time in the queue is "
+        "not counted.",
     )
     tool_timeout_s: Seconds = Field(
         default=60,
-        description="How long a tool may take that has no `timeout` of its own; the model is told.",
+        description="How long a tool without a `timeout` of its own may run; then the model is "
+        "told that it timed out.",
     )
     parallel_tools: Count = Field(
-        default=8, description="Tools of one reply that may run at once; the others wait."
+        default=8, description="Tools of one run that may run at the same time; others wait."
     )
     output_tokens: Count = Field(
         default=32_000,
-        description="The longest reply of one run in tokens, counted by its text, reasoning and "
-        "tool calls. An agent's own `max_tokens` reaches the model besides.",
+        description="The most tokens that one run may produce, counting text, reasoning and tool "
+        "calls. An agent's own `max_tokens` is sent to the model in addition.",
     )
     runs_per_user: Count = Field(
-        default=10, description="Conversations of one user that may be replied to at once."
+        default=10,
+        description="Conversations of one user that may have queued or running replies at once.",
     )
     tokens_per_day: Annotated[int, Field(ge=0)] = Field(
         default=2_000_000,
-        description="Tokens that one user's replies may take in 24 hours, titles and summaries "
-        "not counted; 0 for no limit.",
+        description="Tokens that the replies of one user may use in 24 hours, without titles and "
+        "summaries; 0 for no limit.",
     )
     guest_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
         default=200_000,
-        description="The same for a guest: anybody can be one; 0 for that of other users.",
+        description="As `TOKENS_PER_DAY`, for a guest; 0 applies `TOKENS_PER_DAY` to guests.",
     )
     site_tokens_per_day: Annotated[int, Field(ge=0)] = Field(
         default=100_000_000,
-        description="Tokens that the replies of all users together may take in 24 hours; 0 for no "
+        description="Tokens that the replies of all users together may use in 24 hours; 0 for no "
         "limit.",
     )
     starts_at_once: Count = Field(
         default=16,
-        description="Replies that a process sets up at the same time; later ones wait their turn, "
-        "so that the first are served first.",
+        description="Runs that a process may be setting up at the same time; later ones wait in "
+        "order.",
     )
     provider_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,
-        description="How often the model's server is asked again when it is busy or cannot be "
-        "reached, as long as a reply has shown nothing.",
+        description="How often a request to a model server that is busy or unavailable is retried "
+        "while the reply has shown nothing.",
     )
     retry_wait_max_s: Seconds = Field(
-        default=20, description="A server that asks for a longer pause is not asked again."
+        default=20,
+        description="The longest pause that a model server may ask for; if it asks for a longer "
+        "one, the request is not retried.",
     )
     provider_timeout_s: Seconds = Field(
-        default=60, description="The longest silence of the model's server before a run fails."
+        default=60, description="How long a model server may send nothing before the run fails."
     )
     buffer_s: Seconds = Field(
-        default=60, description="How long a run goes on while the database is away."
+        default=60, description="How long a run goes on while the database is unavailable."
     )
     buffer_bytes: Count = Field(
-        default=1_048_576, description="How much text a run holds while the database is away."
+        default=1_048_576,
+        description="How much text a run keeps in memory while the database is unavailable.",
     )
     layer_timeout_s: Seconds = Field(
         default=2, description="How long a send to the channel layer may take."
     )
     db_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=8, description="Threads for database work in a process."
+        default=8, description="Database threads of a process."
     )
     runs_per_worker: Count = Field(
         default=200,
-        description="Replies that a process of `work` works on at once, with "
+        description="Runs that one `work` process works on at the same time with "
         "`RUN_EXECUTOR=procrastinate`.",
     )
     drain_s: Annotated[float, Field(ge=0, le=86_400)] | None = Field(
         default=None,
-        description="How long running replies may go on after a stop signal: 10 s by default, and "
-        "300 s for those of `manage.py work`.",
+        description="How long runs may go on after a stop signal: by default 10 s with `serve` "
+        "and 300 s with `work`.",
     )
     rest_wait_s: Seconds = Field(
         default=300, description="How long a chat over REST waits for its reply."
     )
     send_timeout_s: Seconds = Field(
-        default=30, description="A socket that takes nothing for so long is cut."
+        default=30, description="How long a socket may accept no data before it is disconnected."
     )
 
     @field_validator("context_tokens")
@@ -241,7 +269,7 @@ def parse_budgets(text: str) -> dict[str, int]:
     for entry in filter(None, text.replace(" ", "").split(",")):
         start, _, tokens = entry.rpartition("=")
         if not tokens.isdecimal() or int(tokens) < MIN_BUDGET:
-            raise ValueError(f"needs numbers from {MIN_BUDGET} on, as in gpt-4o=60000,8000")
+            raise ValueError(f"must give at least {MIN_BUDGET} tokens, as in gpt-4o=60000,8000")
         budgets[start.lower()] = int(tokens)
     return budgets
 
@@ -282,9 +310,9 @@ def _forget(*, setting: str, **kwargs: object) -> None:
 Apps = Sequence[AppConfig] | None
 
 NEEDED = {
-    "AGENTS": 'the dotted name of the module with your agents, such as "mysite.agents"',
-    "AGENT_MODEL": "the name of the model that answers for agents without one of their own",
-    "ASGI_APPLICATION": 'the dotted name of what is served, such as "mysite.asgi.application"',
+    "AGENTS": 'the module with your agents, such as "mysite.agents"',
+    "AGENT_MODEL": 'the default model of your agents, such as "gpt-5.4-mini"',
+    "ASGI_APPLICATION": 'the ASGI application, such as "mysite.asgi.application"',
     "CHANNEL_LAYERS": (
         '{"default": {"BACKEND": "realtime.channel_layer.LocalLayer"}} for one process'
     ),
@@ -295,7 +323,7 @@ NEEDED = {
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """Report settings that are missing and have no default."""
     return [
-        Error(f"The setting {name} is missing.", hint=f"It is {hint}.", id="realtime.E001")
+        Error(f"The setting {name} is missing.", hint=f"Set it to {hint}.", id="realtime.E001")
         for name, hint in NEEDED.items()
         if not getattr(settings, name, None)
     ]
@@ -310,7 +338,7 @@ def check_agents(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     name = getattr(settings, "AGENTS", None)
     if not name or _is_there(name):
         return []
-    message = f"The setting AGENTS names {name!r}, which is no module."
+    message = f"The setting AGENTS names {name!r}, which is not a module."
     return [Error(message, id="realtime.E002")]
 
 
@@ -346,7 +374,7 @@ def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return []
     what = "RUN_EXECUTOR=procrastinate" if is_deferring() else f"ROLE={role}"
     hint = "Set REDIS_URL, or leave ROLE at `all` and RUN_EXECUTOR at `inline`."
-    message = f"{what} needs a channel layer that processes share."
+    message = f"{what} requires a channel layer that processes share."
     return [Error(message, hint=hint, id="realtime.E006")]
 
 
@@ -359,11 +387,11 @@ def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if not is_deferring():
         return []
     if connection.vendor != "postgresql":
-        message = f"RUN_EXECUTOR=procrastinate cannot work on {connection.display_name}."
+        message = f"RUN_EXECUTOR=procrastinate requires PostgreSQL, not {connection.display_name}."
         hint = "Use PostgreSQL, or leave RUN_EXECUTOR at `inline`."
         return [Error(message, hint=hint, id="realtime.E007")]
     if not apps.is_installed("procrastinate.contrib.django"):
-        message = "RUN_EXECUTOR=procrastinate needs Procrastinate's Django app."
+        message = "RUN_EXECUTOR=procrastinate requires Procrastinate's Django app."
         hint = 'Add "procrastinate.contrib.django" to INSTALLED_APPS and run `manage.py migrate`.'
         return [Error(message, hint=hint, id="realtime.E008")]
     return []
@@ -379,7 +407,7 @@ def check_job_tables(
         return []
     if "procrastinate_jobs" in connection.introspection.table_names():
         return []
-    message = "Procrastinate's tables are missing: no chat is accepted."
+    message = "Procrastinate's tables are missing: chats will fail."
     return [WarningMessage(message, hint="Run `manage.py migrate`.", id="realtime.W001")]
 
 
@@ -403,8 +431,8 @@ def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """
     if settings.DEBUG or "*" not in settings.ALLOWED_HOSTS:
         return []
-    hint = "Name the hosts, such as chat.example.org."
-    return [Error("ALLOWED_HOSTS allows every host.", hint=hint, id="realtime.E005")]
+    hint = "Set ALLOWED_HOSTS to the host names of the site, such as chat.example.org."
+    return [Error("ALLOWED_HOSTS accepts any Host header.", hint=hint, id="realtime.E005")]
 
 
 @register(Tags.compatibility)
@@ -419,7 +447,7 @@ def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     hint = 'Set "socket_timeout": None on each host, or install redis<8.'
     return [
         Error(
-            f"redis-py 8 ends idle sockets of the channel layer {name!r}.",
+            f"redis-py 8 closes idle connections of the channel layer {name!r}.",
             hint=hint,
             id="realtime.E004",
         )

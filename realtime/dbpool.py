@@ -68,7 +68,7 @@ class _Pool:
         done.set_running_or_notify_cancel()
         with self._changed:
             if self._is_closed:
-                raise RuntimeError("the pool is closed")
+                raise RuntimeError("the database pool is closed")
             (self._first if first else self._rest).append((work, done))
             if len(self._first) + len(self._rest) > self._idle and len(self._threads) < self.size:
                 self._add_thread()
@@ -194,4 +194,4 @@ def shutdown(seconds: float = SHUTDOWN_S) -> None:
     for made in (_readers, _writers, _aside):
         made.cache_clear()
     if hanging:
-        logger.error("%d threads hang in the database and are abandoned", hanging)
+        logger.error("%d database threads did not end and are abandoned", hanging)

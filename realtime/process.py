@@ -119,7 +119,7 @@ class Process:
             self._services.keep(self.sweeper.run, "sweeper")
             self._services.keep(partial(self.model.run, self._send_model_status), "model")
         if self.role == "worker":
-            self._services.keep(self._hear_cancels, "cancel listener")
+            self._services.keep(self._receive_cancels, "cancel listener")
         Process.current = self
 
     @property
@@ -150,7 +150,7 @@ class Process:
                 case RunCancelRequested() | RunEnded():
                     self.executor.cancel(event.run_id)
 
-    async def _hear_cancels(self) -> None:
+    async def _receive_cancels(self) -> None:
         """Cancel runs as soon as other processes ask for it; polling finds lost requests."""
         layer = get_channel_layer()
         while True:
@@ -161,7 +161,9 @@ class Process:
                     message = await layer.receive(channel)
                     self.executor.cancel(UUID(message["run_id"]))
             except Exception as exc:
-                logger.warning("channel layer: cancels are not heard: %s", type(exc).__name__)
+                logger.warning(
+                    "channel layer: receiving cancel requests failed: %s", type(exc).__name__
+                )
                 await asyncio.sleep(REJOIN_PAUSE_S)
 
     async def drain(self, seconds: float) -> None:
@@ -281,7 +283,7 @@ def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> Non
             signalled_at = loop.time()
             begin()
         elif loop.time() - signalled_at > REPEAT_S:
-            _exit_now("a second signal has come")
+            _exit_now("received a second signal")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, handle)
@@ -296,12 +298,12 @@ async def drain(process: Process) -> None:
     drain_s = get_conf().drain_s
     if drain_s is None:
         drain_s = WORKER_DRAIN_S if process.role == "worker" else DRAIN_S
-    await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "the drain")
+    await _within(drain_s + GIVE_UP_S, process.drain(drain_s), "drain")
 
 
 async def stop(process: Process) -> None:
     """Stop the services of a process, in at most `STOP_S` seconds; call `drain` first."""
-    await _within(STOP_S, process.stop(), "ending the services")
+    await _within(STOP_S, process.stop(), "stop of services")
 
 
 def exit_soon() -> None:
@@ -309,7 +311,7 @@ def exit_soon() -> None:
 
     Python's own exit waits for threads, which may hang.
     """
-    timer = threading.Timer(EXIT_S, _exit_now, ["threads hang"])
+    timer = threading.Timer(EXIT_S, _exit_now, ["threads did not end"])
     timer.daemon = True
     timer.start()
 
@@ -319,11 +321,11 @@ async def _within(seconds: float, step: Awaitable[None], name: str) -> None:
         async with asyncio.timeout(seconds):
             await step
     except TimeoutError:
-        logger.error("stopping: %s took longer than %s s", name, seconds)
+        logger.error("shutdown: %s took longer than %s s", name, seconds)
 
 
 def _exit_now(reason: str) -> None:
     """Exit with status 1 without waiting for anything; sweepers recover the process's runs."""
-    logger.error("stopped at once: %s", reason)
+    logger.error("exiting at once: %s", reason)
     logging.shutdown()
     os._exit(1)

@@ -34,7 +34,7 @@ CLOSE_TOO_FAST = 4429
 def _refuse_nul(text: str) -> str:
     """Refuse NUL: Postgres stores none in text, and an id must not be changed."""
     if "\x00" in text:
-        raise ValueError("NUL in an id")
+        raise ValueError("an id must not contain NUL")
     return text
 
 
@@ -127,7 +127,7 @@ class QueueMetadata(_Incoming):
     @model_validator(mode="after")
     def refuse_incomplete(self) -> "QueueMetadata":
         if self.op != "clear" and not self.run_id:
-            raise ValueError("which one?")
+            raise ValueError("run_id is required unless op is clear")
         return self
 
 

@@ -38,7 +38,7 @@ def list_entries() -> list[AgentEntry]:
     entries = list(import_module(settings.AGENTS).AGENTS)
     names = [entry.name for entry in entries]
     if not names or len(set(names)) < len(names):
-        raise ImproperlyConfigured(f"{settings.AGENTS}.AGENTS must be agents of different names")
+        raise ImproperlyConfigured(f"{settings.AGENTS}.AGENTS must be agents with unique names")
     return entries
 
 

@@ -66,7 +66,7 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
         found = await credentials.use()
     except DatabaseUnavailable as exc:
         # All clients reconnect while the database is away: log no traceback for each.
-        logger.error("a socket is sent away: %s", type(exc).__name__)
+        logger.error("authenticating a socket failed: %s", type(exc).__name__)
         return {"refused": protocol.CLOSE_UNAVAILABLE}
     if found is None:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}

@@ -138,7 +138,7 @@ class Supervisor:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
                 # This task itself was not cancelled, but a future that it awaited was.
-                logger.error("%s died: something it waited for was cancelled", name)
+                logger.error("%s died: a future that it awaited was cancelled", name)
             except Exception as exc:
                 logger.error("%s died: %s", name, describe(exc))
             self._deaths[name].append(time.monotonic())

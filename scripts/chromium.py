@@ -49,7 +49,7 @@ def find_chromium(venv: Venv, sources: Path, cache: Path) -> str | None:
         unpack_chromium(venv, sources, home)
     except SetupError as exc:
         system = next(filter(None, map(shutil.which, SYSTEM_NAMES)), None)
-        print(f"agentsite: {exc}; browser tests use {system or 'nothing'}")
+        print(f"agentsite: {exc}; browser tests use {system or 'no browser'}")
         return system
     return str(launcher)
 
@@ -64,13 +64,13 @@ def unpack_chromium(venv: Venv, sources: Path, home: Path) -> None:
     log = home.with_suffix(".log")
     # The package unpacks to the temporary folder, and its libraries only where Lambda is set.
     environ = os.environ | {"TMPDIR": str(draft), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
-    print("agentsite: fetching Chromium for the browser tests, about 70 MB, once", flush=True)
+    print("agentsite: downloading Chromium for the browser tests (70 MB, only once)", flush=True)
     try:
         npm.install(venv, sources, draft, log)
     except SetupError as exc:
-        raise SetupError(f"Chromium was not fetched: {exc}") from exc
+        raise SetupError(f"downloading Chromium failed: {exc}") from exc
     if not logged([npm.node_of(venv), "--eval", UNPACK], log, cwd=draft, env=environ):
-        raise SetupError(f"Chromium could not be unpacked; the log: {log}")
+        raise SetupError(f"unpacking Chromium failed; see {log}")
     shutil.rmtree(draft / "node_modules")
     (draft / "fonts.conf").write_text(FONTS)
     (draft / "launch").write_text(LAUNCHER)

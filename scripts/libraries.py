@@ -50,14 +50,14 @@ def bring(venv: Venv) -> None:
     """Fetch and copy, unless that was done; raises `SetupError`."""
     if are_current():
         return
-    print("agentsite: fetching the libraries of the page, once", flush=True)
+    print("agentsite: downloading the JavaScript libraries (only once)", flush=True)
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         fetched, log = Path(directory), CACHE / "libraries.log"
         try:
             npm.install(venv, ROOT, fetched, log)
         except SetupError as exc:
-            raise SetupError(f"the libraries of the page were not fetched: {exc}") from exc
+            raise SetupError(f"downloading the JavaScript libraries failed: {exc}") from exc
         put_in_place(fetched / "node_modules", fetched / "vendor")
 
 

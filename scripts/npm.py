@@ -21,8 +21,8 @@ SIGNS = (
     *("network timeout", "TIMEOUT"),
 )
 UNREACHABLE = (
-    "npm's registry does not answer; look at the network, or at the registry and proxy that npm "
-    "is set up with, and try again"
+    "the npm registry does not answer; check the network and npm's registry and proxy settings, "
+    "then try again"
 )
 
 
@@ -41,12 +41,12 @@ def install(venv: Venv, sources: Path, target: Path, log: Path) -> None:
     for name in FILES:
         shutil.copy(sources / name, target)
     if not logged(
-        [*command(venv), "ci", "--ignore-scripts", *patience()],
+        [*command(venv), "ci", "--ignore-scripts", *network_options()],
         log,
         cwd=target,
         timeout=LIMIT_S,
     ):
-        raise SetupError(f"{reason_in(log)}; the log: {log}")
+        raise SetupError(f"{reason_in(log)}; see {log}")
 
 
 def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
@@ -59,12 +59,12 @@ def bring(venv: Venv, sources: Path, home: Path, what: str) -> None:
     draft = home.with_suffix(".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    print(f"agentsite: fetching {what}, once", flush=True)
+    print(f"agentsite: downloading {what} (only once)", flush=True)
     install(venv, sources, draft, home.with_suffix(".log"))
     draft.rename(home)
 
 
-def patience() -> list[str]:
+def network_options() -> list[str]:
     """Return npm's options for few tries and short pauses, so that a user soon sees the failure."""
     return [
         f"--fetch-timeout={ANSWER_S * 1_000}",

@@ -47,14 +47,14 @@ def bring(venv: Venv) -> None:
     """Install the tools unless they are; raises `SetupError`."""
     if are_there():
         return
-    print("agentsite: fetching what checks the page's JavaScript, once", flush=True)
+    print("agentsite: downloading the JavaScript checkers (only once)", flush=True)
     draft = HOME.with_suffix(".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         npm.install(venv, SOURCES, draft, HOME.with_suffix(".log"))
     except SetupError as exc:
-        raise SetupError(f"what checks the page's JavaScript was not fetched: {exc}") from exc
+        raise SetupError(f"downloading the JavaScript checkers failed: {exc}") from exc
     (draft / ".made-from").write_text(digest())
     shutil.rmtree(HOME, ignore_errors=True)
     draft.rename(HOME)

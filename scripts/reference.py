@@ -51,7 +51,7 @@ def main() -> None:
     django.setup()
     for page in outdated():
         (ROOT / page).write_text(render(read(page)))
-        print(f"agentsite: {page} written")
+        print(f"agentsite: wrote {page}")
 
 
 if __name__ == "__main__":

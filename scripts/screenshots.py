@@ -32,7 +32,7 @@ async def main() -> int:
     """Take all pictures; returns the exit status."""
     chromium = os.environ.get("AGENTSITE_CHROMIUM")
     if not chromium:
-        print("agentsite: no Chromium; set AGENTSITE_CHROMIUM", file=sys.stderr)
+        print("agentsite: Chromium is missing; set AGENTSITE_CHROMIUM", file=sys.stderr)
         return 1
     for directory in (IMAGES, STATES):
         directory.mkdir(parents=True, exist_ok=True)

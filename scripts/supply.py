@@ -68,7 +68,7 @@ def write_bills(tools: Venv, venv: Venv) -> int:
         stdout=subprocess.PIPE,
     )
     (BILLS / "npm.cdx.json").write_bytes(made.stdout)
-    print(f"agentsite: written to {BILLS.relative_to(ROOT)}/", file=sys.stderr)
+    print(f"agentsite: wrote the bills of materials to {BILLS.relative_to(ROOT)}/", file=sys.stderr)
     return made.returncode
 
 

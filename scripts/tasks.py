@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     }
     name, *rest = arguments or [""]
     if name not in tasks:
-        print(f"agentsite: no task {name!r}; there are {', '.join(tasks)}", file=sys.stderr)
+        print(f"agentsite: unknown task {name!r}; tasks: {', '.join(tasks)}", file=sys.stderr)
         return 2
     os.chdir(ROOT)
     try:
@@ -74,13 +74,13 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Prepare the checkout and become its server; returns only if something failed."""
+    """Prepare the checkout and replace this process with its server; return only on failure."""
     refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
     VENV.create()
     VENV.install(REQUIREMENTS)
     bring_libraries()
     os.environ.setdefault("DEBUG", "1")
-    return python("manage.py", "prepare") or become("serve", *arguments)
+    return python("manage.py", "prepare") or replace_process("serve", *arguments)
 
 
 def chat(arguments: list[str]) -> int:
@@ -88,10 +88,10 @@ def chat(arguments: list[str]) -> int:
     VENV.create()
     VENV.install(REQUIREMENTS)
     os.environ.setdefault("DEBUG", "1")
-    become("chat", *arguments)
+    replace_process("chat", *arguments)
 
 
-def become(command: str, *arguments: str) -> NoReturn:
+def replace_process(command: str, *arguments: str) -> NoReturn:
     """Replace this process by the command, so that signals from the terminal reach it."""
     os.execv(VENV.python, [str(VENV.python), "manage.py", command, *arguments])
 
@@ -147,9 +147,9 @@ def bring_stand_in() -> None:
     lock = (sources / "package-lock.json").read_bytes()
     home = ROOT / ".cache" / f"aimock-{hashlib.sha256(lock).hexdigest()[:12]}"
     try:
-        npm.bring(VENV, sources, home, "a stand-in for model servers")
+        npm.bring(VENV, sources, home, "a fake model server")
     except SetupError as exc:
-        print(f"agentsite: the stand-in for model servers was not fetched: {exc}")
+        print(f"agentsite: downloading the fake model server failed: {exc}")
     else:
         os.environ["AGENTSITE_AIMOCK"] = str(home)
 
@@ -233,5 +233,5 @@ def refuse_taken_port(host: str, port: str) -> None:
     except (OSError, ValueError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupError(
-            f"cannot listen on {host}:{port}: {reason}; another port: make run PORT=8001"
+            f"cannot listen on {host}:{port}: {reason}; try make run PORT=8001"
         ) from exc

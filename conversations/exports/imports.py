@@ -57,9 +57,9 @@ class ImportRefusedError(Exception):
 def _check_moment(text: str) -> str:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None or moment.year < OLDEST_YEAR:
-        raise ValueError("is not a moment of this age")
+        raise ValueError(f"must have a time zone and be no earlier than {OLDEST_YEAR}")
     if moment > timezone.now() + AHEAD:
-        raise ValueError("is in the future")
+        raise ValueError("must not be in the future")
     return text
 
 
@@ -181,7 +181,7 @@ def check_session(record: Any) -> ImportedSession:
 
 def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
     if any(clean_text(text) != text for text in _texts(record)):
-        yield "a text in it holds what is no character"
+        yield "a text contains invalid characters"
     messages = session.messages
     parents = {message.message_id: message.parent_message_id for message in messages}
     replies = [message for message in messages if isinstance(message, ImportedReply)]
@@ -192,13 +192,13 @@ def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
         [reply.run_number for reply in replies],
     )
     if any(len(values) != len(set(values)) for values in unique):
-        yield "an id or a number in it is there twice"
+        yield "an id or a number is not unique"
     if any(parent is not None and parent not in parents for parent in parents.values()):
-        yield "a message follows one that is not in it"
-    elif not _ends(parents):
-        yield "its messages follow each other in a circle"
+        yield "the parent of a message is missing"
+    elif not _is_acyclic(parents):
+        yield "the parents of its messages form a cycle"
     elif {m.message_id for m in messages if m.on_active_branch} != _path(session, parents):
-        yield "its active branch is none"
+        yield "its active messages are not one branch"
 
 
 def find_leaf(session: ImportedSession) -> UUID | None:
@@ -216,7 +216,7 @@ def _path(session: ImportedSession, parents: dict[UUID, UUID | None]) -> set[UUI
     return path
 
 
-def _ends(parents: dict[UUID, UUID | None]) -> bool:
+def _is_acyclic(parents: dict[UUID, UUID | None]) -> bool:
     """Return whether every chain of parents ends at a message without a parent.
 
     Visits each message once, so the time is linear in their number.
@@ -259,10 +259,10 @@ def list_exported(data: Any) -> list[Record]:
     """
     kind = data.get("format") if isinstance(data, dict) else None
     if kind not in (ONE, MANY) or data.get("version") != VERSION:
-        raise ImportRefusedError("not an export of this version")
+        raise ImportRefusedError(f"the file is not an export of version {VERSION}")
     found = [data] if kind == ONE else data.get("sessions")
     if not isinstance(found, list):
-        raise ImportRefusedError("not an export of this version")
+        raise ImportRefusedError(f"the file is not an export of version {VERSION}")
     return found
 
 
@@ -288,9 +288,9 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
             session.delete()
         # The database's own message quotes values of rows, so it is not passed on.
         if isinstance(exc, IntegrityError):
-            raise ImportRefusedError("an id in it is taken by another conversation") from exc
+            raise ImportRefusedError("an id belongs to another conversation") from exc
         if isinstance(exc, DatabaseError):
-            raise ImportRefusedError("the database does not take it") from exc
+            raise ImportRefusedError("the database rejected it") from exc
         raise
     for step in _steps(session.pk for session in made):
         accounts.record_each(None, AuditAction.IMPORTED, step, owner=owner.pk)
@@ -330,13 +330,13 @@ def _check(record: Record) -> UUID | None:
     for _ in digest.messages():
         pass
     if digest.value != record["sha256"]:
-        raise ImportRefusedError(f"session {session.session.id} is damaged")
+        raise ImportRefusedError(f"session {session.session.id} does not match its SHA-256")
     return find_leaf(session)
 
 
 def _add_session(owner: AbstractBaseUser, header: Record) -> ChatSession:
     if ChatSession.objects.filter(pk=header["id"]).exists():
-        raise ImportRefusedError(f"session {header['id']} is there already")
+        raise ImportRefusedError(f"session {header['id']} exists already")
     session = ChatSession(
         id=UUID(header["id"]), title=header["title"], agent=header["agent"], rev=header["rev"]
     )

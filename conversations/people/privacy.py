@@ -68,7 +68,7 @@ def purge() -> int:
     for usage in (UserUsage, SiteUsage):
         usage._default_manager.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
-        forget_words()
+        optimize_search_index()
         accounts.record(None, AuditAction.PURGED, sessions=deleted)
     _delete_guests(timezone.now())
     return deleted
@@ -113,7 +113,7 @@ def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) ->
     deleted = sum(_delete_sessions(theirs))
     _end_sign_ins(user.pk)
     _forget_admin_log(user.pk)
-    forget_words()
+    optimize_search_index()
     accounts.record(by, AuditAction.ERASED, sessions=deleted)
     users.delete()
     return deleted
@@ -143,7 +143,7 @@ def _forget_admin_log(user_id: Any) -> None:
         entries.filter(**kind, object_id=str(user_id)).delete()
 
 
-def forget_words() -> None:
+def optimize_search_index() -> None:
     """Merge SQLite's search index, which keeps words of deleted rows until it is merged.
 
     Does nothing on Postgres.

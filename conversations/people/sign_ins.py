@@ -79,7 +79,7 @@ def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
         cache.add(key, 0, timeout=2 * seconds)
         count = cache.incr(key)
     except Exception as exc:
-        logger.warning("request not counted in the cache: %s", type(exc).__name__)
+        logger.warning("counting a request in the cache failed: %s", type(exc).__name__)
         return None
     return None if count <= limit else max(1.0, seconds - now % seconds)
 
@@ -97,7 +97,7 @@ def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | 
             if cache.add(key, 1, timeout=seconds):
                 return partial(_give_back, key)
     except Exception as exc:
-        logger.warning("place not counted in the cache: %s", type(exc).__name__)
+        logger.warning("reserving a place in the cache failed: %s", type(exc).__name__)
         return lambda: None
     return None
 

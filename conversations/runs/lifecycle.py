@@ -199,7 +199,9 @@ def _locked_by_worker(claimed: Claimed, last_seq: int) -> Iterator[tuple[ChangeB
     """Lock the run; raise `RunLostError` if its claim or last seq is not what its worker knows."""
     with locked_run(claimed.run.pk, claimed.run.session_id) as (change, run):
         if (run.claim, run.last_seq) != (claimed.run.claim, last_seq):
-            raise RunLostError(f"run {run.pk} has another claim")
+            raise RunLostError(
+                f"run {run.pk} is claimed by another worker, or its journal has changed"
+            )
         yield change, run
 
 
@@ -281,7 +283,7 @@ def expire_run(run_id: UUID) -> None:
     """End a run that awaits an expired approval; raises `RunLostError` for any other run."""
     with locked_run(run_id) as (change, run):
         if not has_expired(run):
-            raise RunLostError(f"run {run_id} has not expired")
+            raise RunLostError(f"run {run_id} awaits no expired approval")
         states.expire(change, run)
 
 
@@ -309,7 +311,7 @@ def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -
         mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
         mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
         if not mine.exists():
-            raise RunLostError(f"run {run_id} has a worker")
+            raise RunLostError(f"run {run_id} is not orphaned")
         if run.cancel_requested_at is None and _may_try_again(run, max_attempts):
             states.requeue(change, run)
         else:
@@ -416,7 +418,7 @@ def decide(
         # Again under the lock: another request may have decided it meanwhile.
         approval = mine.get(pk=found.pk)
         if approval.decision:
-            raise RunLostError("decided meanwhile")
+            raise RunLostError("another request has decided this approval")
         if has_expired(run):
             states.expire(change, run)
         else:

@@ -118,7 +118,7 @@ def get_rule(status: str, move: Move) -> Rule:
     try:
         return MOVES[RunStatus(status), move]
     except KeyError:
-        raise IllegalMoveError(f"{move} of a run that is {status}") from None
+        raise IllegalMoveError(f"cannot {move} a run that is {status}") from None
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
     has changed since it was read.
     """
     if change.claimable != run.pk:
-        raise IllegalMoveError(f"run {run.number} is not the next of its session")
+        raise IllegalMoveError(f"run {run.number} is not claimable")
     resumption = load_resumption(run) if run.epoch else None
     agent = run.agent or claim.agent
     columns: dict[str, Any] = {
@@ -338,7 +338,9 @@ def _make(
     Raises `IllegalMoveError`, and `RunLostError` if the row has changed since it was read.
     """
     rule = get_rule(run.status, move)
-    assert STATE_COLUMNS & columns.keys() == rule.columns, f"{move} writes {set(columns)}"
+    assert STATE_COLUMNS & columns.keys() == rule.columns, (
+        f"wrong columns for {move}: {set(columns)}"
+    )
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}

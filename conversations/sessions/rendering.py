@@ -85,7 +85,7 @@ def render_markdown(text: str) -> SafeString:
     try:
         return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
     except Exception as exc:
-        logger.error("%d characters are not rendered: %s", len(text), type(exc).__name__)
+        logger.error("rendering of %d characters failed: %s", len(text), type(exc).__name__)
         return _show_as_typed(text)
 
 
@@ -337,7 +337,9 @@ def _render_and_store(views: Sequence[MessageView]) -> dict[str, list[str]]:
             _save(rows)
         except DatabaseError as exc:
             # The reply was deleted meanwhile, or the database is busy: the next reader retries.
-            logger.warning("HTML of %d replies not stored: %s", len(rows), type(exc).__name__)
+            logger.warning(
+                "storing the HTML of %d replies failed: %s", len(rows), type(exc).__name__
+            )
     return found | {str(row.message_id): row.html for row in rows}
 
 

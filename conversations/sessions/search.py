@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 SQL_DIR = Path(__file__).parents[1] / "sql"
 _NAME = re.compile(r"^CREATE (?:VIRTUAL TABLE|VIEW|TRIGGER) (\w+)", re.MULTILINE)
 
-_lifted: dict[str, list[str]] = {}
-"""The statements that create again what `lift` has dropped, by database alias."""
+_dropped: dict[str, list[str]] = {}
+"""The statements that create again what `drop_triggers` has dropped, by database alias."""
 
 
 def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
@@ -54,10 +54,10 @@ def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
             _install_in_postgres(cursor)
         else:
             _install_in_sqlite(cursor)
-    _lifted.pop(using, None)
+    _dropped.pop(using, None)
 
 
-def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
+def drop_triggers(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
     """Drop the index's triggers and views on SQLite before a migration; for `pre_migrate`.
 
     On SQLite, changing a table creates it again, which drops its triggers, and fails if triggers
@@ -75,13 +75,13 @@ def lift(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
         present = cursor.fetchall()
         for name, kind, _ in present:
             cursor.execute(f"DROP {kind} {name}")
-    _lifted[using] = [sql for *_, sql in present]
+    _dropped[using] = [sql for *_, sql in present]
     atexit.register(put_back, using)
 
 
 def put_back(using: str) -> None:
-    """Create again what `lift` has dropped, unless `install` has run since."""
-    if not (statements := _lifted.pop(using, [])):
+    """Create again what `drop_triggers` has dropped, unless `install` has run since."""
+    if not (statements := _dropped.pop(using, [])):
         return
     try:
         with transaction.atomic(using), connections[using].cursor() as cursor:
@@ -89,7 +89,7 @@ def put_back(using: str) -> None:
                 cursor.execute(sql)
     except Error as exc:
         # The next migration creates them.
-        logger.error("the triggers of the search index are missing: %s", type(exc).__name__)
+        logger.error("restoring the triggers of the search index failed: %s", type(exc).__name__)
 
 
 def _install_in_sqlite(cursor: Any) -> None:

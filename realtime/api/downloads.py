@@ -95,7 +95,7 @@ class DownloadView(AsyncAPIView):
         except BaseException as exc:
             download.close()
             if isinstance(exc, DatabaseError | OSError):
-                logger.exception("an export could not be written")
+                logger.exception("writing an export failed")
                 raise AgentSiteError(ErrorCode.UNAVAILABLE) from exc
             raise
         return download.response()

@@ -120,7 +120,7 @@ class _Reader:
         try:
             await self.outbox.run(self._ready.put, self._close, self.viewer.on_drained)
         except Exception as exc:
-            logger.error("sending failed: %s", describe(exc))
+            logger.error("sending to a reader failed: %s", describe(exc))
             await self._close(CLOSE_RESTART)
 
     async def _close(self, code: int) -> None:

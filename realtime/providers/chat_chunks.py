@@ -189,7 +189,7 @@ class ChatChunks:
         if thoughts:
             name = "reasoning" if delta.get("reasoning") else "reasoning_content"
             delta[name] = (delta.get(name) or "") + thoughts
-            self._mending.note("thoughts in the text")
+            self._mending.note("reasoning in the text")
 
     def _read_text(self, delta: Event, content: str) -> None:
         text = self._mending.new_in(self._mending.whole(content, "chat"), "chat")

@@ -70,7 +70,7 @@ def meaning_of(word: str) -> Meaning:
     known = _MEANINGS.get(word.lower())
     if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
         _unknown.add(word)
-        logger.warning("unknown finish reason %s: taken for the end of a whole reply", word)
+        logger.warning("unknown finish reason %s: treated as the end of a complete reply", word)
     return known or "stop"
 
 

@@ -181,7 +181,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._note()
         yield rest
         if not merger.is_final:
-            raise httpx2.RemoteProtocolError("the event stream broke off")
+            raise httpx2.RemoteProtocolError("the event stream ended early")
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes for as long as relevant content may come."""
@@ -233,7 +233,7 @@ def _report(kind: str) -> None:
     """Count a correction of a stream; log each kind once per process, without the stream's text."""
     _mended[kind] += 1
     if _mended[kind] == 1:
-        logger.warning("the model's server leaves the letter of its API: %s", kind)
+        logger.warning("the model server deviates from its API: %s", kind)
 
 
 def _transport(stream: Any) -> asyncio.ReadTransport | None:
@@ -290,7 +290,7 @@ class Merger:
         """
         buffer = self._buffer + chunk
         if len(buffer) > MAX_EVENT_BYTES:
-            raise httpx2.RemoteProtocolError("an event that is too long")
+            raise httpx2.RemoteProtocolError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
         if self._is_started and b"\n" not in chunk and b"\r" not in chunk:
             self._buffer = buffer
             return b""
@@ -299,7 +299,7 @@ class Merger:
             self._is_started = bool(buffer)
             self._is_body = buffer.startswith(BODY_STARTS)
             if buffer.startswith(b"<"):
-                raise httpx2.RemoteProtocolError("a page in place of an event stream")
+                raise httpx2.RemoteProtocolError("received an HTML page instead of an event stream")
         if self._is_body and _is_event_line(buffer):
             self._is_body, self._is_lines = False, True
         if self._is_body:
@@ -399,7 +399,7 @@ class Merger:
         except ValueError:
             events = _read_each(data)
             block = b""
-            self._mending.mended.add("event that is no JSON")
+            self._mending.mended.add("event that is not JSON")
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
         for event in events:
@@ -515,9 +515,9 @@ class Merger:
 SAYING = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "thinking_blocks")
 """Fields of a delta that count as content."""
 
-EMPTY = as_error({"message": "the reply says nothing", "code": "empty_reply"})
-UNREADABLE = as_error({"message": "an event cannot be read", "code": "unreadable_event"})
-FAILED = as_error({"message": "the reply has failed", "code": "failed_reply"})
+EMPTY = as_error({"message": "the reply is empty", "code": "empty_reply"})
+UNREADABLE = as_error({"message": "an event cannot be parsed", "code": "unreadable_event"})
+FAILED = as_error({"message": "the server ended the reply as failed", "code": "failed_reply"})
 
 
 def _says(item: Event) -> bool:
@@ -550,7 +550,7 @@ def _load(text: str, *, strict: bool = False) -> Any:
     Raises `ValueError`, also for JSON that is nested too deeply.
     """
     if is_deep(text):
-        raise ValueError("too deep")
+        raise ValueError("nested too deeply")
     return json.loads(text, strict=strict)
 
 

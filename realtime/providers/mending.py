@@ -325,7 +325,7 @@ class Mending:
         text = self.halves.pop(key, "") + text
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self.halves[key] = text[:-1], text[-1]
-        self.note("halves of a character")
+        self.note("split surrogate pair")
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def so_far(self, key: Any) -> WholeSoFar:

@@ -84,16 +84,16 @@ async def checked(
         async with aclosing(cast(AsyncGenerator[Any, None], events)) as read:
             async for event in read:
                 if not isinstance(getattr(event, "type", None), str):
-                    raise ModelBehaviorError("an event of another API")
+                    raise ModelBehaviorError("received an event of another API")
                 for call in _calls_of(event):
                     if is_deep(call.arguments):
-                        raise ModelBehaviorError("arguments that nobody can read")
+                        raise ModelBehaviorError("tool arguments are nested too deeply")
                     call.name = _known_name(call.name, names)
                 yield event
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as exc:
         if ending.answers == before:
             raise
-        raise ModelBehaviorError("the answer cannot be read") from exc
+        raise ModelBehaviorError("the response cannot be parsed") from exc
 
 
 def _calls_of(event: Any) -> list[Any]:
@@ -187,7 +187,7 @@ class ChatModel(_Shortened, OpenAIChatCompletionsModel):
         named = _is_input_refused(exc) and _USAGE.search(words_of(exc))
         if not named or client in _without_usage:
             return False
-        logger.warning("the model's server takes no stream_options: usage is estimated from now on")
+        logger.warning("the model server rejects stream_options: usage is estimated from now on")
         _without_usage.add(client)
         return True
 
@@ -279,7 +279,9 @@ class Attempts:
         shorter = cut(self._items)
         if shorter is None:
             return False
-        logger.warning("an input of about %d tokens was refused: trying with less", self._weight)
+        logger.warning(
+            "the model server rejected about %d input tokens: retrying with fewer", self._weight
+        )
         self._items = shorter
         self.input = self._shape()
         return True

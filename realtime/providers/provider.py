@@ -47,7 +47,9 @@ class Budget:
                 self._counted = spent
             await dbpool.read_first(check_budget, self._run.owner_id, chat_limits())
         except (OperationalError, InterfaceError) as exc:
-            logger.warning("run %s: budget not checked: %s", self._run.pk, type(exc).__name__)
+            logger.warning(
+                "run %s: checking the budget failed: %s", self._run.pk, type(exc).__name__
+            )
 
 
 class StartPlace:
@@ -122,7 +124,7 @@ class Provider(ModelProvider):
         if endpoint not in self._clients:
             # Close clients of servers that are gone: an embedded model restarts at another address.
             for client in self._clients.values():
-                self._closing.start(client.close(), "close a model's client")
+                self._closing.start(client.close(), "closing of a model client")
             self._clients.clear()
             self._clients[endpoint] = openai.AsyncOpenAI(
                 api_key=endpoint.api_key,

@@ -108,7 +108,7 @@ class ResponseEvents:
         held = self._mending.held_delta(key, is_answer=True, wholes=wholes)
         if not held:
             return []
-        self._mending.note("thoughts in the text")
+        self._mending.note("reasoning in the text")
         delta = {name: named.get(name) for name in _DELTA_FIELDS}
         delta |= {"type": "response.output_text.delta", "logprobs": [], "delta": ""}
         text = held.get("content", "")
@@ -146,7 +146,7 @@ class ResponseEvents:
     def _split_delta(self, event: Event, thoughts: str, text: str) -> list[Event]:
         if not thoughts and text == event["delta"]:
             return [event]
-        self._mending.note("thoughts in the text")
+        self._mending.note("reasoning in the text")
         found = []
         if thoughts:
             named = {name: event.get(name) for name in _DELTA_FIELDS}
@@ -204,7 +204,7 @@ class ResponseEvents:
             return None
         item: Event = without_halves(given)
         if item != given:
-            self._mending.note("halves of a character")
+            self._mending.note("split surrogate pair")
         for name in _NAMES:
             if not isinstance(item.get(name, ""), str | None):
                 item[name] = id_of(item[name])

@@ -47,7 +47,7 @@ def on_change(change: Change) -> None:
         publish(envelopes_of(change))
     except Exception as exc:
         what = describe(exc, is_private=True)
-        logger.error("session %s: a change was not published: %s", change.session_id, what)
+        logger.error("session %s: publishing a change failed: %s", change.session_id, what)
     dispatch(change.events)
 
 

@@ -91,7 +91,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except Exception as exc:
             if hasattr(self, "channel_name"):
                 raise
-            logger.error("the channel layer gave no channel: %s", describe(exc))
+            logger.error("channel layer: creating a channel failed: %s", describe(exc))
             await _turn_away(receive, send)
         finally:
             self.cleanup.close()
@@ -150,7 +150,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except OSError:
             return
         except Exception as exc:
-            logger.error("sending failed: %s", describe(exc))
+            logger.error("sending to a socket failed: %s", describe(exc))
             await self.close(protocol.CLOSE_RESTART)
 
     async def _send_text(self, text: str) -> None:
@@ -180,10 +180,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except AgentSiteError as exc:
             self._refuse(exc, frame, text_data or "")
         except DatabaseError as exc:
-            logger.error("the database refused a frame: %s", describe(exc))
+            logger.error("a database error prevented handling a frame: %s", describe(exc))
             self._refuse(AgentSiteError(ErrorCode.UNAVAILABLE), frame)
         except Exception as exc:
-            logger.error("a frame failed: %s", describe(exc, is_private=True))
+            logger.error("handling a frame failed: %s", describe(exc, is_private=True))
             self._refuse(AgentSiteError(ErrorCode.INTERNAL), frame)
 
     def _check_scope(self, frame: protocol.ClientFrame) -> None:

@@ -123,9 +123,9 @@ class Poller:
                 await self._compare(list(self._sockets))
                 await self._repairs.settled()
         except TimeoutError:
-            logger.info("some sockets are closed before they were caught up")
+            logger.info("catch-up before closing timed out: some sockets are behind")
         except Exception as exc:
-            logger.error("catching up failed: %s", describe(exc))
+            logger.error("catch-up before closing failed: %s", describe(exc))
 
     async def _compare(self, sockets: list[Socket]) -> None:
         sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
@@ -140,7 +140,7 @@ class Poller:
 
     async def _repair(self, socket: Socket, heads: Heads) -> None:
         """Repair one socket after another, but go on without waiting for a slow one."""
-        socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catching up")
+        socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catch-up")
         await asyncio.wait([socket.repair], timeout=PATIENCE_S)
 
     async def _rejoin(self, sockets: list[Socket]) -> None:

@@ -292,7 +292,7 @@ class Server(DaphneServer):
         if applications := self._applications():
             _, late = await asyncio.wait(applications, timeout=CLOSE_TIMEOUT_S)
             if late:
-                logger.info("some clients did not close in time")
+                logger.info("some clients did not close their connections in time")
 
     def _applications(self) -> list[asyncio.Future[Any]]:
         found = (details.get("application_instance") for details in self.connections.values())

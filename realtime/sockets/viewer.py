@@ -214,7 +214,7 @@ class Viewer:
                 await self._read_missed(session)
         except DatabaseError as exc:
             logger.warning(
-                "session %s: catching up failed: %s", session.session_id, type(exc).__name__
+                "session %s: catch-up failed: %s", session.session_id, type(exc).__name__
             )
         except ObjectDoesNotExist:
             self._sessions.pop(session.session_id, None)

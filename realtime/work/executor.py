@@ -264,16 +264,16 @@ class InlineExecutor:
     ) -> asyncio.Task[None]:
         job = self._jobs[run_id] = _Job()
         self._idle.clear()
-        job.task = self._tasks.start(self._deal_with(run_id, work(job)), f"run {run_id}")
+        job.task = self._tasks.start(self._run_job(run_id, work(job)), f"run {run_id}")
         # Not in a `finally` of the task: one cancelled before its first step never runs it.
         job.task.add_done_callback(lambda task: self._forget(run_id))
         return job.task
 
-    async def _deal_with(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_job(self, run_id: UUID, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except RunLostError:
-            logger.warning("run %s: lost to another worker", run_id)
+            logger.warning("run %s: another worker or request was first", run_id)
 
     def _forget(self, run_id: UUID) -> None:
         job = self._jobs.pop(run_id)
@@ -345,7 +345,7 @@ class InlineExecutor:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            logger.warning("%d replies are cut off", len(self.working))
+            logger.warning("drain time is over: %d runs are stopped", len(self.working))
         cut = list(self._jobs)
         await self._upkeep.stop()
         await self._tasks.stop()
@@ -366,7 +366,7 @@ class InlineExecutor:
         except RunLostError:
             logger.debug("run %s: nothing to release", run_id)
         except Exception as exc:
-            logger.error("run %s: not released: %s", run_id, describe(exc))
+            logger.error("run %s: release failed: %s", run_id, describe(exc))
 
     async def close(self) -> None:
         await self._upkeep.stop()
@@ -419,7 +419,7 @@ class Sweeper:
         if run_id in self._executor.working:
             # This process is its worker: too busy to renew the lease in time, but alive.
             return
-        logger.warning("run %s: its worker is gone", run_id)
+        logger.warning("run %s: its lease has expired", run_id)
         await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
 
     async def _expire(self, run_id: UUID) -> None:

@@ -297,7 +297,9 @@ class Flusher:
             if not self._journals:
                 continue
             if self._looking is None or self._looking.done():
-                self._looking = self._tasks.start(self._look_for_cancels(), "looking for cancels")
+                self._looking = self._tasks.start(
+                    self._look_for_cancels(), "poll for cancel requests"
+                )
             due = time.monotonic() - conf.beat_s
             self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
 
@@ -309,7 +311,7 @@ class Flusher:
             is_big = journal.size > conf.buffer_bytes and waited_s > HANG_S
             if is_big or waited_s > conf.buffer_s:
                 run_id = journal.claimed.run.pk
-                logger.error("run %s: not committed for %.0f s, dropped", run_id, waited_s)
+                logger.error("run %s: dropped after %.0f s without a commit", run_id, waited_s)
                 self._lose(journal)
 
     async def _look_for_cancels(self) -> None:
@@ -353,7 +355,7 @@ class Flusher:
         """Log in full when commits begin to fail, and only the type at further tries."""
         is_known = self._suspects.issuperset(journals)
         detail = type(exc).__name__ if is_known else describe(exc)
-        logger.error("commit of %d runs: %s", len(journals), detail)
+        logger.error("commit of %d runs failed: %s", len(journals), detail)
 
     async def _write(self, journals: list[Journal]) -> None:
         if not journals:
@@ -365,7 +367,7 @@ class Flusher:
         for journal in filter(self._holds, journals):
             run_id = journal.claimed.run.pk
             if run_id not in committed.kept:
-                logger.warning("run %s: taken by another worker", run_id)
+                logger.warning("run %s: claimed by another worker", run_id)
                 self._lose(journal)
                 continue
             if run_id in committed.cancelled:

@@ -122,7 +122,7 @@ class ProcrastinateExecutor(InlineExecutor):
             try:
                 await self._take_jobs()
             except Exception as exc:
-                logger.warning("the job queue is away: %s", describe(exc))
+                logger.warning("the job queue is unavailable: %s", describe(exc))
             if not self._draining:
                 await asyncio.sleep(RESTART_PAUSE_S)
 

@@ -192,7 +192,7 @@ class RunWork:
         signals = [
             asyncio.create_task(self.journal.cancelled.wait()),
             asyncio.create_task(self.journal.lost.wait()),
-            asyncio.create_task(self._sit_out()),
+            asyncio.create_task(self._wait_for_time_limit()),
         ]
         try:
             done, _ = await asyncio.wait([stream, *signals], return_when=asyncio.FIRST_COMPLETED)
@@ -211,7 +211,7 @@ class RunWork:
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
 
-    async def _sit_out(self) -> None:
+    async def _wait_for_time_limit(self) -> None:
         """Return `RUN_MAX_S` after the agent began; waiting before that does not count."""
         await self._begun.wait()
         await asyncio.sleep(get_conf().run_max_s)
@@ -386,7 +386,9 @@ class RunWork:
             raise
         except Exception as exc:
             logger.error(
-                "run %s: not written: %s", self.claimed.run.pk, describe(exc, is_private=True)
+                "run %s: writing its end failed: %s",
+                self.claimed.run.pk,
+                describe(exc, is_private=True),
             )
         await self._write(await self._plain_failure(), [])
 
@@ -428,7 +430,7 @@ class RunWork:
                 if time.monotonic() > deadline:
                     raise
                 logger.warning(
-                    "run %s: not finished yet: %s", self.claimed.run.pk, type(exc).__name__
+                    "run %s: retrying to write its end: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
 

@@ -221,7 +221,7 @@ class ToolServers:
         except Exception as exc:
             await self._disconnect(server)
             self._failed_at[server] = time.monotonic()
-            logger.error("tool server %s: %s", server.name, describe(exc))
+            logger.error("tool server %s: connecting failed: %s", server.name, describe(exc))
             raise AgentSiteError(ErrorCode.TOOLS_UNAVAILABLE) from exc
 
     async def _disconnect(self, server: MCPServer) -> None:

@@ -103,4 +103,4 @@ async def test_a_second_signal_ends_a_worker_at_once(hanging_worker: HangingWork
 
         await asyncio.to_thread(poll, ends, "the end")
         assert worker.wait() == 1
-        assert "stopped at once: a second signal has come" in worker.log
+        assert "exiting at once: received a second signal" in worker.log

@@ -112,7 +112,7 @@ def test_a_second_end_is_refused(user: AbstractBaseUser) -> None:
 
 def test_an_orphan_that_showed_nothing_is_tried_again_once(user: AbstractBaseUser) -> None:
     work = claimed(post(user))
-    with pytest.raises(RunLostError, match="has a worker"):
+    with pytest.raises(RunLostError, match="is not orphaned"):
         lifecycle.recover_run(work.run.pk, max_attempts=2)
     expire(work)
     assert states.list_orphans() == [work.run.pk]

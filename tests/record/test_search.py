@@ -222,7 +222,7 @@ def test_what_was_taken_back_before_is_forgotten(ann: Any) -> None:
     """By a migration, in a database whose index knew it."""
     session = talk(ann, ("an orchard", "pears"))
     config = apps.get_app_config("conversations")
-    search.lift(config, "default", plan=[None])
+    search.drop_triggers(config, "default", plan=[None])
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(
@@ -283,7 +283,7 @@ def test_a_failed_migration_leaves_no_gap_in_the_index(ann: Any) -> None:
     config = apps.get_app_config("conversations")
     kept, gone = talk(ann, ("an orchard", "pears")), talk(ann, ("a shed", "tools"))
     before = list_triggers()
-    search.lift(config, "default", plan=[None])
+    search.drop_triggers(config, "default", plan=[None])
     # What is written while there are no triggers.
     talk(ann, ("meanwhile", "plums"))
     reply = Message.objects.get(session=kept, role="assistant")
@@ -294,7 +294,7 @@ def test_a_failed_migration_leaves_no_gap_in_the_index(ann: Any) -> None:
     assert list_triggers() == before
     talk(ann, ("later", "figs"))
     assert found(ann, "figs") == ["later"]
-    search.lift(config, "default", plan=[None])
+    search.drop_triggers(config, "default", plan=[None])
     search.install(config, using="default")
     assert list_triggers() == before
     words = ("pears", "orchard", "tools", "apples", "wood", "plums", "figs")
@@ -330,7 +330,7 @@ def test_changed_functions_reach_a_database_in_use(ann: Any) -> None:
 def uninstall() -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
-            search.lift(apps.get_app_config("conversations"), "default", plan=[None])
+            search.drop_triggers(apps.get_app_config("conversations"), "default", plan=[None])
             cursor.execute("DROP TABLE conversations_searchindex")
         else:
             cursor.execute(
@@ -346,7 +346,7 @@ def test_tables_can_be_made_anew_by_migrations() -> None:
     """As Django changes a column on SQLite."""
     ann, config = make_user("ann"), apps.get_app_config("conversations")
     talk(ann, ("before", "pears"))
-    search.lift(config, "default", plan=[None])
+    search.drop_triggers(config, "default", plan=[None])
     with connection.schema_editor() as editor:
         for model in (ChatSession, Message, SearchEntry):
             editor._remake_table(model)  # type: ignore[attr-defined]

@@ -76,7 +76,7 @@ def test_a_port_in_use_is_told_before_anything_else(checkout):
     assert done.returncode == 1
     assert done.stderr == (
         f"agentsite: cannot listen on 127.0.0.1:{port}: Address already in use; "
-        "another port: make run PORT=8001\n"
+        "try make run PORT=8001\n"
     )
     assert not (checkout / ".venv").exists()
 
@@ -89,10 +89,10 @@ def test_no_network_is_told_in_one_line(checkout):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        "agentsite: requirements.txt was not installed: "
-        "the package index could not be reached, is there a network?; the log: "
+        "agentsite: installing requirements.txt failed: "
+        "the package index cannot be reached; check the network; see "
     )
-    assert "NewConnectionError" in Path(line.rpartition("the log: ")[2]).read_text()
+    assert "NewConnectionError" in Path(line.rpartition("; see ")[2]).read_text()
 
 
 def test_an_unknown_task():
@@ -305,7 +305,7 @@ class TestLibraries:
             with pytest.raises(SetupError) as told:
                 libraries.bring(Venv(Path(sys.prefix)))
         assert str(told.value).startswith(
-            f"the libraries of the page were not fetched: {npm.UNREACHABLE}; the log: "
+            f"downloading the JavaScript libraries failed: {npm.UNREACHABLE}; see "
         )
         assert "\n" not in str(told.value)
         assert not (tmp_path / "vendor").exists()

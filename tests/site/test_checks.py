@@ -55,7 +55,7 @@ def test_users_that_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [
         (
             "conversations.E001",
-            "The primary key of nowhere.Visitor is neither a number nor a UUID.",
+            "The primary key of nowhere.Visitor must be an integer or a UUID.",
         ),
         ("conversations.E002", "nowhere.Visitor has no field is_active."),
         ("conversations.E002", "nowhere.Visitor has no field is_staff."),

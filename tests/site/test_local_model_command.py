@@ -33,11 +33,11 @@ def said(action: str) -> str:
 
 @pytest.mark.usefixtures("source")
 def test_fetched_and_removed(settings: Any) -> None:
-    assert "not fetched" in said("status")
-    assert "agentsite: there: " in said("fetch")
-    assert "gguf: there\n" in said("status")
-    assert said("remove").startswith("agentsite: removed")
-    assert said("remove") == "agentsite: nothing to remove\n"
+    assert "not downloaded" in said("status")
+    assert "agentsite: model file: " in said("fetch")
+    assert "gguf: present\n" in said("status")
+    assert said("remove").startswith("agentsite: deleted")
+    assert said("remove") == "agentsite: nothing to delete\n"
     assert not list(settings.LOCAL_MODEL_CACHE.glob("*.gguf"))
 
 
@@ -58,7 +58,7 @@ def test_a_file_of_ones_own_stays(settings: Any, tmp_path: Path) -> None:
     settings.LOCAL_MODEL_WEIGHTS = weights.of_file(mine)
     with pytest.raises(CommandError, match="your own"):
         said("remove")
-    assert said("fetch") == f"agentsite: there: {mine}\n"
+    assert said("fetch") == f"agentsite: model file: {mine}\n"
     assert mine.exists()
 
 

@@ -29,7 +29,9 @@ def signs_in(username: str, password: str) -> bool:
 def test_first_admin_is_made_once_and_shown_once(settings):
     settings.DEBUG = True
     said = prepare.ensure_admin()
-    shown = re.fullmatch(r'admin account "admin" made, password: (\S+) \(shown this once\)', said)
+    shown = re.fullmatch(
+        r'admin account "admin" created, password: (\S+) \(shown only once\)', said
+    )
     assert shown
     assert signs_in("admin", shown[1])
     assert prepare.ensure_admin() == 'admin account "admin" exists'
@@ -41,7 +43,8 @@ def test_a_container_keeps_no_password_in_its_log(settings, tmp_path):
     said = prepare.ensure_admin()
     path = tmp_path / "var/admin_password"
     assert (
-        said == f'admin account "admin" made, password: in {path} (delete it when you have read it)'
+        said
+        == f'admin account "admin" created, password: in {path} (delete the file after reading it)'
     )
     assert path.stat().st_mode & 0o777 == 0o600
     assert signs_in("admin", path.read_text().strip())
@@ -50,7 +53,10 @@ def test_a_container_keeps_no_password_in_its_log(settings, tmp_path):
 def test_given_name_and_password(settings):
     settings.DJANGO_SUPERUSER_USERNAME = "root"
     settings.DJANGO_SUPERUSER_PASSWORD = "correct horse"
-    assert prepare.ensure_admin() == 'admin account "root" made, password: as given'
+    assert (
+        prepare.ensure_admin()
+        == 'admin account "root" created, password: as set in DJANGO_SUPERUSER_PASSWORD'
+    )
     assert signs_in("root", "correct horse")
 
 
@@ -127,6 +133,6 @@ def test_a_new_database_from_nothing():
             DJANGO_SUPERUSER_PASSWORD="",
         )
         first = run_python("-W", "error", "manage.py", "prepare", env=env)
-        assert re.fullmatch(r'agentsite: admin account "admin" made, password: \S+ .*\n', first)
+        assert re.fullmatch(r'agentsite: admin account "admin" created, password: \S+ .*\n', first)
         second = run_python("-W", "error", "manage.py", "prepare", env=env)
         assert second == 'agentsite: admin account "admin" exists\n'

@@ -98,25 +98,25 @@ def test_each_fault_has_a_line(set_environment):
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        ({"ALLOWED_HOSTS": "a.example"}, "SECRET_KEY: needed unless DEBUG=1"),
-        ({"SECRET_KEY": KEY}, "ALLOWED_HOSTS: needed unless DEBUG=1, such as chat.example.org"),
-        ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: needs at least 50 characters"),
+        ({"ALLOWED_HOSTS": "a.example"}, "SECRET_KEY: required unless DEBUG=1"),
+        ({"SECRET_KEY": KEY}, "ALLOWED_HOSTS: required unless DEBUG=1, such as chat.example.org"),
+        ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: must have at least 50 characters"),
         ({"DEBUG": "1", "PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
         ({"DEBUG": "1", "LEASE_S": "0"}, "LEASE_S: Input should be greater than 0"),
-        ({"DEBUG": "1", "MODEL_PRICES": "{"}, "MODEL_PRICES: is not JSON"),
+        ({"DEBUG": "1", "MODEL_PRICES": "{"}, "MODEL_PRICES: must be JSON"),
         ({"DEBUG": "1", "MODEL_PRICES": '{"m": {"input": 1}}'}, "MODEL_PRICES: Field required"),
         (
             {"DEBUG": "1", "COST_CURRENCY": "$"},
             "COST_CURRENCY: String should match pattern '^[A-Z]{3}$'",
         ),
-        ({"DEBUG": "1", "DATABASE_URL": "x"}, "DATABASE_URL: is not a database URL"),
+        ({"DEBUG": "1", "DATABASE_URL": "x"}, "DATABASE_URL: must be a database URL"),
         (
             {"DEBUG": "1", "DATABASE_URL": "mysql://host/name"},
             "DATABASE_URL: must begin with postgres:// or sqlite:///",
         ),
         (
             {"DEBUG": "1", "DATABASE_URL": "sqlite://"},
-            "DATABASE_URL: needs a file: a database in memory is another one in each thread",
+            "DATABASE_URL: must name a file: each thread would get its own database in memory",
         ),
         (
             {"DEBUG": "1", "REDIS_URL": "localhost:6379"},
@@ -124,15 +124,15 @@ def test_each_fault_has_a_line(set_environment):
         ),
         (
             {"DEBUG": "1", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
-            "AGENT_MODEL: needed with OPENAI_BASE_URL: the name of a model there",
+            "AGENT_MODEL: required with OPENAI_BASE_URL: name a model of that server",
         ),
         (
             {"DEBUG": "1", "AGENT_MODEL": "some-model"},
-            "AGENT_MODEL: needs OPENAI_API_KEY or OPENAI_BASE_URL beside it",
+            "AGENT_MODEL: requires OPENAI_API_KEY or OPENAI_BASE_URL",
         ),
         (
             {"DEBUG": "1", "LOCAL_MODEL_PATH": "manage.py", "OPENAI_API_KEY": "sk"},
-            "LOCAL_MODEL_PATH: not beside OPENAI_API_KEY or OPENAI_BASE_URL",
+            "LOCAL_MODEL_PATH: cannot be combined with OPENAI_API_KEY or OPENAI_BASE_URL",
         ),
         (
             {"DEBUG": "1", "LOCAL_MODEL_PATH": "missing.gguf"},
@@ -140,7 +140,7 @@ def test_each_fault_has_a_line(set_environment):
         ),
         (
             {"DEBUG": "1", "RUN_EXECUTOR": "procrastinate"},
-            "RUN_EXECUTOR: procrastinate needs a DATABASE_URL of postgres://",
+            "RUN_EXECUTOR: procrastinate requires a DATABASE_URL with postgres://",
         ),
         (
             {"DEBUG": "1", "AGENT_API": "both"},
@@ -167,7 +167,7 @@ def test_a_fault_ends_every_command_without_traceback_or_secret():
     assert done.returncode == 1
     assert sorted(done.stderr.splitlines()) == [
         "agentsite: PORT: Input should be a valid integer, unable to parse string as an integer",
-        "agentsite: SECRET_KEY: needs at least 50 characters",
+        "agentsite: SECRET_KEY: must have at least 50 characters",
     ]
 
 
@@ -301,7 +301,7 @@ def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: li
 def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
     with postgres.database() as url:
         env = environment(DATABASE_URL=url)
-        assert "made" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
+        assert "created" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
         assert "exists" in run_warm("manage.py", "prepare", env=env, cwd=ROOT)
 
 

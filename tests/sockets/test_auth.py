@@ -176,7 +176,7 @@ async def test_nobody_is_let_in_while_the_database_is_away(
     monkeypatch.setattr(routing, "_from_cookie", fail)
     assert await close_code([cookie, OWN]) == 4013
     (record,) = [record for record in caplog.records if record.name == routing.__name__]
-    assert record.getMessage() == "a socket is sent away: OperationalError"
+    assert record.getMessage() == "authenticating a socket failed: OperationalError"
     assert record.exc_info is None
 
 

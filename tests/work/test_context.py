@@ -195,7 +195,7 @@ class TestBudgets:
 
     @pytest.mark.parametrize("text", ["gpt", "gpt=", "gpt=-5", "gpt=100", "12"])
     def test_nonsense_is_refused(self, text: str) -> None:
-        with pytest.raises(ValueError, match="needs numbers from 256 on"):
+        with pytest.raises(ValueError, match="must give at least 256 tokens"):
             Environment(debug=True, context_tokens=text)
 
 

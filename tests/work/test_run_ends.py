@@ -85,7 +85,7 @@ async def test_an_end_that_cannot_be_written_is_a_failure_at_once(
             run_id = await chat(client)
     run = await Run.objects.aget()
     assert (run.status, run.error_code, finish.calls) == ("failed", "internal", 2)
-    assert f"run {run_id}: not written: {type(error).__name__}" in caplog.text
+    assert f"run {run_id}: writing its end failed: {type(error).__name__}" in caplog.text
     assert "test_run_ends.py" in caplog.text, "the traceback"
     assert SECRET not in caplog.text
 

@@ -17,7 +17,7 @@ MB = 1e6
 
 
 class Command(BaseCommand):
-    help = "Tell of the model that answers without a key, fetch it, or remove what was fetched."
+    help = "Show, download or delete the local model, which answers if no provider is set."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", choices=["status", "fetch", "remove"])
@@ -45,10 +45,10 @@ class Command(BaseCommand):
     def found(self) -> str:
         partial = partial_of(self.file)
         if self.file.is_file():
-            return "there"
+            return "present"
         if partial.exists():
-            return f"begun, {partial.stat().st_size / self.weights.size:.0%}"
-        return "not fetched"
+            return f"partly downloaded, {partial.stat().st_size / self.weights.size:.0%}"
+        return "not downloaded"
 
     def verdict(self) -> str:
         try:
@@ -72,18 +72,18 @@ class Command(BaseCommand):
         except LocalModelError as exc:
             raise CommandError(supervisor.describe_fault(exc.fault, exc.values)) from exc
         except KeyboardInterrupt:
-            raise CommandError("interrupted; what has come is kept") from None
-        self.say(f"there: {file}")
+            raise CommandError("interrupted; the partial download is kept") from None
+        self.say(f"model file: {file}")
 
     def remove(self) -> None:
         """Delete everything that was fetched; raise `CommandError` for a file of the user's own."""
         if not self.weights.is_fetched:
-            raise CommandError("LOCAL_MODEL_PATH names a file of your own: remove it yourself")
+            raise CommandError("LOCAL_MODEL_PATH names a file of your own: delete it yourself")
         known = is_there(self.weights, self.file) or partial_of(self.file).exists()
         for path in (self.file, partial_of(self.file)):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "mirror", ignore_errors=True)
-        self.say(f"removed from {self.folder}" if known else "nothing to remove")
+        self.say(f"deleted from {self.folder}" if known else "nothing to delete")
 
     def say(self, text: str) -> None:
         self.stdout.write(f"agentsite: {text}")

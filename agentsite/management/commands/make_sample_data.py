@@ -13,21 +13,21 @@ SHOWN_EVERY = 5_000
 
 
 class Command(BaseCommand):
-    help = "Add conversations that nobody had, of users named sample-…; in DEBUG only."
+    help = "Create sample conversations of users named sample-…; requires DEBUG=1."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--sessions", type=int, default=1_000)
         parser.add_argument("--messages", type=int, default=10_000)
         parser.add_argument("--users", type=int, default=500)
-        parser.add_argument("--days", type=int, default=90, help="how far back they reach")
-        parser.add_argument("--seed", type=int, default=1, help="another one, other conversations")
+        parser.add_argument("--days", type=int, default=90, help="age of the oldest conversations")
+        parser.add_argument("--seed", type=int, default=1, help="seed of the random generator")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("would fill a database that is in use: needs DEBUG=1")
+            raise CommandError("refusing to add sample data in production: requires DEBUG=1")
         named = ("sessions", "messages", "users", "days", "seed")
         plan = Plan(**{name: options[name] for name in named}, until=timezone.now())
         for done in make_sample_data(plan):
             if done % SHOWN_EVERY == 0:
                 self.stdout.write(f"{done:,} of {plan.sessions:,} sessions")
-        self.stdout.write(f"{plan.sessions:,} sessions made")
+        self.stdout.write(f"{plan.sessions:,} sessions created")

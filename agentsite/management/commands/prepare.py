@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    help = "Migrate the database, collect static files and make the first admin account."
+    help = "Migrate the database, collect static files and create the first admin account."
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", verbosity=0, interactive=False)
@@ -68,13 +68,13 @@ def show_once(password: str) -> str:
     It must not be in the output of production, because containers keep that.
     """
     if settings.DEBUG:
-        return f"{password} (shown this once)"
+        return f"{password} (shown only once)"
     path = Path(settings.STATIC_ROOT).parent / "admin_password"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(f"{password}\n")
-    return f"in {path} (delete it when you have read it)"
+    return f"in {path} (delete the file after reading it)"
 
 
 def ensure_admin() -> str:
@@ -89,10 +89,10 @@ def ensure_admin() -> str:
         return f'admin account "{existing.get_username()}" exists'
     if users.filter(username=name).exists():
         raise CommandError(
-            f'"{name}" is an ordinary account; set DJANGO_SUPERUSER_USERNAME to another name'
+            f'user "{name}" is not an admin; set DJANGO_SUPERUSER_USERNAME to another name'
         )
     given = settings.DJANGO_SUPERUSER_PASSWORD
     password = given or secrets.token_urlsafe(12)
     users.create_superuser(username=name, password=password)
-    shown = "as given" if given else show_once(password)
-    return f'admin account "{name}" made, password: {shown}'
+    shown = "as set in DJANGO_SUPERUSER_PASSWORD" if given else show_once(password)
+    return f'admin account "{name}" created, password: {shown}'

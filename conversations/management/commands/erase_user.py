@@ -11,22 +11,22 @@ from conversations.people.privacy import erase_user
 
 
 class Command(BaseCommand):
-    help = "Delete an account with everything of this person, for good."
+    help = "Permanently delete a user and all data of that person."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("--no-input", action="store_true", help="do not ask")
+        parser.add_argument("--no-input", action="store_true", help="skip the confirmation")
 
     def handle(self, *args: Any, **options: Any) -> None:
         model, name = get_user_model(), options["username"]
         user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
         if user is None:
-            raise CommandError("no such user")
+            raise CommandError(f"user {name} does not exist")
         if not options["no_input"] and input(f"Type {name} to erase this user: ") != name:
-            raise CommandError("nothing was erased")
+            raise CommandError("not confirmed: nothing was erased")
         try:
             deleted = erase_user(user)
         except (ProtectedError, RestrictedError) as exc:
-            kept = f"all but the account, which is disabled, is erased: {exc.args[0]}"
+            kept = f"erased everything but the account, which is disabled: {exc.args[0]}"
             raise CommandError(kept) from exc
-        self.stdout.write(f"erased, with {deleted:,} sessions")
+        self.stdout.write(f"erased the user and {deleted:,} sessions")

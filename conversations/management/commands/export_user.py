@@ -19,17 +19,17 @@ from conversations.sessions.lists import all_of
 
 
 class Command(BaseCommand):
-    help = "Write all data of one person to a ZIP file: the account and every conversation."
+    help = "Write a user's account data and conversations to a new ZIP file."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
-        parser.add_argument("file", help="where to write it; must not be there yet")
+        parser.add_argument("file", help="path of the ZIP file; must not exist")
 
     def handle(self, *args: Any, **options: Any) -> None:
         model, name = get_user_model(), options["username"]
         user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
         if user is None:
-            raise CommandError("no such user")
+            raise CommandError(f"user {name} does not exist")
         account = json.dumps(read_account(user), cls=DjangoJSONEncoder, indent=2)
         try:
             with zipfile.ZipFile(options["file"], "x", zipfile.ZIP_DEFLATED) as archive:

@@ -17,13 +17,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=argparse.FileType(encoding="utf-8"))
-        parser.add_argument("--user", required=True, help="whose the conversations become")
+        parser.add_argument("--user", required=True, help="user who gets the conversations")
 
     def handle(self, *args: Any, **options: Any) -> None:
         model = get_user_model()
         owner = model._default_manager.filter(**{model.USERNAME_FIELD: options["user"]}).first()
         if owner is None:
-            raise CommandError(f"there is no user {options['user']}")
+            raise CommandError(f"user {options['user']} does not exist")
         try:
             with options["file"] as file:
                 count = import_all(owner, json.load(file))

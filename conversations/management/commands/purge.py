@@ -11,12 +11,12 @@ from conversations.people.privacy import list_expired, purge
 
 class Command(BaseCommand):
     help = (
-        "Delete for good the sessions that nobody has used for RETENTION_DAYS, those that users"
+        "Permanently delete sessions without activity for RETENTION_DAYS, sessions that users"
         " deleted RESTORE_DAYS ago, and expired sign-ins."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--dry-run", action="store_true", help="only tell how many")
+        parser.add_argument("--dry-run", action="store_true", help="only count the sessions")
 
     def handle(self, *args: Any, **options: Any) -> None:
         kept = retention_days()

@@ -13,7 +13,7 @@ from django.urls import NoReverseMatch, reverse
 class Command(BaseCommand):
     """Serve pages, REST and WebSockets until SIGTERM or SIGINT."""
 
-    help = "Serve the site with Daphne; with ROLE=web, `manage.py work` works on the replies."
+    help = "Serve the site with Daphne; with ROLE=web, `manage.py work` works on runs."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=getattr(settings, "HOST", "127.0.0.1"))
@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if getattr(settings, "ROLE", "all") == "worker":
-            raise CommandError("ROLE=worker serves nobody: run `manage.py work`")
+            raise CommandError("ROLE=worker serves no requests: run `manage.py work`")
         host, port = options["host"], options["port"]
         check_free(host, port)
         # In this order: importing Daphne installs Twisted's reactor, which the application needs.
@@ -52,7 +52,7 @@ def check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as exc:
             raise CommandError(
-                f"cannot listen on {host}:{port}: {exc.strerror}; set PORT to another one"
+                f"cannot listen on {host}:{port}: {exc.strerror}; set PORT to a free port"
             ) from exc
 
 

@@ -16,13 +16,13 @@ from realtime.process import Process
 class Command(BaseCommand):
     """Work on runs until SIGTERM or SIGINT, for processes with `ROLE=web`."""
 
-    help = "Work on replies that other processes accept; needs Postgres and Redis."
+    help = "Work on runs that other processes accept; requires Postgres and Redis."
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.check(tags=[Tags.database], databases=["default"])
         if not is_layer_shared():
             raise CommandError(
-                "A worker sends what it writes to other processes: set REDIS_URL, for them as well."
+                "A worker needs a channel layer that processes share: set REDIS_URL everywhere."
             )
         # Importing the Agents SDK takes more than a second; do it before the first reply.
         from realtime.work import run  # noqa: F401
