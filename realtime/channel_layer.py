@@ -49,7 +49,10 @@ class LocalLayer(InMemoryChannelLayer):
 
 
 def open_redis() -> "Redis | None":
-    """A client of its own for the layer's Redis, the first if it has several; None without one."""
+    """Return a new client for the layer's Redis, of several hosts the first; None if it has none.
+
+    The caller closes it.
+    """
     layer = settings.CHANNEL_LAYERS.get("default", {})
     if not layer.get("BACKEND", "").startswith("channels_redis."):
         return None

@@ -418,7 +418,7 @@ LAYERS_OF_ONE_PROCESS = (
 
 
 def is_layer_shared() -> bool:
-    """Return whether the channel layer reaches other processes: all but `LocalLayer` do."""
+    """Return whether the channel layer reaches other processes: all but those in memory do."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     return layers.get("default", {}).get("BACKEND") not in LAYERS_OF_ONE_PROCESS
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOCKETS_AT_FULL_RATE = 10
-"""Of one user in a process: all their sockets together send so many times what one may."""
+"""How many times the limit of one socket all sockets of a user in a process may send together."""
 
 USERS_KEPT = 1_000
-"""Frame limits that are kept without a look at which of them are full again."""
+"""Limits of users that are kept at least; above that, unused ones are dropped."""
 
 
 class FrameLimit:
-    """A token bucket of `per_minute` frames; `excess` counts refusals in a row."""
+    """A limit of `per_minute` frames, as a token bucket; `excess` counts refusals in a row."""
 
     def __init__(self, per_minute: int) -> None:
         self._capacity = float(per_minute)
@@ -35,7 +35,10 @@ class FrameLimit:
         self.excess = 0
 
     def take(self, of_user: "FrameLimit | None" = None) -> bool:
-        """Whether one more frame may be sent now, by `of_user` too; it counts against both."""
+        """Count one frame, against `of_user` too; return False if either limit has no room for it.
+
+        A frame that this limit refuses does not count against `of_user`.
+        """
         self._refill()
         if self._left < 1 or (of_user is not None and not of_user.take()):
             self.excess += 1
@@ -51,25 +54,28 @@ class FrameLimit:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing was sent for so long that another one would be the same."""
+        """Whether all of the limit is free again, so that a new one would be the same."""
         self._refill()
         return self._left >= self._capacity
 
     @property
     def retry_after(self) -> float:
-        """Seconds until the next frame may be sent."""
+        """Seconds until this limit has room for a frame; 0.0 if it has now."""
         return max(0.0, (1 - self._left) * 60 / self._capacity)
 
 
 class UserFrames:
-    """The frames of each user on all sockets of this process; a new socket does not begin anew."""
+    """The limits on the frames of each user, for all the user's sockets in this process.
+
+    A new socket does not start with a new limit.
+    """
 
     def __init__(self) -> None:
         self._limits: dict[Hashable, FrameLimit] = {}
         self._tidy_at = USERS_KEPT
 
     def of(self, user_id: Hashable) -> FrameLimit:
-        """The limit of one user. Ask for each frame: one that is full again may be forgotten."""
+        """Return the limit of one user. Call it for each frame: an unused limit may be replaced."""
         limit = self._limits.get(user_id)
         if limit is None:
             if len(self._limits) >= self._tidy_at:
@@ -85,11 +91,11 @@ class UserFrames:
 
 PREFIX = "agentsite:sockets"
 REDIS_TIMEOUT_S = 1.0
-"""For which a handshake waits for the count; then this process's own is all."""
+"""Seconds that a handshake waits for Redis; then only this process's own sockets count."""
 
 REWRITE_S = 3_600.0
 KEPT_S = 3 * 3_600
-"""A hash of counts that nobody rewrites, because all its processes have died, ends after this."""
+"""Seconds after which Redis drops a hash of counts that no process has written meanwhile."""
 
 TAKE = """
 local me = ARGV[1]
@@ -115,18 +121,18 @@ for i, key in ipairs(KEYS) do
 end
 return 1
 """
-"""Writes this process's own counts, unless one is too much together with those of others.
+"""Writes this process's own counts, unless one exceeds its limit together with other processes.
 
 A hash for each user and address has the count of each process, by the key that the process keeps
-alive: the counts of one whose key has gone are void.
+alive. The counts of a process whose key has expired are removed.
 """
 
 
 class Places:
-    """How many sockets each user and each address has open; a new one never displaces another.
+    """Counts the open sockets of each user and address; a new socket never displaces another.
 
-    Counted for all processes that share `redis`, and for this one alone while that is away. Its
-    own counts are the truth of each process; Redis has copies, so none goes wrong for good.
+    Counts those of all processes that share `redis`, and of this one alone while Redis is away. The
+    truth about each process is in its memory; Redis has copies, which `run` corrects.
     """
 
     def __init__(self, redis: "Redis | None" = None) -> None:
@@ -134,7 +140,7 @@ class Places:
         self._redis = redis
         self._script: Any = redis.register_script(TAKE) if redis is not None else None
         self._me = f"{PREFIX}:process:{uuid4().hex}"
-        # One at a time: of those that come at once, the first ones stay.
+        # One request at a time: of sockets that connect at the same time, the first ones stay.
         self._in_order = asyncio.Lock()
         self._is_joined = False
         self._changed: set[Hashable] = set()
@@ -142,11 +148,14 @@ class Places:
         self._beat_at = self._rewrite_at = 0.0
 
     def __bool__(self) -> bool:
-        """Whether any is taken in this process."""
+        """Return whether any place is taken in this process."""
         return bool(self._taken)
 
     async def take(self, limits: Mapping[Hashable, int]) -> Callable[[], None] | None:
-        """Take a place below each key's limit; what gives it back, None if one is too much."""
+        """Take a place under each key, unless one has as many taken as its limit in `limits`.
+
+        Returns a function that gives the places back, to be called once; None if nothing was taken.
+        """
         if any(self._taken[key] >= limit for key, limit in limits.items()):
             return None
         self._taken.update(limits.keys())
@@ -169,13 +178,16 @@ class Places:
         self._note(keys)
 
     def _note(self, keys: Iterable[Hashable]) -> None:
-        """Have `run` write these counts, as they are then."""
+        """Let `run` write the counts of these keys, as they are at that time."""
         if self._redis is not None:
             self._changed.update(keys)
             self._has_changed.set()
 
     async def _ask_others(self, limits: Mapping[Hashable, int]) -> bool:
-        """Write what was taken, unless that is too much with what other processes have."""
+        """Write the new counts to Redis; return False if they exceed a limit with other processes.
+
+        While Redis is away, return True: only this process counts then.
+        """
         counts = {key: self._taken[key] for key in limits}
         if not self._is_joined:
             self._note(limits)
@@ -192,7 +204,10 @@ class Places:
         return bool(taken)
 
     async def run(self) -> None:
-        """Keep this process's counts in Redis true and alive, until cancelled."""
+        """Keep the counts of this process in Redis correct and alive, until cancelled.
+
+        Returns at once if there is no Redis. Closes the Redis client.
+        """
         if self._redis is None:
             return
         try:
@@ -223,7 +238,7 @@ class Places:
             self._lose(exc)
 
     async def _beat(self, redis: "Redis") -> None:
-        """Stay alive; where that was over, or others may have forgotten, write every count."""
+        """Renew this process's key; if it had expired, or Redis may lack counts, write them all."""
         now, lease_ms = time.monotonic(), round(get_conf().lease_s * 1_000)
         self._beat_at = now + get_conf().beat_s
         is_alive = await redis.set(self._me, 1, px=lease_ms, xx=True)
@@ -243,12 +258,12 @@ class Places:
         await pipeline.execute()
 
     def _lose(self, exc: Exception) -> None:
-        """Until the next beat that succeeds."""
+        """Count in this process alone until the next `_beat` that succeeds."""
         if self._is_joined:
             logger.warning("sockets are counted in this process alone: %s", type(exc).__name__)
         self._is_joined = False
 
 
 def _name(key: Hashable) -> str:
-    """No address stands in Redis."""
+    """Return the key in Redis, hashed so that it shows no address."""
     return f"{PREFIX}:{hash_token(str(key))}"

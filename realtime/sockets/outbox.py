@@ -11,9 +11,9 @@ Undo = Callable[[], None]
 
 
 class Entry(NamedTuple):
-    """A frame; `undo` restores its reader's cursor as if the frame had never been put.
+    """One frame of an outbox; `size` is what counts against `max_bytes`.
 
-    `size` is counted against the outbox's limit.
+    `undo` restores the cursor of the frame's reader as if the frame had never been put.
     """
 
     text: str
@@ -22,7 +22,10 @@ class Entry(NamedTuple):
 
 
 class Outbox:
-    """A bounded queue of frames, sent in order by `run`; `max_bytes` counts characters of JSON."""
+    """A bounded queue of frames to one reader, sent in order by `run`.
+
+    It holds at most `max_frames`, and `max_bytes` characters of JSON.
+    """
 
     def __init__(self, *, max_frames: int, max_bytes: int) -> None:
         self._max_frames = max_frames
@@ -39,14 +42,19 @@ class Outbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether more than `max_bytes` wait, frames that do not count included."""
+        """Whether all queued frames together have more than `max_bytes` characters.
+
+        Frames that were put with `counts=False` are included.
+        """
         return sum(len(entry.text) for entry in self._entries) > self._max_bytes
 
     def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
-        """Add a frame; an overflow undoes and drops all frames with an `undo`: False is returned.
+        """Add a frame; return False if the outbox overflows.
 
-        One frame alone may be larger than `max_bytes`. If the frames without an `undo` still
-        overflow, the reader is disconnected. With `counts=False` the caller limits the bytes.
+        An overflow undoes and drops all queued frames that have an `undo`, this one included. If
+        the others still overflow, it calls `cut`. One frame alone may be larger than `max_bytes`.
+        With `counts=False` the frame's size is not limited: the caller does that. After `cut` or
+        `finish` frames are ignored.
         """
         if self._close_code is not None:
             return True
@@ -62,13 +70,13 @@ class Outbox:
         return False
 
     def cut(self, code: int) -> None:
-        """Discard queued frames and close."""
+        """Discard queued frames, and let `run` close the socket with `code`."""
         self._entries.clear()
         self._size = 0
         self._end(code)
 
     def finish(self, code: int) -> None:
-        """Close after all queued frames have been sent."""
+        """Let `run` close the socket with `code` after it has sent all queued frames."""
         self._end(code)
 
     def _end(self, code: int) -> None:
@@ -94,7 +102,10 @@ class Outbox:
         close: Callable[[int], Awaitable[None]],
         drained: Callable[[], Awaitable[None]],
     ) -> None:
-        """Send frames until the socket is to be closed; awaits `drained` whenever all are sent."""
+        """Call `send` with each frame in order, until `cut` or `finish`; then call `close`.
+
+        Calls `drained` whenever no frame is left. Raises what these raise.
+        """
         while True:
             await self._filled.wait()
             self._filled.clear()
