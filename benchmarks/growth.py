@@ -89,8 +89,8 @@ def prepare_catch_up(size: int) -> Callable[[], object]:
     from django.utils import timezone
 
     from conversations.models import RunEvent
-    from realtime.sockets.cursors import read_missed
     from realtime.sockets.frames import snapshot_frame
+    from realtime.sockets.reader import read_missed
 
     run = make_session(1, status="running").runs.get()
     delta = "word " * (TEXT // size // 5)

@@ -33,8 +33,8 @@ from realtime import process as process_module
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
 from realtime.protocol import CLOSE_RESTART
-from realtime.sockets.outbox import Outbox
 from realtime.sockets.poller import Socket
+from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
 from realtime.tasks import Supervisor, describe
 

@@ -33,8 +33,8 @@ from realtime.protocol import (
 )
 from realtime.sockets import frames
 from realtime.sockets.limits import FrameLimit
-from realtime.sockets.outbox import Outbox
 from realtime.sockets.poller import Socket
+from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer, viewed_for
 from realtime.tasks import Supervisor, describe
 

@@ -15,7 +15,7 @@ from conversations.runs.catch_up import Heads
 from realtime import dbpool, protocol
 from realtime.conf import get_conf
 from realtime.protocol import PongMetadata, ServerPing
-from realtime.sockets.outbox import Outbox
+from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer, viewed_for
 from realtime.tasks import Supervisor, describe
 

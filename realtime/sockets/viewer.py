@@ -32,7 +32,8 @@ from realtime.channel_layer import (
 from realtime.conf import get_conf
 from realtime.protocol import ResumeMetadata
 from realtime.sockets import frames
-from realtime.sockets.cursors import (
+from realtime.sockets.reader import (
+    Outbox,
     RunCursor,
     Sender,
     SessionCursor,
@@ -40,7 +41,6 @@ from realtime.sockets.cursors import (
     read_state,
     replay_run,
 )
-from realtime.sockets.outbox import Outbox
 
 
 def chat_limits() -> ChatLimits:

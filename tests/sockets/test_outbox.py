@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from realtime.sockets.outbox import Outbox
+from realtime.sockets.reader import Outbox
 from tests.support.waiting import time_limit
 
 

@@ -22,7 +22,7 @@ from conversations.sessions.posting import NewChat
 from realtime.channel_layer import RunFrames, run_frames, session_group
 from realtime.protocol import ResumeMetadata
 from realtime.sockets import frames
-from realtime.sockets.outbox import Outbox
+from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
 from tests.support.conformance import check_frame
 from tests.support.inprocess import make_user
