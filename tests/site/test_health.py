@@ -13,6 +13,7 @@ from realtime import dbpool, tasks
 from realtime.channel_layer import Publisher
 from realtime.process import Process, get_process
 from realtime.providers.readiness import ModelReadiness
+from realtime.sockets.limits import Places
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
 from realtime.work.executor import Sweeper
@@ -160,6 +161,7 @@ SERVICES: dict[str, tuple[type[Any], str]] = {
     "lease keeper": (Flusher, "keep_alive"),
     "publisher": (Publisher, "run"),
     "poller": (Poller, "run"),
+    "socket counter": (Places, "run"),
     "sweeper": (Sweeper, "run"),
     "model": (ModelReadiness, "run"),
 }
