@@ -24,7 +24,7 @@ from conversations.models import (
     Summary,
     TitleSource,
 )
-from conversations.queries import User, parse_id, sessions_of
+from conversations.queries import User, parse_id, reply_run, sessions_of
 from conversations.runs import states
 from conversations.runs.usage import TokenUsage, add_to_session, price, usage_columns
 from conversations.sessions.search import Piece, cut_excerpt, find_messages
@@ -216,7 +216,7 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
     message.save(update_fields=["rev"])
     message.summary = Summary.objects.create(message=message, text=text, model=model)
     change = ChangeBuilder(session)
-    view = replace(message_view(message, run=message.run), parts=None)
+    view = replace(message_view(message, run=reply_run(message)), parts=None)
     change.add(MessageChanged(view, created=False))
     change.announce(None)
 
