@@ -401,7 +401,11 @@ def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def check_job_tables(
     app_configs: Apps, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn of missing job tables. Not an error: `migrate` itself runs these checks first."""
+    """Warn if chats are deferred to Procrastinate, but its tables are missing in Postgres.
+
+    Only if the database `default` is checked. Not an error: `migrate` itself runs these checks
+    first.
+    """
     is_asked = "default" in (databases or ()) and connection.vendor == "postgresql"
     if not is_deferring() or not is_asked:
         return []

@@ -150,7 +150,10 @@ class ApprovalAdmin(ReadOnlyAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
-    """The list of API keys; their hashes are never shown."""
+    """The list of API keys, where staff with the permission `change_apikey` revoke keys.
+
+    Nothing else can be changed, and hashes are never shown.
+    """
 
     list_display = (
         *("prefix", "owner", "name", "scopes_shown", "created_at", "last_used_at"),

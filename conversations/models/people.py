@@ -182,7 +182,11 @@ class Label(models.Model):
 
 
 class Review(models.Model):
-    """The review of one session by staff; it is open until `reviewed_at` is set."""
+    """The review of one session by staff, if there was one.
+
+    It is done while `reviewed_at` is set and no earlier than the session's `active_at`: activity
+    after it makes the session due for review again. See `is_up_to_date`.
+    """
 
     session = models.OneToOneField(
         "conversations.ChatSession",

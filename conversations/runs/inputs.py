@@ -87,8 +87,9 @@ def text_items(text: str) -> list[Item]:
 def items_of_parts(parts: Iterable[dict[str, Any]]) -> list[Item]:
     """Build the model's items from the parts of a reply, for replies without stored items.
 
-    Only text and tool calls become items; a call without an output gets `LOST_OUTPUT` as its
-    output.
+    Only text and tool calls become items, and call ids are made unique. A call whose part has no
+    output (None; "" is an output) gets `LOST_OUTPUT`; arguments that are not valid JSON, as when
+    they were shortened, become "{}".
     """
     items: list[Item] = []
     for part in parts:
@@ -104,7 +105,9 @@ def _pair(part: dict[str, Any]) -> list[Item]:
     arguments = whole_json(part.get("arguments") or "")
     call = {"type": CALL, "call_id": call_id, "name": part["name"], "arguments": arguments}
     output = part.get("output")
-    return [call, {"type": OUTPUT, "call_id": call_id, "output": output}] if output else [call]
+    if output is None:
+        return [call]
+    return [call, {"type": OUTPUT, "call_id": call_id, "output": output}]
 
 
 def whole_json(arguments: str) -> str:

@@ -197,10 +197,12 @@ def finish(
     html: list[str] | None = None,
     **columns: Any,
 ) -> None:
-    """End a running run by `move`, which is COMPLETE, FAIL or STOP, and write its last `events`.
+    """End a running run by `move`, which is COMPLETE, FAIL or STOP; write its row and `events`.
 
-    For the run's worker, whose claim the caller must have checked. `html` has the HTML of the
-    reply's text parts, for the terminal frame. `columns` are other columns of the row to write.
+    For the run's worker, whose claim the caller must have checked. The caller also writes the reply
+    (`update_reply`) and its items, and deletes the `RunState`, in the same transaction. `html` has
+    the HTML of the reply's text parts, for the terminal frame. `columns` are other columns of the
+    row, none of `STATE_COLUMNS`. Raises `IllegalMoveError` and `RunLostError`.
     """
     _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
 

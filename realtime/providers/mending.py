@@ -264,10 +264,11 @@ class WholeSoFar:
 
 
 class Mending:
-    """Corrections that the events of both APIs need, and their state for one stream.
+    """Corrections that events of Chat Completions and Responses need, and their state for a stream.
 
-    `mended` names the kinds of corrections made. `call_ids` are the ids of tool calls in the run's
-    earlier streams; this stream's are added. A `key` names one text of the stream.
+    Make one for each stream; before each event its owner sets `is_changed` to False. `mended`
+    names the kinds of corrections made. `call_ids` has the ids of tool calls in the run's earlier
+    streams; this stream's are added to that set. A `key` names one text of the stream.
     """
 
     def __init__(self, *, thinks_first: bool = False, call_ids: set[str] | None = None) -> None:

@@ -64,7 +64,9 @@ class ResponseEvents:
     def rest(self, end: Event | None = None) -> list[Event]:
         """Return deltas with what is held back of texts that have no closing event of their own.
 
-        `end` is the last event of the response, if there is one.
+        Call it at the end of the stream; `feed` calls it with `end`, the last event of a response,
+        whose complete texts show whether the deltas repeated the text. A second call returns
+        nothing.
         """
         wholes = _texts_in(end or {})
         return [

@@ -60,7 +60,7 @@ class Pair:
 
     def have_dropped(self, count: int) -> bool:
         """Whether so many replies have been dropped, on both together."""
-        return sum(site.log.count(" s, dropped") for site in (self.one, self.two)) == count
+        return sum(site.log.count(" s without a commit") for site in (self.one, self.two)) == count
 
 
 @pytest.fixture

@@ -233,7 +233,9 @@ async def test_paused_for_longer_than_its_lease(
         before = engine.ask(row, run_id), engine.ask(journal, run_id)
         worker.signal(signal.SIGCONT)
         reply.open()
-        await engine.until(lambda: f"run {run_id}: lost" in worker.log, "it to notice")
+        await engine.until(
+            lambda: f"run {run_id}: claimed by another worker" in worker.log, "it to notice"
+        )
         assert (engine.ask(row, run_id), engine.ask(journal, run_id)) == before
         kept = await converge(engine.web, engine.ann, accepted["session_id"], client)
         assert kept.reply(run_id)["text"] == reply.start(SHOWN)

@@ -143,11 +143,12 @@ class TestMending:
             {"type": "reasoning", "text": "hm"},
             {**tool, "tool_call_id": "a", "output": "1"},
             {**tool, "tool_call_id": "b", "status": "failed"},
+            {**tool, "tool_call_id": "c", "output": ""},
             {"type": "text", "text": "so far"},
         ]
         items = items_of_parts(parts)
         outputs = [item["output"] for item in items if "output" in item]
-        assert (outputs, items[-1]["content"]) == (["1", LOST_OUTPUT], "so far")
+        assert (outputs, items[-1]["content"]) == (["1", LOST_OUTPUT, ""], "so far")
         assert refusals(model_items([said("?"), replied(*items), said("!")])) == []
 
 
