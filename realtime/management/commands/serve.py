@@ -57,13 +57,16 @@ def check_free(host: str, port: int) -> None:
 
 
 def addresses(host: str, port: int) -> str:
-    """Return lines with the URLs of the chat, the admin and the API, if the project has them."""
+    """Return lines with the URLs of the chat, the admin and the API, if the project has them.
+
+    For the API it is the page that describes it, or else the base of its addresses.
+    """
     shown = f"[{host}]" if ":" in host else host
     chat, admin, sessions = map(path_of, ("chat", "admin:index", "api-sessions"))
     places = [
         ("chat", chat) if chat else ("site", "/"),
         ("admin", admin),
-        ("API", sessions.removesuffix("sessions/")),
+        ("API", path_of("api-docs") or sessions.removesuffix("sessions/")),
     ]
     lines = [f"{word:5} http://{shown}:{port}{path}" for word, path in places if path]
     return "\n".join(f"agentsite: {line}" for line in lines)
