@@ -9,23 +9,30 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
 from uuid import UUID
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.conf import settings
 
 from conversations.shapes import RunRef, UserId
+from realtime import dbpool
 from realtime.conf import get_conf
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 CLEAN_PAUSE_S = 1.0
-CAPACITY = 1_000
-"""Unread messages of one socket. Further ones are dropped; the reader finds the gap and reads the
+CAPACITY = 10_000
+"""Unread messages of a process. Further ones are dropped; readers find the gap and read the
 database.
+"""
+
+LIST_SENDS_PER_S = 1_000
+"""Frames about a user's list of sessions that a process sends a second, to all sockets of the user
+together: with 300 sockets three frames, so that one user costs no more than many.
 """
 FOREVER_S = 10 * 365 * 86_400
 
@@ -108,9 +115,13 @@ class Notice(TypedDict):
 
 
 class UserFrames(TypedDict):
-    """Frames for every socket of a user."""
+    """Frames for every socket of a user.
+
+    Each has a key in `keys`: a later frame with the same key makes an earlier one needless.
+    """
 
     type: str
+    keys: list[str]
     frames: list[str]
 
 
@@ -158,59 +169,190 @@ def run_frames(ref: RunRef, first: int, frames: list[str], *, chars: int, ended:
 logger = logging.getLogger(__name__)
 
 
-class Membership:
-    """The groups that one reader's channel is in.
+REJOIN_PAUSE_S = 1.0
 
-    If the layer fails to add the channel to a group, the reader gets frames only through the poller
-    until `rejoin` succeeds. No method raises what the layer raises.
+
+class Reader(Protocol):
+    """Takes the messages of the groups that it has joined."""
+
+    def deliver(self, message: Mapping[str, Any]) -> None:
+        """Take a message; it must neither block nor raise."""
+
+
+class UserFeed:
+    """Sends frames to all sockets of one user, at most `LIST_SENDS_PER_S` sends a second.
+
+    Up to one second's sends go out at once. Then frames wait, and a frame replaces a waiting one
+    with the same key: the number that waits is bounded by what a user has, not by what happens.
     """
 
-    def __init__(self, layer: Any, channel: str) -> None:
-        self._layer = layer
-        self._channel = channel
-        self._groups: set[str] = set()
-        self._missing: set[str] = set()
-        self._has_left = False
-        self._one_by_one = asyncio.Lock()
+    def __init__(self, readers: set[Reader]) -> None:
+        self._readers = readers
+        self._waiting: dict[str, str] = {}
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def join(self, group: str) -> None:
-        """Join a group; does nothing after `leave_all`. A failure is logged, see `rejoin`."""
-        # One call at a time: a join and a leave of one group must reach the layer in their order.
-        async with self._one_by_one:
-            if self._has_left:
-                return
-            self._groups.add(group)
-            if not await self._try(self._layer.group_add, group):
-                self._missing.add(group)
+    def put(self, message: "UserFrames") -> None:
+        """Send the message's frames, now or when it is their turn."""
+        for key, text in zip(message["keys"], message["frames"], strict=True):
+            # Move it to the end: it must not overtake frames of the same session.
+            self._waiting.pop(key, None)
+            self._waiting[key] = text
+        if self._timer is None:
+            self._send()
+
+    def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        now, self._timer = loop.time(), None
+        while self._waiting and self._due <= now:
+            text = self._waiting.pop(next(iter(self._waiting)))
+            self._due = max(self._due, now - 1) + len(self._readers) / LIST_SENDS_PER_S
+            for reader in list(self._readers):
+                reader.deliver({"type": "user.frames", "frames": [text]})
+        if self._waiting:
+            self._timer = loop.call_at(self._due, self._send)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@dataclass(eq=False)
+class _Group:
+    """A group, and its readers in this process.
+
+    `state` says whether the process's channel is in it, as far as that is known. Hold `lock` to
+    change it.
+    """
+
+    readers: set[Reader] = field(default_factory=set)
+    state: Literal["out", "in", "unsure"] = "out"
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    feed: UserFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feed = UserFeed(self.readers)
+
+
+class Hub:
+    """Receives the layer's messages for all readers of a process, on one channel.
+
+    The channel is in a group while one of the readers is, so a message comes in once, however many
+    readers it is for. While the layer fails to add it to a group, the group's readers get frames
+    only through the poller. No method raises what the layer raises.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.reads = dbpool.SharedReads()
+        self._layer = layer
+        self._groups: dict[str, _Group] = {}
+        self._channel: str | None = None
+        self._opening = asyncio.Lock()
+        self._retry_at = 0.0
+
+    async def run(self) -> None:
+        """Receive messages until cancelled; after a failure, on a new channel."""
+        while True:
+            try:
+                await self._receive()
+            except Exception as exc:
+                logger.warning("channel layer: receiving failed: %s", type(exc).__name__)
+                self._forget_channel()
+            await asyncio.sleep(REJOIN_PAUSE_S)
+
+    async def _receive(self) -> None:
+        if (channel := await self._open()) is None:
+            return
+        await self.rejoin()
+        while True:
+            self._deliver(await self._layer.receive(channel))
+
+    async def _open(self) -> str | None:
+        """Return the channel; opens one if there is none. None if that fails.
+
+        A failure holds for `REJOIN_PAUSE_S`, so that a layer that is away does not delay each join.
+        """
+        async with self._opening:
+            if self._channel is None and time.monotonic() >= self._retry_at:
+                try:
+                    async with asyncio.timeout(get_conf().layer_timeout_s):
+                        self._channel = await self._layer.new_channel()
+                except Exception as exc:
+                    self._retry_at = time.monotonic() + REJOIN_PAUSE_S
+                    logger.warning("channel layer: no channel: %s", type(exc).__name__)
+            return self._channel
+
+    def _forget_channel(self) -> None:
+        self._channel = None
+        for group in self._groups.values():
+            group.state = "out"
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        # A process of an earlier version does not name the group.
+        group = self._groups.get(message.get("group", ""))
+        if group is None:
+            return
+        if message["type"] == "user.frames":
+            group.feed.put(cast(UserFrames, message))
+            return
+        for reader in list(group.readers):
+            reader.deliver(message)
+
+    async def join(self, name: str, reader: Reader) -> None:
+        """Deliver the messages of a group to a reader, from this call's end at the latest.
+
+        A failure is logged, see `rejoin`.
+        """
+        group = self._groups.setdefault(name, _Group())
+        group.readers.add(reader)
+        await self._settle(name, group)
+
+    async def leave(self, name: str, reader: Reader) -> None:
+        """Deliver no more messages of a group to a reader; a failure of the layer is logged."""
+        if (group := self._groups.get(name)) is None:
+            return
+        group.readers.discard(reader)
+        if not group.readers:
+            await self._settle(name, group)
 
     async def rejoin(self) -> bool:
-        """Retry failed joins; return False if one fails again, True if none is left."""
-        if not self._missing:
-            return True
-        async with self._one_by_one:
-            for group in list(self._missing):
-                if not await self._try(self._layer.group_add, group):
-                    return False
-                self._missing.discard(group)
+        """Retry failed joins; return False if one fails again, True if none is left.
+
+        Stops at the first failure, as a layer that is away refuses all.
+        """
+        for name, group in list(self._groups.items()):
+            if group.readers and group.state != "in" and not await self._settle(name, group):
+                return False
         return True
 
-    async def leave(self, group: str) -> None:
-        """Leave a group; a failure is logged."""
-        async with self._one_by_one:
-            self._groups.discard(group)
-            self._missing.discard(group)
-            await self._try(self._layer.group_discard, group)
+    async def _settle(self, name: str, group: _Group) -> bool:
+        """Add the channel to the group or remove it, as the group has readers now or has none.
 
-    async def leave_all(self) -> None:
-        """Leave all groups; later calls of `join` do nothing."""
-        self._has_left = True
-        for group in list(self._groups):
-            await self.leave(group)
+        Return whether that succeeded. One call at a time for a group, as an addition and a removal
+        must reach the layer in their order.
+        """
+        async with group.lock:
+            wanted: Literal["in", "out"] = "in" if group.readers else "out"
+            settled = group.state == wanted
+            if not settled and (channel := await self._open()) is not None:
+                # If this task is cancelled, nobody knows whether the layer has done it.
+                group.state = "unsure"
+                change = self._layer.group_add if group.readers else self._layer.group_discard
+                settled = await self._try(change, name, channel)
+                group.state = wanted if settled else "unsure"
+            if not group.readers:
+                group.feed.close()
+                if self._groups.get(name) is group:
+                    del self._groups[name]
+            return settled
 
-    async def _try(self, call: Callable[[str, str], Awaitable[None]], group: str) -> bool:
+    async def _try(
+        self, change: Callable[[str, str], Awaitable[None]], group: str, channel: str
+    ) -> bool:
         try:
             async with asyncio.timeout(get_conf().layer_timeout_s):
-                await call(group, self._channel)
+                await change(group, channel)
         except Exception as exc:
             logger.warning("channel layer: group call failed: %s", type(exc).__name__)
             return False
@@ -322,6 +464,10 @@ class Publisher:
 
 
 async def send(layer: Any, envelope: Envelope) -> None:
-    """Send one envelope; raises what the layer raises, `TimeoutError` after `layer_timeout_s`."""
+    """Send one envelope; raises what the layer raises, `TimeoutError` after `layer_timeout_s`.
+
+    The message names its group, as a process receives those of all its groups on one channel.
+    """
+    group, message = envelope
     async with asyncio.timeout(get_conf().layer_timeout_s):
-        await layer.group_send(*envelope)
+        await layer.group_send(group, {**message, "group": group})

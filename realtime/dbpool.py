@@ -15,10 +15,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from functools import cache, partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from django.db import DatabaseError, InterfaceError, connection, connections
 
@@ -163,6 +163,35 @@ async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 async def write_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `fn` like `write`, but ahead of other units; only for replies at work."""
     return await _writers().run(partial(fn, *args, **kwargs), first=True)
+
+
+class SharedReads:
+    """Reads that are done once for all who ask for the same at the same time."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def read(self, key: Hashable, fn: Callable[[], T]) -> T:
+        """Run `fn` like the function `read`, once for all callers with `key` before it begins.
+
+        While one read runs, later callers share the next one: nobody gets what was read before
+        they called. The result is shared too: do not modify it.
+        """
+        task = self._waiting.get(key)
+        if task is None:
+            task = asyncio.create_task(self._read_next(key, fn), name="shared read")
+            self._waiting[key] = task
+        return cast(T, await asyncio.shield(task))
+
+    async def _read_next(self, key: Hashable, fn: Callable[[], T]) -> T:
+        while (before := self._running.get(key)) is not None:
+            await asyncio.wait([before])
+        self._running[key] = self._waiting.pop(key)
+        try:
+            return await read(fn)
+        finally:
+            del self._running[key]
 
 
 @cache

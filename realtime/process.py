@@ -17,7 +17,15 @@ from conversations.changes import Event, RunCancelRequested, RunEnded, RunReady
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.sessions.posting import NewChat, Posted
 from realtime import dbpool, protocol, registry
-from realtime.channel_layer import WORKER_GROUP, Envelope, Publisher, open_redis, send
+from realtime.channel_layer import (
+    REJOIN_PAUSE_S,
+    WORKER_GROUP,
+    Envelope,
+    Hub,
+    Publisher,
+    open_redis,
+    send,
+)
 from realtime.conf import Role, get_conf, is_deferring, serving_role
 from realtime.protocol import Status
 from realtime.providers.readiness import ModelReadiness, ModelStatus, load_service
@@ -80,8 +88,6 @@ async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
 
 logger = logging.getLogger(__name__)
 
-REJOIN_PAUSE_S = 1.0
-
 
 class Process:
     """The services of one role on one event loop, started together and stopped in order."""
@@ -92,7 +98,8 @@ class Process:
         self.loop = asyncio.get_running_loop()
         self.role = role
         self.publisher = Publisher()
-        self.poller = Poller()
+        self.hub = Hub(get_channel_layer())
+        self.poller = Poller(self.hub)
         self.places = Places(open_redis() if role != "worker" else None)
         self.user_frames = UserFrames()
         self.chats = InFlight()
@@ -111,6 +118,7 @@ class Process:
         if is_deferring():
             self._services.keep(self.executor.run, "executor")
         if self.role != "worker":
+            self._services.keep(self.hub.run, "hub")
             self._services.keep(self.poller.run, "poller")
             self._services.keep(self.places.run, "socket counter")
         if self.role != "web":

@@ -4,10 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
-from channels.layers import get_channel_layer
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -41,9 +40,6 @@ from realtime.tasks import Supervisor, describe
 logger = logging.getLogger(__name__)
 
 Frame = dict[str, Any]
-
-RECEIVED_MAX = 100
-"""Layer messages that wait for a reader which is catching up; further ones are dropped."""
 
 
 class AsyncAPIView(ApiView):
@@ -110,7 +106,6 @@ class _Reader:
         self.viewer = viewer
         self.outbox = outbox
         self._ready: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
-        self._received: asyncio.Queue[Any] = asyncio.Queue(maxsize=RECEIVED_MAX)
 
     async def send_all(self) -> None:
         """Send frames until the reader is closed.
@@ -126,26 +121,6 @@ class _Reader:
     async def _close(self, code: int) -> None:
         await self._ready.put(None)
 
-    async def receive_all(self, layer: Any, channel: str) -> None:
-        """Queue messages of the layer until cancelled.
-
-        Nothing else may be awaited here: the Redis layer unsubscribes from a channel only when its
-        `receive` is cancelled.
-        """
-        while True:
-            message = await layer.receive(channel)
-            with suppress(asyncio.QueueFull):  # the reader finds the gap and reads the database
-                self._received.put_nowait(message)
-
-    async def follow_all(self) -> None:
-        """Pass received messages to the viewer, until cancelled."""
-        while True:
-            message = await self._received.get()
-            if message["type"] == "run.frames":
-                await self.viewer.on_run_frames(message)
-            elif message["type"] == "run.notice":
-                await self.viewer.on_notice(message)
-
     async def frames(self) -> AsyncIterator[Frame]:
         """Yield frames until the server stops or the sign-in has ended."""
         while (text := await self._ready.get()) is not None:
@@ -156,17 +131,14 @@ class _Reader:
 async def _open(
     user: AbstractBaseUser, sign_in: SignIn | None, *, watches: bool
 ) -> AsyncIterator[_Reader]:
-    conf, process, layer = get_conf(), get_process(), get_channel_layer()
-    channel = await layer.new_channel()
+    conf, process = get_conf(), get_process()
     outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
-    viewer = Viewer(user, layer, channel, outbox, watches=watches)
+    viewer = Viewer(user, process.hub, outbox, watches=watches)
     reader, tasks = _Reader(process, viewer, outbox), Supervisor()
     sign_in = sign_in or SignIn(user.pk, user.get_session_auth_hash(), None, None)
     with process.poller.watch(Socket(viewer, outbox, sign_in)):
         try:
-            tasks.start(reader.receive_all(layer, channel), f"receive {channel}")
-            tasks.start(reader.follow_all(), f"follow {channel}")
-            tasks.start(reader.send_all(), f"send {channel}")
+            tasks.start(reader.send_all(), "outbox")
             yield reader
         finally:
             await tasks.stop()

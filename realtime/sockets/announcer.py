@@ -143,21 +143,27 @@ def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:
 
 
 def _user(change: Change) -> list[Envelope]:
-    told = [frame for event in change.events if (frame := _user_frame(change, event))]
-    if not told:
+    found = [pair for event in change.events if (pair := _user_frame(change, event))]
+    if not found:
         return []
-    encoded = [frame.encode() for frame in told]
-    return [(user_group(change.owner_id), dict(UserFrames(type="user.frames", frames=encoded)))]
+    message = UserFrames(
+        type="user.frames",
+        keys=[key for key, _ in found],
+        frames=[frame.encode() for _, frame in found],
+    )
+    return [(user_group(change.owner_id), dict(message))]
 
 
-def _user_frame(change: Change, event: Event) -> protocol.Status | None:
+def _user_frame(change: Change, event: Event) -> tuple[str, protocol.Status] | None:
+    """Return the frame of an event for the user's list, and its key; None if it has none."""
     session_id = str(change.session_id)
     match event:
         case SessionListed():
-            return frames.session_frame(session_id, change.rev, event)
+            frame = frames.session_frame(session_id, change.rev, event)
+            return f"{event.kind} {session_id}", frame
         case FeedbackChanged():
-            return frames.feedback_frame(session_id, event)
+            return f"feedback {event.message_id}", frames.feedback_frame(session_id, event)
         case ShareChanged():
-            return frames.share_frame(session_id, event)
+            return f"share {event.share_id}", frames.share_frame(session_id, event)
         case _:
             return None

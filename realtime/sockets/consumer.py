@@ -3,10 +3,11 @@
 import logging
 import time
 from collections.abc import Hashable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, assert_never
 
 from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DatabaseError
 
@@ -18,7 +19,6 @@ from conversations.sessions import queue
 from conversations.sessions.posting import NewChat, Stopped, cancel_run
 from conversations.shapes import QueueView
 from realtime import dbpool, process, protocol
-from realtime.channel_layer import Notice, RunFrames, SessionFrames, UserFrames
 from realtime.conf import get_conf
 from realtime.process import get_process
 from realtime.protocol import (
@@ -83,16 +83,15 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve the socket, then release its places, tasks and groups.
 
-        Clean up here: `disconnect` is not called if a handler raises or the layer fails.
+        Unlike Channels' own consumers it has no channel: the process's hub receives the layer's
+        messages. Clean up here: `disconnect` is not called if a handler raises.
         """
+        self.scope, self.base_send = scope, send
         self.tasks, self.cleanup = Supervisor(), ExitStack()
         try:
-            await super().__call__(scope, receive, send)
-        except Exception as exc:
-            if hasattr(self, "channel_name"):
-                raise
-            logger.error("channel layer: creating a channel failed: %s", describe(exc))
-            await _turn_away(receive, send)
+            with suppress(StopConsumer):
+                while True:
+                    await self.dispatch(await receive())
         finally:
             self.cleanup.close()
             await self.tasks.stop()
@@ -123,7 +122,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.cleanup.callback(give_back)
         self.limit = FrameLimit(conf.frames_per_minute)
         self.outbox = Outbox(max_frames=conf.outbox_frames, max_bytes=conf.outbox_bytes)
-        self.viewer = Viewer(self.scope["user"], self.channel_layer, self.channel_name, self.outbox)
+        self.viewer = Viewer(self.scope["user"], self.process.hub, self.outbox)
         await self.viewer.join_user()
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
@@ -224,13 +223,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
             case Chat():
                 await self._chat(viewer, frame)
             case Cancel():
-                await self._cancel(frame)
+                await self._cancel(viewer, frame)
             case Resume():
                 await viewer.resume(frame.session_id, frame.metadata)
             case Respond():
-                await self._respond(frame)
+                await self._respond(viewer, frame)
             case Queue():
-                await self._queue(frame)
+                await self._queue(viewer, frame)
             case ClientPing():
                 self._pong(frame)
             case ClientPong():
@@ -243,52 +242,39 @@ class ChatConsumer(AsyncWebsocketConsumer):
         new = NewChat(content=frame.content, session_id=frame.session_id, **metadata)
         await process.chat(self.process, viewer, new)
 
-    async def _cancel(self, frame: Cancel) -> None:
-        stopped = await dbpool.write(
-            cancel_run,
-            user=self.scope["user"],
-            session_id=frame.session_id,
-            run_id=frame.metadata.run_id,
-            client_message_id=frame.metadata.client_message_id,
-        )
-        self.put(_stop_answer(stopped))
+    async def _cancel(self, viewer: Viewer, frame: Cancel) -> None:
+        async with viewer.lock:
+            stopped = await dbpool.write(
+                cancel_run,
+                user=self.scope["user"],
+                session_id=frame.session_id,
+                run_id=frame.metadata.run_id,
+                client_message_id=frame.metadata.client_message_id,
+            )
+            self.put(_stop_answer(stopped))
 
-    async def _respond(self, frame: Respond) -> None:
-        decided = await dbpool.write(
-            lifecycle.decide,
-            user=self.scope["user"],
-            session_id=frame.session_id,
-            request_id=frame.metadata.request_id,
-            verdict=frame.metadata.decision,
-            message=frame.metadata.message,
-            viewed_for=viewed_for(),
-        )
-        self.put(frames.responded_frame(decided))
+    async def _respond(self, viewer: Viewer, frame: Respond) -> None:
+        async with viewer.lock:
+            decided = await dbpool.write(
+                lifecycle.decide,
+                user=self.scope["user"],
+                session_id=frame.session_id,
+                request_id=frame.metadata.request_id,
+                verdict=frame.metadata.decision,
+                message=frame.metadata.message,
+                viewed_for=viewed_for(),
+            )
+            self.put(frames.responded_frame(decided))
 
-    async def _queue(self, frame: Queue) -> None:
-        queue = await dbpool.write(change_queue, self.scope["user"], frame)
-        done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
-        self.put(protocol.status(done, frame.session_id))
+    async def _queue(self, viewer: Viewer, frame: Queue) -> None:
+        async with viewer.lock:
+            queue = await dbpool.write(change_queue, self.scope["user"], frame)
+            done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
+            self.put(protocol.status(done, frame.session_id))
 
     def _pong(self, frame: ClientPing) -> None:
         metadata = protocol.PongMetadata(server_time=time.time(), ts=frame.metadata.ts)
         self.put(protocol.ServerPong(metadata=metadata))
-
-    async def run_frames(self, message: RunFrames) -> None:
-        if self.viewer is not None:
-            await self.viewer.on_run_frames(message)
-
-    async def session_frames(self, message: SessionFrames) -> None:
-        if self.viewer is not None:
-            await self.viewer.on_session_frames(message)
-
-    async def run_notice(self, message: Notice) -> None:
-        if self.viewer is not None:
-            await self.viewer.on_notice(message)
-
-    async def user_frames(self, message: UserFrames) -> None:
-        for text in message["frames"]:
-            self.outbox.put(text)
 
 
 def _decode(text: str | None) -> protocol.ClientFrame:
@@ -297,13 +283,6 @@ def _decode(text: str | None) -> protocol.ClientFrame:
     if len(text.encode("utf-8", "surrogatepass")) > get_conf().frame_max_bytes:
         raise AgentSiteError(ErrorCode.TOO_LARGE)
     return protocol.parse_client_frame(text)
-
-
-async def _turn_away(receive: Any, send: Any) -> None:
-    """Accept and close with "try later": a browser sees the code only after `accept`."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": protocol.CLOSE_RESTART})
 
 
 def _connected(viewer: Viewer) -> protocol.Status:

@@ -13,6 +13,7 @@ from conversations.runs import catch_up as catch_up_module
 from conversations.runs import lifecycle
 from conversations.runs.catch_up import Heads
 from realtime import dbpool, protocol
+from realtime.channel_layer import Hub
 from realtime.conf import get_conf
 from realtime.protocol import PongMetadata, ServerPing
 from realtime.sockets.reader import Outbox
@@ -51,7 +52,8 @@ class Poller:
     sockets.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
         self._sockets: set[Socket] = set()
         self._repairs = Supervisor()
 
@@ -96,7 +98,7 @@ class Poller:
         await self._close_ended(sockets)
         await self._compare(sockets)
         await self._mark_viewed(sockets)
-        await self._rejoin(sockets)
+        await self._hub.rejoin()
 
     def _ping(self, sockets: list[Socket]) -> None:
         now = time.monotonic()
@@ -142,12 +144,6 @@ class Poller:
         """Repair one socket after another, but go on without waiting for a slow one."""
         socket.repair = self._repairs.start(socket.viewer.on_heads(heads), "catch-up")
         await asyncio.wait([socket.repair], timeout=PATIENCE_S)
-
-    async def _rejoin(self, sockets: list[Socket]) -> None:
-        """Retry failed joins; stop at the first failure, as a layer that is away refuses all."""
-        for socket in sockets:
-            if not await socket.viewer.rejoin():
-                return
 
     async def _mark_viewed(self, sockets: list[Socket]) -> None:
         """Mark watched sessions with an open run as viewed: no other runs could be cancelled."""

@@ -22,7 +22,7 @@ from conversations.runs.catch_up import (
     read_session_state,
 )
 from conversations.sessions.rendering import read_html, read_joined_html
-from conversations.shapes import message_view, run_ref
+from conversations.shapes import MessageView, message_view, run_ref
 from realtime import protocol
 from realtime.conf import get_conf
 from realtime.protocol import CLOSE_TOO_FAST, ServerFrame
@@ -372,15 +372,47 @@ def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
     return Missed(got, [_event_frame(got.run, event).encode() for event in got.events])
 
 
+class MissedState:
+    """What a session has after some revision, for all readers with that revision.
+
+    Its frames are encoded once, when a reader first needs them. Use them on the event loop only.
+    """
+
+    def __init__(self, session_id: UUID, state: SessionState) -> None:
+        self.state = state
+        self._session_id = str(session_id)
+        self._texts: dict[tuple[str, bool], str] = {}
+
+    def message_text(self, view: MessageView, *, is_open: bool) -> str:
+        """Return the encoded frame of a message; without parts if its run `is_open`."""
+        key = view.message_id, is_open
+        if key not in self._texts:
+            shown = replace(view, parts=None) if is_open else view
+            html = None if is_open else self.state.html.get(view.message_id)
+            frame = frames_module.message_frame(
+                self._session_id, self.state.rev, shown, created=False, html=html
+            )
+            self._texts[key] = frame.encode()
+        return self._texts[key]
+
+    def queue_text(self) -> str:
+        """Return the encoded frame of the queue."""
+        key = "queue", False
+        if key not in self._texts:
+            frame = frames_module.queue_frame(self._session_id, self.state.rev, self.state.queue)
+            self._texts[key] = frame.encode()
+        return self._texts[key]
+
+
 def read_state(
-    session_id: UUID, *, rev: int | None, runs: list[UUID], limit: int, max_chars: int
-) -> SessionState:
+    session_id: UUID, *, rev: int | None, runs: frozenset[UUID], limit: int, max_chars: int
+) -> MissedState:
     """Read what a session has after `rev`, as `read_session_state` does, and the replies' HTML.
 
     Call it in a database thread.
     """
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
-    return replace(state, html=read_joined_html(state.messages or ()))
+    return MissedState(session_id, replace(state, html=read_joined_html(state.messages or ())))
 
 
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -22,7 +23,7 @@ from conversations.sessions.posting import NewChat, Posted
 from conversations.shapes import MessageView
 from realtime import dbpool, protocol
 from realtime.channel_layer import (
-    Membership,
+    Hub,
     Notice,
     RunFrames,
     SessionFrames,
@@ -33,6 +34,7 @@ from realtime.conf import get_conf
 from realtime.protocol import ResumeMetadata
 from realtime.sockets import frames
 from realtime.sockets.reader import (
+    MissedState,
     Outbox,
     RunCursor,
     Sender,
@@ -41,6 +43,7 @@ from realtime.sockets.reader import (
     read_state,
     replay_run,
 )
+from realtime.tasks import describe
 
 
 def chat_limits() -> ChatLimits:
@@ -56,6 +59,9 @@ def chat_limits() -> ChatLimits:
 
 
 logger = logging.getLogger(__name__)
+
+INBOX_MAX = 1_000
+"""Messages that wait for a reader which is catching up; further ones are dropped."""
 
 VIEWED_INTERVALS = 3
 """Head intervals for which a session counts as watched: one poll may be late."""
@@ -76,20 +82,19 @@ class Viewer:
     """
 
     def __init__(
-        self,
-        user: AbstractBaseUser,
-        layer: Any,
-        channel: str,
-        outbox: Outbox,
-        *,
-        watches: bool = True,
+        self, user: AbstractBaseUser, hub: Hub, outbox: Outbox, *, watches: bool = True
     ) -> None:
         self.user = user
         self.watches = watches
         self.lock = asyncio.Lock()
-        self._membership = Membership(layer, channel)
+        self._hub = hub
+        self._outbox = outbox
         self._sender = Sender(outbox)
         self._sessions: dict[UUID, SessionCursor] = {}
+        self._groups: set[str] = set()
+        self._inbox: deque[Mapping[str, Any]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     @property
     def sessions(self) -> list[UUID]:
@@ -106,16 +111,64 @@ class Viewer:
         return [session_id for session_id, session in self._sessions.items() if session.open]
 
     async def close(self) -> None:
-        """Leave every group; later calls of `join` join none."""
-        await self._membership.leave_all()
+        """Leave every group, and handle no message any more; later calls of `join` join none."""
+        self._is_closed = True
+        self._inbox.clear()
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        for group in list(self._groups):
+            await self._leave(group)
 
     async def join_user(self) -> None:
         """Join the user's group, to get the frames that go to every socket of this user."""
-        await self._membership.join(user_group(self.user.pk))
+        await self._join(user_group(self.user.pk))
 
-    async def rejoin(self) -> bool:
-        """Retry the joins that the channel layer has refused; return False if one fails again."""
-        return await self._membership.rejoin()
+    async def _join(self, group: str) -> None:
+        if not self._is_closed:
+            self._groups.add(group)
+            await self._hub.join(group, self)
+
+    async def _leave(self, group: str) -> None:
+        self._groups.discard(group)
+        await self._hub.leave(group, self)
+
+    def deliver(self, message: Mapping[str, Any]) -> None:
+        """Take a message of a joined group; see `Reader`.
+
+        It is handled at once if that needs no waiting: neither for `lock` nor for an earlier
+        message nor for the database. Else a task handles it, in its turn.
+        """
+        if self._is_closed:
+            return
+        if self._worker is None and not self.lock.locked() and self._try_now(message):
+            return
+        if len(self._inbox) < INBOX_MAX:  # else the reader finds the gap
+            self._inbox.append(message)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._handle_inbox(), name="inbox")
+
+    def _try_now(self, message: Mapping[str, Any]) -> bool:
+        try:
+            return self._forward(message) is None
+        except Exception as exc:
+            self._fail(exc)
+            return True
+
+    async def _handle_inbox(self) -> None:
+        try:
+            while self._inbox:
+                await self.on_message(self._inbox.popleft())
+        except Exception as exc:
+            self._fail(exc)
+        finally:
+            self._worker = None
+
+    def _fail(self, exc: Exception) -> None:
+        """Close the socket: the client reconnects and resumes from its own cursor."""
+        logger.error("handling a message failed: %s", describe(exc, is_private=True))
+        self._inbox.clear()
+        self._outbox.cut(protocol.CLOSE_RESTART)
 
     async def join(self, session_id: UUID) -> SessionCursor:
         """Follow a session: join its group, and return its cursor; the caller holds `lock`.
@@ -130,7 +183,7 @@ class Viewer:
             return cursor
         await self._make_room()
         cursor = self._sessions[session_id] = SessionCursor(session_id)
-        await self._membership.join(session_group(session_id))
+        await self._join(session_group(session_id))
         return cursor
 
     async def _make_room(self) -> None:
@@ -150,7 +203,7 @@ class Viewer:
         if dropped.full:
             told = protocol.status(protocol.Unfollowed(), str(dropped.session_id))
             self._sender.put(told)
-        await self._membership.leave(session_group(dropped.session_id))
+        await self._leave(session_group(dropped.session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
         """Follow a session, and put all that came after `cursor` into the outbox. Takes `lock`.
@@ -158,7 +211,10 @@ class Viewer:
         Raises `AgentSiteError`: not_found, too_many_sessions.
         """
         async with self.lock:
-            found = await dbpool.read(queries.get_session, self.user, session_id)
+            found = await self._hub.reads.read(
+                ("session", self.user.pk, session_id),
+                partial(queries.get_session, self.user, session_id),
+            )
             session = await self.join(found.pk)
             session.full = True
             with self._sender.catching_up():
@@ -167,7 +223,8 @@ class Viewer:
     async def _answer_resume(self, session: SessionCursor, cursor: ResumeMetadata) -> None:
         named = _parse_optional(cursor.run_id)
         asked = [*session.open, *([named] if named else [])]
-        state = await self._read_state(session, cursor.rev, asked)
+        missed = await self._read_state(session, cursor.rev, asked)
+        state = missed.state
         # Runs that this socket has begun to show stay open until their end is sent, whether the
         # cursor names them or was written before their first frame arrived.
         session.floor = _first_owed(state)
@@ -175,37 +232,36 @@ class Viewer:
             run = session.open_run(named, state.numbers[named])
             run.epoch, run.seq = cursor.epoch, cursor.seq
         self._sender.put(_resumed(session, state))
-        self._apply_state(session, state)
+        self._apply_state(session, missed)
         await self._catch_up_runs(session)
 
     async def _read_state(
         self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
-    ) -> SessionState:
-        return await dbpool.read(
+    ) -> MissedState:
+        asked = frozenset(runs)
+        limit = self._sender.replay_messages
+        read = partial(
             read_state,
             session.session_id,
             rev=rev,
-            runs=list(runs),
-            limit=self._sender.replay_messages,
+            runs=asked,
+            limit=limit,
             max_chars=get_conf().outbox_bytes,
         )
+        return await self._hub.reads.read(("state", session.session_id, rev, asked, limit), read)
 
-    def _apply_state(self, session: SessionCursor, state: SessionState) -> None:
+    def _apply_state(self, session: SessionCursor, missed: MissedState) -> None:
         """Send messages as they are now; an open run's own frames bring the parts of its reply."""
-        undo = session.undo_rev()
+        state, undo = missed.state, session.undo_rev()
         session.rev = state.rev
         if state.active is not None:
             session.open_run(*state.active)
         if not state.messages:
             return
-        session_id = str(session.session_id)
         for message in state.messages:
-            is_open = _is_open(session, message)
-            view = replace(message, parts=None) if is_open else message
-            html = None if is_open else state.html.get(message.message_id)
-            frame = frames.message_frame(session_id, state.rev, view, created=False, html=html)
-            self._sender.put(frame, undo)
-        self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
+            text = missed.message_text(message, is_open=_is_open(session, message))
+            self._sender.put_text(text, undo)
+        self._sender.put_text(missed.queue_text(), undo)
 
     async def _catch_up(self, session: SessionCursor) -> None:
         """Send what was missed. After a database error the next comparison of heads tries again."""
@@ -222,14 +278,15 @@ class Viewer:
     async def _read_missed(self, session: SessionCursor) -> None:
         """Send what was missed; reads the session first, so that runs come in their order."""
         rev = session.rev if session.full else None
-        state = await self._read_state(session, rev, session.open)
+        missed = await self._read_state(session, rev, session.open)
+        state = missed.state
         for run_id, number in state.numbers.items():
             session.open[run_id].number = number
         if session.full and state.messages is None:
             session.floor = _first_owed(state)
             self._sender.put(_resumed(session, state))
         if session.full:
-            self._apply_state(session, state)
+            self._apply_state(session, missed)
         await self._catch_up_runs(session)
 
     async def _catch_up_runs(self, session: SessionCursor) -> None:
@@ -280,32 +337,52 @@ class Viewer:
         frame = frames.event_frame(posted.run, 1, "run.started", first)
         self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
-    async def on_run_frames(self, message: RunFrames) -> None:
-        """Forward the frames if they are the run's next ones, else catch up. Takes `lock`.
-
-        Ignores old frames, runs that need not be sent to this reader, and everything while its
-        outbox drains after an overflow.
-        """
+    async def on_message(self, message: Mapping[str, Any]) -> None:
+        """Handle a message of a joined group: forward it, or catch up. Takes `lock`."""
         async with self.lock:
-            session = self._sessions.get(UUID(message["session_id"]))
-            if session is None or self._sender.behind:
-                return
-            named = UUID(message["run_id"]), message["number"]
-            cursor = session.get_run(*named)
-            if cursor is None:
-                # The run's first frames were lost, and perhaps whole runs before it.
-                if session.is_owed(*named):
-                    await self._catch_up(session)
-                return
-            if _is_old(cursor, message):
-                return
-            in_turn = not message["epoch"] or not session.has_earlier(cursor.number)
-            if in_turn and _is_next(cursor, message):
-                self._forward(session, cursor, message)
-            else:
+            if (session := self._forward(message)) is not None:
                 await self._catch_up(session)
 
-    def _forward(self, session: SessionCursor, cursor: RunCursor, message: RunFrames) -> None:
+    def _forward(self, message: Mapping[str, Any]) -> SessionCursor | None:
+        """Put the message's frames if they are the next ones; the caller holds `lock`.
+
+        Ignores old frames, and frames of what is not followed. Returns the session to catch up on,
+        if frames before these were missed.
+        """
+        if message["type"] == "user.frames":
+            for text in message["frames"]:
+                self._outbox.put(text)
+            return None
+        session = self._sessions.get(UUID(message["session_id"]))
+        if session is None:
+            return None
+        match message["type"]:
+            case "run.frames":
+                return self._forward_run(session, cast(RunFrames, message))
+            case "session.frames":
+                return self._forward_session(session, cast(SessionFrames, message))
+            case "run.notice":
+                self._forward_notice(session, cast(Notice, message))
+        return None
+
+    def _forward_run(self, session: SessionCursor, message: RunFrames) -> SessionCursor | None:
+        """Forward frames of a run's journal.
+
+        Ignores them while the outbox drains after an overflow, and those of runs that need not be
+        sent to this reader.
+        """
+        if self._sender.behind:
+            return None
+        named = UUID(message["run_id"]), message["number"]
+        cursor = session.get_run(*named)
+        if cursor is None:
+            # The run's first frames were lost, and perhaps whole runs before it.
+            return session if session.is_owed(*named) else None
+        if _is_old(cursor, message):
+            return None
+        in_turn = not message["epoch"] or not session.has_earlier(cursor.number)
+        if not in_turn or not _is_next(cursor, message):
+            return session
         last = message["first"] + len(message["frames"]) - 1
         for seq, text in enumerate(message["frames"], message["first"]):
             self._sender.advance(
@@ -317,33 +394,28 @@ class Viewer:
                 chars=message["chars"] if seq == last else 0,
                 ended=message["ended"] and seq == last,
             )
+        return None
 
-    async def on_session_frames(self, message: SessionFrames) -> None:
-        """Forward the next change of a session; after a gap, catch up. Takes `lock`.
+    def _forward_session(
+        self, session: SessionCursor, message: SessionFrames
+    ) -> SessionCursor | None:
+        """Forward the next change of a session, if this reader has resumed it."""
+        if not session.full or self._sender.behind or message["rev"] <= session.rev:
+            return None
+        if message["rev"] > session.rev + 1:
+            return session
+        undo = session.undo_rev()
+        session.rev = message["rev"]
+        for run_id, number in message["runs"]:
+            session.find_run(UUID(run_id), number)
+        for text in message["frames"]:
+            self._sender.put_text(text, undo)
+        return None
 
-        Does nothing for a session that this reader has not resumed.
-        """
-        async with self.lock:
-            session = self._sessions.get(UUID(message["session_id"]))
-            if session is None or not session.full or self._sender.behind:
-                return
-            if message["rev"] > session.rev + 1:
-                await self._catch_up(session)
-            elif message["rev"] == session.rev + 1:
-                undo = session.undo_rev()
-                session.rev = message["rev"]
-                for run_id, number in message["runs"]:
-                    session.find_run(UUID(run_id), number)
-                for text in message["frames"]:
-                    self._sender.put_text(text, undo)
-
-    async def on_notice(self, message: Notice) -> None:
-        """Forward a frame that is not part of a run's journal, if the run is open. Takes `lock`."""
-        async with self.lock:
-            session = self._sessions.get(UUID(message["session_id"]))
-            run = session and session.get_run(UUID(message["run_id"]), message["number"])
-            if run is not None:
-                self._sender.put_text(message["frame"], _nothing)
+    def _forward_notice(self, session: SessionCursor, message: Notice) -> None:
+        """Forward a frame that is not part of a run's journal, if the run is open."""
+        if session.get_run(UUID(message["run_id"]), message["number"]) is not None:
+            self._sender.put_text(message["frame"], _nothing)
 
     def is_behind(self, heads: Heads) -> bool:
         """Return whether `heads` has more of any followed session or open run than was sent."""
@@ -374,13 +446,10 @@ class Viewer:
     async def _catch_up_run(
         self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
     ) -> None:
-        missed = await dbpool.read(
-            read_missed,
-            cursor.run_id,
-            epoch=cursor.epoch,
-            seq=cursor.seq,
-            limit=self._sender.replay_events,
-        )
+        key = cursor.run_id, cursor.epoch, cursor.seq, self._sender.replay_events
+        run_id, epoch, seq, limit = key
+        read = partial(read_missed, run_id, epoch=epoch, seq=seq, limit=limit)
+        missed = await self._hub.reads.read(("run", *key), read)
         if not blocked or not missed.got.run.epoch:
             replay_run(self._sender, session, cursor, missed)
 

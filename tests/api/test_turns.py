@@ -15,11 +15,9 @@ from conversations.models import ApiKey, ChatSession, Run, RunStatus
 from conversations.people.accounts import create_key
 from conversations.sessions import posting
 from conversations.sessions.posting import NewChat, Posted
-from realtime.api import turns
 from realtime.api.turns import stream_turn
 from realtime.process import Process
 from realtime.sockets.viewer import Viewer
-from realtime.tasks import Supervisor
 from tests.support.chats import make_user, talk
 from tests.support.conformance import frames_of
 from tests.support.site_agents import echo_words
@@ -209,44 +207,6 @@ async def test_a_reader_that_cannot_be_served_is_let_go(
     async with time_limit("the end of the stream"), aclosing(frames):
         told = [frame["metadata"].get("event") async for frame in frames]
     assert told[0] == "accepted"
-
-
-class OneMessage:
-    """A layer with one message to give, which knows whether a wait for the next is cancelled."""
-
-    def __init__(self) -> None:
-        self.messages = [{"type": "run.frames"}]
-        self.is_unsubscribed = False
-
-    async def receive(self, channel: str) -> dict[str, Any]:
-        if self.messages:
-            return self.messages.pop()
-        try:
-            return await asyncio.Future()
-        except asyncio.CancelledError:
-            self.is_unsubscribed = True
-            raise
-
-
-class BusyViewer:
-    """Follows its first message for ever."""
-
-    def __init__(self) -> None:
-        self.is_busy = asyncio.Event()
-
-    async def on_run_frames(self, message: Any) -> None:
-        self.is_busy.set()
-        await asyncio.Future()
-
-
-async def test_a_reader_that_is_busy_unsubscribes_too(process: Process) -> None:
-    layer, viewer, tasks = OneMessage(), BusyViewer(), Supervisor()
-    reader: Any = turns._Reader(process, viewer, None)  # type: ignore[arg-type]
-    for work in (reader.receive_all(layer, "a"), reader.follow_all()):
-        tasks.start(work, "reader")
-    await viewer.is_busy.wait()
-    await tasks.stop()
-    assert layer.is_unsubscribed
 
 
 @pytest.mark.parametrize("by", ["cookie", "key"])

@@ -37,7 +37,7 @@ from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting
 from conversations.sessions.posting import NewChat
 from realtime.api.turns import stream_turn
-from realtime.channel_layer import Membership
+from realtime.channel_layer import Hub
 from realtime.process import Process, get_process
 from tests.support.chats import make_user
 from tests.support.client import ChatClient, event
@@ -169,7 +169,7 @@ def database(
 def pauses(monkeypatch: pytest.MonkeyPatch, database: str) -> Callable[[], Pauses]:
     def make() -> Pauses:
         made = Pauses(monkeypatch)
-        made.wrap_async(Membership, "join")
+        made.wrap_async(Hub, "join")
         made.wrap_sync(posting._Post, "write", "inside post_chat")
         made.wrap_sync(posting, "stop_run", "inside stop_run")
         made.wrap_sync(lifecycle, "locked_run", "inside decide")

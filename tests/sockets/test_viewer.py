@@ -19,7 +19,7 @@ from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting, rendering
 from conversations.sessions.posting import NewChat
-from realtime.channel_layer import RunFrames, run_frames, session_group
+from realtime.channel_layer import Hub, RunFrames, run_frames, session_group
 from realtime.protocol import ResumeMetadata
 from realtime.sockets import frames
 from realtime.sockets.reader import Outbox
@@ -98,7 +98,8 @@ class Socket:
     def __init__(self, user: AbstractBaseUser, *, max_frames: int = 1_000) -> None:
         self.outbox = Outbox(max_frames=max_frames, max_bytes=10**9)
         self.layer = RefusingLayer()
-        self.viewer = Viewer(user, self.layer, "test.inmemory!x", self.outbox)
+        self.hub = Hub(self.layer)
+        self.viewer = Viewer(user, self.hub, self.outbox)
         self.frames: list[Frame] = []
         self.closed: int | None = None
         self.drained = asyncio.Event()
@@ -152,14 +153,14 @@ async def test_a_group_that_was_refused_is_joined_later(talk: Talk) -> None:
     socket = Socket(talk.user)
     socket.layer.refuses = True
     await socket.viewer.resume(talk.session_id, ResumeMetadata())
-    assert not await socket.viewer.rejoin()
+    assert not await socket.hub.rejoin()
     assert socket.layer.groups == {}
     socket.layer.refuses = False
-    assert await socket.viewer.rejoin()
+    assert await socket.hub.rejoin()
     group = session_group(talk.session_id)
     assert socket.layer.groups.keys() == {group}
     await socket.viewer.close()
-    assert await socket.viewer.rejoin()
+    assert await socket.hub.rejoin()
     assert socket.layer.groups.get(group, {}) == {}
 
 
@@ -217,8 +218,8 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     await in_thread(talk.say, "lost ")
     late = await in_thread(talk.say, "found")
-    await socket.viewer.on_run_frames(late)
-    await socket.viewer.on_run_frames(late)
+    await socket.viewer.on_message(late)
+    await socket.viewer.on_message(late)
     assert shown(await socket.read()).text(talk.work.ref.run_id) == "lost found"
 
 
@@ -230,7 +231,7 @@ async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: 
     await in_thread(talk.end)
     lost = talk.work.ref.run_id
     await in_thread(talk.ask, talk.session_id)
-    await socket.viewer.on_run_frames(talk.begun())
+    await socket.viewer.on_message(talk.begun())
     found = shown(await socket.read())
     assert found.runs[lost].finish_reason == "completed"
     assert socket.viewer.open_runs == [talk.posted.run_id]
@@ -253,7 +254,7 @@ async def test_an_overflow_is_caught_up_without_a_gap(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     await socket.read()
     for word in "abcdefghij":
-        await socket.viewer.on_run_frames(await in_thread(talk.say, word))
+        await socket.viewer.on_message(await in_thread(talk.say, word))
     await in_thread(talk.end)
     assert shown(await socket.read()).text(talk.work.ref.run_id) == "abcdefghij"
 
@@ -264,7 +265,7 @@ async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any)
     async with socket.viewer.lock:
         session = await socket.viewer.join(talk.posted.session_id)
         session.open_run(talk.posted.run_id, 1)
-    await socket.viewer.on_run_frames(await in_thread(talk.say, "one "))
+    await socket.viewer.on_message(await in_thread(talk.say, "one "))
     await in_thread(talk.say, *"abcdef")
     await in_thread(talk.end)
     heads = await in_thread(catch_up.read_heads, [], socket.viewer.open_runs)
@@ -281,7 +282,7 @@ async def test_a_new_epoch_is_announced(talk: Talk) -> None:
     again = await in_thread(lifecycle.claim_run, talk.posted.run_id, CLAIM)
     assert again is not None
     talk.work, talk.last_seq = again, 1
-    await socket.viewer.on_run_frames(await in_thread(talk.say, "second try"))
+    await socket.viewer.on_message(await in_thread(talk.say, "second try"))
     transcript = shown(await socket.read())
     assert transcript.runs[talk.work.ref.run_id].epoch == 2
     assert transcript.text(talk.work.ref.run_id) == "second try"
