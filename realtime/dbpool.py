@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any, ParamSpec, TypeVar, cast
@@ -172,24 +172,26 @@ class SharedReads:
         self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def read(self, key: Hashable, fn: Callable[[], T]) -> T:
-        """Run `fn` like the function `read`, once for all callers with `key` before it begins.
+    async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `fn` as the module's `read` does, once for all who call before that begins.
 
-        While one read runs, later callers share the next one: nobody gets what was read before
-        they called. The result is shared too: do not modify it.
+        Callers share a read if they pass equal arguments. While one runs, later callers share the
+        next one: nobody gets what was read before they called. The result is shared too: do not
+        modify it.
         """
+        key = fn, args, frozenset(kwargs.items())
         task = self._waiting.get(key)
         if task is None:
-            task = asyncio.create_task(self._read_next(key, fn), name="shared read")
-            self._waiting[key] = task
+            work = self._read_next(key, partial(read, fn, *args, **kwargs))
+            task = self._waiting[key] = asyncio.create_task(work, name="shared read")
         return cast(T, await asyncio.shield(task))
 
-    async def _read_next(self, key: Hashable, fn: Callable[[], T]) -> T:
+    async def _read_next(self, key: Hashable, start: Callable[[], Awaitable[T]]) -> T:
         while (before := self._running.get(key)) is not None:
             await asyncio.wait([before])
         self._running[key] = self._waiting.pop(key)
         try:
-            return await read(fn)
+            return await start()
         finally:
             del self._running[key]
 

@@ -5,7 +5,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -211,10 +210,7 @@ class Viewer:
         Raises `AgentSiteError`: not_found, too_many_sessions.
         """
         async with self.lock:
-            found = await self._hub.reads.read(
-                ("session", self.user.pk, session_id),
-                partial(queries.get_session, self.user, session_id),
-            )
+            found = await self._hub.reads.read(queries.get_session, self.user, session_id)
             session = await self.join(found.pk)
             session.full = True
             with self._sender.catching_up():
@@ -238,17 +234,14 @@ class Viewer:
     async def _read_state(
         self, session: SessionCursor, rev: int | None, runs: Iterable[UUID]
     ) -> MissedState:
-        asked = frozenset(runs)
-        limit = self._sender.replay_messages
-        read = partial(
+        return await self._hub.reads.read(
             read_state,
             session.session_id,
             rev=rev,
-            runs=asked,
-            limit=limit,
+            runs=frozenset(runs),
+            limit=self._sender.replay_messages,
             max_chars=get_conf().outbox_bytes,
         )
-        return await self._hub.reads.read(("state", session.session_id, rev, asked, limit), read)
 
     def _apply_state(self, session: SessionCursor, missed: MissedState) -> None:
         """Send messages as they are now; an open run's own frames bring the parts of its reply."""
@@ -446,10 +439,13 @@ class Viewer:
     async def _catch_up_run(
         self, session: SessionCursor, cursor: RunCursor, *, blocked: bool
     ) -> None:
-        key = cursor.run_id, cursor.epoch, cursor.seq, self._sender.replay_events
-        run_id, epoch, seq, limit = key
-        read = partial(read_missed, run_id, epoch=epoch, seq=seq, limit=limit)
-        missed = await self._hub.reads.read(("run", *key), read)
+        missed = await self._hub.reads.read(
+            read_missed,
+            cursor.run_id,
+            epoch=cursor.epoch,
+            seq=cursor.seq,
+            limit=self._sender.replay_events,
+        )
         if not blocked or not missed.got.run.epoch:
             replay_run(self._sender, session, cursor, missed)
 

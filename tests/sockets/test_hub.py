@@ -129,7 +129,7 @@ class TestUserFeed:
         for number in range(1_000):
             feed.put({"type": "user.frames", "keys": ["a"], "frames": [str(number)]})
         feed.put({"type": "user.frames", "keys": ["b"], "frames": ["b"]})
-        told = []
+        told: list[str] = []
         while not told or told[-1] != "b":
             told += (await reader.next())["frames"]
         assert len(told) < 200
@@ -147,9 +147,9 @@ async def test_a_read_is_shared_by_those_who_ask_before_it_begins() -> None:
         return next(results)
 
     async with time_limit("the reads"), asyncio.TaskGroup() as tasks:
-        first = [tasks.create_task(reads.read("key", read)) for _ in range(3)]
+        first = [tasks.create_task(reads.read(read)) for _ in range(3)]
         await begun.wait()
-        late = [tasks.create_task(reads.read("key", read)) for _ in range(3)]
+        late = [tasks.create_task(reads.read(read)) for _ in range(3)]
         await asyncio.sleep(0)
         gate.set()
     assert {task.result() for task in first} == {"a"}
@@ -162,8 +162,6 @@ async def test_a_shared_read_that_fails_does_for_all_and_for_no_later_one() -> N
     def fail() -> str:
         raise LookupError("gone")
 
-    both = await asyncio.gather(
-        *(reads.read("key", fail) for _ in range(2)), return_exceptions=True
-    )
+    both = await asyncio.gather(*(reads.read(fail) for _ in range(2)), return_exceptions=True)
     assert [type(each) for each in both] == [LookupError, LookupError]
-    assert await reads.read("key", lambda: "there") == "there"
+    assert await reads.read(lambda: "there") == "there"
