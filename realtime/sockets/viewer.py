@@ -42,7 +42,7 @@ from realtime.sockets.reader import (
     read_state,
     replay_run,
 )
-from realtime.tasks import describe
+from realtime.tasks import Supervisor, describe
 
 
 def chat_limits() -> ChatLimits:
@@ -92,6 +92,7 @@ class Viewer:
         self._sessions: dict[UUID, SessionCursor] = {}
         self._groups: set[str] = set()
         self._inbox: deque[Mapping[str, Any]] = deque()
+        self._tasks = Supervisor()
         self._worker: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -113,9 +114,7 @@ class Viewer:
         """Leave every group, and handle no message any more; later calls of `join` join none."""
         self._is_closed = True
         self._inbox.clear()
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
+        await self._tasks.stop()
         for group in list(self._groups):
             await self._leave(group)
 
@@ -145,7 +144,7 @@ class Viewer:
         if len(self._inbox) < INBOX_MAX:  # else the reader finds the gap
             self._inbox.append(message)
         if self._worker is None:
-            self._worker = asyncio.create_task(self._handle_inbox(), name="inbox")
+            self._worker = self._tasks.start(self._handle_inbox(), "inbox")
 
     def _try_now(self, message: Mapping[str, Any]) -> bool:
         try:
