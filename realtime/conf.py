@@ -252,6 +252,11 @@ class RealtimeSettings(BaseModel):
     send_timeout_s: Seconds = Field(
         default=30, description="How long a socket may accept no data before it is disconnected."
     )
+    listen_backlog: Annotated[int, Field(ge=1, le=65_535)] = Field(
+        default=4_096,
+        description="How many new connections may wait to be accepted; the system may allow fewer "
+        "(`net.core.somaxconn`). Beyond that clients repeat their attempts after seconds.",
+    )
 
     @field_validator("context_tokens")
     @classmethod

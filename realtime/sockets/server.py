@@ -314,4 +314,5 @@ def _announce(process: Process) -> None:
 
 
 def _endpoint(host: str, port: int) -> str:
-    return f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}"
+    interface = host.replace(":", chr(92) + ":")
+    return f"tcp:port={port}:interface={interface}:backlog={get_conf().listen_backlog}"

@@ -22,3 +22,18 @@ async def test_a_reader_who_leaves_before_the_last_piece_is_no_fault() -> None:
     asked.valve = Valve(lambda: None)
     asked.connectionLost(Failure(ConnectionDone()))
     await server.handle_reply(asked, {"type": "http.response.body", "body": b""})
+
+
+async def test_a_crowd_may_wait_to_be_accepted(settings: Any) -> None:
+    settings.REALTIME = {**settings.REALTIME, "listen_backlog": 123}
+
+    async def application(*args: Any) -> None:
+        raise NotImplementedError
+
+    server = Server(application, host="::1", port=0)
+    # After the server, which chooses Twisted's reactor.
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import serverFromString
+
+    (endpoint,) = (serverFromString(reactor, text) for text in server.endpoints)
+    assert (endpoint._interface, endpoint._backlog) == ("::1", 123)
