@@ -152,6 +152,11 @@ class Turn:
     gauge: Gauge | None = None
 
 
+def items_of(turn: Turn) -> list[Item]:
+    """Return the input items of one turn."""
+    return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
+
+
 @dataclass(frozen=True)
 class Path:
     """A branch from one of its messages back to the latest summary, the limit, or the beginning.
