@@ -90,7 +90,7 @@ class Posted:
 
     @property
     def run_id(self) -> UUID:
-        return UUID(self.run.run_id)
+        return self.run.run_id
 
 
 class _AlreadyPostedError(Exception):

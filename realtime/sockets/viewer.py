@@ -148,7 +148,7 @@ class Viewer:
         dropped = next((session for session in idle if not session.full), idle[0])
         del self._sessions[dropped.session_id]
         if dropped.full:
-            told = protocol.status(protocol.Unfollowed(), str(dropped.session_id))
+            told = protocol.status(protocol.Unfollowed(), dropped.session_id)
             self._sender.put(told)
         await self._membership.leave(session_group(dropped.session_id))
 
@@ -198,14 +198,15 @@ class Viewer:
             session.open_run(*state.active)
         if not state.messages:
             return
-        session_id = str(session.session_id)
         for message in state.messages:
             is_open = _is_open(session, message)
             view = replace(message, parts=None) if is_open else message
             html = None if is_open else state.html.get(message.message_id)
-            frame = frames.message_frame(session_id, state.rev, view, created=False, html=html)
+            frame = frames.message_frame(
+                session.session_id, state.rev, view, created=False, html=html
+            )
             self._sender.put(frame, undo)
-        self._sender.put(frames.queue_frame(session_id, state.rev, state.queue), undo)
+        self._sender.put(frames.queue_frame(session.session_id, state.rev, state.queue), undo)
 
     async def _catch_up(self, session: SessionCursor) -> None:
         """Send what was missed. After a database error the next comparison of heads tries again."""
@@ -389,8 +390,8 @@ def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:
     metadata = protocol.Accepted(
         client_message_id=client_message_id,
         user_message_id=str(posted.user_message_id),
-        message_id=posted.run.message_id,
-        run_id=posted.run.run_id,
+        message_id=str(posted.run.message_id),
+        run_id=str(posted.run.run_id),
         outcome=posted.outcome.value,
         duplicate=posted.duplicate,
     )
@@ -403,7 +404,7 @@ def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
         recovered=state.messages is not None,
         run_id=str(state.active[0]) if state.active else None,
     )
-    return protocol.status(resumed, str(session.session_id))
+    return protocol.status(resumed, session.session_id)
 
 
 def _first_owed(state: SessionState) -> int:

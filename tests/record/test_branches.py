@@ -84,7 +84,7 @@ def test_what_was_taken_back_is_on_no_branch(ann: User, session: ChatSession) ->
     ask(ann, "at work", session)
     waiting = ask(ann, "waiting", session)
     history = get_history(session)
-    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=waiting.run.run_id)
+    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=str(waiting.run_id))
     assert texts(get_history(session, branch=message(session, "at work")))[2:] == ["at work", ""]
     assert set(list_siblings(session, history.messages)) == {""}
     with pytest.raises(AgentSiteError):

@@ -62,7 +62,7 @@ def test_the_page_carries_its_cursor(page: Client, ann: Any) -> None:
     assert data["session_id"] == str(session.pk)
     assert data["rev"] == session.rev
     assert (data["run"]["run_id"], data["run"]["epoch"], data["run"]["seq"]) == (
-        posted.run.run_id,
+        str(posted.run_id),
         1,
         3,
     )
