@@ -104,14 +104,19 @@ class ChatChunks:
         self._mending.note("error without its name" if is_error else "unknown event")
         return [as_error(told_in(event))] if is_error else []
 
-    def rest(self) -> list[Event]:
-        """Return chunks with what is held back; call it at the end of the stream."""
+    def rest(self, *, is_cut: bool = False) -> list[Event]:
+        """Return chunks with what is held back; call it at the end of the stream.
+
+        With `is_cut` the stream is not complete: what cannot be decided then is left out.
+        """
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
-        thoughts = self._mending.so_far("reasoning").rest()
+        so_far = self._mending.so_far("reasoning")
+        thoughts = so_far.cut() if is_cut else so_far.rest()
         if self._last_chunk and thoughts:
             chunks.append(self._chunk_of({"reasoning_content": thoughts}))
-        if self._last_chunk and (delta := self._mending.held_delta("chat", is_answer=True)):
-            chunks.append(self._chunk_of(delta))
+        held = self._mending.held_delta("chat", is_answer=not is_cut, is_cut=is_cut)
+        if self._last_chunk and held:
+            chunks.append(self._chunk_of(held))
         return chunks
 
     def _chunk_of(self, delta: Event) -> Event:
@@ -334,7 +339,7 @@ class _ToolCalls:
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
         self._names: dict[int, str] = {}
-        self._arguments: dict[int, str] = {}
+        self._arguments: dict[int, list[str]] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
         """Yield normalised deltas of tool calls."""
@@ -377,11 +382,11 @@ class _ToolCalls:
     def _is_ended(self, place: int, function: Event) -> bool:
         """Return whether the call at a place is complete, and another or the same one begins."""
         begins = function.get("name") and function.get("arguments")
-        return bool(begins) and is_object(self._arguments.get(place, ""))
+        return bool(begins) and is_object(self._said(place))
 
     def _is_next(self, place: int, function: Event) -> bool:
         """Return whether another call begins after the one at a place."""
-        said = self._names.get(place), self._arguments.get(place)
+        said = self._names.get(place), self._said(place)
         is_same = said == (function.get("name"), function.get("arguments"))
         return self._is_ended(place, function) and not is_same
 
@@ -392,7 +397,12 @@ class _ToolCalls:
         if piece:
             is_more = before and not has_begun and not piece.startswith(before)
             self._names[place] = function["name"] = before + piece if is_more else piece
-        self._arguments[place] = self._arguments.get(place, "") + (function.get("arguments") or "")
+        if arguments := function.get("arguments"):
+            self._arguments.setdefault(place, []).append(arguments)
+
+    def _said(self, place: int) -> str:
+        """Return the arguments of a call so far."""
+        return "".join(self._arguments.get(place, ()))
 
     def _place(self, index: int | None, given: str, function: Event) -> tuple[int, bool]:
         """Return a call's index, and whether the call begins here."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,6 +51,9 @@ class StreamEnding:
     calls of the run so far, `has_said` is whether any has brought text, reasoning, a refusal or a
     tool call, `answers` counts the streams, and `call_ids` has the ids of the tool calls.
     `only_hosted` is whether the latest call brought calls of the provider's own tools and no text.
+
+    `cut` ends the present stream where it is; it returns the reasoning and the text of that stream,
+    with those that were held back. None if no stream is unfinished.
     """
 
     finish_reason: Meaning | Literal[""] = ""
@@ -59,6 +62,7 @@ class StreamEnding:
     answers: int = 0
     only_hosted: bool = False
     call_ids: set[str] = field(default_factory=set)
+    cut: Callable[[], tuple[str, str]] | None = None
 
 
 stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=None)

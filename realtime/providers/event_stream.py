@@ -30,7 +30,7 @@ from realtime.providers.endings import (
     told_in,
 )
 from realtime.providers.mending import Mending, is_deep
-from realtime.providers.response_events import ResponseEvents
+from realtime.providers.response_events import TEXT_DELTAS, THOUGHT_DELTAS, ResponseEvents
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._window_s = window_s
         self._verdict = stream_ending.get() or StreamEnding()
         self._verdict.answers += 1
+        self._verdict.cut = None
         self._source = source
         self._merger = Merger(
             has_said=self._verdict.has_said,
@@ -165,6 +166,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             call_ids=self._verdict.call_ids,
             asked_again=self._verdict.only_hosted,
         )
+        self._verdict.cut = self._merger.cut
         self._deadline: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -204,6 +206,8 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._verdict.error_code = merger.error_code
         self._verdict.has_said = merger.has_said
         self._verdict.only_hosted = merger.only_hosted
+        if merger.is_whole:
+            self._verdict.cut = None
         if merger.is_final and (self._deadline is None or merger.has_grown):
             self._deadline = asyncio.get_running_loop().time() + GRACE_S
         merger.has_grown = False
@@ -271,10 +275,13 @@ class Merger:
         self._is_lines = False
         self._is_response = False
         self._is_ended = False
+        self._is_completed = False
         self._mending = Mending(thinks_first=thinks_first, call_ids=call_ids)
         self._chunks = ChatChunks(self._mending)
         self._responses = ResponseEvents(self._mending)
         self._told: set[str] = set()
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self.has_said = has_said
         self.has_text = False
         self.has_grown = False
@@ -319,6 +326,21 @@ class Merger:
         if self._is_lines:
             return b"".join(self._merge(_as_blocks(rest)))
         return b"".join(self._merge(rest.split(b"\n\n"))) if rest else b""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stream has ended so that the SDK makes items of all its text."""
+        return self.is_final and (self.finish_reason != "failed" or self._is_completed)
+
+    def cut(self) -> tuple[str, str]:
+        """End a stream that is not complete; return all of its reasoning and text.
+
+        What was held back is included as far as it can be decided; half a character is not.
+        """
+        self.rest()
+        for event in [*self._chunks.rest(is_cut=True), *self._responses.rest(is_cut=True)]:
+            self._note(event)
+        return "".join(self._thoughts), "".join(self._texts)
 
     @property
     def thinks_first(self) -> bool:
@@ -378,7 +400,8 @@ class Merger:
         key = _chat_key(event) if isinstance(event, dict) else None
         if key is None or not self._chunks.passes(event):
             return None
-        if event["choices"][0]["delta"]["content"]:
+        if text := event["choices"][0]["delta"]["content"]:
+            self._texts.append(text)
             self.has_text = self.has_said = self.has_grown = True
         return event, key
 
@@ -489,6 +512,7 @@ class Merger:
         kind = event.get("type")
         if kind in FINAL_TYPES or "error" in event:
             self._is_response |= "error" not in event
+            self._is_completed |= kind == "response.completed"
             self.is_final = True
             self.finish_reason = response_meaning(event) if "error" not in event else "failed"
             self.error_code = error_code(event)
@@ -496,6 +520,10 @@ class Merger:
         elif isinstance(kind, str) and "choices" not in event:
             self._is_response = True
             self.has_text |= kind == "response.output_text.delta"
+            if kind in TEXT_DELTAS:
+                self._texts.append(event["delta"])
+            elif kind in THOUGHT_DELTAS:
+                self._thoughts.append(event["delta"])
             self._say(kind.endswith(".delta") and bool(event.get("delta")))
             self._say(kind == "response.output_item.done" and _says(event["item"]))
         for choice in event.get("choices") or ():
@@ -505,6 +533,8 @@ class Merger:
                 self.finish_reason = choice["finish_reason"]
             if delta.get("content"):
                 self.has_text = True
+            self._texts += [delta[name] for name in TEXTS if delta.get(name)]
+            self._thoughts += [delta[name] for name in THOUGHTS if delta.get(name)]
             self._say(any(delta.get(name) for name in SAYING))
 
     def _say(self, is_said: bool) -> None:
@@ -512,7 +542,11 @@ class Merger:
             self.has_said = self.has_grown = True
 
 
-SAYING = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "thinking_blocks")
+TEXTS = ("content", "refusal")
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Fields of a delta that the SDK passes on as text, and as reasoning."""
+
+SAYING = (*TEXTS, *THOUGHTS, "tool_calls", "thinking_blocks")
 """Fields of a delta that count as content."""
 
 EMPTY = as_error({"message": "the reply is empty", "code": "empty_reply"})

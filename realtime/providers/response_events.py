@@ -26,6 +26,9 @@ HOSTED = {
 }
 """Types of items of tools that the provider runs itself."""
 
+TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
+THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
+
 
 class ResponseEvents:
     """Normalises the events of one stream of the Responses API, with the state in `mending`."""
@@ -36,7 +39,7 @@ class ResponseEvents:
         self._call_ids: dict[Any, str] = {}
         self.only_hosted = False
         """Whether the response has calls of the provider's own tools and no text."""
-        self._thoughts = ""
+        self._thoughts: list[str] = []
         self._thought_at: set[int | None] = set()
         """The places in the output of reasoning that had deltas."""
         self._told_at: set[int | None] = set()
@@ -61,19 +64,19 @@ class ResponseEvents:
             self._read_response(event, kind)
         return [*held, *self._untold_thoughts(event, kind), event]
 
-    def rest(self, end: Event | None = None) -> list[Event]:
+    def rest(self, end: Event | None = None, *, is_cut: bool = False) -> list[Event]:
         """Return deltas with what is held back of texts that have no closing event of their own.
 
         Call it at the end of the stream; `feed` calls it with `end`, the last event of a response,
-        whose complete texts show whether the deltas repeated the text. A second call returns
-        nothing.
+        whose complete texts show whether the deltas repeated the text. With `is_cut` the stream is
+        not complete: what cannot be decided then is left out. A second call returns nothing.
         """
         wholes = _texts_in(end or {})
         return [
             delta
             for key, named in self._response.deltas.items()
             if key in self._mending.thinking
-            for delta in self._release_text(key, named, wholes)
+            for delta in self._release_text(key, named, wholes, is_cut=is_cut)
         ]
 
     def _untold_thoughts(self, event: Event, kind: str) -> list[Event]:
@@ -98,16 +101,18 @@ class ResponseEvents:
 
     def _tell_thoughts(self, named: Event, text: str) -> list[Event]:
         place = place_of(named.get("output_index"))
-        if not text or place in self._thought_at or text in self._thoughts:
+        if not text or place in self._thought_at or text in "".join(self._thoughts):
             return []
         self._mending.note("thoughts without deltas")
-        self._thoughts += text
+        self._thoughts.append(text)
         delta = {name: named.get(name) for name in _DELTA_FIELDS}
-        return [delta | {"type": _THOUGHT_DELTAS[0], "delta": text}]
+        return [delta | {"type": THOUGHT_DELTAS[0], "delta": text}]
 
-    def _release_text(self, key: Any, named: Event, wholes: Collection[str] = ()) -> list[Event]:
+    def _release_text(
+        self, key: Any, named: Event, wholes: Collection[str] = (), *, is_cut: bool = False
+    ) -> list[Event]:
         """Return deltas for the held-back rest of one text; `named` identifies the text."""
-        held = self._mending.held_delta(key, is_answer=True, wholes=wholes)
+        held = self._mending.held_delta(key, is_answer=not is_cut, is_cut=is_cut, wholes=wholes)
         if not held:
             return []
         self._mending.note("reasoning in the text")
@@ -126,9 +131,9 @@ class ResponseEvents:
         event["delta"] = delta = self._mending.whole(delta, key)
         if kind == "response.function_call_arguments.delta":
             self._response.add_arguments(event.get("output_index"), delta)
-        if kind in _THOUGHT_DELTAS and delta:
+        if kind in THOUGHT_DELTAS and delta:
             self._thought_at.add(place_of(event.get("output_index")))
-            self._thoughts += delta
+            self._thoughts.append(delta)
         if kind != "response.output_text.delta":
             return [event]
         delta = self._mending.new_in(delta, key)
@@ -384,7 +389,6 @@ _ITEM_TYPES = {
 _NAMES = ("id", "call_id", "name", "server_label", "namespace", "status", "approval_request_id")
 """Fields of items that the SDK uses as keys."""
 _NAMED = ("custom_tool_call", "mcp_call", "mcp_approval_request")
-_THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 _THOUGHT_ENDS = ("response.reasoning_text.done", "response.reasoning_summary_text.done")
 _DELTA_FIELDS = ("item_id", "output_index", "content_index", "sequence_number")
 _PARTS = ("response.content_part.added", "response.content_part.done")

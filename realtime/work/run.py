@@ -203,6 +203,7 @@ class RunWork:
             self._reports.end_all()
         if self.journal.lost.is_set():
             raise RunLostError
+        self._keep_cut_text()
         if stream not in done and self.journal.cancelled.is_set():
             return self._ending(RunStatus.CANCELLED)
         if stream not in done:
@@ -210,6 +211,13 @@ class RunWork:
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
+
+    def _keep_cut_text(self) -> None:
+        """Append what a stream that did not end has brought and nobody has been shown."""
+        if (cut := self._verdict.cut) is None:
+            return
+        for kind, payload in self._translator.cut(*cut()):
+            self.journal.append(kind, payload)
 
     async def _wait_for_time_limit(self) -> None:
         """Return `RUN_MAX_S` after the agent began; waiting before that does not count."""
