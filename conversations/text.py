@@ -15,12 +15,22 @@ SHOWN_CHARS = 4_000
 CUT = "…"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSEEN = re.compile(
+    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]*"
+)
+"""Whitespace, what Unicode calls default ignorable, and the empty Braille pattern."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def clean_text(text: str) -> str:
     """Replace NUL and lone surrogates, which cannot be stored, by U+FFFD."""
     return _UNSTORABLE.sub("�", text)
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of `text` can be seen: only spaces and invisible characters."""
+    return _UNSEEN.fullmatch(text) is not None
 
 
 def clean_id(text: str) -> str:

@@ -121,7 +121,7 @@ class TestEdit:
         assert again.duplicate
         assert line.waiting == ["better"]
 
-    @pytest.mark.parametrize("content", ["", "  \n"])
+    @pytest.mark.parametrize("content", ["", "  \n", "\u200b\u3164"])
     def test_it_must_say_something(self, user: User, content: str) -> None:
         line = Line(user, "a")
         assert code_of(line.edit, "a", content) == ErrorCode.BAD_FRAME
