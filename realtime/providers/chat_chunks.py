@@ -26,7 +26,9 @@ from realtime.providers.mending import (
     without_halves,
 )
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+REASONING_FIELDS = (
+    *("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details"),
+)
 THINKING_TYPES = ("thinking", "reasoning", "reasoning_text", "thought")
 
 _PLAIN_DELTA = {"role", "content"}
@@ -156,6 +158,7 @@ class ChatChunks:
 
     def _read_delta(self, delta: Event) -> None:
         self._read_thoughts(delta)
+        self._read_audio(delta)
         thoughts = ""
         content = delta.get("content")
         if content is not None and not isinstance(content, str):
@@ -173,6 +176,16 @@ class ChatChunks:
             self._read_text(delta, content)
         self._read_calls(delta)
         self._drop_unsound(delta)
+
+    def _read_audio(self, delta: Event) -> None:
+        """Replace audio by its words: nothing plays it."""
+        audio = delta.get("audio")
+        if not audio:
+            return
+        delta["audio"] = None
+        self._mending.note("audio")
+        if isinstance(audio, dict) and (said := text_of(audio.get("transcript"))):
+            delta["content"] = text_of(delta.get("content")) + said
 
     def _read_thoughts(self, delta: Event) -> None:
         """Keep the first reasoning field that has text: other ones repeat it."""
@@ -227,9 +240,6 @@ class ChatChunks:
 
     def _drop_unsound(self, delta: Event) -> None:
         """Drop fields that the SDK reads but whose values it cannot read."""
-        if delta.get("audio"):
-            delta["audio"] = None
-            self._mending.note("audio")
         for name, check in _LISTS.items():
             found = delta.get(name)
             if found and not (isinstance(found, list) and all(map(check, found))):
@@ -398,7 +408,11 @@ class _ToolCalls:
             is_more = before and not has_begun and not piece.startswith(before)
             self._names[place] = function["name"] = before + piece if is_more else piece
         if arguments := function.get("arguments"):
-            self._arguments.setdefault(place, []).append(arguments)
+            said = self._arguments.setdefault(place, [])
+            # No JSON object goes on with all of itself: these deltas repeat what was before.
+            if said and arguments.startswith(said[0]):
+                arguments = function["arguments"] = arguments.removeprefix("".join(said))
+            said.append(arguments)
 
     def _said(self, place: int) -> str:
         """Return the arguments of a call so far."""

@@ -39,6 +39,7 @@ WORDS: dict[Meaning, Collection[str]] = {
 """Finish reasons that servers document, in lower case, by their meaning for us."""
 
 _MEANINGS = {word: meaning for meaning, words in WORDS.items() for word in words}
+_JOINTS = re.compile(r"[- ]|(?<=[a-z])(?=[A-Z])")
 _LOGGABLE = re.compile(r"[\w-]{1,40}")
 _unknown: set[str] = set()
 
@@ -70,8 +71,12 @@ stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=N
 
 
 def meaning_of(word: str) -> Meaning:
-    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply."""
-    known = _MEANINGS.get(word.lower())
+    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply.
+
+    `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are `max_tokens`, as servers spell it.
+    """
+    plain = _JOINTS.sub("_", word.rpartition(".")[2]).lower().removeprefix("finish_reason_")
+    known = _MEANINGS.get(word.lower()) or _MEANINGS.get(plain)
     if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
         _unknown.add(word)
         logger.warning("unknown finish reason %s: treated as the end of a complete reply", word)
@@ -109,15 +114,23 @@ def error_code(event: dict[str, Any]) -> str:
     return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""
 
 
+MAX_NUMBER = 10**10
+"""Below it, a number in place of a text is a token of digits that the server took for a number."""
+
 TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """Fields in which servers describe an error, if not in `error`."""
 
 
 def text_of(value: Any) -> str:
-    """Return the text in a string, in a content part, or in a list of them; "" if there is none."""
+    """Return the text in a string, in a content part, or in a list of them; "" if there is none.
+
+    Some servers send a text of digits as a number.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER:
+        return str(value)
     if isinstance(value, list):
         return "".join(map(text_of, value))
     if isinstance(value, dict):

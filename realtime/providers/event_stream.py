@@ -11,8 +11,9 @@ import codecs
 import json
 import logging
 import re
+import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any, Literal
 
 import httpx2
@@ -51,12 +52,20 @@ BODY_STARTS = (b"{", b"[")
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The largest size of one event, or of a body that is no event stream."""
 
+GZIP_START = b"\x1f\x8b\x08"
+
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Starts of lines of an event that are not data."""
 
 PLAIN_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":", b"{", b"[", b"<")
 """Starts of a body that is not compressed; bodies packed by gzip, deflate or zstd differ."""
 
+DATA_TWICE = (b"data: data:", b"data:data:")
+MARGIN = codecs.BOM_UTF8 + b" \t"
+"""Bytes that some servers send before the fields of an event."""
+
+_DATA = re.compile(rb"^(?:data:\s*)+")
+_NAME = re.compile(rb"^event: *(response\.[a-z_.]+)\s*$", re.MULTILINE)
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
 _thinking_first: set[Source] = set()
@@ -111,6 +120,21 @@ def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
     )
     response.headers.pop("content-encoding", None)
     return packed.aiter_bytes()
+
+
+async def _unpacked(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream's bytes; decompressed if it is gzip although no header says so."""
+    unpack: Callable[[bytes], bytes] | None = None
+    async for chunk in stream:
+        if unpack is None:
+            is_packed = chunk.startswith(GZIP_START)
+            unpack = zlib.decompressobj(wbits=31).decompress if is_packed else bytes
+            if is_packed:
+                _report("compressed without a header")
+        try:
+            yield unpack(chunk)
+        except zlib.error as exc:
+            raise httpx2.RemoteProtocolError("the stream cannot be decompressed") from exc
 
 
 class PeekedStream(httpx2.AsyncByteStream):
@@ -187,7 +211,7 @@ class GatheredStream(httpx2.AsyncByteStream):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes for as long as relevant content may come."""
-        chunks = aiter(self._body or self._stream)
+        chunks = aiter(self._body or _unpacked(self._stream))
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
@@ -382,12 +406,15 @@ class Merger:
                 return
             data = _data(block)
             if not data:
-                # A comment, or an event without data.
+                # A comment, an event without data, or an error in a field of its own.
+                if (told := _error_line(block)) is not None:
+                    self._mending.mended.add("error in place of data")
+                    yield from ((event, raw, None) for event, raw in self._feed(told, b""))
                 continue
             if self._chunks.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
                 continue
-            is_end = data[:6].upper() == b"[DONE]"
+            is_end = data.strip(b'"')[:6].upper() == b"[DONE]"
             for event, raw in self._end() if is_end else self._read(block, data):
                 yield event, raw, _delta_key(event) if event is not None else None
 
@@ -426,7 +453,13 @@ class Merger:
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
         for event in events:
+            if isinstance(event, str):
+                event, block = _read_inner(event), b""
+                self._mending.mended.add("event encoded twice")
             if isinstance(event, dict):
+                if event.keys().isdisjoint(("type", "choices")) and (name := _NAME.search(block)):
+                    event["type"], block = name[1].decode(), b""
+                    self._mending.mended.add("type in the name of an event alone")
                 yield from self._feed(event, block)
 
     def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
@@ -441,6 +474,9 @@ class Merger:
         if (error := self._mending.error_in(event)) is not None:
             return [error]
         kind = event.get("type")
+        if kind == "response.error":
+            self._mending.note("error without its name")
+            return [as_error(told_in(event))]
         if isinstance(kind, str) and (kind == "error" or kind.startswith("response.")):
             return self._responses.feed(event, kind)
         return self._chunks.feed(event)
@@ -564,8 +600,10 @@ def _says(item: Event) -> bool:
 def _is_readable(block: bytes) -> bool:
     """Return whether the SDK would read the same data from the block as we do."""
     if b"\n" not in block:
-        return block.startswith(b"data:")
+        return block.startswith(b"data:") and not block.startswith(DATA_TWICE)
     lines = block.split(b"\n")
+    if any(line.startswith(DATA_TWICE) for line in lines):
+        return False
     others = [line for line in lines if not line.startswith(b"data:")]
     return all(line.startswith(FIELDS) and line.isascii() for line in others)
 
@@ -622,13 +660,34 @@ def _as_blocks(lines: bytes) -> list[bytes]:
 
 
 def _data(block: bytes) -> bytes:
-    if block.startswith(b"data: ") and b"\n" not in block:
+    if block.startswith(b"data: {") and b"\n" not in block:
         return block[6:].strip()
-    lines = block.split(b"\n")
+    lines = [line.lstrip(MARGIN) for line in block.split(b"\n")]
     # Some servers break JSON into lines and mark only the first one as data.
     start = next((n for n, line in enumerate(lines) if line.startswith(b"data:")), len(lines))
     kept = (line for line in lines[start:] if not line.startswith(FIELDS))
-    return b"\n".join(line.removeprefix(b"data:").strip() for line in kept)
+    return b"\n".join(_DATA.sub(b"", line).strip() for line in kept)
+
+
+def _error_line(block: bytes) -> Event | None:
+    """Return the error of a block that has the field `error` in place of data; None without it."""
+    line = next((line for line in block.split(b"\n") if line.startswith(b"error:")), None)
+    if line is None:
+        return None
+    said = line.removeprefix(b"error:").decode(errors="replace").strip()
+    try:
+        found = _load(said)
+    except ValueError:
+        found = said
+    return found if isinstance(found, dict) and found.get("error") else as_error(found)
+
+
+def _read_inner(text: str) -> Any:
+    """Return the event of a server that encodes its events twice; None if it is none."""
+    try:
+        return _load(text)
+    except ValueError:
+        return None
 
 
 def _delta_key(event: Event) -> Key | None:

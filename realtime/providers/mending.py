@@ -13,6 +13,7 @@ from typing import Any
 from realtime.providers.endings import Event, as_error, text_of
 
 MAX_DEPTH = 100
+MAX_PLACE = 10**9
 
 REPEATS = 3
 """Deltas in a row that repeat all earlier text before such a stream is recognised."""
@@ -68,8 +69,28 @@ def is_object(text: str) -> bool:
         return False
 
 
+def plain_arguments(text: str) -> str:
+    """Return the arguments of a complete call without what some servers put around them.
+
+    That is an empty object before the real one, or a string that holds the object as JSON.
+    """
+    rest = text.strip().removeprefix("{}").strip()
+    if is_object(rest):
+        return rest
+    try:
+        inner = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return inner if isinstance(inner, str) and is_object(inner) else text
+
+
 def place_of(value: Any) -> int | None:
-    """Return a place in a list, which some servers send as text; None if the value is no place."""
+    """Return a place in a list; None if the value is none.
+
+    Some servers send it as text, or as a fraction.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLACE:
+        value = int(value)
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -58,6 +58,11 @@ class ResponseEvents:
             return self._read_response_delta(event, kind)
         if kind == "response.output_text.done":
             return self._end_text(event)
+        if kind == "response.refusal.done":
+            self._response.keep_text(_text_key(kind, event), text_of(event.get("refusal")))
+        if kind == "response.function_call_arguments.done":
+            arguments = arguments_of(event.get("arguments"))
+            self._response.set_arguments(event.get("output_index"), arguments)
         self._read_parts(event, kind)
         held = self.rest(event) if kind in _ENDS_OF_RESPONSES else []
         if "response" in event or kind in _WHOLE_RESPONSES:
@@ -185,6 +190,8 @@ class ResponseEvents:
                 self._mending.note("form of a part")
             else:
                 self._read_part(part)
+                said = text_of(part.get("text")) or text_of(part.get("refusal"))
+                self._response.keep_text(_text_key(_PARTS[0], event), said)
         if "item" in event or kind in _ITEMS:
             item = self._item(event.get("item"), event.get("output_index"))
             self._mending.set(
@@ -229,6 +236,7 @@ class ResponseEvents:
             self._mending.set(item, "call_id", call_id)
             self._mending.set(item, "name", sound_name(item.get("name")))
             arguments = self._mending.whole(arguments_of(item.get("arguments")), object())
+            arguments = arguments or self._response.arguments(place)
             self._mending.set(item, "arguments", arguments)
         elif item["type"] == "reasoning":
             for name in ("summary", "content"):
@@ -313,6 +321,7 @@ class _ResponseSoFar:
         self.kinds: set[str] = set()
         """The types of the items that came complete in events of their own."""
         self._texts: dict[Any, list[str]] = {}
+        self._others: dict[Any, str] = {}
         self._calls: dict[int | None, Event] = {}
         self._arguments: dict[int | None, list[str]] = {}
 
@@ -320,18 +329,33 @@ class _ResponseSoFar:
         """Add a piece to a text."""
         self._texts.setdefault(key, []).append(text)
 
+    def keep_text(self, key: Any, text: str) -> None:
+        """Keep the text of a part or a refusal; it counts if no delta brings any text."""
+        if text:
+            self._others[key] = text
+
     def has_text(self, key: Any) -> bool:
         """Whether a text is not empty."""
         return any(self._texts.get(key, ()))
 
     def text(self) -> str:
-        """Return all texts, joined."""
-        return "".join(piece for pieces in self._texts.values() for piece in pieces)
+        """Return all texts of deltas, joined; without any, those of parts and refusals."""
+        said = "".join(piece for pieces in self._texts.values() for piece in pieces)
+        return said or "".join(self._others.values())
 
     def set_call(self, place: Any, call: Event) -> None:
         """Set the call at a place of the output; it holds its arguments so far."""
         self._calls[place_of(place)] = dict(call)
         self._arguments.pop(place_of(place), None)
+
+    def arguments(self, place: Any) -> str:
+        """Return the arguments so far of the call at a place of the output; "" for no call."""
+        at = place_of(place)
+        return str(self._whole_call(at)["arguments"]) if at in self._calls else ""
+
+    def set_arguments(self, place: Any, arguments: str) -> None:
+        """Set the whole arguments of the call at a place of the output."""
+        self._arguments[place_of(place)] = [arguments]
 
     def add_arguments(self, place: Any, delta: str) -> None:
         """Add to the arguments of the call at a place of the output."""

@@ -234,7 +234,8 @@ class RunWork:
                 exc = AgentSiteError(ErrorCode.LIMIT_LENGTH)
             case "content_filter":
                 exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
-            case "failed":
+            case "failed" if not isinstance(exc, openai.APIError):
+                # An error of the SDK's client says more than the code.
                 has_text = self.journal.folder.has_text
                 exc = broken_stream(self._verdict.error_code, has_text=has_text)
         if isinstance(exc, ModelRefusalError):

@@ -17,7 +17,7 @@ from conversations.runs.lifecycle import ContextSize
 from conversations.sessions import queue
 from conversations.sessions.history import get_history, list_below, list_siblings
 from conversations.shapes import History
-from tests.support.chats import ask, finish, make_user, session_of, talk
+from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
 
@@ -116,7 +116,7 @@ def test_the_smallest_refused_input_of_a_first_prompt_counts(ann: User) -> None:
         finish(posted, "", parts=[], context=ContextSize(refused=refused))
         session = session_of(posted)
         posted = ask(ann, "", session, regenerate=str(posted.run.message_id))
-    run = Run._default_manager.get(pk=posted.run_id)
+    run = begin(posted).run
     [turn] = read_path(run, run.prompt_id, 10).turns
     assert turn.gauge == Gauge(run.agent, run.model, refused=400)
 
