@@ -143,9 +143,18 @@ class ChatChunks:
             self._read_text(delta, delta["content"])
         else:
             self._read_delta(delta)
-        if "finish_reason" in choice and choice["finish_reason"] is not None:
+        if choice.get("finish_reason") is None:
+            self._find_finish(event, choice, delta)
+        if choice.get("finish_reason") is not None:
             self._read_finish(choice, delta)
         return event
+
+    def _find_finish(self, event: Event, choice: Event, delta: Event) -> None:
+        """Set the finish reason of a server that puts it elsewhere."""
+        found = delta.get("finish_reason") or choice.get("finishReason")
+        if found := found or event.get("finish_reason"):
+            choice["finish_reason"] = found
+            self._mending.note("place of the finish reason")
 
     def _delta_of(self, choice: Event) -> Event:
         """Return a delta for servers that do not stream, or that use the older completions API."""
@@ -365,6 +374,8 @@ class _ToolCalls:
         if not isinstance(function, dict):
             function = {name: call[name] for name in ("name", "arguments") if name in call}
         function = dict(function)
+        if "parameters" in function and not function.get("arguments"):
+            function["arguments"] = function.pop("parameters")
         if not isinstance(function.get("arguments"), str | None):
             function["arguments"] = arguments_of(function["arguments"])
         if function.get("name") is not None:

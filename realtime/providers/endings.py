@@ -182,10 +182,24 @@ def response_usage(usage: Any) -> Event | None:
     return sound
 
 
+OTHER_NAMES = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+}
+"""The names of counts, and those of the other API, which some servers use."""
+
+
+def _count_in(usage: Event, name: str) -> int | None:
+    said = usage.get(name)
+    return count_of(usage.get(OTHER_NAMES[name]) if said is None else said)
+
+
 def _usage(usage: Any, given: str, made: str) -> Event | None:
     if not isinstance(usage, dict):
         return None
-    tokens = {name: count_of(usage.get(name)) for name in (given, made)}
+    tokens = {name: _count_in(usage, name) for name in (given, made)}
     sums = [number for number in tokens.values() if number is not None]
     if len(sums) < len(tokens):
         return None

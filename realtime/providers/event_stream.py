@@ -52,6 +52,9 @@ BODY_STARTS = (b"{", b"[")
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The largest size of one event, or of a body that is no event stream."""
 
+REPEATED_CHARS = 20
+"""The shortest last delta that may be a repetition of the whole text."""
+
 GZIP_START = b"\x1f\x8b\x08"
 
 FIELDS = (b"event:", b"id:", b"retry:", b":")
@@ -211,7 +214,7 @@ class GatheredStream(httpx2.AsyncByteStream):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes for as long as relevant content may come."""
-        chunks = aiter(self._body or _unpacked(self._stream))
+        chunks = aiter(_unpacked(self._body or self._stream))
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
@@ -354,17 +357,21 @@ class Merger:
     @property
     def is_whole(self) -> bool:
         """Whether the stream has ended so that the SDK makes items of all its text."""
-        return self.is_final and (self.finish_reason != "failed" or self._is_completed)
+        if self._is_response:
+            return self._is_completed
+        return self.is_final and self.finish_reason != "failed"
 
     def cut(self) -> tuple[str, str]:
         """End a stream that is not complete; return all of its reasoning and text.
 
-        What was held back is included as far as it can be decided; half a character is not.
+        What was held back is included as far as it can be decided; half a character is not. Text
+        that no delta has brought is included too.
         """
         self.rest()
         for event in [*self._chunks.rest(is_cut=True), *self._responses.rest(is_cut=True)]:
             self._note(event)
-        return "".join(self._thoughts), "".join(self._texts)
+        text, whole = "".join(self._texts), self._responses.text
+        return "".join(self._thoughts), whole if whole.startswith(text) else text
 
     @property
     def thinks_first(self) -> bool:
@@ -452,6 +459,9 @@ class Merger:
             self._mending.mended.add("event that is not JSON")
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
+        if len(events) == 1 and isinstance(events[0], list):
+            events, block = events[0], b""
+            self._mending.mended.add("events in a list")
         for event in events:
             if isinstance(event, str):
                 event, block = _read_inner(event), b""
@@ -485,6 +495,9 @@ class Merger:
         for event in events:
             if self._is_ended:
                 return
+            if "choices" in event and self._repeats_all(event):
+                event["choices"][0]["delta"]["content"], raw = "", b""
+                self._mending.mended.add("last delta with the whole text")
             self._note(event)
             if self.finish_reason == "failed" and "choices" in event:
                 yield {**event, "choices": [{**event["choices"][0], "finish_reason": None}]}, b""
@@ -495,6 +508,15 @@ class Merger:
                 # Some servers repeat the whole response, which would be a second reply.
                 self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
+
+    def _repeats_all(self, event: Event) -> bool:
+        """Return whether a last delta is a text that several deltas have brought before it."""
+        for choice in event["choices"]:
+            said = choice["delta"].get("content") or ""
+            is_long = len(said) >= REPEATED_CHARS and len(self._texts) > 2
+            if is_long and choice.get("finish_reason"):
+                return bool(said == "".join(self._texts))
+        return False
 
     @property
     def only_hosted(self) -> bool:

@@ -44,6 +44,11 @@ class ResponseEvents:
         """The places in the output of reasoning that had deltas."""
         self._told_at: set[int | None] = set()
 
+    @property
+    def text(self) -> str:
+        """The text so far, also that which no delta has brought."""
+        return self._response.text()
+
     def feed(self, event: Event, kind: str) -> list[Event]:
         """Return the events for the SDK in place of `event`, which is changed in place.
 
@@ -286,6 +291,9 @@ class ResponseEvents:
         self._mending.set(response, "output", sound)
         if kind == "response.completed":
             self._judge_hosted(response["output"])
+        elif kind in _ENDS_OF_RESPONSES:
+            said = [text_of(item) for item in sound if item["type"] == "message"]
+            self._response.keep_text(kind, "".join(said))
 
     def _judge_hosted(self, output: list[Event]) -> None:
         """Add a message to calls without text: the SDK would call the model again after them."""

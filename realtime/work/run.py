@@ -213,8 +213,11 @@ class RunWork:
         return self._judge(stream.exception())
 
     def _keep_cut_text(self) -> None:
-        """Append what a stream that did not end has brought and nobody has been shown."""
-        if (cut := self._verdict.cut) is None:
+        """Append what a stream that did not end has brought and nobody has been shown.
+
+        While a tool runs, such a stream is that of another agent, whose text is not shown.
+        """
+        if (cut := self._verdict.cut) is None or self._open_tools:
             return
         for kind, payload in self._translator.cut(*cut()):
             self.journal.append(kind, payload)
@@ -374,11 +377,18 @@ class RunWork:
             return self.claimed.resumption.items if self.claimed.resumption else []
         return stored_items(sdk.made_items(self._result), self._translator.open_text)
 
+    @property
+    def _open_tools(self) -> list[dict[str, Any]]:
+        """The tool calls that have not finished, by id and name."""
+        return [
+            {"tool_call_id": part["tool_call_id"], "name": part["name"]}
+            for part in self.journal.folder.parts
+            if part["type"] == "tool" and part["status"] in ("started", "progress")
+        ]
+
     def _fail_open_tools(self) -> None:
-        for part in list(self.journal.folder.parts):
-            if part["type"] == "tool" and part["status"] in ("started", "progress"):
-                call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
-                self.journal.append("tool.failed", call)
+        for call in self._open_tools:
+            self.journal.append("tool.failed", call)
 
     def _spent(self) -> dict[str, Any]:
         """Return the usage and cost of the run, however it ends."""

@@ -201,6 +201,15 @@ def test_reasoning_that_is_held_back_is_shown_after_a_cut(cut: str, settings: An
     assert [(part["type"], part["text"]) for part in parts] == [("reasoning", "Hm")]
 
 
+async def test_text_of_an_agent_that_is_a_tool_is_not_the_replys() -> None:
+    """Its stream writes to the same verdict; the reply is stopped while the tool runs."""
+    work = Work(make_agent("desk"), StandInProvider("chat", [[b""]]))
+    work.journal.append("tool.started", {"tool_call_id": "a", "name": "ask", "arguments": "{}"})
+    work._verdict.cut = lambda: ("", "said inside")
+    work._keep_cut_text()
+    assert [part["type"] for part in work.journal.folder.parts] == ["tool"]
+
+
 async def cut_off(events: list[Any], api: str, cut: str, settings: Any) -> Ending:
     """The end of a reply whose stream has these events and no end."""
     if cut == "error":
