@@ -53,7 +53,7 @@ class RunCancelRequested:
 
     @property
     def run_id(self) -> UUID:
-        return UUID(self.run.run_id)
+        return self.run.run_id
 
 
 @dataclass(frozen=True)

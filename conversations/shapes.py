@@ -75,13 +75,16 @@ class QueueView:
 
 @dataclass(frozen=True)
 class RunRef:
-    """Identifies a run and its epoch; `message_id` is the id of its reply."""
+    """Identifies a run and its epoch; `message_id` is the id of its reply.
 
-    session_id: str
-    run_id: str
+    Its ids are UUIDs; those of the views are texts, as clients receive them.
+    """
+
+    session_id: UUID
+    run_id: UUID
     run_number: int
     epoch: int
-    message_id: str
+    message_id: UUID
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def _loaded_summary(message: Message) -> str | None:
 
 def run_ref(run: Run) -> RunRef:
     """Return the reference to `run` in its current epoch."""
-    return RunRef(str(run.session_id), str(run.id), run.number, run.epoch, str(run.reply_id))
+    return RunRef(run.session_id, run.pk, run.number, run.epoch, run.reply_id)
 
 
 def run_view(run: Run) -> RunView:

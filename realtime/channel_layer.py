@@ -137,9 +137,9 @@ WORKER_GROUP = "workers"
 Envelope = tuple[str, dict[str, Any]]
 
 
-def session_group(session_id: UUID | str) -> str:
+def session_group(session_id: UUID) -> str:
     """Return the group of the sockets that follow a session."""
-    return f"session.{UUID(str(session_id)).hex}"
+    return f"session.{session_id.hex}"
 
 
 def user_group(user_id: UserId) -> str:
@@ -154,8 +154,8 @@ def run_frames(ref: RunRef, first: int, frames: list[str], *, chars: int, ended:
     """
     message = RunFrames(
         type="run.frames",
-        session_id=ref.session_id,
-        run_id=ref.run_id,
+        session_id=str(ref.session_id),
+        run_id=str(ref.run_id),
         number=ref.run_number,
         epoch=ref.epoch,
         first=first,

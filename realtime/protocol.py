@@ -6,6 +6,7 @@ A frame is one JSON object in a WebSocket text message with `type`, `session_id`
 
 import json
 from typing import Annotated, ClassVar, Literal, NoReturn
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -789,10 +790,10 @@ SERVER_FRAMES: tuple[type[BaseModel], ...] = (
 )
 
 
-def status(metadata: StatusMetadata, session_id: str = "") -> Status:
+def status(metadata: StatusMetadata, session_id: UUID | str = "") -> Status:
     """Make a status frame; its `content` is the short text of its event."""
     text = metadata.text.format_map(metadata.__dict__) if "{" in metadata.text else metadata.text
-    return Status(session_id=session_id, content=text, metadata=metadata)
+    return Status(session_id=str(session_id), content=text, metadata=metadata)
 
 
 def error(

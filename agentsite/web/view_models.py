@@ -94,6 +94,7 @@ TOOK = _("{step}, {seconds} s")
 # Shorter durations are not shown.
 NOTABLE_MS = 50
 TAKES_OVER = _("{agent} takes over")
+UNKNOWN_PART = _("This part cannot be shown here. Reload the page later.")
 SCRIPT: dict[str, Any] = {
     "states": STATES,
     "endings": ENDINGS,
@@ -106,6 +107,7 @@ SCRIPT: dict[str, Any] = {
     "version": VERSION,
     "took": TOOK,
     "takes_over": TAKES_OVER,
+    "unknown_part": UNKNOWN_PART,
     "continue": _("Continue"),
     "untitled": _("New conversation"),
     "replying": _("replying"),
@@ -148,12 +150,12 @@ SCRIPT: dict[str, Any] = {
 def describe_decision(decision: str, by: str, username: str) -> str:
     """Return the outcome of an approval, decided by the user `by`, as told to `username`.
 
-    Returns "" while the approval is open: `decision` is "" then.
+    Returns "" while the approval is open: `decision` is "" then. A decision that a newer server has
+    written is returned as it is.
     """
-    if not decision:
-        return ""
-    known = f"{decision}_you" if by and by == username else decision
-    return str(APPROVALS[known]).format(by=by)
+    if by and by == username and f"{decision}_you" in APPROVALS:
+        decision += "_you"
+    return str(APPROVALS.get(decision, decision)).format(by=by)
 
 
 def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
@@ -168,7 +170,7 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
 def describe_step(part: dict[str, Any]) -> str:
     """Return what the tool of `part` does or did, with its duration from `NOTABLE_MS` on."""
     status, summary = part["status"], part.get("summary")
-    label = str(STEPS[status]).format(name=part["name"].replace("_", " "))
+    label = str(STEPS.get(status, "{name}")).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
     if part.get("duration_ms", 0) < NOTABLE_MS:
         return said
@@ -329,7 +331,11 @@ def _state(message: MessageView, queue: list[str]) -> str:
 
 
 def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
-    """Return a part with the data that `chat/block.html` adds to it."""
+    """Return a part with the data that `chat/block.html` adds to it.
+
+    A part of a type that a newer server has written is a line that says so: the page's parts and
+    blocks must be as many.
+    """
     if part["type"] in ("text", "reasoning"):
         return part
     if part["type"] == "approval":
@@ -337,6 +343,8 @@ def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
     if part["type"] == "agent":
         label = str(TAKES_OVER).format(agent=get_label(part["name"]))
         return {"type": "agent", "label": label}
+    if part["type"] != "tool":
+        return {"type": "unknown", "label": str(UNKNOWN_PART)}
     return {
         "type": "tool",
         "status": part["status"],

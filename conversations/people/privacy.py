@@ -121,7 +121,7 @@ def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) ->
 
 def _take_off_lists(user: AbstractBaseUser, session_id: UUID) -> None:
     with suppress(AgentSiteError):  # deleted meanwhile
-        delete_session(user=user, session_id=str(session_id))
+        delete_session(user=user, session_id=session_id)
 
 
 def _end_sign_ins(user_id: Any) -> None:

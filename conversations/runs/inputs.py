@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Min, Q
 
 from conversations.models import (
     Approval,
@@ -152,6 +152,11 @@ class Turn:
     gauge: Gauge | None = None
 
 
+def items_of(turn: Turn) -> list[Item]:
+    """Return the input items of one turn."""
+    return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
+
+
 @dataclass(frozen=True)
 class Path:
     """A branch from one of its messages back to the latest summary, the limit, or the beginning.
@@ -199,10 +204,10 @@ def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     before it. `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
     """
     if leaf == run.prompt_id and run.prompt.parent_id is None:
-        earlier = run.prompt.runs.exclude(context_refused=None).values_list("context_refused")
         given = Q(context_model=run.model) | Q(context_model="", model=run.model)
-        refused = earlier.filter(given, agent=run.agent).first()
-        gauge = Gauge(run.agent, run.model, refused=refused[0]) if refused else None
+        earlier = run.prompt.runs.filter(given, agent=run.agent)
+        refused = earlier.aggregate(least=Min("context_refused"))["least"]
+        gauge = None if refused is None else Gauge(run.agent, run.model, refused=refused)
         return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None)
     key = Message._meta.pk.get_db_prep_value
     with connection.cursor() as cursor:

@@ -37,7 +37,7 @@ from conversations.models import (
 )
 from conversations.queries import EventRow, User, parse_id, read_parts, sessions_of
 from conversations.runs import states
-from conversations.runs.inputs import items_of_parts, read_path
+from conversations.runs.inputs import items_of, items_of_parts, read_path
 from conversations.runs.states import Claim, Claimed, Move, NewEvent
 from conversations.runs.usage import (
     UNKNOWN_USAGE,
@@ -336,7 +336,7 @@ def _lose(change: ChangeBuilder, run: Run) -> None:
 def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the timings and the estimated usage that the lost worker would have reported."""
     turns = read_path(run, run.prompt_id, ASKED_TURNS).turns
-    asked = [item for turn in turns for item in (turn.text, *turn.items)]
+    asked = [item for turn in turns for item in items_of(turn)]
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
     usage = estimate_orphan(run, asked, parts)

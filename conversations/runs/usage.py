@@ -1,6 +1,6 @@
 """Usage: the tokens and costs of runs, their running totals, and the limits of users."""
 
-import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from conversations.models import (
     UserUsage,
 )
 from conversations.shapes import UserId
-from conversations.text import estimate_tokens
+from conversations.text import estimate_items, estimate_text
 
 MILLION = 1_000_000
 TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -123,8 +123,8 @@ def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]])
     before = usage_of(run)
     if not parts:
         return before
-    given = sum(estimate_tokens(json.dumps(item, ensure_ascii=False)) for item in asked)
-    made = sum(estimate_tokens(_made_text(part)) for part in parts)
+    given = math.ceil(estimate_items(asked))
+    made = math.ceil(sum(estimate_text(_made_text(part)) for part in parts))
     return TokenUsage(
         input_tokens=given + (before.input_tokens or 0),
         output_tokens=max(made, before.output_tokens or 0),

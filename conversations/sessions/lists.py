@@ -159,7 +159,7 @@ def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
 
 
 @transaction.atomic
-def delete_session(*, user: User, session_id: str) -> None:
+def delete_session(*, user: User, session_id: str | UUID) -> None:
     """Mark a session as deleted and cancel its runs; raises `AgentSiteError(not_found)`."""
     session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
     change = ChangeBuilder(session)

@@ -87,8 +87,17 @@ class PartsFolder:
     """
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self._parts: list[Part] = []
+        self._pieces: list[str] = []
         self.text_size = 0
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts so far. Reading them joins the deltas of the last one: not for each delta."""
+        if self._pieces:
+            self._parts[-1]["text"] = "".join([self._parts[-1]["text"], *self._pieces])
+            self._pieces = []
+        return self._parts
 
     @property
     def has_text(self) -> bool:
@@ -112,14 +121,14 @@ class PartsFolder:
             self._resolve(payload)
 
     def _add_text(self, delta: str) -> None:
-        if self.has_text and self.parts[-1]["type"] != "text":
+        if self.has_text and self._parts[-1]["type"] != "text":
             delta = delta.removeprefix(SEPARATOR)
         self.text_size += len(delta)
         self._grow("text", delta)
 
     def _grow(self, kind: str, delta: str) -> None:
-        if self.parts and self.parts[-1]["type"] == kind:
-            self.parts[-1]["text"] += delta
+        if self._parts and self._parts[-1]["type"] == kind:
+            self._pieces.append(delta)
         else:
             self.parts.append({"type": kind, "text": delta})
 

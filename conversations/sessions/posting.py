@@ -39,7 +39,7 @@ from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits, check_user
 from conversations.sessions.lists import first_words
 from conversations.shapes import RunRef, message_view, run_ref
-from conversations.text import clean_text
+from conversations.text import clean_text, is_blank
 
 OnBusy = Literal["enqueue", "interrupt", "reject"]
 
@@ -90,7 +90,7 @@ class Posted:
 
     @property
     def run_id(self) -> UUID:
-        return UUID(self.run.run_id)
+        return self.run.run_id
 
 
 class _AlreadyPostedError(Exception):
@@ -113,10 +113,10 @@ def post_chat(
     process's executor after the commit. The session counts as watched for `viewed_for`; None: its
     runs are never cancelled as unwatched.
 
-    Raises `AgentSiteError`: bad_frame (empty text), not_found, not_authenticated, busy, queue_full,
+    Raises `AgentSiteError`: bad_frame (blank text), not_found, not_authenticated, busy, queue_full,
     limit_runs, limit_tokens, limit_site, duplicate_mismatch.
     """
-    if not chat.regenerate and not chat.content.strip():
+    if not chat.regenerate and is_blank(chat.content):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     if (first := _find_duplicate(user, chat)) is not None:
         return first

@@ -12,7 +12,7 @@ from conversations.queries import User, get_session, list_queue, parse_id, reply
 from conversations.runs import states
 from conversations.sessions.history import find_end
 from conversations.shapes import QueueView, message_view, queue_view
-from conversations.text import clean_text
+from conversations.text import clean_text, is_blank
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
@@ -28,10 +28,10 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
     """Replace the text of the message of a queued run; return the queue.
 
     The run may also be the first unfinished one, which the queue does not show. Raises
-    `AgentSiteError`: bad_frame (empty text), not_found, not_queued, forbidden (another run, not
+    `AgentSiteError`: bad_frame (blank text), not_found, not_queued, forbidden (another run, not
     withdrawn, replies to the same message).
     """
-    if not content.strip():
+    if is_blank(content):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     queue = _Queue(user, session_id)
     run = queue.find(run_id, queue.change.unfinished)

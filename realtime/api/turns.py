@@ -88,7 +88,7 @@ async def stream_turn(
         posted = await process_module.chat(reader.process, reader.viewer, new)
         async for frame in reader.frames():
             yield frame
-            if _is_last(frame, posted.run.run_id):
+            if _is_last(frame, str(posted.run_id)):
                 return
 
 
@@ -259,7 +259,7 @@ class CancelView(AsyncAPIView):
         )
         return Response(
             {
-                "run_id": stopped.run.run_id,
+                "run_id": str(stopped.run.run_id),
                 "run_number": stopped.run.run_number,
                 "status": stopped.status,
                 "ended_before": stopped.ended_before,

@@ -26,7 +26,9 @@ from realtime.providers.mending import (
     without_halves,
 )
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+REASONING_FIELDS = (
+    *("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details"),
+)
 THINKING_TYPES = ("thinking", "reasoning", "reasoning_text", "thought")
 
 _PLAIN_DELTA = {"role", "content"}
@@ -104,14 +106,19 @@ class ChatChunks:
         self._mending.note("error without its name" if is_error else "unknown event")
         return [as_error(told_in(event))] if is_error else []
 
-    def rest(self) -> list[Event]:
-        """Return chunks with what is held back; call it at the end of the stream."""
+    def rest(self, *, is_cut: bool = False) -> list[Event]:
+        """Return chunks with what is held back; call it at the end of the stream.
+
+        With `is_cut` the stream is not complete: what cannot be decided then is left out.
+        """
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
-        thoughts = self._mending.so_far("reasoning").rest()
+        so_far = self._mending.so_far("reasoning")
+        thoughts = so_far.cut() if is_cut else so_far.rest()
         if self._last_chunk and thoughts:
             chunks.append(self._chunk_of({"reasoning_content": thoughts}))
-        if self._last_chunk and (delta := self._mending.held_delta("chat", is_answer=True)):
-            chunks.append(self._chunk_of(delta))
+        held = self._mending.held_delta("chat", is_answer=not is_cut, is_cut=is_cut)
+        if self._last_chunk and held:
+            chunks.append(self._chunk_of(held))
         return chunks
 
     def _chunk_of(self, delta: Event) -> Event:
@@ -136,9 +143,18 @@ class ChatChunks:
             self._read_text(delta, delta["content"])
         else:
             self._read_delta(delta)
-        if "finish_reason" in choice and choice["finish_reason"] is not None:
+        if choice.get("finish_reason") is None:
+            self._find_finish(event, choice, delta)
+        if choice.get("finish_reason") is not None:
             self._read_finish(choice, delta)
         return event
+
+    def _find_finish(self, event: Event, choice: Event, delta: Event) -> None:
+        """Set the finish reason of a server that puts it elsewhere."""
+        found = delta.get("finish_reason") or choice.get("finishReason")
+        if found := found or event.get("finish_reason"):
+            choice["finish_reason"] = found
+            self._mending.note("place of the finish reason")
 
     def _delta_of(self, choice: Event) -> Event:
         """Return a delta for servers that do not stream, or that use the older completions API."""
@@ -151,6 +167,7 @@ class ChatChunks:
 
     def _read_delta(self, delta: Event) -> None:
         self._read_thoughts(delta)
+        self._read_audio(delta)
         thoughts = ""
         content = delta.get("content")
         if content is not None and not isinstance(content, str):
@@ -168,6 +185,16 @@ class ChatChunks:
             self._read_text(delta, content)
         self._read_calls(delta)
         self._drop_unsound(delta)
+
+    def _read_audio(self, delta: Event) -> None:
+        """Replace audio by its words: nothing plays it."""
+        audio = delta.get("audio")
+        if not audio:
+            return
+        delta["audio"] = None
+        self._mending.note("audio")
+        if isinstance(audio, dict) and (said := text_of(audio.get("transcript"))):
+            delta["content"] = text_of(delta.get("content")) + said
 
     def _read_thoughts(self, delta: Event) -> None:
         """Keep the first reasoning field that has text: other ones repeat it."""
@@ -222,9 +249,6 @@ class ChatChunks:
 
     def _drop_unsound(self, delta: Event) -> None:
         """Drop fields that the SDK reads but whose values it cannot read."""
-        if delta.get("audio"):
-            delta["audio"] = None
-            self._mending.note("audio")
         for name, check in _LISTS.items():
             found = delta.get(name)
             if found and not (isinstance(found, list) and all(map(check, found))):
@@ -334,7 +358,7 @@ class _ToolCalls:
         self._ids: list[str] = []
         self._places: dict[Any, int] = {}
         self._names: dict[int, str] = {}
-        self._arguments: dict[int, str] = {}
+        self._arguments: dict[int, list[str]] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
         """Yield normalised deltas of tool calls."""
@@ -350,6 +374,8 @@ class _ToolCalls:
         if not isinstance(function, dict):
             function = {name: call[name] for name in ("name", "arguments") if name in call}
         function = dict(function)
+        if "parameters" in function and not function.get("arguments"):
+            function["arguments"] = function.pop("parameters")
         if not isinstance(function.get("arguments"), str | None):
             function["arguments"] = arguments_of(function["arguments"])
         if function.get("name") is not None:
@@ -377,11 +403,11 @@ class _ToolCalls:
     def _is_ended(self, place: int, function: Event) -> bool:
         """Return whether the call at a place is complete, and another or the same one begins."""
         begins = function.get("name") and function.get("arguments")
-        return bool(begins) and is_object(self._arguments.get(place, ""))
+        return bool(begins) and is_object(self._said(place))
 
     def _is_next(self, place: int, function: Event) -> bool:
         """Return whether another call begins after the one at a place."""
-        said = self._names.get(place), self._arguments.get(place)
+        said = self._names.get(place), self._said(place)
         is_same = said == (function.get("name"), function.get("arguments"))
         return self._is_ended(place, function) and not is_same
 
@@ -392,7 +418,16 @@ class _ToolCalls:
         if piece:
             is_more = before and not has_begun and not piece.startswith(before)
             self._names[place] = function["name"] = before + piece if is_more else piece
-        self._arguments[place] = self._arguments.get(place, "") + (function.get("arguments") or "")
+        if arguments := function.get("arguments"):
+            said = self._arguments.setdefault(place, [])
+            # No JSON object goes on with all of itself: these deltas repeat what was before.
+            if said and arguments.startswith(said[0]):
+                arguments = function["arguments"] = arguments.removeprefix("".join(said))
+            said.append(arguments)
+
+    def _said(self, place: int) -> str:
+        """Return the arguments of a call so far."""
+        return "".join(self._arguments.get(place, ()))
 
     def _place(self, index: int | None, given: str, function: Event) -> tuple[int, bool]:
         """Return a call's index, and whether the call begins here."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,6 +39,7 @@ WORDS: dict[Meaning, Collection[str]] = {
 """Finish reasons that servers document, in lower case, by their meaning for us."""
 
 _MEANINGS = {word: meaning for meaning, words in WORDS.items() for word in words}
+_JOINTS = re.compile(r"[- ]|(?<=[a-z])(?=[A-Z])")
 _LOGGABLE = re.compile(r"[\w-]{1,40}")
 _unknown: set[str] = set()
 
@@ -51,6 +52,9 @@ class StreamEnding:
     calls of the run so far, `has_said` is whether any has brought text, reasoning, a refusal or a
     tool call, `answers` counts the streams, and `call_ids` has the ids of the tool calls.
     `only_hosted` is whether the latest call brought calls of the provider's own tools and no text.
+
+    `cut` ends the present stream where it is; it returns the reasoning and the text of that stream,
+    with those that were held back. None if no stream is unfinished.
     """
 
     finish_reason: Meaning | Literal[""] = ""
@@ -59,6 +63,7 @@ class StreamEnding:
     answers: int = 0
     only_hosted: bool = False
     call_ids: set[str] = field(default_factory=set)
+    cut: Callable[[], tuple[str, str]] | None = None
 
 
 stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=None)
@@ -66,8 +71,12 @@ stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=N
 
 
 def meaning_of(word: str) -> Meaning:
-    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply."""
-    known = _MEANINGS.get(word.lower())
+    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply.
+
+    `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are `max_tokens`, as servers spell it.
+    """
+    plain = _JOINTS.sub("_", word.rpartition(".")[2]).lower().removeprefix("finish_reason_")
+    known = _MEANINGS.get(word.lower()) or _MEANINGS.get(plain)
     if known is None and word not in _unknown and _LOGGABLE.fullmatch(word):
         _unknown.add(word)
         logger.warning("unknown finish reason %s: treated as the end of a complete reply", word)
@@ -105,15 +114,23 @@ def error_code(event: dict[str, Any]) -> str:
     return str(told.get("code") or told.get("type") or "") if isinstance(told, dict) else ""
 
 
+MAX_NUMBER = 10**10
+"""Below it, a number in place of a text is a token of digits that the server took for a number."""
+
 TEXT_FIELDS = ("text", "content", "thinking", "reasoning", "summary")
 TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors")
 """Fields in which servers describe an error, if not in `error`."""
 
 
 def text_of(value: Any) -> str:
-    """Return the text in a string, in a content part, or in a list of them; "" if there is none."""
+    """Return the text in a string, in a content part, or in a list of them; "" if there is none.
+
+    Some servers send a text of digits as a number.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER:
+        return str(value)
     if isinstance(value, list):
         return "".join(map(text_of, value))
     if isinstance(value, dict):
@@ -165,10 +182,24 @@ def response_usage(usage: Any) -> Event | None:
     return sound
 
 
+OTHER_NAMES = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+}
+"""The names of counts, and those of the other API, which some servers use."""
+
+
+def _count_in(usage: Event, name: str) -> int | None:
+    said = usage.get(name)
+    return count_of(usage.get(OTHER_NAMES[name]) if said is None else said)
+
+
 def _usage(usage: Any, given: str, made: str) -> Event | None:
     if not isinstance(usage, dict):
         return None
-    tokens = {name: count_of(usage.get(name)) for name in (given, made)}
+    tokens = {name: _count_in(usage, name) for name in (given, made)}
     sums = [number for number in tokens.values() if number is not None]
     if len(sums) < len(tokens):
         return None

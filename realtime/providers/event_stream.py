@@ -11,8 +11,9 @@ import codecs
 import json
 import logging
 import re
+import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any, Literal
 
 import httpx2
@@ -30,7 +31,7 @@ from realtime.providers.endings import (
     told_in,
 )
 from realtime.providers.mending import Mending, is_deep
-from realtime.providers.response_events import ResponseEvents
+from realtime.providers.response_events import TEXT_DELTAS, THOUGHT_DELTAS, ResponseEvents
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,23 @@ BODY_STARTS = (b"{", b"[")
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The largest size of one event, or of a body that is no event stream."""
 
+REPEATED_CHARS = 20
+"""The shortest last delta that may be a repetition of the whole text."""
+
+GZIP_START = b"\x1f\x8b\x08"
+
 FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Starts of lines of an event that are not data."""
 
 PLAIN_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":", b"{", b"[", b"<")
 """Starts of a body that is not compressed; bodies packed by gzip, deflate or zstd differ."""
 
+DATA_TWICE = (b"data: data:", b"data:data:")
+MARGIN = codecs.BOM_UTF8 + b" \t"
+"""Bytes that some servers send before the fields of an event."""
+
+_DATA = re.compile(rb"^(?:data:\s*)+")
+_NAME = re.compile(rb"^event: *(response\.[a-z_.]+)\s*$", re.MULTILINE)
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
 _mended: Counter[str] = Counter()
 _thinking_first: set[Source] = set()
@@ -113,6 +125,21 @@ def _decoded(response: httpx2.Response) -> AsyncIterator[bytes]:
     return packed.aiter_bytes()
 
 
+async def _unpacked(stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream's bytes; decompressed if it is gzip although no header says so."""
+    unpack: Callable[[bytes], bytes] | None = None
+    async for chunk in stream:
+        if unpack is None:
+            is_packed = chunk.startswith(GZIP_START)
+            unpack = zlib.decompressobj(wbits=31).decompress if is_packed else bytes
+            if is_packed:
+                _report("compressed without a header")
+        try:
+            yield unpack(chunk)
+        except zlib.error as exc:
+            raise httpx2.RemoteProtocolError("the stream cannot be decompressed") from exc
+
+
 class PeekedStream(httpx2.AsyncByteStream):
     """A stream whose first bytes can be read in advance; reading it then yields them again."""
 
@@ -158,6 +185,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._window_s = window_s
         self._verdict = stream_ending.get() or StreamEnding()
         self._verdict.answers += 1
+        self._verdict.cut = None
         self._source = source
         self._merger = Merger(
             has_said=self._verdict.has_said,
@@ -165,6 +193,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             call_ids=self._verdict.call_ids,
             asked_again=self._verdict.only_hosted,
         )
+        self._verdict.cut = self._merger.cut
         self._deadline: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -185,7 +214,7 @@ class GatheredStream(httpx2.AsyncByteStream):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes for as long as relevant content may come."""
-        chunks = aiter(self._body or self._stream)
+        chunks = aiter(_unpacked(self._body or self._stream))
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
@@ -204,6 +233,8 @@ class GatheredStream(httpx2.AsyncByteStream):
         self._verdict.error_code = merger.error_code
         self._verdict.has_said = merger.has_said
         self._verdict.only_hosted = merger.only_hosted
+        if merger.is_whole:
+            self._verdict.cut = None
         if merger.is_final and (self._deadline is None or merger.has_grown):
             self._deadline = asyncio.get_running_loop().time() + GRACE_S
         merger.has_grown = False
@@ -271,10 +302,13 @@ class Merger:
         self._is_lines = False
         self._is_response = False
         self._is_ended = False
+        self._is_completed = False
         self._mending = Mending(thinks_first=thinks_first, call_ids=call_ids)
         self._chunks = ChatChunks(self._mending)
         self._responses = ResponseEvents(self._mending)
         self._told: set[str] = set()
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self.has_said = has_said
         self.has_text = False
         self.has_grown = False
@@ -321,6 +355,25 @@ class Merger:
         return b"".join(self._merge(rest.split(b"\n\n"))) if rest else b""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the stream has ended so that the SDK makes items of all its text."""
+        if self._is_response:
+            return self._is_completed
+        return self.is_final and self.finish_reason != "failed"
+
+    def cut(self) -> tuple[str, str]:
+        """End a stream that is not complete; return all of its reasoning and text.
+
+        What was held back is included as far as it can be decided; half a character is not. Text
+        that no delta has brought is included too.
+        """
+        self.rest()
+        for event in [*self._chunks.rest(is_cut=True), *self._responses.rest(is_cut=True)]:
+            self._note(event)
+        text, whole = "".join(self._texts), self._responses.text
+        return "".join(self._thoughts), whole if whole.startswith(text) else text
+
+    @property
     def thinks_first(self) -> bool:
         """Whether the model's next reply begins with reasoning without an opening tag."""
         return self._mending.thinks_first
@@ -360,12 +413,15 @@ class Merger:
                 return
             data = _data(block)
             if not data:
-                # A comment, or an event without data.
+                # A comment, an event without data, or an error in a field of its own.
+                if (told := _error_line(block)) is not None:
+                    self._mending.mended.add("error in place of data")
+                    yield from ((event, raw, None) for event, raw in self._feed(told, b""))
                 continue
             if self._chunks.is_settled and (text := self._read_text(data)) is not None:
                 yield text[0], block + b"\n\n" if _is_readable(block) else b"", text[1]
                 continue
-            is_end = data[:6].upper() == b"[DONE]"
+            is_end = data.strip(b'"')[:6].upper() == b"[DONE]"
             for event, raw in self._end() if is_end else self._read(block, data):
                 yield event, raw, _delta_key(event) if event is not None else None
 
@@ -378,7 +434,8 @@ class Merger:
         key = _chat_key(event) if isinstance(event, dict) else None
         if key is None or not self._chunks.passes(event):
             return None
-        if event["choices"][0]["delta"]["content"]:
+        if text := event["choices"][0]["delta"]["content"]:
+            self._texts.append(text)
             self.has_text = self.has_said = self.has_grown = True
         return event, key
 
@@ -402,8 +459,17 @@ class Merger:
             self._mending.mended.add("event that is not JSON")
         if not events and not self.is_final and _PUNCTUATION.search(data):
             yield self._fail(UNREADABLE), b""
+        if len(events) == 1 and isinstance(events[0], list):
+            events, block = events[0], b""
+            self._mending.mended.add("events in a list")
         for event in events:
+            if isinstance(event, str):
+                event, block = _read_inner(event), b""
+                self._mending.mended.add("event encoded twice")
             if isinstance(event, dict):
+                if event.keys().isdisjoint(("type", "choices")) and (name := _NAME.search(block)):
+                    event["type"], block = name[1].decode(), b""
+                    self._mending.mended.add("type in the name of an event alone")
                 yield from self._feed(event, block)
 
     def _feed(self, event: Event, block: bytes) -> Iterator[tuple[Event, bytes]]:
@@ -418,6 +484,9 @@ class Merger:
         if (error := self._mending.error_in(event)) is not None:
             return [error]
         kind = event.get("type")
+        if kind == "response.error":
+            self._mending.note("error without its name")
+            return [as_error(told_in(event))]
         if isinstance(kind, str) and (kind == "error" or kind.startswith("response.")):
             return self._responses.feed(event, kind)
         return self._chunks.feed(event)
@@ -426,6 +495,9 @@ class Merger:
         for event in events:
             if self._is_ended:
                 return
+            if "choices" in event and self._repeats_all(event):
+                event["choices"][0]["delta"]["content"], raw = "", b""
+                self._mending.mended.add("last delta with the whole text")
             self._note(event)
             if self.finish_reason == "failed" and "choices" in event:
                 yield {**event, "choices": [{**event["choices"][0], "finish_reason": None}]}, b""
@@ -436,6 +508,15 @@ class Merger:
                 # Some servers repeat the whole response, which would be a second reply.
                 self._is_ended = event.get("type") in FINAL_TYPES
                 yield event, raw
+
+    def _repeats_all(self, event: Event) -> bool:
+        """Return whether a last delta is a text that several deltas have brought before it."""
+        for choice in event["choices"]:
+            said = choice["delta"].get("content") or ""
+            is_long = len(said) >= REPEATED_CHARS and len(self._texts) > 2
+            if is_long and choice.get("finish_reason"):
+                return bool(said == "".join(self._texts))
+        return False
 
     @property
     def only_hosted(self) -> bool:
@@ -489,6 +570,7 @@ class Merger:
         kind = event.get("type")
         if kind in FINAL_TYPES or "error" in event:
             self._is_response |= "error" not in event
+            self._is_completed |= kind == "response.completed"
             self.is_final = True
             self.finish_reason = response_meaning(event) if "error" not in event else "failed"
             self.error_code = error_code(event)
@@ -496,6 +578,10 @@ class Merger:
         elif isinstance(kind, str) and "choices" not in event:
             self._is_response = True
             self.has_text |= kind == "response.output_text.delta"
+            if kind in TEXT_DELTAS:
+                self._texts.append(event["delta"])
+            elif kind in THOUGHT_DELTAS:
+                self._thoughts.append(event["delta"])
             self._say(kind.endswith(".delta") and bool(event.get("delta")))
             self._say(kind == "response.output_item.done" and _says(event["item"]))
         for choice in event.get("choices") or ():
@@ -505,6 +591,8 @@ class Merger:
                 self.finish_reason = choice["finish_reason"]
             if delta.get("content"):
                 self.has_text = True
+            self._texts += [delta[name] for name in TEXTS if delta.get(name)]
+            self._thoughts += [delta[name] for name in THOUGHTS if delta.get(name)]
             self._say(any(delta.get(name) for name in SAYING))
 
     def _say(self, is_said: bool) -> None:
@@ -512,7 +600,11 @@ class Merger:
             self.has_said = self.has_grown = True
 
 
-SAYING = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "thinking_blocks")
+TEXTS = ("content", "refusal")
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Fields of a delta that the SDK passes on as text, and as reasoning."""
+
+SAYING = (*TEXTS, *THOUGHTS, "tool_calls", "thinking_blocks")
 """Fields of a delta that count as content."""
 
 EMPTY = as_error({"message": "the reply is empty", "code": "empty_reply"})
@@ -530,8 +622,10 @@ def _says(item: Event) -> bool:
 def _is_readable(block: bytes) -> bool:
     """Return whether the SDK would read the same data from the block as we do."""
     if b"\n" not in block:
-        return block.startswith(b"data:")
+        return block.startswith(b"data:") and not block.startswith(DATA_TWICE)
     lines = block.split(b"\n")
+    if any(line.startswith(DATA_TWICE) for line in lines):
+        return False
     others = [line for line in lines if not line.startswith(b"data:")]
     return all(line.startswith(FIELDS) and line.isascii() for line in others)
 
@@ -588,13 +682,34 @@ def _as_blocks(lines: bytes) -> list[bytes]:
 
 
 def _data(block: bytes) -> bytes:
-    if block.startswith(b"data: ") and b"\n" not in block:
+    if block.startswith(b"data: {") and b"\n" not in block:
         return block[6:].strip()
-    lines = block.split(b"\n")
+    lines = [line.lstrip(MARGIN) for line in block.split(b"\n")]
     # Some servers break JSON into lines and mark only the first one as data.
     start = next((n for n, line in enumerate(lines) if line.startswith(b"data:")), len(lines))
     kept = (line for line in lines[start:] if not line.startswith(FIELDS))
-    return b"\n".join(line.removeprefix(b"data:").strip() for line in kept)
+    return b"\n".join(_DATA.sub(b"", line).strip() for line in kept)
+
+
+def _error_line(block: bytes) -> Event | None:
+    """Return the error of a block that has the field `error` in place of data; None without it."""
+    line = next((line for line in block.split(b"\n") if line.startswith(b"error:")), None)
+    if line is None:
+        return None
+    said = line.removeprefix(b"error:").decode(errors="replace").strip()
+    try:
+        found = _load(said)
+    except ValueError:
+        found = said
+    return found if isinstance(found, dict) and found.get("error") else as_error(found)
+
+
+def _read_inner(text: str) -> Any:
+    """Return the event of a server that encodes its events twice; None if it is none."""
+    try:
+        return _load(text)
+    except ValueError:
+        return None
 
 
 def _delta_key(event: Event) -> Key | None:

@@ -7,12 +7,13 @@ import json
 import re
 import secrets
 from collections.abc import Collection
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 
 from realtime.providers.endings import Event, as_error, text_of
 
 MAX_DEPTH = 100
+MAX_PLACE = 10**9
 
 REPEATS = 3
 """Deltas in a row that repeat all earlier text before such a stream is recognised."""
@@ -68,8 +69,28 @@ def is_object(text: str) -> bool:
         return False
 
 
+def plain_arguments(text: str) -> str:
+    """Return the arguments of a complete call without what some servers put around them.
+
+    That is an empty object before the real one, or a string that holds the object as JSON.
+    """
+    rest = text.strip().removeprefix("{}").strip()
+    if is_object(rest):
+        return rest
+    try:
+        inner = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return inner if isinstance(inner, str) and is_object(inner) else text
+
+
 def place_of(value: Any) -> int | None:
-    """Return a place in a list, which some servers send as text; None if the value is no place."""
+    """Return a place in a list; None if the value is none.
+
+    Some servers send it as text, or as a fraction.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLACE:
+        value = int(value)
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -115,12 +136,16 @@ class ThinkingSplitter:
         """Whether only text can follow: `split` then returns the delta unchanged."""
         self.has_lone_end = False
         """Whether reasoning has ended that no tag had opened."""
-        self.unclosed = ""
-        """Text taken for reasoning because of `is_open`, while no closing tag has come."""
         self._held = ""
         self._end = _OPENINGS["<think>"] if is_open else ""
         self._is_assumed = is_open
         self._has_thought = False
+        self._unclosed: list[str] = []
+
+    @property
+    def unclosed(self) -> str:
+        """The text taken for reasoning because of `is_open`; "" once a tag has come."""
+        return "".join(self._unclosed)
 
     def split(self, delta: str) -> tuple[str, str]:
         """Return the reasoning and the text in a delta and in what was held back before it."""
@@ -128,9 +153,9 @@ class ThinkingSplitter:
             return "", delta
         thought, self._held = "", self._held + delta
         if self._is_assumed and self._held.lstrip().startswith("<think>"):
-            self._is_assumed, self._end, self.unclosed = False, "", ""
+            self._is_assumed, self._end, self._unclosed = False, "", []
         if self._is_assumed:
-            self.unclosed += delta
+            self._unclosed.append(delta)
         while True:
             if self._end:
                 found, is_closed = self._think()
@@ -150,7 +175,7 @@ class ThinkingSplitter:
         """Return the reasoning held so far, and whether it has ended."""
         before, end, after = self._held.partition(self._end)
         if end:
-            self._is_assumed, self.unclosed = False, ""
+            self._is_assumed, self._unclosed = False, []
             self._held, self._end, self._has_thought = after, "", True
             return before, True
         kept = _overlap(self._held, self._end)
@@ -262,6 +287,17 @@ class WholeSoFar:
             return "".join(held)
         return self._new_in(held[-1])
 
+    def cut(self) -> str:
+        """Return what of the held-back text is the same whether or not its deltas repeat it.
+
+        Call it where a stream is cut: nothing more will show which of the two it is.
+        """
+        held, self._held = self._held, []
+        if not held:
+            return ""
+        pairs = zip("".join(held), held[-1].removeprefix(self._text), strict=False)
+        return "".join(sign for sign, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
 
 class Mending:
     """Corrections that events of Chat Completions and Responses need, and their state for a stream.
@@ -366,16 +402,21 @@ class Mending:
             self.thinks_first |= found["end"] is not None
 
     def held_delta(
-        self, key: Any, *, is_answer: bool = False, wholes: Collection[str] = ()
+        self,
+        key: Any,
+        *,
+        is_answer: bool = False,
+        is_cut: bool = False,
+        wholes: Collection[str] = (),
     ) -> Event:
         """Return a delta with what is held back of the text `key`; {} if nothing is.
 
         Call it when the text has ended. With `is_answer` the text must have an answer: if it was
-        reasoning only because of `opens_thinking`, all of it is returned as text. `wholes` are
-        complete texts by the server's word.
+        reasoning only because of `opens_thinking`, all of it is returned as text. With `is_cut` the
+        text is not complete. `wholes` are complete texts by the server's word.
         """
-        splitter = self.splitter(key)
-        said = self.split(splitter, self.so_far(key).rest(wholes))
+        splitter, so_far = self.splitter(key), self.so_far(key)
+        said = self.split(splitter, so_far.cut() if is_cut else so_far.rest(wholes))
         thoughts, text = (given + held for given, held in zip(said, splitter.rest(), strict=True))
         if is_answer and (answer := splitter.unclosed):
             # The model has not reasoned at all.

@@ -32,7 +32,7 @@ from realtime.providers.call_items import (
     without_thoughts,
 )
 from realtime.providers.endings import StreamEnding, stream_ending
-from realtime.providers.mending import is_deep
+from realtime.providers.mending import is_deep, plain_arguments
 from realtime.work.run_errors import run_error, words_of
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def checked(
 
     Such a fault is the model server's and not ours. A fault before the answer began is one of the
     request, and is raised unchanged. `names` are those of the tools: a call whose name has
-    something around one of them, as some servers put it, gets the plain name.
+    something around one of them, as some servers put it, gets the plain name. So do arguments.
     """
     ending = stream_ending.get() or StreamEnding()
     before = ending.answers
@@ -89,6 +89,7 @@ async def checked(
                     if is_deep(call.arguments):
                         raise ModelBehaviorError("tool arguments are nested too deeply")
                     call.name = _known_name(call.name, names)
+                    call.arguments = plain_arguments(call.arguments)
                 yield event
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as exc:
         if ending.answers == before:

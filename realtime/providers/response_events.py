@@ -26,6 +26,9 @@ HOSTED = {
 }
 """Types of items of tools that the provider runs itself."""
 
+TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
+THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
+
 
 class ResponseEvents:
     """Normalises the events of one stream of the Responses API, with the state in `mending`."""
@@ -36,10 +39,15 @@ class ResponseEvents:
         self._call_ids: dict[Any, str] = {}
         self.only_hosted = False
         """Whether the response has calls of the provider's own tools and no text."""
-        self._thoughts = ""
+        self._thoughts: list[str] = []
         self._thought_at: set[int | None] = set()
         """The places in the output of reasoning that had deltas."""
         self._told_at: set[int | None] = set()
+
+    @property
+    def text(self) -> str:
+        """The text so far, also that which no delta has brought."""
+        return self._response.text()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
         """Return the events for the SDK in place of `event`, which is changed in place.
@@ -55,25 +63,30 @@ class ResponseEvents:
             return self._read_response_delta(event, kind)
         if kind == "response.output_text.done":
             return self._end_text(event)
+        if kind == "response.refusal.done":
+            self._response.keep_text(_text_key(kind, event), text_of(event.get("refusal")))
+        if kind == "response.function_call_arguments.done":
+            arguments = arguments_of(event.get("arguments"))
+            self._response.set_arguments(event.get("output_index"), arguments)
         self._read_parts(event, kind)
         held = self.rest(event) if kind in _ENDS_OF_RESPONSES else []
         if "response" in event or kind in _WHOLE_RESPONSES:
             self._read_response(event, kind)
         return [*held, *self._untold_thoughts(event, kind), event]
 
-    def rest(self, end: Event | None = None) -> list[Event]:
+    def rest(self, end: Event | None = None, *, is_cut: bool = False) -> list[Event]:
         """Return deltas with what is held back of texts that have no closing event of their own.
 
         Call it at the end of the stream; `feed` calls it with `end`, the last event of a response,
-        whose complete texts show whether the deltas repeated the text. A second call returns
-        nothing.
+        whose complete texts show whether the deltas repeated the text. With `is_cut` the stream is
+        not complete: what cannot be decided then is left out. A second call returns nothing.
         """
         wholes = _texts_in(end or {})
         return [
             delta
             for key, named in self._response.deltas.items()
             if key in self._mending.thinking
-            for delta in self._release_text(key, named, wholes)
+            for delta in self._release_text(key, named, wholes, is_cut=is_cut)
         ]
 
     def _untold_thoughts(self, event: Event, kind: str) -> list[Event]:
@@ -98,16 +111,18 @@ class ResponseEvents:
 
     def _tell_thoughts(self, named: Event, text: str) -> list[Event]:
         place = place_of(named.get("output_index"))
-        if not text or place in self._thought_at or text in self._thoughts:
+        if not text or place in self._thought_at or text in "".join(self._thoughts):
             return []
         self._mending.note("thoughts without deltas")
-        self._thoughts += text
+        self._thoughts.append(text)
         delta = {name: named.get(name) for name in _DELTA_FIELDS}
-        return [delta | {"type": _THOUGHT_DELTAS[0], "delta": text}]
+        return [delta | {"type": THOUGHT_DELTAS[0], "delta": text}]
 
-    def _release_text(self, key: Any, named: Event, wholes: Collection[str] = ()) -> list[Event]:
+    def _release_text(
+        self, key: Any, named: Event, wholes: Collection[str] = (), *, is_cut: bool = False
+    ) -> list[Event]:
         """Return deltas for the held-back rest of one text; `named` identifies the text."""
-        held = self._mending.held_delta(key, is_answer=True, wholes=wholes)
+        held = self._mending.held_delta(key, is_answer=not is_cut, is_cut=is_cut, wholes=wholes)
         if not held:
             return []
         self._mending.note("reasoning in the text")
@@ -126,9 +141,9 @@ class ResponseEvents:
         event["delta"] = delta = self._mending.whole(delta, key)
         if kind == "response.function_call_arguments.delta":
             self._response.add_arguments(event.get("output_index"), delta)
-        if kind in _THOUGHT_DELTAS and delta:
+        if kind in THOUGHT_DELTAS and delta:
             self._thought_at.add(place_of(event.get("output_index")))
-            self._thoughts += delta
+            self._thoughts.append(delta)
         if kind != "response.output_text.delta":
             return [event]
         delta = self._mending.new_in(delta, key)
@@ -180,6 +195,8 @@ class ResponseEvents:
                 self._mending.note("form of a part")
             else:
                 self._read_part(part)
+                said = text_of(part.get("text")) or text_of(part.get("refusal"))
+                self._response.keep_text(_text_key(_PARTS[0], event), said)
         if "item" in event or kind in _ITEMS:
             item = self._item(event.get("item"), event.get("output_index"))
             self._mending.set(
@@ -224,6 +241,7 @@ class ResponseEvents:
             self._mending.set(item, "call_id", call_id)
             self._mending.set(item, "name", sound_name(item.get("name")))
             arguments = self._mending.whole(arguments_of(item.get("arguments")), object())
+            arguments = arguments or self._response.arguments(place)
             self._mending.set(item, "arguments", arguments)
         elif item["type"] == "reasoning":
             for name in ("summary", "content"):
@@ -273,6 +291,9 @@ class ResponseEvents:
         self._mending.set(response, "output", sound)
         if kind == "response.completed":
             self._judge_hosted(response["output"])
+        elif kind in _ENDS_OF_RESPONSES:
+            said = [text_of(item) for item in sound if item["type"] == "message"]
+            self._response.keep_text(kind, "".join(said))
 
     def _judge_hosted(self, output: list[Event]) -> None:
         """Add a message to calls without text: the SDK would call the model again after them."""
@@ -308,6 +329,7 @@ class _ResponseSoFar:
         self.kinds: set[str] = set()
         """The types of the items that came complete in events of their own."""
         self._texts: dict[Any, list[str]] = {}
+        self._others: dict[Any, str] = {}
         self._calls: dict[int | None, Event] = {}
         self._arguments: dict[int | None, list[str]] = {}
 
@@ -315,18 +337,33 @@ class _ResponseSoFar:
         """Add a piece to a text."""
         self._texts.setdefault(key, []).append(text)
 
+    def keep_text(self, key: Any, text: str) -> None:
+        """Keep the text of a part or a refusal; it counts if no delta brings any text."""
+        if text:
+            self._others[key] = text
+
     def has_text(self, key: Any) -> bool:
         """Whether a text is not empty."""
         return any(self._texts.get(key, ()))
 
     def text(self) -> str:
-        """Return all texts, joined."""
-        return "".join(piece for pieces in self._texts.values() for piece in pieces)
+        """Return all texts of deltas, joined; without any, those of parts and refusals."""
+        said = "".join(piece for pieces in self._texts.values() for piece in pieces)
+        return said or "".join(self._others.values())
 
     def set_call(self, place: Any, call: Event) -> None:
         """Set the call at a place of the output; it holds its arguments so far."""
         self._calls[place_of(place)] = dict(call)
         self._arguments.pop(place_of(place), None)
+
+    def arguments(self, place: Any) -> str:
+        """Return the arguments so far of the call at a place of the output; "" for no call."""
+        at = place_of(place)
+        return str(self._whole_call(at)["arguments"]) if at in self._calls else ""
+
+    def set_arguments(self, place: Any, arguments: str) -> None:
+        """Set the whole arguments of the call at a place of the output."""
+        self._arguments[place_of(place)] = [arguments]
 
     def add_arguments(self, place: Any, delta: str) -> None:
         """Add to the arguments of the call at a place of the output."""
@@ -384,7 +421,6 @@ _ITEM_TYPES = {
 _NAMES = ("id", "call_id", "name", "server_label", "namespace", "status", "approval_request_id")
 """Fields of items that the SDK uses as keys."""
 _NAMED = ("custom_tool_call", "mcp_call", "mcp_approval_request")
-_THOUGHT_DELTAS = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 _THOUGHT_ENDS = ("response.reasoning_text.done", "response.reasoning_summary_text.done")
 _DELTA_FIELDS = ("item_id", "output_index", "content_index", "sequence_number")
 _PARTS = ("response.content_part.added", "response.content_part.done")

@@ -63,19 +63,19 @@ def envelopes_of(change: Change) -> list[Envelope]:
 
 
 def _session(change: Change) -> list[Envelope]:
-    session_id, encoded, runs = str(change.session_id), [], []
+    encoded, runs = [], []
     for event in change.events:
         if isinstance(event, MessageChanged):
             frame = frames.message_frame(
-                session_id, change.rev, event.message, created=event.created
+                change.session_id, change.rev, event.message, created=event.created
             )
             encoded.append(frame.encode())
             runs += _reply_run(event.message)
         elif isinstance(event, QueueChanged):
-            encoded.append(frames.queue_frame(session_id, change.rev, event.queue).encode())
+            encoded.append(frames.queue_frame(change.session_id, change.rev, event.queue).encode())
     message = SessionFrames(
         type="session.frames",
-        session_id=session_id,
+        session_id=str(change.session_id),
         rev=change.rev,
         runs=runs,
         frames=encoded,
@@ -98,7 +98,7 @@ def _runs(change: Change) -> list[Envelope]:
             metadata = protocol.RunQueued(**frames.run_metadata(event.run), position=event.position)
             envelopes.append(_notice(event.run, metadata))
         elif isinstance(event, RunCancelRequested):
-            cancel = RunCancel(type="run.cancel", run_id=event.run.run_id)
+            cancel = RunCancel(type="run.cancel", run_id=str(event.run.run_id))
             envelopes += [
                 (WORKER_GROUP, dict(cancel)),
                 _notice(event.run, protocol.RunCancelling(**frames.run_metadata(event.run))),
@@ -134,8 +134,8 @@ def _is_unrendered(event: RunAdvanced) -> bool:
 def _notice(run: RunRef, metadata: protocol.StatusMetadata) -> Envelope:
     message = Notice(
         type="run.notice",
-        session_id=run.session_id,
-        run_id=run.run_id,
+        session_id=str(run.session_id),
+        run_id=str(run.run_id),
         number=run.run_number,
         frame=protocol.status(metadata, run.session_id).encode(),
     )
@@ -156,7 +156,7 @@ def _user(change: Change) -> list[Envelope]:
 
 def _user_frame(change: Change, event: Event) -> tuple[str, protocol.Status] | None:
     """Return the frame of an event for the user's list, and its key; None if it has none."""
-    session_id = str(change.session_id)
+    session_id = change.session_id
     match event:
         case SessionListed():
             frame = frames.session_frame(session_id, change.rev, event)

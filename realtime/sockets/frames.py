@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from conversations.changes import FeedbackChanged, SessionListed, ShareChanged
 from conversations.errors import ERRORS, ErrorCode
@@ -27,7 +28,7 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
     if kind == "token":
         metadata = protocol.SequencedMetadata(**where)
         return protocol.Token(
-            session_id=ref.session_id, content=payload["delta"], metadata=metadata
+            session_id=str(ref.session_id), content=payload["delta"], metadata=metadata
         )
     status = _STATUS_KINDS[kind](**where, **payload)
     return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
@@ -51,7 +52,7 @@ def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> Se
         usage_source=run.usage_source,
         html=join_html(html),
     )
-    return protocol.Complete(session_id=ref.session_id, content=text, metadata=metadata)
+    return protocol.Complete(session_id=str(ref.session_id), content=text, metadata=metadata)
 
 
 def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
@@ -66,18 +67,12 @@ def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
         usage_source=run.usage_source,
     )
     return protocol.Error(
-        session_id=ref.session_id, content=str(ERRORS[code].text), metadata=metadata
+        session_id=str(ref.session_id), content=str(ERRORS[code].text), metadata=metadata
     )
 
 
 def _where(ref: RunRef, seq: int) -> dict[str, Any]:
-    return {
-        "run_id": ref.run_id,
-        "run_number": ref.run_number,
-        "epoch": ref.epoch,
-        "seq": seq,
-        "message_id": ref.message_id,
-    }
+    return {**run_metadata(ref), "seq": seq, "message_id": str(ref.message_id)}
 
 
 def _usage(run: Run) -> protocol.Usage:
@@ -99,11 +94,7 @@ def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
     """Return a frame with all that was shown of a run up to `seq`."""
     ref = run_ref(run)
     metadata = protocol.Snapshot(
-        run_id=ref.run_id,
-        run_number=ref.run_number,
-        epoch=ref.epoch,
-        seq=seq,
-        message_id=ref.message_id,
+        **_where(ref, seq),
         parts=parts,
         open_requests=[protocol.OpenRequest(**part) for part in open_requests(parts)],
         run_status=run.status,
@@ -126,7 +117,7 @@ def responded_frame(decided: Decided) -> Status:
 
 
 def message_frame(
-    session_id: str, rev: int, message: MessageView, *, created: bool, html: str | None = None
+    session_id: UUID, rev: int, message: MessageView, *, created: bool, html: str | None = None
 ) -> Status:
     """Return the frame of a new message (`created`) or of a changed one.
 
@@ -154,7 +145,7 @@ def message_frame(
     return protocol.status(metadata, session_id)
 
 
-def queue_frame(session_id: str, rev: int, queue: list[QueueView]) -> Status:
+def queue_frame(session_id: UUID, rev: int, queue: list[QueueView]) -> Status:
     """Return the frame of a changed queue, with the whole queue."""
     changed = protocol.QueueChanged(rev=rev, queue=queue_entries(queue))
     return protocol.status(changed, session_id)
@@ -173,7 +164,7 @@ _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
 }
 
 
-def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
+def session_frame(session_id: UUID, rev: int, line: SessionListed) -> Status:
     """Return the frame of a session's new, changed or removed entry in its owner's list."""
     metadata = _LIST_KINDS[line.kind](
         rev=rev,
@@ -185,13 +176,13 @@ def session_frame(session_id: str, rev: int, line: SessionListed) -> Status:
     return protocol.status(metadata, session_id)  # type: ignore[arg-type]
 
 
-def feedback_frame(session_id: str, event: FeedbackChanged) -> Status:
+def feedback_frame(session_id: UUID, event: FeedbackChanged) -> Status:
     """Return the frame of the owner's changed feedback on a reply."""
     changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
     return protocol.status(changed, session_id)
 
 
-def share_frame(session_id: str, event: ShareChanged) -> Status:
+def share_frame(session_id: UUID, event: ShareChanged) -> Status:
     """Return the frame of a share that was made or revoked."""
     share_id = str(event.share_id)
     if event.revoked:
@@ -202,4 +193,4 @@ def share_frame(session_id: str, event: ShareChanged) -> Status:
 
 def run_metadata(ref: RunRef) -> dict[str, Any]:
     """Return the values for the fields of `protocol.RunMetadata`."""
-    return {"run_id": ref.run_id, "run_number": ref.run_number, "epoch": ref.epoch}
+    return {"run_id": str(ref.run_id), "run_number": ref.run_number, "epoch": ref.epoch}

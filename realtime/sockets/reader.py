@@ -380,7 +380,7 @@ class MissedState:
 
     def __init__(self, session_id: UUID, state: SessionState) -> None:
         self.state = state
-        self._session_id = str(session_id)
+        self._session_id = session_id
         self._texts: dict[tuple[str, bool], str] = {}
 
     def message_text(self, view: MessageView, *, is_open: bool) -> str:
@@ -440,7 +440,7 @@ def _begin_epoch(sender: Sender, session: SessionCursor, cursor: RunCursor, run:
         cursor.epoch, cursor.seq, cursor.chars = run.epoch, 0, 0
         return
     metadata = protocol.RunReset(**frames_module.run_metadata(run_ref(run)), reason="worker_lost")
-    reset = protocol.status(metadata, str(session.session_id)).encode()
+    reset = protocol.status(metadata, session.session_id).encode()
     sender.advance(session, cursor, reset, epoch=run.epoch, seq=0, chars=-cursor.chars)
 
 

@@ -199,7 +199,7 @@ class Viewer:
         dropped = next((session for session in idle if not session.full), idle[0])
         del self._sessions[dropped.session_id]
         if dropped.full:
-            told = protocol.status(protocol.Unfollowed(), str(dropped.session_id))
+            told = protocol.status(protocol.Unfollowed(), dropped.session_id)
             self._sender.put(told)
         await self._leave(session_group(dropped.session_id))
 
@@ -453,8 +453,8 @@ def _accepted(posted: Posted, client_message_id: str | None) -> protocol.Status:
     metadata = protocol.Accepted(
         client_message_id=client_message_id,
         user_message_id=str(posted.user_message_id),
-        message_id=posted.run.message_id,
-        run_id=posted.run.run_id,
+        message_id=str(posted.run.message_id),
+        run_id=str(posted.run.run_id),
         outcome=posted.outcome.value,
         duplicate=posted.duplicate,
     )
@@ -467,7 +467,7 @@ def _resumed(session: SessionCursor, state: SessionState) -> protocol.Status:
         recovered=state.messages is not None,
         run_id=str(state.active[0]) if state.active else None,
     )
-    return protocol.status(resumed, str(session.session_id))
+    return protocol.status(resumed, session.session_id)
 
 
 def _first_owed(state: SessionState) -> int:

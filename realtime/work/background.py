@@ -10,7 +10,7 @@ from agents import Agent, ModelSettings, RunConfig, Runner
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Run, SideCall
-from conversations.runs.inputs import CALL, OUTPUT, Turn, read_path
+from conversations.runs.inputs import CALL, OUTPUT, Turn, items_of, read_path
 from conversations.runs.usage import UNKNOWN_USAGE, TokenUsage
 from conversations.sessions.lists import (
     FirstWords,
@@ -26,7 +26,7 @@ from realtime.providers.call_items import without_thoughts
 from realtime.providers.endings import StreamEnding, stream_ending
 from realtime.providers.mending import strip_all_thinking
 from realtime.registry import name_model
-from realtime.work.context import Window, get_budget, items_of
+from realtime.work.context import Window, get_budget
 from realtime.work.metering import measured
 
 if TYPE_CHECKING:

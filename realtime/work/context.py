@@ -14,6 +14,7 @@ from conversations.runs.inputs import (
     Gauge,
     Item,
     Turn,
+    items_of,
     mend,
     read_path,
     text_items,
@@ -243,11 +244,6 @@ def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
     if preface:
         items[0] = items[0] | {"content": preface + items[0]["content"]}
     return items
-
-
-def items_of(turn: Turn) -> list[Item]:
-    """Return the input items of one turn."""
-    return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
 
 
 def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:

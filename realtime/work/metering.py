@@ -1,6 +1,6 @@
 """The usage of a run's model calls: as the server reports it, else estimated from their text."""
 
-import json
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
@@ -20,7 +20,7 @@ from conversations.runs.usage import (
     subtract_usage,
     sum_costs,
 )
-from conversations.text import byte_count, tokens_in
+from conversations.text import estimate_item, estimate_text
 from realtime.conf import get_conf
 
 MAX_COUNT = 2**31 - 1
@@ -31,7 +31,7 @@ LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 @dataclass
 class OpenCall:
-    """A model call whose end has not been read; `output_size` is in bytes.
+    """A model call whose end has not been read; `output` is the estimate of its tokens so far.
 
     `counted_before` is the SDK's count of the run's tokens before the call. `instructions` and
     `items` are what was sent. They are measured only if the usage must be estimated, as that takes
@@ -42,30 +42,25 @@ class OpenCall:
     instructions: str
     items: list[Any]
     model: str
-    output_size: int = 0
+    output: float = 0.0
     is_refused: bool = False
 
 
-class InputSizes:
-    """Measures the inputs of a run's calls; what two successive ones share is encoded once."""
+class InputEstimates:
+    """Estimates the inputs of a run's calls; what two successive ones share is estimated once."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Any, int]] = []
+        self._known: list[tuple[Any, float]] = []
 
-    def measure(self, items: list[Any]) -> int:
-        """Return the size of `items` as one JSON list, in bytes."""
+    def estimate(self, items: list[Any]) -> float:
+        """Return the estimated tokens of `items`."""
         same = 0
         for item, (known, _) in zip(items, self._known, strict=False):
             if item != known:
                 break
             same += 1
-        new = [(item, _encoded_size(item)) for item in items[same:]]
-        self._known = self._known[:same] + new
-        return 2 * max(1, len(items)) + sum(size for _, size in self._known)
-
-
-def _encoded_size(item: Any) -> int:
-    return byte_count(json.dumps(item, default=str, ensure_ascii=False))
+        self._known = self._known[:same] + [(item, estimate_item(item)) for item in items[same:]]
+        return sum(tokens for _, tokens in self._known)
 
 
 class UsageMeter:
@@ -89,8 +84,8 @@ class UsageMeter:
         self._asked: str | None = None
         self._nested: dict[str, frozenset[str]] = {}
         self._open: OpenCall | None = None
-        self._output_size = 0
-        self._sizes = InputSizes()
+        self._output = 0.0
+        self._inputs = InputEstimates()
 
     def start(self, counted: Usage) -> None:
         """Note the SDK's count at the start; only what comes on top of it is added.
@@ -142,19 +137,19 @@ class UsageMeter:
         if event.type in LAST_EVENTS:
             self._end_call(self._open, event)
         elif event.type.endswith(".delta") and isinstance(event.delta, str):
-            self._grow(self._open, byte_count(event.delta))
+            self._grow(self._open, estimate_text(event.delta))
 
     @property
     def is_over(self) -> bool:
-        """Whether the run's output exceeds `output_tokens`, by an estimate from its bytes.
+        """Whether the run's output exceeds `output_tokens`, by our estimate.
 
         Output before a resumption is not counted.
         """
-        return tokens_in(self._output_size) > get_conf().output_tokens
+        return self._output > get_conf().output_tokens
 
     def note_refusal(self) -> None:
         """Note that the server has refused the open call; does nothing if output of it has come."""
-        if self._open is not None and not self._open.output_size:
+        if self._open is not None and not self._open.output:
             self._open.is_refused = True
 
     def total(self, counted: Usage | None) -> TokenUsage:
@@ -205,9 +200,9 @@ class UsageMeter:
         counts: dict[str, Any] = {n: _bounded(getattr(total, n)) for n in TOKEN_COLUMNS}
         return TokenUsage(**counts, source=total.source)
 
-    def _grow(self, call: OpenCall, size: int) -> None:
-        call.output_size += size
-        self._output_size += size
+    def _grow(self, call: OpenCall, tokens: float) -> None:
+        call.output += tokens
+        self._output += tokens
 
     def _end_call(self, call: OpenCall, event: Any) -> None:
         said: ResponseUsage | None = event.response.usage
@@ -218,10 +213,8 @@ class UsageMeter:
         self._open = None
 
     def _estimate(self, call: OpenCall) -> TokenUsage:
-        given = byte_count(call.instructions) + self._sizes.measure(call.items)
-        return TokenUsage(
-            tokens_in(given), tokens_in(call.output_size), source=UsageSource.ESTIMATED
-        )
+        given = estimate_text(call.instructions) + self._inputs.estimate(call.items)
+        return TokenUsage(math.ceil(given), math.ceil(call.output), source=UsageSource.ESTIMATED)
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:

@@ -203,6 +203,7 @@ class RunWork:
             self._reports.end_all()
         if self.journal.lost.is_set():
             raise RunLostError
+        self._keep_cut_text()
         if stream not in done and self.journal.cancelled.is_set():
             return self._ending(RunStatus.CANCELLED)
         if stream not in done:
@@ -210,6 +211,16 @@ class RunWork:
         if stream.cancelled():
             return self._failure(RuntimeError("the agent cancelled its own task"))
         return self._judge(stream.exception())
+
+    def _keep_cut_text(self) -> None:
+        """Append what a stream that did not end has brought and nobody has been shown.
+
+        While a tool runs, such a stream is that of another agent, whose text is not shown.
+        """
+        if (cut := self._verdict.cut) is None or self._open_tools:
+            return
+        for kind, payload in self._translator.cut(*cut()):
+            self.journal.append(kind, payload)
 
     async def _wait_for_time_limit(self) -> None:
         """Return `RUN_MAX_S` after the agent began; waiting before that does not count."""
@@ -226,7 +237,8 @@ class RunWork:
                 exc = AgentSiteError(ErrorCode.LIMIT_LENGTH)
             case "content_filter":
                 exc = AgentSiteError(ErrorCode.CONTENT_FILTERED)
-            case "failed":
+            case "failed" if not isinstance(exc, openai.APIError):
+                # An error of the SDK's client says more than the code.
                 has_text = self.journal.folder.has_text
                 exc = broken_stream(self._verdict.error_code, has_text=has_text)
         if isinstance(exc, ModelRefusalError):
@@ -365,11 +377,18 @@ class RunWork:
             return self.claimed.resumption.items if self.claimed.resumption else []
         return stored_items(sdk.made_items(self._result), self._translator.open_text)
 
+    @property
+    def _open_tools(self) -> list[dict[str, Any]]:
+        """The tool calls that have not finished, by id and name."""
+        return [
+            {"tool_call_id": part["tool_call_id"], "name": part["name"]}
+            for part in self.journal.folder.parts
+            if part["type"] == "tool" and part["status"] in ("started", "progress")
+        ]
+
     def _fail_open_tools(self) -> None:
-        for part in list(self.journal.folder.parts):
-            if part["type"] == "tool" and part["status"] in ("started", "progress"):
-                call = {"tool_call_id": part["tool_call_id"], "name": part["name"]}
-                self.journal.append("tool.failed", call)
+        for call in self._open_tools:
+            self.journal.append("tool.failed", call)
 
     def _spent(self) -> dict[str, Any]:
         """Return the usage and cost of the run, however it ends."""

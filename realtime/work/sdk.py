@@ -19,24 +19,22 @@ from conversations.runs.inputs import RequestAnswer, Resumption
 from conversations.runs.lifecycle import Request
 from conversations.sessions.parts import SEPARATOR
 from conversations.text import clean_id, clean_text
+from realtime.providers.response_events import TEXT_DELTAS, THOUGHT_DELTAS
 from realtime.work.run_context import RunContext
 
 Translated = tuple[str, dict[str, Any]]
 
-TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 FENCE, FENCE_END = "```json\n", "\n```"
 """Put around structured output, so that it is shown as a code block."""
 JSON_STARTS = ("{", "[", '"')
 """Structured output begins so if the model has not put it into a fence itself."""
-
-REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 
 
 class Translator:
     """Turns the SDK's stream events into journal events. Uses no clock and no database.
 
     `agent` is the name of the agent at the start; `has_text` says that a resumed run has shown text
-    before. `open_text` is the text shown of the present model call: the SDK has made no item of it.
+    before.
     """
 
     def __init__(self, agent: str, *, has_text: bool = False) -> None:
@@ -46,9 +44,15 @@ class Translator:
         self._is_structured = False
         self._is_fenced = False
         self._is_open = False
-        self._done_text = ""
+        self._done: list[str] = []
+        self._open: list[str] = []
+        self._open_thoughts: list[str] = []
         self._call_text = ""
-        self.open_text = ""
+
+    @property
+    def open_text(self) -> str:
+        """The text shown of the present model call: the SDK has made no item of it."""
+        return "".join(self._open)
 
     def translate(self, event: StreamEvent) -> Iterator[Translated]:
         """Yield the journal events, (kind, payload), of one of the SDK's events; most have none."""
@@ -60,33 +64,50 @@ class Translator:
     def _raw(self, data: Any) -> Iterator[Translated]:
         if data.type in TEXT_DELTAS:
             yield from self._text(clean_text(data.delta))
-        elif data.type in REASONING_DELTAS:
+        elif data.type in THOUGHT_DELTAS:
             yield from self._reasoning(clean_text(data.delta))
         elif data.type == "response.content_part.added":
             self._new_part = True
         elif data.type == "response.content_part.done":
             yield from self._end_fence()
         elif data.type == "response.output_item.done":
-            self._done_text += _text_of(data.item)
+            self._done.append(_text_of(data.item))
         elif data.type == "response.completed":
             yield from self._complete(getattr(data, "response", None))
 
     def _complete(self, response: Any) -> Iterator[Translated]:
         """End a model call: yield the text of its items that no delta has brought."""
-        whole = "".join(map(_text_of, getattr(response, "output", None) or ())) or self._done_text
-        if whole.startswith(self.open_text):
-            self._new_part |= not self.open_text
-            yield from self._text(whole[len(self.open_text) :])
-        yield from self._end_fence()
+        items = "".join(map(_text_of, getattr(response, "output", None) or ()))
+        yield from self._add_missing(items or "".join(self._done))
         # Only now does the SDK make an item of the text; a call that failed or was cut has none.
-        self._call_text, self.open_text, self._done_text = self.open_text, "", ""
+        self._call_text = self.open_text
+        self._open, self._open_thoughts, self._done = [], [], []
+
+    def _add_missing(self, whole: str) -> Iterator[Translated]:
+        """Yield what has not been shown of the call's whole text, and end the text."""
+        shown = self.open_text
+        if whole.startswith(shown):
+            self._new_part |= not shown
+            yield from self._text(whole[len(shown) :])
+        yield from self._end_fence()
+
+    def cut(self, thoughts: str, text: str) -> Iterator[Translated]:
+        """End a model call that is cut: yield what of its reasoning and text was not shown.
+
+        `thoughts` and `text` are all that its stream has brought; the SDK drops events that wait
+        when a run fails or is stopped.
+        """
+        thoughts, shown = clean_text(thoughts), "".join(self._open_thoughts)
+        if thoughts.startswith(shown):
+            yield from self._reasoning(thoughts[len(shown) :])
+        yield from self._add_missing(max(clean_text(text), "".join(self._done), key=len))
 
     def reopen(self) -> None:
         """Put the latest call's text back into `open_text`; call it if that call was a refusal.
 
         The SDK makes no item of a refusal.
         """
-        self.open_text = self._call_text
+        self._open = [self._call_text]
 
     def finish(self, text: str) -> Iterator[Translated]:
         """Yield `text`, a tool's output that is the run's answer, as a part; nothing if empty."""
@@ -102,7 +123,7 @@ class Translator:
             self._is_fenced = True
             before += FENCE
         self._new_part, self._has_text, self._is_open = False, True, True
-        self.open_text += delta
+        self._open.append(delta)
         yield "token", {"delta": before + delta}
 
     def _end_fence(self) -> Iterator[Translated]:
@@ -114,6 +135,7 @@ class Translator:
     def _reasoning(self, delta: str) -> Iterator[Translated]:
         if delta:
             self._new_part = True
+            self._open_thoughts.append(delta)
             yield "reasoning.delta", {"delta": delta}
 
     def _agent_changed(self, agent: Agent[Any]) -> Iterator[Translated]:

@@ -102,7 +102,7 @@ def test_a_session_with_its_history(api: Client, ann: Any) -> None:
         ("assistant", ""),
     ]
     assert body["messages"][0]["client_message_id"] == "c1"
-    assert body["messages"][1]["run_id"] == body["run"]["run_id"] == posted.run.run_id
+    assert body["messages"][1]["run_id"] == body["run"]["run_id"] == str(posted.run_id)
     assert (body["run"]["epoch"], body["run"]["seq"]) == (1, 3)
     assert [entry["content"] for entry in body["queue"]] == ["two"]
 

@@ -105,7 +105,7 @@ def test_a_whole_tool_call_comes_back(ann: Any, tmp_path: Path) -> None:
     before = export("json")
     import_again(tmp_path / "export.json", before)
     assert json.loads(export("json"))["sessions"] == json.loads(before)["sessions"]
-    [shown, _] = Message.objects.get(pk=posted.run.message_id).parts
+    [shown, _] = Message.objects.get(pk=str(posted.run.message_id)).parts
     assert (len(shown["arguments"]), len(shown["output"])) == (SHOWN_CHARS, SHOWN_CHARS)
 
 
@@ -188,7 +188,7 @@ def test_a_table_has_all(ann: Any) -> None:
     give_feedback(
         user=ann,
         session_id=str(posted.session_id),
-        message_id=posted.run.message_id,
+        message_id=str(posted.run.message_id),
         value="down",
         comment="too short",
     )

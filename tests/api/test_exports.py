@@ -67,9 +67,9 @@ def make_everything(ann: Any) -> ChatSession:
     finish(posted, "", parts=[TOOL, {"type": "text", "text": "**Noon.**"}], usage=usage)
     session = session_of(posted)
     give_feedback(
-        user=ann, session_id=str(session.pk), message_id=posted.run.message_id, value="up"
+        user=ann, session_id=str(session.pk), message_id=str(posted.run.message_id), value="up"
     )
-    again = ask(ann, "", session, regenerate=posted.run.message_id)
+    again = ask(ann, "", session, regenerate=str(posted.run.message_id))
     finish(again, "Midday.", parts=[TOOL, {"type": "text", "text": "Midday."}])
     half = ask(ann, HOSTILE, session_of(posted))
     finish(half, "Half a", status=RunStatus.CANCELLED)

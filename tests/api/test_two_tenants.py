@@ -87,12 +87,12 @@ def make_life(name: str, word: str) -> tuple[Any, Ids]:
     named: dict[str, Any] = {"client_message_id": f"{name}-1"}
     waiting = ask(user, word, session_of(asking), on_busy="enqueue", **named)
     others = {
-        "run_id": waiting.run.run_id,
+        "run_id": str(waiting.run_id),
         "share_id": str(share.pk),
         "key_id": str(key.pk),
         "token": share.token_hash,
         "request_id": str(Approval.objects.get(run__owner=user).pk),
-        "object_id": str(asking.run.run_id),
+        "object_id": str(asking.run_id),
         "word": word,
     }
     return user, {**kept, **named, **others}

@@ -373,3 +373,26 @@ async def test_history_reads_without_javascript(
     await expect(plain.page.locator("button:visible")).to_have_text(["Send"])
     await plain.page.goto(chat.site.origin)
     await expect(plain.page.locator("button:visible")).to_have_text(["Send"])
+
+
+# A reply with a part of no known type, while it grows and when it has ended.
+NEWER_REPLY = """
+async () => {
+  const { ReplyBody } = await import("/static/chat/log/reply_body.js");
+  const parts = [
+    { type: "text", text: "before" },
+    { type: "toString", url: "x" },
+    { type: "text", text: "after" },
+  ];
+  const body = new ReplyBody(document.createElement("div"));
+  body.grow(parts);
+  body.finish(parts, undefined);
+  return [...body.element.children].map((child) => child.textContent.trim());
+}
+"""
+
+
+async def test_a_part_of_a_newer_server_is_a_line(open_chat: Opener) -> None:
+    chat = await open_chat()
+    shown = await chat.page.evaluate(NEWER_REPLY)
+    assert shown == ["before", "This part cannot be shown here. Reload the page later.", "after"]

@@ -1,6 +1,7 @@
 """What one reply may take: a typed error with the text kept, and the next turn works."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from operator import itemgetter
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conversations.text import estimate_text
 from tests.drills.conftest import drill_site
 from tests.support.client import ChatClient, frame_of
 from tests.support.kept import converge
@@ -58,7 +60,7 @@ async def test_time(narrow_site: Site, provider: Provider) -> None:
     assert_limited(end, "limit_time")
     assert client.transcript.text(end["metadata"]["run_id"]) == reply.start(SHOWN)
     assert end["metadata"]["usage_source"] == "estimated"
-    assert end["metadata"]["usage"]["output_tokens"] == len(reply.start(SHOWN)) // 4 + 1
+    assert end["metadata"]["usage"]["output_tokens"] == math.ceil(estimate_text(reply.start(SHOWN)))
     await provider.calls[0].until(lambda call: call.disconnected_at)
 
 
@@ -69,7 +71,7 @@ async def test_length(narrow_site: Site, provider: Provider) -> None:
     assert_limited(end, "limit_length")
     shown = client.transcript.text(end["metadata"]["run_id"])
     assert reply.text.startswith(shown)
-    assert len(shown) >= 4 * 50
+    assert estimate_text(shown) >= 50
     await provider.calls[0].until(lambda call: call.disconnected_at)
 
 

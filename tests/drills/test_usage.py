@@ -1,12 +1,14 @@
 """What a reply took is told on every way it can end, and never as a false zero."""
 
 import json
+import math
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from conversations.text import estimate_text
 from tests.drills.conftest import drill_site
 from tests.support.client import ChatClient, event
 from tests.support.kept import converge
@@ -68,7 +70,7 @@ async def test_stopped_in_mid_text(priced_site: Site, provider: Provider) -> Non
         source, usage = told(await client.wait_end(accepted["run_id"]))
     assert source == "estimated"
     assert usage["input_tokens"] > 10 + 10
-    assert usage["output_tokens"] == 1 + -(-len(second.start(5)) // 4)
+    assert usage["output_tokens"] == 1 + math.ceil(estimate_text(second.start(5)))
     assert Decimal(usage["cost"]) > 0
     run = priced_site.get_json(
         f"/api/sessions/{accepted['session_id']}/runs/{accepted['run_id']}/", ann
@@ -91,7 +93,7 @@ async def test_stopped_in_a_tool(priced_site: Site, provider: Provider) -> None:
 @pytest.mark.parametrize(
     ("fault", "source", "output"),
     [
-        ({"cut_after": 5}, "estimated", 7),
+        ({"cut_after": 5}, "estimated", math.ceil(estimate_text("".join(words(5))))),
         ({"finish_reason": "length"}, "measured", 12),
         ({"finish_reason": "content_filter"}, "measured", 12),
         ({"error_status": 500}, "unknown", None),
@@ -122,5 +124,5 @@ async def test_killed(priced_site: Site, provider: Provider) -> None:
         await client.resume(accepted["session_id"])
         source, usage = told(await client.wait_end(accepted["run_id"]))
     assert source == "estimated"
-    assert usage["output_tokens"] == -(-len(reply.start(5)) // 4)
+    assert usage["output_tokens"] == math.ceil(estimate_text(reply.start(5)))
     assert usage["input_tokens"] > 0

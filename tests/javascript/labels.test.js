@@ -8,13 +8,15 @@ const { data, words, cases } = JSON.parse(readFileSync(process.env.AGENTSITE_LAB
 const texts = { "chat-data": JSON.stringify(data), "chat-words": JSON.stringify(words) };
 globalThis.document = { getElementById: (id) => ({ textContent: texts[id] }) };
 const labels = await import("../../static/chat/page/labels.js");
+const { isBlank } = await import("../../static/chat/page/words.js");
 
-/** @type {Record<string, (given: any) => string>} */
+/** @type {Record<string, (given: any) => string | boolean>} */
 const DESCRIBE = {
   step: labels.describeStep,
   decision: labels.describeDecision,
   ending: labels.describeEnding,
   agent: labels.nameOf,
+  blank: isBlank,
   place: ({ place, count }) => labels.describePlace(place, count),
   session: labels.describeSession,
   state: ({ message, position }) =>

@@ -8,7 +8,7 @@ import copy
 import json
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -51,6 +51,8 @@ ODD: list[Any] = [None, -1, 5.5, 10**30, True, "", [], {}, [None], {"text": None
 
 MAX_TURNS = 10
 
+End = Callable[[], Awaitable[None]]
+
 pytestmark = pytest.mark.timeout(120 + EXAMPLES / 2)
 
 many = settings(
@@ -67,19 +69,25 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Body(httpx2.AsyncByteStream):
-    def __init__(self, pieces: list[bytes]) -> None:
+    """Sends `pieces`, and then whatever `end` does."""
+
+    def __init__(self, pieces: list[bytes], end: End | None = None) -> None:
         self.pieces = pieces
+        self.end = end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             yield piece
+        if self.end is not None:
+            await self.end()
 
 
 class StandInProvider:
     """What a run needs of a provider; the bodies are answers, the last of them again and again."""
 
-    def __init__(self, api: str, bodies: list[list[bytes]]) -> None:
+    def __init__(self, api: str, bodies: list[list[bytes]], end: End | None = None) -> None:
         self.starts = StartGate(1)
+        self._end = end
         self._api = api
         self._bodies = bodies
         http = httpx2.AsyncClient(
@@ -93,7 +101,7 @@ class StandInProvider:
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         pieces = self._bodies.pop(0) if len(self._bodies) > 1 else self._bodies[0]
         headers = {"content-type": "text/event-stream"}
-        return httpx2.Response(200, headers=headers, stream=Body(pieces))
+        return httpx2.Response(200, headers=headers, stream=Body(pieces, self._end))
 
     def get_model(self, name: str | None) -> ChatModel | ResponsesModel:
         kind = ResponsesModel if self._api == "responses" else ChatModel
@@ -149,6 +157,83 @@ def agent_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("realtime.work.run_errors.FIRST_PAUSE_S", 0)
     monkeypatch.setattr(run_module, "describe", lambda exc: "")
     monkeypatch.setattr(run_module, "Budget", NoBudget)
+
+
+def chunk(**delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+def delta(text: str) -> dict[str, Any]:
+    where = {"item_id": "m", "output_index": 0, "content_index": 0}
+    return {"type": "response.output_text.delta", "delta": text, **where}
+
+
+HELD: list[tuple[list[str], str, str]] = [
+    (["<thi"], "<thi", ""),
+    (["One.", "<think>"], "One.<think>", ""),
+    (["<think>Hm", "m.</th"], "", "Hmm.</th"),
+    (["<think>Hm.</think>", "One"], "One", "Hm."),
+    (["One \ud83d"], "One ", ""),
+    (["One", "One, two"], "One", ""),
+    (["na", "nana"], "nana", ""),
+    (["One", " two"], "One two", ""),
+]
+"""Texts of deltas before a cut, and the text and the reasoning that are shown after it."""
+
+
+@pytest.mark.parametrize("cut", ["end", "lost", "error", "stop", "late"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize("held", HELD, ids=str)
+def test_what_is_held_back_is_shown_after_a_cut(
+    held: tuple[list[str], str, str], api: str, cut: str, settings: Any
+) -> None:
+    texts, shown, thoughts = held
+    events = [delta(text) if api == "responses" else chunk(content=text) for text in texts]
+    parts = asyncio.run(cut_off(events, api, cut, settings)).parts
+    assert "".join(part["text"] for part in parts if part["type"] == "text") == shown
+    assert "".join(part["text"] for part in parts if part["type"] == "reasoning") == thoughts
+
+
+@pytest.mark.parametrize("cut", ["end", "lost", "error", "stop", "late"])
+def test_reasoning_that_is_held_back_is_shown_after_a_cut(cut: str, settings: Any) -> None:
+    events = [chunk(reasoning_content="Hm"), chunk(reasoning="Hmm", reasoning_content="Hmm")]
+    parts = asyncio.run(cut_off(events, "chat", cut, settings)).parts
+    assert [(part["type"], part["text"]) for part in parts] == [("reasoning", "Hm")]
+
+
+async def test_text_of_an_agent_that_is_a_tool_is_not_the_replys() -> None:
+    """Its stream writes to the same verdict; the reply is stopped while the tool runs."""
+    work = Work(make_agent("desk"), StandInProvider("chat", [[b""]]))
+    work.journal.append("tool.started", {"tool_call_id": "a", "name": "ask", "arguments": "{}"})
+    work._verdict.cut = lambda: ("", "said inside")
+    work._keep_cut_text()
+    assert [part["type"] for part in work.journal.folder.parts] == ["tool"]
+
+
+async def cut_off(events: list[Any], api: str, cut: str, settings: Any) -> Ending:
+    """The end of a reply whose stream has these events and no end."""
+    if cut == "error":
+        events = [*events, {"error": {"message": "overloaded"}}]
+    if cut == "late":
+        settings.REALTIME = {**settings.REALTIME, "run_max_s": 0.2}
+    is_read = asyncio.Event()
+
+    async def end() -> None:
+        is_read.set()
+        if cut == "lost":
+            raise httpx2.ReadError("lost")
+        if cut in ("stop", "late"):
+            await asyncio.Event().wait()
+
+    work = Work(make_agent("desk"), StandInProvider(api, [[encode(events)]], end))
+    ending = asyncio.create_task(work._reach_end())
+    async with time_limit("the end of a reply"):
+        if cut == "stop":
+            await is_read.wait()
+            work.journal.cancelled.set()
+        outcome = await ending
+    assert isinstance(outcome, Ending)
+    return outcome
 
 
 def events_of(case: Case) -> list[list[Any]]:

@@ -12,11 +12,12 @@ from django.test.utils import CaptureQueriesContext
 
 from conversations.errors import AgentSiteError
 from conversations.models import ChatSession, Message, Run
-from conversations.runs.inputs import read_path
+from conversations.runs.inputs import Gauge, read_path
+from conversations.runs.lifecycle import ContextSize
 from conversations.sessions import queue
 from conversations.sessions.history import get_history, list_below, list_siblings
 from conversations.shapes import History
-from tests.support.chats import ask, finish, make_user, session_of, talk
+from tests.support.chats import ask, begin, finish, make_user, session_of, talk
 
 pytestmark = pytest.mark.django_db
 
@@ -84,7 +85,7 @@ def test_what_was_taken_back_is_on_no_branch(ann: User, session: ChatSession) ->
     ask(ann, "at work", session)
     waiting = ask(ann, "waiting", session)
     history = get_history(session)
-    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=waiting.run.run_id)
+    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=str(waiting.run_id))
     assert texts(get_history(session, branch=message(session, "at work")))[2:] == ["at work", ""]
     assert set(list_siblings(session, history.messages)) == {""}
     with pytest.raises(AgentSiteError):
@@ -107,6 +108,17 @@ def test_the_model_goes_on_from_the_branch_that_is_shown(ann: User, session: Cha
     finish(posted, "now")
     history = get_history(session_of(posted))
     assert texts(history) == ["one", "1", "two", "2", "and now?", "now"]
+
+
+def test_the_smallest_refused_input_of_a_first_prompt_counts(ann: User) -> None:
+    posted = ask(ann, "one")
+    for refused in (900, 400):
+        finish(posted, "", parts=[], context=ContextSize(refused=refused))
+        session = session_of(posted)
+        posted = ask(ann, "", session, regenerate=str(posted.run.message_id))
+    run = begin(posted).run
+    [turn] = read_path(run, run.prompt_id, 10).turns
+    assert turn.gauge == Gauge(run.agent, run.model, refused=400)
 
 
 @pytest.fixture

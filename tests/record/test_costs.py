@@ -214,7 +214,7 @@ async def test_a_reply_that_asked_costs_what_it_took_before_and_after(
 @pytest.mark.django_db
 def test_a_lost_reply_that_changed_its_agent_has_no_known_cost(settings: Any) -> None:
     settings.MODEL_PRICES["scripted"] = settings.MODEL_PRICES["dear"]
-    claimed = begin(ask(make_user("ann"), "hi"), "abcd")
+    claimed = begin(ask(make_user("ann"), "hi"), "abc")
     write_events(claimed.run, [(3, "agent.changed", {"name": "expert"})])
     Run.objects.update(last_seq=3)
     lifecycle.recover_run(claimed.run.pk, max_attempts=2, worker="test")

@@ -25,8 +25,9 @@ from conversations.runs.catch_up import Snapshots, read_snapshot
 from conversations.runs.usage import ChatLimits, TokenUsage, check_user, find_slot
 from conversations.sessions import history
 from conversations.sessions.parts import PartsFolder, fold
+from conversations.text import estimate_items
 from realtime.channel_layer import MAX_WAITING, Publisher
-from realtime.work.metering import InputSizes, UsageMeter
+from realtime.work.metering import InputEstimates, UsageMeter
 from tests.support.chats import ask, begin, finish, make_user, session_of
 from tests.support.machine import scaled
 from tests.support.waiting import TIMEOUT_S, time_limit
@@ -533,12 +534,11 @@ def test_a_model_call_does_not_encode_its_context(encoded: list[object]) -> None
 
 
 def test_an_estimate_encodes_what_is_new(encoded: list[object]) -> None:
-    sizes = InputSizes()
-    items = [{"content": f"né {n}"} for n in range(100)]
+    inputs = InputEstimates()
+    items = [{"content": [f"né {n}"]} for n in range(100)]
     for count in (0, 1, 98, 100):
-        text = json.JSONEncoder(ensure_ascii=False).encode(items[:count])
-        assert sizes.measure([dict(item) for item in items[:count]]) == len(text.encode())
-    assert len(encoded) == 100
-    other = [{"content": "shorter"}, *items[50:]]
-    text = json.JSONEncoder(ensure_ascii=False).encode(other)
-    assert sizes.measure(other) == len(text.encode())
+        inputs.estimate([dict(item) for item in items[:count]])
+        assert len(encoded) == count
+    other = [{"content": ["shorter"]}, *items[50:]]
+    for given in (items, other):
+        assert inputs.estimate(given) == pytest.approx(estimate_items(given))

@@ -76,7 +76,7 @@ def test_an_id_that_the_account_has_used_is_let_go() -> None:
 
 
 def run_of(posted: object) -> Run:
-    return Run.objects.get(pk=posted.run.run_id)  # type: ignore[attr-defined]
+    return Run.objects.get(pk=posted.run_id)  # type: ignore[attr-defined]
 
 
 def test_deleted_sessions_move_without_a_word(

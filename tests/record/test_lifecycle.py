@@ -218,7 +218,7 @@ def test_the_model_sees_the_branch_that_is_asked_on(user: AbstractBaseUser) -> N
     ending = Ending(RunStatus.COMPLETED, reply, items)
     lifecycle.finish_run(claimed(first), last_seq=1, events=[], ending=ending)
     session_id = str(first.session_id)
-    second = post(user, "two", session_id=session_id, parent_message_id=first.run.message_id)
+    second = post(user, "two", session_id=session_id, parent_message_id=str(first.run.message_id))
     run = Run.objects.select_related("prompt").get(pk=second.run_id)
     assert [turn.text or turn.items for turn in turns_of(run)] == ["two", items, "one"]
     other = post(user, "another beginning", session_id=session_id, parent_message_id="")

@@ -55,7 +55,7 @@ class Line:
         return session_of(self.posted["head"])
 
     def run_id(self, name: str) -> str:
-        return self.posted[name].run.run_id
+        return str(self.posted[name].run_id)
 
     @property
     def waiting(self) -> list[str]:
@@ -90,7 +90,7 @@ class Line:
         while run := unfinished.first():
             turns = read_path(run, run.prompt_id, 60).turns
             seen.append(" ".join(turn.text or "·" for turn in reversed(turns)))
-            finish(next(p for p in self.posted.values() if p.run.run_id == str(run.pk)), "ok")
+            finish(next(p for p in self.posted.values() if p.run_id == run.pk), "ok")
         return seen
 
 
@@ -121,7 +121,7 @@ class TestEdit:
         assert again.duplicate
         assert line.waiting == ["better"]
 
-    @pytest.mark.parametrize("content", ["", "  \n"])
+    @pytest.mark.parametrize("content", ["", "  \n", "\u200b\u3164"])
     def test_it_must_say_something(self, user: User, content: str) -> None:
         line = Line(user, "a")
         assert code_of(line.edit, "a", content) == ErrorCode.BAD_FRAME
@@ -131,7 +131,7 @@ class TestEdit:
         finish(line.posted["head"], "ok")
         line.more("next")
         line.posted["again"] = ask(
-            user, "", line.session, regenerate=line.posted["head"].run.message_id
+            user, "", line.session, regenerate=str(line.posted["head"].run.message_id)
         )
         (entry,) = queue.get_queue(user, line.session_id)
         assert entry.again
@@ -158,7 +158,7 @@ class TestRemove:
     def test_nothing_goes_on_from_it(self, user: User) -> None:
         line = Line(user, "a")
         line.remove("a")
-        reply = line.posted["a"].run.message_id
+        reply = str(line.posted["a"].run.message_id)
         for fields in ({"parent_message_id": reply}, {"regenerate": reply}):
             content = "" if "regenerate" in fields else "more"
             assert code_of(ask, user, content, line.session, **fields) == ErrorCode.NOT_FOUND
@@ -175,7 +175,7 @@ class TestRemove:
         line = Line(user)
         finish(line.posted["head"], "ok")
         line.more("next")
-        first = line.posted["head"].run.message_id
+        first = str(line.posted["head"].run.message_id)
         line.posted["again"] = ask(user, "", line.session, regenerate=first)
         line.more("behind")
         line.remove("again")

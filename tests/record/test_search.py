@@ -210,7 +210,7 @@ def test_what_was_taken_back_is_not_found(ann: Any) -> None:
     session = session_of(head)
     waiting = ask(ann, "an orchard", session)
     assert found(ann, "orchard") == ["at work"]
-    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=waiting.run.run_id)
+    queue.remove_queued(user=ann, session_id=str(session.pk), run_id=str(waiting.run_id))
     assert found(ann, "orchard") == []
     Message.objects.filter(withdrawn=True).update(parts=[{"type": "text", "text": "orchards"}])
     assert found(ann, "orchards") == []

@@ -16,6 +16,7 @@ from venvs import Venv
 from agentsite.web import view_models
 from agentsite.web.view_models import get_label
 from conversations.models import RunStatus
+from conversations.text import is_blank
 from tests.support.machine import scaled
 from tests.support.site import ROOT
 
@@ -29,12 +30,19 @@ STEPS = [
     SEARCH | {"status": "finished", "summary": "Searched 3 sessions", "duration_ms": 50},
     *(SEARCH | {"status": "finished", "duration_ms": ms} for ms in (1249, 1250, 1350, 1450)),
     SEARCH | {"status": "failed", "summary": "no", "duration_ms": 90_000},
+    SEARCH | {"status": "from_a_newer_server"},
 ]
 PEOPLE = ("ann", "ben")
 DECISIONS = [
     *({"decision": decision, "by": by} for decision in ("approve", "reject") for by in PEOPLE),
-    *({"decision": decision, "by": ""} for decision in ("", "expired", "cancelled")),
+    *(
+        {"decision": decision, "by": by}
+        for decision in ("", "expired", "cancelled", "from_a_newer_server")
+        for by in ("", *PEOPLE)
+    ),
 ]
+BLANKS = ["", " \t\n", "\u200b", "\u2060\ufeff", "\u3164 \u3164", "\u2800", "\u00ad", "\ufe0f"]
+SEEN = ["a", "\u200ba", ".", "\u3164x", "\U0001f469\u200d\U0001f4bb", "\u2764\ufe0f", "\u0301"]
 ENDINGS = [
     {"run_status": status, "reason": reason, "error_code": code}
     for status in RunStatus.values
@@ -54,6 +62,7 @@ def label_cases():
             given["run_status"], given["reason"], given["error_code"]
         )
         cases.append(["ending", given, str(ending)])
+    cases += [["blank", text, is_blank(text)] for text in BLANKS + SEEN]
     cases += [["agent", name, get_label(name)] for name in ("tour", "a", "ÄGENT")]
     cases.append(
         ["place", {"place": 1, "count": 3}, str(view_models.VERSION).format(index=2, count=3)]
@@ -78,6 +87,10 @@ def node(*arguments, cwd=ROOT, **environ):
         text=True,
         timeout=scaled(300),
     )
+
+
+def test_the_page_sends_no_blank_message_either():
+    assert [is_blank(text) for text in BLANKS + SEEN] == [True] * len(BLANKS) + [False] * len(SEEN)
 
 
 def test_the_modules_without_a_page(tmp_path):

@@ -62,7 +62,7 @@ def test_the_page_carries_its_cursor(page: Client, ann: Any) -> None:
     assert data["session_id"] == str(session.pk)
     assert data["rev"] == session.rev
     assert (data["run"]["run_id"], data["run"]["epoch"], data["run"]["seq"]) == (
-        posted.run.run_id,
+        str(posted.run_id),
         1,
         3,
     )
@@ -112,6 +112,23 @@ def test_steps_and_thoughts_stand_in_their_place(page: Client, ann: Any) -> None
     places = [html.index(text) for text in order]
     assert places == sorted(places)
     assert "<found>" not in html
+
+
+def test_what_a_newer_server_has_written_is_shown_as_a_line(page: Client, ann: Any) -> None:
+    """During a deploy, processes of two versions read the same rows."""
+    posted = ask(ann, "one")
+    asked = {"request_id": "r", "tool_call_id": "c", "tool": "erase", "description": "Erase."}
+    parts = [
+        {"type": "text", "text": "before"},
+        {"type": "from_a_newer_server", "url": "x"},
+        {"type": "approval", **asked, "arguments": "{}", "decision": "cancelled", "by": "ann"},
+        {"type": "text", "text": "after"},
+    ]
+    finish(posted, "", parts=parts)
+    html = html_of(page, session_of(posted))
+    order = ("before", "This part cannot be shown here.", "the reply was stopped.", "after<")
+    places = [html.index(text) for text in order]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

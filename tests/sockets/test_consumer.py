@@ -92,6 +92,7 @@ BAD_FRAMES = [
     '{"type": "resume", "session_id": "x", "metadata": {"seq": -1}}',
     "[" * 20_000,
     '{"type": "chat", "content": "   "}',
+    '{"type": "chat", "content": "\\u200b\\u2060 \\u3164"}',
     '{"type": "chat", "content": "x", "metadata": {"client_message_id": "a\\u0000"}}',
     '{"type": "chat", "content": "x", "metadata": {"client_message_id": "a\\ud800"}}',
     '{"type": "cancel", "session_id": "x", "metadata": {"client_message_id": "\\u0000"}}',

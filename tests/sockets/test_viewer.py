@@ -143,7 +143,7 @@ def shown(found: list[Frame]) -> Transcript:
 async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
     await in_thread(talk.say, "one ", "two ", "three")
     socket = Socket(talk.user)
-    cursor = ResumeMetadata(rev=1, run_id=talk.work.ref.run_id, epoch=1, seq=3)
+    cursor = ResumeMetadata(rev=1, run_id=str(talk.posted.run_id), epoch=1, seq=3)
     await socket.viewer.resume(talk.session_id, cursor)
     found = await socket.read()
     assert [f["content"] for f in found if f["type"] == "token"] == ["three"]
@@ -157,7 +157,7 @@ async def test_a_group_that_was_refused_is_joined_later(talk: Talk) -> None:
     assert socket.layer.groups == {}
     socket.layer.refuses = False
     assert await socket.hub.rejoin()
-    group = session_group(talk.session_id)
+    group = session_group(talk.posted.session_id)
     assert socket.layer.groups.keys() == {group}
     await socket.viewer.close()
     assert await socket.hub.rejoin()
@@ -170,7 +170,7 @@ async def test_too_much_becomes_a_snapshot(talk: Talk, settings: Any) -> None:
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
     transcript = shown(await socket.read())
-    assert transcript.text(talk.work.ref.run_id) == "abcdef"
+    assert transcript.text(str(talk.posted.run_id)) == "abcdef"
     assert any(f["metadata"].get("event") == "snapshot" for f in socket.frames)
 
 
@@ -181,7 +181,7 @@ async def test_a_cursor_in_an_ended_run_is_told_its_end(talk: Talk, seq: int) ->
     if seq == 3:
         await in_thread(events_module.fold_events, timedelta(0))
     socket = Socket(talk.user)
-    cursor = ResumeMetadata(rev=2, run_id=talk.work.ref.run_id, epoch=1, seq=seq)
+    cursor = ResumeMetadata(rev=2, run_id=str(talk.posted.run_id), epoch=1, seq=seq)
     await socket.viewer.resume(talk.session_id, cursor)
     found = await socket.read()
     assert found[-1]["type"] == "complete"
@@ -202,7 +202,7 @@ async def test_replies_are_not_rendered_on_the_event_loop(
     monkeypatch.setattr(rendering, "render_texts", render)
     await in_thread(talk.say, "one")
     await in_thread(talk.end)
-    ended = ResumeMetadata(rev=0, run_id=talk.work.ref.run_id, epoch=1, seq=1)
+    ended = ResumeMetadata(rev=0, run_id=str(talk.posted.run_id), epoch=1, seq=1)
     for cursor in (ResumeMetadata(rev=0), ended):
         socket = Socket(talk.user)
         await socket.viewer.resume(talk.session_id, cursor)
@@ -220,7 +220,7 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     late = await in_thread(talk.say, "found")
     await socket.viewer.on_message(late)
     await socket.viewer.on_message(late)
-    assert shown(await socket.read()).text(talk.work.ref.run_id) == "lost found"
+    assert shown(await socket.read()).text(str(talk.posted.run_id)) == "lost found"
 
 
 async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: Talk) -> None:
@@ -229,7 +229,7 @@ async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: 
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=100))
     await in_thread(talk.ask, talk.session_id)
     await in_thread(talk.end)
-    lost = talk.work.ref.run_id
+    lost = str(talk.posted.run_id)
     await in_thread(talk.ask, talk.session_id)
     await socket.viewer.on_message(talk.begun())
     found = shown(await socket.read())
@@ -245,7 +245,7 @@ async def test_heads_repair_a_lost_end(talk: Talk) -> None:
     heads = await in_thread(catch_up.read_heads, socket.viewer.sessions, socket.viewer.open_runs)
     await socket.viewer.on_heads(heads)
     transcript = shown(await socket.read())
-    assert transcript.runs[talk.work.ref.run_id].finish_reason == "completed"
+    assert transcript.runs[str(talk.posted.run_id)].finish_reason == "completed"
     assert socket.viewer.open_runs == []
 
 
@@ -256,7 +256,7 @@ async def test_an_overflow_is_caught_up_without_a_gap(talk: Talk) -> None:
     for word in "abcdefghij":
         await socket.viewer.on_message(await in_thread(talk.say, word))
     await in_thread(talk.end)
-    assert shown(await socket.read()).text(talk.work.ref.run_id) == "abcdefghij"
+    assert shown(await socket.read()).text(str(talk.posted.run_id)) == "abcdefghij"
 
 
 async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any) -> None:
@@ -284,8 +284,8 @@ async def test_a_new_epoch_is_announced(talk: Talk) -> None:
     talk.work, talk.last_seq = again, 1
     await socket.viewer.on_message(await in_thread(talk.say, "second try"))
     transcript = shown(await socket.read())
-    assert transcript.runs[talk.work.ref.run_id].epoch == 2
-    assert transcript.text(talk.work.ref.run_id) == "second try"
+    assert transcript.runs[str(talk.posted.run_id)].epoch == 2
+    assert transcript.text(str(talk.posted.run_id)) == "second try"
 
 
 async def test_too_many_changes_ask_for_a_reload(talk: Talk, settings: Any) -> None:

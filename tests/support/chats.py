@@ -11,7 +11,6 @@ from django.contrib.auth.models import User
 
 from conversations.changes import write_events
 from conversations.models import ChatSession, Message, Run, RunStatus
-from conversations.queries import parse_id
 from conversations.runs.lifecycle import Ending, claim_run, finish_run, recover_run
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
@@ -63,7 +62,7 @@ def session_of(posted: Posted) -> ChatSession:
 def begin(posted: Posted, *deltas: str, agent: str = "assistant") -> Claimed:
     """Claim the run unless it is claimed, and write `deltas` as its first tokens."""
     claim = replace(CLAIM, agent=agent)
-    claimed = posted.claimed or claim_run(parse_id(posted.run.run_id), claim)
+    claimed = posted.claimed or claim_run(posted.run_id, claim)
     assert claimed is not None, "another run comes first"
     write_events(
         claimed.run, [(seq, "token", {"delta": delta}) for seq, delta in enumerate(deltas, 2)]

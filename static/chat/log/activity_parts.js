@@ -1,4 +1,4 @@
-/** Parts of a reply other than text: tool steps, reasoning, handovers. */
+/** Parts of a reply other than text: tool steps, reasoning, handovers, and those of no known type. */
 
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeStep, nameOf } from "../page/labels.js";
@@ -65,5 +65,17 @@ export class HandoverPart {
   /** @param {AgentPart} part */
   grow({ name }) {
     setText(this.element, fill(words.takes_over, { agent: nameOf(name) }));
+  }
+}
+
+/** A part of a type that only a newer server and page know. */
+export class UnknownPart {
+  /** @param {HTMLElement} [element] */
+  constructor(element) {
+    this.element = element ?? fromTemplate("agent-template");
+  }
+
+  grow() {
+    setText(this.element, words.unknown_part);
   }
 }

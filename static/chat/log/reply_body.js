@@ -1,11 +1,14 @@
 /** The body of a reply: the views of its parts, in their order. */
 
 import { textsOf } from "../conversation/parts.js";
-import { HandoverPart, ReasoningPart, StepPart } from "./activity_parts.js";
+import { HandoverPart, ReasoningPart, StepPart, UnknownPart } from "./activity_parts.js";
 import { ApprovalPart } from "./approval.js";
 import { TextPart } from "./text_part.js";
 
-/** @typedef {TextPart | ReasoningPart | StepPart | ApprovalPart | HandoverPart} PartView */
+/**
+ * @typedef {TextPart | ReasoningPart | StepPart | ApprovalPart | HandoverPart | UnknownPart}
+ *   PartView
+ */
 
 /** @type {Record<Part["type"], new (element: HTMLElement | undefined, part: any) => PartView>} */
 const KINDS = {
@@ -90,7 +93,8 @@ export class ReplyBody {
    * @param {HTMLElement} [element]
    */
   #viewOf(part, element) {
-    const view = new KINDS[part.type](element, part);
+    const View = Object.hasOwn(KINDS, part.type) ? KINDS[part.type] : UnknownPart;
+    const view = new View(element, part);
     if (!element) this.element.append(view.element);
     return { type: part.type, view };
   }

@@ -63,20 +63,21 @@ export function describeState(message, { position, isStopping, isConnected, wait
  * @param {ToolPart} part
  */
 export function describeStep({ status, name, summary, duration_ms = 0 }) {
-  const label = fill(words.steps[status], { name: nameOfTool(name) });
+  const label = fill(words.steps[status] ?? "{name}", { name: nameOfTool(name) });
   const said = status === "finished" && summary ? summary : label;
   if (duration_ms < data.notable_ms) return said;
   return fill(words.took, { step: said, seconds: (Math.round(duration_ms / 100) / 10).toFixed(1) });
 }
 
 /**
- * The decision about a request, for its reader; empty while it is open.
+ * The decision about a request, for its reader; empty while it is open. A decision that a newer
+ * server has written is returned as it is.
  * @param {Approval} part
  */
 export function describeDecision({ decision, by }) {
   if (!decision) return "";
-  const isMine = by && by === data.username;
-  return fill(words.approvals[isMine ? `${decision}_you` : decision], { by });
+  const mine = by && by === data.username ? words.approvals[`${decision}_you`] : undefined;
+  return fill(mine ?? words.approvals[decision] ?? decision, { by });
 }
 
 /**

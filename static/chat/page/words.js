@@ -23,6 +23,16 @@ export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
+const UNSEEN = /^[\s\p{Default_Ignorable_Code_Point}\u2800]*$/u;
+
+/**
+ * Whether nothing of `text` can be seen; the server refuses such a message.
+ * @param {string} text
+ */
+export function isBlank(text) {
+  return UNSEEN.test(text);
+}
+
 /**
  * The singular or the plural text, by number.
  * @param {string} one

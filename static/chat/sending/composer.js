@@ -7,6 +7,7 @@
 
 import { within } from "../page/elements.js";
 import { isTyping } from "../page/keys.js";
+import { isBlank } from "../page/words.js";
 
 export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, edit: null }>} */ (
   EventTarget
@@ -125,7 +126,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
 
   /** While a reply is written, Stop is shown; Send is shown only beside text, which it queues. */
   #adapt() {
-    const isEmpty = !this.input.value.trim();
+    const isEmpty = isBlank(this.input.value);
     this.stop.hidden = !this.isBusy;
     this.send.hidden = this.isBusy && isEmpty;
     this.urgent.hidden = !this.isBusy || isEmpty;
@@ -145,7 +146,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   #send(isUrgent) {
     const { edited } = this;
     const text = this.input.value;
-    if (!text.trim()) return;
+    if (isBlank(text)) return;
     this.setHint("");
     this.#empty();
     this.input.focus();

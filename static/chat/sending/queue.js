@@ -5,7 +5,7 @@
  */
 
 import { all, byId, closest, fieldOf, fromTemplate, setText, within } from "../page/elements.js";
-import { fill } from "../page/words.js";
+import { fill, isBlank } from "../page/words.js";
 import { moveBefore } from "../sessions/list.js";
 
 export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
@@ -43,7 +43,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
    */
   #remove(line) {
     const detail = fieldOf(within(line, "form"), "content").value;
-    const isChanged = detail.trim() && detail !== within(line, ".queued-text").textContent;
+    const isChanged = !isBlank(detail) && detail !== within(line, ".queued-text").textContent;
     const isEdited = line.hasAttribute("data-editing") && isChanged;
     line.remove();
     if (isEdited) this.dispatchEvent(new CustomEvent("unsaved", { detail }));
@@ -145,7 +145,8 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
     const form = /** @type {HTMLFormElement} */ (event.target);
     const line = /** @type {HTMLElement} */ (form.closest("li"));
     const content = fieldOf(form, "content").value;
-    if (content.trim() && this.#change({ op: "edit", ...idOf(line) }, content)) this.#close(line);
+    if (isBlank(content)) return;
+    if (this.#change({ op: "edit", ...idOf(line) }, content)) this.#close(line);
   }
 
   /**
