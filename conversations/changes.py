@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Optional
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db import connection, transaction
+from django.db.models import AutoField, Model
 from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ACTIVE, ChatSession, Item, Run, RunEvent, RunStatus
-from conversations.queries import EventRow, list_unfinished
+from conversations.models import ACTIVE, ChatSession, Item, Message, Run, RunStatus
+from conversations.queries import EventRow, User, columns_of, list_unfinished, load
+from conversations.runs.events import INSERT_ROWS, insert_events
 from conversations.shapes import MessageView, QueueView, RunRef, UserId, message_view, queue_view
 
 if TYPE_CHECKING:
@@ -204,19 +205,35 @@ class RunLostError(Exception):
 
 
 def lock_session(
-    sessions: QuerySet[ChatSession], session_id: UUID, *, is_activity: bool = True
+    session_id: UUID,
+    *,
+    user: User | None = None,
+    with_deleted: bool = False,
+    is_activity: bool = True,
 ) -> ChatSession:
-    """Increment the revision of one of `sessions`, which locks its row, and return the session.
+    """Increment the revision of a session, which locks its row, and return the session.
 
-    Needs an open transaction; the lock is held until it ends. Lock the session before any run.
-    With `is_activity`, the session also moves to the top of its owner's list.
-    Raises `AgentSiteError(not_found)` if `sessions` does not contain it.
+    With `user` it must be one of theirs, and not deleted unless `with_deleted`. Needs an open
+    transaction; the lock is held until it ends. Lock the session before any run. With
+    `is_activity`, the session also moves to the top of its owner's list.
+    Raises `AgentSiteError(not_found)`.
     """
-    moment = {"active_at": timezone.now()} if is_activity else {}
-    moved = sessions.filter(pk=session_id).update(rev=F("rev") + 1, **moment)
-    if not moved:
+    table = ChatSession._meta
+    sql, params = "UPDATE conversations_chatsession SET rev = rev + 1", []
+    if is_activity:
+        sql += ", active_at = %s"
+        params.append(connection.ops.adapt_datetimefield_value(timezone.now()))
+    sql += " WHERE id = %s"
+    params.append(table.pk.get_db_prep_value(session_id, connection))
+    if user is not None:
+        sql += " AND owner_id = %s" + ("" if with_deleted else " AND deleted_at IS NULL")
+        params.append(table.get_field("owner").get_db_prep_value(user.pk, connection))
+    with connection.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {columns_of(ChatSession, table.db_table)}", params)
+        row = cursor.fetchone()
+    if row is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
-    return ChatSession.objects.get(pk=session_id)
+    return load(ChatSession, row)
 
 
 def lock_runs(session_ids: Iterable[UUID]) -> None:
@@ -314,7 +331,7 @@ def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[C
     with transaction.atomic():
         if session_id is None:
             session_id = Run.objects.values_list("session_id", flat=True).get(pk=run_id)
-        session = lock_session(ChatSession.objects.all(), session_id)
+        session = lock_session(session_id)
         change = ChangeBuilder(session, locks_runs=True)
         run = change.find(run_id)
         if run is None:
@@ -325,23 +342,46 @@ def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[C
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:
     """Add (seq, kind, payload) rows to the run's journal, in its current epoch."""
-    now = timezone.now()
-    RunEvent.objects.bulk_create(
-        [
-            RunEvent(
-                run_id=run.pk, epoch=run.epoch, seq=seq, kind=kind, payload=payload, created_at=now
-            )
-            for seq, kind, payload in events
-        ],
-        batch_size=500,
-    )
+    insert_events((run.pk, run.epoch, *event) for event in events)
 
 
-def write_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
+def insert(rows: Sequence[Model], conflict: str = "") -> None:
+    """Insert new objects of one model; as `bulk_create` does, without building the statement anew.
+
+    An automatic primary key is not set on them. `conflict` is the clause `ON CONFLICT` with what
+    follows it.
+    """
+    for start in range(0, len(rows), INSERT_ROWS):
+        _insert_rows(rows[start : start + INSERT_ROWS], conflict)
+
+
+def _insert_rows(rows: Sequence[Model], conflict: str) -> None:
+    meta = rows[0]._meta
+    fields = [field for field in meta.concrete_fields if not isinstance(field, AutoField)]
+    row = ", ".join(["%s"] * len(fields))
+    columns = ", ".join(field.column for field in fields)
+    values = ", ".join([f"({row})"] * len(rows))
+    sql = f"INSERT INTO {meta.db_table} ({columns}) VALUES {values} {conflict}"  # noqa: S608
+    params = [
+        field.get_db_prep_save(field.pre_save(made, True), connection)
+        for made in rows
+        for field in fields
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+    for made in rows:
+        made._state.adding, made._state.db = False, connection.alias
+
+
+def add_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
+    """Store the items of the run's reply, which has none yet, in this order."""
+    insert([Item(run=run, position=place, payload=item) for place, item in enumerate(items)])
+
+
+def replace_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
     """Replace the items of the run's reply by `items`, in this order."""
     Item.objects.filter(run_id=run.pk).delete()
-    rows = [Item(run=run, position=place, payload=item) for place, item in enumerate(items)]
-    Item.objects.bulk_create(rows, batch_size=500)
+    add_items(run, items)
 
 
 def update_reply(change: ChangeBuilder, run: Run) -> None:
@@ -350,6 +390,12 @@ def update_reply(change: ChangeBuilder, run: Run) -> None:
     The announced view has no parts: readers get those from the run's events.
     """
     run.reply.rev = change.session.rev
-    run.reply.save(update_fields=["rev", "parts"])
+    fields = [Message._meta.get_field(name) for name in ("rev", "parts", "id")]
+    values = [(field, getattr(run.reply, field.name)) for field in fields]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE conversations_message SET rev = %s, parts = %s WHERE id = %s",
+            [field.get_db_prep_save(value, connection) for field, value in values],
+        )
     view = replace(message_view(run.reply, run=run), parts=None)
     change.add(MessageChanged(view, created=False))

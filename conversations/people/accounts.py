@@ -141,7 +141,10 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     theirs = ChatSession.objects.filter(owner_id=guest_user.pk)
     ids = list(theirs.order_by("pk").values_list("pk", flat=True))
-    sessions = [lock_session(theirs, session_id, is_activity=False) for session_id in ids]
+    sessions = [
+        lock_session(session_id, user=guest_user, with_deleted=True, is_activity=False)
+        for session_id in ids
+    ]
     lock_runs(ids)
     for session in sessions:
         _move_session(session, user)

@@ -66,7 +66,8 @@ def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     field = Run._meta.pk
     rows = _advance(batches, lease)
     states = {field.to_python(run_id): asked for run_id, asked in rows}
-    _insert([batch for batch in batches if batch.run_id in states])
+    kept = [batch for batch in batches if batch.run_id in states]
+    insert_events((batch.run_id, batch.epoch, *event) for batch in kept for event in batch.events)
     states |= _find_committed([batch for batch in batches if batch.run_id not in states])
     return Committed(
         kept=frozenset(states),
@@ -115,12 +116,12 @@ def _lease_end(lease: timedelta) -> str | None:
     return connection.ops.adapt_datetimefield_value(timezone.now() + lease)
 
 
-def _insert(batches: Sequence[Batch]) -> None:
+def insert_events(events: Iterable[tuple[UUID, int, int, str, dict[str, Any]]]) -> None:
+    """Add (run id, epoch, seq, kind, payload) rows to journals."""
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     rows = [
-        (_db_id(batch.run_id), batch.epoch, seq, kind, json.dumps(payload), now)
-        for batch in batches
-        for seq, kind, payload in batch.events
+        (_db_id(run_id), epoch, seq, kind, json.dumps(payload), now)
+        for run_id, epoch, seq, kind, payload in events
     ]
     with connection.cursor() as cursor:
         for start in range(0, len(rows), INSERT_ROWS):

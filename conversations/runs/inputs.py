@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Min, Q
 
 from conversations.models import (
     Approval,
@@ -196,6 +195,11 @@ READ_PATH = """
     ORDER BY path.depth, i.position
 """
 
+READ_REFUSED = """
+    SELECT MIN(context_refused) FROM conversations_run
+    WHERE prompt_id = %s AND agent = %s AND COALESCE(NULLIF(context_model, ''), model) = %s
+"""
+
 
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     """Read the last turns of the branch that ends at `leaf`, at most `limit`.
@@ -203,15 +207,14 @@ def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     Stops below the latest message that has a summary; the summary stands for that message and all
     before it. `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
     """
-    if leaf == run.prompt_id and run.prompt.parent_id is None:
-        given = Q(context_model=run.model) | Q(context_model="", model=run.model)
-        earlier = run.prompt.runs.filter(given, agent=run.agent)
-        refused = earlier.aggregate(least=Min("context_refused"))["least"]
-        gauge = None if refused is None else Gauge(run.agent, run.model, refused=refused)
-        return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None)
-    key = Message._meta.pk.get_db_prep_value
+    pk = Message._meta.pk.get_db_prep_value(leaf, connection)
     with connection.cursor() as cursor:
-        cursor.execute(READ_PATH, [key(leaf, connection), limit, run.agent, run.model])
+        if leaf == run.prompt_id and run.prompt.parent_id is None:
+            cursor.execute(READ_REFUSED, [pk, run.agent, run.model])
+            [refused] = cursor.fetchone()
+            gauge = None if refused is None else Gauge(run.agent, run.model, refused=refused)
+            return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None)
+        cursor.execute(READ_PATH, [pk, limit, run.agent, run.model])
         rows = cursor.fetchall()
     turns: dict[Any, Turn] = {}
     for row in rows:

@@ -21,9 +21,10 @@ from django.utils import timezone
 from conversations.changes import (
     ChangeBuilder,
     RunLostError,
+    add_items,
     locked_run,
+    replace_items,
     update_reply,
-    write_items,
 )
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import (
@@ -186,8 +187,12 @@ def finish_run(
         rows = [*((kind, payload) for _, kind, payload in events), ending.event]
         outcome = _outcome(run, ending)
         states.finish(change, run, ending.move, rows, html=ending.html, **outcome)
-        write_items(run, ending.items)
-        RunState.objects.filter(run_id=run.pk).delete()
+        if claimed.resumption is None:
+            # Only `suspend_run` writes either before the end.
+            add_items(run, ending.items)
+        else:
+            replace_items(run, ending.items)
+            RunState.objects.filter(run_id=run.pk).delete()
         run.reply.parts = ending.parts
         update_reply(change, run)
         if ending.html:
@@ -248,7 +253,7 @@ def _suspend(
     first = run.last_seq + len(events) + 1
     asked = _make_approvals(run, suspension, first)
     events += [("input.requested", request_payload(row)) for row in asked]
-    write_items(run, suspension.items)
+    replace_items(run, suspension.items)
     Approval.objects.bulk_create(asked)
     kept = {"seq": first, "payload": json.dumps(suspension.state), "attempts": 0}
     RunState.objects.update_or_create(run_id=run.pk, defaults=kept)
@@ -329,7 +334,7 @@ def _may_try_again(run: Run, max_attempts: int) -> bool:
 def _lose(change: ChangeBuilder, run: Run) -> None:
     """End a run with what was committed as its reply, for people and for the model."""
     parts = read_parts(run).parts
-    write_items(run, items_of_parts(parts))
+    replace_items(run, items_of_parts(parts))
     states.lose(change, run, **_orphan_facts(run, parts))
 
 

@@ -38,7 +38,13 @@ from conversations.errors import ErrorCode
 from conversations.models import ACTIVE, Approval, Decision, EndReason, Run, RunState, RunStatus
 from conversations.queries import read_parts
 from conversations.runs.inputs import Resumption, load_resumption
-from conversations.runs.usage import NO_USAGE, add_to_totals, price, usage_columns
+from conversations.runs.usage import (
+    NO_USAGE,
+    add_to_totals,
+    count_new_tokens,
+    price,
+    usage_columns,
+)
 from conversations.shapes import RunRef, resolved_payload, run_ref
 
 NewEvent = tuple[str, dict[str, Any]]
@@ -144,19 +150,22 @@ class Claim:
 class Claimed:
     """A run that this worker owns; the seq of its next event is `last_seq` + 1.
 
-    `resumption` is what the run is resumed from; None if it starts anew.
+    `resumption` is what the run is resumed from; None if it starts anew. `checked_at` is the
+    monotonic time at which its user's limits were checked, if this process has done so.
     """
 
     run: Run
     ref: RunRef
     last_seq: int
     resumption: Resumption | None = None
+    checked_at: float | None = None
 
 
 def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
     """Give `run`, the first unfinished run of its session, to the worker of `claim`.
 
-    A new epoch of the run's journal begins, unless it is resumed after it awaited input. Raises
+    A new epoch of the run's journal begins, unless it is resumed after it awaited input. A run
+    that is not stored yet is stored as claimed. Raises
     `IllegalMoveError` if the run is not queued or not the first one, and `RunLostError` if its row
     has changed since it was read.
     """
@@ -346,9 +355,13 @@ def _make(
     first = 1 if anew else run.last_seq + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
-    # Before all else: it raises if another writer has changed the row since it was read.
-    _compare_and_set(run, columns)
-    add_to_totals(run)
+    spent, columns["counted_tokens"] = count_new_tokens(run, columns)
+    if run._state.adding:
+        _insert(run, columns)
+    else:
+        # Before all else: it raises if another writer has changed the row since it was read.
+        _compare_and_set(run, columns)
+    add_to_totals(run, spent)
     write_events(run, rows)
     if run.is_ended:
         change.unfinished.remove(run)
@@ -358,13 +371,25 @@ def _make(
         change.add(RunEnded(run.pk))
 
 
+def _insert(run: Run, columns: dict[str, Any]) -> None:
+    """Insert a new row; on `run`, what only the database knows stays as it was, as by an update."""
+    computed = [name for name, value in columns.items() if hasattr(value, "resolve_expression")]
+    before = {name: getattr(run, name) for name in computed}
+    _set(run, columns)
+    run.save()
+    _set(run, before)
+
+
 def _compare_and_set(run: Run, columns: dict[str, Any]) -> None:
     same = Run.objects.filter(pk=run.pk, status=run.status, claim=run.claim, last_seq=run.last_seq)
     if not same.update(**columns):
         raise RunLostError
+    _set(run, {n: v for n, v in columns.items() if not hasattr(v, "resolve_expression")})
+
+
+def _set(run: Run, columns: Mapping[str, Any]) -> None:
     for name, value in columns.items():
-        if not hasattr(value, "resolve_expression"):
-            setattr(run, name, value)
+        setattr(run, name, value)
 
 
 def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +18,6 @@ from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import (
-    Guest,
     Run,
     SessionUsage,
     SideCall,
@@ -208,16 +207,27 @@ class UsageTotals:
     currency: str
 
 
-def add_to_totals(run: Run) -> None:
-    """Count the new tokens of `run` towards the daily limits; add an ended run to its session.
+def count_new_tokens(run: Run, columns: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the tokens of a run that daily limits have not counted, and its `counted_tokens` then.
 
-    `conversations.runs.states` calls this once for each move, after it and with the session
-    locked. The rows of totals come last in the order of locks.
+    `columns` are about to be written to the row of `run`, which the caller has locked.
+    """
+    told = ("input_tokens", "output_tokens", "counted_tokens")
+    given, made, counted = (columns.get(name, getattr(run, name)) for name in told)
+    spent = max(0, (given or 0) + (made or 0) - counted)
+    return spent, counted + spent
+
+
+def add_to_totals(run: Run, spent: int) -> None:
+    """Count the tokens `spent` towards the daily limits; add an ended run to its session.
+
+    `conversations.runs.states` calls this once for each move, after it and with the session and
+    the run locked. The rows of totals come last in the order of locks.
     """
     if run.is_ended:
         add_to_session(run.session_id, [run])
-    if tokens := count_tokens(usage_of(run)):
-        count_spent(run.pk, tokens)
+    if spent:
+        _add_to_limits(run.owner_id, spent)
 
 
 @transaction.atomic
@@ -233,9 +243,13 @@ def count_spent(run_id: UUID, tokens: int) -> None:
     if (spent := tokens - run.counted_tokens) <= 0:
         return
     Run.objects.filter(pk=run_id).update(counted_tokens=tokens)
+    _add_to_limits(run.owner_id, spent)
+
+
+def _add_to_limits(user_id: UserId, tokens: int) -> None:
     slot = find_slot(timezone.now())
-    _add_to_user(run.owner_id, slot, spent)
-    _raise_counters(SiteUsage, {"slot": slot}, {"tokens": spent})
+    _add_to_user(user_id, slot, tokens)
+    _raise_counters(SiteUsage, {"slot": slot}, {"tokens": tokens})
 
 
 def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
@@ -334,6 +348,13 @@ COUNT_AT_WORK = """
     ) AS at_work
 """
 
+IS_GUEST = "SELECT COUNT(*) FROM conversations_guest WHERE user_id = %s"
+# A slot counts until its last moment is a day ago, so that no period of 24 hours exceeds a limit.
+USER_TOKENS = """
+    SELECT COALESCE(SUM(tokens), 0) FROM conversations_userusage WHERE user_id = %s AND slot >= %s
+"""
+SITE_TOKENS = "SELECT COALESCE(SUM(tokens), 0) FROM conversations_siteusage WHERE slot >= %s"
+
 
 @dataclass(frozen=True)
 class ChatLimits:
@@ -350,6 +371,12 @@ class ChatLimits:
     guest_tokens_a_day: int | None = None
     site_tokens_a_day: int | None = None
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether the tokens of a day are limited."""
+        daily = (self.tokens_a_day, self.guest_tokens_a_day, self.site_tokens_a_day)
+        return any(limit is not None for limit in daily)
+
 
 def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     """Check that a user may post another chat; `starts`: the chat's session has no active run.
@@ -358,12 +385,17 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     both take the last place. The cost does not grow with the number of ended runs.
     Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (no such user).
     """
-    users = get_user_model()._default_manager.select_for_update(no_key=True)
-    if not users.filter(pk=user_id).values_list("pk").first():  # type: ignore[misc]
-        raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
-    if starts and limits.runs is not None and count_at_work(user_id, limits.runs) >= limits.runs:
-        raise AgentSiteError(ErrorCode.LIMIT_RUNS)
-    check_budget(user_id, limits)
+    user = get_user_model()._meta
+    key = user.pk.get_db_prep_value(user_id, connection)
+    table, column = map(connection.ops.quote_name, (user.db_table, user.pk.column))
+    sql = f"SELECT 1 FROM {table} WHERE {column} = %s"  # noqa: S608
+    with connection.cursor() as cursor:
+        # SQLite has no locks of rows: there the transaction itself keeps other writers out.
+        locks = " FOR NO KEY UPDATE" if connection.features.has_select_for_no_key_update else ""
+        cursor.execute(sql + locks, [key])
+        if cursor.fetchone() is None:
+            raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
+    _check(user_id, limits, most_runs=limits.runs if starts else None)
 
 
 def check_budget(user_id: UserId, limits: ChatLimits) -> None:
@@ -372,14 +404,46 @@ def check_budget(user_id: UserId, limits: ChatLimits) -> None:
     Raises `AgentSiteError`: limit_tokens, limit_site, with the seconds to wait. Tokens of runs in
     other processes count as soon as each of their model calls has been stored.
     """
-    own = limits.tokens_a_day
-    guests = Guest.objects.filter(pk=user_id)  # type: ignore[misc]
-    if limits.guest_tokens_a_day is not None and guests.exists():
+    _check(user_id, limits)
+
+
+def _check(user_id: UserId, limits: ChatLimits, most_runs: int | None = None) -> None:
+    """Check the limits that are set, by one statement; by none if none is set."""
+    asked = _list_checks(user_id, limits, most_runs)
+    if not asked:
+        return
+    sql = ", ".join(f"({sql})" for sql, _ in asked.values())
+    params = [param for _, params in asked.values() for param in params]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {sql}", params)
+        found = dict(zip(asked, cursor.fetchone(), strict=True))
+    if most_runs is not None and found["runs"] >= most_runs:
+        raise AgentSiteError(ErrorCode.LIMIT_RUNS)
+    own, of_site = limits.tokens_a_day, limits.site_tokens_a_day
+    if found.get("is_guest"):
         own = limits.guest_tokens_a_day
-    if own is not None:
-        _check_tokens(UserUsage.objects.filter(user_id=user_id), own, ErrorCode.LIMIT_TOKENS)  # type: ignore[misc]
+    if own is not None and found["user"] >= own:
+        _refuse(UserUsage.objects.filter(user_id=user_id), own, ErrorCode.LIMIT_TOKENS)  # type: ignore[misc]
+    if of_site is not None and found["site"] >= of_site:
+        _refuse(SiteUsage.objects.all(), of_site, ErrorCode.LIMIT_SITE)
+
+
+def _list_checks(
+    user_id: UserId, limits: ChatLimits, most_runs: int | None
+) -> dict[str, tuple[str, list[Any]]]:
+    """Return the queries for the limits that are set, each of one value, and their parameters."""
+    user = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
+    since = find_slot(timezone.now() - DAY)
+    asked: dict[str, tuple[str, list[Any]]] = {}
+    if most_runs is not None:
+        asked["runs"] = COUNT_AT_WORK, [user, most_runs]
+    if limits.guest_tokens_a_day is not None:
+        asked["is_guest"] = IS_GUEST, [user]
+    if limits.tokens_a_day is not None or limits.guest_tokens_a_day is not None:
+        asked["user"] = USER_TOKENS, [user, since]
     if limits.site_tokens_a_day is not None:
-        _check_tokens(SiteUsage.objects.all(), limits.site_tokens_a_day, ErrorCode.LIMIT_SITE)
+        asked["site"] = SITE_TOKENS, [since]
+    return asked
 
 
 def count_at_work(user_id: UserId, most: int) -> int:
@@ -391,15 +455,14 @@ def count_at_work(user_id: UserId, most: int) -> int:
     return int(count)
 
 
-def _check_tokens(usage: QuerySet[Any], limit: int, code: ErrorCode) -> None:
+def _refuse(usage: QuerySet[Any], limit: int, code: ErrorCode) -> None:
+    """Raise that the tokens in `usage` have reached `limit`, unless they no longer do."""
     now = timezone.now()
-    # A slot counts until its last moment is a day ago, so that no period of 24 hours exceeds the
-    # limit.
-    counted = usage.filter(slot__gte=find_slot(now - DAY))
-    used = counted.aggregate(tokens=Sum("tokens"))["tokens"] or 0
+    counted = usage.filter(slot__gte=find_slot(now - DAY)).order_by("slot")
+    slots = list(counted.values_list("slot", "tokens"))
+    used = sum(tokens for _, tokens in slots)
     if used < limit:
         return
-    slots = counted.order_by("slot").values_list("slot", "tokens")
     free_at = _find_free_slot(slots, used - limit, find_slot(now)) * SLOT.total_seconds()
     wait = datetime.fromtimestamp(free_at, UTC) + DAY - now
     raise AgentSiteError(code, retry_after=round(wait.total_seconds()))

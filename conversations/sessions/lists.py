@@ -24,7 +24,7 @@ from conversations.models import (
     Summary,
     TitleSource,
 )
-from conversations.queries import User, parse_id, reply_run, sessions_of
+from conversations.queries import User, parse_id, reply_run
 from conversations.runs import states
 from conversations.runs.usage import TokenUsage, add_to_session, price, usage_columns
 from conversations.sessions.search import Piece, cut_excerpt, find_messages
@@ -60,18 +60,19 @@ def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
     ChangeBuilder(session).announce("updated")
 
 
-@transaction.atomic
 def set_model_title(session_id: UUID, title: str) -> bool:
     """Replace a title of first words by the model's title; return whether that was done.
 
     It is not done if the session has another title by now, or has been deleted.
     """
-    sessions = ChatSession.objects.filter(deleted_at=None, title_source=TitleSource.WORDS)
     try:
-        session = lock_session(sessions, session_id, is_activity=False)
+        with transaction.atomic():
+            session = lock_session(session_id, is_activity=False)
+            if session.deleted_at is not None or session.title_source != TitleSource.WORDS:
+                raise AgentSiteError(ErrorCode.NOT_FOUND)
+            save_title(session, clean_title(title), TitleSource.MODEL)
     except AgentSiteError:
         return False
-    save_title(session, clean_title(title), TitleSource.MODEL)
     return True
 
 
@@ -141,7 +142,7 @@ def create_session(*, user: User, title: str = "") -> ChatSession:
 @transaction.atomic
 def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
     """Archive a session, or end that if not `archived`; raises `AgentSiteError(not_found)`."""
-    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    session = lock_session(parse_id(session_id), user=user, is_activity=False)
     if archived != session.is_archived:
         session.archived_at = timezone.now() if archived else None
     return _save(session, "archived_at")
@@ -161,7 +162,7 @@ def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
 @transaction.atomic
 def delete_session(*, user: User, session_id: str | UUID) -> None:
     """Mark a session as deleted and cancel its runs; raises `AgentSiteError(not_found)`."""
-    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    session = lock_session(parse_id(session_id), user=user, is_activity=False)
     change = ChangeBuilder(session)
     # From the last one, so that none of them becomes the next to start.
     for run in reversed(list(change.unfinished)):
@@ -177,7 +178,10 @@ def restore_session(*, user: User, session_id: str) -> ChatSession:
 
     Raises `AgentSiteError(not_found)`, also if the session was deleted earlier.
     """
-    session = lock_session(kept_of(user), parse_id(session_id), is_activity=False)
+    pk = parse_id(session_id)
+    session = lock_session(pk, user=user, with_deleted=True, is_activity=False)
+    if not kept_of(user).filter(pk=pk).exists():
+        raise AgentSiteError(ErrorCode.NOT_FOUND)
     session.deleted_at = None
     return _save(session, "deleted_at")
 
@@ -196,7 +200,7 @@ def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
     """
     if not (cleaned := clean_title(title)):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
-    session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+    session = lock_session(parse_id(session_id), user=user, is_activity=False)
     save_title(session, cleaned, TitleSource.USER)
     return session
 
@@ -208,7 +212,7 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
     `model` is the one that wrote the summary. Does nothing to a reply that has a summary. Raises
     `AgentSiteError(not_found)` for an unknown session, `Message.DoesNotExist` for another message.
     """
-    session = lock_session(ChatSession.objects.all(), session_id, is_activity=False)
+    session = lock_session(session_id, is_activity=False)
     if Summary.objects.filter(message_id=message_id).exists():
         return
     message = Message.objects.select_related("run").get(pk=message_id, session=session)

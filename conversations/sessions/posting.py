@@ -1,9 +1,10 @@
 """What users do in a conversation: post, cancel, and rate replies."""
 
 import hashlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -18,6 +19,7 @@ from conversations.changes import (
     RunLostError,
     RunQueued,
     announce_unnumbered,
+    insert,
     lock_session,
     locked_run,
 )
@@ -93,10 +95,6 @@ class Posted:
         return self.run.run_id
 
 
-class _AlreadyPostedError(Exception):
-    """Another request with the same `client_message_id` committed first; rolls this one back."""
-
-
 def post_chat(
     *,
     user: AbstractBaseUser,
@@ -118,11 +116,11 @@ def post_chat(
     """
     if not chat.regenerate and is_blank(chat.content):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
-    if (first := _find_duplicate(user, chat)) is not None:
-        return first
     try:
         return _Post(user, chat, limits, viewed_for, claim).write()
-    except (IntegrityError, _AlreadyPostedError):
+    except (IntegrityError, AgentSiteError):
+        # Looked up only now, as hardly any chat is a duplicate. One that is reaches the run's
+        # unique constraint, unless a check before it fails; then too it gets the earlier result.
         if (first := _find_duplicate(user, chat)) is None:
             raise
         return first
@@ -152,15 +150,18 @@ class _Post:
     @transaction.atomic
     def write(self) -> Posted:
         is_new = not self.chat.session_id
-        self.session = self._create_session() if is_new else self._lock_session()
+        self.session = self._make_session() if is_new else self._lock_session()
         self.change = ChangeBuilder(self.session, is_new=is_new)
         self.interrupted, self.waiting = self.change.head, self.change.waiting
         self.outcome = self._decide()
         number = self._make_room()
-        prompt = self._get_prompt() or self._add_prompt()
-        run = self._add_run(number, prompt)
-        self._follow_branch(run)
+        asked = self._get_prompt()
+        prompt = asked or self._make_prompt()
+        run = self._make_run(number, prompt)
+        moved = self._follow_branch(run)
+        # The session first: the triggers of the search index look up the owner of each message.
         self._save_session()
+        self._add_messages([prompt, run.reply] if asked is None else [run.reply], run, moved)
         claimed = self._start(run)
         self.change.announce("created" if is_new else "activity")
         return Posted(
@@ -172,15 +173,13 @@ class _Post:
             claimed=claimed,
         )
 
-    def _create_session(self) -> ChatSession:
-        return ChatSession.objects.create(owner_id=self.user.pk, rev=1, agent=self.chat.agent or "")
+    def _make_session(self) -> ChatSession:
+        session = ChatSession(rev=1, agent=self.chat.agent or "")
+        session.owner_id = self.user.pk
+        return session
 
     def _lock_session(self) -> ChatSession:
-        session = lock_session(sessions_of(self.user), parse_id(self.chat.session_id))
-        # Again under the lock: the same chat may have been committed while this one waited.
-        if _find_duplicate(self.user, self.chat) is not None:
-            raise _AlreadyPostedError
-        return session
+        return lock_session(parse_id(self.chat.session_id), user=self.user)
 
     @property
     def _agent(self) -> str:
@@ -188,6 +187,7 @@ class _Post:
 
     def _decide(self) -> Outcome:
         check_user(self.user.pk, self.limits, starts=self.interrupted is None)
+        self.checked_at = time.monotonic()
         if self.interrupted is None:
             return Outcome.STARTED if self.claim else Outcome.QUEUED
         awaits = self.interrupted.status == RunStatus.AWAITING_INPUT
@@ -224,15 +224,13 @@ class _Post:
             raise AgentSiteError(ErrorCode.NOT_FOUND)
         return reply.parent
 
-    def _add_prompt(self) -> Message:
-        prompt = self._add_message(
+    def _make_prompt(self) -> Message:
+        return self._make_message(
             role=Role.USER,
             parent_id=self._find_parent(),
             parts=[{"type": "text", "text": clean_text(self.chat.content)}],
             client_message_id=self.chat.client_message_id or "",
         )
-        self.change.add(MessageChanged(message_view(prompt), created=True))
-        return prompt
 
     def _find_parent(self) -> UUID | None:
         if self.chat.parent_message_id is None:
@@ -246,39 +244,37 @@ class _Post:
             raise AgentSiteError(ErrorCode.NOT_FOUND)
         return parent
 
-    def _add_message(self, **fields: object) -> Message:
+    def _make_message(self, **fields: Any) -> Message:
         self.session.message_count += 1
-        return Message.objects.create(
+        return Message(
             session=self.session,
             number=self.session.message_count,
             rev=self.session.rev,
             **fields,
         )
 
-    def _add_run(self, number: int, prompt: Message) -> Run:
-        reply = self._add_message(role=Role.ASSISTANT, parent_id=prompt.pk)
-        run = Run.objects.create(
+    def _make_run(self, number: int, prompt: Message) -> Run:
+        run = Run(
             session=self.session,
-            owner_id=self.user.pk,
             number=number,
             agent=self._agent,
             prompt=prompt,
-            reply=reply,
+            reply=self._make_message(role=Role.ASSISTANT, parent_id=prompt.pk),
             client_message_id=self.chat.client_message_id,
             content_hash=self.chat.digest,
             outcome=self.outcome,
         )
+        run.owner_id = self.user.pk
         self.session.run_count += 1
         self.change.unfinished.append(run)
         self.change.unfinished.sort(key=lambda run: run.number)
-        self.change.add(MessageChanged(message_view(reply, run=run), created=True))
         return run
 
-    def _follow_branch(self, run: Run) -> None:
-        """Make the new reply the end of the active branch.
+    def _follow_branch(self, run: Run) -> Message | None:
+        """Make the new reply the end of the active branch; return the message moved behind it.
 
-        Unless it interrupts a run that another message waits behind: then it is inserted between
-        the two.
+        None is moved, unless the chat interrupts a run that another message waits behind: then it
+        is inserted between the two.
         """
         interrupts = self.outcome == Outcome.INTERRUPTING
         after = self.waiting[0].prompt if self.waiting and interrupts else None
@@ -288,11 +284,20 @@ class _Post:
             or after.parent_id != self.interrupted.reply_id
         ):
             self.session.active_leaf_id = run.reply_id
-            return
+            return None
         after.parent_id = run.reply_id
         after.rev = self.session.rev
-        after.save(update_fields=["parent", "rev"])
-        self.change.add(MessageChanged(message_view(after), created=False))
+        return after
+
+    def _add_messages(self, made: list[Message], run: Run, moved: Message | None) -> None:
+        """Store the new messages, and `moved` with its new parent; collect their events."""
+        insert(made)
+        for message in made:
+            of_run = run if message is run.reply else None
+            self.change.add(MessageChanged(message_view(message, run=of_run), created=True))
+        if moved is not None:
+            moved.save(update_fields=["parent", "rev"])
+            self.change.add(MessageChanged(message_view(moved), created=False))
 
     def _save_session(self) -> None:
         session = self.session
@@ -300,15 +305,20 @@ class _Post:
         # A chat in an archived session ends its archiving.
         session.archived_at = None
         session.viewed_until = None if self.viewed_for is None else timezone.now() + self.viewed_for
+        if session._state.adding:
+            insert([session])
+            return
         fields = ["title", "viewed_until", "active_leaf", "message_count", "run_count"]
         session.save(update_fields=[*fields, "archived_at"])
 
     def _start(self, run: Run) -> Claimed | None:
-        """Claim the run if it is the next one, else announce its position in the queue."""
+        """Store the run: claimed if it is the next one, else with its position in the queue."""
         if self.claim is not None and self.change.claimable == run.pk:
             claimed = states.claim(self.change, run, self.claim)
+            claimed = replace(claimed, checked_at=self.checked_at)
             states.hand_over(self.change, claimed)
             return claimed
+        run.save()
         position = self.change.unfinished.index(run)
         self.change.add(RunQueued(run_ref(run), position=position))
         return None

@@ -8,7 +8,7 @@ from django.db import transaction
 from conversations.changes import ChangeBuilder, MessageChanged, lock_session
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, Message, Run, RunStatus
-from conversations.queries import User, get_session, list_queue, parse_id, reply_run, sessions_of
+from conversations.queries import User, get_session, list_queue, parse_id, reply_run
 from conversations.runs import states
 from conversations.sessions.history import find_end
 from conversations.shapes import QueueView, message_view, queue_view
@@ -83,7 +83,7 @@ class _Queue:
     """A session's queue; creating it locks the session, so it needs an open transaction."""
 
     def __init__(self, user: User, session_id: str) -> None:
-        self.session = lock_session(sessions_of(user), parse_id(session_id), is_activity=False)
+        self.session = lock_session(parse_id(session_id), user=user, is_activity=False)
         self.change = ChangeBuilder(self.session)
 
     def find(self, run_id: str, among: Sequence[Run] | None = None) -> Run:

@@ -32,6 +32,7 @@ from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
+from conversations.changes import insert
 from conversations.models import ACTIVE, ReplyHtml, Role
 from conversations.shapes import MessageView
 
@@ -350,12 +351,8 @@ def _row(message_id: UUID | str, parts: Parts, html: Sequence[str]) -> ReplyHtml
 
 
 def _save(rows: Sequence[ReplyHtml]) -> None:
-    ReplyHtml.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["message"],
-        update_fields=["renderer", "digest", "html"],
-    )
+    fresh = ", ".join(f"{name} = excluded.{name}" for name in ("renderer", "digest", "html"))
+    insert(rows, f"ON CONFLICT (message_id) DO UPDATE SET {fresh}")
 
 
 def _digest(parts: Parts) -> str:

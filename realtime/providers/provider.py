@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 import agents
 import openai
@@ -9,8 +10,8 @@ from agents import Model, ModelProvider
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from conversations.models import Run
 from conversations.runs import usage
+from conversations.runs.states import Claimed
 from conversations.runs.usage import check_budget, count_tokens, usage_of
 from realtime import dbpool
 from realtime.conf import get_conf
@@ -28,12 +29,17 @@ that is still reasoning needs no place.
 """
 
 
+CHECK_HOLDS_S = 1.0
+"""Seconds for which the check of a chat's limits holds for the first model call of its run too."""
+
+
 class Budget:
     """Checks before the model calls of a run that its user and the site have tokens left."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._counted = count_tokens(usage_of(run))
+    def __init__(self, claimed: Claimed) -> None:
+        self._run = claimed.run
+        self._checked_at = claimed.checked_at
+        self._counted = count_tokens(usage_of(claimed.run))
 
     async def check(self, spent: int) -> None:
         """Count `spent`, the run's tokens so far; raise `AgentSiteError` if a budget is used up.
@@ -41,11 +47,16 @@ class Budget:
         The codes are limit_tokens and limit_site. While the database is away it only logs: the run
         then ends after `BUFFER_S` at the latest.
         """
+        checked_at, self._checked_at = self._checked_at, None
+        if checked_at is not None and time.monotonic() - checked_at < CHECK_HOLDS_S:
+            return
+        limits = chat_limits()
         try:
             if spent > self._counted:
                 await dbpool.write_first(usage.count_spent, self._run.pk, spent)
                 self._counted = spent
-            await dbpool.read_first(check_budget, self._run.owner_id, chat_limits())
+            if limits.has_budget:
+                await dbpool.read_first(check_budget, self._run.owner_id, limits)
         except (OperationalError, InterfaceError) as exc:
             logger.warning(
                 "run %s: checking the budget failed: %s", self._run.pk, type(exc).__name__

@@ -1,6 +1,7 @@
 """Works on one run, from its claim to its end or to a request for approval."""
 
 import asyncio
+import copy
 import json
 import logging
 import time
@@ -8,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import openai
@@ -147,7 +149,7 @@ class RunWork:
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
         self._verdict = StreamEnding(has_said=claimed.resumption is not None)
         self._meter = _meter(claimed)
-        self._hooks = WorkHooks(self.journal, tool_servers, self._meter, Budget(claimed.run))
+        self._hooks = WorkHooks(self.journal, tool_servers, self._meter, Budget(claimed))
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
@@ -280,20 +282,17 @@ class RunWork:
             context=context,
             max_turns=conf.max_turns,
             hooks=self._hooks,
-            run_config=RunConfig(
-                model_provider=self._provider,
-                model_settings=ModelSettings(include_usage=True, retry=self._retries.settings),
-                tool_execution=ToolExecutionConfig(
-                    max_function_tool_concurrency=conf.parallel_tools
-                ),
-                tracing_disabled=True,
-                tool_error_formatter=WorkHooks.note_error,
-                tool_not_found_behavior="return_error_to_model",
-            ),
+            run_config=self._make_config(),
             error_handlers={"invalid_final_output": find_output},
         )
         self._meter.start(self._result.context_wrapper.usage)
         await self._read(self._result, place)
+
+    def _make_config(self) -> RunConfig:
+        config = copy.copy(_shared_config(get_conf().parallel_tools))
+        config.model_provider = self._provider
+        config.model_settings = ModelSettings(include_usage=True, retry=self._retries.settings)
+        return config
 
     async def _read(self, result: RunResultStreaming, place: StartPlace) -> None:
         """Append all events to the journal, to the end; raises what ended the agent early."""
@@ -452,6 +451,21 @@ class RunWork:
                     "run %s: retrying to write its end: %s", self.claimed.run.pk, type(exc).__name__
                 )
                 await asyncio.sleep(RETRY_PAUSE_S)
+
+
+@cache
+def _shared_config(parallel_tools: int) -> RunConfig:
+    """Return what the configurations of all runs share; a run works on a copy.
+
+    Made once: the SDK evaluates all annotations of the class for each object, which takes 2 ms.
+    """
+    return RunConfig(
+        model_settings=ModelSettings(),
+        tool_execution=ToolExecutionConfig(max_function_tool_concurrency=parallel_tools),
+        tracing_disabled=True,
+        tool_error_formatter=WorkHooks.note_error,
+        tool_not_found_behavior="return_error_to_model",
+    )
 
 
 def _ignore_end(stream: asyncio.Task[None]) -> None:

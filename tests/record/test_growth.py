@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -17,20 +18,28 @@ from django.utils import crypto, timezone
 
 from conversations import queries
 from conversations.changes import write_events
-from conversations.models import ChatSession, Message, Run, UsageSource, UserUsage
+from conversations.models import ChatSession, Message, Run, RunStatus, UsageSource, UserUsage
 from conversations.people.sign_ins import SignIn, list_ended_sign_ins
 from conversations.queries import read_events, session_usage
 from conversations.runs import catch_up, lifecycle
 from conversations.runs.catch_up import Snapshots, read_snapshot
+from conversations.runs.events import Batch, commit_batches
+from conversations.runs.inputs import read_path
+from conversations.runs.lifecycle import Ending
 from conversations.runs.usage import ChatLimits, TokenUsage, check_user, find_slot
 from conversations.sessions import history
 from conversations.sessions.parts import PartsFolder, fold
+from conversations.sessions.posting import NewChat, post_chat
+from conversations.sessions.rendering import render_texts
 from conversations.text import estimate_items
 from realtime.channel_layer import MAX_WAITING, Publisher
 from realtime.work.metering import InputEstimates, UsageMeter
-from tests.support.chats import ask, begin, finish, make_user, session_of
+from tests.support.chats import CLAIM, ask, begin, finish, make_user, session_of
 from tests.support.machine import scaled
+from tests.support.site import ROOT
 from tests.support.waiting import TIMEOUT_S, time_limit
+
+LEASE = timedelta(seconds=15)
 
 
 def queries_of(act: Callable[[], object]) -> list[str]:
@@ -81,10 +90,10 @@ class TestLimits:
         before = len(self.check(user))
         add_ended_runs(user, 300)
         asked = self.check(user)
-        assert len(asked) == before == 3
-        plans = [plan_of(sql) for sql in asked[1:]]
-        assert "COVERING INDEX runs_at_work (owner_id=?)" in plans[0]
-        assert "sqlite_autoindex_conversations_userusage_1 (user_id=? AND slot>?)" in plans[1]
+        assert len(asked) == before == 2
+        plan = plan_of(asked[1])
+        assert "COVERING INDEX runs_at_work (owner_id=?)" in plan
+        assert "sqlite_autoindex_conversations_userusage_1 (user_id=? AND slot>?)" in plan
 
     def test_a_day_is_a_bounded_number_of_rows(self) -> None:
         user = make_user("ann")
@@ -107,6 +116,58 @@ class TestSessionUsage:
         asked = queries_of(lambda: session_usage(session_of(posted)))[1:]
         assert len(asked) == 1
         assert "conversations_run" not in asked[0]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestReply:
+    """A reply's statements and commits, as docs/architecture.md states them."""
+
+    def count(self, act: Callable[[], Any]) -> tuple[int, int]:
+        """Return the numbers of statements and of commits."""
+        told = queries_of(act)
+        commits = sum(sql == "COMMIT" for sql in told)
+        return len(told) - commits - sum(sql.startswith("BEGIN") for sql in told), commits
+
+    def test_it_costs_what_is_stated(self) -> None:
+        user, done = make_user("ann"), []
+        limits = ChatLimits(runs=9, tokens_a_day=9**9, guest_tokens_a_day=9, site_tokens_a_day=9**9)
+
+        def post(session_id: str) -> None:
+            chat = NewChat(content="hi", session_id=session_id, client_message_id=f"m{len(done)}")
+            done.append(
+                post_chat(user=user, chat=chat, limits=limits, viewed_for=None, claim=CLAIM)
+            )
+
+        def end() -> None:
+            parts = [{"type": "text", "text": "Hello"}]
+            ending = Ending(
+                RunStatus.COMPLETED,
+                parts,
+                items=[{"role": "assistant", "content": "Hello"}],
+                usage=TokenUsage(10, 2, source=UsageSource.MEASURED),
+                html=render_texts(parts),
+            )
+            rest = [(3, "token", {"delta": "lo"})]
+            lifecycle.finish_run(done[-1].claimed, last_seq=2, events=rest, ending=ending)
+
+        counted = {"post a first message": self.count(lambda: post(""))}
+        run = done[-1].claimed.run
+        batch = Batch(run.pk, run.claim, run.epoch, 1, [(2, "token", {"delta": "Hel"})])
+        counted["each commit of text"] = self.count(lambda: commit_batches([batch], LEASE))
+        counted["end the reply"] = self.count(end)
+        counted["post a further message"] = self.count(lambda: post(str(done[0].session_id)))
+        run = done[-1].claimed.run
+        counted["read the model's input"] = self.count(lambda: read_path(run, run.prompt_id, 60))
+        assert counted == stated_costs()
+
+
+def stated_costs() -> dict[str, tuple[int, int]]:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = text.partition("<!-- counted: reply -->")[2].partition("<!-- end -->")[0]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()]
+    return {
+        row[0]: (int(row[1]), int(row[2])) for row in cells if len(row) == 3 and row[1].isdigit()
+    }
 
 
 @pytest.mark.django_db
@@ -404,7 +465,7 @@ def test_what_is_unfinished_is_read_once(read: Callable[[ChatSession], Any]) -> 
     ask(user, "two", session)
     shown: list[Any] = []
     asked = queries_of(lambda: shown.append(read(session)))
-    assert sum("prompt_id" in sql and "INNER JOIN" in sql for sql in asked) == 1
+    assert sum("run.prompt_id" in sql for sql in asked) == 1
     assert [line.content for line in shown[0].queue] == ["two"]
 
 

@@ -119,7 +119,7 @@ def test_locks_are_taken_in_the_order_of_workers() -> None:
     [lock] = [
         place for place in places('SELECT "conversations_run"') if "ORDER BY 1" in sqls[place]
     ]
-    sessions, runs = places('SET "rev" ='), places('UPDATE "conversations_run"')
+    sessions, runs = places("SET rev ="), places('UPDATE "conversations_run"')
     assert len(sessions) == 2
     assert max(sessions) < lock < min(runs)
 

@@ -337,7 +337,8 @@ def uninstall() -> None:
                 "SET CONSTRAINTS ALL IMMEDIATE;"
                 "ALTER TABLE conversations_searchentry DROP COLUMN document;"
                 "DROP FUNCTION conversations_search_message, conversations_search_session,"
-                " conversations_search_text CASCADE"
+                " conversations_search_text CASCADE;"
+                "SET CONSTRAINTS ALL DEFERRED"
             )
 
 
