@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from typing import Any
 
 import agents
 import openai
@@ -137,16 +138,33 @@ class Provider(ModelProvider):
             for client in self._clients.values():
                 self._closing.start(client.close(), "closing of a model client")
             self._clients.clear()
-            self._clients[endpoint] = openai.AsyncOpenAI(
+            client = self._clients[endpoint] = openai.AsyncOpenAI(
                 api_key=endpoint.api_key,
                 base_url=endpoint.base_url,
                 max_retries=0,
                 timeout=get_conf().provider_timeout_s,
                 http_client=openai.DefaultAioHttpClient(event_hooks={"response": [gather]}),
             )
+            _send_unchanged(client.chat.completions, "messages")
+            _send_unchanged(client.responses, "input")
         return self._clients[endpoint]
 
     async def close(self) -> None:
         for client in self._clients.values():
             await client.close()
         await self._closing.settled()
+
+
+def _send_unchanged(resource: Any, name: str) -> None:
+    """Have `resource.create` send the parameter `name` as it is; it must be JSON values.
+
+    The library converts each of the items as every type that an item may have: for 60 messages that
+    takes 7 ms on the event loop, and changes nothing in what the SDK gives it.
+    """
+    convert = resource.create
+
+    async def create(*, extra_body: Any = None, **params: Any) -> Any:
+        whole = {name: params[name], **(extra_body or {})}
+        return await convert(**params | {name: []}, extra_body=whole)
+
+    resource.create = create
