@@ -1,6 +1,6 @@
 """Writes to a session: lock it, collect the changes, and notify handlers after the commit."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Optional
@@ -13,7 +13,7 @@ from django.utils import timezone
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import ACTIVE, ChatSession, Item, Message, Run, RunStatus
 from conversations.queries import EventRow, User, columns_of, list_unfinished, load
-from conversations.runs.events import INSERT_ROWS, insert_events
+from conversations.runs.events import INSERT_ROWS, FromNow, insert_events
 from conversations.shapes import MessageView, QueueView, RunRef, UserId, message_view, queue_view
 
 if TYPE_CHECKING:
@@ -348,29 +348,53 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
 def insert(rows: Sequence[Model], conflict: str = "") -> None:
     """Insert new objects of one model; as `bulk_create` does, without building the statement anew.
 
-    An automatic primary key is not set on them. `conflict` is the clause `ON CONFLICT` with what
-    follows it.
+    An automatic primary key is not set on them; `FromNow` may stand for a moment. `conflict` is the
+    clause `ON CONFLICT` with what follows it.
     """
     for start in range(0, len(rows), INSERT_ROWS):
         _insert_rows(rows[start : start + INSERT_ROWS], conflict)
 
 
 def _insert_rows(rows: Sequence[Model], conflict: str) -> None:
-    meta = rows[0]._meta
+    meta: Any = rows[0]._meta
     fields = [field for field in meta.concrete_fields if not isinstance(field, AutoField)]
-    row = ", ".join(["%s"] * len(fields))
     columns = ", ".join(field.column for field in fields)
-    values = ", ".join([f"({row})"] * len(rows))
-    sql = f"INSERT INTO {meta.db_table} ({columns}) VALUES {values} {conflict}"  # noqa: S608
-    params = [
-        field.get_db_prep_save(field.pre_save(made, True), connection)
-        for made in rows
-        for field in fields
-    ]
+    values = [[prepare(field, field.pre_save(made, True)) for field in fields] for made in rows]
+    places = ", ".join(f"({', '.join(sql for sql, _ in row)})" for row in values)
+    sql = f"INSERT INTO {meta.db_table} ({columns}) VALUES {places} {conflict}"  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(sql, params)
+        cursor.execute(sql, [param for row in values for _, param in row])
     for made in rows:
         made._state.adding, made._state.db = False, connection.alias
+
+
+def prepare(field: Any, value: Any) -> tuple[str, Any]:
+    """Return the SQL for a value of a field in a statement that writes it, and its parameter."""
+    if isinstance(value, FromNow):
+        return value.prepare()
+    return "%s", field.get_db_prep_save(value, connection)
+
+
+def update(model: type[Model], values: Mapping[str, Any], where: Mapping[str, Any]) -> int:
+    """Write `values` to the rows whose columns equal `where`; return how many there are.
+
+    Both are by field name; `FromNow` may stand for a moment to write.
+    """
+    changes, written = _pair(model, values, ", ")
+    conditions, wanted = _pair(model, where, " AND ")
+    sql = f"UPDATE {model._meta.db_table} SET {changes} WHERE {conditions}"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*written, *wanted])
+        return int(cursor.rowcount)
+
+
+def _pair(model: type[Model], values: Mapping[str, Any], joint: str) -> tuple[str, list[Any]]:
+    """Return `column = value` for each of `values`, joined by `joint`, and their parameters."""
+    meta: Any = model._meta
+    fields = [(meta.get_field(name), value) for name, value in values.items()]
+    pairs = [(field.column, *prepare(field, value)) for field, value in fields]
+    text = joint.join(f"{column} = {sql}" for column, sql, _ in pairs)
+    return text, [param for _, _, param in pairs]
 
 
 def add_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
@@ -390,12 +414,7 @@ def update_reply(change: ChangeBuilder, run: Run) -> None:
     The announced view has no parts: readers get those from the run's events.
     """
     run.reply.rev = change.session.rev
-    fields = [Message._meta.get_field(name) for name in ("rev", "parts", "id")]
-    values = [(field, getattr(run.reply, field.name)) for field in fields]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE conversations_message SET rev = %s, parts = %s WHERE id = %s",
-            [field.get_db_prep_save(value, connection) for field, value in values],
-        )
+    written = {"rev": run.reply.rev, "parts": run.reply.parts}
+    update(Message, written, where={"id": run.reply_id})
     view = replace(message_view(run.reply, run=run), parts=None)
     change.add(MessageChanged(view, created=False))

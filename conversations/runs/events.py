@@ -92,7 +92,7 @@ def _find_committed(batches: Sequence[Batch]) -> dict[UUID, datetime | None]:
 def _advance(batches: Sequence[Batch], lease: timedelta) -> list[tuple[Any, Any]]:
     postgres = connection.vendor == "postgresql"
     row = "(%s::uuid, %s::int, %s::int, %s::int)" if postgres else "(%s, %s, %s, %s)"
-    until = "now() + %s::interval" if postgres else "%s"
+    until, moment = FromNow(lease).prepare()
     # The text is built of placeholders only, as many as there are rows.
     sql = f"""
         WITH batch (id, claim, last_seq, next_seq) AS (VALUES {", ".join([row] * len(batches))})
@@ -107,13 +107,22 @@ def _advance(batches: Sequence[Batch], lease: timedelta) -> list[tuple[Any, Any]
     for batch in batches:
         params += [_db_id(batch.run_id), batch.claim, batch.last_seq, batch.next_seq]
     with connection.cursor() as cursor:
-        cursor.execute(sql, [*params, lease if postgres else _lease_end(lease)])  # type: ignore[list-item]
+        cursor.execute(sql, [*params, moment])
         return list(cursor.fetchall())
 
 
-def _lease_end(lease: timedelta) -> str | None:
-    """Return the lease's end for SQLite, whose clock is that of this machine."""
-    return connection.ops.adapt_datetimefield_value(timezone.now() + lease)
+@dataclass(frozen=True)
+class FromNow:
+    """The moment `after` from now by the database's clock, as a value for a column."""
+
+    after: timedelta = timedelta()
+
+    def prepare(self) -> tuple[str, Any]:
+        """Return the SQL for it, and the parameter of that."""
+        if connection.vendor == "postgresql":
+            return "statement_timestamp() + %s::interval", self.after
+        # The clock of SQLite is that of this machine.
+        return "%s", connection.ops.adapt_datetimefield_value(timezone.now() + self.after)
 
 
 def insert_events(events: Iterable[tuple[UUID, int, int, str, dict[str, Any]]]) -> None:

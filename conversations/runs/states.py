@@ -31,12 +31,15 @@ from conversations.changes import (
     RunEnded,
     RunLostError,
     RunReady,
+    insert,
+    update,
     update_reply,
     write_events,
 )
 from conversations.errors import ErrorCode
 from conversations.models import ACTIVE, Approval, Decision, EndReason, Run, RunState, RunStatus
 from conversations.queries import read_parts
+from conversations.runs.events import FromNow
 from conversations.runs.inputs import Resumption, load_resumption
 from conversations.runs.usage import (
     NO_USAGE,
@@ -177,8 +180,8 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         "claim": run.claim + 1,
         "epoch": run.epoch + (resumption is None),
         "worker": claim.worker,
-        "lease_until": Now() + claim.lease,
-        "claimed_at": Now(),
+        "lease_until": FromNow(claim.lease),
+        "claimed_at": FromNow(),
         "agent": agent,
         "model": claim.model_of(agent) if resumption is None else run.model,
         # Tokens of a lost worker stay in the totals; a new epoch is counted from 0 in addition.
@@ -213,7 +216,7 @@ def finish(
     the HTML of the reply's text parts, for the terminal frame. `columns` are other columns of the
     row, none of `STATE_COLUMNS`. Raises `IllegalMoveError` and `RunLostError`.
     """
-    _make(change, run, move, events, html=html, lease_until=None, ended_at=Now(), **columns)
+    _make(change, run, move, events, html=html, lease_until=None, ended_at=FromNow(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
@@ -372,19 +375,22 @@ def _make(
 
 
 def _insert(run: Run, columns: dict[str, Any]) -> None:
-    """Insert a new row; on `run`, what only the database knows stays as it was, as by an update."""
-    computed = [name for name, value in columns.items() if hasattr(value, "resolve_expression")]
-    before = {name: getattr(run, name) for name in computed}
+    before = {name: getattr(run, name) for name in columns}
     _set(run, columns)
-    run.save()
-    _set(run, before)
+    insert([run])
+    _set(run, {name: before[name] for name, value in columns.items() if _is_computed(value)})
 
 
 def _compare_and_set(run: Run, columns: dict[str, Any]) -> None:
-    same = Run.objects.filter(pk=run.pk, status=run.status, claim=run.claim, last_seq=run.last_seq)
-    if not same.update(**columns):
+    same = {name: getattr(run, name) for name in ("id", "status", "claim", "last_seq")}
+    if not update(Run, columns, where=same):
         raise RunLostError
-    _set(run, {n: v for n, v in columns.items() if not hasattr(v, "resolve_expression")})
+    _set(run, {name: value for name, value in columns.items() if not _is_computed(value)})
+
+
+def _is_computed(value: Any) -> bool:
+    """Return whether only the database knows the value; then the object keeps what it has."""
+    return isinstance(value, FromNow)
 
 
 def _set(run: Run, columns: Mapping[str, Any]) -> None:

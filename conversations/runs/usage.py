@@ -385,7 +385,7 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
     both take the last place. The cost does not grow with the number of ended runs.
     Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (no such user).
     """
-    user = get_user_model()._meta
+    user: Any = get_user_model()._meta
     key = user.pk.get_db_prep_value(user_id, connection)
     table, column = map(connection.ops.quote_name, (user.db_table, user.pk.column))
     sql = f"SELECT 1 FROM {table} WHERE {column} = %s"  # noqa: S608

@@ -318,7 +318,7 @@ class _Post:
             claimed = replace(claimed, checked_at=self.checked_at)
             states.hand_over(self.change, claimed)
             return claimed
-        run.save()
+        insert([run])
         position = self.change.unfinished.index(run)
         self.change.add(RunQueued(run_ref(run), position=position))
         return None

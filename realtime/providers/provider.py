@@ -145,8 +145,8 @@ class Provider(ModelProvider):
                 timeout=get_conf().provider_timeout_s,
                 http_client=openai.DefaultAioHttpClient(event_hooks={"response": [gather]}),
             )
-            _send_unchanged(client.chat.completions, "messages")
-            _send_unchanged(client.responses, "input")
+            send_unchanged(client.chat.completions, "messages")
+            send_unchanged(client.responses, "input")
         return self._clients[endpoint]
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ class Provider(ModelProvider):
         await self._closing.settled()
 
 
-def _send_unchanged(resource: Any, name: str) -> None:
+def send_unchanged(resource: Any, name: str) -> None:
     """Have `resource.create` send the parameter `name` as it is; it must be JSON values.
 
     The library converts each of the items as every type that an item may have: for 60 messages that

@@ -129,14 +129,14 @@ class TestReply:
         return len(told) - commits - sum(sql.startswith("BEGIN") for sql in told), commits
 
     def test_it_costs_what_is_stated(self) -> None:
-        user, done = make_user("ann"), []
+        user = make_user("ann")
+        claims: list[Any] = []
         limits = ChatLimits(runs=9, tokens_a_day=9**9, guest_tokens_a_day=9, site_tokens_a_day=9**9)
 
         def post(session_id: str) -> None:
-            chat = NewChat(content="hi", session_id=session_id, client_message_id=f"m{len(done)}")
-            done.append(
-                post_chat(user=user, chat=chat, limits=limits, viewed_for=None, claim=CLAIM)
-            )
+            chat = NewChat("hi", session_id=session_id, client_message_id=f"m{len(claims)}")
+            posted = post_chat(user=user, chat=chat, limits=limits, viewed_for=None, claim=CLAIM)
+            claims.append(posted.claimed)
 
         def end() -> None:
             parts = [{"type": "text", "text": "Hello"}]
@@ -148,15 +148,15 @@ class TestReply:
                 html=render_texts(parts),
             )
             rest = [(3, "token", {"delta": "lo"})]
-            lifecycle.finish_run(done[-1].claimed, last_seq=2, events=rest, ending=ending)
+            lifecycle.finish_run(claims[-1], last_seq=2, events=rest, ending=ending)
 
         counted = {"post a first message": self.count(lambda: post(""))}
-        run = done[-1].claimed.run
+        run = claims[-1].run
         batch = Batch(run.pk, run.claim, run.epoch, 1, [(2, "token", {"delta": "Hel"})])
         counted["each commit of text"] = self.count(lambda: commit_batches([batch], LEASE))
         counted["end the reply"] = self.count(end)
-        counted["post a further message"] = self.count(lambda: post(str(done[0].session_id)))
-        run = done[-1].claimed.run
+        counted["post a further message"] = self.count(lambda: post(str(run.session_id)))
+        run = claims[-1].run
         counted["read the model's input"] = self.count(lambda: read_path(run, run.prompt_id, 60))
         assert counted == stated_costs()
 

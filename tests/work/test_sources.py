@@ -11,9 +11,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
+from openai._utils import _transform
 
 from realtime.providers.event_stream import GatheredStream, Merger
 from realtime.providers.mending import Mending
+from realtime.providers.provider import send_unchanged
 from realtime.providers.response_events import ResponseEvents
 
 texts = st.lists(st.text(max_size=8), max_size=12)
@@ -288,3 +290,58 @@ def test_what_a_response_has_said_is_copied_once() -> None:
     message, called = end["response"]["output"]
     assert (message["content"][0]["text"], called["arguments"]) == (said, said)
     assert CountedText.copied <= 2 * len(said)
+
+
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "input_text", "text": "so"}], "more": None},
+    {"role": "assistant", "content": "Ünd?"},
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("chat/completions", "messages"), ("responses", "input")]
+)
+async def test_messages_are_sent_as_the_library_would_convert_them(
+    path: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(json.loads(request.content))
+        assert request.url.path == f"/v1/{path}"
+        headers = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=headers, content=b"data: [DONE]\n\n")
+
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    async with AsyncOpenAI(api_key="x", base_url="http://x/v1", http_client=http) as client:
+        resource: Any = client.chat.completions if name == "messages" else client.responses
+        asked = {"model": "m", "stream": True, "temperature": 0.5, name: MESSAGES}
+
+        async def ask() -> None:
+            await resource.create(**asked, extra_body={"own": 1})
+            async with resource.with_streaming_response.create(**asked) as response:
+                await response.parse()
+
+        await ask()
+        client.chat.completions.__dict__.pop("with_streaming_response", None)
+        client.responses.__dict__.pop("with_streaming_response", None)
+        converted = count_conversions(monkeypatch, MESSAGES[0])
+        send_unchanged(resource, name)
+        await ask()
+    assert sent[2:] == sent[:2]
+    assert sent[0]["own"] == 1
+    assert converted == []
+
+
+def count_conversions(monkeypatch: pytest.MonkeyPatch, message: dict[str, Any]) -> list[object]:
+    """Return a list that gets each conversion of `message` from now on."""
+    found: list[object] = []
+    convert = _transform._async_transform_recursive
+
+    async def watched(data: object, **options: Any) -> object:
+        if data == message:
+            found.append(data)
+        return await convert(data, **options)
+
+    monkeypatch.setattr(_transform, "_async_transform_recursive", watched)
+    return found
