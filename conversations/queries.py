@@ -184,7 +184,10 @@ def load(model: type[M], values: Sequence[Any]) -> M:
 
 @cache
 def _converters(model: type[Model], vendor: str) -> list[tuple[int, Callable[..., Any], Any]]:
-    """Return what makes Python values of the database's: place, function, column."""
+    """Return what makes Python values of the database's: place, function, column.
+
+    The functions are the same for all connections to databases of one `vendor`.
+    """
     found = []
     for place, field in enumerate(model._meta.concrete_fields):
         column = field.get_col(model._meta.db_table)
