@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import connection
 
 from conversations.changes import Change, RunAdvanced
-from conversations.models import ChatSession, Message, Run
+from conversations.models import ChatSession, Message, Run, RunEvent
 from conversations.queries import (
     EventRow,
     get_run,
@@ -164,8 +164,8 @@ class CatchUp:
     """What a reader of a run has missed.
 
     With `parts` None, `events` follow the reader's cursor without a gap, and `seq` has no meaning.
-    If there are too many events or some are gone, `parts` is the whole reply up to `seq`, and
-    `events` follow `seq`.
+    If there are too many events or some are gone, or the run has gone on behind a checkpoint since
+    the reader's epoch, `parts` is the whole reply up to `seq`, and `events` follow `seq`.
     """
 
     run: Run
@@ -185,7 +185,7 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
     newest = run.last_seq - 1 if run.is_ended else run.last_seq
     after = min(seq, newest) if epoch == run.epoch else 0
     missed = run.last_seq - after
-    if missed <= limit:
+    if missed <= limit and not _is_rewritten(run, epoch):
         events = read_events(run, after=after)
         if len(events) == missed:
             return CatchUp(run, events)
@@ -194,6 +194,16 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
         return CatchUp(shown.run, [], shown.parts, shown.run.last_seq)
     last = read_events(run, after=run.last_seq - 1)
     return CatchUp(run, last, run.reply.parts, run.last_seq - 1)
+
+
+def _is_rewritten(run: Run, epoch: int) -> bool:
+    """Return whether `run` has gone on behind a checkpoint since `epoch`, and not started anew.
+
+    Its first event has then moved into a later epoch.
+    """
+    if not 0 < epoch < run.epoch:
+        return False
+    return not RunEvent.objects.filter(run_id=run.pk, epoch=epoch, seq=1).exists()
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,8 @@ def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None
 def test_a_worker_gives_up_only_its_own(user: AbstractBaseUser) -> None:
     work = claimed(post(user))
     with pytest.raises(RunLostError):
-        lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w2")
-    lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w1")
+        lifecycle.release_run(work.run.pk, worker="w2")
+    lifecycle.release_run(work.run.pk, worker="w1")
     assert Run.objects.get().status == RunStatus.QUEUED
 
 
