@@ -352,10 +352,13 @@ def _recover(change: ChangeBuilder, run: Run, max_attempts: float) -> None:
 def _go_on(change: ChangeBuilder, run: Run, checkpoint: Checkpoint) -> None:
     """Queue a run, to be claimed again behind its checkpoint; what was used so far is counted.
 
-    The state of an earlier suspension is deleted: what was resumed from it has happened.
+    The state of an earlier suspension is deleted: what was resumed from it has happened. Later runs
+    are given the committed parts if it is stopped before it is claimed.
     """
+    parts = read_parts(run).parts
     RunState.objects.filter(run_id=run.pk).delete()
-    states.requeue(change, run, **_orphan_facts(run, read_parts(run).parts, checkpoint))
+    write_items(run, items_of_parts(parts))
+    states.requeue(change, run, **_orphan_facts(run, parts, checkpoint))
 
 
 def _lose(change: ChangeBuilder, run: Run, checkpoint: Checkpoint | None) -> None:

@@ -169,7 +169,8 @@ class TestAtWork:
         run = await in_thread(lambda: begin(ask(ann, "question", claim=CLAIM)).run)
         async with open_chat_here(ann) as client:
             await client.resume(str(run.session_id))
-            await dbpool.write(lifecycle.release_run, run.pk, worker="test")
+            await Run.objects.aupdate(lease_until=run.created_at)
+            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1)
             end = await client.wait_end(str(run.pk))
         assert end["metadata"]["html"] == ""
         assert renderings == []

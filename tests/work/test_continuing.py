@@ -25,6 +25,7 @@ from tests.support.agent_site import AgentSite
 from tests.support.approvals import outputs, requests, respond
 from tests.support.client import ChatClient, event
 from tests.support.inprocess import open_chat_here
+from tests.support.pauses import Pauses
 from tests.support.provider import Gate, Reply, ToolCall
 from tests.support.threads import in_thread
 from tests.support.transcript import Transcript
@@ -50,6 +51,17 @@ async def hang(word: str) -> str:
     if ran.count(word) == 1:
         await asyncio.Event().wait()
     return f"held {word}"
+
+
+@function_tool
+async def wait(word: str) -> str:
+    """Note a word, and end when the test says so."""
+    ran.append(word)
+    await may_end.wait()
+    return f"waited {word}"
+
+
+may_end: asyncio.Event
 
 
 @function_tool(needs_approval=True)
@@ -91,7 +103,7 @@ def site(agent_site: AgentSite) -> AgentSite:
     steps = [[function_call(name, {"word": word}, call_id=word)] for name, word in calls]
     busy = Agent[Any](name="busy", model=ScriptedModel(steps), tools=[note, hang])
     tools: list[Tool] = [
-        *(note, hang, erase),
+        *(note, hang, wait, erase),
         helper.as_tool("ask_helper", "Helps."),
         busy.as_tool("ask_busy", "Helps."),
     ]
@@ -215,6 +227,28 @@ async def test_in_a_tool(process: Process, site: AgentSite, ada: User) -> None:
     assert await parts_of(run_id) == ["Hm.", ("tool", "failed"), ("tool", "finished"), "Well."]
     assert ran == ["a", "a"]
     assert outputs(site.provider) == [LOST_OUTPUT, "held a"]
+
+
+async def test_an_output_that_was_not_committed_in_time_counts_for_nothing(
+    process: Process, site: AgentSite, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is paused when its tool has ended, and wakes when another one has gone on."""
+    global may_end
+    may_end, pauses = asyncio.Event(), Pauses(monkeypatch)
+    step = Reply(["Hm."], tool_calls=[call("wait", "a")])
+    async with open_chat_here(ada) as client:
+        run_id = await begin(client, site, step, Reply(["x"], hold=Gate()), Reply(["Well."]))
+        await status_of(client, run_id, "tool.started")
+        with pauses.armed("before commit_batches"):
+            may_end.set()
+            await pauses.reached.wait()
+            await site.provider.until(lambda provider: len(provider.calls) == 2)
+            await lose(run_id)
+        end = await client.wait_end(run_id)
+        await assert_whole(client, run_id, site)
+    assert (end["content"], ran) == ("Hm.\n\nWell.", ["a"])
+    assert await parts_of(run_id) == ["Hm.", ("tool", "failed"), "Well."]
+    assert outputs(site.provider) == [LOST_OUTPUT]
 
 
 async def test_one_of_two_parallel_tools_has_finished(
