@@ -22,10 +22,9 @@ from conversations.queries import (
     in_chunks,
     list_unfinished,
     read_events,
-    read_parts,
     reply_run,
 )
-from conversations.sessions.parts import Part, PartsFolder
+from conversations.sessions.parts import Part, PartsFolder, fold
 from conversations.shapes import MessageView, QueueView, message_view, queue_view
 
 MAX_RUNS = 256
@@ -93,21 +92,31 @@ class Snapshots:
     def read(self, run: Run) -> Snapshot:
         """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        If another thread has read a later row, the snapshot is of that row. Inside a transaction
-        the snapshot is built anew and not kept, because `run` may be rolled back.
+        If another thread has read a later row, or the run has gone on in a later epoch, the
+        snapshot is of that row. Inside a transaction the snapshot is built anew and not kept,
+        because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
-            return Snapshot(run, read_parts(run).parts)
+            return self._build(run)
         with entry.lock:
-            if run.last_seq > entry.seq:
-                entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            missing = run.last_seq - entry.seq
+            events = read_events(run, after=entry.seq) if missing > 0 else []
+            moved = _find_later_epoch(run) if len(events) < missing else None
+            if moved is None and missing > 0:
+                entry.fold(events, run.last_seq)
             # A reader with an older row gets the newer snapshot of another reader.
             if run.last_seq >= entry.seq:
                 entry.run = run
             snapshot = Snapshot(entry.run, entry.copy_parts())
         self._trim()
-        return snapshot
+        return snapshot if moved is None else self.read(moved)
+
+    def _build(self, run: Run) -> Snapshot:
+        events = read_events(run)
+        if len(events) < run.last_seq and (moved := _find_later_epoch(run)) is not None:
+            return self.read(moved)
+        return Snapshot(run, fold((kind, payload) for _, kind, payload in events).parts)
 
     def drop(self, run_id: UUID) -> None:
         """Forget the snapshot of a run, if there is one; call it when the run has ended."""
@@ -138,6 +147,12 @@ class Snapshots:
                     return
                 self._entries.popitem(last=False)
                 size -= oldest.size
+
+
+def _find_later_epoch(run: Run) -> Run | None:
+    """Return the run as it is now if it is in a later epoch, which has taken over its events."""
+    now = get_run(run.pk)
+    return now if now.epoch > run.epoch else None
 
 
 def _size_of(payload: dict[str, Any]) -> int:

@@ -316,10 +316,8 @@ class RunWork:
 
         Behind a handoff of a lost worker that is the agent that had taken over.
         """
-        agent, before = (
-            copy_agent(registry.get_agent(self.claimed.run.agent)),
-            self.claimed.resumption,
-        )
+        agent = copy_agent(registry.get_agent(self.claimed.run.agent))
+        before = self.claimed.resumption
         if before is None or before.state is not None:
             return agent
         return find_agent(agent, before.agent) or agent

@@ -201,6 +201,17 @@ def test_an_orphan_goes_on_behind_its_last_step(user: AbstractBaseUser) -> None:
     assert (caught_up.seq, caught_up.events) == (4, [])
 
 
+def test_a_reader_of_the_row_before_is_shown_the_events_where_they_are_now(
+    user: AbstractBaseUser,
+) -> None:
+    before = lose_behind_a_tool(claimed(post(user)))
+    assert lifecycle.claim_run(before.pk, CLAIM) is not None
+    for _ in ("built", "held"):
+        shown = catch_up.read_snapshot(before)
+        assert (shown.run.epoch, shown.run.last_seq) == (2, 4)
+        assert [part["type"] for part in shown.parts] == ["text", "tool"]
+
+
 def test_a_stop_before_it_goes_on_keeps_what_it_had_done(user: AbstractBaseUser) -> None:
     posted = post(user)
     run = lose_behind_a_tool(claimed(posted))
