@@ -268,6 +268,7 @@ class Step(TypedDict):
 
 
 STREAMED_KINDS = ("token", "reasoning.delta")
+TOOL_ENDS = ("tool.finished", "tool.failed")
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,10 @@ class Checkpoint:
     unfinished: list[dict[str, Any]]
 
 
+StepRow = tuple[int, str, dict[str, Any], Step | None]
+"""Seq, kind, payload and step of an event."""
+
+
 def find_checkpoint(run: Run) -> Checkpoint | None:
     """Find the last event of a run behind which another worker can go on; None if it must not.
 
@@ -296,26 +301,37 @@ def find_checkpoint(run: Run) -> Checkpoint | None:
     events = list(rows.order_by("seq").values_list("seq", "kind", "payload", "step"))
     steps: list[Step] = [step for *_, step in events if step is not None]
     seq = max((seq for seq, *_, step in events if step is not None), default=0)
-    begun: dict[str, bool] = {}
-    unfinished: dict[str, dict[str, Any]] = {}
-    for at, kind, payload, step in events:
-        call_id = payload.get("tool_call_id", "")
-        if kind == "tool.started":
-            begun[call_id] = step is not None
-            unfinished[call_id] = {"tool_call_id": call_id, "name": payload["name"]}
-        elif kind in ("tool.finished", "tool.failed"):
-            unfinished.pop(call_id, None)
-            # A failure without a step is that of a call whose worker was lost.
-            if step is not None:
-                begun.pop(call_id, None)
-            elif kind == "tool.finished":
-                return None
-        elif (kind == "agent.changed" and step is None) or (kind == "input.requested" and at > seq):
-            return None
-    if not steps or not all(begun.values()):
+    if not steps or not _is_whole(events, seq):
         return None
     items = mend((item for step in steps for item in step["items"]), LOST_OUTPUT)
-    return Checkpoint(seq, items, _spent(steps), list(unfinished.values()))
+    return Checkpoint(seq, items, _spent(steps), _list_unfinished(events))
+
+
+def _is_whole(events: list[StepRow], last: int) -> bool:
+    """Return whether no step is missing up to the seq `last`, nor has anything begun after it."""
+    kept: dict[str, bool] = {}
+    for seq, kind, payload, step in events:
+        if kind == "tool.started":
+            kept[payload["tool_call_id"]] = step is not None
+        elif kind in TOOL_ENDS and step is not None:
+            kept.pop(payload["tool_call_id"], None)
+        elif kind in ("tool.finished", "agent.changed") and step is None:
+            # A failure without a step is that of a call whose worker was lost.
+            return False
+        elif kind == "input.requested" and seq > last:
+            return False
+    return all(kept.values())
+
+
+def _list_unfinished(events: list[StepRow]) -> list[dict[str, Any]]:
+    unfinished: dict[str, dict[str, Any]] = {}
+    for _, kind, payload, _ in events:
+        if kind == "tool.started":
+            call_id = payload["tool_call_id"]
+            unfinished[call_id] = {"tool_call_id": call_id, "name": payload["name"]}
+        elif kind in TOOL_ENDS:
+            unfinished.pop(payload["tool_call_id"], None)
+    return list(unfinished.values())
 
 
 def _spent(steps: list[Step]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from tests.drills.conftest import TAKEOVER_S
-from tests.support.approvals import append, times_run
+from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, begin_behind_a_tool
+from tests.support.approvals import times_run
 from tests.support.client import event
 from tests.support.kept import converge, read_kept
 from tests.support.provider import Call, Gate, Provider, Reply, words
@@ -24,13 +24,10 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
     cut = Reply(words(30), gate=Gate(5))
     unheard = Reply(words(5), hold=Gate())
     shown = cut.start(5)
-    file, later = tmp_path / "file", Reply(words(30), gate=Gate(5))
+    file = tmp_path / "file"
     talk, quiet = Transcript(), Transcript()
     async with site.chat(ann, talk) as client, site.chat(ann, quiet) as other:
-        provider.queue(Reply(["I look."], tool_calls=[append(file)]), later)
-        behind = await other.chat("Look")
-        await other.resume(behind["session_id"])
-        await other.wait_text(behind["run_id"], f"I look.\n\n{later.start(5)}")
+        behind = await begin_behind_a_tool(other, provider, file)
         provider.queue(cut)
         working = await client.chat("Tell me of the mill")
         await client.resume(working["session_id"])
@@ -60,7 +57,7 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
         assert answer["content"] == "You said: Are you there?"
         assert answer["metadata"]["epoch"] == 2
         whole = await other.wait_end(behind["run_id"], within=TAKEOVER_S)
-        assert whole["content"] == "I look.\n\nYou said: Look"
+        assert whole["content"] == WRITTEN_ANEW
         assert times_run(file) == 1
         await converge(site, ann, behind["session_id"], other)
         again = await client.chat("Go on", working["session_id"])

@@ -12,8 +12,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from tests.drills.conftest import TAKEOVER_S, drill_site
-from tests.support.approvals import append, times_run
+from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, begin_behind_a_tool, drill_site
+from tests.support.approvals import times_run
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.processes import Child, run_warm
@@ -164,7 +164,7 @@ async def test_killed_in_mid_run(
         assert answer["metadata"]["epoch"] == 2
         assert (await client.wait_end(waiting["run_id"]))["content"] == "You said: And then?"
         whole = await client.wait_end(behind["run_id"], within=TAKEOVER_S)
-        assert whole["content"] == "I look.\n\nYou said: Look"
+        assert whole["content"] == WRITTEN_ANEW
         assert times_run(file) == 1
         await converge(engine.web, engine.ann, behind["session_id"], client)
         await converge(engine.web, engine.ann, first["session_id"], client)
@@ -172,16 +172,6 @@ async def test_killed_in_mid_run(
     # The dead worker's jobs go with its heartbeat.
     engine.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     await engine.until(lambda: engine.count_jobs() == 0, "the dead worker's jobs to be deleted")
-
-
-async def begin_behind_a_tool(client: ChatClient, provider: Provider, file: Path) -> dict[str, Any]:
-    """Start a reply that has called a tool once and is writing; the metadata of `accepted`."""
-    cut = Reply(words(30), gate=Gate(SHOWN))
-    provider.queue(Reply(["I look."], tool_calls=[append(file)]), cut)
-    accepted = await client.chat("Look")
-    await client.resume(accepted["session_id"])
-    await client.wait_text(accepted["run_id"], f"I look.\n\n{cut.start(SHOWN)}")
-    return accepted
 
 
 async def test_a_deploy_of_the_web_cuts_no_reply(
@@ -347,7 +337,7 @@ async def test_what_a_stopped_worker_could_not_finish(
         assert (end["content"], end["metadata"]["reason"]) == (cut.start(SHOWN), "worker_lost")
         engine.start_worker()
         whole = await client.wait_end(behind["run_id"])
-        assert whole["content"] == "I look.\n\nYou said: Look"
+        assert whole["content"] == WRITTEN_ANEW
         assert times_run(file) == 1
         assert (await client.wait_end(other))["content"] == "You said: Are you there?"
 

@@ -1,6 +1,7 @@
 """A reply whose worker is lost goes on behind the tools that had finished, by another worker."""
 
 import asyncio
+import copy
 import json
 import sys
 from datetime import timedelta
@@ -8,11 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from agents import Agent, Tool, function_tool
+from agents import Agent, Tool, function_tool, handoff
 from agents.testing import ScriptedModel, assistant_message, function_call
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models.functions import Now
+from mcp.types import ToolAnnotations
 
 from conversations.models import Item, Run, RunEvent, RunState, RunStatus
 from conversations.runs import lifecycle
@@ -284,6 +286,22 @@ async def test_behind_a_handoff(process: Process, site: AgentSite, ada: User) ->
     assert outputs(site.provider) == ['{"assistant": "specialist"}', "noted a"]
 
 
+async def test_behind_a_handoff_that_filters(
+    process: Process, agent_site: AgentSite, ada: User
+) -> None:
+    """What the other agent was given is not kept: the reply ends, for its user to continue."""
+    specialist = Agent[Any](name="specialist")
+    filtered = handoff(specialist, input_filter=lambda data: data)
+    agent_site.serve(Agent(name="desk", handoffs=[filtered]))
+    step = Reply(["I pass on."], tool_calls=[ToolCall("transfer_to_specialist")])
+    async with open_chat_here(ada) as client:
+        run_id = await begin(client, agent_site, step, saying("x", "y", shown=1))
+        await shown_text(client, run_id, "I pass on.\n\nx")
+        await lose(run_id)
+        end = await client.wait_end(run_id)
+    assert (end["content"], end["metadata"]["reason"]) == ("I pass on.\n\nx", "worker_lost")
+
+
 async def test_behind_an_agent_that_is_a_tool(process: Process, site: AgentSite, ada: User) -> None:
     step = Reply(tool_calls=[ToolCall("ask_helper", '{"input": "?"}')])
     async with open_chat_here(ada) as client:
@@ -467,3 +485,18 @@ def test_which_tools_may_be_called_again() -> None:
     assert not is_repeatable(equipped.as_tool("equipped", ""))
     assert not is_repeatable(leading.as_tool("leading", ""))
     assert not is_repeatable(object())
+
+
+@pytest.mark.parametrize(
+    ("hints", "expected"),
+    [
+        (None, False),
+        (ToolAnnotations(destructive_hint=True), False),
+        (ToolAnnotations(read_only_hint=True), True),
+        (ToolAnnotations(idempotent_hint=True), True),
+    ],
+)
+def test_a_tool_of_a_server_may_be_called_again_if_that_says_so(hints: Any, expected: bool) -> None:
+    tool = copy.copy(note)
+    tool._mcp_tool_binding, tool._mcp_annotations = ("server", "note", None), hints
+    assert is_repeatable(tool) == expected
