@@ -11,7 +11,6 @@ import fcntl
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
@@ -141,7 +140,7 @@ class Cluster:
 
     def _make_valkey(self) -> Member:
         command = servers.valkey(self._valkey_port, self.folder)
-        return Member("valkey", command, lambda: listens(self._valkey_port), self.folder)
+        return Member("valkey", command, lambda: servers.listens(self._valkey_port), self.folder)
 
     def _make_web(self, number: int, port: int) -> Member:
         env = {f"{PREFIX}ROLE": "web", f"{PREFIX}PORT": str(port)}
@@ -178,7 +177,7 @@ class Cluster:
         }
         command = servers.caddy(ROOT / "deploy" / "Caddyfile")
         return Member(
-            "proxy", command, lambda: listens(self.port), self.folder, env=os.environ | env
+            "proxy", command, lambda: servers.listens(self.port), self.folder, env=os.environ | env
         )
 
     def _postgres_answers(self) -> bool:
@@ -233,12 +232,6 @@ def is_ready(port: int) -> bool:
     with contextlib.suppress(OSError, HTTPException), contextlib.closing(connection):
         connection.request("GET", "/readyz/")
         return connection.getresponse().status == 200
-    return False
-
-
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=5):
-        return True
     return False
 
 

@@ -31,6 +31,13 @@ CHECKS = (
     ("mypy",),
     ("bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "."),
 )
+DEPLOY_LINTS = (
+    ("hadolint", "Dockerfile"),
+    ("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"),
+    # It knows nothing of KEDA's kinds, and says so.
+    ("kubernetes-validate", "--strict", "--quiet", "--no-warn", "deploy/kubernetes"),
+)
+"""Linters of what needs a container engine to run."""
 DJANGO_CHECKS = (
     ("check",),
     ("makemigrations", "--check", "--dry-run"),
@@ -167,15 +174,27 @@ def bring_stand_in() -> None:
 
 
 def check(arguments: list[str]) -> int:
-    """Lint, type-check and run Django's checks; all of them, even after a failure."""
+    """Lint, type-check and run Django's checks; all of them, even after a failure.
+
+    What deploys the site is linted too.
+    """
     install_dev()
+    install_tools()
     page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
     faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
     faults.append(python("manage.py", *DEPLOY_CHECK, **PRODUCTION))
     faults.append(page_checks.check(VENV))
+    faults += [lint(*command) for command in DEPLOY_LINTS]
     return int(any(faults))
+
+
+def lint(program: str, *arguments: str) -> int:
+    """Run a linter of the environment of tools, on all files of a folder that is named last."""
+    *options, target = arguments
+    files = sorted(map(str, Path(target).iterdir())) if Path(target).is_dir() else [target]
+    return subprocess.run([TOOLS.home / "bin" / program, *options, *files], check=False).returncode
 
 
 def bench(arguments: list[str]) -> int:

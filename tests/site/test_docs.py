@@ -127,6 +127,8 @@ class TestNames:
         if page.name == "embedding.md":
             known |= {*dir(global_settings), *dir(agentsite.settings)}
             known |= set(re.findall(r"[A-Z]+_[A-Z_]+", "".join(EXAMPLE)))
+        if page.name == "operations.md":
+            known |= set(re.findall(r"\{\$(\w+)", read("deploy/Caddyfile")))
         if page.name == "models.md":
             known |= {"OLLAMA_CONTEXT_LENGTH"}  # A setting of that server.
         named = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())
