@@ -45,6 +45,13 @@ def setting(name: str) -> str:
     return os.environ.get(PREFIX + name) or os.environ.get(name) or ""
 
 
+def read_drain_s() -> float:
+    """Return the time that a worker may drain; `prepare` reports a wrong value."""
+    with contextlib.suppress(ValueError):
+        return float(setting("DRAIN_S"))
+    return float(DEFAULTS["DRAIN_S"])
+
+
 class Cluster:
     """All processes, in the order in which they start; they stop in the opposite order."""
 
@@ -54,7 +61,7 @@ class Cluster:
         self.port = port
         self._postgres_port, self._valkey_port, *self._web_ports = servers.free_ports(2 + webs)
         self._env = self._make_environment()
-        self._drain_s = float(setting("DRAIN_S") or DEFAULTS["DRAIN_S"])
+        self._drain_s = read_drain_s()
         self.members: list[Member] = []
         self.postgres, self.valkey = self._make_postgres(), self._make_valkey()
         self.workers = [self._make_worker(number) for number in range(1, workers + 1)]

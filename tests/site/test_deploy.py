@@ -86,7 +86,10 @@ def test_ports() -> None:
 
 def test_a_process_may_drain_before_it_is_killed() -> None:
     assert EXIT_S < KILLED_S
-    for names, drain_s in ((("web-1", "web-2"), process.DRAIN_S), (("worker",), 300)):
+    for names, drain_s in (
+        (("web-1", "web-2"), process.DRAIN_S),
+        (("worker",), process.WORKER_DRAIN_S),
+    ):
         for name in names:
             assert COMPOSE["services"][name]["stop_grace_period"] == f"{drain_s + KILLED_S}s"
     web, worker = PODS["agentsite-web"], PODS["agentsite-worker"]
