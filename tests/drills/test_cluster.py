@@ -126,9 +126,9 @@ async def test_its_servers_are_killed(cluster: Cluster, provider: Provider) -> N
     for name in ("valkey", "postgres"):
         os.kill(cluster.pid(name), signal.SIGKILL)
         await cluster.until(f"{name} is back")
-    async with cluster.site.chat(cluster.site.users["ann"]) as client:
-        accepted = await client.chat("Are you there?")
-        assert (await client.wait_end(accepted["run_id"]))["content"] == "You said: Are you there?"
+    reader = Reader(cluster.site.users["ann"], 0, Noticeboard())
+    await reader.read([cluster.site], asyncio.Semaphore())
+    assert await read_status(cluster.site, reader, []) == "completed"
 
 
 @pytest.mark.timeout(240)

@@ -4,7 +4,7 @@ import asyncio
 from itertools import cycle
 from uuid import uuid4
 
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import WebSocketException
 
 from tests.support.client import ChatClient
 from tests.support.kept import Kept, differences, read_ended
@@ -48,7 +48,7 @@ class Reader:
                     await self._send(self.client, sending)
                     await self.client.wait_until(lambda: self.has_ended, within=PATIENCE_S)
                     return
-            except (OSError, InvalidStatus):
+            except (OSError, WebSocketException):
                 continue
 
     async def _send(self, client: ChatClient, sending: asyncio.Semaphore) -> None:
