@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
 
-import redis.asyncio
-from django.conf import settings
+import redis
 from django.db import Error as DatabaseFault
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
@@ -14,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from realtime import dbpool
+from realtime.channel_layer import close_redis, open_redis
 from realtime.process import Process
 
 LOOK_TIMEOUT_S = 3.0
@@ -121,12 +121,14 @@ async def redis_answers() -> bool:
 
     Raises `redis.RedisError` or `OSError` if Redis does not answer.
     """
-    if not settings.REDIS_URL:
+    client = open_redis()
+    if client is None:
         return True
-    async with redis.asyncio.Redis.from_url(
-        settings.REDIS_URL, socket_connect_timeout=LOOK_TIMEOUT_S, socket_timeout=LOOK_TIMEOUT_S
-    ) as client:
-        await client.execute_command("PING")  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            await client.execute_command("PING")  # type: ignore[no-untyped-call]
+    finally:
+        await close_redis(client)
     return True
 
 

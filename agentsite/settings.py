@@ -10,6 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import dj_database_url
 from django.core.management.utils import get_random_secret_key
@@ -37,6 +38,12 @@ from realtime.conf import RealtimeSettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
+
+SENTINEL_SCHEME = "redis+sentinel://"
+REDIS_CONNECTIONS = 4
+"""Connections on which a process publishes, since channels-redis publishes one message after the
+other on each. Groups are spread over them, so that each group keeps its order.
+"""
 
 Words = Annotated[list[str], NoDecode]
 
@@ -143,7 +150,9 @@ class Environment(RealtimeSettings, BaseSettings):
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="redis://host:port/0 of Redis or Valkey; required for more than one process.",
+        description="redis://host:port/0 of Redis or Valkey, rediss:// with TLS, "
+        "redis+sentinel://host:port,host:port/0?service=name by Sentinels; required for more than "
+        "one process.",
     )
     allow_guests: bool | None = Field(
         default=None, description="Allows chats without an account. On only if DEBUG is set."
@@ -290,8 +299,10 @@ class Environment(RealtimeSettings, BaseSettings):
     @classmethod
     def refuse_other_layers(cls, value: SecretStr | None) -> SecretStr | None:
         schemes = ("redis://", "rediss://", "unix://")
-        if value and not value.get_secret_value().startswith(schemes):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value and not value.get_secret_value().startswith((*schemes, SENTINEL_SCHEME)):
+            raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
+        if value:
+            redis_host(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -441,19 +452,38 @@ def database(env: Environment) -> dict[str, Any]:
     return postgres(parts, env)
 
 
+def redis_host(url: str) -> dict[str, Any]:
+    """Return the Redis at `url` as a host of channels-redis; raises `ValueError`.
+
+    Sentinels, as in `redis+sentinel://user:password@one:26379,two:26379/0?service=name`, are asked
+    for the current primary; user and password are those of the primary.
+    """
+    if not url.startswith(SENTINEL_SCHEME):
+        return {"address": url}
+    parts = urlsplit(url)
+    credentials, _, places = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    sentinels = [urlsplit(f"//{place}") for place in places.split(",")]
+    names = parse_qs(parts.query).get("service", [])
+    if len(names) != 1 or not all(place.hostname for place in sentinels):
+        raise ValueError("must be like redis+sentinel://one:26379,two:26379/0?service=name")
+    return {
+        "master_name": names[0],
+        "sentinels": [(place.hostname, place.port or 26_379) for place in sentinels],
+        "username": unquote(username) or None,
+        "password": unquote(password) or None,
+        "db": int(parts.path.strip("/") or 0),
+    }
+
+
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
     """Return Django's settings for the channel layer: Redis at `url`; without one, in memory."""
     if url is None:
         return {"BACKEND": "realtime.channel_layer.LocalLayer"}
-    # A socket timeout would end idle consumers; the default pool would refuse the 101st connection.
-    host = {
-        "address": url.get_secret_value(),
-        "socket_timeout": None,
-        "max_connections": 5_000,
-    }
+    host = redis_host(url.get_secret_value()) | {"socket_timeout": None, "max_connections": 5_000}
     return {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [host]},
+        "CONFIG": {"hosts": [host] * REDIS_CONNECTIONS},
     }
 
 
@@ -468,12 +498,23 @@ def cache(url: SecretStr | None) -> dict[str, Any]:
             "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
             "OPTIONS": {"MAX_ENTRIES": 20_000},
         }
+    host = redis_host(url.get_secret_value())
+    # A request must not wait long for a count.
+    options = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    if sentinels := host.pop("sentinels", None):
+        from redis.sentinel import Sentinel
+
+        options |= host | {
+            "pool_class": "redis.sentinel.SentinelConnectionPool",
+            "service_name": host.pop("master_name"),
+            "sentinel_manager": Sentinel(sentinels, **options),  # type: ignore[no-untyped-call]
+        }
     return {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": url.get_secret_value(),
+        # The pool of Sentinels asks them for the address.
+        "LOCATION": host.get("address", "redis://"),
         "KEY_PREFIX": "agentsite",
-        # A request must not wait long for a count.
-        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
+        "OPTIONS": options,
     }
 
 
@@ -524,7 +565,6 @@ CORS_URLS_REGEX = r"^/api/"
 CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Repr-Digest", "Retry-After"]
 HOST = env.host
 PORT = env.port
-REDIS_URL = reveal(env.redis_url)
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
 ALLOW_SIGN_UP = env.allow_sign_up
 REALTIME = env.realtime
@@ -753,6 +793,8 @@ LOGGING = {
         "httpcore2": {"level": "WARNING"},
         # It logs every job at lower levels.
         "procrastinate": {"level": "WARNING"},
+        # Logs a traceback per second and connection while Redis is away, which our lines tell.
+        "channels_redis": {"level": "CRITICAL"},
         # `serve` reports itself where it listens.
         "daphne": {"level": "WARNING"},
     },

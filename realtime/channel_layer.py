@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CLEAN_PAUSE_S = 1.0
 CAPACITY = 10_000
-"""Unread messages of a process. Further ones are dropped; readers find the gap and read the
+"""Unread messages of a process. With more, the oldest is dropped; readers find the gap and read the
 database.
 """
 
@@ -41,12 +41,22 @@ class LocalLayer(InMemoryChannelLayer):
     """Channels' in-memory layer, but it drops expired messages at most once a second.
 
     Channels does so at each message, visiting every channel: the cost of a message would grow with
-    the number of sockets. Group memberships do not expire here; by default they do after a day.
+    the number of sockets. A full channel loses its oldest message, where Channels drops the new
+    one. Group memberships do not expire here; by default they do after a day.
     """
 
     def __init__(self, **options: object) -> None:
         super().__init__(capacity=CAPACITY, group_expiry=FOREVER_S, **options)
+        self.dropped = 0
         self._clean_at = 0.0
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        """Add a message to a channel, in place of its oldest one if it is full."""
+        queue = self.channels.get(channel)
+        if queue is not None and queue.full():
+            queue.get_nowait()
+            self.dropped += 1
+        await super().send(channel, message)
 
     def _clean_expired(self) -> None:
         now = time.monotonic()
@@ -58,7 +68,7 @@ class LocalLayer(InMemoryChannelLayer):
 def open_redis() -> "Redis | None":
     """Return a new client for the layer's Redis, of several hosts the first; None if it has none.
 
-    The caller closes it.
+    The caller closes it with `close_redis`.
     """
     layer = settings.CHANNEL_LAYERS.get("default", {})
     if not layer.get("BACKEND", "").startswith("channels_redis."):
@@ -69,6 +79,18 @@ def open_redis() -> "Redis | None":
 
     hosts = decode_hosts(layer.get("CONFIG", {}).get("hosts"))
     return Redis(connection_pool=create_pool(hosts[0]))
+
+
+async def close_redis(client: "Redis") -> None:
+    """Close a client of `open_redis`, and its connections to Sentinels, which redis-py leaves open.
+
+    Raises what redis-py raises.
+    """
+    pool = client.connection_pool
+    await client.aclose(close_connection_pool=True)
+    manager = getattr(pool, "sentinel_manager", None)
+    for sentinel in manager.sentinels if manager else ():
+        await sentinel.aclose()
 
 
 class RunFrames(TypedDict):
@@ -365,7 +387,9 @@ database.
 """
 
 SENDERS = 16
-"""Groups that are sent to at the same time. A layer with one Redis connection sends one by one."""
+"""Groups that are sent to at the same time, if the layer can; channels-redis publishes one message
+after the other for each of its hosts.
+"""
 
 
 class Publisher:

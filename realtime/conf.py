@@ -1,8 +1,7 @@
 """The settings of this app (`settings.REALTIME`) and the system checks of all that it needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -446,34 +445,34 @@ def check_hosts(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     return [Error("ALLOWED_HOSTS accepts any Host header.", hint=hint, id="realtime.E005")]
 
 
+CORE_LAYER = "channels_redis.core.RedisChannelLayer"
+
+
 @register(Tags.compatibility)
-def check_redis_client(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report layers whose Redis connections have a time-out, as by default in redis-py 8.
+def check_redis_layer(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Report channel layers of channels-redis that lose messages or sockets.
 
-    Such a time-out ends an idle consumer.
+    Its core layer silently drops what exceeds the capacity of a process, closes idle sockets at any
+    `socket_timeout` (5 s by default with redis-py 8), and all of them when Redis restarts. Its
+    pub/sub layer receives nothing if the client decodes bytes.
     """
-    names = sorted(layers_with_timeout(getattr(settings, "CHANNEL_LAYERS", {})))
-    if not names or int(version("redis").partition(".")[0]) < 8:
-        return []
-    hint = 'Set "socket_timeout": None on each host, or install redis<8.'
-    return [
-        Error(
-            f"redis-py 8 closes idle connections of the channel layer {name!r}.",
-            hint=hint,
-            id="realtime.E004",
-        )
-        for name in names
-    ]
+    found: list[CheckMessage] = []
+    for name, layer in getattr(settings, "CHANNEL_LAYERS", {}).items():
+        backend, hosts = layer["BACKEND"], layer.get("CONFIG", {}).get("hosts", [])
+        if backend == CORE_LAYER:
+            message = f"The channel layer {name!r} is {CORE_LAYER}, which drops messages silently."
+            hint = "Use channels_redis.pubsub.RedisPubSubChannelLayer."
+            found.append(Error(message, hint=hint, id="realtime.E004"))
+        elif backend.startswith("channels_redis.") and any(map(is_decoding, hosts)):
+            message = f"The channel layer {name!r} receives nothing with `decode_responses`."
+            hint = "Remove that option from its hosts."
+            found.append(Error(message, hint=hint, id="realtime.E009"))
+    return found
 
 
-def layers_with_timeout(layers: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of channels-redis layers with a host whose time-out is not switched off."""
-    for name, layer in layers.items():
-        if layer["BACKEND"].startswith("channels_redis."):
-            hosts = layer.get("CONFIG", {}).get("hosts", [None])
-            if not all(map(waits_forever, hosts)):
-                yield name
-
-
-def waits_forever(host: object) -> bool:
-    return isinstance(host, dict) and host.get("socket_timeout", 0) is None
+def is_decoding(host: object) -> bool:
+    """Return whether a host of channels-redis, a URL or its options, decodes what it receives."""
+    options = host if isinstance(host, dict) else {"address": host}
+    # In a URL any value turns it on, even 0: redis-py takes it as text.
+    in_url = "decode_responses=" in str(options.get("address", ""))
+    return in_url or bool(options.get("decode_responses"))

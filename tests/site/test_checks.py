@@ -76,3 +76,24 @@ def test_postgres_needs_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids() == ["conversations.W003"]
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"pool": True})
     assert ids() == []
+
+
+CORE = "channels_redis.core.RedisChannelLayer"
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
+URL = "redis://127.0.0.1/0"
+
+
+@pytest.mark.parametrize(
+    ("backend", "host", "wanted"),
+    [
+        (CORE, {"address": URL, "socket_timeout": None}, ["realtime.E004"]),
+        (PUBSUB, URL, []),
+        (PUBSUB, {"address": URL, "decode_responses": False}, []),
+        (PUBSUB, {"address": URL, "decode_responses": True}, ["realtime.E009"]),
+        (PUBSUB, f"{URL}?decode_responses=0", ["realtime.E009"]),
+        (PUBSUB, {"master_name": "m", "sentinels": [("127.0.0.1", 26379)]}, []),
+    ],
+)
+def test_layers_on_redis(settings: Any, backend: str, host: Any, wanted: list[str]) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": [host]}}}
+    assert ids() == wanted

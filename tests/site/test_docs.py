@@ -36,7 +36,7 @@ from tests.support.transcript import BaseClient
 from tests.support.waiting import TIMEOUT_S
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
-FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
+FOLDERS = "agentsite|benchmarks|conversations|deploy|docs|realtime|scripts|static|templates|tests"
 EXAMPLE = [path.read_text() for path in ROOT.glob("tests/another_project/**/*.py")]
 CONF = RealtimeSettings()
 TOKEN_MINUTES = AccessToken.lifetime.total_seconds() / 60
@@ -127,6 +127,8 @@ class TestNames:
         if page.name == "embedding.md":
             known |= {*dir(global_settings), *dir(agentsite.settings)}
             known |= set(re.findall(r"[A-Z]+_[A-Z_]+", "".join(EXAMPLE)))
+        if page.name == "operations.md":
+            known |= set(re.findall(r"\{\$(\w+)", read("deploy/Caddyfile")))
         if page.name == "models.md":
             known |= {"OLLAMA_CONTEXT_LENGTH"}  # A setting of that server.
         named = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text())

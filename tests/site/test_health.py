@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import AsyncClient
+from pydantic import SecretStr
 
 from agentsite import health
+from agentsite.settings import channel_layer
 from realtime import dbpool, tasks
 from realtime.channel_layer import Publisher
 from realtime.process import Process, get_process
@@ -105,7 +107,7 @@ async def test_a_migration_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db(transaction=True)
 async def test_redis_comes_and_goes(settings: Any) -> None:
     with run_valkey() as valkey:
-        settings.REDIS_URL = valkey.url
+        settings.CHANNEL_LAYERS = {"default": channel_layer(SecretStr(valkey.url))}
         assert await ready() == (200, READY)
         valkey.kill()
         assert await ready() == (503, READY | {"ok": False, "layer": False})

@@ -14,7 +14,6 @@ from tasks import DEPLOY_CHECK, PRODUCTION
 from agentsite import settings as site_settings
 from agentsite.local_model import child, supervisor
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
-from realtime import conf
 from realtime.conf import RealtimeSettings
 from tests.support.processes import run_warm
 from tests.support.servers import Postgres
@@ -120,7 +119,11 @@ def test_each_fault_has_a_line(set_environment):
         ),
         (
             {"DEBUG": "1", "REDIS_URL": "localhost:6379"},
-            "REDIS_URL: must begin with redis://, rediss:// or unix://",
+            "REDIS_URL: must begin with redis://, rediss://, unix:// or redis+sentinel://",
+        ),
+        (
+            {"DEBUG": "1", "REDIS_URL": "redis+sentinel://one:26379/0"},
+            "REDIS_URL: must be like redis+sentinel://one:26379,two:26379/0?service=name",
         ),
         (
             {"DEBUG": "1", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
@@ -325,32 +328,6 @@ def test_every_host_allowed_fails_the_deployment_check(settings):
 
 def test_settings_pass_the_ordinary_checks():
     assert run_checks() == []
-
-
-@pytest.mark.parametrize(
-    ("host", "ids"),
-    [
-        ("redis://127.0.0.1/0", ["realtime.E004"]),
-        ({"address": "redis://127.0.0.1/0"}, ["realtime.E004"]),
-        ({"address": "redis://127.0.0.1/0", "socket_timeout": None}, []),
-    ],
-)
-def test_redis_client_that_hangs_up_is_found(settings, monkeypatch, host, ids):
-    monkeypatch.setattr(conf, "version", lambda name: "8.1.0")
-    settings.CHANNEL_LAYERS = {
-        "default": {
-            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [host]},
-        }
-    }
-    assert [message.id for message in conf.check_redis_client(None)] == ids
-
-
-def test_our_own_redis_hosts_wait_forever(settings, monkeypatch):
-    monkeypatch.setattr(conf, "version", lambda name: "8.1.0")
-    layer = site_settings.channel_layer(Environment(debug=True, redis_url="redis://h/0").redis_url)
-    settings.CHANNEL_LAYERS = {"default": layer}
-    assert conf.check_redis_client(None) == []
 
 
 def test_pages_carry_the_content_policy(client):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -207,6 +208,7 @@ async def open_chat(
     origin: str = "",
     transcript: Transcript | None = None,
     receive_buffer: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ChatClient]:
     """Open a connected client; with the `transcript` of an earlier one it continues from there.
 
@@ -217,6 +219,7 @@ async def open_chat(
     connection = await connect(
         url,
         sock=await _connect_narrow(url, receive_buffer) if receive_buffer else None,
+        ssl=tls,
         additional_headers={name: value for name, value in headers.items() if value},
         compression=None,
         ping_interval=None,

@@ -3,9 +3,7 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.request import urlopen
 from weakref import WeakSet
+
+from servers import Command, free_ports
 
 from tests.support.machine import scaled
 from tests.support.waiting import TIMEOUT_S, poll
@@ -23,28 +23,10 @@ START_S = 60.0
 
 LOG_LINES = 12
 
-# Runs in the child before the program: becomes another user if requested, then has the kernel send
-# a signal when the parent dies (a killed parent cleans nothing up), then execs.
-_LAUNCH = """
-import ctypes, os, sys
-parent, uid, gid, death_signal = map(int, sys.argv[1:5])
-if uid:
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, death_signal)
-if os.getppid() != parent:
-    sys.exit(1)
-os.execv(sys.argv[5], sys.argv[5:])
-"""
-
 
 def free_port() -> int:
     """Return a TCP port that nothing listens on at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def answers(url: str) -> bool:
@@ -82,16 +64,20 @@ class Child:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         warm: bool = False,
-        user: tuple[int, int] = (0, 0),
-        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.argv = list(argv)
         self.log_path = log_path
         self._env = env
-        self._cwd = cwd
         self._warm = warm
-        self._launch = [str(os.getpid()), *map(str, user), str(int(death_signal))]
+        self._command = Command(tuple(argv), cwd)
         self._process: subprocess.Popen[bytes] | WarmProcess | None = None
+
+    @classmethod
+    def of(cls, command: Command, log_path: Path) -> "Child":
+        """Return a child that runs `command`, also as another user."""
+        child = cls(command.argv, log_path)
+        child._command = command
+        return child
 
     @property
     def pid(self) -> int:
@@ -121,17 +107,17 @@ class Child:
 
     def _warm_process(self) -> WarmProcess:
         env = os.environ if self._env is None else self._env
-        return WarmProcess(self.argv, self.log_path, env=env, cwd=self._cwd or Path.cwd())
+        return WarmProcess(self.argv, self.log_path, env=env, cwd=self._command.cwd or Path.cwd())
 
     def _cold_process(self) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-ISc", _LAUNCH, *self._launch, *self.argv],
+                self._command.launch(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
-                cwd=self._cwd,
+                cwd=self._command.cwd,
                 start_new_session=True,
             )
 

