@@ -111,7 +111,9 @@ class Environment(RealtimeSettings, BaseSettings):
         description="How many proxies are in front of the site, each of which appends to "
         "X-Forwarded-For. By default 1 with HTTPS, else 0.",
     )
-    host: str = Field(default="127.0.0.1", description="The address `serve` listens on.")
+    host: str = Field(
+        default="127.0.0.1", description="The address `serve` and METRICS_PORT listen on."
+    )
     port: int = Field(default=8000, ge=0, le=65_535, description="The port `serve` listens on.")
     database_url: SecretStr | None = Field(
         default=None,
@@ -239,6 +241,19 @@ class Environment(RealtimeSettings, BaseSettings):
     email_use_tls: bool = Field(default=False, description="Uses STARTTLS with the SMTP server.")
     default_from_email: str = Field(
         default="webmaster@localhost", description="Sender address of the site's mails."
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Opens /metrics/ to requests with `Authorization: Bearer` and this token. "
+        "Without one the address does not exist.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="A port at HOST on which `serve` and `work` show their metrics to everybody "
+        "who reaches it; `--metrics-port` overrides it for one process.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO",
@@ -524,6 +539,8 @@ CORS_URLS_REGEX = r"^/api/"
 CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Repr-Digest", "Retry-After"]
 HOST = env.host
 PORT = env.port
+METRICS_TOKEN = reveal(env.metrics_token)
+METRICS_PORT = env.metrics_port
 REDIS_URL = reveal(env.redis_url)
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
 ALLOW_SIGN_UP = env.allow_sign_up
@@ -720,8 +737,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
-# Load balancers check health over plain HTTP.
-SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$"]
+# Load balancers check health over plain HTTP, and Prometheus reads each process behind them.
+SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$", r"^metrics/$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
 # HSTS for subdomains (W005) and preloading (W021) are decisions of the domain's owner.

@@ -32,6 +32,7 @@ from realtime.providers.readiness import ModelReadiness, ModelStatus, load_servi
 from realtime.sockets.limits import Places, UserFrames
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
+from realtime.telemetry import metrics
 from realtime.work.executor import Executor, InlineExecutor, NoExecutor, Sweeper
 from realtime.work.journal import Flusher
 
@@ -115,6 +116,7 @@ class Process:
     def start(self) -> None:
         """Start the services of the role, and become the current process."""
         self._services.keep(self.publisher.run, "publisher")
+        self._services.keep(metrics.measure_loop_lag, "loop monitor")
         if is_deferring():
             self._services.keep(self.executor.run, "executor")
         if self.role != "worker":

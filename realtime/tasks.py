@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any
 
+from realtime.telemetry import metrics
+
 QUOTING = frozenset(
     {
         "agents",
@@ -142,6 +144,7 @@ class Supervisor:
             except Exception as exc:
                 logger.error("%s died: %s", name, describe(exc))
             self._deaths[name].append(time.monotonic())
+            metrics.SERVICE_RESTARTS.labels(name).inc()
             await asyncio.sleep(self._pause_s(name))
 
     def _pause_s(self, name: str) -> float:

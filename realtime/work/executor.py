@@ -26,6 +26,7 @@ from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.providers.readiness import ModelReadiness
 from realtime.tasks import Supervisor, describe
+from realtime.telemetry import metrics
 from realtime.work.journal import Flusher
 
 if TYPE_CHECKING:
@@ -405,7 +406,8 @@ class Sweeper:
 
         In this order: recover runs whose lease has expired, end runs whose approval has expired,
         start ready runs that nobody has claimed, cancel runs that nobody watches (only with
-        `on_disconnect=cancel`), and fold the journals of ended runs.
+        `on_disconnect=cancel`), fold the journals of ended runs, and count unfinished runs for the
+        metrics.
         """
         conf = get_conf()
         await _each(await dbpool.read(states.list_orphans), self._recover)
@@ -414,12 +416,14 @@ class Sweeper:
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
         await self._fold(timedelta(seconds=conf.fold_after_s))
+        metrics.observe_backlog(await dbpool.read(states.measure_backlog))
 
     async def _recover(self, run_id: UUID) -> None:
         if run_id in self._executor.working:
             # This process is its worker: too busy to renew the lease in time, but alive.
             return
         logger.warning("run %s: its lease has expired", run_id)
+        metrics.LEASES_EXPIRED.inc()
         await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
 
     async def _expire(self, run_id: UUID) -> None:

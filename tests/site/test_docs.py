@@ -36,7 +36,7 @@ from tests.support.transcript import BaseClient
 from tests.support.waiting import TIMEOUT_S
 
 PAGES = [path for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(glob)]
-FOLDERS = "agentsite|benchmarks|conversations|docs|realtime|scripts|static|templates|tests"
+FOLDERS = "agentsite|benchmarks|conversations|deploy|docs|realtime|scripts|static|templates|tests"
 EXAMPLE = [path.read_text() for path in ROOT.glob("tests/another_project/**/*.py")]
 CONF = RealtimeSettings()
 TOKEN_MINUTES = AccessToken.lifetime.total_seconds() / 60
