@@ -259,6 +259,11 @@ class Environment(RealtimeSettings, BaseSettings):
         default="INFO",
         description="Lowest level that is logged. Prompts and replies are never logged.",
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="Whether an entry of the log is a line of text, or of JSON with the ids of "
+        "the request, session and run that it is about.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -753,11 +758,16 @@ LOGGING = {
         "line": {
             "class": "agentsite.apps.LineFormatter",
             "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        }
+        },
+        "json": {"class": "agentsite.apps.JsonFormatter"},
     },
     "filters": {"routes": {"()": "agentsite.apps.RouteFilter"}},
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["routes"]}
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line" if env.log_format == "text" else "json",
+            "filters": ["routes"],
+        }
     },
     "root": {"handlers": ["console"], "level": env.log_level},
     "loggers": {

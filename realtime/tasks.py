@@ -1,12 +1,13 @@
-"""Background tasks that are owned and restarted, and how their exceptions are logged."""
+"""Background tasks that are owned and restarted, and what is logged of them and of exceptions."""
 
 import asyncio
 import logging
 import time
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from realtime.telemetry import metrics
@@ -94,6 +95,15 @@ def _message(exc: BaseException) -> str:
     except Exception:
         return ""
     return lines[0][:MESSAGE_CHARS] if lines else ""
+
+
+log_ids: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default=MappingProxyType({}))
+"""Ids that each entry of the log written in this context is about, by their names."""
+
+
+def note_ids(**ids: object) -> None:
+    """Add ids to `log_ids`, for the rest of this task and for what it starts."""
+    log_ids.set({**log_ids.get(), **{name: str(value) for name, value in ids.items()}})
 
 
 logger = logging.getLogger(__name__)

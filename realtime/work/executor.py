@@ -25,7 +25,7 @@ from conversations.sessions.lists import begin_upkeep, end_upkeep
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.providers.readiness import ModelReadiness
-from realtime.tasks import Supervisor, describe
+from realtime.tasks import Supervisor, describe, note_ids
 from realtime.telemetry import metrics
 from realtime.work.journal import Flusher
 
@@ -320,6 +320,7 @@ class InlineExecutor:
     async def _run(self, job: _Job, claimed: Claimed) -> None:
         from realtime.work.run import RunWork
 
+        note_ids(run_id=claimed.run.pk, session_id=claimed.run.session_id)
         job.work = RunWork(claimed, self._flusher, self._provider, self._tool_servers)
         await job.work.run()
         if not self._draining:
