@@ -259,6 +259,17 @@ class Environment(RealtimeSettings, BaseSettings):
         default="INFO",
         description="Lowest level that is logged. Prompts and replies are never logged.",
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="Collector that traces of replies are sent to, by OTLP over HTTP, such as "
+        "http://127.0.0.1:4318; needs `requirements-tracing.txt`.",
+    )
+    trace_content: bool = Field(
+        default=False,
+        description="Sends what was said in traces too: instructions, messages, replies, and "
+        "arguments and outputs of tools.",
+    )
     log_format: Literal["text", "json"] = Field(
         default="text",
         description="Whether an entry of the log is a line of text, or of JSON with the ids of "
@@ -546,6 +557,8 @@ HOST = env.host
 PORT = env.port
 METRICS_TOKEN = reveal(env.metrics_token)
 METRICS_PORT = env.metrics_port
+OTEL_EXPORTER_OTLP_ENDPOINT = env.otel_exporter_otlp_endpoint
+TRACE_CONTENT = env.trace_content
 REDIS_URL = reveal(env.redis_url)
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
 ALLOW_SIGN_UP = env.allow_sign_up

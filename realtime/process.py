@@ -32,7 +32,7 @@ from realtime.providers.readiness import ModelReadiness, ModelStatus, load_servi
 from realtime.sockets.limits import Places, UserFrames
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
-from realtime.telemetry import metrics
+from realtime.telemetry import metrics, tracing
 from realtime.work.executor import Executor, InlineExecutor, NoExecutor, Sweeper
 from realtime.work.journal import Flusher
 
@@ -109,6 +109,7 @@ class Process:
         self._services = Supervisor()
         self.executor: Executor = NoExecutor()
         if role != "web":
+            tracing.start()
             self.flusher = Flusher(self.publisher)
             self.executor = executor = _make_executor(self.flusher, self.model)
             self.sweeper = Sweeper(executor)
@@ -193,6 +194,7 @@ class Process:
         """Stop every service, and close connections and database threads. Call `drain` first."""
         await self._services.stop()
         await self.executor.close()
+        await tracing.stop()
         Process.current = None
         await asyncio.to_thread(dbpool.shutdown)
 

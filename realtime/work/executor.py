@@ -322,7 +322,10 @@ class InlineExecutor:
 
         note_ids(run_id=claimed.run.pk, session_id=claimed.run.session_id)
         job.work = RunWork(claimed, self._flusher, self._provider, self._tool_servers)
-        await job.work.run()
+        try:
+            await job.work.run()
+        finally:
+            job.work.trace.end()
         if not self._draining:
             self._upkeep.follow(claimed.run, job.work.context_share)
 
