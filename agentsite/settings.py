@@ -259,6 +259,14 @@ class Environment(RealtimeSettings, BaseSettings):
         default="INFO",
         description="Lowest level that is logged. Prompts and replies are never logged.",
     )
+    webhooks: bool = Field(
+        default=False,
+        description="Tells the endpoints that staff enter in the admin of ended replies, requested "
+        "approvals and ratings.",
+    )
+    webhook_private: bool = Field(
+        default=False, description="Allows webhooks to private and local addresses."
+    )
     otel_exporter_otlp_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
@@ -557,6 +565,8 @@ HOST = env.host
 PORT = env.port
 METRICS_TOKEN = reveal(env.metrics_token)
 METRICS_PORT = env.metrics_port
+WEBHOOKS = env.webhooks
+WEBHOOK_PRIVATE = env.webhook_private
 OTEL_EXPORTER_OTLP_ENDPOINT = env.otel_exporter_otlp_endpoint
 TRACE_CONTENT = env.trace_content
 REDIS_URL = reveal(env.redis_url)

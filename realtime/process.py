@@ -13,6 +13,7 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
+from conversations import webhooks
 from conversations.changes import Event, RunCancelRequested, RunEnded, RunReady
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.sessions.posting import NewChat, Posted
@@ -128,10 +129,18 @@ class Process:
             self._services.keep(self.flusher.run, "flusher")
             self._services.keep(self.flusher.keep_alive, "lease keeper")
             self._services.keep(self.sweeper.run, "sweeper")
+            self._keep_webhooks()
             self._services.keep(partial(self.model.run, self._send_model_status), "model")
         if self.role == "worker":
             self._services.keep(self._receive_cancels, "cancel listener")
         Process.current = self
+
+    def _keep_webhooks(self) -> None:
+        if webhooks.are_on():
+            # Import here: without webhooks no HTTP client is needed in this process.
+            from realtime.work.webhook_sender import WebhookSender
+
+            self._services.keep(WebhookSender().run, "webhook sender")
 
     @property
     def failed_services(self) -> list[str]:
