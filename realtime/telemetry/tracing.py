@@ -24,7 +24,8 @@ NAME = "agentsite"
 PROVIDER = "openai"
 """The API that model servers are called by, theirs or a compatible one."""
 
-FLUSH_TIMEOUT_MS = 3_000
+EXPORT_TIMEOUT_S = 2.0
+"""How long sending a batch of spans may take; short, since the end of the process waits for one."""
 
 _provider: "TracerProvider | None" = None
 _tracer: "Tracer | None" = None
@@ -41,7 +42,8 @@ def start() -> None:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+    url = f"{endpoint.rstrip('/')}/v1/traces"
+    exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
     start_with(BatchSpanProcessor(exporter))
 
 
@@ -61,11 +63,10 @@ def start_with(processor: "SpanProcessor") -> None:
 
 
 async def stop() -> None:
-    """Send the spans that wait, for at most `FLUSH_TIMEOUT_MS`, and trace no more."""
+    """Trace no more, and send the spans that wait; the caller bounds the time."""
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
     if provider is not None:
-        await asyncio.to_thread(provider.force_flush, FLUSH_TIMEOUT_MS)
         await asyncio.to_thread(provider.shutdown)
 
 

@@ -50,6 +50,10 @@ def call_tool(agent_site: AgentSite) -> None:
     agent_site.provider.queue(Reply(tool_calls=[call]), Reply([MARK]))
 
 
+def facts_of(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
 def text_of(spans: tuple[ReadableSpan, ...]) -> str:
     return "".join(span.to_json() for span in spans)
 
@@ -67,14 +71,14 @@ async def test_a_reply_with_a_tool(
     ]
     root = found[-1]
     assert {span.context.trace_id for span in found} == {root.context.trace_id}
-    assert {span.parent.span_id for span in found[:-1]} == {root.context.span_id}
-    facts = dict(root.attributes)
+    assert {span.parent.span_id for span in found[:-1] if span.parent} == {root.context.span_id}
+    facts = facts_of(root)
     assert facts["gen_ai.operation.name"] == "invoke_agent"
     assert facts["gen_ai.conversation.id"] == accepted["session_id"]
     assert facts["agentsite.run.id"] == accepted["run_id"]
     assert facts["agentsite.run.status"] == "completed"
-    assert found[1].attributes["gen_ai.usage.output_tokens"] > 0
-    assert found[3].attributes["gen_ai.tool.name"] == "look_up"
+    assert facts_of(found[1])["gen_ai.usage.output_tokens"]
+    assert facts_of(found[3])["gen_ai.tool.name"] == "look_up"
     assert root.start_time == found[0].start_time
     assert MARK not in text_of(found)
 
@@ -89,7 +93,7 @@ async def test_what_was_said_if_it_is_asked_for(
     settings.TRACE_CONTENT = True
     call_tool(agent_site)
     await chat(agent_site, process, ada)
-    told = {name for span in spans.get_finished_spans() for name in span.attributes}
+    told = {name for span in spans.get_finished_spans() for name in facts_of(span)}
     assert {
         *("gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.output.messages"),
         *("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
@@ -104,8 +108,8 @@ async def test_a_failure(
     await chat(agent_site, process, ada)
     _queue, _commit, call, root = spans.get_finished_spans()
     assert (call.name, call.status.is_ok) == ("chat stand-in", False)
-    assert root.attributes["agentsite.run.status"] == "failed"
-    assert root.attributes["error.type"] == "provider_key"
+    assert facts_of(root)["agentsite.run.status"] == "failed"
+    assert facts_of(root)["error.type"] == "provider_key"
     assert not root.status.is_ok
 
 
@@ -127,7 +131,7 @@ def test_missing_packages_are_told(settings: Any, monkeypatch: pytest.MonkeyPatc
     assert conf.check_tracing(None) == []
     monkeypatch.setattr(conf, "TRACING_MODULES", ("no_such_module",))
     [message] = conf.check_tracing(None)
-    assert "requirements-tracing.txt" in message.hint
+    assert "requirements-tracing.txt" in str(message.hint)
 
 
 @pytest.fixture(autouse=True)
