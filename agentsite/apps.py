@@ -1,8 +1,10 @@
 """The site's app: log filters, static files, system checks and the CORS rule."""
 
+import json
 import logging
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from django.apps import AppConfig
@@ -14,7 +16,7 @@ from django.http import HttpRequest
 from servestatic.storage import CompressedManifestStaticFilesStorage
 
 from conversations.text import visible
-from realtime.tasks import describe
+from realtime.tasks import describe, log_ids
 
 SECRET = re.compile(
     r"(/shared/|/password/reset/[^/\s]+/|[?&]token=|\bbearer\s+|\bagk_[0-9a-f]{8}_"
@@ -56,7 +58,30 @@ class LineFormatter(logging.Formatter):
         return describe(ei[1]) if ei[1] else ""
 
     def format(self, record: logging.LogRecord) -> str:
-        return SECRET.sub(r"\1…", visible(super().format(record)))
+        return _guard(super().format(record))
+
+
+def _guard(text: str) -> str:
+    return SECRET.sub(r"\1…", visible(text))
+
+
+class JsonFormatter(LineFormatter):
+    """Writes an entry as one line of JSON, with the ids of the request, session or run at work.
+
+    It takes no other attributes of a record: Django puts the request there, with its address.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **log_ids.get(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps({name: _guard(text) for name, text in entry.items()}, ensure_ascii=False)
 
 
 OWN_MODULES = re.compile(r"^chat/.*\.js$")

@@ -1,4 +1,4 @@
-"""Health checks: GET /healthz/ (is the process alive?), GET /readyz/ (may it get requests?)."""
+"""GET /healthz/ (is the process alive?), /readyz/ (may it get requests?) and /metrics/."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,13 +8,15 @@ import redis
 from django.db import Error as DatabaseFault
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from realtime import dbpool
 from realtime.channel_layer import close_redis, open_redis
 from realtime.process import Process
+from realtime.telemetry import metrics as metrics_module
 
 LOOK_TIMEOUT_S = 3.0
 """A check that takes longer than this has failed."""
@@ -88,6 +90,22 @@ async def readyz(request: HttpRequest) -> JsonResponse:
     ok = is_well and not readiness["failed_services"] and not readiness["draining"]
     readiness["ok"] = ok
     return JsonResponse(readiness, status=200 if ok else 503)
+
+
+@never_cache
+@require_safe
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Return the metrics of this process to whoever has `METRICS_TOKEN`, else 401.
+
+    Without that setting the address does not exist.
+    """
+    if not settings.METRICS_TOKEN:
+        raise Http404
+    given = request.headers.get("Authorization", "")
+    if not constant_time_compare(given, f"Bearer {settings.METRICS_TOKEN}"):
+        return HttpResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
+    body, content_type = metrics_module.render()
+    return HttpResponse(body, content_type=content_type)
 
 
 def _select() -> bool:

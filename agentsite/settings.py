@@ -118,7 +118,9 @@ class Environment(RealtimeSettings, BaseSettings):
         description="How many proxies are in front of the site, each of which appends to "
         "X-Forwarded-For. By default 1 with HTTPS, else 0.",
     )
-    host: str = Field(default="127.0.0.1", description="The address `serve` listens on.")
+    host: str = Field(
+        default="127.0.0.1", description="The address `serve` and METRICS_PORT listen on."
+    )
     port: int = Field(default=8000, ge=0, le=65_535, description="The port `serve` listens on.")
     database_url: SecretStr | None = Field(
         default=None,
@@ -249,9 +251,46 @@ class Environment(RealtimeSettings, BaseSettings):
     default_from_email: str = Field(
         default="webmaster@localhost", description="Sender address of the site's mails."
     )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Opens /metrics/ to requests with `Authorization: Bearer` and this token. "
+        "Without one the address does not exist.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="A port at HOST on which `serve` and `work` show their metrics to everybody "
+        "who reaches it; `--metrics-port` overrides it for one process.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO",
         description="Lowest level that is logged. Prompts and replies are never logged.",
+    )
+    webhooks: bool = Field(
+        default=False,
+        description="Tells the endpoints that staff enter in the admin of ended replies, requested "
+        "approvals and ratings.",
+    )
+    webhook_private: bool = Field(
+        default=False, description="Allows webhooks to private and local addresses."
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="Collector that traces of replies are sent to, by OTLP over HTTP, such as "
+        "http://127.0.0.1:4318; needs `requirements-tracing.txt`.",
+    )
+    trace_content: bool = Field(
+        default=False,
+        description="Sends what was said in traces too: instructions, messages, replies, and "
+        "arguments and outputs of tools.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="Whether an entry of the log is a line of text, or of JSON with the ids of "
+        "the request, session and run that it is about.",
     )
 
     @classmethod
@@ -565,6 +604,12 @@ CORS_URLS_REGEX = r"^/api/"
 CORS_EXPOSE_HEADERS = ["Content-Disposition", "ETag", "Repr-Digest", "Retry-After"]
 HOST = env.host
 PORT = env.port
+METRICS_TOKEN = reveal(env.metrics_token)
+METRICS_PORT = env.metrics_port
+WEBHOOKS = env.webhooks
+WEBHOOK_PRIVATE = env.webhook_private
+OTEL_EXPORTER_OTLP_ENDPOINT = env.otel_exporter_otlp_endpoint
+TRACE_CONTENT = env.trace_content
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
 ALLOW_SIGN_UP = env.allow_sign_up
 REALTIME = env.realtime
@@ -760,8 +805,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
-# Load balancers check health over plain HTTP.
-SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$"]
+# Load balancers check health over plain HTTP, and Prometheus reads each process behind them.
+SECURE_REDIRECT_EXEMPT = [r"^healthz/$", r"^readyz/$", r"^metrics/$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 30 * 86_400 if HTTPS else 0
 # HSTS for subdomains (W005) and preloading (W021) are decisions of the domain's owner.
@@ -776,11 +821,16 @@ LOGGING = {
         "line": {
             "class": "agentsite.apps.LineFormatter",
             "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        }
+        },
+        "json": {"class": "agentsite.apps.JsonFormatter"},
     },
     "filters": {"routes": {"()": "agentsite.apps.RouteFilter"}},
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["routes"]}
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line" if env.log_format == "text" else "json",
+            "filters": ["routes"],
+        }
     },
     "root": {"handlers": ["console"], "level": env.log_level},
     "loggers": {

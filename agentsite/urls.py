@@ -9,7 +9,7 @@ from django.utils.decorators import method_decorator
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from agentsite.health import healthz, readyz
+from agentsite.health import healthz, metrics, readyz
 from agentsite.web.accounts import admin_login, admin_password_change
 from agentsite.web.pages import model
 from conversations.api.base import no_such_address
@@ -37,6 +37,7 @@ DOCS_PATHS = [
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
     path("readyz/", readyz, name="readyz"),
+    path("metrics/", metrics, name="metrics"),
     path("model/", model, name="model"),
     path("admin/login/", admin_login),
     path("admin/password_change/", admin_password_change),

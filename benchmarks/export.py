@@ -1,7 +1,7 @@
 """Measures an export of everything: duration, throughput, and memory of the server.
 
     DEBUG=1 DATABASE_URL=... python manage.py migrate
-    DEBUG=1 DATABASE_URL=... python manage.py make_sample_data --users 1 --messages 1000000
+    DEBUG=1 DATABASE_URL=... python -m benchmarks.sample_data --users 1 --messages 1000000
     python -m benchmarks.export DATABASE_URL [--format jsonl] [--way rest|admin]
 
 With `rest` it exports all data of the first of these users, with `admin` that of all users. Linux
@@ -161,7 +161,7 @@ HEAD = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("database", help="a DATABASE_URL that make_sample_data has filled")
+    parser.add_argument("database", help="a DATABASE_URL that benchmarks.sample_data has filled")
     parser.add_argument("--format", default="jsonl")
     parser.add_argument("--way", choices=WAYS, action="append", help="both, unless one is named")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """Measures pages of the admin and of the API on a large database.
 
     DEBUG=1 DATABASE_URL=... python manage.py migrate
-    DEBUG=1 DATABASE_URL=... python manage.py make_sample_data --sessions 100000 --messages 1000000
+    DEBUG=1 DATABASE_URL=... python -m benchmarks.sample_data --sessions 100000 --messages 1000000
     python -m benchmarks.pages DATABASE_URL [--requests 60]
 
 Requests are sent one after the other, from another process, as a browser would.
@@ -52,7 +52,7 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("database", help="a DATABASE_URL that make_sample_data has filled")
+    parser.add_argument("database", help="a DATABASE_URL that benchmarks.sample_data has filled")
     parser.add_argument("--requests", type=int, default=60, help="of each page")
     return parser.parse_args()
 

@@ -149,6 +149,7 @@ class Change:
 
 _handlers: list[Callable[[Change], None]] = []
 _enqueuers: list[Callable[[Run], None]] = []
+_recorders: list[Callable[[Change], None]] = []
 
 
 def register_enqueuer(enqueue: Callable[[Run], None]) -> None:
@@ -165,6 +166,14 @@ def enqueue_ready(run: Run) -> None:
     """Pass a run that has become ready to all registered enqueuers, in the current transaction."""
     for enqueue in _enqueuers:
         enqueue(run)
+
+
+def register_recorder(record: Callable[[Change], None]) -> None:
+    """Register `record`, to be called with each change in its transaction, before the commit.
+
+    What it writes is committed with the change or not at all; it must not raise.
+    """
+    _recorders.append(record)
 
 
 def register(handler: Callable[[Change], None]) -> None:
@@ -184,8 +193,10 @@ def announce_unnumbered(session: ChatSession, event: FeedbackChanged | ShareChan
 def announce(change: Change) -> None:
     """Call the handlers with `change` once the current transaction has committed.
 
-    Without an open transaction they are called at once.
+    Without an open transaction they are called at once. Recorders are called now.
     """
+    for record in _recorders:
+        record(change)
     transaction.on_commit(lambda: _call(change))
 
 

@@ -14,7 +14,10 @@ class RealtimeConfig(AppConfig):
         from realtime import conf  # noqa: F401  (registers the checks)
         from realtime.conf import is_deferring
         from realtime.sockets.announcer import on_change
+        from realtime.telemetry import metrics
 
+        # Before its frames: whoever sees a run end can read that it was counted.
+        changes.register(metrics.on_change)
         changes.register(on_change)
         if is_deferring():
             from realtime.work.procrastinate_executor import defer

@@ -20,6 +20,7 @@ from django.conf import settings
 from conversations.shapes import RunRef, UserId
 from realtime import dbpool
 from realtime.conf import get_conf
+from realtime.telemetry import metrics
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -376,6 +377,7 @@ class Hub:
             async with asyncio.timeout(get_conf().layer_timeout_s):
                 await change(group, channel)
         except Exception as exc:
+            metrics.LAYER_FAILURES.inc()
             logger.warning("channel layer: group call failed: %s", type(exc).__name__)
             return False
         return True
@@ -432,6 +434,7 @@ class Publisher:
         _, group = self._order.popitem(last=False)
         self._waiting[group].popleft()
         self.dropped += 1
+        metrics.FRAMES_DROPPED.labels("layer_behind").inc()
         if not self._dropping:
             logger.warning(
                 "channel layer is behind: %d messages wait, the oldest are dropped (%d so far)",
@@ -482,6 +485,8 @@ class Publisher:
 
     def _report(self, exc: Exception) -> None:
         """Log the first of several failures in a row only."""
+        metrics.FRAMES_DROPPED.labels("layer_failed").inc()
+        metrics.LAYER_FAILURES.inc()
         if not self._failing:
             logger.warning("channel layer: send failed: %s", type(exc).__name__)
         self._failing = True

@@ -315,6 +315,8 @@ def _forget(*, setting: str, **kwargs: object) -> None:
 
 Apps = Sequence[AppConfig] | None
 
+TRACING_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
 NEEDED = {
     "AGENTS": 'the module with your agents, such as "mysite.agents"',
     "AGENT_MODEL": 'the default model of your agents, such as "gpt-5.4-mini"',
@@ -419,6 +421,18 @@ def check_job_tables(
         return []
     message = "Procrastinate's tables are missing: chats will fail."
     return [WarningMessage(message, hint="Run `manage.py migrate`.", id="realtime.W001")]
+
+
+@register
+def check_tracing(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Report that traces are to be sent without the packages that do it."""
+    if not getattr(settings, "OTEL_EXPORTER_OTLP_ENDPOINT", None):
+        return []
+    if all(map(_is_there, TRACING_MODULES)):
+        return []
+    message = "OTEL_EXPORTER_OTLP_ENDPOINT requires packages that are not installed."
+    hint = "Run: pip install -r requirements-tracing.txt"
+    return [Error(message, hint=hint, id="realtime.E009")]
 
 
 LAYERS_OF_ONE_PROCESS = (

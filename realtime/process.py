@@ -13,6 +13,7 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
+from conversations import webhooks
 from conversations.changes import Event, RunCancelRequested, RunEnded, RunReady
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.sessions.posting import NewChat, Posted
@@ -32,6 +33,7 @@ from realtime.providers.readiness import ModelReadiness, ModelStatus, load_servi
 from realtime.sockets.limits import Places, UserFrames
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
+from realtime.telemetry import metrics, tracing
 from realtime.work.executor import Executor, InlineExecutor, NoExecutor, Sweeper
 from realtime.work.journal import Flusher
 
@@ -108,6 +110,7 @@ class Process:
         self._services = Supervisor()
         self.executor: Executor = NoExecutor()
         if role != "web":
+            tracing.start()
             self.flusher = Flusher(self.publisher)
             self.executor = executor = _make_executor(self.flusher, self.model)
             self.sweeper = Sweeper(executor)
@@ -115,6 +118,7 @@ class Process:
     def start(self) -> None:
         """Start the services of the role, and become the current process."""
         self._services.keep(self.publisher.run, "publisher")
+        self._services.keep(metrics.measure_loop_lag, "loop monitor")
         if is_deferring():
             self._services.keep(self.executor.run, "executor")
         if self.role != "worker":
@@ -125,10 +129,18 @@ class Process:
             self._services.keep(self.flusher.run, "flusher")
             self._services.keep(self.flusher.keep_alive, "lease keeper")
             self._services.keep(self.sweeper.run, "sweeper")
+            self._keep_webhooks()
             self._services.keep(partial(self.model.run, self._send_model_status), "model")
         if self.role == "worker":
             self._services.keep(self._receive_cancels, "cancel listener")
         Process.current = self
+
+    def _keep_webhooks(self) -> None:
+        if webhooks.are_on():
+            # Import here: without webhooks no HTTP client is needed in this process.
+            from realtime.work.webhook_sender import WebhookSender
+
+            self._services.keep(WebhookSender().run, "webhook sender")
 
     @property
     def failed_services(self) -> list[str]:
@@ -191,6 +203,7 @@ class Process:
         """Stop every service, and close connections and database threads. Call `drain` first."""
         await self._services.stop()
         await self.executor.close()
+        await tracing.stop()
         Process.current = None
         await asyncio.to_thread(dbpool.shutdown)
 

@@ -1,13 +1,16 @@
-"""Background tasks that are owned and restarted, and how their exceptions are logged."""
+"""Background tasks that are owned and restarted, and what is logged of them and of exceptions."""
 
 import asyncio
 import logging
 import time
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
 from typing import Any
+
+from realtime.telemetry import metrics
 
 QUOTING = frozenset(
     {
@@ -94,6 +97,15 @@ def _message(exc: BaseException) -> str:
     return lines[0][:MESSAGE_CHARS] if lines else ""
 
 
+log_ids: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default=MappingProxyType({}))
+"""Ids that each entry of the log written in this context is about, by their names."""
+
+
+def note_ids(**ids: object) -> None:
+    """Add ids to `log_ids`, for the rest of this task and for what it starts."""
+    log_ids.set({**log_ids.get(), **{name: str(value) for name, value in ids.items()}})
+
+
 logger = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = 1.0
@@ -142,6 +154,7 @@ class Supervisor:
             except Exception as exc:
                 logger.error("%s died: %s", name, describe(exc))
             self._deaths[name].append(time.monotonic())
+            metrics.SERVICE_RESTARTS.labels(name).inc()
             await asyncio.sleep(self._pause_s(name))
 
     def _pause_s(self, name: str) -> float:

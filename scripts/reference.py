@@ -13,6 +13,7 @@ PAGES = ("docs/architecture.md", "docs/protocol.md", "docs/operations.md")
 
 def blocks() -> dict[str, Callable[[], str]]:
     """Return the generators of blocks, by the name in the marker."""
+    import metrics_doc
     import modules_doc
     import protocol_doc
     import settings_doc
@@ -22,6 +23,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "modules": modules_doc.modules,
         "frames": protocol_doc.frames,
         "error codes": protocol_doc.error_codes,
+        "metrics": metrics_doc.metrics,
         "site settings": settings_doc.site_settings,
         "real-time settings": settings_doc.realtime_settings,
     }

@@ -84,7 +84,7 @@ async def ask(page: Page, text: str, *, wait: bool = True) -> None:
 async def take_admin(browser: Browser) -> None:
     """Take the pictures of the admin, with sample data of some weeks."""
     with run_site() as site:
-        run_python("manage.py", "make_sample_data", *SAMPLE, env={**site.env, "DEBUG": "1"})
+        run_python("-m", "benchmarks.sample_data", *SAMPLE, env={**site.env, "DEBUG": "1"})
         for scheme in SCHEMES:
             context = await new_context(browser, max(SIZES), scheme)
             await sign_in(context, site, ADMIN)

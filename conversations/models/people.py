@@ -1,9 +1,12 @@
-"""Tables about people: guests, API keys, tickets, attempts, usage, reviews and the audit log."""
+"""Tables about people, what is done with their data, and whom webhooks tell of it."""
 
+import base64
+import secrets
 import uuid
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from conversations.models.sessions import ChatSession
@@ -269,3 +272,72 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.at:%Y-%m-%d %H:%M}"
+
+
+class WebhookEvent(models.TextChoices):
+    """What an endpoint may be told of."""
+
+    RUN_ENDED = "run.ended", _("a reply has ended")
+    APPROVAL_REQUESTED = "approval.requested", _("a reply awaits an approval")
+    FEEDBACK_GIVEN = "feedback.given", _("a reply was rated")
+
+
+def make_webhook_secret() -> str:
+    """Return a new secret, in the form of Standard Webhooks."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+class WebhookEndpoint(models.Model):
+    """An address that is told of events, each signed with `secret`.
+
+    `has_text` adds the text of the reply; without it an endpoint gets ids alone.
+    """
+
+    url = models.URLField(_("address"), max_length=500)
+    events = models.JSONField(_("events"), default=list)
+    has_text = models.BooleanField(_("with the text of the reply"), default=False)
+    is_active = models.BooleanField(_("active"), default=True)
+    secret = models.CharField(
+        _("secret"), max_length=100, default=make_webhook_secret, editable=False
+    )
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("webhook endpoint")
+        verbose_name_plural = _("webhook endpoints")
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookDelivery(models.Model):
+    """One event for one endpoint; `id` is its `webhook-id`, the same for each attempt.
+
+    `due_at` is when the next attempt is due; None after success, and after the last attempt.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    endpoint = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries"
+    )
+    run = models.ForeignKey("conversations.Run", on_delete=models.CASCADE, related_name="+")
+    event = models.CharField(_("event"), max_length=20, choices=WebhookEvent.choices)
+    data = models.JSONField(_("ids"), default=dict)
+    created_at = models.DateTimeField(_("when"), auto_now_add=True, db_index=True)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    due_at = models.DateTimeField(_("next attempt"), null=True, default=timezone.now)
+    delivered_at = models.DateTimeField(_("delivered"), null=True)
+    last_status = models.PositiveSmallIntegerField(_("last status"), null=True)
+    last_error = models.CharField(_("last error"), max_length=60, blank=True)
+
+    class Meta:
+        verbose_name = _("webhook delivery")
+        verbose_name_plural = _("webhook deliveries")
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=models.Q(due_at__isnull=False), name="due_webhooks"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.id}"

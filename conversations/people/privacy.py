@@ -29,6 +29,7 @@ from conversations.models import (
     SiteUsage,
     SocketTicket,
     UserUsage,
+    WebhookDelivery,
 )
 from conversations.people import accounts
 from conversations.runs.usage import find_slot
@@ -41,6 +42,9 @@ GUESTS_A_BATCH = 100
 
 USAGE_KEPT = timedelta(days=2)
 """How long rows of used tokens are kept; limits look back one day."""
+
+DELIVERIES_KEPT = timedelta(days=30)
+"""How long rows of webhooks are kept, delivered or not."""
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
@@ -60,11 +64,13 @@ def purge() -> int:
     """Delete for good what has expired; return how many sessions were deleted.
 
     Deletes the sessions of `list_expired`, sign-ins, tickets, rows of used tokens older than
-    `USAGE_KEPT`, and guests without sessions who are older than SESSION_COOKIE_AGE.
+    `USAGE_KEPT`, rows of webhooks older than `DELIVERIES_KEPT`, and guests without sessions who are
+    older than SESSION_COOKIE_AGE.
     """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
     SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
+    WebhookDelivery.objects.filter(created_at__lt=timezone.now() - DELIVERIES_KEPT).delete()
     for usage in (UserUsage, SiteUsage):
         usage._default_manager.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:

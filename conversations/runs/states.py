@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db.models import Exists, OuterRef, QuerySet, TextField
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
@@ -438,6 +438,26 @@ def list_expired() -> list[UUID]:
         decision="", expires_at__lt=Now(), run__status=RunStatus.AWAITING_INPUT
     )
     return list(late.values_list("run_id", flat=True).distinct()[:500])
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Unfinished runs, counted by (status, agent).
+
+    `oldest_s` is for how many seconds the oldest claimable run has been queued; 0.0 if none is.
+    """
+
+    runs: dict[tuple[str, str], int]
+    oldest_s: float
+
+
+def measure_backlog() -> Backlog:
+    """Count the unfinished runs of all users."""
+    active = Run.objects.filter(status__in=ACTIVE).order_by()
+    counts = active.values_list("status", "agent").annotate(Count("pk"))
+    oldest = _claimable_runs().aggregate(oldest=Min("queued_at"))["oldest"]
+    oldest_s = max(0.0, (timezone.now() - oldest).total_seconds()) if oldest else 0.0
+    return Backlog({(status, agent): count for status, agent, count in counts}, oldest_s)
 
 
 def list_forgotten(age: timedelta) -> list[UUID]:

@@ -36,6 +36,7 @@ from realtime.sockets.poller import Socket
 from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
 from realtime.tasks import Supervisor, describe
+from realtime.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ async def _open(
     viewer = Viewer(user, process.hub, outbox, watches=watches)
     reader, tasks = _Reader(process, viewer, outbox), Supervisor()
     sign_in = sign_in or SignIn(user.pk, user.get_session_auth_hash(), None, None)
-    with process.poller.watch(Socket(viewer, outbox, sign_in)):
+    watched = process.poller.watch(Socket(viewer, outbox, sign_in))
+    with watched, metrics.READERS.labels("request").track_inprogress():
         try:
             tasks.start(reader.send_all(), "outbox")
             yield reader

@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import zlib
-from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any, Literal
 
@@ -32,6 +31,7 @@ from realtime.providers.endings import (
 )
 from realtime.providers.mending import Mending, is_deep
 from realtime.providers.response_events import TEXT_DELTAS, THOUGHT_DELTAS, ResponseEvents
+from realtime.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ MARGIN = codecs.BOM_UTF8 + b" \t"
 _DATA = re.compile(rb"^(?:data:\s*)+")
 _NAME = re.compile(rb"^event: *(response\.[a-z_.]+)\s*$", re.MULTILINE)
 _PUNCTUATION = re.compile(rb"[{}\[\]\"]")
-_mended: Counter[str] = Counter()
+_mended: set[str] = set()
 _thinking_first: set[Source] = set()
 """Servers and models whose replies begin with reasoning without an opening tag, as seen by this
 process.
@@ -262,8 +262,9 @@ class GatheredStream(httpx2.AsyncByteStream):
 
 def _report(kind: str) -> None:
     """Count a correction of a stream; log each kind once per process, without the stream's text."""
-    _mended[kind] += 1
-    if _mended[kind] == 1:
+    metrics.MENDED.labels(kind).inc()
+    if kind not in _mended:
+        _mended.add(kind)
         logger.warning("the model server deviates from its API: %s", kind)
 
 

@@ -37,6 +37,7 @@ from realtime.sockets.poller import Socket
 from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer, viewed_for
 from realtime.tasks import Supervisor, describe
+from realtime.telemetry import metrics
 
 
 def change_queue(user: User, frame: Queue) -> list[QueueView]:
@@ -126,6 +127,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.viewer.join_user()
         socket = Socket(self.viewer, self.outbox, self.scope["sign_in"])
         self.cleanup.enter_context(self.process.poller.watch(socket))
+        self.cleanup.enter_context(metrics.READERS.labels("socket").track_inprogress())
         self.put(_connected(self.viewer))
         if (frame := self.process.model_frame()) is not None:
             self.put(frame)

@@ -28,6 +28,7 @@ from realtime.conf import get_conf
 from realtime.protocol import CLOSE_TOO_FAST, ServerFrame
 from realtime.sockets import frames as frames_module
 from realtime.sockets.frames import TERMINAL_KINDS
+from realtime.telemetry import metrics
 
 Undo = Callable[[], None]
 
@@ -93,6 +94,7 @@ class Outbox:
 
     def cut(self, code: int) -> None:
         """Discard queued frames, and let `run` close the socket with `code`."""
+        metrics.FRAMES_DROPPED.labels("slow_reader").inc(len(self._entries))
         self._entries.clear()
         self._size = 0
         self._end(code)
@@ -115,6 +117,7 @@ class Outbox:
         for entry in reversed(self._entries):
             if entry.undo is not None:
                 entry.undo()
+                metrics.FRAMES_DROPPED.labels("slow_reader").inc()
         self._entries = deque(entry for entry in self._entries if entry.undo is None)
         self._size = sum(entry.size for entry in self._entries)
 

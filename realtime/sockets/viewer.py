@@ -43,6 +43,7 @@ from realtime.sockets.reader import (
     replay_run,
 )
 from realtime.tasks import Supervisor, describe
+from realtime.telemetry import metrics
 
 
 def chat_limits() -> ChatLimits:
@@ -226,6 +227,7 @@ class Viewer:
         if named in state.numbers:
             run = session.open_run(named, state.numbers[named])
             run.epoch, run.seq = cursor.epoch, cursor.seq
+        metrics.RESUMES.labels(str(state.messages is not None).lower()).inc()
         self._sender.put(_resumed(session, state))
         self._apply_state(session, missed)
         await self._catch_up_runs(session)
@@ -333,6 +335,7 @@ class Viewer:
         """Handle a message of a joined group: forward it, or catch up. Takes `lock`."""
         async with self.lock:
             if (session := self._forward(message)) is not None:
+                metrics.GAPS_REPAIRED.labels("frame").inc()
                 await self._catch_up(session)
 
     def _forward(self, message: Mapping[str, Any]) -> SessionCursor | None:
@@ -422,6 +425,7 @@ class Viewer:
         async with self.lock:
             for session in list(self._sessions.values()):
                 if not self._sender.behind and session.is_behind(heads):
+                    metrics.GAPS_REPAIRED.labels("poller").inc()
                     await self._catch_up(session)
 
     async def on_drained(self) -> None:

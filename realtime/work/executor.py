@@ -25,7 +25,8 @@ from conversations.sessions.lists import begin_upkeep, end_upkeep
 from realtime import dbpool, registry
 from realtime.conf import get_conf
 from realtime.providers.readiness import ModelReadiness
-from realtime.tasks import Supervisor, describe
+from realtime.tasks import Supervisor, describe, note_ids
+from realtime.telemetry import metrics
 from realtime.work.journal import Flusher
 
 if TYPE_CHECKING:
@@ -319,8 +320,12 @@ class InlineExecutor:
     async def _run(self, job: _Job, claimed: Claimed) -> None:
         from realtime.work.run import RunWork
 
+        note_ids(run_id=claimed.run.pk, session_id=claimed.run.session_id)
         job.work = RunWork(claimed, self._flusher, self._provider, self._tool_servers)
-        await job.work.run()
+        try:
+            await job.work.run()
+        finally:
+            job.work.trace.end()
         if not self._draining:
             self._upkeep.follow(claimed.run, job.work.context_share)
 
@@ -400,7 +405,8 @@ class Sweeper:
 
         In this order: recover runs whose lease has expired, end runs whose approval has expired,
         start ready runs that nobody has claimed, cancel runs that nobody watches (only with
-        `on_disconnect=cancel`), and fold the journals of ended runs.
+        `on_disconnect=cancel`), fold the journals of ended runs, and count unfinished runs for the
+        metrics.
         """
         conf = get_conf()
         await _each(await dbpool.read(states.list_orphans), self._recover)
@@ -409,12 +415,14 @@ class Sweeper:
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
         await self._fold(timedelta(seconds=conf.fold_after_s))
+        metrics.observe_backlog(await dbpool.read(states.measure_backlog))
 
     async def _recover(self, run_id: UUID) -> None:
         if run_id in self._executor.working:
             # This process is its worker: too busy to renew the lease in time, but alive.
             return
         logger.warning("run %s: its lease has expired", run_id)
+        metrics.LEASES_EXPIRED.inc()
         await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
 
     async def _expire(self, run_id: UUID) -> None:

@@ -22,6 +22,7 @@ from realtime.channel_layer import Envelope, Publisher, run_frames
 from realtime.conf import get_conf
 from realtime.sockets.frames import event_frame
 from realtime.tasks import Supervisor, describe
+from realtime.telemetry import metrics
 
 MERGED_KINDS = ("token", "reasoning.delta")
 
@@ -357,6 +358,7 @@ class Flusher:
 
     def _report(self, exc: Exception, journals: list[Journal]) -> None:
         """Log in full when commits begin to fail, and only the type at further tries."""
+        metrics.BATCHES_IN_DOUBT.inc(len(journals))
         is_known = self._suspects.issuperset(journals)
         detail = type(exc).__name__ if is_known else describe(exc)
         logger.error("commit of %d runs failed: %s", len(journals), detail)
@@ -366,7 +368,9 @@ class Flusher:
             return
         batches = [journal.take() for journal in journals]
         lease = timedelta(seconds=get_conf().lease_s)
+        began = time.monotonic()
         committed = await dbpool.write_first(events.commit_batches, batches, lease)
+        metrics.observe_flush(time.monotonic() - began, sum(len(each.events) for each in batches))
         # Journals that were dropped meanwhile are no longer held: their result is ignored.
         for journal in filter(self._holds, journals):
             run_id = journal.claimed.run.pk

@@ -55,6 +55,7 @@ from realtime.providers.model_calls import Shortening, shortening
 from realtime.providers.provider import Budget, StartPlace
 from realtime.registry import name_model
 from realtime.tasks import describe, name_types
+from realtime.telemetry.tracing import trace_run
 from realtime.work import sdk
 from realtime.work.context import ModelInput, measure_input, read_input, stored_items
 from realtime.work.metering import UsageMeter
@@ -154,8 +155,9 @@ class RunWork:
         self._verdict = StreamEnding(has_said=claimed.resumption is not None)
         self._meter = _meter(claimed)
         self._steps = StepItems(is_kept=registry.get_entry(claimed.run.agent).continues)
+        self.trace = trace_run(claimed)
         self._hooks = WorkHooks(
-            self.journal, tool_servers, self._steps, self._meter, Budget(claimed)
+            self.journal, tool_servers, self._steps, self._meter, Budget(claimed), self.trace
         )
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
@@ -482,7 +484,7 @@ class RunWork:
         await self._persist(lifecycle.finish_run, rest, ending=outcome)
 
     async def _persist(
-        self, write: Callable[..., T], events: list[EventRow], **outcome: object
+        self, write: Callable[..., T], events: list[EventRow], **outcome: Ending | Suspension
     ) -> T:
         """Write in one transaction; retry for `buffer_s` while the database is away.
 
@@ -491,9 +493,14 @@ class RunWork:
         deadline = time.monotonic() + get_conf().buffer_s
         while True:
             try:
-                return await dbpool.write_first(
-                    write, self.claimed, last_seq=self.journal.last_seq, events=events, **outcome
-                )
+                with self.trace.commit(*outcome.values()):
+                    return await dbpool.write_first(
+                        write,
+                        self.claimed,
+                        last_seq=self.journal.last_seq,
+                        events=events,
+                        **outcome,
+                    )
             except AWAY as exc:
                 if time.monotonic() > deadline:
                     raise

@@ -15,6 +15,7 @@ from agents import ModelRetrySettings, RetryDecision, RetryPolicyContext
 
 from conversations.errors import AgentSiteError, ErrorCode
 from realtime.conf import get_conf
+from realtime.telemetry import metrics
 from realtime.work.journal import Journal
 from realtime.work.metering import UsageMeter
 
@@ -245,6 +246,7 @@ class Retries:
         if pause > get_conf().retry_wait_max_s:
             return RetryDecision(retry=False)
         self.count += 1
+        metrics.MODEL_ERRORS.labels(error.code.value).inc()
         if is_refusal(context.error):
             self._meter.note_refusal()
         told = {"attempt": context.attempt, "wait_s": math.ceil(pause), "code": error.code.value}

@@ -40,6 +40,7 @@ from realtime.conf import get_conf
 from realtime.providers.provider import Budget
 from realtime.registry import name_model
 from realtime.tasks import describe
+from realtime.telemetry.tracing import NO_TRACE, NoTrace
 from realtime.work.journal import Journal
 from realtime.work.metering import UsageMeter
 from realtime.work.run_context import RunContext
@@ -310,7 +311,14 @@ class _Copies:
 class ToolHooks(RunHooks[RunContext]):
     """Writes each tool call to the journal; no tool starts before its start is committed."""
 
-    def __init__(self, journal: Journal, servers: ToolServers, steps: "StepItems") -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        servers: ToolServers,
+        steps: "StepItems",
+        trace: NoTrace = NO_TRACE,
+    ) -> None:
+        self._trace = trace
         self._journal = journal
         self._servers = servers
         self._steps = steps
@@ -336,7 +344,9 @@ class ToolHooks(RunHooks[RunContext]):
         items = self._steps.start_tool(_raw_call(context), is_repeatable=is_repeatable(tool))
         step = self.keep(items, context)
         self._journal.append("tool.started", {**call, "arguments": arguments}, step)
-        await self._journal.commit()
+        self._trace.begin_tool(call["tool_call_id"], call["name"], _arguments(context))
+        with self._trace.commit():
+            await self._journal.commit()
         # The commit itself may have found a request to cancel.
         if self._journal.cancelled.is_set():
             raise asyncio.CancelledError
@@ -347,6 +357,7 @@ class ToolHooks(RunHooks[RunContext]):
     ) -> None:
         call = _call(context, tool)
         end = context.context.reports.end(call["tool_call_id"])
+        self._trace.end_tool(call["tool_call_id"], result, failed=end.failed)
         payload = {
             **call,
             "output": shorten(clean_text(describe_output(result)), get_conf().tool_output_chars),
@@ -391,8 +402,9 @@ class WorkHooks(ToolHooks):
         steps: "StepItems",
         meter: UsageMeter,
         budget: Budget,
+        trace: NoTrace = NO_TRACE,
     ) -> None:
-        super().__init__(journal, servers, steps)
+        super().__init__(journal, servers, steps, trace)
         self._meter = meter
         self._budget = budget
 
@@ -429,12 +441,14 @@ class WorkHooks(ToolHooks):
         # Check before the call is counted: one that is refused here is never sent.
         await self.check_budget(context)
         self._meter.begin_call(context.usage, name_model(agent), system_prompt, input_items)
+        self._trace.begin_call(name_model(agent), agent.name, system_prompt, input_items)
 
     async def on_llm_end(
         self, context: RunContextWrapper[RunContext], agent: Any, response: ModelResponse
     ) -> None:
         self._meter.end_call(context.usage)
         self._steps.begin(response.to_input_items())
+        self._trace.end_call(response)
 
     async def on_tool_start(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentsite.client.events import Disconnected, Reconnected
-from agentsite.terminal.conversation import Screen
+from agentsite.terminal import Screen
 from tests.client.terminal import CHAT, ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run
@@ -142,8 +142,8 @@ class TestPiped:
     def test_without_django_and_without_the_site(
         self, site: Site, ann: User, tmp_path: Path
     ) -> None:
-        for name in ("client", "terminal"):
-            shutil.copytree(ROOT / "agentsite" / name, tmp_path / "agentsite" / name)
+        shutil.copytree(ROOT / "agentsite/client", tmp_path / "agentsite/client")
+        shutil.copy(ROOT / "agentsite/terminal.py", tmp_path / "agentsite")
         done = subprocess.run(
             [sys.executable, "-c", ALONE, "--url", site.origin, "--user", "ann"],
             input="hello",

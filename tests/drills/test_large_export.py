@@ -27,7 +27,7 @@ def site() -> Iterator[Site]:
     with run_site() as running:
         size = ("--users=1", f"--sessions={SESSIONS}", f"--messages={MESSAGES}")
         env = {**running.env, "DEBUG": "1"}
-        run_warm("manage.py", "make_sample_data", *size, env=env, cwd=ROOT)
+        run_warm("-m", "benchmarks.sample_data", *size, env=env, cwd=ROOT)
         yield running
 
 

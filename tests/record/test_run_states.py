@@ -148,7 +148,7 @@ def test_what_is_rolled_back_is_not_told(facts: list[Any]) -> None:
 
 
 WRITERS = {"conversations/runs/states.py", "conversations/runs/events.py"}
-MADE_ENDED = {"conversations/exports/imports.py", "benchmarks/sample_data.py"}
+MADE_ENDED = {"conversations/exports/imports.py", "benchmarks/sample_rows.py"}
 """They make rows of runs that have ended, and change none."""
 
 

@@ -22,7 +22,7 @@ def site() -> Iterator[Site]:
     """With three days of conversations."""
     with run_site() as running:
         env = {**running.env, "DEBUG": "1"}
-        run_python("manage.py", "make_sample_data", *SAMPLE, env=env)
+        run_python("-m", "benchmarks.sample_data", *SAMPLE, env=env)
         yield running
 
 

@@ -18,6 +18,7 @@ from realtime.providers.readiness import ModelReadiness
 from realtime.sockets.limits import Places
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
+from realtime.telemetry import metrics
 from realtime.work.executor import Sweeper
 from realtime.work.journal import Flusher
 from tests.support.inprocess import make_user, open_chat_here
@@ -128,20 +129,20 @@ async def test_not_while_draining(process: Process) -> None:
 class Mortal:
     """A service that raises whenever a test says so; else it is the real one."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type[Any], name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str) -> None:
         self._serve = getattr(kind, name)
         self._kills: asyncio.Queue[None] = asyncio.Queue()
         self._started: asyncio.Queue[None] = asyncio.Queue()
         mortal = self
 
-        async def serve(service: Any, *args: Any) -> None:
-            await mortal._live(service, *args)
+        async def serve(*args: Any) -> None:
+            await mortal._live(*args)
 
         monkeypatch.setattr(kind, name, serve)
 
-    async def _live(self, service: Any, *args: Any) -> None:
+    async def _live(self, *args: Any) -> None:
         self._started.put_nowait(None)
-        serving = asyncio.create_task(self._serve(service, *args))
+        serving = asyncio.create_task(self._serve(*args))
         try:
             await self._kills.get()
             raise RuntimeError("a fault of its own")
@@ -158,9 +159,10 @@ class Mortal:
         self._started.put_nowait(None)
 
 
-SERVICES: dict[str, tuple[type[Any], str]] = {
+SERVICES: dict[str, tuple[Any, str]] = {
     "flusher": (Flusher, "run"),
     "lease keeper": (Flusher, "keep_alive"),
+    "loop monitor": (metrics, "measure_loop_lag"),
     "publisher": (Publisher, "run"),
     "poller": (Poller, "run"),
     "socket counter": (Places, "run"),

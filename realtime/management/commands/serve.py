@@ -18,6 +18,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=getattr(settings, "HOST", "127.0.0.1"))
         parser.add_argument("--port", type=int, default=getattr(settings, "PORT", 8000))
+        port = getattr(settings, "METRICS_PORT", None)
+        parser.add_argument("--metrics-port", type=int, default=port)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if getattr(settings, "ROLE", "all") == "worker":
@@ -32,12 +34,14 @@ class Command(BaseCommand):
         server = Server(get_default_application(), host=host, port=port)
         # Importing the Agents SDK takes more than a second; do it before the first reply.
         from realtime import registry
+        from realtime.telemetry import metrics
         from realtime.work import run  # noqa: F401
 
         registry.agent_names()
         self.stdout.write(addresses(host, port))
         self.stdout.flush()
-        server.run()
+        with metrics.served_on(options["metrics_port"]):
+            server.run()
         if server.failure:
             raise CommandError(server.failure)
         logging.shutdown()

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 
@@ -11,12 +13,17 @@ from realtime import process as process_module
 from realtime import registry
 from realtime.conf import is_layer_shared
 from realtime.process import Process
+from realtime.telemetry import metrics
 
 
 class Command(BaseCommand):
     """Work on runs until SIGTERM or SIGINT, for processes with `ROLE=web`."""
 
     help = "Work on runs that other processes accept; requires Postgres and Redis."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        port = getattr(settings, "METRICS_PORT", None)
+        parser.add_argument("--metrics-port", type=int, default=port)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.check(tags=[Tags.database], databases=["default"])
@@ -28,7 +35,8 @@ class Command(BaseCommand):
         from realtime.work import run  # noqa: F401
 
         registry.agent_names()
-        asyncio.run(work())
+        with metrics.served_on(options["metrics_port"]):
+            asyncio.run(work())
         logging.shutdown()
 
 
