@@ -10,7 +10,7 @@ from django.test import AsyncClient
 
 from agentsite import health
 from realtime import dbpool, tasks
-from realtime.channel_layer import Publisher
+from realtime.channel_layer import Hub, Publisher
 from realtime.process import Process, get_process
 from realtime.providers.readiness import ModelReadiness
 from realtime.sockets.limits import Places
@@ -162,6 +162,7 @@ SERVICES: dict[str, tuple[Any, str]] = {
     "lease keeper": (Flusher, "keep_alive"),
     "loop monitor": (metrics, "measure_loop_lag"),
     "publisher": (Publisher, "run"),
+    "hub": (Hub, "run"),
     "poller": (Poller, "run"),
     "socket counter": (Places, "run"),
     "sweeper": (Sweeper, "run"),
