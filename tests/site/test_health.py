@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from agentsite import health
 from agentsite.settings import channel_layer
 from realtime import dbpool, tasks
-from realtime.channel_layer import Publisher
+from realtime.channel_layer import Hub, Publisher
 from realtime.process import Process, get_process
 from realtime.providers.readiness import ModelReadiness
 from realtime.sockets.limits import Places
@@ -164,6 +164,7 @@ SERVICES: dict[str, tuple[Any, str]] = {
     "lease keeper": (Flusher, "keep_alive"),
     "loop monitor": (metrics, "measure_loop_lag"),
     "publisher": (Publisher, "run"),
+    "hub": (Hub, "run"),
     "poller": (Poller, "run"),
     "socket counter": (Places, "run"),
     "sweeper": (Sweeper, "run"),
