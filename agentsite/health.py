@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypedDict
 
 import redis
+from django.conf import settings
 from django.db import Error as DatabaseFault
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0021_sign_outs'),
+        ('conversations', '0022_run_steps'),
     ]
 
     operations = [
