@@ -342,7 +342,7 @@ def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[C
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:
     """Add (seq, kind, payload) rows to the run's journal, in its current epoch."""
-    insert_events((run.pk, run.epoch, *event) for event in events)
+    insert_events((run.pk, run.epoch, *event, None) for event in events)
 
 
 def insert(rows: Sequence[Model], conflict: str = "") -> None:

@@ -273,4 +273,4 @@ def list_events(run: Run, *, after: int, limit: int) -> list[RunEvent]:
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
     )
-    return list(rows.order_by("seq")[:limit])
+    return list(rows.defer("step").order_by("seq")[:limit])

@@ -86,7 +86,9 @@ class RealtimeSettings(BaseModel):
         default=25, description="How often the server sends `ping` to a socket."
     )
     max_attempts: Count = Field(
-        default=2, description="How often a run is attempted in all while it has shown nothing."
+        default=2,
+        description="How often a run is attempted in all, if its workers die: while it has shown "
+        "nothing, or behind finished tools.",
     )
     queue_max: Count = Field(default=10, description="Messages that may wait in a session.")
     follow_max: Count = Field(default=8, description="Sessions that one socket may follow.")

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 class AgentEntry:
     """An agent that users can choose.
 
-    `description` is a sentence or two; `starters` are first messages to choose from.
+    `description` is a sentence or two; `starters` are first messages to choose from. With
+    `continues`, a reply whose worker is lost goes on behind the tools that had finished; else it
+    ends there, for its user to continue.
     """
 
     agent: "Agent[Any]"
     description: str | Promise = ""
     starters: Sequence[str | Promise] = ()
+    continues: bool = True
 
     @property
     def name(self) -> str:

@@ -166,7 +166,11 @@ class Run(models.Model):
 
 
 class RunEvent(models.Model):
-    """One event of a run's journal; each event has its own seq and becomes one frame."""
+    """One event of a run's journal; each event has its own seq and becomes one frame.
+
+    `step` is never sent. It has what another worker needs to go on behind this event, until the
+    run is folded: see `conversations.runs.inputs.Step`.
+    """
 
     pk = models.CompositePrimaryKey("run_id", "epoch", "seq")
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
@@ -174,6 +178,7 @@ class RunEvent(models.Model):
     seq = models.PositiveIntegerField()
     kind = models.CharField(max_length=20)
     payload = models.JSONField(default=dict)
+    step = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField()
 
     def __str__(self) -> str:

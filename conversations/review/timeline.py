@@ -67,7 +67,7 @@ def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
     """
     found = {run.pk: run for run in runs}
     events: dict[Any, list[RunEvent]] = {pk: [] for pk in found}
-    rows = RunEvent.objects.filter(run_id__in=list(found)).exclude(kind__in=STREAMED)
+    rows = RunEvent.objects.filter(run_id__in=list(found)).exclude(kind__in=STREAMED).defer("step")
     for event in rows.order_by("run_id", "epoch", "seq")[: SHOWN_MAX * len(found)]:
         events[event.run_id].append(event)
     return {pk: build_timeline(run, events[pk], now) for pk, run in found.items()}
@@ -143,9 +143,9 @@ def _marks(run: Run, events: list[RunEvent], clock: _Clock) -> Iterator[Mark]:
         yield Mark("stop", _("Asked to stop"), clock.ms(run.cancel_requested_at))
     if run.stopped_at:
         yield Mark("stopped", _("Stop took effect"), clock.ms(run.stopped_at))
-    for event in events:
-        if event.kind == "run.started" and event.epoch > 1:
-            yield Mark("again", _("Begun again"), clock.ms(event.created_at))
+    begun = [event for event in events if event.kind == "run.started"]
+    for event in begun[1:]:
+        yield Mark("again", _("Begun again"), clock.ms(event.created_at))
     if run.ended_at:
         yield Mark("end", str(RunStatus(run.status).label).capitalize(), clock.ms(run.ended_at))
 
@@ -180,7 +180,7 @@ def read_replay(run: Run) -> dict[str, Any]:
 
 def _list_events(run: Run) -> Any:
     rows = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch)
-    return rows.order_by("seq")[:EVENTS_MAX]
+    return rows.defer("step").order_by("seq")[:EVENTS_MAX]
 
 
 STEPS = {

@@ -15,17 +15,16 @@ from uuid import UUID
 from django.db import connection
 
 from conversations.changes import Change, RunAdvanced
-from conversations.models import ChatSession, Message, Run
+from conversations.models import ChatSession, Message, Run, RunEvent
 from conversations.queries import (
     EventRow,
     get_run,
     in_chunks,
     list_unfinished,
     read_events,
-    read_parts,
     reply_run,
 )
-from conversations.sessions.parts import Part, PartsFolder
+from conversations.sessions.parts import Part, PartsFolder, fold
 from conversations.shapes import MessageView, QueueView, message_view, queue_view
 
 MAX_RUNS = 256
@@ -93,21 +92,31 @@ class Snapshots:
     def read(self, run: Run) -> Snapshot:
         """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        If another thread has read a later row, the snapshot is of that row. Inside a transaction
-        the snapshot is built anew and not kept, because `run` may be rolled back.
+        If another thread has read a later row, or the run has gone on in a later epoch, the
+        snapshot is of that row. Inside a transaction the snapshot is built anew and not kept,
+        because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
-            return Snapshot(run, read_parts(run).parts)
+            return self._build(run)
         with entry.lock:
-            if run.last_seq > entry.seq:
-                entry.fold(read_events(run, after=entry.seq), run.last_seq)
+            missing = run.last_seq - entry.seq
+            events = read_events(run, after=entry.seq) if missing > 0 else []
+            moved = _find_later_epoch(run) if len(events) < missing else None
+            if moved is None and missing > 0:
+                entry.fold(events, run.last_seq)
             # A reader with an older row gets the newer snapshot of another reader.
             if run.last_seq >= entry.seq:
                 entry.run = run
             snapshot = Snapshot(entry.run, entry.copy_parts())
         self._trim()
-        return snapshot
+        return snapshot if moved is None else self.read(moved)
+
+    def _build(self, run: Run) -> Snapshot:
+        events = read_events(run)
+        if len(events) < run.last_seq and (moved := _find_later_epoch(run)) is not None:
+            return self.read(moved)
+        return Snapshot(run, fold((kind, payload) for _, kind, payload in events).parts)
 
     def drop(self, run_id: UUID) -> None:
         """Forget the snapshot of a run, if there is one; call it when the run has ended."""
@@ -140,6 +149,12 @@ class Snapshots:
                 size -= oldest.size
 
 
+def _find_later_epoch(run: Run) -> Run | None:
+    """Return the run as it is now if it is in a later epoch, which has taken over its events."""
+    now = get_run(run.pk)
+    return now if now.epoch > run.epoch else None
+
+
 def _size_of(payload: dict[str, Any]) -> int:
     return sum(len(value) for value in payload.values() if isinstance(value, str))
 
@@ -164,8 +179,8 @@ class CatchUp:
     """What a reader of a run has missed.
 
     With `parts` None, `events` follow the reader's cursor without a gap, and `seq` has no meaning.
-    If there are too many events or some are gone, `parts` is the whole reply up to `seq`, and
-    `events` follow `seq`.
+    If there are too many events or some are gone, or the run has gone on behind a checkpoint since
+    the reader's epoch, `parts` is the whole reply up to `seq`, and `events` follow `seq`.
     """
 
     run: Run
@@ -185,7 +200,7 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
     newest = run.last_seq - 1 if run.is_ended else run.last_seq
     after = min(seq, newest) if epoch == run.epoch else 0
     missed = run.last_seq - after
-    if missed <= limit:
+    if missed <= limit and not _is_rewritten(run, epoch):
         events = read_events(run, after=after)
         if len(events) == missed:
             return CatchUp(run, events)
@@ -194,6 +209,16 @@ def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
         return CatchUp(shown.run, [], shown.parts, shown.run.last_seq)
     last = read_events(run, after=run.last_seq - 1)
     return CatchUp(run, last, run.reply.parts, run.last_seq - 1)
+
+
+def _is_rewritten(run: Run, epoch: int) -> bool:
+    """Return whether `run` has gone on behind a checkpoint since `epoch`, and not started anew.
+
+    Its first event has then moved into a later epoch.
+    """
+    if not 0 < epoch < run.epoch:
+        return False
+    return not RunEvent.objects.filter(run_id=run.pk, epoch=epoch, seq=1).exists()
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""What a worker reads to start or resume a run: turns, their items, and decided approvals."""
+"""What a worker reads to start or resume a run: turns, their items, decided approvals, steps."""
 
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from django.db import connection
@@ -21,7 +22,7 @@ from conversations.models import (
 )
 from conversations.models import Item as ItemRow
 from conversations.queries import read_parts
-from conversations.sessions.parts import PartsFolder
+from conversations.sessions.parts import PartsFolder, fold
 
 Item = dict[str, Any]
 
@@ -246,32 +247,133 @@ class RequestAnswer:
     message: str
 
 
-@dataclass(frozen=True)
-class Resumption:
-    """What a suspended run is resumed from.
+class Spent(TypedDict):
+    """The usage, the cost and the last model of a run so far: columns of its row, as JSON."""
 
-    `state` is the SDK's state, `answers` are the decisions in the order of the requests, `folder`
-    has the parts shown so far, `items` are the reply's items so far, and `agent` is the name of the
-    agent that made the requests.
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_input_tokens: int | None
+    reasoning_tokens: int | None
+    usage_source: str
+    cost: str | None
+    model: str
+
+
+class Step(TypedDict):
+    """What the worker of a run keeps with an event, so that another worker can go on behind it.
+
+    `items` are the reply's items since the step before: at most those of a model call, one call of
+    a tool, and its output. Without `spent`, that of the step before counts.
     """
 
-    state: dict[str, Any]
-    answers: list[RequestAnswer]
+    items: list[Item]
+    spent: NotRequired[Spent]
+
+
+STREAMED_KINDS = ("token", "reasoning.delta")
+TOOL_ENDS = ("tool.finished", "tool.failed")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The last event of a run behind which another worker can go on, and what that needs.
+
+    `items` are the reply's items up to the event `seq`, with an output for each call; `spent` are
+    columns of the run's row. `unfinished` are the calls that had begun and not finished, as
+    payloads of `tool.failed`.
+    """
+
+    seq: int
+    items: list[Item]
+    spent: dict[str, Any]
+    unfinished: list[dict[str, Any]]
+
+
+StepRow = tuple[int, str, dict[str, Any], Step | None]
+"""Seq, kind, payload and step of an event."""
+
+
+def find_checkpoint(run: Run) -> Checkpoint | None:
+    """Find the last event of a run behind which another worker can go on; None if it must not.
+
+    It must not if a step is missing of what has happened: no step was kept at all, a tool that must
+    not be called twice had begun and not finished, another agent took over in a way that cannot be
+    repeated, or an answered request has not had its effect yet.
+    """
+    rows = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch).exclude(kind__in=STREAMED_KINDS)
+    events = list(rows.order_by("seq").values_list("seq", "kind", "payload", "step"))
+    steps: list[Step] = [step for *_, step in events if step is not None]
+    seq = max((seq for seq, *_, step in events if step is not None), default=0)
+    if not steps or not _is_whole(events, seq):
+        return None
+    items = mend((item for step in steps for item in step["items"]), LOST_OUTPUT)
+    return Checkpoint(seq, items, _spent(steps), _list_unfinished(events))
+
+
+def _is_whole(events: list[StepRow], last: int) -> bool:
+    """Return whether no step is missing up to the seq `last`, nor has anything begun after it."""
+    kept: dict[str, bool] = {}
+    for seq, kind, payload, step in events:
+        if kind == "tool.started":
+            kept[payload["tool_call_id"]] = step is not None
+        elif kind in TOOL_ENDS and step is not None:
+            kept.pop(payload["tool_call_id"], None)
+        elif kind in ("tool.finished", "agent.changed") and step is None:
+            # A failure without a step is that of a call whose worker was lost.
+            return False
+        elif kind == "input.requested" and seq > last:
+            return False
+    return all(kept.values())
+
+
+def _list_unfinished(events: list[StepRow]) -> list[dict[str, Any]]:
+    unfinished: dict[str, dict[str, Any]] = {}
+    for _, kind, payload, _ in events:
+        if kind == "tool.started":
+            call_id = payload["tool_call_id"]
+            unfinished[call_id] = {"tool_call_id": call_id, "name": payload["name"]}
+        elif kind in TOOL_ENDS:
+            unfinished.pop(payload["tool_call_id"], None)
+    return list(unfinished.values())
+
+
+def _spent(steps: list[Step]) -> dict[str, Any]:
+    """Return the columns of the last step that has them; {} if none has."""
+    known = [step["spent"] for step in steps if "spent" in step]
+    if not known:
+        return {}
+    cost = known[-1]["cost"]
+    return {**known[-1], "cost": None if cost is None else Decimal(cost)}
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What a run is resumed from: after it was suspended, or behind the steps of a lost worker.
+
+    `state` is the SDK's state, and `answers` are the decisions in the order of the requests.
+    Without `state` the run goes on behind `checkpoint`. `folder` has the parts shown so far,
+    `items` are the reply's items so far, and `agent` is the name of the agent that is to go on.
+    """
+
     folder: PartsFolder
     items: list[dict[str, Any]]
     agent: str
+    state: dict[str, Any] | None = None
+    answers: list[RequestAnswer] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
 
 
 def load_resumption(run: Run) -> Resumption | None:
     """Read what a worker needs to resume a run, and count the attempt in its `RunState`.
 
-    Returns None, and counts nothing, if the run was not suspended and so starts anew.
+    Returns None, and counts nothing, if the run starts anew: it was not suspended, and no step of
+    an earlier worker was kept.
 
     Call it in the transaction that claims the run.
     """
     state = RunState.objects.filter(run_id=run.pk).first()
     if state is None:
-        return None
+        return _load_checkpoint(run)
     state.attempts += 1
     state.save(update_fields=["attempts"])
     asked = Approval.objects.filter(run_id=run.pk, seq__gte=state.seq).order_by("seq")
@@ -283,6 +385,18 @@ def load_resumption(run: Run) -> Resumption | None:
         items=list(items.values_list("payload", flat=True)),
         agent=_last_agent(run),
     )
+
+
+def _load_checkpoint(run: Run) -> Resumption | None:
+    checkpoint = find_checkpoint(run)
+    if checkpoint is None:
+        return None
+    kept = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__lte=checkpoint.seq)
+    folder = fold(kept.order_by("seq").values_list("kind", "payload"))
+    for call in checkpoint.unfinished:
+        folder.apply("tool.failed", call)
+    agent = _last_agent(run)
+    return Resumption(folder, checkpoint.items, agent, checkpoint=checkpoint)
 
 
 def _last_agent(run: Run) -> str:

@@ -5,6 +5,7 @@ Each function that writes is one transaction; `conversations.runs.states` makes 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,13 @@ from conversations.models import (
 )
 from conversations.queries import EventRow, User, parse_id, read_parts, sessions_of
 from conversations.runs import states
-from conversations.runs.inputs import items_of, items_of_parts, read_path
+from conversations.runs.inputs import (
+    Checkpoint,
+    find_checkpoint,
+    items_of,
+    items_of_parts,
+    read_path,
+)
 from conversations.runs.states import Claim, Claimed, Move, NewEvent
 from conversations.runs.usage import (
     UNKNOWN_USAGE,
@@ -188,7 +195,7 @@ def finish_run(
         outcome = _outcome(run, ending)
         states.finish(change, run, ending.move, rows, html=ending.html, **outcome)
         if claimed.resumption is None:
-            # Only `suspend_run` writes either before the end.
+            # Only a run that is resumed has either before its end.
             add_items(run, ending.items)
         else:
             replace_items(run, ending.items)
@@ -304,55 +311,101 @@ def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
         states.refuse(change, run, error_code)
 
 
-def recover_run(run_id: UUID, *, max_attempts: int, worker: str | None = None) -> None:
-    """Put a run whose worker is gone back into the queue, or end it with the committed parts.
+def recover_run(run_id: UUID, *, max_attempts: int) -> None:
+    """Put a run whose lease has expired back into the queue, or end it with the committed parts.
 
-    It is queued if no cancel was requested, no text or tool call was shown since it was started (or
-    resumed after it awaited input), and it was started (or resumed from there) fewer than
-    `max_attempts` times. Without `worker` its lease must have expired; a worker passes its own name
-    to give up a run that it owns. Raises `RunLostError` for any other run.
+    It is queued if no cancel was requested, it was started (or resumed after it awaited input)
+    fewer than `max_attempts` times, and nothing was shown since then or another worker can go on
+    behind its steps (`find_checkpoint`). Raises `RunLostError` for any other run.
     """
     with locked_run(run_id) as (change, run):
-        mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING)
-        mine = mine.filter(lease_until__lt=Now()) if worker is None else mine.filter(worker=worker)
-        if not mine.exists():
+        late = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING, lease_until__lt=Now())
+        if not late.exists():
             raise RunLostError(f"run {run_id} is not orphaned")
-        if run.cancel_requested_at is None and _may_try_again(run, max_attempts):
-            states.requeue(change, run)
-        else:
-            _lose(change, run)
+        _recover(change, run, max_attempts)
 
 
-def _may_try_again(run: Run, max_attempts: int) -> bool:
-    """Return whether attempts remain, and nothing was shown since the run started or resumed."""
+def release_run(run_id: UUID, *, worker: str) -> None:
+    """Give up a run that `worker` owns, as `recover_run` does, however often it was started.
+
+    A run that is given up has not killed its worker, so it uses up no attempt. Raises
+    `RunLostError` if the worker does not own the run.
+    """
+    with locked_run(run_id) as (change, run):
+        mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING, worker=worker)
+        if not mine.exists():
+            raise RunLostError(f"run {run_id} is not of {worker}")
+        _recover(change, run, math.inf)
+
+
+def _recover(change: ChangeBuilder, run: Run, max_attempts: float) -> None:
     state = RunState.objects.filter(run_id=run.pk).first()
     since, attempts = (state.seq, state.attempts) if state else (0, run.epoch)
-    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=since)
-    return attempts < max_attempts and not events.filter(kind__in=SHOWN_KINDS).exists()
+    shown = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind__in=SHOWN_KINDS)
+    has_shown = shown.filter(seq__gt=since).exists()
+    checkpoint = find_checkpoint(run)
+    if run.cancel_requested_at is not None:
+        _lose(change, run, checkpoint)
+    elif not has_shown and attempts < max_attempts:
+        states.requeue(change, run)
+    elif has_shown and checkpoint is not None and run.epoch < max_attempts:
+        _go_on(change, run, checkpoint)
+    else:
+        _lose(change, run, checkpoint)
 
 
-def _lose(change: ChangeBuilder, run: Run) -> None:
+def _go_on(change: ChangeBuilder, run: Run, checkpoint: Checkpoint) -> None:
+    """Queue a run, to be claimed again behind its checkpoint; what was used so far is counted.
+
+    The state of an earlier suspension is deleted: what was resumed from it has happened. Later runs
+    are given the committed parts if it is stopped before it is claimed.
+    """
+    parts = read_parts(run).parts
+    RunState.objects.filter(run_id=run.pk).delete()
+    replace_items(run, items_of_parts(parts))
+    states.requeue(change, run, **_orphan_facts(run, parts, checkpoint))
+
+
+def _lose(change: ChangeBuilder, run: Run, checkpoint: Checkpoint | None) -> None:
     """End a run with what was committed as its reply, for people and for the model."""
     parts = read_parts(run).parts
     replace_items(run, items_of_parts(parts))
-    states.lose(change, run, **_orphan_facts(run, parts))
+    states.lose(change, run, **_orphan_facts(run, parts, checkpoint))
 
 
-def _orphan_facts(run: Run, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the timings and the estimated usage that the lost worker would have reported."""
+def _orphan_facts(
+    run: Run, parts: list[dict[str, Any]], checkpoint: Checkpoint | None
+) -> dict[str, Any]:
+    """Return the timings and the usage that the lost worker would have reported.
+
+    The usage up to `checkpoint` is known, that since is estimated.
+    """
+    if checkpoint is not None:
+        _take_over_spent(run, checkpoint.spent)
+        # While a tool works, no model call is under way whose usage must be estimated.
+        parts = [] if checkpoint.spent and checkpoint.unfinished else parts
     turns = read_path(run, run.prompt_id, ASKED_TURNS).turns
     asked = [item for turn in turns for item in items_of(turn)]
+    asked += checkpoint.items if checkpoint else []
     tokens = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind="token")
     spoke = tokens.aggregate(first_token_at=Min("created_at"), last_token_at=Max("created_at"))
     usage = estimate_orphan(run, asked, parts)
-    cost = price_orphan(run, usage, changed_agent=_has_changed_agent(run))
-    return usage_columns(usage, cost) | spoke
+    since = checkpoint.seq if checkpoint else 0
+    cost = price_orphan(run, usage, changed_agent=_has_changed_agent(run, since))
+    return {"model": run.model, **usage_columns(usage, cost), **spoke}
 
 
-def _has_changed_agent(run: Run) -> bool:
-    """Return whether another agent took over since the run was started or last suspended."""
+def _take_over_spent(run: Run, spent: dict[str, Any]) -> None:
+    """Set the run's columns to those of its last step, unless the row has counted more since."""
+    if (spent.get("input_tokens") or 0) > (run.input_tokens or 0):
+        for name, value in spent.items():
+            setattr(run, name, value)
+
+
+def _has_changed_agent(run: Run, seq: int) -> bool:
+    """Return whether another agent took over since `seq` and since the run was suspended."""
     state = RunState.objects.filter(run_id=run.pk).values_list("seq", flat=True).first() or 0
-    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=state)
+    events = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, seq__gt=max(seq, state))
     return events.filter(kind="agent.changed").exists()
 
 

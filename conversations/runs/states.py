@@ -37,7 +37,16 @@ from conversations.changes import (
     write_events,
 )
 from conversations.errors import ErrorCode
-from conversations.models import ACTIVE, Approval, Decision, EndReason, Run, RunState, RunStatus
+from conversations.models import (
+    ACTIVE,
+    Approval,
+    Decision,
+    EndReason,
+    Run,
+    RunEvent,
+    RunState,
+    RunStatus,
+)
 from conversations.queries import read_parts
 from conversations.runs.events import FromNow
 from conversations.runs.inputs import Resumption, load_resumption
@@ -167,18 +176,24 @@ class Claimed:
 def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
     """Give `run`, the first unfinished run of its session, to the worker of `claim`.
 
-    A new epoch of the run's journal begins, unless it is resumed after it awaited input. A run
-    that is not stored yet is stored as claimed. Raises
-    `IllegalMoveError` if the run is not queued or not the first one, and `RunLostError` if its row
-    has changed since it was read.
+    A new epoch of the run's journal begins, unless it is resumed after it awaited input. Behind a
+    checkpoint, the events up to there move into the new epoch, and what came after it is left out.
+    A run that is not stored yet is stored as claimed. Raises `IllegalMoveError` if the run is not
+    queued or not the first one, and `RunLostError` if its row has changed since it was read.
     """
     if change.claimable != run.pk:
         raise IllegalMoveError(f"run {run.number} is not claimable")
     resumption = load_resumption(run) if run.epoch else None
     agent = run.agent or claim.agent
+    events: list[NewEvent] = []
+    after, checkpoint = None, resumption.checkpoint if resumption else None
+    if resumption is None:
+        after, events = 0, [("run.started", {"agent": agent})]
+    elif checkpoint is not None:
+        after, events = checkpoint.seq, [("tool.failed", call) for call in checkpoint.unfinished]
     columns: dict[str, Any] = {
         "claim": run.claim + 1,
-        "epoch": run.epoch + (resumption is None),
+        "epoch": run.epoch + (after is not None),
         "worker": claim.worker,
         "lease_until": FromNow(claim.lease),
         "claimed_at": FromNow(),
@@ -187,9 +202,16 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
         # Tokens of a lost worker stay in the totals; a new epoch is counted from 0 in addition.
         "counted_tokens": 0 if resumption is None else run.counted_tokens,
     }
-    started = [("run.started", {"agent": agent})] if resumption is None else []
-    _make(change, run, Move.CLAIM, started, anew=resumption is None, **columns)
+    _make(change, run, Move.CLAIM, events, after=after, **columns)
+    if checkpoint is not None:
+        _move_events(run, checkpoint.seq)
     return Claimed(run, run_ref(run), run.last_seq, resumption)
+
+
+def _move_events(run: Run, seq: int) -> None:
+    """Move the events of the epoch before the present one, up to `seq`, into the present one."""
+    before = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch - 1, seq__lte=seq)
+    before.update(epoch=run.epoch)
 
 
 def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
@@ -228,13 +250,13 @@ def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **colum
     update_reply(change, run)
 
 
-def requeue(change: ChangeBuilder, run: Run) -> None:
+def requeue(change: ChangeBuilder, run: Run, **columns: Any) -> None:
     """Put a running run whose worker is gone back into the queue.
 
-    Later commits of that worker are refused.
+    Later commits of that worker are refused. `columns` are other columns of the row to write.
     """
     again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
-    _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again)
+    _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again, **columns)
     update_reply(change, run)
 
 
@@ -343,11 +365,11 @@ def _make(
     move: Move,
     events: Sequence[NewEvent] = (),
     *,
-    anew: bool = False,
+    after: int | None = None,
     html: list[str] | None = None,
     **columns: Any,
 ) -> None:
-    """Make a move: write the row and its events (from seq 1 if `anew`), and collect its facts.
+    """Make a move: write the row and its events (after seq `after`), and collect its facts.
 
     Raises `IllegalMoveError`, and `RunLostError` if the row has changed since it was read.
     """
@@ -355,7 +377,7 @@ def _make(
     assert STATE_COLUMNS & columns.keys() == rule.columns, (
         f"wrong columns for {move}: {set(columns)}"
     )
-    first = 1 if anew else run.last_seq + 1
+    first = (run.last_seq if after is None else after) + 1
     rows = [(seq, *event) for seq, event in enumerate(events, first)]
     columns |= {"status": rule.status, "last_seq": first + len(rows) - 1}
     spent, columns["counted_tokens"] = count_new_tokens(run, columns)

@@ -28,13 +28,13 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
     """Replace the text of the message of a queued run; return the queue.
 
     The run may also be the first unfinished one, which the queue does not show. Raises
-    `AgentSiteError`: bad_frame (blank text), not_found, not_queued, forbidden (another run, not
-    withdrawn, replies to the same message).
+    `AgentSiteError`: bad_frame (blank text), not_found, not_queued (also for a run that was begun
+    and is queued again), forbidden (another run, not withdrawn, replies to the same message).
     """
     if is_blank(content):
         raise AgentSiteError(ErrorCode.BAD_FRAME)
     queue = _Queue(user, session_id)
-    run = queue.find(run_id, queue.change.unfinished)
+    run = queue.find(run_id, [run for run in queue.change.unfinished if not run.epoch])
     if _asked_elsewhere(run):
         raise AgentSiteError(ErrorCode.FORBIDDEN)
     run.prompt.parts = [{"type": "text", "text": clean_text(content)}]

@@ -418,11 +418,12 @@ def read_state(
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
     """Put what a reader has missed of a run, and move its cursor.
 
-    First a reset if a new epoch has begun. In place of too many events, a snapshot or, for a reader
-    that is not `full`, the missing text; then the events.
+    First a reset if a new epoch has begun, unless a snapshot replaces what was shown. In place of
+    too many events, a snapshot or, for a reader that is not `full`, the missing text; then the
+    events.
     """
     got = missed.got
-    _begin_epoch(sender, session, cursor, got.run)
+    _begin_epoch(sender, session, cursor, got)
     if got.parts is not None:
         _skip(sender, session, cursor, got, got.parts)
     for (seq, kind, payload), text in zip(got.events, missed.frames, strict=True):
@@ -433,10 +434,12 @@ def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed
         )
 
 
-def _begin_epoch(sender: Sender, session: SessionCursor, cursor: RunCursor, run: Run) -> None:
+def _begin_epoch(sender: Sender, session: SessionCursor, cursor: RunCursor, got: CatchUp) -> None:
+    run = got.run
     if run.epoch == cursor.epoch:
         return
-    if not cursor.seq or not session.full:
+    is_replaced = session.full and got.parts is not None
+    if not cursor.seq or is_replaced or not (session.full or cursor.chars):
         cursor.epoch, cursor.seq, cursor.chars = run.epoch, 0, 0
         return
     metadata = protocol.RunReset(**frames_module.run_metadata(run_ref(run)), reason="worker_lost")

@@ -102,10 +102,11 @@ class ModelInput:
     share: float = 0.0
 
 
-def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
+def read_input(run: Run, agent: "Agent[Any]", made: Iterable[Item] = ()) -> ModelInput:
     """Read a run's input: the newest turns up to its prompt that fit its model's budget.
 
-    A summary or a note stands for turns that are left out. Reads the database.
+    A summary or a note stands for turns that are left out. `made` are the items that the run itself
+    has made before; they follow the prompt, beyond the budget. Reads the database.
     """
     limit = get_conf().context_messages
     path = read_path(run, run.prompt_id, limit)
@@ -115,7 +116,7 @@ def read_input(run: Run, agent: "Agent[Any]") -> ModelInput:
     turns = window.fill(path.turns)
     if window.is_full and not path.summary:
         preface = preface_of("")
-    items = model_items(turns, preface)
+    items = [*model_items(turns, preface), *made]
     if not isinstance(agent.model, str | None):
         # Our own model classes settle the items at each call: see `realtime.providers.model_calls`.
         items = settle(without_thoughts(items))
@@ -253,10 +254,15 @@ def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
     reply with tool calls, where some servers demand it. A tool call without an output, as after a
     stop, gets one: providers refuse a call without. `cut_text` is text that no finished item holds.
     """
-    items = [kept for item in made if (kept := _portable(item)) is not None]
+    items = portable_items(made)
     if not any(item.get("type") == CALL for item in items):
         items = without_thoughts(items)
     return [*mend(items), *text_items(cut_text)]
+
+
+def portable_items(made: Iterable[Any]) -> list[Item]:
+    """Return `made` in a form that every provider takes, without what only one can read."""
+    return [kept for item in made if (kept := _portable(item)) is not None]
 
 
 def _portable(item: Item) -> Item | None:

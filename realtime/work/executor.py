@@ -127,7 +127,7 @@ class Executor(Protocol):
     async def drain(self, seconds: float) -> None:
         """Start no more runs, let those at work go on for `seconds`, then release the rest.
 
-        A released run is queued again or ended with its text, as `recover_run` decides.
+        A released run is queued again or ended with its text, as `release_run` decides.
         """
 
     async def settled(self) -> None:
@@ -357,12 +357,7 @@ class InlineExecutor:
     async def _release(self, run_id: UUID) -> None:
         """Release a run of this worker; if that fails, a sweeper recovers it after its lease."""
         try:
-            await dbpool.write(
-                lifecycle.recover_run,
-                run_id,
-                max_attempts=get_conf().max_attempts,
-                worker=self.worker,
-            )
+            await dbpool.write(lifecycle.release_run, run_id, worker=self.worker)
         except RunLostError:
             logger.debug("run %s: nothing to release", run_id)
         except Exception as exc:

@@ -14,6 +14,7 @@ from conversations.changes import RunLostError
 from conversations.queries import EventRow
 from conversations.runs import events, states
 from conversations.runs.events import Batch
+from conversations.runs.inputs import Step
 from conversations.runs.states import Claimed
 from conversations.sessions.parts import PartsFolder
 from realtime import dbpool
@@ -25,6 +26,7 @@ from realtime.tasks import Supervisor, describe
 MERGED_KINDS = ("token", "reasoning.delta")
 
 Wake = Callable[["Journal", bool], None]
+Pending = tuple[str, dict[str, Any], Step | None]
 
 
 class Journal:
@@ -32,7 +34,7 @@ class Journal:
 
     `folder` has these parts. `append` never waits. Adjacent text of one kind becomes one event.
     Each event calls `wake` with this journal and whether it must be committed before the next tick:
-    only the reply's first text, and events for which a caller of `commit` waits.
+    only the reply's first text, events with a step, and those for which a caller of `commit` waits.
     """
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:
@@ -46,7 +48,7 @@ class Journal:
         self.cancelled = asyncio.Event()
         self.in_doubt: Batch | None = None
         self._wake = wake
-        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self._pending: list[Pending] = []
         self.size = 0
         """Characters of text that are not committed."""
         self._waiting_since: float | None = None
@@ -66,10 +68,11 @@ class Journal:
         """
         return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
-    def append(self, kind: str, payload: dict[str, Any]) -> None:
+    def append(self, kind: str, payload: dict[str, Any], step: Step | None = None) -> None:
         """Add an event, and apply it to `folder`; does nothing after `close`.
 
-        Text that follows waiting text of the same kind is added to that event.
+        Text that follows waiting text of the same kind is added to that event. `step` is committed
+        with the event.
         """
         if self._closed:
             return
@@ -81,11 +84,11 @@ class Journal:
         if self._pending and kind in MERGED_KINDS and self._pending[-1][0] == kind:
             self._pending[-1][1]["delta"] += payload["delta"]
         else:
-            self._pending.append((kind, dict(payload)))
+            self._pending.append((kind, dict(payload), step))
         self.size += len(payload.get("delta", ""))
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
-        self._wake(self, first)
+        self._wake(self, first or step is not None)
 
     async def commit(self) -> None:
         """Wait until all events appended so far are committed.
@@ -132,14 +135,15 @@ class Journal:
         """
         return list(self._batch(self.last_seq, self._pop()).events)
 
-    def _pop(self) -> list[tuple[str, dict[str, Any]]]:
+    def _pop(self) -> list[Pending]:
         pending, self._pending = self._pending, []
         return pending
 
-    def _batch(self, last_seq: int, pending: list[tuple[str, dict[str, Any]]]) -> Batch:
-        run = self.claimed.run
-        events = [(last_seq + i, kind, payload) for i, (kind, payload) in enumerate(pending, 1)]
-        return Batch(run.pk, run.claim, run.epoch, last_seq, events)
+    def _batch(self, last_seq: int, pending: list[Pending]) -> Batch:
+        run, numbered = self.claimed.run, list(enumerate(pending, last_seq + 1))
+        events = [(seq, kind, payload) for seq, (kind, payload, _) in numbered]
+        steps = {seq: step for seq, (_, _, step) in numbered if step is not None}
+        return Batch(run.pk, run.claim, run.epoch, last_seq, events, steps)
 
     def settle(self) -> Batch:
         """Note that the batch in doubt is committed; return it.
@@ -151,7 +155,7 @@ class Journal:
         self._cleared.set()
         self.last_seq = batch.next_seq
         self.beaten_at = time.monotonic()
-        self.size = sum(len(payload.get("delta", "")) for _, payload in self._pending)
+        self.size = sum(len(payload.get("delta", "")) for _, payload, _ in self._pending)
         self._waiting_since = self.beaten_at if self._pending else None
         waiting, self._commits = self._commits, []
         for seq, done in waiting:

@@ -15,7 +15,6 @@ from conversations.runs.usage import (
     TOKEN_COLUMNS,
     TokenUsage,
     add_usage,
-    count_tokens,
     price,
     subtract_usage,
     sum_costs,
@@ -94,13 +93,13 @@ class UsageMeter:
         """
         self._counted = measured(counted)
 
-    def spent(self, counted: Usage) -> int:
-        """Return the input and output tokens of all ended calls of the run.
+    def spent(self, counted: Usage) -> TokenUsage:
+        """Return the usage of all ended calls of the run; calls before a resumption are included.
 
-        Calls before a resumption are included.
+        The usage is also one that `cost` can be called with.
         """
         self._attribute(counted)
-        return count_tokens(self._sum())
+        return self._sum()
 
     def begin_call(
         self, counted: Usage, model: str, instructions: str | None, items: list[Any]
@@ -175,7 +174,7 @@ class UsageMeter:
     def cost(self, total: TokenUsage) -> Decimal | None:
         """Return the run's cost, each model's tokens at its price; None if one is unknown.
 
-        Call it after `total`, with the result of that.
+        Call it after `total` or `spent`, with the result of that.
         """
         if total.input_tokens is None:
             return None

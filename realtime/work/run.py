@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -17,6 +17,7 @@ from agents import (
     Agent,
     AgentOutputSchema,
     AgentOutputSchemaBase,
+    AgentUpdatedStreamEvent,
     ItemHelpers,
     ModelBehaviorError,
     ModelRefusalError,
@@ -42,7 +43,7 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, RunStatus
 from conversations.queries import EventRow
 from conversations.runs import lifecycle
-from conversations.runs.inputs import items_of_parts
+from conversations.runs.inputs import Step, items_of_parts
 from conversations.runs.lifecycle import Ending, Suspension, suspend_run
 from conversations.runs.states import Claimed
 from conversations.runs.usage import usage_of
@@ -52,14 +53,15 @@ from realtime.conf import get_conf
 from realtime.providers.endings import StreamEnding, stream_ending
 from realtime.providers.model_calls import Shortening, shortening
 from realtime.providers.provider import Budget, StartPlace
+from realtime.registry import name_model
 from realtime.tasks import describe, name_types
 from realtime.work import sdk
 from realtime.work.context import ModelInput, measure_input, read_input, stored_items
 from realtime.work.metering import UsageMeter
 from realtime.work.run_context import ProgressReports, RunContext
 from realtime.work.run_errors import RUN_LIMITS, Retries, broken_stream, is_refusal, run_error
-from realtime.work.sdk import Translator
-from realtime.work.tools import ToolServers, WorkHooks, copy_agent, work_hooks
+from realtime.work.sdk import StepItems, Translator
+from realtime.work.tools import ToolServers, WorkHooks, copy_agent, find_agent, work_hooks
 
 if TYPE_CHECKING:
     from realtime.providers.provider import Provider
@@ -119,7 +121,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 2
-"""Seconds that a stopped stream or tool may take to unwind before its task is abandoned."""
+"""Seconds that a stopped stream or tool may take to unwind before its task is abandoned, and the
+last commit of a run whose process stops.
+"""
 
 RETRY_PAUSE_S = 0.5
 
@@ -149,7 +153,10 @@ class RunWork:
         self._reports = ProgressReports(self.journal, asyncio.get_running_loop())
         self._verdict = StreamEnding(has_said=claimed.resumption is not None)
         self._meter = _meter(claimed)
-        self._hooks = WorkHooks(self.journal, tool_servers, self._meter, Budget(claimed))
+        self._steps = StepItems(is_kept=registry.get_entry(claimed.run.agent).continues)
+        self._hooks = WorkHooks(
+            self.journal, tool_servers, self._steps, self._meter, Budget(claimed)
+        )
         self._retries = Retries(self.journal, self._meter)
         self._result: RunResultStreaming | None = None
         self._given: ModelInput | None = None
@@ -174,10 +181,19 @@ class RunWork:
         """
         try:
             outcome = await self._reach_end()
-            if isinstance(outcome, Ending):
+            if isinstance(outcome, Suspension):
+                # The transaction that suspends the run writes no steps.
+                await self.journal.commit()
+            else:
                 # Before the journal is closed: rendering a long text takes time, and an open
                 # journal renews the lease.
                 outcome = await self._render(outcome)
+        except asyncio.CancelledError:
+            # The process stops. Another worker can go on behind what is committed now.
+            with suppress(RunLostError, TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self.journal.commit()
+            raise
         finally:
             # Whatever was raised: a journal that stays open would renew the lease for ever.
             self.journal.close()
@@ -273,7 +289,7 @@ class RunWork:
         work_hooks.set(self._hooks)
         place = await self._provider.starts.enter()
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
-        agent = copy_agent(registry.get_agent(run.agent))
+        agent = self._agent()
         given = await self._input(agent, context)
         self._begun.set()
         self._result = Runner.run_streamed(
@@ -294,13 +310,25 @@ class RunWork:
         config.model_settings = ModelSettings(include_usage=True, retry=self._retries.settings)
         return config
 
+    def _agent(self) -> Agent[Any]:
+        """Return the run's own copy of the agent to begin with.
+
+        Behind a handoff of a lost worker that is the agent that had taken over.
+        """
+        agent = copy_agent(registry.get_agent(self.claimed.run.agent))
+        before = self.claimed.resumption
+        if before is None or before.state is not None:
+            return agent
+        return find_agent(agent, before.agent) or agent
+
     async def _read(self, result: RunResultStreaming, place: StartPlace) -> None:
         """Append all events to the journal, to the end; raises what ended the agent early."""
         events = cast(AsyncGenerator[StreamEvent, None], result.stream_events())
         async with aclosing(events):
             async for event in events:
+                self._steps.see(event)
                 for kind, payload in self._translator.translate(event):
-                    self.journal.append(kind, payload)
+                    self.journal.append(kind, payload, self._step_of(event))
                 if isinstance(event, RawResponsesStreamEvent):
                     place.leave()
                     self._meter.note(event.data)
@@ -313,13 +341,34 @@ class RunWork:
         for kind, payload in self._translator.finish(answer_of_tool(result)):
             self.journal.append(kind, payload)
 
+    def _step_of(self, event: StreamEvent) -> Step | None:
+        """Return the step of a handoff; tools keep theirs by `WorkHooks`."""
+        if not isinstance(event, AgentUpdatedStreamEvent) or self._result is None:
+            return None
+        items, model = self._steps.take_handoff(), name_model(event.new_agent)
+        return self._hooks.keep(items, self._result.context_wrapper, model)
+
     async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
-        """Return the run's input: the conversation, or a resumed run's state with the answers."""
-        if self.claimed.resumption is not None:
-            await self._hooks.reconnect(agent, self.claimed.resumption.agent)
-            return await sdk.resume(agent, self.claimed.resumption, context)
-        self._given = await dbpool.read_first(read_input, self.claimed.run, agent)
-        return self._given.items
+        """Return the run's input: the conversation, or a suspended run's state with the answers.
+
+        The conversation is followed by what the run has made before, if it goes on behind that.
+        """
+        before = self.claimed.resumption
+        if before is not None and before.state is not None:
+            await self._hooks.reconnect(agent, before.agent)
+            state = await sdk.resume(agent, before, context)
+            self._steps.resume(state, before)
+            return state
+        given = await dbpool.read_first(read_input, self.claimed.run, agent, self._made_before)
+        # The sizes of later runs' inputs are estimated from inputs without such items.
+        self._given = given if before is None else None
+        return given.items
+
+    @property
+    def _made_before(self) -> list[dict[str, Any]]:
+        """The items that a lost worker has made, which the SDK does not know to be the run's."""
+        before = self.claimed.resumption
+        return before.items if before is not None and before.checkpoint is not None else []
 
     def _failure(self, exc: BaseException) -> Ending:
         if self.journal.cancelled.is_set():
@@ -374,7 +423,8 @@ class RunWork:
         """Return what later runs are given of this reply."""
         if self._result is None:
             return self.claimed.resumption.items if self.claimed.resumption else []
-        return stored_items(sdk.made_items(self._result), self._translator.open_text)
+        made = [*self._made_before, *sdk.made_items(self._result)]
+        return stored_items(made, self._translator.open_text)
 
     @property
     def _open_tools(self) -> list[dict[str, Any]]:

@@ -1,25 +1,30 @@
-"""Translates between the SDK and the record: stream events, and requests for approval."""
+"""Translates between the SDK and the record: stream events, requests for approval, and steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agents import (
     Agent,
     AgentUpdatedStreamEvent,
+    Handoff,
+    ItemHelpers,
     RawResponsesStreamEvent,
     RunContextWrapper,
     RunItem,
+    RunItemStreamEvent,
     RunResultStreaming,
     RunState,
     StreamEvent,
 )
-from agents.items import ToolApprovalItem
+from agents.items import HandoffOutputItem, ToolApprovalItem
+from openai.types.responses import ResponseFunctionToolCall
 
-from conversations.runs.inputs import RequestAnswer, Resumption
+from conversations.runs.inputs import CALL, OUTPUT, Item, RequestAnswer, Resumption
 from conversations.runs.lifecycle import Request
 from conversations.sessions.parts import SEPARATOR
 from conversations.text import clean_id, clean_text
 from realtime.providers.response_events import TEXT_DELTAS, THOUGHT_DELTAS
+from realtime.work.context import portable_items
 from realtime.work.run_context import RunContext
 
 Translated = tuple[str, dict[str, Any]]
@@ -213,6 +218,7 @@ async def resume(
 
     Raises `AnswerMismatchError` if the answers are not for exactly these calls, in their order.
     """
+    assert resumption.state is not None
     state: RunState[RunContext] = await RunState.from_json(
         agent, resumption.state, context_override=RunContextWrapper(context)
     )
@@ -235,5 +241,84 @@ def _apply(state: RunState[RunContext], item: ToolApprovalItem, answer: RequestA
     if answer.approved:
         state.approve(item)
     else:
-        said = REJECTED_SAYING.format(message=answer.message) if answer.message else REJECTED
-        state.reject(item, rejection_message=said)
+        state.reject(item, rejection_message=_rejection(answer))
+
+
+def _rejection(answer: RequestAnswer) -> str:
+    return REJECTED_SAYING.format(message=answer.message) if answer.message else REJECTED
+
+
+class StepItems:
+    """The items of each step of a run, as `conversations.runs.inputs.Step` keeps them.
+
+    Methods return None for what must not be kept: then no worker goes on behind it. That is all of
+    a run with `is_kept` False.
+    """
+
+    def __init__(self, *, is_kept: bool) -> None:
+        self._is_kept = is_kept
+        self._before: list[Item] = []
+        self._calls: dict[str, Item] = {}
+        self._held: dict[str, list[Item]] = {}
+        self._handoff: list[Item] | None = None
+
+    def begin(self, made: Iterable[Any]) -> None:
+        """Note the items of a finished model call; what is no call goes with its first step."""
+        items = portable_items(made)
+        self._calls = {item["call_id"]: item for item in items if item.get("type") == CALL}
+        self._before = [item for item in items if item.get("type") != CALL]
+
+    def resume(self, state: RunState[RunContext], resumption: Resumption) -> None:
+        """Note the model call with which a suspended run goes on, and the calls that were rejected.
+
+        Its items were kept before if one of its tools had begun then.
+        """
+        self.begin(state._model_responses[-1].to_input_items())
+        tools = [part for part in resumption.folder.parts if part["type"] == "tool"]
+        begun = {part["tool_call_id"] for part in tools}
+        calls = {clean_id(call_id): call for call_id, call in self._calls.items()}
+        if begun & calls.keys():
+            self._before = []
+        for answer in resumption.answers:
+            if not answer.approved and (call := calls.get(answer.tool_call_id)):
+                output = {"type": OUTPUT, "call_id": call["call_id"], "output": _rejection(answer)}
+                self._before += [call, output]
+
+    def start_tool(
+        self, call: ResponseFunctionToolCall | None, *, is_repeatable: bool
+    ) -> list[Item] | None:
+        """Return the items of a call that begins; those of one not repeatable go with its end."""
+        if call is None or not self._is_kept:
+            return None
+        items, self._before = [*self._before, *portable_items([call.model_dump()])], []
+        if is_repeatable:
+            return items
+        self._held[call.call_id] = items
+        return None
+
+    def end_tool(self, call: ResponseFunctionToolCall | None, result: object) -> list[Item] | None:
+        """Return the items of a call that has ended with `result`."""
+        if call is None or not self._is_kept:
+            return None
+        output = portable_items([ItemHelpers.tool_call_output_item(call, result)])
+        return [*self._held.pop(call.call_id, []), *output]
+
+    def see(self, event: StreamEvent) -> None:
+        """Note the items of a handoff, for `take_handoff`."""
+        if isinstance(event, RunItemStreamEvent) and isinstance(event.item, HandoffOutputItem):
+            output = event.item.to_input_item()
+            call = self._calls.get(str(output.get("call_id")))
+            if call is not None and not _is_filtered(event.item.source_agent, call["name"]):
+                self._handoff = [*self._before, call, *portable_items([output])]
+
+    def take_handoff(self) -> list[Item] | None:
+        """Return the items of the handoff by which another agent has taken over."""
+        items, self._handoff = self._handoff, None
+        return items if self._is_kept else None
+
+
+def _is_filtered(agent: Agent[Any], tool_name: str) -> bool:
+    """Return whether a handoff gives the next agent other items than those that were made."""
+    own = [handoff for handoff in agent.handoffs if isinstance(handoff, Handoff)]
+    named = [handoff for handoff in own if handoff.tool_name == tool_name]
+    return any(handoff.input_filter or handoff.nest_handoff_history for handoff in named)

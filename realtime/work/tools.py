@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agents import (
     Agent,
@@ -29,9 +29,12 @@ from agents.lifecycle import AgentHooksBase
 from agents.mcp import MCPServer, MCPServerManager, MCPToolCustomDataContext
 from agents.tool import default_tool_timeout_error_message
 from agents.tool_context import ToolContext
+from openai.types.responses import ResponseFunctionToolCall
 from pydantic import BaseModel
 
 from conversations.errors import AgentSiteError, ErrorCode
+from conversations.runs.inputs import Item, Spent, Step
+from conversations.runs.usage import TOKEN_COLUMNS, count_tokens
 from conversations.text import clean_id, clean_text, shorten
 from realtime.conf import get_conf
 from realtime.providers.provider import Budget
@@ -40,6 +43,9 @@ from realtime.tasks import describe
 from realtime.work.journal import Journal
 from realtime.work.metering import UsageMeter
 from realtime.work.run_context import RunContext
+
+if TYPE_CHECKING:
+    from realtime.work.sdk import StepItems
 
 NAMES = {"image": "picture", "audio": "audio", "video": "video", "file": "file"}
 RESOURCES = ("audio", "image", "resource", "resource_link")
@@ -304,9 +310,10 @@ class _Copies:
 class ToolHooks(RunHooks[RunContext]):
     """Writes each tool call to the journal; no tool starts before its start is committed."""
 
-    def __init__(self, journal: Journal, servers: ToolServers) -> None:
+    def __init__(self, journal: Journal, servers: ToolServers, steps: "StepItems") -> None:
         self._journal = journal
         self._servers = servers
+        self._steps = steps
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
         """Connect the agent's tool servers; the SDK calls this before it lists their tools."""
@@ -326,7 +333,9 @@ class ToolHooks(RunHooks[RunContext]):
     ) -> None:
         call = _call(context, tool)
         arguments = shorten(clean_text(_arguments(context)), get_conf().tool_arguments_chars)
-        self._journal.append("tool.started", {**call, "arguments": arguments})
+        items = self._steps.start_tool(_raw_call(context), is_repeatable=is_repeatable(tool))
+        step = self.keep(items, context)
+        self._journal.append("tool.started", {**call, "arguments": arguments}, step)
         await self._journal.commit()
         # The commit itself may have found a request to cancel.
         if self._journal.cancelled.is_set():
@@ -345,7 +354,12 @@ class ToolHooks(RunHooks[RunContext]):
         }
         if end.summary:
             payload["summary"] = end.summary
-        self._journal.append("tool.failed" if end.failed else "tool.finished", payload)
+        step = self.keep(self._steps.end_tool(_raw_call(context), result), context)
+        self._journal.append("tool.failed" if end.failed else "tool.finished", payload, step)
+
+    def keep(self, items: list[Item] | None, context: RunContextWrapper[RunContext]) -> Step | None:
+        """Return the step to commit with an event, None if `items` is None."""
+        return None if items is None else Step(items=items)
 
     @staticmethod
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
@@ -359,6 +373,10 @@ def _call(context: RunContextWrapper[RunContext], tool: Tool) -> dict[str, Any]:
     return {"tool_call_id": clean_id(call_id), "name": clean_id(tool.name)}
 
 
+def _raw_call(context: RunContextWrapper[RunContext]) -> ResponseFunctionToolCall | None:
+    return context.tool_call if isinstance(context, ToolContext) else None
+
+
 def _arguments(context: RunContextWrapper[RunContext]) -> str:
     return context.tool_arguments if isinstance(context, ToolContext) else ""
 
@@ -367,15 +385,39 @@ class WorkHooks(ToolHooks):
     """The hooks of one run: they also count usage, and check the budget before each model call."""
 
     def __init__(
-        self, journal: Journal, servers: ToolServers, meter: UsageMeter, budget: Budget
+        self,
+        journal: Journal,
+        servers: ToolServers,
+        steps: "StepItems",
+        meter: UsageMeter,
+        budget: Budget,
     ) -> None:
-        super().__init__(journal, servers)
+        super().__init__(journal, servers, steps)
         self._meter = meter
         self._budget = budget
 
     async def check_budget(self, context: RunContextWrapper[RunContext]) -> None:
         """Count the run's tokens so far; raises `AgentSiteError` if the budget is used up."""
-        await self._budget.check(self._meter.spent(context.usage))
+        await self._budget.check(count_tokens(self._meter.spent(context.usage)))
+
+    def keep(
+        self, items: list[Item] | None, context: RunContextWrapper[RunContext], model: str = ""
+    ) -> Step | None:
+        """Return the step with what the run has used so far; `model` is the one to be asked next.
+
+        By default the last one that was asked.
+        """
+        if items is None:
+            return None
+        usage = self._meter.spent(context.usage)
+        cost = self._meter.cost(usage)
+        spent = {
+            **{name: getattr(usage, name) for name in TOKEN_COLUMNS},
+            "usage_source": usage.source.value,
+            "cost": None if cost is None else str(cost),
+            "model": (model or self._meter.model)[:200],
+        }
+        return Step(items=items, spent=cast(Spent, spent))
 
     async def on_llm_start(
         self,
@@ -392,6 +434,7 @@ class WorkHooks(ToolHooks):
         self, context: RunContextWrapper[RunContext], agent: Any, response: ModelResponse
     ) -> None:
         self._meter.end_call(context.usage)
+        self._steps.begin(response.to_input_items())
 
     async def on_tool_start(
         self, context: RunContextWrapper[RunContext], agent: Any, tool: Tool
@@ -446,6 +489,21 @@ def _agents_behind(tool: Any) -> list[Agent[Any] | None]:
         if agent is not None:
             agents += [*map(handoff_target, agent.handoffs), *_agents_in(agent.tools)]
     return list(found.values())
+
+
+def is_repeatable(tool: Any) -> bool:
+    """Return whether a call of the tool that a lost worker had begun may be made once more.
+
+    A function's may unless it needs approval, an MCP server's only if the server declares the tool
+    read-only or idempotent, and an agent's only if it has no tools: some may have finished.
+    """
+    if not isinstance(tool, FunctionTool) or tool.needs_approval:
+        return False
+    if tool._mcp_tool_binding is not None:
+        hints = tool.mcp_annotations
+        return bool(hints and (hints.read_only_hint or hints.idempotent_hint))
+    behind = _agents_behind(tool)
+    return not any(agent is None or agent.tools or agent.mcp_servers for agent in behind)
 
 
 def _agents_in(tools: Iterable[Any]) -> list[Agent[Any] | None]:

@@ -3,11 +3,15 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.approvals import append
+from tests.support.client import ChatClient
 from tests.support.machine import scaled
-from tests.support.provider import Provider, echo, run_provider
+from tests.support.provider import Gate, Provider, Reply, echo, run_provider, words
 from tests.support.servers import Postgres, Valkey
 from tests.support.site import Site, User, prepared_database, run_site
 from tests.support.waiting import TIMEOUT_S
@@ -70,6 +74,23 @@ def responses_site(shared_provider: Provider) -> Iterator[Site]:
     with drill_site(shared_provider, AGENT_API="responses") as site:
         yield site
     assert "Traceback" not in site.log
+
+
+WRITTEN_ANEW = "I look.\n\nYou said: Look"
+"""The reply of `begin_behind_a_tool` when another worker has gone on."""
+
+
+async def begin_behind_a_tool(client: ChatClient, provider: Provider, file: Path) -> dict[str, Any]:
+    """Start a reply that calls a tool, which adds a line to `file`, and is then writing.
+
+    Returns the metadata of `accepted`.
+    """
+    cut = Reply(words(30), gate=Gate(3))
+    provider.queue(Reply(["I look."], tool_calls=[append(file)]), cut)
+    accepted = await client.chat("Look")
+    await client.resume(accepted["session_id"])
+    await client.wait_text(accepted["run_id"], f"I look.\n\n{cut.start(3)}")
+    return accepted
 
 
 def revived(site: Site) -> Site:

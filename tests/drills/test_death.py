@@ -1,8 +1,10 @@
 """The only server dies as by `kill -9`, and is started again."""
 
 import asyncio
+from pathlib import Path
 
-from tests.drills.conftest import TAKEOVER_S
+from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, begin_behind_a_tool
+from tests.support.approvals import times_run
 from tests.support.client import event
 from tests.support.kept import converge, read_kept
 from tests.support.provider import Call, Gate, Provider, Reply, words
@@ -13,14 +15,19 @@ from tests.support.transcript import Transcript
 
 
 async def test_what_was_shown_is_kept_and_the_rest_is_answered(
-    site: Site, ann: User, provider: Provider
+    site: Site, ann: User, provider: Provider, tmp_path: Path
 ) -> None:
-    """Of three runs one has shown text, one waits behind it, one waits for its first token."""
+    """Of four runs one has shown text, one waits behind it, one waits for its first token.
+
+    The fourth is writing behind a tool.
+    """
     cut = Reply(words(30), gate=Gate(5))
     unheard = Reply(words(5), hold=Gate())
     shown = cut.start(5)
+    file = tmp_path / "file"
     talk, quiet = Transcript(), Transcript()
     async with site.chat(ann, talk) as client, site.chat(ann, quiet) as other:
+        behind = await begin_behind_a_tool(other, provider, file)
         provider.queue(cut)
         working = await client.chat("Tell me of the mill")
         await client.resume(working["session_id"])
@@ -29,7 +36,7 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
         provider.queue(unheard)
         silent = await other.chat("Are you there?")
         await other.resume(silent["session_id"])
-        await provider.until(lambda provider: len(provider.calls) == 2)
+        await provider.until(lambda provider: len(provider.calls) == 4)
         site.kill()
         await asyncio.gather(client.wait_closed(), other.wait_closed())
     site.start()
@@ -39,6 +46,7 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
         assert before.reply(working["run_id"])["text"].startswith(shown)
         await client.resume(working["session_id"])
         await other.resume(silent["session_id"])
+        await other.resume(behind["session_id"])
         end = await client.wait_end(working["run_id"], within=TAKEOVER_S)
         assert end["content"] == shown
         assert end["metadata"]["finish_reason"] == "interrupted"
@@ -48,6 +56,10 @@ async def test_what_was_shown_is_kept_and_the_rest_is_answered(
         answer = await other.wait_end(silent["run_id"])
         assert answer["content"] == "You said: Are you there?"
         assert answer["metadata"]["epoch"] == 2
+        whole = await other.wait_end(behind["run_id"], within=TAKEOVER_S)
+        assert whole["content"] == WRITTEN_ANEW
+        assert times_run(file) == 1
+        await converge(site, ann, behind["session_id"], other)
         again = await client.chat("Go on", working["session_id"])
         await client.wait_end(again["run_id"])
         kept = await converge(site, ann, working["session_id"], client)

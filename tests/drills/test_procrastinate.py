@@ -12,13 +12,15 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from tests.drills.conftest import TAKEOVER_S, drill_site
+from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, begin_behind_a_tool, drill_site
+from tests.support.approvals import times_run
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.processes import Child, run_warm
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.servers import Postgres, Valkey, run_postgres, run_valkey, scratch_dir
 from tests.support.site import ROOT, Site, User, environment, prepared_database
+from tests.support.transcript import Transcript
 from tests.support.waiting import poll
 
 OUTAGE_S = 5
@@ -132,9 +134,15 @@ async def test_a_worker_is_woken_by_the_job_itself(engine: Engine) -> None:
     await engine.until(lambda: engine.count_jobs() == 0, "the jobs to be deleted")
 
 
-async def test_killed_in_mid_run(engine: Engine, worker: Child, provider: Provider) -> None:
-    """What was shown is kept, what was silent is answered by the next worker, each once."""
+async def test_killed_in_mid_run(
+    engine: Engine, worker: Child, provider: Provider, tmp_path: Path
+) -> None:
+    """What was shown is kept, what was silent is answered by the next worker, each once.
+
+    What had called a tool goes on behind that.
+    """
     cut, silent = Reply(words(30), gate=Gate(SHOWN)), Reply(words(5), hold=Gate())
+    file = tmp_path / "file"
     async with engine.web.chat(engine.ann) as client:
         provider.queue(cut)
         first = await client.chat("Tell me of the mill")
@@ -145,6 +153,7 @@ async def test_killed_in_mid_run(engine: Engine, worker: Child, provider: Provid
         other = await client.chat("Are you there?")
         await client.resume(other["session_id"])
         await provider.until(lambda provider: len(provider.calls) == 2)
+        behind = await begin_behind_a_tool(client, provider, file)
         worker.kill()
         engine.start_worker()
         end = await client.wait_end(first["run_id"], within=TAKEOVER_S)
@@ -154,11 +163,37 @@ async def test_killed_in_mid_run(engine: Engine, worker: Child, provider: Provid
         assert answer["content"] == "You said: Are you there?"
         assert answer["metadata"]["epoch"] == 2
         assert (await client.wait_end(waiting["run_id"]))["content"] == "You said: And then?"
+        whole = await client.wait_end(behind["run_id"], within=TAKEOVER_S)
+        assert whole["content"] == WRITTEN_ANEW
+        assert times_run(file) == 1
+        await converge(engine.web, engine.ann, behind["session_id"], client)
         await converge(engine.web, engine.ann, first["session_id"], client)
         await converge(engine.web, engine.ann, other["session_id"], client)
     # The dead worker's jobs go with its heartbeat.
     engine.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     await engine.until(lambda: engine.count_jobs() == 0, "the dead worker's jobs to be deleted")
+
+
+async def test_a_deploy_of_the_web_cuts_no_reply(
+    engine: Engine, worker: Child, provider: Provider
+) -> None:
+    """The reply goes on while nobody serves, and readers find all of it."""
+    reply, transcript = Reply(words(30), gate=Gate(SHOWN)), Transcript()
+    provider.queue(reply)
+    async with engine.web.chat(engine.ann, transcript) as client:
+        accepted = await client.chat("Tell me of the mill")
+        await client.resume(accepted["session_id"])
+        await client.wait_text(accepted["run_id"], reply.start(SHOWN))
+        assert await asyncio.to_thread(engine.web.terminate) == 0
+        await client.wait_closed()
+    reply.open()
+    ended = "SELECT count(*) FROM conversations_run WHERE id = %s AND status = 'completed'"
+    await engine.until(lambda: engine.ask(ended, accepted["run_id"]), "the end")
+    engine.web.start()
+    async with engine.web.chat(engine.ann, transcript) as client:
+        await client.resume(accepted["session_id"])
+        assert (await client.wait_end(accepted["run_id"]))["content"] == reply.text
+    assert len(provider.calls) == 1
 
 
 async def test_postgres_drops_connections_and_is_restarted(
@@ -281,9 +316,13 @@ async def test_a_worker_that_is_stopped_takes_no_more_and_finishes(
 
 
 async def test_what_a_stopped_worker_could_not_finish(
-    engine: Engine, worker: Child, provider: Provider
+    engine: Engine, worker: Child, provider: Provider, tmp_path: Path
 ) -> None:
-    """After `DRAIN_S` a silent run is handed over; one that has shown text ends as it stands."""
+    """After `DRAIN_S` a silent run is handed over, and one that can go on behind a tool.
+
+    One that has only shown text ends as it stands.
+    """
+    file = tmp_path / "file"
     cut, silent = Reply(words(30), gate=Gate(SHOWN)), Reply(words(5), hold=Gate())
     async with engine.web.chat(engine.ann) as client:
         provider.queue(cut)
@@ -292,10 +331,14 @@ async def test_what_a_stopped_worker_could_not_finish(
         provider.queue(silent)
         other = await engine.chat_to(client, "Are you there?")
         await provider.until(lambda provider: len(provider.calls) == 2)
+        behind = await begin_behind_a_tool(client, provider, file)
         assert await asyncio.to_thread(worker.terminate) == 0
         end = await client.wait_end(shown)
         assert (end["content"], end["metadata"]["reason"]) == (cut.start(SHOWN), "worker_lost")
         engine.start_worker()
+        whole = await client.wait_end(behind["run_id"])
+        assert whole["content"] == WRITTEN_ANEW
+        assert times_run(file) == 1
         assert (await client.wait_end(other))["content"] == "You said: Are you there?"
 
 

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 
 from realtime.protocol import CLOSE_RESTART
-from tests.drills.conftest import TAKEOVER_S, Cluster
+from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, Cluster, begin_behind_a_tool
+from tests.support.approvals import times_run
 from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.provider import Gate, Provider, Reply, words
@@ -141,7 +143,9 @@ async def test_stopped_server_hands_over(cluster: Cluster, provider: Provider) -
             await converge(cluster.one, ann, accepted["session_id"], client)
 
 
-async def test_killed_server_is_replaced_by_the_other(cluster: Cluster, provider: Provider) -> None:
+async def test_killed_server_is_replaced_by_the_other(
+    cluster: Cluster, provider: Provider, tmp_path: Path
+) -> None:
     cut, unheard = Reply(words(30), gate=Gate(5)), Reply(words(5), hold=Gate())
     ann = cluster.ann
     async with cluster.one.chat(ann) as near, cluster.two.chat(ann) as far:
@@ -153,12 +157,17 @@ async def test_killed_server_is_replaced_by_the_other(cluster: Cluster, provider
         for accepted in (working, silent):
             await far.resume(accepted["session_id"], rev=0)
         await provider.until(lambda provider: len(provider.calls) == 2)
+        behind = await begin_behind_a_tool(near, provider, tmp_path / "file")
+        await far.resume(behind["session_id"], rev=0)
         cluster.one.kill()
         end = await far.wait_end(working["run_id"], within=TAKEOVER_S)
         assert end["content"] == cut.start(5)
         assert end["metadata"]["reason"] == "worker_lost"
         answer = await far.wait_end(silent["run_id"], within=TAKEOVER_S)
         assert answer["content"] == "You said: Are you there?"
-        for accepted in (working, silent):
+        whole = await far.wait_end(behind["run_id"], within=TAKEOVER_S)
+        assert whole["content"] == WRITTEN_ANEW
+        assert times_run(tmp_path / "file") == 1
+        for accepted in (working, silent, behind):
             await converge(cluster.two, ann, accepted["session_id"], far)
         await near.wait_closed()

@@ -89,6 +89,16 @@ test("a snapshot takes the place of what is shown", () => {
   assert.deepEqual(last(play(...TURN, token(2, "one "), snapshot(1, ""))), ["one ", 0]);
 });
 
+test("a later epoch goes on behind what stays", () => {
+  const kept = { parts: [{ type: "text", text: "one " }], run_status: "running" };
+  const snapshot = status("snapshot", { ...kept, ...at(2), epoch: 2 });
+  const cut = [token(2, "one "), token(3, "lost")];
+  const played = play(...TURN, ...cut, snapshot, token(4, "late"), token(3, "new", { epoch: 2 }));
+  assert.equal(played.texts.at(-1), "one new");
+  assert.deepEqual(played.effects, ["started"]);
+  assert.deepEqual(played.cursor, { rev: 1, run_id: "r1", epoch: 2, seq: 3 });
+});
+
 const step = status("tool.started", { tool_call_id: "c", name: "search", ...at(3) });
 
 test("text after a step is a part of its own", () => {

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Run, RunStatus, SiteUsage, UsageSource, UserUsage
 from conversations.people.accounts import create_guest
-from conversations.runs.lifecycle import recover_run
+from conversations.runs.lifecycle import release_run
 from conversations.runs.usage import ChatLimits, TokenUsage, check_budget, count_spent
 from realtime.process import Process
 from tests.support.agent_site import Serve
@@ -168,7 +168,7 @@ def test_nothing_is_counted_twice_or_lost_with_its_worker(transactional_db: None
         count_spent(posted.run_id, tokens)
     assert spent(ann) == 50
     Run.objects.update(lease_until=None)
-    recover_run(posted.run_id, max_attempts=2, worker=CLAIM.worker)
+    release_run(posted.run_id, worker=CLAIM.worker)
     finish(posted, "Hello", usage=TokenUsage(20, 0, source=UsageSource.MEASURED))
     assert (spent(ann), spent_by_all()) == (70, 70)
     assert Run.objects.get().ended_at is not None

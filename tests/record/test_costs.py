@@ -217,7 +217,7 @@ def test_a_lost_reply_that_changed_its_agent_has_no_known_cost(settings: Any) ->
     claimed = begin(ask(make_user("ann"), "hi"), "abc")
     write_events(claimed.run, [(3, "agent.changed", {"name": "expert"})])
     Run.objects.update(last_seq=3)
-    lifecycle.recover_run(claimed.run.pk, max_attempts=2, worker="test")
+    lifecycle.release_run(claimed.run.pk, worker="test")
     run = Run.objects.get()
     assert run.output_tokens == 1
     assert run.cost is None

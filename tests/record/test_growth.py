@@ -355,7 +355,7 @@ class TestSnapshots:
     def test_it_is_dropped_when_the_run_ends(self, run_id: Any) -> None:
         text_of(run_id)
         assert run_id in catch_up._snapshots._entries
-        lifecycle.recover_run(run_id, max_attempts=1, worker="test")
+        lifecycle.release_run(run_id, worker="test")
         assert run_id not in catch_up._snapshots._entries
 
     def test_what_is_held_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:

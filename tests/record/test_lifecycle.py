@@ -9,15 +9,16 @@ from django.db.models.functions import Now
 
 from conversations import queries
 from conversations.changes import RunLostError
+from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, Item, Message, Run, RunEvent, RunStatus
 from conversations.runs import catch_up, lifecycle, states
 from conversations.runs import events as events_module
 from conversations.runs.events import Batch
-from conversations.runs.inputs import LOST_OUTPUT, Turn, read_path
+from conversations.runs.inputs import LOST_OUTPUT, Step, Turn, read_path
 from conversations.runs.lifecycle import Ending
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
-from conversations.sessions import posting
+from conversations.sessions import posting, queue
 from conversations.sessions.posting import NewChat, Posted
 from tests.support.inprocess import make_user
 
@@ -163,6 +164,71 @@ def test_an_orphan_keeps_the_tools_that_had_finished(user: AbstractBaseUser) -> 
     ]
 
 
+def lose_behind_a_tool(work: Claimed) -> Run:
+    """Its worker is gone while it writes behind a tool; another one may go on."""
+    call = {"tool_call_id": "a", "name": "search"}
+    made = {"type": "function_call", "call_id": "a", "name": "search", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": "found"}
+    said: dict[str, Any] = {"role": "assistant", "content": "Looking."}
+    events: list[Any] = [
+        (2, "token", {"delta": "Looking."}),
+        (3, "tool.started", {**call, "arguments": "{}"}),
+        (4, "tool.finished", {**call, "output": "found"}),
+        (5, "token", {"delta": "So"}),
+    ]
+    steps: dict[int, Step] = {3: {"items": [said, made]}, 4: {"items": [output]}}
+    batch = Batch(work.run.pk, 1, 1, 1, events, steps)
+    events_module.commit_batches([batch], CLAIM.lease)
+    expire(work)
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
+    return Run.objects.get(pk=work.run.pk)
+
+
+def test_an_orphan_goes_on_behind_its_last_step(user: AbstractBaseUser) -> None:
+    run = lose_behind_a_tool(claimed(post(user)))
+    assert (run.status, run.epoch, run.usage_source) == (RunStatus.QUEUED, 1, "estimated")
+    again = lifecycle.claim_run(run.pk, CLAIM)
+    assert again is not None
+    assert again.resumption is not None
+    assert (again.run.epoch, again.run.claim, again.last_seq) == (2, 3, 4)
+    assert [item.get("type", "text") for item in again.resumption.items] == [
+        *("text", "function_call", "function_call_output"),
+    ]
+    kept = [kind for _, kind, _ in queries.read_events(again.run)]
+    assert kept == ["run.started", "token", "tool.started", "tool.finished"]
+    assert again.resumption.folder.parts == queries.read_parts(again.run).parts
+    caught_up = catch_up.read_catch_up(run.pk, epoch=1, seq=5, limit=100)
+    assert (caught_up.seq, caught_up.events) == (4, [])
+
+
+def test_a_reader_of_the_row_before_is_shown_the_events_where_they_are_now(
+    user: AbstractBaseUser,
+) -> None:
+    before = lose_behind_a_tool(claimed(post(user)))
+    assert lifecycle.claim_run(before.pk, CLAIM) is not None
+    for _ in ("built", "held"):
+        shown = catch_up.read_snapshot(before)
+        assert (shown.run.epoch, shown.run.last_seq) == (2, 4)
+        assert [part["type"] for part in shown.parts] == ["text", "tool"]
+
+
+def test_a_stop_before_it_goes_on_keeps_what_it_had_done(user: AbstractBaseUser) -> None:
+    posted = post(user)
+    run = lose_behind_a_tool(claimed(posted))
+    with pytest.raises(AgentSiteError) as refused:
+        queue.edit_queued(
+            user=user, session_id=str(posted.session_id), run_id=str(run.pk), content="other"
+        )
+    assert refused.value.code == ErrorCode.NOT_QUEUED
+    posting.cancel_run(user=user, session_id=str(posted.session_id))
+    run = Run.objects.select_related("reply").get()
+    assert (run.status, run.reply.text) == (RunStatus.CANCELLED, "Looking.\n\nSo")
+    assert [item.payload.get("type", "text") for item in Item.objects.order_by("position")] == [
+        *("text", "function_call", "function_call_output", "text"),
+    ]
+    assert run.input_tokens
+
+
 def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None:
     posted = post(user)
     posting.cancel_run(user=user, session_id=str(posted.session_id))
@@ -174,8 +240,8 @@ def test_an_orphan_that_was_to_stop_is_cancelled(user: AbstractBaseUser) -> None
 def test_a_worker_gives_up_only_its_own(user: AbstractBaseUser) -> None:
     work = claimed(post(user))
     with pytest.raises(RunLostError):
-        lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w2")
-    lifecycle.recover_run(work.run.pk, max_attempts=2, worker="w1")
+        lifecycle.release_run(work.run.pk, worker="w2")
+    lifecycle.release_run(work.run.pk, worker="w1")
     assert Run.objects.get().status == RunStatus.QUEUED
 
 

@@ -69,7 +69,7 @@ PLACES = {
         *("before read_input", "after read_input", "before commit_batches"),
         *("after commit_batches", "before finish_run", "after finish_run"),
     ),
-    "drain": ("before recover_run", "after recover_run"),
+    "drain": ("before release_run", "after release_run"),
 }
 """By what is going on when the code is stopped."""
 

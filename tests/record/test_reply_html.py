@@ -155,7 +155,7 @@ class TestAtWork:
             for client in (first, second):
                 await client.resume(str(run.session_id))
                 await client.wait_text(str(run.pk), TEXT)
-            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1, worker="test")
+            await dbpool.write(lifecycle.release_run, run.pk, worker="test")
             for client in (first, second):
                 end = await client.wait_end(str(run.pk))
                 assert "<strong>there</strong>" in end["metadata"]["html"]
@@ -169,7 +169,8 @@ class TestAtWork:
         run = await in_thread(lambda: begin(ask(ann, "question", claim=CLAIM)).run)
         async with open_chat_here(ann) as client:
             await client.resume(str(run.session_id))
-            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1, worker="test")
+            await Run.objects.aupdate(lease_until=run.created_at)
+            await dbpool.write(lifecycle.recover_run, run.pk, max_attempts=1)
             end = await client.wait_end(str(run.pk))
         assert end["metadata"]["html"] == ""
         assert renderings == []

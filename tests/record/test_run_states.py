@@ -133,7 +133,7 @@ def test_a_run_that_waits_is_replaced_by_the_one_that_interrupts_it(facts: list[
 def test_a_run_that_is_queued_again_is_ready(facts: list[Any]) -> None:
     posted = ask(make_user("ann"), "one")
     begin(posted)
-    lifecycle.recover_run(posted.run_id, max_attempts=2, worker="test")
+    lifecycle.release_run(posted.run_id, worker="test")
     assert facts == [RunReady(posted.run_id), RunReady(posted.run_id)]
 
 

@@ -188,7 +188,7 @@ class TestKept:
         user = make_user("ann")
         posted = ask(user, "x" * 38)
         claimed = begin(posted, "abcd", "efgh")
-        lifecycle.recover_run(claimed.run.pk, max_attempts=2, worker="test")
+        lifecycle.release_run(claimed.run.pk, worker="test")
         run = Run._default_manager.get(pk=claimed.run.pk)
         assert (run.status, run.usage_source) == ("interrupted", "estimated")
         assert (run.input_tokens, run.output_tokens) == (16, 3)
@@ -198,7 +198,8 @@ class TestKept:
 
     def test_a_lost_worker_that_showed_nothing_leaves_it_unknown(self) -> None:
         claimed = begin(ask(make_user("ann"), "hi"))
-        lifecycle.recover_run(claimed.run.pk, max_attempts=1, worker="test")
+        Run._default_manager.update(lease_until=claimed.run.created_at)
+        lifecycle.recover_run(claimed.run.pk, max_attempts=1)
         run = Run._default_manager.get(pk=claimed.run.pk)
         assert (run.usage_source, run.input_tokens, run.cost) == ("unknown", None, None)
 
@@ -251,7 +252,7 @@ class TestTotals:
         seq = claimed.last_seq + 1
         write_events(claimed.run, [(seq, "token", {"delta": "x" * chance.randrange(90)})])
         Run._default_manager.filter(pk=claimed.run.pk).update(last_seq=seq)
-        lifecycle.recover_run(claimed.run.pk, max_attempts=1, worker="test")
+        lifecycle.release_run(claimed.run.pk, worker="test")
 
     def suspend(self, chance: random.Random, user: Any, session: ChatSession) -> None:
         if (claimed := claim_head(session)) is None:

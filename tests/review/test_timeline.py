@@ -63,11 +63,18 @@ def test_tools_and_approvals_have_lanes_of_their_own() -> None:
 def test_marks_tell_of_stops_and_new_beginnings() -> None:
     stopped = {"cancel_requested_at": at(800), "stopped_at": at(1000)}
     run = run_of(status=RunStatus.CANCELLED, first_token_at=at(500), **stopped)
-    events = [event(1, "run.started", 300, epoch=2)]
+    events = [event(1, "run.started", 100), event(1, "run.started", 300, epoch=2)]
     timeline = build_timeline(run, events, at(0))
     kinds = [mark.kind for mark in timeline.marks]
     assert kinds == ["claimed", "again", "first", "stop", "stopped", "end"]
     assert timeline.stop_ms == 200
+
+
+def test_a_run_that_goes_on_behind_its_steps_has_not_begun_again() -> None:
+    """Its first event has moved into the new epoch."""
+    run = run_of(status=RunStatus.COMPLETED, first_token_at=at(500))
+    timeline = build_timeline(run, [event(1, "run.started", 300, epoch=2)], at(0))
+    assert [mark.kind for mark in timeline.marks] == ["claimed", "first", "end"]
 
 
 def test_clocks_that_differ_draw_nothing_backwards() -> None:

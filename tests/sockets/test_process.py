@@ -89,7 +89,7 @@ async def test_nor_does_a_database_that_is_away(
     async with open_chat_here(user) as client:
         accepted = await client.chat("say something", agent="patient")
         await client.wait_text(accepted["run_id"], "well")
-        monkeypatch.setattr(lifecycle, "recover_run", fail)
+        monkeypatch.setattr(lifecycle, "release_run", fail)
         await process.drain(0)
 
 

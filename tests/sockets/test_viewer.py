@@ -278,7 +278,7 @@ async def test_who_only_chats_is_refilled_with_tokens(talk: Talk, settings: Any)
 async def test_a_new_epoch_is_announced(talk: Talk) -> None:
     socket = Socket(talk.user)
     await socket.viewer.resume(talk.session_id, ResumeMetadata(rev=0))
-    await in_thread(lifecycle.recover_run, talk.posted.run_id, max_attempts=2, worker=CLAIM.worker)
+    await in_thread(lifecycle.release_run, talk.posted.run_id, worker=CLAIM.worker)
     again = await in_thread(lifecycle.claim_run, talk.posted.run_id, CLAIM)
     assert again is not None
     talk.work, talk.last_seq = again, 1

@@ -13,8 +13,13 @@ def erase(path: Path) -> ToolCall:
     return ToolCall("erase", f'{{"path": "{path}"}}')
 
 
+def append(path: Path) -> ToolCall:
+    """Return a call that needs no approval."""
+    return ToolCall("append", f'{{"path": "{path}"}}')
+
+
 def times_run(path: Path) -> int:
-    """Return how often the tool has run for a file."""
+    """Return how often a tool has run for a file."""
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 
 from conversations.changes import write_events
 from conversations.models import ChatSession, Message, Run, RunStatus
-from conversations.runs.lifecycle import Ending, claim_run, finish_run, recover_run
+from conversations.runs.lifecycle import Ending, claim_run, finish_run, release_run
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions.posting import NewChat, Posted, post_chat
@@ -82,7 +82,7 @@ def finish(
     """Work on the run and end it; an interrupted one loses its worker instead."""
     if status == RunStatus.INTERRUPTED:
         begin(posted, text)
-        recover_run(posted.run_id, max_attempts=1, worker=CLAIM.worker)
+        release_run(posted.run_id, worker=CLAIM.worker)
         return
     claimed = begin(posted)
     shown = [{"type": "text", "text": text}] if parts is None else parts

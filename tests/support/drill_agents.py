@@ -48,7 +48,15 @@ def erase(path: str) -> str:
     return f"Erased {path}."
 
 
-TOOLS = [look_up, wait, read_file, fail, erase]
+@function_tool
+def append(path: str) -> str:
+    """Add a line to a file."""
+    with Path(path).open("a") as file:
+        file.write("appended\n")
+    return f"Added a line to {path}."
+
+
+TOOLS = [look_up, wait, read_file, fail, erase, append]
 
 
 specialist = Agent[RunContext](name="specialist", instructions="Answer.", tools=[*TOOLS])
