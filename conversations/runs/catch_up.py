@@ -151,8 +151,8 @@ class Snapshots:
 
 def _find_later_epoch(run: Run) -> Run | None:
     """Return the run as it is now if it is in a later epoch, which has taken over its events."""
-    now = get_run(run.pk)
-    return now if now.epoch > run.epoch else None
+    later = Run.objects.filter(pk=run.pk, epoch__gt=run.epoch)
+    return later.select_related("reply").first()
 
 
 def _size_of(payload: dict[str, Any]) -> int:
