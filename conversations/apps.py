@@ -1,8 +1,17 @@
-"""The app's configuration: its settings with their defaults, and what it registers at start."""
+"""The app's configuration: its settings with their defaults, its system checks, and its start."""
 
-from django.apps import AppConfig
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from django.apps import AppConfig, apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as WarningMessage
+from django.db import connection
+from django.db.models import IntegerField, Model, UUIDField
 from django.db.models.signals import post_migrate, pre_migrate
 
 RESTORE_DAYS = 30
@@ -47,10 +56,7 @@ class ConversationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from conversations import (
-            changes,
-            checks,  # noqa: F401  (checks registers them)
-        )
+        from conversations import changes
         from conversations.people import sign_ins
         from conversations.runs import catch_up
         from conversations.sessions import search
@@ -59,3 +65,92 @@ class ConversationsConfig(AppConfig):
         pre_migrate.connect(search.drop_triggers, sender=self)
         post_migrate.connect(search.install, sender=self)
         user_logged_out.connect(sign_ins.on_sign_out)
+
+
+Apps = Sequence[AppConfig] | None
+
+
+@register(Tags.models)
+def check_user_model(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Check that users have a numeric or UUID key, and the fields that queries filter by."""
+    model = get_user_model()
+    found: list[CheckMessage] = []
+    if not isinstance(_key_of(model), IntegerField | UUIDField):
+        message = f"The primary key of {model._meta.label} must be an integer or a UUID."
+        hint = "The search index and the names of channel groups contain it."
+        found.append(Error(message, hint=hint, id="conversations.E001"))
+    needed = ["is_active", *(["is_staff"] if apps.is_installed("django.contrib.admin") else [])]
+    columns = {field.name for field in model._meta.concrete_fields}
+    for name in [name for name in needed if name not in columns]:
+        message = f"{model._meta.label} has no field {name}."
+        hint = (
+            "Add a database field of this name: queries filter by it, so a property is not enough."
+        )
+        found.append(Error(message, hint=hint, id="conversations.E002"))
+    return found
+
+
+def _key_of(model: type[Model]) -> Any:
+    key: Any = model._meta.pk
+    while key.remote_field:
+        key = key.target_field
+    return key
+
+
+@register(Tags.security)
+def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Check that sign-ins are kept in Django's session table.
+
+    A sign-in that is not in this table counts as ended, and its sockets would be closed.
+    """
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.contrib.sessions.models import Session
+
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(store, SessionStore) and store.get_model_class() is Session:
+        return []
+    message = f"SESSION_ENGINE {settings.SESSION_ENGINE} does not use Django's session table."
+    hint = "Use django.contrib.sessions.backends.db or cached_db, else sockets are closed."
+    return [Error(message, hint=hint, id="conversations.E003")]
+
+
+@register(Tags.compatibility)
+def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Check that USE_TZ is on, because datetimes are compared with the database's clock."""
+    if settings.USE_TZ:
+        return []
+    return [Error("USE_TZ is off.", hint="Set USE_TZ = True.", id="conversations.E004")]
+
+
+@register(Tags.compatibility)
+def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the database is SQLite or PostgreSQL, and warn if an option should be set."""
+    if connection.vendor == "sqlite":
+        return list(_check_sqlite())
+    if connection.vendor == "postgresql":
+        return list(_check_postgres())
+    message = f"The database {connection.display_name} is not supported."
+    return [Error(message, hint="Use PostgreSQL or SQLite.", id="conversations.E005")]
+
+
+def _check_sqlite() -> Iterator[CheckMessage]:
+    database = connection.settings_dict
+    if database["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
+        message = "Concurrent writes to SQLite will fail: transactions must be IMMEDIATE."
+        hint = (
+            'Set OPTIONS of the database to {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+            '"init_command": "PRAGMA journal_mode=WAL"}.'
+        )
+        yield WarningMessage(message, hint=hint, id="conversations.W001")
+    if database["ENGINE"] != "conversations.sqlite":
+        message = "Requests that write to SQLite will delay streamed replies."
+        hint = 'Set ENGINE of the database to "conversations.sqlite".'
+        yield WarningMessage(message, hint=hint, id="conversations.W002")
+
+
+def _check_postgres() -> Iterator[CheckMessage]:
+    """Check that there is a pool: under ASGI each request has its own thread, so its connection."""
+    if not connection.settings_dict["OPTIONS"].get("pool"):
+        message = "Every request will open its own connection to PostgreSQL."
+        hint = 'Add "pool": {"max_size": 16} to OPTIONS of the database, and set CONN_MAX_AGE to 0.'
+        yield WarningMessage(message, hint=hint, id="conversations.W003")

@@ -28,10 +28,17 @@ LANGUAGES = (
 SERVED = {
     "markdown-it.js": "markdown-it/dist/browser/markdown-it.esm.min.mjs",
     "markdown-it.LICENSE.txt": "markdown-it/LICENSE",
+    "markdown-it-footnote.js": "markdown-it-footnote/index.mjs",
+    "markdown-it-footnote.LICENSE.txt": "markdown-it-footnote/LICENSE",
+    "temml.js": "temml/dist/temml.min.js",
+    "temml.LICENSE.txt": "temml/LICENSE",
     "highlight.js": f"{HIGHLIGHT}/core.min.js",
     "highlight.LICENSE.txt": "@highlightjs/cdn-assets/LICENSE",
     **{f"languages/{name}.js": f"{HIGHLIGHT}/languages/{name}.min.js" for name in LANGUAGES},
 }
+
+EXPORTS = {"temml.js": "temml"}
+"""The name that a script defines, for scripts that are not published minified as modules."""
 
 
 def digest() -> str:
@@ -79,7 +86,9 @@ def copy(source: Path, target: Path) -> None:
     lines = source.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith("//# sourceMappingURL=")]
     head = "// @ts-nocheck\n" if target.suffix == ".js" else ""
-    target.write_text(head + "".join(kept))
+    exported = EXPORTS.get(target.name)
+    tail = f"\nexport default {exported};\n" if exported else ""
+    target.write_text(head + "".join(kept) + tail)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 
-from conversations import checks, sqlite
+from conversations import apps, sqlite
 from conversations.models import ChatSession
 from conversations.sqlite import WriteLock, prefer_this_thread
 from conversations.sqlite.base import may_write
@@ -279,7 +279,7 @@ async def test_the_writer_of_the_pool_goes_before_sync_views(threads: Any) -> No
 
 
 def test_the_check_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.check_database(None) == []
+    assert apps.check_database(None) == []
     monkeypatch.setitem(connection.settings_dict, "ENGINE", "django.db.backends.sqlite3")
-    (found,) = checks.check_database(None)
+    (found,) = apps.check_database(None)
     assert found.id == "conversations.W002"

@@ -7,7 +7,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.checks import run_checks
 from django.db import connection, models
 
-from conversations import checks
+from conversations import apps
 
 CACHED = "django.contrib.sessions.backends.cached_db"
 IN_CACHE = "django.contrib.sessions.backends.cache"
@@ -50,8 +50,8 @@ def test_a_setting_that_does_not_fit(settings: Any, name: str, value: Any, wante
 
 
 def test_users_that_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "get_user_model", lambda: Visitor)
-    found = [(found.id, found.msg) for found in checks.check_user_model(None)]
+    monkeypatch.setattr(apps, "get_user_model", lambda: Visitor)
+    found = [(found.id, found.msg) for found in apps.check_user_model(None)]
     assert found == [
         (
             "conversations.E001",

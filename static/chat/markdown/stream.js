@@ -12,7 +12,7 @@ import { morph } from "./morph.js";
 import { elementOf, nodesOf } from "./nodes.js";
 import { MAX_CHARS, parse } from "./parser.js";
 import { entriesOf, lineOf, OpenRows } from "./rows.js";
-import { presentable } from "./tail.js";
+import { presentable, withFormula } from "./tail.js";
 
 export class MarkdownStream {
   #seen = 0;
@@ -80,13 +80,16 @@ export class MarkdownStream {
   }
 
   /**
-   * Parse `text` into blocks; `last` is the index of the last one that began on a complete line.
+   * Parse `text` into blocks; `last` is the index of the last one that began on a complete line, not
+   * counting what may become a formula.
    * @param {string} text
    */
   #read(text) {
     const lines = text.split("\n");
-    const blocks = blocksOf(parse(presentable(text), structuredClone(this.#known)));
-    return { lines, blocks, last: blocks.findLastIndex(({ start }) => start < lines.length - 1) };
+    const formula = withFormula(text);
+    const blocks = blocksOf(parse(formula || presentable(text), structuredClone(this.#known)));
+    const sure = formula ? blocks.slice(0, -1) : blocks;
+    return { lines, blocks, last: sure.findLastIndex(({ start }) => start < lines.length - 1) };
   }
 
   /**
