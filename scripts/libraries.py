@@ -31,6 +31,8 @@ SERVED = {
     "markdown-it-footnote.js": "markdown-it-footnote/index.mjs",
     "markdown-it-footnote.LICENSE.txt": "markdown-it-footnote/LICENSE",
     "temml.js": "temml/dist/temml.min.js",
+    "temml.css": "temml/dist/Temml-Local.css",
+    "Temml.woff2": "temml/dist/Temml.woff2",
     "temml.LICENSE.txt": "temml/LICENSE",
     "highlight.js": f"{HIGHLIGHT}/core.min.js",
     "highlight.LICENSE.txt": "@highlightjs/cdn-assets/LICENSE",
@@ -83,6 +85,9 @@ def copy(source: Path, target: Path) -> None:
     `tsc` follows the page's imports into scripts, and is told that their types are not ours.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".woff2":
+        shutil.copy(source, target)
+        return
     lines = source.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith("//# sourceMappingURL=")]
     head = "// @ts-nocheck\n" if target.suffix == ".js" else ""

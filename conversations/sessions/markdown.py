@@ -141,6 +141,9 @@ def _render_math(
     return f"{words}\n" if token.block else words
 
 
+# No formula is longer: looking for its end costs time for each mark.
+FORMULA_CHARS = 4_000
+FORMULA_LINES = 100
 MATH_ENDS = {"$$": "$$", "$": "$", "\\(": "\\)", "\\[": "\\]"}
 # Prices: a number, then words, without anything that only formulas have.
 PRICE = re.compile(r"[0-9][^\\^_=+<>{}]*[ ][^\\^_=+<>{}]*")
@@ -165,13 +168,18 @@ def _math(state: StateInline, silent: bool) -> bool:
     return True
 
 
-def _find_end(src: str, place: int, end: int, mark: str) -> int:
+def _find_end(src: str, begin: int, end: int, mark: str) -> int:
     """Return where `mark` stands first, not counting escaped characters; or -1."""
-    while place < end:
-        if src.startswith(mark, place):
-            return place
-        place += 2 if src[place] == "\\" else 1
-    return -1
+    place = src.find(mark, begin, min(end, begin + FORMULA_CHARS))
+    # The marks that begin with a backslash are not escaped by the one before it.
+    while place > 0 and src[place] == "$" and _is_escaped(src, begin, place):
+        place = src.find(mark, place + 1, min(end, begin + FORMULA_CHARS))
+    return place
+
+
+def _is_escaped(src: str, begin: int, place: int) -> bool:
+    before = src[begin:place]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def _is_formula(src: str, begin: int, end: int) -> bool:
@@ -182,6 +190,16 @@ def _is_formula(src: str, begin: int, end: int) -> bool:
     return not is_price and not re.search(r"[A-Za-z0-9$]", around)
 
 
+def _backslash_before_space(state: StateInline, silent: bool) -> bool:
+    """Leave the space to the rule of line ends, as the page's parser does."""
+    if not state.src.startswith("\\ ", state.pos):
+        return False
+    if not silent:
+        state.push("text_special", "", 0).content = "\\"
+    state.pos += 1
+    return True
+
+
 def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     """Parse a formula that has lines of its own, between `$$` or between `\\[` and `\\]`."""
     line = _line_of(state, start)
@@ -189,6 +207,7 @@ def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if state.is_code_block(start) or mark not in ("$$", "\\["):
         return False
     lines, close = [line[2:]], MATH_ENDS[mark]
+    end = min(end, start + FORMULA_LINES)
     while close not in lines[-1]:
         start_of_next = start + len(lines)
         if start_of_next >= end or state.sCount[start_of_next] < state.blkIndent:
@@ -220,11 +239,15 @@ def _line_of(state: StateBlock, number: int) -> str:
 _END = '\u0000-\u0020<>"`|\\\\^\u007f-\u00a0\u1680\u2000-\u206f\ufeff\ufff0-\uffff'
 _HOST = "[A-Za-z0-9_\u00c0-\u10ff\u1200-\u167f\u1681-\u1fff\u2c00-\u2dff\ua000-\ua95f-]+"
 _REST = f"[^{_END}{CJK.pattern[1:-1]}]*"
-ADDRESS = re.compile(f"({_HOST}(?:\\.{_HOST})*)({_REST})")
+ADDRESS = re.compile(f"({_HOST}(?:\\.{_HOST})*)(?::[0-9]+)?(?:[/?#]{_REST})?")
+USER = re.compile(f"[^{_END}/?#]*@")
 SCHEME = re.compile("(?:^|[^A-Za-z0-9/.@+-])(https?)$", re.IGNORECASE)
 MAILBOX = re.compile("(?:^|[^A-Za-z0-9/.@:+_-]|(mailto:))([A-Za-z0-9.+_-]+)$", re.IGNORECASE)
-NAME = re.compile("_[A-Za-z0-9.+_-]*(?=@[A-Za-z0-9])")
+NAME = re.compile("_[A-Za-z0-9.+_-]{0,64}(?=@[A-Za-z0-9])")
 MAIL_HOST = re.compile("@[A-Za-z0-9_-]+(?:\\.[A-Za-z0-9_-]+)+")
+# What is looked at before and after an address; rules that look further take quadratic time.
+NAME_CHARS = 80
+TRIMMED_CHARS = 100
 ENTITY = re.compile("&[A-Za-z0-9]+;$")
 
 
@@ -239,8 +262,8 @@ def _link_www(state: StateInline, silent: bool) -> bool:
 
 def _link_address(state: StateInline, silent: bool) -> bool:
     place = state.pos
-    begun = SCHEME.search(state.pending)
-    if not begun or not state.src.startswith("://", place):
+    begun = state.src.startswith("://", place) and SCHEME.search(state.pending[-NAME_CHARS:])
+    if not begun:
         return False
     words = _match_address(state.src[place + 3 : state.posMax])
     return bool(words) and _push_link(
@@ -251,22 +274,22 @@ def _link_address(state: StateInline, silent: bool) -> bool:
 def _match_address(text: str) -> str:
     """Return the host and the path at the start of `text`; empty if there is no sound host."""
     found = ADDRESS.match(text)
-    if not found or "_" in "".join(found[1].split(".")[-2:]):
-        return ""
-    if "@" in re.split("[/?#]", found[2], maxsplit=1)[0]:
+    if not found or "_" in "".join(found[1].split(".")[-2:]) or USER.match(text, found.end(1)):
         return ""
     return _trim(found[0])
 
 
 def _trim(address: str) -> str:
     """Return the address without the punctuation of the sentence around it."""
-    while address:
-        last = address[-1]
+    for _ in range(TRIMMED_CHARS):
+        last = address[-1:]
         opening = {")": "(", "]": "[", "}": "{"}.get(last)
         if last == ";":
-            shorter = ENTITY.sub("", address)
-            address = address[:-1] if shorter == address else shorter
-        elif last in "?!.,:*_~'" or (opening and address.count(last) > address.count(opening)):
+            found = ENTITY.search(address[-NAME_CHARS:])
+            address = address[: -len(found[0]) if found else -1]
+        elif (last and last in "?!.,:*_~'") or (
+            opening and address.count(last) > address.count(opening)
+        ):
             address = address[:-1]
         else:
             break
@@ -285,8 +308,8 @@ def _take_name(state: StateInline, silent: bool) -> bool:
 
 
 def _link_email(state: StateInline, silent: bool) -> bool:
-    begun = MAILBOX.search(state.pending)
     host = MAIL_HOST.match(state.src, state.pos, state.posMax)
+    begun = host and MAILBOX.search(state.pending[-NAME_CHARS:])
     if not begun or not host or host[0][-1] in "-_" or state.src[host.end() :][:1] == "@":
         return False
     name = (begun[1] or "") + begun[2]
@@ -481,6 +504,7 @@ def _build_parser() -> MarkdownIt:
     interrupts = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     parser.block.ruler.before("fence", "math_block", _math_block, interrupts)
     parser.inline.ruler.before("escape", "math", _math)
+    parser.inline.ruler.before("escape", "backslash", _backslash_before_space)
     parser.inline.ruler.before("emphasis", "mail_name", _take_name)
     for rule in (_link_www, _link_address, _link_email):
         parser.inline.ruler.push(rule.__name__, rule)

@@ -31,7 +31,7 @@ RENDERER_VERSION = 3
 """Increment it with every change of what `render_markdown` returns, also by a new version of a
 library: stored HTML of another version is rendered again."""
 
-# Longer texts are shown without formatting: some nested Markdown takes quadratic time.
+# UTF-16 units. The rest is shown without formatting: some nested Markdown takes quadratic time.
 MARKDOWN_MAX_CHARS = 131_072
 URL_SCHEMES = {"http", "https", "mailto"}
 
@@ -77,15 +77,30 @@ def render_markdown(text: str) -> SafeString:
     """Return the sanitised HTML of a text; images become links, so that nothing is fetched.
 
     Never raises, because a fault of the parser must not keep a run from ending or a page from
-    being shown: such a text, or a very long one, is shown as typed.
+    being shown: such a text is shown as typed, and so is what comes after the longest beginning of
+    whole lines that has at most `MARKDOWN_MAX_CHARS` characters.
     """
-    if len(text) > MARKDOWN_MAX_CHARS:
-        return _show_as_typed(text)
+    beginning = _cut_beginning(text)
+    if len(beginning) < len(text):
+        return format_html(
+            "{}{}", render_markdown(beginning), _show_as_typed(text[len(beginning) :])
+        )
     try:
         return mark_safe(_cleaner.clean(parser.render(text)))  # noqa: S308 (the cleaner's output)
     except Exception as exc:
         logger.error("rendering of %d characters failed: %s", len(text), type(exc).__name__)
         return _show_as_typed(text)
+
+
+def _cut_beginning(text: str) -> str:
+    """Return what is rendered of a text; characters are counted as the page counts them."""
+    if 2 * len(text) <= MARKDOWN_MAX_CHARS:
+        return text
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) <= 2 * MARKDOWN_MAX_CHARS:
+        return text
+    beginning = units[: 2 * MARKDOWN_MAX_CHARS].decode("utf-16-le", "ignore")
+    return beginning[: beginning.rfind("\n") + 1] or beginning
 
 
 def _show_as_typed(text: str) -> SafeString:

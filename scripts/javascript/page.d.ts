@@ -219,6 +219,10 @@ interface Block {
   start: number;
   tokens: Token[];
 }
+/** The part of Temml that is used. */
+interface Typesetter {
+  renderToString(tex: string, options: object): string;
+}
 /** The part of highlight.js that is used. */
 interface Highlighter {
   registerLanguage(name: string, grammar: unknown): void;

@@ -105,4 +105,9 @@ PLAIN = {
     "currency": "$5 and $10, or $5-$6; US$5 and AU$6, $1,000.50 (about 900€, or 1,000$). $HOME/bin:$PATH "
     "costs $5 (VAT included), not 6$. From $3/mo to $9/mo. $5$ $a$ and $b$. $$$ 50$ and 60$",
     "directions": "- אחת\n- שתיים\n\n1. واحد\n\n> نص\n\n| א | b |\n|---|---|\n| 1 | 2 |\n",
+    "too_long": "A *line* 😀\n\n" * 11_000 + "- the *end*",
+    "too_long_a_line": "😀" * 65_600,
+    "backslashes": "a\\ \nb\\  \nc\\\nd\\",
+    "carriage_returns": "a\rb\r\rc\r\n\r\n```\rcode\r```\r",
+    "addresses_and_brackets": "https://x.example[1] www.x.example]( https://x.example:8000:9 https://x:y",
 }

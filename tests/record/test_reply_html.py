@@ -44,7 +44,7 @@ class Rendering:
 def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Rendering]:
     """Every text that is rendered from here on."""
     found: list[Rendering] = []
-    real = rendering._parser.render
+    real = rendering.parser.render
 
     def render(text: str, *args: Any) -> str:
         in_transaction = connection.in_atomic_block
@@ -52,7 +52,7 @@ def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Rendering]:
         html: str = real(text, *args)
         return html
 
-    monkeypatch.setattr(rendering._parser, "render", render)
+    monkeypatch.setattr(rendering.parser, "render", render)
     return found
 
 
@@ -118,7 +118,7 @@ class TestAtWork:
         def fail(text: str) -> str:
             raise RecursionError(text)
 
-        monkeypatch.setattr(rendering._parser, "render", fail)
+        monkeypatch.setattr(rendering.parser, "render", fail)
         async with open_chat_here(ann) as client:
             accepted = await client.chat(TEXT)
             end = await client.wait_end(accepted["run_id"])
@@ -271,7 +271,7 @@ class TestStored:
         self, ann: User, renderings: list[Rendering], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = talk(ann, ("one", TEXT))
-        real, began, both = rendering._parser.render, threading.Event(), threading.Event()
+        real, began, both = rendering.parser.render, threading.Event(), threading.Event()
 
         def pause(text: str, *args: Any) -> str:
             began.set()
@@ -279,7 +279,7 @@ class TestStored:
             html: str = real(text, *args)
             return html
 
-        monkeypatch.setattr(rendering._parser, "render", pause)
+        monkeypatch.setattr(rendering.parser, "render", pause)
         pages: list[str] = []
 
         def read() -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import npm
@@ -111,6 +112,32 @@ MARKDOWN = str(TESTS / "markdown.test.js")
 READ_SPEC = "console.log(JSON.stringify(require(process.argv[1]).tests))"
 
 
+MIXED = int(os.environ.get("AGENTSITE_MIXED", "200"))
+"""Texts of random pieces; more of them take minutes."""
+LINES = [
+    line
+    for text in (*PLAIN.values(), *REPLIES)
+    if len(text) < 3_000
+    for line in text.split("\n")
+    if len(line) < 200
+]
+MARKS = (
+    *("\n", "\n\n", "\n  ", "\n    ", "\n> ", "\n- ", "\n1. ", "\n```\n", "\n$$\n", "\n\\[\n"),
+    *("$", "$$", "\\(", "\\)", "\\[", "\\]", "`", "**", "[", "](", "https://", "www.", "@", "|"),
+    *("[^1]", "[^1]: ", "> [!NOTE]\n", "<br>", "- [x] ", "\U0001f600", "\t", "\r", "\\"),
+)
+
+
+def mix(random):
+    """A text of pieces of others, cut anywhere, and of marks."""
+    return "".join(
+        random.choice(LINES)[: random.choice((5, 20, 80))]
+        if random.random() < 0.5
+        else random.choice(MARKS)
+        for _ in range(random.randint(3, 25))
+    )
+
+
 def markdown_cases(tools):
     """Texts with the server's HTML: ours, and the examples of the specification of CommonMark."""
     texts = {**PLAIN, **{f"hostile {number}": text for number, text in enumerate(REPLIES)}}
@@ -118,6 +145,7 @@ def markdown_cases(tools):
     assert len(examples) == 652
     for example in examples:
         texts[f"example {example['number']}"] = example["markdown"].replace("→", "\t")
+    texts |= {f"mix {number}": mix(Random(number)) for number in range(MIXED)}
     return [
         {"name": name, "text": text, "html": str(render_markdown(text))}
         for name, text in texts.items()

@@ -9,7 +9,7 @@ import { MarkdownIt } from "./rules/library.js";
 import { linkAddresses, linkImages, nameHosts } from "./rules/links.js";
 import { addMath } from "./rules/math.js";
 
-/** Longer texts are shown as plain text. */
+/** The rest of a longer text is shown as it is written. */
 export const MAX_CHARS = 131_072;
 const PAGE_HEADINGS = 2;
 

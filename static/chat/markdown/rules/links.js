@@ -12,11 +12,15 @@ const END = '\\u0000-\\u0020<>"`|\\\\^\\u007f-\\u00a0\\u1680\\u2000-\\u206f\\ufe
 const HOST =
   "[A-Za-z0-9_\\u00c0-\\u10ff\\u1200-\\u167f\\u1681-\\u1fff\\u2c00-\\u2dff\\ua000-\\ua95f\\-]+";
 const REST = `[^${END}${CJK.source.slice(1, -1)}]*`;
-const ADDRESS = new RegExp(`^(${HOST}(?:\\.${HOST})*)(${REST})`, "u");
+const ADDRESS = new RegExp(`^(${HOST}(?:\\.${HOST})*)(?::[0-9]+)?(?:[/?#]${REST})?`, "u");
+const USER = new RegExp(`^[^${END}/?#]*@`, "u");
 const SCHEME = /(?:^|[^A-Za-z0-9/.@+-])(https?)$/i;
 const MAILBOX = /(?:^|[^A-Za-z0-9/.@:+_-]|(mailto:))([A-Za-z0-9.+_-]+)$/i;
-const NAME = /^_[A-Za-z0-9.+_-]*(?=@[A-Za-z0-9])/;
+const NAME = /^_[A-Za-z0-9.+_-]{0,64}(?=@[A-Za-z0-9])/;
 const MAIL_HOST = /^@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+/;
+/** What is looked at before and after an address: rules that look further take quadratic time. */
+const NAME_CHARS = 80;
+const TRIMMED_CHARS = 100;
 const ENTITY = /&[A-Za-z0-9]+;$/;
 /** @type {Record<string, string>} */
 const PAIRS = { ")": "(", "]": "[", "}": "{" };
@@ -56,7 +60,9 @@ function linkWww(state, silent) {
 /** @type {InlineRule} */
 function linkAddress(state, silent) {
   const { src, pos, posMax, pending } = state;
-  const [, scheme] = src.startsWith("://", pos) ? (SCHEME.exec(pending) ?? []) : [];
+  const [, scheme] = src.startsWith("://", pos)
+    ? (SCHEME.exec(pending.slice(-NAME_CHARS)) ?? [])
+    : [];
   if (!scheme) return false;
   const words = matchAddress(src.slice(pos + 3, posMax));
   return !!words && pushLink(state, silent, scheme, `://${words}`, `${scheme}://${words}`);
@@ -79,7 +85,7 @@ function takeName(state, silent) {
 function linkEmail(state, silent) {
   const { src, pos, posMax, pending } = state;
   if (src[pos] !== "@") return false;
-  const [, scheme = "", name] = MAILBOX.exec(pending) ?? [];
+  const [, scheme = "", name] = MAILBOX.exec(pending.slice(-NAME_CHARS)) ?? [];
   const [host] = MAIL_HOST.exec(src.slice(pos, posMax)) ?? [];
   if (!name || !host || /[-_]$/.test(host) || src[pos + host.length] === "@") return false;
   return pushLink(state, silent, scheme + name, host, `mailto:${name}${host}`);
@@ -90,9 +96,9 @@ function linkEmail(state, silent) {
  * @param {string} text
  */
 function matchAddress(text) {
-  const [address = "", host = "", rest = ""] = ADDRESS.exec(text) ?? [];
-  const isSound = !host.split(".").slice(-2).join("").includes("_");
-  return isSound && !rest.split(/[/?#]/)[0].includes("@") ? trim(address) : "";
+  const [address = "", host = ""] = ADDRESS.exec(text) ?? [];
+  const hasSoundName = !host.split(".").slice(-2).join("").includes("_");
+  return hasSoundName && !USER.test(text.slice(host.length)) ? trim(address) : "";
 }
 
 /**
@@ -100,18 +106,20 @@ function matchAddress(text) {
  * @param {string} address
  */
 function trim(address) {
-  for (let shown = address; ; ) {
+  let shown = address;
+  for (let count = 0; count < TRIMMED_CHARS; count += 1) {
     const last = shown.slice(-1);
     const opening = PAIRS[last];
     if (last === ";") {
-      const shorter = shown.replace(ENTITY, "");
-      shown = shorter === shown ? shown.slice(0, -1) : shorter;
+      const [entity = ";"] = ENTITY.exec(shown.slice(-NAME_CHARS)) ?? [];
+      shown = shown.slice(0, -entity.length);
     } else if (last && ("?!.,:*_~'".includes(last) || (opening && isOver(shown, last, opening)))) {
       shown = shown.slice(0, -1);
     } else {
-      return shown;
+      break;
     }
   }
+  return shown;
 }
 
 /**

@@ -3,6 +3,9 @@
 /** @type {Record<string, string>} */
 const ENDS = { $$: "$$", $: "$", "\\(": "\\)", "\\[": "\\]" };
 const MARKS = Object.keys(ENDS);
+/** No formula is longer: looking for its end costs time for each mark. */
+const FORMULA_CHARS = 4_000;
+const FORMULA_LINES = 100;
 /** Prices: a number, then words, without anything that only formulas have. */
 const PRICE = /^[0-9][^\\^_=+<>{}]*[ ][^\\^_=+<>{}]*$/;
 
@@ -45,10 +48,24 @@ function math(state, silent) {
  * @param {string} mark
  */
 function findEnd(src, start, end, mark) {
-  for (let place = start; place < end; place += src[place] === "\\" ? 2 : 1) {
-    if (src.startsWith(mark, place)) return place;
+  const last = Math.min(end, start + FORMULA_CHARS) - mark.length;
+  let place = src.slice(0, last + mark.length).indexOf(mark, start);
+  // The marks that begin with a backslash are not escaped by the one before it.
+  while (place >= 0 && mark[0] === "$" && isEscaped(src, start, place)) {
+    place = src.slice(0, last + mark.length).indexOf(mark, place + 1);
   }
-  return -1;
+  return place;
+}
+
+/**
+ * @param {string} src
+ * @param {number} begin
+ * @param {number} place
+ */
+function isEscaped(src, begin, place) {
+  let count = 0;
+  while (place - count > begin && src[place - count - 1] === "\\") count += 1;
+  return count % 2 === 1;
 }
 
 /**
@@ -73,7 +90,8 @@ function mathBlock(state, start, end, silent) {
   if (isCode(state, start) || (mark !== "$$" && mark !== "\\[")) return false;
   const lines = [line.slice(2)];
   for (let next = start + 1; !lines[lines.length - 1].includes(ENDS[mark]); next += 1) {
-    if (next >= end || state.sCount[next] < state.blkIndent) return false;
+    if (next >= Math.min(end, start + FORMULA_LINES) || state.sCount[next] < state.blkIndent)
+      return false;
     lines.push(lineAt(state, next));
     if (!lines[lines.length - 1]) return false;
   }
