@@ -30,6 +30,8 @@ SERVED = {
     "markdown-it.LICENSE.txt": "markdown-it/LICENSE",
     "markdown-it-footnote.js": "markdown-it-footnote/index.mjs",
     "markdown-it-footnote.LICENSE.txt": "markdown-it-footnote/LICENSE",
+    "mermaid.js": "@mermaid-js/tiny/dist/mermaid.tiny.js",
+    "mermaid.LICENSE.txt": "@mermaid-js/tiny/LICENSE",
     "temml.js": "temml/dist/temml.min.js",
     "temml.css": "temml/dist/Temml-Local.css",
     "Temml.woff2": "temml/dist/Temml.woff2",

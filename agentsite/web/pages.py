@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from csp.constants import NONE, SELF
+from csp.constants import NONE, SELF, UNSAFE_INLINE
 from csp.decorators import csp_replace
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
@@ -74,15 +74,21 @@ def model(request: HttpRequest) -> JsonResponse:
 
 
 PICTURE_CHARS = 4_000
-PICTURE_POLICY = {
+FRAMED = {
     "default-src": [NONE],
     "script-src": [NONE],
     "connect-src": [NONE],
     "form-action": [NONE],
     "style-src": [SELF],
-    "img-src": ["https:"],
     "frame-ancestors": [SELF],
-    "sandbox": [],
+}
+PICTURE_POLICY = FRAMED | {"img-src": ["https:"], "sandbox": []}
+# Mermaid writes styles into its drawings.
+DIAGRAM_POLICY = FRAMED | {
+    "script-src": [SELF],
+    "style-src": [SELF, UNSAFE_INLINE],
+    "img-src": [NONE],
+    "sandbox": ["allow-scripts"],
 }
 
 
@@ -97,10 +103,24 @@ def picture(request: HttpRequest) -> HttpResponse:
     user, and is not shown outside of frames, as what it shows is not this site's.
     """
     src = request.GET.get("src", "")
-    is_framed = request.headers.get("Sec-Fetch-Dest", "iframe") == "iframe"
-    if not is_framed or not src.startswith("https://") or len(src) > PICTURE_CHARS:
+    if not _is_framed(request) or not src.startswith("https://") or len(src) > PICTURE_CHARS:
         raise Http404
     return render(request, "picture.html", {"src": src})
+
+
+@cache_control(private=True, no_cache=True)
+@xframe_options_sameorigin
+@csp_replace(DIAGRAM_POLICY)
+@require_safe
+def diagram(request: HttpRequest) -> HttpResponse:
+    """Show the page that draws diagrams, in a frame that reaches neither pages nor networks."""
+    if not _is_framed(request):
+        raise Http404
+    return render(request, "diagram.html")
+
+
+def _is_framed(request: HttpRequest) -> bool:
+    return request.headers.get("Sec-Fetch-Dest", "iframe") == "iframe"
 
 
 LISTED = 100
@@ -293,4 +313,5 @@ def _about_replies(found: SharedSession) -> str:
 urlpatterns += [
     path("shared/<str:token>/", shared, name="shared"),
     path("picture/", picture, name="picture"),
+    path("diagram/", diagram, name="diagram"),
 ]

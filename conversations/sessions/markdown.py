@@ -94,7 +94,8 @@ def _mark_links(tokens: list[Token]) -> None:
 def _host_of(href: str) -> str:
     href = f"http://{href}" if href.startswith("www.") else href
     try:
-        return urlsplit(href).hostname or ""
+        # It leaves what follows a percent sign as it is.
+        return (urlsplit(href).hostname or "").lower()
     except ValueError:
         return ""
 

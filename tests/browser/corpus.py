@@ -109,5 +109,5 @@ PLAIN = {
     "too_long_a_line": "😀" * 65_600,
     "backslashes": "a\\ \nb\\  \nc\\\nd\\",
     "carriage_returns": "a\rb\r\rc\r\n\r\n```\rcode\r```\r",
-    "addresses_and_brackets": "https://x.example[1] www.x.example]( https://x.example:8000:9 https://x:y",
+    "addresses_and_brackets": "[x](https://evil.%5C(x) https://x.example[1] www.x.example]( https://x.example:8000:9 https://x:y",
 }

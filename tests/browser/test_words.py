@@ -1,7 +1,7 @@
 """What a reply shows besides text: formulas, pictures on demand, footnotes, long code."""
 
 import pytest
-from playwright.async_api import Request, expect
+from playwright.async_api import Request, Response, expect
 
 from tests.browser.conftest import Model, Opener
 from tests.support.provider import Gate, Reply
@@ -51,6 +51,43 @@ async def test_a_picture_is_fetched_when_it_is_asked_for(open_chat: Opener, mode
     assert await frame.get_attribute("sandbox") == ""
     # That there is no such host is not the page's fault.
     await chat.page.wait_for_load_state("networkidle")
+    chat.faults.clear()
+
+
+DIAGRAM = """```mermaid
+graph TD
+  A["<img src=https://evil.example/p.png onerror=parent.document.title='hacked'>"] --> B[Plain]
+  click A call alert(1)
+  click B href "javascript:parent.document.title='hacked'"
+```
+"""
+
+
+async def test_diagrams_are_drawn_in_a_frame_that_reaches_nothing(
+    open_chat: Opener, model: Model, site: Site
+) -> None:
+    model.will_say(Reply([DIAGRAM, "\n```mermaid\nno diagram\n```\n"]))
+    chat = await open_chat()
+    asked: list[str] = []
+
+    def note(response: Response) -> None:
+        asked.append(response.url)
+
+    chat.page.on("response", note)
+    await chat.send("hello")
+    await chat.replied()
+    assert not any("mermaid" in url for url in asked)
+    await chat.reply.locator(".show-diagram").first.click()
+    drawn = chat.reply.frame_locator(".diagram-frame").first
+    await expect(drawn.locator("svg")).to_contain_text("Plain")
+    assert await chat.reply.locator(".diagram-frame").get_attribute("sandbox") == "allow-scripts"
+    await drawn.get_by_text("Plain").click()
+    await chat.reply.locator(".show-diagram").click()
+    failed = chat.reply.frame_locator(".diagram-frame").last
+    await expect(failed.locator("#diagram")).to_have_text("This diagram cannot be drawn.")
+    assert "hacked" not in await chat.page.title()
+    assert [url for url in asked if not url.startswith((site.origin, "data:"))] == []
+    # What the frame's policy has stopped is told there.
     chat.faults.clear()
 
 

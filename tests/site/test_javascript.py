@@ -17,8 +17,8 @@ from venvs import Venv
 from agentsite.web import view_models
 from agentsite.web.view_models import get_label
 from conversations.models import RunStatus
-from conversations.text import is_blank
 from conversations.sessions.rendering import render_markdown
+from conversations.text import is_blank
 from tests.browser.corpus import PLAIN
 from tests.browser.hostile import REPLIES
 from tests.support.machine import scaled

@@ -302,6 +302,16 @@ def test_a_picture_is_shown_in_a_frame_alone(client: Client) -> None:
         assert client.get("/picture/", {"src": other}).status_code == 404
 
 
+def test_a_diagram_is_drawn_in_a_frame_alone(client: Client) -> None:
+    shown = client.get("/diagram/", headers={"Sec-Fetch-Dest": "iframe"})
+    policy = shown["Content-Security-Policy"]
+    assert "sandbox allow-scripts;" in policy + ";"
+    assert "connect-src 'none'" in policy
+    assert "img-src 'none'" in policy
+    assert "allow-same-origin" not in policy
+    assert client.get("/diagram/", headers={"Sec-Fetch-Dest": "document"}).status_code == 404
+
+
 def test_templates_hold_a_blank_of_everything(page: Client) -> None:
     html = html_of(page)
     for name in ("user", "assistant", "step", "reasoning", "session", "refused"):

@@ -1,6 +1,6 @@
 /** Parts of a reply other than text: tool steps, reasoning, handovers, and those of no known type. */
 
-import { finishBlock } from "../markdown/blocks.js";
+import { finishBlock } from "../markdown/finish/blocks.js";
 import { loadMarkdown, markdown } from "../markdown/loading.js";
 import { all, fromTemplate, setText, within } from "../page/elements.js";
 import { describeStep, nameOf } from "../page/labels.js";

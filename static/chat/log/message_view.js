@@ -2,7 +2,7 @@
 
 import { isActive } from "../conversation/stored_messages.js";
 import { isUnsentReply } from "../conversation/unsent_messages.js";
-import { finishBlocks } from "../markdown/blocks.js";
+import { finishBlocks } from "../markdown/finish/blocks.js";
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeEnding, labelOfAgent } from "../page/labels.js";
 import { data, fill, words } from "../page/words.js";

@@ -1,6 +1,6 @@
 /** A text part of a reply: draws Markdown at an even pace. */
 
-import { finishBlock, finishBlocks } from "../markdown/blocks.js";
+import { finishBlock } from "../markdown/finish/blocks.js";
 import { loadMarkdown, markdown } from "../markdown/loading.js";
 import { Pace } from "../markdown/pace.js";
 
@@ -93,12 +93,15 @@ export class TextPart {
    * @param {ParentNode | undefined} blocks
    */
   async #finish(text, blocks) {
-    if (!this.#stream && !blocks && (markdown() || (await loadMarkdown()))) this.#makeStream();
+    if (!this.#stream && !blocks) {
+      if (!markdown()) this.element.replaceChildren(text);
+      if (markdown() || (await loadMarkdown())) this.#makeStream();
+    }
     if (this.#stream) {
       this.#stream.finish(text, blocks);
     } else {
       this.element.replaceChildren(...(blocks?.childNodes ?? [text]));
-      finishBlocks(this.element);
+      finishBlock(this.element);
     }
   }
 

@@ -8,7 +8,7 @@
 
 import { within } from "../page/elements.js";
 import { OpenFence } from "./fence.js";
-import { drawFormulas, undrawFormulas } from "./formulas.js";
+import { drawFormulas, undrawFormulas } from "./finish/formulas.js";
 import { morph } from "./morph.js";
 import { elementOf, nodesOf } from "./nodes.js";
 import { MAX_CHARS, parse } from "./parser.js";

@@ -5,7 +5,7 @@
  * elements and attributes are taken, and what it refuses or what is too large stays text.
  */
 
-import { all, fromTemplate } from "../page/elements.js";
+import { all, fromTemplate } from "../../page/elements.js";
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const ELEMENTS = new Set([
@@ -109,7 +109,7 @@ function start() {
 
 async function load() {
   try {
-    const { default: library } = await import("../../vendor/temml.js");
+    const { default: library } = await import("../../../vendor/temml.js");
     document.head.append(fromTemplate("math-template"));
     typesetter = library;
     work();

@@ -3,9 +3,9 @@
  * demand, and ways between footnotes and the text.
  */
 
-import { copyText, showCopied } from "../page/clipboard.js";
-import { all, fromTemplate, within } from "../page/elements.js";
-import { fill, words } from "../page/words.js";
+import { copyText, showCopied } from "../../page/clipboard.js";
+import { all, fromTemplate, within } from "../../page/elements.js";
+import { fill, words } from "../../page/words.js";
 
 /** Longer code is folded. */
 const FOLDED_LINES = 30;
@@ -24,12 +24,11 @@ export function finishBlock(block, isFolded = false) {
 }
 
 /**
- * Finish all blocks that the server has rendered in `root`, or that are `root`; long code is folded.
- * @param {HTMLElement | Document} root
+ * Finish all blocks that the server has rendered in `root`; long code is folded.
+ * @param {ParentNode} root
  */
 export function finishBlocks(root) {
-  const parts = root instanceof HTMLElement ? withSelf(root, ".rendered") : all(root, ".rendered");
-  for (const part of parts) finishBlock(part, true);
+  for (const part of all(root, ".rendered")) finishBlock(part, true);
 }
 
 /**
@@ -57,7 +56,8 @@ function finishCode(block, isFolded) {
   frame.prepend(bar);
   const count = block.textContent.trimEnd().split("\n").length;
   if (count > FOLDED_LINES) addFold(frame, count, isFolded);
-  if (block.dataset.language) colour(block);
+  if (block.dataset.language === "mermaid") offerDiagram(block, bar);
+  else if (block.dataset.language) colour(block);
 }
 
 /**
@@ -109,6 +109,24 @@ async function colour(block) {
   } catch {
     // It stays plain.
   }
+}
+
+/**
+ * Offer to draw the diagram that the code describes.
+ * @param {HTMLElement} block
+ * @param {HTMLElement} bar
+ */
+function offerDiagram(block, bar) {
+  const button = fromTemplate("diagram-template");
+  button.addEventListener("click", async () => {
+    const { drawDiagram } = await import("./diagrams.js");
+    const frame = document.createElement("iframe");
+    frame.title = button.textContent;
+    drawDiagram(frame, button.dataset.page ?? "", block.textContent);
+    block.parentElement?.after(frame);
+    button.remove();
+  });
+  bar.prepend(button);
 }
 
 /**
