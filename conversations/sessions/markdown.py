@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from django.utils.html import escape
@@ -502,8 +502,8 @@ def _build_parser() -> MarkdownIt:
     parser.configure("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"])
     parser.use(footnote_plugin, inline=False, move_to_end=False)
-    interrupts = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    parser.block.ruler.before("fence", "math_block", _math_block, interrupts)
+    interrupted = ["paragraph", "reference", "blockquote", "list"]
+    parser.block.ruler.before("fence", "math_block", _math_block, {"alt": interrupted})
     parser.inline.ruler.before("escape", "math", _math)
     parser.inline.ruler.before("escape", "backslash", _backslash_before_space)
     parser.inline.ruler.before("emphasis", "mail_name", _take_name)
@@ -514,8 +514,11 @@ def _build_parser() -> MarkdownIt:
         parser.core.ruler.before("text_join", early.__name__, early)
     for late in (_lower_headings, _link_images, _align_cells, _name_hosts, _show_notes, _direct):
         parser.core.ruler.push(late.__name__, late)
-    for name in [name for name in parser.renderer.rules if name.startswith("footnote_")]:
-        del parser.renderer.rules[name]
+    # Footnotes are rendered by the tags that `_show_notes` gives them.
+    renderer = cast("RendererHTML", parser.renderer)
+    renderer.rules = {
+        name: rule for name, rule in renderer.rules.items() if not name.startswith("footnote_")
+    }
     parser.add_render_rule("link_close", _render_link_close)
     parser.add_render_rule("fence", _render_fence)
     parser.add_render_rule("math", _render_math)
