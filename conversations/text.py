@@ -51,6 +51,26 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + CUT
 
 
+_LINE_MARKS = re.compile(
+    r"^[ \t]*(?:(?:`{3,}|~{3,})[^\n]*$|(?=[|: \t]*[-=]{3})[|:= \t-]+$|#{1,6}[ \t]+|(?:>[ \t]?)+"
+    r"|\[!\w+\][ \t]*$|[-*+][ \t]+(?:\[[ xX]\][ \t]+)?)+",
+    re.MULTILINE,
+)
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?:[ \t]+\"[^\"\n]*\")?\)")
+_WORD_MARKS = re.compile(r"\*\*|~~|`+|\$\$|\\[()\[\]]|(?<!\w)\*(?=\S)|(?<=\S)\*(?!\w)")
+_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
+
+
+def without_marks(text: str) -> str:
+    """Return Markdown as the words that people read of it; for excerpts and titles, not exact.
+
+    Underscores stay, because they are part of many names.
+    """
+    text = _LINE_MARKS.sub("", text)
+    text = _ROW.sub(lambda row: row[0].replace("|", " "), text)
+    return _WORD_MARKS.sub("", _LINK.sub(r"\1", text))
+
+
 def visible(text: str) -> str:
     """Replace control characters, except tab and newline, by visible symbols.
 

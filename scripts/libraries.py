@@ -28,10 +28,21 @@ LANGUAGES = (
 SERVED = {
     "markdown-it.js": "markdown-it/dist/browser/markdown-it.esm.min.mjs",
     "markdown-it.LICENSE.txt": "markdown-it/LICENSE",
+    "markdown-it-footnote.js": "markdown-it-footnote/index.mjs",
+    "markdown-it-footnote.LICENSE.txt": "markdown-it-footnote/LICENSE",
+    "mermaid.js": "@mermaid-js/tiny/dist/mermaid.tiny.js",
+    "mermaid.LICENSE.txt": "@mermaid-js/tiny/LICENSE",
+    "temml.js": "temml/dist/temml.min.js",
+    "temml.css": "temml/dist/Temml-Local.css",
+    "Temml.woff2": "temml/dist/Temml.woff2",
+    "temml.LICENSE.txt": "temml/LICENSE",
     "highlight.js": f"{HIGHLIGHT}/core.min.js",
     "highlight.LICENSE.txt": "@highlightjs/cdn-assets/LICENSE",
     **{f"languages/{name}.js": f"{HIGHLIGHT}/languages/{name}.min.js" for name in LANGUAGES},
 }
+
+EXPORTS = {"temml.js": "temml"}
+"""The name that a script defines, for scripts that are not published minified as modules."""
 
 
 def digest() -> str:
@@ -76,10 +87,15 @@ def copy(source: Path, target: Path) -> None:
     `tsc` follows the page's imports into scripts, and is told that their types are not ours.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".woff2":
+        shutil.copy(source, target)
+        return
     lines = source.read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith("//# sourceMappingURL=")]
     head = "// @ts-nocheck\n" if target.suffix == ".js" else ""
-    target.write_text(head + "".join(kept))
+    exported = EXPORTS.get(target.name)
+    tail = f"\nexport default {exported};\n" if exported else ""
+    target.write_text(head + "".join(kept) + tail)
 
 
 if __name__ == "__main__":

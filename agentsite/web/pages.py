@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
+from csp.constants import NONE, SELF, UNSAFE_INLINE
+from csp.decorators import csp_replace
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
@@ -14,6 +16,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
+from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
@@ -68,6 +71,56 @@ def model(request: HttpRequest) -> JsonResponse:
     status = model_status()
     told: dict[str, Any] = asdict(status) if status else {"state": "ready"}
     return JsonResponse(told)
+
+
+PICTURE_CHARS = 4_000
+FRAMED = {
+    "default-src": [NONE],
+    "script-src": [NONE],
+    "connect-src": [NONE],
+    "form-action": [NONE],
+    "style-src": [SELF],
+    "frame-ancestors": [SELF],
+}
+PICTURE_POLICY = FRAMED | {"img-src": ["https:"], "sandbox": []}
+# Mermaid writes styles into its drawings.
+DIAGRAM_POLICY = FRAMED | {
+    "script-src": [SELF],
+    "style-src": [SELF, UNSAFE_INLINE],
+    "img-src": [NONE],
+    "sandbox": ["allow-scripts"],
+}
+
+
+@never_cache
+@xframe_options_sameorigin
+@csp_replace(PICTURE_POLICY)
+@require_safe
+def picture(request: HttpRequest) -> HttpResponse:
+    """Show a picture of another site, in a frame of a page that somebody has asked to show it.
+
+    The pages themselves may load nothing from elsewhere. This one has no scripts and nothing of the
+    user, and is not shown outside of frames, as what it shows is not this site's.
+    """
+    src = request.GET.get("src", "")
+    if not _is_framed(request) or not src.startswith("https://") or len(src) > PICTURE_CHARS:
+        raise Http404
+    return render(request, "picture.html", {"src": src})
+
+
+@cache_control(private=True, no_cache=True)
+@xframe_options_sameorigin
+@csp_replace(DIAGRAM_POLICY)
+@require_safe
+def diagram(request: HttpRequest) -> HttpResponse:
+    """Show the page that draws diagrams, in a frame that reaches neither pages nor networks."""
+    if not _is_framed(request):
+        raise Http404
+    return render(request, "diagram.html")
+
+
+def _is_framed(request: HttpRequest) -> bool:
+    return request.headers.get("Sec-Fetch-Dest", "iframe") == "iframe"
 
 
 LISTED = 100
@@ -242,7 +295,7 @@ def _write_page(found: SharedSession) -> bytes:
         "shared": found,
         "marked": marked,
         "about_replies": _about_replies(found),
-        "words": {"copy": view_models.SCRIPT["copy"]},
+        "words": {name: view_models.SCRIPT[name] for name in ("code", "copy")},
     }
     return render_to_string("shared.html", context).encode()
 
@@ -257,4 +310,8 @@ def _about_replies(found: SharedSession) -> str:
     return _("Replies are written by an AI and can be wrong.")
 
 
-urlpatterns += [path("shared/<str:token>/", shared, name="shared")]
+urlpatterns += [
+    path("shared/<str:token>/", shared, name="shared"),
+    path("picture/", picture, name="picture"),
+    path("diagram/", diagram, name="diagram"),
+]

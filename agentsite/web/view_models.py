@@ -93,6 +93,7 @@ VERSION = _("Version {index} of {count}")
 TOOK = _("{step}, {seconds} s")
 # Shorter durations are not shown.
 NOTABLE_MS = 50
+CODE = {"show": _("Show all {count} lines"), "hide": _("Show less")}
 TAKES_OVER = _("{agent} takes over")
 UNKNOWN_PART = _("This part cannot be shown here. Reload the page later.")
 SCRIPT: dict[str, Any] = {
@@ -108,6 +109,7 @@ SCRIPT: dict[str, Any] = {
     "took": TOOK,
     "takes_over": TAKES_OVER,
     "unknown_part": UNKNOWN_PART,
+    "code": CODE,
     "continue": _("Continue"),
     "untitled": _("New conversation"),
     "replying": _("replying"),

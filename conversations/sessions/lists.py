@@ -29,15 +29,17 @@ from conversations.runs import states
 from conversations.runs.usage import TokenUsage, add_to_session, price, usage_columns
 from conversations.sessions.search import Piece, cut_excerpt, find_messages
 from conversations.shapes import message_view
-from conversations.text import clean_text
+from conversations.text import clean_text, without_marks
 
 WORDS_LENGTH = 60
+READ_CHARS = 1_000
 TITLE_LENGTH = 200
 
 
 def first_words(content: str) -> str:
     """Return the first words of a message, the title of a session until it gets another one."""
-    return _cut(_one_line(content), WORDS_LENGTH)
+    beginning = content[:READ_CHARS]
+    return _cut(_one_line(without_marks(beginning)) or _one_line(beginning), WORDS_LENGTH)
 
 
 def clean_title(title: str) -> str:
@@ -70,7 +72,7 @@ def set_model_title(session_id: UUID, title: str) -> bool:
             session = lock_session(session_id, is_activity=False)
             if session.deleted_at is not None or session.title_source != TitleSource.WORDS:
                 raise AgentSiteError(ErrorCode.NOT_FOUND)
-            save_title(session, clean_title(title), TitleSource.MODEL)
+            save_title(session, clean_title(without_marks(title)), TitleSource.MODEL)
     except AgentSiteError:
         return False
     return True

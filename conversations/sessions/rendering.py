@@ -1,7 +1,6 @@
 """Markdown of replies to safe HTML: rendered once when a reply has ended, stored, then read.
 
-`static/chat/markdown/parser.js` has the same rules for the browser. Rendering takes milliseconds of
-CPU for each KB, so finished replies are not rendered again.
+Rendering takes milliseconds of CPU for each KB, so finished replies are not rendered again.
 
 A worker renders before the transaction that ends its run, which stores the HTML with `save_html`.
 A reply without valid HTML (its run ended without a worker, it was imported, or another version of
@@ -11,64 +10,63 @@ the renderer made the HTML) is rendered and stored by its first reader.
 import hashlib
 import json
 import logging
-import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import nh3
 from django.db import DatabaseError, connection
-from django.utils.html import escape, format_html, format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
-from markdown_it import MarkdownIt
-from markdown_it.common.utils import isMdAsciiPunct, isPunctChar, isWhiteSpace
-from markdown_it.parser_inline import ParserInline
-from markdown_it.renderer import RendererHTML
-from markdown_it.rules_core import StateCore
-from markdown_it.rules_inline import StateInline
-from markdown_it.rules_inline.state_inline import Scanned
-from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
 
 from conversations.changes import insert
 from conversations.models import ACTIVE, ReplyHtml, Role
+from conversations.sessions.markdown import ALERTS, parser
 from conversations.shapes import MessageView
 
 logger = logging.getLogger(__name__)
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Increment it with every change of what `render_markdown` returns, also by a new version of a
 library: stored HTML of another version is rendered again."""
 
-# Longer texts are shown without formatting: some nested Markdown takes quadratic time.
+# UTF-16 units. The rest is shown without formatting: some nested Markdown takes quadratic time.
 MARKDOWN_MAX_CHARS = 131_072
-# The page itself uses two levels; headings of replies begin below them.
-PAGE_HEADINGS = 2
-LANGUAGE = re.compile(r"[a-z0-9_+#.-]{1,30}")
 URL_SCHEMES = {"http", "https", "mailto"}
 
-# Chinese, Japanese and Korean, with their punctuation.
-CJK = re.compile(
-    "[\u1100-\u11ff\u2e80-\u303e\u3041-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
-    "\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
-)
+CLASSES = {
+    "a": {"picture"},
+    "blockquote": {"alert", *(f"alert-{name}" for name in ALERTS)},
+    "div": {"footnote", "math"},
+    "li": {"task"},
+    "p": {"alert-title"},
+    "span": {"display", "link-host", "math"},
+    "sup": {"footnote-ref"},
+}
 
 _cleaner = nh3.Cleaner(
     tags={
-        *("a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p"),
-        *("pre", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+        *("a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "input"),
+        *("li", "ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td", "th"),
+        *("thead", "tr", "ul"),
     },
     attributes={
         "*": set(),
         "a": {"href"},
-        "ol": {"start"},
+        "blockquote": {"dir"},
+        "div": {"data-footnote"},
+        "input": {"checked", "disabled", "type"},
+        "ol": {"dir", "start"},
         "pre": {"data-language"},
+        "sup": {"data-footnote"},
+        "table": {"dir"},
         "td": {"align"},
         "th": {"align"},
+        "ul": {"dir"},
     },
-    allowed_classes={"span": {"link-host"}},
+    set_tag_attribute_values={"a": {"target": "_blank"}},
+    allowed_classes=CLASSES,
     url_schemes=URL_SCHEMES,
     url_relative="deny",
     link_rel="noopener noreferrer nofollow",
@@ -79,15 +77,30 @@ def render_markdown(text: str) -> SafeString:
     """Return the sanitised HTML of a text; images become links, so that nothing is fetched.
 
     Never raises, because a fault of the parser must not keep a run from ending or a page from
-    being shown: such a text, or a very long one, is shown as typed.
+    being shown: such a text is shown as typed, and so is what comes after the longest beginning of
+    whole lines that has at most `MARKDOWN_MAX_CHARS` characters.
     """
-    if len(text) > MARKDOWN_MAX_CHARS:
-        return _show_as_typed(text)
+    beginning = _cut_beginning(text)
+    if len(beginning) < len(text):
+        return format_html(
+            "{}{}", render_markdown(beginning), _show_as_typed(text[len(beginning) :])
+        )
     try:
-        return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+        return mark_safe(_cleaner.clean(parser.render(text)))  # noqa: S308 (the cleaner's output)
     except Exception as exc:
         logger.error("rendering of %d characters failed: %s", len(text), type(exc).__name__)
         return _show_as_typed(text)
+
+
+def _cut_beginning(text: str) -> str:
+    """Return what is rendered of a text; characters are counted as the page counts them."""
+    if 2 * len(text) <= MARKDOWN_MAX_CHARS:
+        return text
+    units = text.encode("utf-16-le", "surrogatepass")
+    if len(units) <= 2 * MARKDOWN_MAX_CHARS:
+        return text
+    beginning = units[: 2 * MARKDOWN_MAX_CHARS].decode("utf-16-le", "ignore")
+    return beginning[: beginning.rfind("\n") + 1] or beginning
 
 
 def _show_as_typed(text: str) -> SafeString:
@@ -103,164 +116,6 @@ def join_html(html: Iterable[str]) -> SafeString:
     """Join the HTML of a reply's text parts, each in a `div.text-part`."""
     pieces = ((mark_safe(piece),) for piece in html)  # noqa: S308 (made by `render_markdown`)
     return format_html_join("", '<div class="text-part">{}</div>', pieces)
-
-
-def _lower_headings(state: StateCore) -> None:
-    """Set heading levels by nesting, below the page's own, since texts may skip levels."""
-    within: list[int] = state.env.setdefault("headings", [])
-    for token in state.tokens:
-        if token.type == "heading_open":
-            level = int(token.tag[1])
-            while within and within[-1] >= level:
-                within.pop()
-            within.append(level)
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(6, PAGE_HEADINGS + len(within))}"
-
-
-def _link_images(state: StateCore) -> None:
-    for block in state.tokens:
-        block.children = list(_without_images(block.children or []))
-
-
-def _without_images(tokens: list[Token]) -> Iterator[Token]:
-    in_link = False
-    for token in tokens:
-        if token.type in ("link_open", "link_close"):
-            in_link = token.type == "link_open"
-        yield from [token] if token.type != "image" else _image_link(token, in_link)
-
-
-def _image_link(image: Token, in_link: bool) -> list[Token]:
-    """Return a link to the image; inside another link only its text."""
-    address = str(image.attrs.get("src", ""))
-    words = Token("text", "", 0, content=image.content or address)
-    opening = Token("link_open", "a", 1, attrs={"href": address})
-    return [words] if in_link else [opening, words, Token("link_close", "a", -1)]
-
-
-def _align_cells(state: StateCore) -> None:
-    """Replace the parser's alignment styles, which the page's CSP forbids, by attributes."""
-    for token in state.tokens:
-        if token.type in ("th_open", "td_open") and "style" in token.attrs:
-            token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
-
-
-def _name_hosts(state: StateCore) -> None:
-    for block in state.tokens:
-        _mark_links(block.children or [])
-
-
-def _mark_links(tokens: list[Token]) -> None:
-    """Give each closing link token the link's host, unless the link's text shows it."""
-    host, words = "", ""
-    for token in tokens:
-        if token.type == "link_open":
-            host, words = _host_of(str(token.attrs.get("href", ""))), ""
-        elif token.type == "link_close":
-            token.meta["host"] = "" if _shows(words, host) else host
-        else:
-            words += token.content
-
-
-def _host_of(href: str) -> str:
-    try:
-        return urlsplit(href).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _shows(words: str, host: str) -> bool:
-    return _host_of(words) == host and " " not in words
-
-
-def _render_link_close(
-    renderer: RendererHTML,
-    tokens: Sequence[Token],
-    index: int,
-    options: OptionsDict,
-    env: MutableMapping[str, Any],
-) -> str:
-    host = tokens[index].meta.get("host")
-    return f'</a> <span class="link-host">({escape(host)})</span>' if host else "</a>"
-
-
-def _render_fence(
-    renderer: RendererHTML,
-    tokens: Sequence[Token],
-    index: int,
-    options: OptionsDict,
-    env: MutableMapping[str, Any],
-) -> str:
-    """Return the HTML of a code block, with the language that its opening fence names."""
-    words = tokens[index].info.lower().split()
-    named = bool(words) and LANGUAGE.fullmatch(words[0])
-    language = f' data-language="{escape(words[0])}"' if named else ""
-    return f"<pre{language}><code>{escape(tokens[index].content)}</code></pre>\n"
-
-
-class _State(StateInline):
-    """Allows emphasis beside Chinese, Japanese and Korean text, which has no spaces around marks.
-
-    There a mark may open and close emphasis as between letters, whatever punctuation is beside it.
-    """
-
-    def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803 (the parser's)
-        scanned = super().scanDelims(start, canSplitWord)
-        end = start + scanned.length
-        before = self.src[start - 1] if start > 0 else " "
-        after = self.src[end] if end < self.posMax else " "
-        if not (CJK.match(before) or CJK.match(after)):
-            return scanned
-        opens = not isWhiteSpace(ord(after)) and (
-            not _parts(after) or isWhiteSpace(ord(before)) or _parts(before) or _is_cjk(before)
-        )
-        closes = not isWhiteSpace(ord(before)) and (
-            not _parts(before) or isWhiteSpace(ord(after)) or _parts(after) or _is_cjk(after)
-        )
-        can_open = opens and (canSplitWord or not closes or _is_punctuation(before))
-        can_close = closes and (canSplitWord or not opens or _is_punctuation(after))
-        return Scanned(can_open, can_close, scanned.length)
-
-
-def _is_cjk(char: str) -> bool:
-    return CJK.match(char) is not None
-
-
-def _is_punctuation(char: str) -> bool:
-    return isMdAsciiPunct(ord(char)) or isPunctChar(char)
-
-
-def _parts(char: str) -> bool:
-    """Return whether it is punctuation, but not of Chinese, Japanese or Korean."""
-    return _is_punctuation(char) and not _is_cjk(char)
-
-
-class _Inline(ParserInline):
-    def parse(
-        self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
-    ) -> list[Token]:
-        """Do what the parent class does, with `_State` as the state."""
-        state = _State(src, md, env, tokens)
-        self.tokenize(state)
-        for rule in self.ruler2.getRules(""):
-            rule(state)
-        return state.tokens
-
-
-def _build_parser() -> MarkdownIt:
-    parser = MarkdownIt()
-    parser.inline = _Inline()
-    parser.configure("commonmark", {"html": False, "breaks": True})
-    parser.enable(["table", "strikethrough"])
-    for rule in (_lower_headings, _link_images, _align_cells, _name_hosts):
-        parser.core.ruler.push(rule.__name__, rule)
-    parser.add_render_rule("link_close", _render_link_close)
-    parser.add_render_rule("fence", _render_fence)
-    return parser
-
-
-_parser = _build_parser()
 
 
 Parts = Iterable[Mapping[str, Any]]

@@ -33,7 +33,7 @@ from django.db.models.expressions import RawSQL
 
 from conversations.models import ChatSession, Message, Role, SearchEntry
 from conversations.queries import User, get_session, list_path, load_messages, sessions_of
-from conversations.text import clean_text
+from conversations.text import clean_text, without_marks
 
 logger = logging.getLogger(__name__)
 
@@ -358,16 +358,24 @@ def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
     """Return about `length` characters of `text` around the first match of `words`, in pieces.
 
     Each match is a piece of its own, and so is "…" where the text is cut. Without a match, the
-    excerpt is the beginning of the text.
+    excerpt is the beginning of the text. Marks of Markdown are left out, unless only they match.
     """
-    line = " ".join(text.split())
     pattern = _pattern_of(words)
-    first = pattern.search(line.translate(_fold)) if pattern else None
+    line, first = _find_first(without_marks(text), pattern)
+    if pattern and not first:
+        whole, first = _find_first(text, pattern)
+        line = whole if first else line
     start = _word_before(line, max(0, first.start() - BEFORE)) if first else 0
     end = len(line) if start + length >= len(line) else line.rfind(" ", start, start + length)
     cut = line[start : end if end > start else start + length]
     pieces = list(_split(cut, pattern))
     return [*_dots(start > 0), *pieces, *_dots(start + len(cut) < len(line))]
+
+
+def _find_first(text: str, pattern: re.Pattern[str] | None) -> tuple[str, re.Match[str] | None]:
+    """Return the text as one line, and the first match in it."""
+    line = " ".join(text.split())
+    return line, pattern.search(line.translate(_fold)) if pattern else None
 
 
 def _pattern_of(words: str) -> re.Pattern[str] | None:

@@ -204,14 +204,24 @@ type Emitter<E> = new () => Omit<EventTarget, "addEventListener"> & {
 interface Known {
   references?: Record<string, unknown>;
   headings?: number[];
+  footnotes?: unknown;
 }
 type MarkdownIt = typeof import("markdown-it").default;
 type MarkdownEnv = import("markdown-it").Env;
+type Parser = import("markdown-it").MarkdownIt;
 type CoreState = import("markdown-it").StateCore;
+type BlockState = import("markdown-it").StateBlock;
+type InlineState = import("markdown-it").StateInline;
+type InlineRule = (state: InlineState, silent: boolean) => boolean;
+type BlockRule = (state: BlockState, start: number, end: number, silent: boolean) => boolean;
 /** An outermost block: its tokens, and the line at which it begins. */
 interface Block {
   start: number;
   tokens: Token[];
+}
+/** The part of Temml that is used. */
+interface Typesetter {
+  renderToString(tex: string, options: object): string;
 }
 /** The part of highlight.js that is used. */
 interface Highlighter {

@@ -8,6 +8,7 @@ import { copyMessage } from "./log/copy_message.js";
 import { PageHistory } from "./log/history.js";
 import { ReadingPlace } from "./log/reading_place.js";
 import { Transcript } from "./log/transcript.js";
+import { loadMarkdown } from "./markdown/loading.js";
 import { ChatScreen } from "./page/chat_screen.js";
 import { ConnectionLine } from "./page/connection_line.js";
 import { byId, closest, within } from "./page/elements.js";
@@ -158,6 +159,8 @@ function switchBranch(event) {
   chat.switchTo(button.value, { shown, isNext: !button.nextElementSibling });
 }
 
+// What renders replies is there before the first one is.
+byId("prompt").addEventListener("input", () => loadMarkdown(), { once: true });
 byId("jump").addEventListener("click", () => chat.showLatest());
 document.addEventListener("submit", (event) => {
   if (closest(event, ".switcher")) switchBranch(event);

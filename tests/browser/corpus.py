@@ -1,4 +1,5 @@
 """Replies in Markdown: what models write, and what the rules make difficult."""
+# ruff: noqa: E501 (texts as they are)
 
 PLAIN = {
     "paragraphs": "One line\nand another.\n\nA second paragraph, with  two spaces  \nand a break.",
@@ -68,4 +69,45 @@ PLAIN = {
     "\n\n2. Compare\n\n"
     "| place | hits |\n| --- | ---: |\n| shelves | 3 |\n\n```python\nprint('done')\n```\n\n"
     "> Note: nothing else.\n\nIs that **enough**?",
+    "bare_links": "See https://x.example/a_b_c/d*e*f, www.x.example/y?q=(a(b)) (www.x.example/p)) "
+    "http://localhost:8000. **https://x.example/**, *https://x.example*; https://x.example/?a=1&b;"
+    " https://x.example/&amp; HTTPS://X.example! <https://y.example> `https://no.example`\n\n"
+    "xhttps://no.example https://u:p@no.example https://a_b.example https://ok_a.b.example "
+    "https:// www.no ftp://no.example javascript://no.example [https://in.example](https://z.example)"
+    ' ![https://in.example](https://z.example) [a https://in.example b] "https://q.example" w w. ww',
+    "bare_links_cjk": "看https://x.example/a。然后 https://x.example/路径，「https://x.example/」"
+    "https://münchen.example/ä https://例子.example www.bücher.example xn--https://x.example",
+    "bare_mail": "a@b.example, mailto:a.b-c_d@b.example. a_b_c@d.example (a__b@c.example) a@b a@b-.example- @b.example x@@y.example "
+    "a@b.example@c.example git@host.example:dir/x xmpp:a@b.example _a@b.example_ ä@b.example",
+    "hosts_of_bare_links": "https://аpple.example/ https://XN--MNCHEN-3YA.example www.Example.example",
+    "tasks": "- [ ] open\n- [x] **done**\n- [X] DONE\n- [] no\n- [ ]\n- [x]no\n- \\[x] no\n"
+    "- a [x] no\n- [x] [link](https://a.example)\n\n1. [ ] one\n\n   more\n2. [x]\ttab\n\n> - [x] q\n"
+    "\n[x] no",
+    "tasks_and_links": "- [x] a link\n\n[x]: https://a.example",
+    "alerts": "> [!NOTE]\n> Some *text*\n> and more\n>\n> - item\n\n> [!warning]  \n> a\n\n> [!TIP]\n\n"
+    "> [!CAUTION]\n>\n> after a gap\n\n- > [!IMPORTANT]\n  > in a list\n\n> [!NOTE] no\n\n> [!OTHER]\n> no"
+    "\n\n> a\n> [!NOTE]\n\n> \\[!NOTE]\n> no\n\n[!NOTE]\nno\n\n> [!NOTE]\nlazy",
+    "footnotes": "One[^1], two[^long]; one again[^1] and none[^none] **bold[^1]**.\n\n"
+    "[^1]: The *first*.\n[^long]: The second\n    goes on.\n\n    - with a list\n\n[^unused]: nobody\n\n"
+    "After[^1].",
+    "footnotes_early": "[^a]: First\n\nThen[^a] and | [^a] |\n\n- [^b]: in a list\n- see[^b]\n\n[^c]:\n\n"
+    "[^d]:\n    below\n\n[^ no]: x\n\n[^]: no\n\n[^c] [^d] [link[^a]](https://a.example) `[^a]`",
+    "footnotes_odd": 'x[^a"b]\n\n[^a"b]: <b>\n\n[^constructor]: y[^constructor] [^__proto__]\n'
+    "\n[^__proto__]: z",
+    "cell_breaks": "| a<br>b | c |\n|---|---|\n| one<br/>two<BR />**three** | `<br>` \\<br> &lt;br&gt; |\n"
+    "| <b>no</b> <br class=x> | <br><br> |\n\nno<br>break",
+    "math": r"Let $x_1 * y_2 * z$ be \(\frac{a}{b}\), then $$E=mc^2$$ and \[a_{i,j} * B_{k} * c\]. "
+    r"**$a$** [$b$](https://a.example) $\$5$ $`a`$ `$x$` \$x\$ ${}$ $ x$ $x $ $$ $ $$$ \(\) \( \( a\)"
+    "\n\n| $a$ | \\(b\\) |\n|---|---|\n| $c^2$ | x |\n\n# $h$\n",
+    "math_blocks": "Text:\n$$\na * b\n- c\n= d\n\\tag{1}\n$$\nafter\n\n\\[ x_1 \\]\n\n$$ one $$ two\n\n"
+    "- item\n  $$\n  a_b\n  $$\n- \\[\n  c\n  \\]\n\n> $$\n> q\n> $$\n\n    $$\n    code\n    $$\n\n"
+    "```\n$$\nx\n$$\n```\n\n$$\n\nempty\n\n$$$$\n\n$$\nnot closed\n\n\\[\n\\alpha\n\\]",
+    "currency": "$5 and $10, or $5-$6; US$5 and AU$6, $1,000.50 (about 900€, or 1,000$). $HOME/bin:$PATH "
+    "costs $5 (VAT included), not 6$. From $3/mo to $9/mo. $5$ $a$ and $b$. $$$ 50$ and 60$",
+    "directions": "- אחת\n- שתיים\n\n1. واحد\n\n> نص\n\n| א | b |\n|---|---|\n| 1 | 2 |\n",
+    "too_long": "A *line* 😀\n\n" * 11_000 + "- the *end*",
+    "too_long_a_line": "😀" * 65_600,
+    "backslashes": "a\\ \nb\\  \nc\\\nd\\",
+    "carriage_returns": "a\rb\r\rc\r\n\r\n```\rcode\r```\r",
+    "addresses_and_brackets": "[x](https://evil.%5C(x) https://x.example[1] www.x.example]( https://x.example:8000:9 https://x:y",
 }

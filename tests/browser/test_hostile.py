@@ -12,13 +12,18 @@ from tests.support.site import Site, User
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
-ALIVE = "script, img, svg, iframe, object, embed, link, style, video, audio, base, meta, math"
+ALIVE = "script, img, svg, iframe, object, embed, link, style, video, audio, base, meta"
 INSPECT = f"""
 () => ({{
   title: document.title,
   alive: [...document.querySelectorAll("#log .body :is({ALIVE})")].map((e) => e.outerHTML),
-  handlers: [...document.querySelectorAll("#log .rendered *")]
-    .flatMap((e) => e.getAttributeNames()).filter((name) => /^on|^style$|^src/.test(name)),
+  handlers: [...document.querySelectorAll("#log .rendered :not(math, math *)")]
+    .flatMap((e) => e.getAttributeNames()).filter((name) => /^on|^style$|^src|^id$/.test(name)),
+  formulas: [...new Set([...document.querySelectorAll("#log math, #log math *")]
+    .flatMap((e) => e.getAttributeNames()))].filter((name) => /^on|href|^src|^id$/.test(name)),
+  styles: [...document.querySelectorAll("#log math[style], #log math [style]")]
+    .map((e) => e.getAttribute("style")).filter((style) => /url|position|inset|fixed/.test(style)),
+  tallest: Math.max(0, ...[...document.querySelectorAll("#log .math")].map((e) => e.scrollHeight)),
   hrefs: [...document.querySelectorAll("#log .rendered a[href]")].map((a) => a.href),
   rels: [...document.querySelectorAll("#log .rendered a")].map((a) => a.rel),
   messages: document.querySelectorAll("#log > .message").length,
@@ -29,7 +34,7 @@ INSPECT = f"""
 async def test_nothing_runs_and_nothing_is_fetched(
     open_chat: Opener, site: Site, model: Model, ann: User
 ) -> None:
-    assert len(REPLIES) >= 60
+    assert len(REPLIES) >= 120
     asked: list[str] = []
     model.will_say(Reply(["begin"]))
     chat = await open_chat()
@@ -55,7 +60,8 @@ async def test_nothing_runs_and_nothing_is_fetched(
         assert "hacked" not in shown["title"]
         assert shown["messages"] == 2 * (len(REPLIES) + 1)
         assert shown["alive"] == []
-        assert shown["handlers"] == []
+        assert shown["handlers"] == shown["formulas"] == shown["styles"] == []
+        assert shown["tallest"] < 2_000
         assert all(re.match(r"https?:|mailto:", href) for href in shown["hrefs"]), shown["hrefs"]
         assert set(shown["rels"]) == {"noopener noreferrer nofollow"}
     assert rendered["hrefs"] == streamed["hrefs"]

@@ -33,7 +33,8 @@ GROWN = """(length) => new Promise((resolve) => {
 })"""
 # The blocks of the reply without what the page has added: frames, buttons, colours.
 BARE = """() => [...document.querySelector(".rendered").children].map((block) => {
-  const bare = (block.matches(".code, .wide") ? block.firstElementChild : block).cloneNode(true);
+  const isFramed = block.matches(".code, .wide");
+  const bare = (isFramed ? block.querySelector("pre, table") : block).cloneNode(true);
   bare.removeAttribute("tabindex");
   for (const code of bare.querySelectorAll("code")) code.replaceChildren(code.textContent);
   return bare.outerHTML;

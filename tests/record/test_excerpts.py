@@ -4,7 +4,7 @@ import pytest
 
 from conversations.sessions.search import cut_excerpt
 
-LONG = "before " * 100 + "the *herons* of Größe, and herons again " + "after " * 100
+LONG = "before " * 100 + "the herons of Größe, and herons again " + "after " * 100
 
 
 def marked(text: str, words: str, length: int = 120) -> str:
@@ -15,16 +15,16 @@ def marked(text: str, words: str, length: int = 120) -> str:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        ("herons", "the *[herons]* of Größe, and [herons] again"),
-        ("HERON", "the *[herons]* of Größe, and [herons] again"),
-        ("her", "the *herons* of Größe, and herons again"),
-        ("grosse", "the *herons* of Größe, and herons again"),
-        ("größe", "the *herons* of [Größe], and herons again"),
-        ("grö", "the *herons* of Größe, and herons again"),
-        ("again of", "the *herons* [of] Größe, and herons [again]"),
-        ("größe,and", "the *herons* of [Größe, and] herons again"),
-        ("***", "the *herons* of Größe, and herons again"),
-        ("", "the *herons* of Größe, and herons again"),
+        ("herons", "the [herons] of Größe, and [herons] again"),
+        ("HERON", "the [herons] of Größe, and [herons] again"),
+        ("her", "the herons of Größe, and herons again"),
+        ("grosse", "the herons of Größe, and herons again"),
+        ("größe", "the herons of [Größe], and herons again"),
+        ("grö", "the herons of Größe, and herons again"),
+        ("again of", "the herons [of] Größe, and herons [again]"),
+        ("größe,and", "the herons of [Größe, and] herons again"),
+        ("***", "the herons of Größe, and herons again"),
+        ("", "the herons of Größe, and herons again"),
     ],
 )
 def test_words_are_marked(words: str, shown: str) -> None:
@@ -45,6 +45,26 @@ def test_words_inside_texts_without_spaces(text: str, words: str, shown: str) ->
     assert marked(text, words) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "shown"),
+    [
+        (
+            '## Three ways\n\n```python\n"""Copies."""\n```\n',
+            "ways",
+            'Three [ways] """Copies."""',
+        ),
+        ("- [x] **bold** and `code`\n> quoted", "bold", "[bold] and code quoted"),
+        ("| a | b |\n|---|--:|\n| cell | 2*3*4 |", "cell", "a b [cell] 2*3*4"),
+        ("[words](https://x.example/a) and __init__", "words", "[words] and __init__"),
+        ("[words](https://x.example/a)", "x.example", "[words](https://[x.example]/a)"),
+        (r"so \(a_1 * b\) is $$c$$", "so", "[so] a_1 * b is c"),
+        ("> [!NOTE]\n> Careful", "careful", "[Careful]"),
+    ],
+)
+def test_marks_of_markdown_are_left_out(text: str, words: str, shown: str) -> None:
+    assert marked(text, words) == shown
+
+
 def test_accents_do_not_count() -> None:
     assert marked("Cr\u00e8me br\u00fbl\u00e9e", "creme brulee") == "[Crème] [brûlée]"
 
@@ -52,7 +72,7 @@ def test_accents_do_not_count() -> None:
 def test_it_is_cut_between_words_around_the_first_match() -> None:
     shown = marked(LONG, "herons", 80)
     assert shown.startswith("…before before before")
-    assert "the *[herons]* of Größe, and [herons]" in shown
+    assert "the [herons] of Größe, and [herons]" in shown
     assert shown.endswith("…")
     assert len(shown) < 90
 

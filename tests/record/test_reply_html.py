@@ -16,6 +16,7 @@ from conversations.models import ChatSession, Message, Run, RunStatus
 from conversations.runs import lifecycle
 from conversations.sessions import rendering
 from conversations.sessions.history import show_messages
+from conversations.sessions.markdown import parser
 from conversations.sessions.rendering import read_html, save_html
 from realtime import dbpool
 from realtime.process import Process
@@ -44,7 +45,7 @@ class Rendering:
 def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Rendering]:
     """Every text that is rendered from here on."""
     found: list[Rendering] = []
-    real = rendering._parser.render
+    real = parser.render
 
     def render(text: str, *args: Any) -> str:
         in_transaction = connection.in_atomic_block
@@ -52,7 +53,7 @@ def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Rendering]:
         html: str = real(text, *args)
         return html
 
-    monkeypatch.setattr(rendering._parser, "render", render)
+    monkeypatch.setattr(parser, "render", render)
     return found
 
 
@@ -118,7 +119,7 @@ class TestAtWork:
         def fail(text: str) -> str:
             raise RecursionError(text)
 
-        monkeypatch.setattr(rendering._parser, "render", fail)
+        monkeypatch.setattr(parser, "render", fail)
         async with open_chat_here(ann) as client:
             accepted = await client.chat(TEXT)
             end = await client.wait_end(accepted["run_id"])
@@ -272,7 +273,7 @@ class TestStored:
         self, ann: User, renderings: list[Rendering], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = talk(ann, ("one", TEXT))
-        real, began, both = rendering._parser.render, threading.Event(), threading.Event()
+        real, began, both = parser.render, threading.Event(), threading.Event()
 
         def pause(text: str, *args: Any) -> str:
             began.set()
@@ -280,7 +281,7 @@ class TestStored:
             html: str = real(text, *args)
             return html
 
-        monkeypatch.setattr(rendering._parser, "render", pause)
+        monkeypatch.setattr(parser, "render", pause)
         pages: list[str] = []
 
         def read() -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import npm
@@ -16,7 +17,10 @@ from venvs import Venv
 from agentsite.web import view_models
 from agentsite.web.view_models import get_label
 from conversations.models import RunStatus
+from conversations.sessions.rendering import render_markdown
 from conversations.text import is_blank
+from tests.browser.corpus import PLAIN
+from tests.browser.hostile import REPLIES
 from tests.support.machine import scaled
 from tests.support.site import ROOT
 
@@ -99,8 +103,66 @@ def test_the_modules_without_a_page(tmp_path):
     given.write_text(
         json.dumps({"data": data, "words": read_texts(view_models.SCRIPT), "cases": label_cases()})
     )
-    files = sorted(str(path) for path in TESTS.glob("*.test.js"))
+    files = sorted(str(path) for path in TESTS.glob("*.test.js") if path.stem != "markdown.test")
     done = node("--test", "--test-reporter=dot", *files, AGENTSITE_LABELS=str(given))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+MARKDOWN = str(TESTS / "markdown.test.js")
+READ_SPEC = "console.log(JSON.stringify(require(process.argv[1]).tests))"
+
+
+MIXED = int(os.environ.get("AGENTSITE_MIXED", "200"))
+"""Texts of random pieces; more of them take minutes."""
+LINES = [
+    line
+    for text in (*PLAIN.values(), *REPLIES)
+    if len(text) < 3_000
+    for line in text.split("\n")
+    if len(line) < 200
+]
+MARKS = (
+    *("\n", "\n\n", "\n  ", "\n    ", "\n> ", "\n- ", "\n1. ", "\n```\n", "\n$$\n", "\n\\[\n"),
+    *("$", "$$", "\\(", "\\)", "\\[", "\\]", "`", "**", "[", "](", "https://", "www.", "@", "|"),
+    *("[^1]", "[^1]: ", "> [!NOTE]\n", "<br>", "- [x] ", "\U0001f600", "\t", "\r", "\\"),
+)
+
+
+def mix(random):
+    """A text of pieces of others, cut anywhere, and of marks."""
+    return "".join(
+        random.choice(LINES)[: random.choice((5, 20, 80))]
+        if random.random() < 0.5
+        else random.choice(MARKS)
+        for _ in range(random.randint(3, 25))
+    )
+
+
+def markdown_cases(tools):
+    """Texts with the server's HTML: ours, and the examples of the specification of CommonMark."""
+    texts = {**PLAIN, **{f"hostile {number}": text for number, text in enumerate(REPLIES)}}
+    examples = json.loads(node("-e", READ_SPEC, str(tools / "commonmark-spec")).stdout)
+    assert len(examples) == 652
+    for example in examples:
+        texts[f"example {example['number']}"] = example["markdown"].replace("→", "\t")
+    texts |= {f"mix {number}": mix(Random(number)) for number in range(MIXED)}
+    return [
+        {"name": name, "text": text, "html": str(render_markdown(text))}
+        for name, text in texts.items()
+    ]
+
+
+def test_the_page_and_the_server_render_the_same(tools, tmp_path):
+    given = tmp_path / "markdown.json"
+    given.write_text(json.dumps(markdown_cases(tools)))
+    dom = str(tools / "linkedom" / "esm" / "index.js")
+    done = node(
+        "--test",
+        "--test-reporter=dot",
+        MARKDOWN,
+        AGENTSITE_MARKDOWN=str(given),
+        AGENTSITE_DOM=dom,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -285,6 +285,33 @@ def test_what_people_write_cannot_leave_its_place(page: Client, ann: Any) -> Non
     assert data_of(html)["parts"] == [{"type": "text", "text": nasty}]
 
 
+def test_a_picture_is_shown_in_a_frame_alone(client: Client) -> None:
+    address = 'https://pictures.example/a.png?"><script>'
+    shown = client.get("/picture/", {"src": address}, headers={"Sec-Fetch-Dest": "iframe"})
+    assert shown.status_code == 200
+    policy = shown["Content-Security-Policy"]
+    assert "img-src https:" in policy
+    assert "default-src 'none'" in policy
+    assert "sandbox" in policy
+    assert "<script" not in shown.content.decode()
+    assert "script-src 'none'" in policy
+    assert shown["X-Frame-Options"] == "SAMEORIGIN"
+    alone = client.get("/picture/", {"src": address}, headers={"Sec-Fetch-Dest": "document"})
+    assert alone.status_code == 404
+    for other in ("http://x.example", "data:image/png,x", "javascript:alert(1)", "//x.example", ""):
+        assert client.get("/picture/", {"src": other}).status_code == 404
+
+
+def test_a_diagram_is_drawn_in_a_frame_alone(client: Client) -> None:
+    shown = client.get("/diagram/", headers={"Sec-Fetch-Dest": "iframe"})
+    policy = shown["Content-Security-Policy"]
+    assert "sandbox allow-scripts;" in policy + ";"
+    assert "connect-src 'none'" in policy
+    assert "img-src 'none'" in policy
+    assert "allow-same-origin" not in policy
+    assert client.get("/diagram/", headers={"Sec-Fetch-Dest": "document"}).status_code == 404
+
+
 def test_templates_hold_a_blank_of_everything(page: Client) -> None:
     html = html_of(page)
     for name in ("user", "assistant", "step", "reasoning", "session", "refused"):

@@ -1,6 +1,8 @@
 /** Parts of a reply other than text: tool steps, reasoning, handovers, and those of no known type. */
 
-import { fromTemplate, setText, within } from "../page/elements.js";
+import { finishBlock } from "../markdown/finish/blocks.js";
+import { loadMarkdown, markdown } from "../markdown/loading.js";
+import { all, fromTemplate, setText, within } from "../page/elements.js";
 import { describeStep, nameOf } from "../page/labels.js";
 import { fill, words } from "../page/words.js";
 
@@ -34,24 +36,62 @@ export class StepPart {
   }
 }
 
-/** Reasoning of a model, collapsed. */
+/** Reasoning of a model, collapsed; it is rendered as Markdown when it is opened. */
 export class ReasoningPart {
-  #length;
+  #isGrowing = false;
+  /** @type {import("../markdown/stream.js").MarkdownStream | null} */
+  #stream = null;
+  #plain;
 
   /**
    * @param {HTMLElement | undefined} element
-   * @param {TextOrThoughts} part
+   * @param {Pick<TextOrThoughts, "text">} part
    */
-  constructor(element, part) {
-    this.element = element ?? fromTemplate("reasoning-template");
-    this.#length = element ? part.text.length : 0;
+  constructor(element, { text }) {
+    this.element = /** @type {HTMLDetailsElement} */ (
+      element ?? fromTemplate("reasoning-template")
+    );
+    this.box = within(this.element, ".reasoning-text");
+    this.text = element ? text : "";
+    this.#plain = document.createTextNode(this.text);
+    this.box.replaceChildren(this.#plain);
+    this.element.addEventListener("toggle", () => this.#show());
   }
 
-  /** @param {TextOrThoughts} part */
-  grow({ text }) {
-    if (text.length <= this.#length) return;
-    within(this.element, ".reasoning-text").append(text.slice(this.#length));
-    this.#length = text.length;
+  /**
+   * @param {TextOrThoughts} part
+   * @param {boolean} [isLast]
+   */
+  grow({ text }, isLast = false) {
+    if (text === this.text && isLast === this.#isGrowing) return;
+    this.#isGrowing = isLast;
+    if (!this.#stream) this.#plain.appendData(text.slice(this.text.length));
+    this.text = text;
+    this.#show();
+  }
+
+  async #show() {
+    if (!this.element.open || (!markdown() && !(await loadMarkdown()))) return;
+    this.#stream ??= this.#makeStream();
+    if (this.#isGrowing) this.#stream.draw(this.text);
+    else this.#stream.finish(this.text);
+  }
+
+  #makeStream() {
+    const { MarkdownStream } = /** @type {typeof import("../markdown/stream.js")} */ (markdown());
+    this.box.replaceChildren();
+    this.box.classList.add("rendered");
+    return new MarkdownStream(this.box, (block) => finishBlock(block));
+  }
+}
+
+/**
+ * Render the thoughts that the server has shown in `root` as Markdown, once they are opened.
+ * @param {ParentNode} root
+ */
+export function adoptThoughts(root) {
+  for (const element of all(root, ".reasoning")) {
+    new ReasoningPart(element, { text: within(element, ".reasoning-text").textContent });
   }
 }
 

@@ -14,7 +14,7 @@ export async function copyMessage(button, conversation) {
   const article = /** @type {HTMLElement} */ (button.closest(".message"));
   const id = article.dataset.messageId ?? "";
   const parts = conversation.get(id)?.parts;
-  const shown = all(article, ".rendered");
+  const shown = all(article, ".rendered:not(.reasoning-text)");
   let text;
   try {
     text = parts ? joinText(parts) : await readText(conversation, id);
@@ -39,6 +39,6 @@ async function readText({ sessionId }, id) {
  */
 function htmlOf(part) {
   const copy = /** @type {HTMLElement} */ (part.cloneNode(true));
-  for (const element of copy.querySelectorAll("button")) element.remove();
+  for (const element of copy.querySelectorAll("button:not(.note-link), iframe")) element.remove();
   return copy.innerHTML;
 }

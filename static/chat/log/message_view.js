@@ -2,10 +2,11 @@
 
 import { isActive } from "../conversation/stored_messages.js";
 import { isUnsentReply } from "../conversation/unsent_messages.js";
-import { finishBlocks } from "../markdown/blocks.js";
+import { finishBlocks } from "../markdown/finish/blocks.js";
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeEnding, labelOfAgent } from "../page/labels.js";
 import { data, fill, words } from "../page/words.js";
+import { adoptThoughts } from "./activity_parts.js";
 import { showVerdict } from "./feedback.js";
 import { ReplyBody } from "./reply_body.js";
 import { showPlace } from "./switcher.js";
@@ -68,7 +69,10 @@ export class ReplyView extends MessageView {
    */
   constructor(element = fromTemplate("assistant-template"), message = {}) {
     super(element);
-    if (!message.parts) finishBlocks(element);
+    if (!message.parts) {
+      finishBlocks(element);
+      adoptThoughts(element);
+    }
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(within(element, ".body"), message.parts);
     this.generation = message.generation;

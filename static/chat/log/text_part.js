@@ -1,10 +1,17 @@
 /** A text part of a reply: draws Markdown at an even pace. */
 
-import { finishBlock } from "../markdown/blocks.js";
+import { finishBlock } from "../markdown/finish/blocks.js";
+import { loadMarkdown, markdown } from "../markdown/loading.js";
 import { Pace } from "../markdown/pace.js";
-import { MarkdownStream } from "../markdown/stream.js";
 
 export class TextPart {
+  /** @type {import("../markdown/stream.js").MarkdownStream | null} */
+  #stream = null;
+  /** The text that the server's HTML in the element shows. */
+  #shown;
+  /** What was to be shown last. */
+  #latest = "";
+
   /**
    * `element`: given if the server has rendered `part` already.
    * @param {HTMLElement | undefined} element
@@ -15,9 +22,32 @@ export class TextPart {
     this.element.className = "rendered";
     this.text = part.text;
     this.isFinished = false;
-    this.stream = new MarkdownStream(this.element, finishBlock);
+    this.#shown = element ? part.text : "";
     this.pace = new Pace((text) => this.#draw(text));
-    if (element) this.#adopt(part.text);
+    if (element) this.pace.skip(part.text);
+    this.#begin();
+  }
+
+  /** Make the stream, now or when it has been loaded; then show what has come meanwhile. */
+  async #begin() {
+    const isLoaded = markdown() !== null || (await loadMarkdown());
+    if (this.#stream || this.isFinished) return;
+    if (isLoaded) {
+      this.#makeStream();
+      if (this.#latest) this.#draw(this.#latest);
+    } else if (this.#latest) {
+      this.element.replaceChildren(this.#latest);
+    }
+  }
+
+  /** The server's HTML is replaced by the same text, drawn out of sight, which can grow. */
+  #makeStream() {
+    const { MarkdownStream } = /** @type {typeof import("../markdown/stream.js")} */ (markdown());
+    const shown = document.createElement("div");
+    this.#stream = new MarkdownStream(shown, (block) => finishBlock(block));
+    if (this.#shown) this.#stream.draw(this.#shown);
+    this.element.replaceChildren(...shown.childNodes);
+    this.#stream.element = this.element;
   }
 
   /**
@@ -25,21 +55,14 @@ export class TextPart {
    * @param {string} text
    */
   #draw(text) {
-    this.stream.draw(text);
+    this.#latest = text;
+    if (this.#stream) {
+      this.#stream.draw(text);
+      this.#stream.drawFormulas();
+    } else {
+      this.#begin();
+    }
     return this.element.offsetHeight;
-  }
-
-  /**
-   * Replace the server's HTML by a stream of the same text, drawn out of sight, that can grow.
-   * @param {string} text
-   */
-  #adopt(text) {
-    const shown = document.createElement("div");
-    this.stream = new MarkdownStream(shown, finishBlock);
-    this.stream.draw(text);
-    this.stream.element = this.element;
-    this.element.replaceChildren(...shown.childNodes);
-    this.pace.skip(text);
   }
 
   /**
@@ -62,7 +85,24 @@ export class TextPart {
     if (this.isFinished && this.text === text && !blocks) return;
     this.text = text;
     this.isFinished = true;
-    this.stream.finish(text, blocks);
+    this.#finish(text, blocks);
+  }
+
+  /**
+   * @param {string} text
+   * @param {ParentNode | undefined} blocks
+   */
+  async #finish(text, blocks) {
+    if (!this.#stream && !blocks) {
+      if (!markdown()) this.element.replaceChildren(text);
+      if (markdown() || (await loadMarkdown())) this.#makeStream();
+    }
+    if (this.#stream) {
+      this.#stream.finish(text, blocks);
+    } else {
+      this.element.replaceChildren(...(blocks?.childNodes ?? [text]));
+      finishBlock(this.element);
+    }
   }
 
   stop() {

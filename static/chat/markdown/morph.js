@@ -5,6 +5,7 @@
  * @param {ChildNode} node
  */
 export function morph(present, node) {
+  if (isDrawn(present, node)) return;
   if (present instanceof Text && node instanceof Text) {
     morphText(present, node.data);
   } else if (
@@ -17,6 +18,18 @@ export function morph(present, node) {
   } else {
     present.replaceWith(node);
   }
+}
+
+/**
+ * Whether `present` shows the formula that `node` has as TeX.
+ * @param {ChildNode} present
+ * @param {ChildNode} node
+ */
+function isDrawn(present, node) {
+  const tex = present instanceof Element ? present.getAttribute("data-tex") : null;
+  return (
+    tex !== null && node instanceof Element && node.matches(".math") && node.textContent === tex
+  );
 }
 
 /**

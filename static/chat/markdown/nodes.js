@@ -6,11 +6,26 @@
  */
 
 const TAGS = new Set([
-  ...["a", "blockquote", "br", "code", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre"],
-  ...["s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"],
+  ...["a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "input", "li"],
+  ...["ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td", "th", "thead"],
+  ...["tr", "ul"],
 ]);
 /** @type {Record<string, string[]>} */
-const ATTRIBUTES = { ol: ["start"], td: ["align"], th: ["align"] };
+const ATTRIBUTES = {
+  a: ["class"],
+  blockquote: ["class", "dir"],
+  div: ["class", "data-footnote"],
+  input: ["type", "disabled", "checked"],
+  li: ["class"],
+  ol: ["start", "dir"],
+  p: ["class"],
+  span: ["class"],
+  sup: ["class", "data-footnote"],
+  table: ["dir"],
+  td: ["align"],
+  th: ["align"],
+  ul: ["dir"],
+};
 const URL_SCHEMES = new Set(["http:", "https:", "mailto:"]);
 
 /**
@@ -49,18 +64,31 @@ function appendBlock(path, token, previous, next) {
     addText(lastOf(path), "\n");
     return;
   }
-  const isCode = token.type === "fence" || token.type === "code_block";
-  if (previous?.hidden && !isCode) addText(parent, "\n");
   if (token.nesting === 0) {
-    parent.append(isCode ? codeOf(token) : document.createElement("hr"), "\n");
+    if (previous?.hidden && token.type === "hr") addText(parent, "\n");
+    parent.append(leafOf(token), "\n");
     return;
   }
+  if (previous?.hidden) addText(parent, "\n");
   const element = newElement(token);
   parent.append(element);
   path.push(element);
   const isInOneLine = next.type === "inline" || next.hidden;
   const isEmpty = next.nesting === -1 && next.tag === token.tag;
   if (!isInOneLine && !isEmpty) addText(element, "\n");
+}
+
+/** @param {Token} token */
+function leafOf(token) {
+  if (token.type === "math") return filled(token);
+  return token.type === "hr" ? document.createElement("hr") : codeOf(token);
+}
+
+/** @param {Token} token */
+function filled(token) {
+  const element = newElement(token);
+  addText(element, token.content);
+  return element;
 }
 
 /** @param {Token} token */
@@ -116,6 +144,8 @@ function appendWord(parent, token) {
     const code = document.createElement("code");
     addText(code, token.content);
     parent.append(code);
+  } else if (token.type === "math" || token.type === "task") {
+    parent.append(filled(token));
   } else {
     addText(parent, token.content);
   }
@@ -138,22 +168,17 @@ function appendHost(parent, host) {
 function newElement(token) {
   if (!TAGS.has(token.tag)) throw new Error(`no place for <${token.tag}>`);
   const element = document.createElement(token.tag);
-  if (element instanceof HTMLAnchorElement)
-    setAddress(element, String(token.attrGet("href") ?? ""));
+  const address = String(token.attrGet("href") ?? "");
+  if (token.tag === "a" && isAllowed(address)) element.setAttribute("href", address);
   for (const name of ATTRIBUTES[token.tag] ?? []) {
     const value = token.attrGet(name);
     if (value !== null) element.setAttribute(name, String(value));
   }
+  if (token.tag === "a") {
+    element.setAttribute("target", "_blank");
+    element.setAttribute("rel", "noopener noreferrer nofollow");
+  }
   return element;
-}
-
-/**
- * @param {HTMLAnchorElement} link
- * @param {string} address
- */
-function setAddress(link, address) {
-  if (isAllowed(address)) link.setAttribute("href", address);
-  link.rel = "noopener noreferrer nofollow";
 }
 
 /** @param {string} address */

@@ -86,7 +86,7 @@ export function entriesOf(tokens) {
 
 /** @param {HTMLElement} element */
 function containerOf(element) {
-  return element instanceof HTMLTableElement ? element.tBodies[0] : element;
+  return element.querySelector(":scope > tbody") ?? element;
 }
 
 /**

@@ -8,11 +8,12 @@
 
 import { within } from "../page/elements.js";
 import { OpenFence } from "./fence.js";
+import { drawFormulas, undrawFormulas } from "./finish/formulas.js";
 import { morph } from "./morph.js";
 import { elementOf, nodesOf } from "./nodes.js";
 import { MAX_CHARS, parse } from "./parser.js";
 import { entriesOf, lineOf, OpenRows } from "./rows.js";
-import { presentable } from "./tail.js";
+import { presentable, withFormula } from "./tail.js";
 
 export class MarkdownStream {
   #seen = 0;
@@ -42,11 +43,13 @@ export class MarkdownStream {
    */
   draw(text) {
     if (text.length > MAX_CHARS) {
-      this.#drawPlain(text);
+      this.#drawLong(text);
       return;
     }
-    this.#open += text.slice(this.#seen).replaceAll("\0", "\uFFFD");
-    this.#seen = text.length;
+    // A carriage return may be half of a line's end.
+    const added = text.slice(this.#seen).replace(/\r$/, "");
+    this.#open += added.replaceAll("\0", "\uFFFD").replace(/\r\n?/g, "\n");
+    this.#seen += added.length;
     if (this.#fence) this.#growFence(this.#fence);
     else if (this.#rows) this.#growRows(this.#rows);
     else this.#drawBlocks();
@@ -65,6 +68,12 @@ export class MarkdownStream {
     while (this.element.children.length > whole.length) this.element.lastElementChild?.remove();
   }
 
+  /** Draw the formulas in the blocks that are not settled, except one that may not be complete. */
+  drawFormulas() {
+    const open = childrenOf(this.element).slice(this.#settled.length);
+    for (const block of open) drawFormulas(block, true);
+  }
+
   #drawBlocks() {
     const { lines, blocks, last } = this.#read(this.#open);
     /** @type {Token[]} */
@@ -80,13 +89,17 @@ export class MarkdownStream {
   }
 
   /**
-   * Parse `text` into blocks; `last` is the index of the last one that began on a complete line.
+   * Parse `text` into blocks; `last` is the index of the last one that began on a complete line, not
+   * counting what may become a formula.
    * @param {string} text
    */
   #read(text) {
     const lines = text.split("\n");
-    const blocks = blocksOf(parse(presentable(text), structuredClone(this.#known)));
-    return { lines, blocks, last: blocks.findLastIndex(({ start }) => start < lines.length - 1) };
+    const formula = withFormula(text);
+    const blocks = blocksOf(parse(formula || presentable(text), structuredClone(this.#known)));
+    const isUnsure = formula || endsInFormula(blocks, lines.length);
+    const sure = isUnsure ? blocks.slice(0, -1) : blocks;
+    return { lines, blocks, last: sure.findLastIndex(({ start }) => start < lines.length - 1) };
   }
 
   /**
@@ -205,16 +218,20 @@ export class MarkdownStream {
     return lines.slice(count).join("\n");
   }
 
-  /** @param {string} text */
-  #drawPlain(text) {
-    if (this.element.firstElementChild?.className !== "overlong") {
-      this.#settled = [];
-      this.#seen = 0;
+  /**
+   * What has been rendered stays; the rest is text, which grows without being parsed.
+   * @param {string} text
+   */
+  #drawLong(text) {
+    if (this.element.lastElementChild?.className !== "overlong") {
+      const beginning = beginningOf(text);
+      this.finish(beginning);
+      this.#seen = beginning.length;
       const block = document.createElement("pre");
       block.className = "overlong";
-      this.element.replaceChildren(block);
+      this.element.append(block);
     }
-    this.element.firstElementChild?.append(text.slice(this.#seen));
+    this.element.lastElementChild?.append(text.slice(this.#seen));
     this.#seen = text.length;
   }
 
@@ -237,13 +254,17 @@ export class MarkdownStream {
 }
 
 /**
- * The block as the server renders it: here long code may be split into elements.
+ * The block as the server renders it: here long code may be split into elements, and formulas may
+ * be drawn.
  * @param {HTMLElement} block
  */
 function htmlOf(block) {
-  if (!block.querySelector(".piece")) return block.outerHTML;
+  if (!block.matches("[data-tex]") && !block.querySelector(".piece, [data-tex]")) {
+    return block.outerHTML;
+  }
   const whole = /** @type {HTMLElement} */ (block.cloneNode(true));
-  whole.firstElementChild?.replaceChildren(whole.textContent);
+  undrawFormulas(whole);
+  if (whole.querySelector(".piece")) whole.firstElementChild?.replaceChildren(whole.textContent);
   return whole.outerHTML;
 }
 
@@ -255,14 +276,35 @@ function childrenOf({ children }) {
   return /** @type {HTMLElement[]} */ ([...children]);
 }
 
+/**
+ * What is rendered of a text: as many whole lines as are allowed.
+ * @param {string} text
+ */
+function beginningOf(text) {
+  if (text.length <= MAX_CHARS) return text;
+  const beginning = text.slice(0, MAX_CHARS).replace(/[\uD800-\uDBFF]$/, "");
+  return beginning.slice(0, beginning.lastIndexOf("\n") + 1) || beginning;
+}
+
 /** @param {string} text */
 function wholeOf(text) {
-  if (text.length <= MAX_CHARS) return nodesOf(parse(text));
-  const fragment = document.createDocumentFragment();
+  const beginning = beginningOf(text);
+  const nodes = nodesOf(parse(beginning));
+  if (beginning.length === text.length) return nodes;
   const block = document.createElement("pre");
-  block.append(text);
-  fragment.append(block);
-  return fragment;
+  block.append(text.slice(beginning.length));
+  nodes.append(block);
+  return nodes;
+}
+
+/**
+ * Whether the last line is that of a formula's end, after which text would make it none.
+ * @param {Block[]} blocks
+ * @param {number} count
+ */
+function endsInFormula(blocks, count) {
+  const [token] = blocks.at(-1)?.tokens ?? [];
+  return token?.type === "math" && (token.map?.[1] ?? 0) >= count;
 }
 
 /**

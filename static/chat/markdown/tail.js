@@ -7,11 +7,22 @@
  */
 
 const INDENT = /^[\s>]+/;
-const MARKS = /^(?:[-=*+_#|:~`\s]*|\d{1,9}[.)]?\s*|[-*+]\s+\[[ x]?\]?)$/;
+const MARKS =
+  /^(?:[-=*+_#|:~`\s]*|\d{1,9}[.)]?\s*|(?:[-*+]|\d{1,9}[.)])\s+\[[ xX]?\]?|\[(?:!\w*\]?|\^[^\]\s]*\]?:?)?|\$\$?|\\)$/;
 const FENCE = /^(?:[-*+]\s+|\d{1,9}[.)]\s+)?(?:`{3,}|~{3,})/;
+/** A formula that begins a line, after what the line is in. */
+const FORMULA = /^(\s*(?:(?:[-*+]|\d{1,9}[.)])\s+|>\s?)*)(\$\$|\\\[)(.*)$/;
+/** Formulas in a line; prices have none of the marks that the last kind asks for. */
+const FORMULAS = /\\\(.*?\\\)|\\\[.*?\\\]|\$\$.*?\$\$|\$[^\s$][^$]*\$/g;
+const OPEN_FORMULA = /\\\(|\\\[|\$\$|\$(?=[^\s$][^$]*[\\^{])/;
+/** @type {Record<string, string>} */
+const ENDS = { "\\(": "\\)", "\\[": "\\]", $$: "$$", $: "$" };
 const LONG = 2_000;
 
-/** @param {string} text */
+/**
+ * The text as it is to be shown.
+ * @param {string} text
+ */
 export function presentable(text) {
   const lines = text.split("\n");
   const last = lines.pop() ?? "";
@@ -27,6 +38,47 @@ export function presentable(text) {
  */
 function isInCode(lines) {
   return lines.filter((line) => FENCE.test(line.trimStart())).length % 2 === 1;
+}
+
+/**
+ * The text with its last formula closed, if it ends in what may be one that has lines of its own;
+ * else empty.
+ * @param {string} text
+ */
+export function withFormula(text) {
+  const lines = text.split("\n");
+  const start = lines.findLastIndex((line) => FORMULA.test(line));
+  const [, marks = "", mark = "", rest = ""] = FORMULA.exec(lines[start] ?? "") ?? [];
+  const indent = marks.replace(/[^>\s]/g, " ");
+  const later = lines.slice(start + 1);
+  if (!mark || isOver(mark, indent, rest, later) || isInCode(lines.slice(0, -1))) return "";
+  const shown = lines.join("\n").replace(/\s*[$\\]?\s*$/, "");
+  const isEmpty = shown.endsWith(mark) || !`${rest}${later.join("")}`.replace(/[$\\]$/, "").trim();
+  return isEmpty ? lines.slice(0, start).join("\n") || "\n" : `${shown}\n${indent}${ENDS[mark]}`;
+}
+
+/**
+ * Whether what began with `mark` and `rest` has ended, or is no formula.
+ * @param {string} mark
+ * @param {string} indent
+ * @param {string} rest
+ * @param {string[]} later the lines after it
+ */
+function isOver(mark, indent, rest, later) {
+  const isLink = mark === "\\[" && rest.includes("]");
+  const isClosed = [rest, ...later].some((line) => line.includes(ENDS[mark]));
+  const hasGap = later.slice(0, -1).some((line) => !line.trim());
+  return (
+    isLink || isClosed || hasGap || later.some((line) => line.trim() && isOutside(line, indent))
+  );
+}
+
+/**
+ * @param {string} line
+ * @param {string} indent
+ */
+function isOutside(line, indent) {
+  return (/^[\s>]*/.exec(line)?.[0].length ?? 0) < indent.length;
 }
 
 /**
@@ -51,7 +103,9 @@ function closed(line) {
   if (line.length > LONG) return line;
   let shown = line.replace(/\]\([^)\s]*$/, "]()").replace(/[*_~]+$/, "");
   if (count(shown, /`/g) % 2) return `${shown}\``;
-  const words = shown.replace(/`[^`]*`/g, "");
+  const words = shown.replace(/`[^`]*`/g, "").replace(FORMULAS, "");
+  const [mark] = OPEN_FORMULA.exec(words) ?? [];
+  if (mark && !FORMULA.test(line)) return line.replace(/[\\$]$/, "") + ENDS[mark];
   if (count(words, /~~/g) % 2) shown += "~~";
   if (count(words, /\*\*/g) % 2) shown += "**";
   else if (/(?:^|[\s(])\*[^\s*][^*]*$/.test(words)) shown += "*";

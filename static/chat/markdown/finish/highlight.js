@@ -1,6 +1,6 @@
 /** Syntax highlighting, done while the browser is idle. */
 
-import { within } from "../page/elements.js";
+import { within } from "../../page/elements.js";
 import { LANGUAGES } from "./languages.js";
 
 /** Longer code stays plain: highlighting it would block the page. */
@@ -48,7 +48,7 @@ function work(deadline) {
 async function loadLanguage(name) {
   try {
     const [{ default: highlighter }, grammar] = await Promise.all([
-      import("../../vendor/highlight.js"),
+      import("../../../vendor/highlight.js"),
       LANGUAGES.get(name)?.(),
     ]);
     highlighter.registerLanguage(name, grammar?.default);
