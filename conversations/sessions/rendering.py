@@ -38,11 +38,11 @@ from conversations.shapes import MessageView
 
 logger = logging.getLogger(__name__)
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Increment it with every change of what `render_markdown` returns, also by a new version of a
 library: stored HTML of another version is rendered again."""
 
-# Longer texts are shown without formatting: some nested Markdown takes quadratic time.
+# What comes after that is shown without formatting: some nested Markdown takes quadratic time.
 MARKDOWN_MAX_CHARS = 131_072
 # The page itself uses two levels; headings of replies begin below them.
 PAGE_HEADINGS = 2
@@ -79,15 +79,27 @@ def render_markdown(text: str) -> SafeString:
     """Return the sanitised HTML of a text; images become links, so that nothing is fetched.
 
     Never raises, because a fault of the parser must not keep a run from ending or a page from
-    being shown: such a text, or a very long one, is shown as typed.
+    being shown: such a text, or the rest of a very long one, is shown as typed.
     """
-    if len(text) > MARKDOWN_MAX_CHARS:
-        return _show_as_typed(text)
+    head, rest = _split(text)
     try:
-        return mark_safe(_cleaner.clean(_parser.render(text)))  # noqa: S308 (the cleaner's output)
+        html = mark_safe(_cleaner.clean(_parser.render(head)))  # noqa: S308 (the cleaner's output)
+        return html + _show_as_typed(rest) if rest else html
     except Exception as exc:
         logger.error("rendering of %d characters failed: %s", len(text), type(exc).__name__)
         return _show_as_typed(text)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the part that is formatted and the rest.
+
+    The rest of a very long text begins with the last paragraph, else line, that begins within the
+    limit.
+    """
+    if len(text) <= MARKDOWN_MAX_CHARS:
+        return text, ""
+    end = text.rfind("\n\n", 0, MARKDOWN_MAX_CHARS) + 1 or text.rfind("\n", 0, MARKDOWN_MAX_CHARS)
+    return text[: end + 1], text[end + 1 :].lstrip("\n")
 
 
 def _show_as_typed(text: str) -> SafeString:

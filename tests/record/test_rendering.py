@@ -150,6 +150,15 @@ def test_a_very_long_text_is_shown_as_it_is() -> None:
     assert render_markdown(text) == "<pre>" + "&lt;b&gt;" * MARKDOWN_MAX_CHARS + "</pre>"
 
 
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+def test_only_the_rest_of_a_very_long_text_is_shown_as_it_is(gap: str) -> None:
+    line = f"*so*{gap}"
+    count = MARKDOWN_MAX_CHARS // len(line)
+    html = render_markdown(line * count + "x" * 6 + "\n\n*the rest* <b>")
+    assert html.count("<em>so</em>") == count
+    assert html.endswith("<pre>xxxxxx\n\n*the rest* &lt;b&gt;</pre>")
+
+
 def test_a_reply_keeps_its_text_parts_apart() -> None:
     parts = [
         {"type": "text", "text": "*one*"},
@@ -181,4 +190,4 @@ def test_a_change_of_the_rules_raises_the_version() -> None:
     """Stored HTML of the same version is shown as it is: raise it with the digest below."""
     rendered = "\0".join(map(render_markdown, [*HOSTILE, *corpus.PLAIN.values()]))
     digest = hashlib.sha256(rendered.encode()).hexdigest()
-    assert (RENDERER_VERSION, digest[:16]) == (2, "9144fd42761a1c71")
+    assert (RENDERER_VERSION, digest[:16]) == (3, "9144fd42761a1c71")

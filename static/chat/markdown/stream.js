@@ -25,6 +25,8 @@ export class MarkdownStream {
   #fence = null;
   /** @type {OpenRows | null} */
   #rows = null;
+  /** @type {HTMLElement | null} */
+  #rest = null;
 
   /**
    * `onSettled(block)` is called for each block that is settled.
@@ -42,7 +44,7 @@ export class MarkdownStream {
    */
   draw(text) {
     if (text.length > MAX_CHARS) {
-      this.#drawPlain(text);
+      this.#drawRest(text);
       return;
     }
     this.#open += text.slice(this.#seen).replaceAll("\0", "\uFFFD");
@@ -205,16 +207,19 @@ export class MarkdownStream {
     return lines.slice(count).join("\n");
   }
 
-  /** @param {string} text */
-  #drawPlain(text) {
-    if (this.element.firstElementChild?.className !== "overlong") {
-      this.#settled = [];
-      this.#seen = 0;
-      const block = document.createElement("pre");
-      block.className = "overlong";
-      this.element.replaceChildren(block);
+  /**
+   * Show what follows the formatted part of a very long text as it is typed.
+   * @param {string} text
+   */
+  #drawRest(text) {
+    if (!this.#rest) {
+      const { head, rest } = splitText(text);
+      this.finish(head);
+      this.#rest = document.createElement("pre");
+      this.element.append(this.#rest);
+      this.#seen = text.length - rest.length;
     }
-    this.element.firstElementChild?.append(text.slice(this.#seen));
+    this.#rest.append(text.slice(this.#seen));
     this.#seen = text.length;
   }
 
@@ -257,12 +262,25 @@ function childrenOf({ children }) {
 
 /** @param {string} text */
 function wholeOf(text) {
-  if (text.length <= MAX_CHARS) return nodesOf(parse(text));
-  const fragment = document.createDocumentFragment();
+  const { head, rest } = splitText(text);
+  const nodes = nodesOf(parse(head));
+  if (!rest) return nodes;
   const block = document.createElement("pre");
-  block.append(text);
-  fragment.append(block);
-  return fragment;
+  block.append(rest);
+  nodes.append(block);
+  return nodes;
+}
+
+/**
+ * The part of a text that is formatted and, of a very long one, the rest: from the last paragraph
+ * or else line that begins within the limit.
+ * @param {string} text
+ */
+function splitText(text) {
+  if (text.length <= MAX_CHARS) return { head: text, rest: "" };
+  const within = text.slice(0, MAX_CHARS);
+  const end = 1 + (within.lastIndexOf("\n\n") + 1 || within.lastIndexOf("\n"));
+  return { head: text.slice(0, end), rest: text.slice(end).replace(/^\n+/, "") };
 }
 
 /**
