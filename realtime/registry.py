@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class AgentEntry:
     """An agent that users can choose.
 
-    `description` is a sentence or two; `starters` are first messages to choose from.
+    `description` is a sentence or two; `starters` are first messages to choose from; one that
+    ends with "…" is put into the message box, to be completed.
     """
 
     agent: "Agent[Any]"

@@ -197,6 +197,7 @@ def _page_data(
         "scripted_agent": TOUR,
         "notable_ms": view_models.NOTABLE_MS,
         "frame_max_bytes": get_conf().frame_max_bytes,
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "urls": {
             "socket": socket_path(),
             "guest": reverse("guest"),
