@@ -30,6 +30,7 @@ SETTINGS = {
     "FRAMES_PER_MINUTE": "1000",
     "RUNS_PER_USER": "1000",
     "PROVIDER_RETRIES": "0",
+    "MODEL_PRICES": '{"stand-in": {"input": "1", "output": "2"}}',
 }
 
 
