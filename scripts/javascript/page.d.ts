@@ -114,7 +114,7 @@ interface PageData {
   notable_ms: number;
   scripted_agent: string;
   model: ModelStatus | null;
-  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared", string>;
+  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared" | "worker", string>;
 }
 
 /** A page that was loaded in the background. */

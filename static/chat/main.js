@@ -192,6 +192,8 @@ function fitKeyboard() {
 window.visualViewport?.addEventListener("resize", fitKeyboard);
 composer.enable();
 draft.restore();
+// Without one, the browser's own page is shown when the site cannot be reached.
+if (data.user) navigator.serviceWorker?.register(data.urls.worker).catch(() => {});
 new ReadingPlace({ transcript, scroller, earlier: history.earlier }).restore();
 followPage(connection);
 // A page that returns from the back/forward cache is shown again, not loaded again.

@@ -220,3 +220,22 @@ async def test_requests_go_on_after_a_sign_in_elsewhere(open_chat: Opener, model
     await chat.page.locator(".account summary").click()
     await chat.press("Sign out")
     await expect(chat.page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
+async def test_a_reload_without_a_connection_shows_what_is_safe(
+    browser: Browser, site: Site, ann: User
+) -> None:
+    context = await browser.new_context()
+    await sign_in(context, site, ann)
+    chat = await open_page(context, site)
+    await chat.page.evaluate("navigator.serviceWorker.ready.then(() => undefined)")
+    await chat.page.fill("#prompt", "half a thought")
+    await context.set_offline(True)
+    await chat.page.reload()
+    await expect(chat.page.locator("h1")).to_have_text("You are offline")
+    await expect(chat.page.locator(".card")).to_have_css("border-top-width", "1px")
+    await context.set_offline(False)
+    await chat.page.evaluate("dispatchEvent(new Event('online'))")
+    await chat.connected()
+    await expect(chat.page.locator("#prompt")).to_have_value("half a thought")
+    await context.close()
