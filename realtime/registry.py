@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class AgentEntry:
     """An agent that users can choose.
 
-    `description` is a sentence or two; `starters` are first messages to choose from. With
-    `continues`, a reply whose worker is lost goes on behind the tools that had finished; else it
-    ends there, for its user to continue.
+    `description` is a sentence or two; `starters` are first messages to choose from; one that
+    ends with "…" is put into the message box, to be completed. With `continues`, a reply whose
+    worker is lost goes on behind the tools that had finished; else it ends there, for its user to
+    continue.
     """
 
     agent: "Agent[Any]"

@@ -1,13 +1,27 @@
-// Runs before the first paint, so that a stored theme does not flash.
+// Runs before the first paint, so that neither a stored theme nor a closed list flashes.
 (() => {
   const KEY = "agentsite.theme";
+  const LIST_KEY = "agentsite.list";
   const root = document.documentElement;
 
-  function read() {
+  /** @param {string} key */
+  function read(key) {
     try {
-      return localStorage.getItem(KEY);
+      return localStorage.getItem(key);
     } catch {
       return null;
+    }
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} value
+   */
+  function store(key, value) {
+    try {
+      localStorage.setItem(key, value);
+    } catch {
+      // Storage is blocked: the choice holds for this page.
     }
   }
 
@@ -25,19 +39,33 @@
   function toggle() {
     const theme = isDark() ? "light" : "dark";
     apply(theme);
-    try {
-      localStorage.setItem(KEY, theme);
-    } catch {
-      // Storage is blocked: the choice holds for this page.
-    }
+    store(KEY, theme);
   }
 
-  apply(read());
+  /** Close or open the list of conversations beside a conversation, where there is room for it. */
+  function toggleList() {
+    const list = root.dataset.list === "closed" ? "open" : "closed";
+    root.dataset.list = list;
+    store(LIST_KEY, list);
+    const buttons = /** @type {NodeListOf<HTMLElement>} */ (
+      document.querySelectorAll("[data-drawer]")
+    );
+    for (const button of buttons) if (button.offsetParent) button.focus();
+  }
+
+  apply(read(KEY));
+  root.dataset.list = read(LIST_KEY) ?? "open";
   addEventListener("storage", (event) => {
     if (event.key === KEY) apply(event.newValue);
   });
   addEventListener("click", (event) => {
     const { target } = event;
-    if (target instanceof Element && target.closest("[data-theme-switch]")) toggle();
+    if (!(target instanceof Element)) return;
+    if (target.closest("[data-theme-switch]")) toggle();
+    if (target.closest("[data-drawer]") && matchMedia("(min-width: 60rem)").matches) {
+      // The same button opens the drawer where there is no room.
+      event.preventDefault();
+      toggleList();
+    }
   });
 })();

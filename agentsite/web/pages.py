@@ -1,5 +1,6 @@
 """Views of the chat page, the model's status, and the page behind a share link."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryD
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -250,10 +252,12 @@ def _page_data(
         "scripted_agent": TOUR,
         "notable_ms": view_models.NOTABLE_MS,
         "frame_max_bytes": get_conf().frame_max_bytes,
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "urls": {
             "socket": socket_path(),
             "guest": reverse("guest"),
             "model": reverse("model"),
+            "worker": reverse("service-worker"),
             "sessions": reverse("api-sessions"),
             "shared": reverse("shared", args=["TOKEN"]),
             "session": reverse("session", args=[UUID(int=0)]),
@@ -267,8 +271,26 @@ def _feedback(request: HttpRequest, session: ChatSession) -> dict[str, str]:
     return {str(verdict.message_id): verdict.value for verdict in given}
 
 
+OFFLINE_FILES = ("base.css", "favicon.svg", "offline.js", "theme.js")
+
+
+@require_safe
+@cache_control(no_cache=True)
+def service_worker(request: HttpRequest) -> HttpResponse:
+    """Return the script that shows `offline.html` when the site cannot be reached.
+
+    It contains that page, so a browser installs it anew when the page or one of its files changes.
+    """
+    context = {
+        "page": json.dumps(render_to_string("offline.html")),
+        "files": json.dumps([static(name) for name in OFFLINE_FILES]),
+    }
+    return render(request, "service_worker.js", context, content_type="text/javascript")
+
+
 urlpatterns = [
     path("", chat, name="chat"),
+    path("service-worker.js", service_worker, name="service-worker"),
     path("s/<uuid:session_id>/", session, name="session"),
 ]
 

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from agentsite.tour import NAME as TOUR
 from conversations.errors import ERRORS, ErrorCode
 from conversations.models import ACTIVE, ChatSession, EndReason, RunStatus
+from conversations.runs.usage import RunUsage, read_run_usage
 from conversations.sessions.rendering import read_html, show_parts
 from conversations.shapes import History, MessageView
 from realtime.process import model_status
@@ -96,6 +97,8 @@ NOTABLE_MS = 50
 CODE = {"show": _("Show all {count} lines"), "hide": _("Show less")}
 TAKES_OVER = _("{agent} takes over")
 UNKNOWN_PART = _("This part cannot be shown here. Reload the page later.")
+USAGE = _("{input} tokens in, {output} out")
+USAGE_COST = _("{usage} · {cost} {currency}")
 SCRIPT: dict[str, Any] = {
     "states": STATES,
     "endings": ENDINGS,
@@ -116,7 +119,9 @@ SCRIPT: dict[str, Any] = {
     "queued": _("waiting"),
     "awaiting": _("needs you"),
     "archived": _("archived"),
-    "usage": _("{input} tokens in, {output} out"),
+    "unread": _("new"),
+    "usage": USAGE,
+    "usage_cost": USAGE_COST,
     "announce": {
         "started": _("{agent} is replying."),
         "completed": _("{agent} has replied."),
@@ -136,6 +141,7 @@ SCRIPT: dict[str, Any] = {
         "too_long": _("This message is too long to send: shorten it to {limit} KB or less."),
         "queued_one": _("1 message is waiting for its turn."),
         "queued": _("{count} messages are waiting for their turn."),
+        "unplaced": _("This was not sent yet: messages before it were still loading."),
         "edited_late": _("That message was sent before your change, which is kept here."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
@@ -167,6 +173,17 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
     if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
         return ERROR_TEXTS[error_code]
     return ENDINGS.get(reason or "") or ENDINGS.get(status or "", "")
+
+
+def describe_usage(spent: RunUsage | None) -> str:
+    """Return the tokens and the cost of a reply; "" if they are not known."""
+    if spent is None or not (spent.input_tokens or spent.output_tokens):
+        return ""
+    usage = str(USAGE).format(input=spent.input_tokens, output=spent.output_tokens)
+    if not spent.cost:
+        return usage
+    cost = f"{spent.cost:f}".rstrip("0").rstrip(".")
+    return str(USAGE_COST).format(usage=usage, cost=cost, currency=spent.currency)
 
 
 def describe_step(part: dict[str, Any]) -> str:
@@ -256,12 +273,17 @@ class ShownMessage:
     scripted: bool = False
     state: str = ""
     ending: str = ""
+    usage: str = ""
     live: bool = False
     waiting: bool = False
     limited: bool = False
     created_at: datetime | None = None
     summary: str | None = None
     place: Place | None = None
+
+    @property
+    def has_text(self) -> bool:
+        return any(block["type"] == "text" for block in self.blocks)
 
 
 def messages(
@@ -274,10 +296,12 @@ def messages(
     """
     queue = [entry.run_id for entry in history.queue]
     html = read_html(history.messages)
+    usage = read_run_usage(message.run_id for message in history.messages)
     return [
         replace(
             _message(message, show_parts(message, html), queue, card, username),
             place=_place(message, siblings),
+            usage=describe_usage(usage.get(message.run_id or "")),
         )
         for message in history.messages
     ]

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import (
+    ACTIVE,
     Run,
     SessionUsage,
     SideCall,
@@ -265,6 +266,26 @@ def move_user_totals(giver: UserId, taker: UserId) -> None:
     for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
         _add_to_user(taker, slot, tokens)
     theirs.delete()
+
+
+@dataclass(frozen=True)
+class RunUsage:
+    """The tokens of an ended run, and its cost, which is None if it is not known."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal | None
+    currency: str
+
+
+def read_run_usage(run_ids: Iterable[str | None]) -> dict[str, RunUsage]:
+    """Return the usage of those of the runs that have ended with known tokens, by id."""
+    ended = Run.objects.filter(pk__in=[pk for pk in run_ids if pk], input_tokens__isnull=False)
+    rows = ended.exclude(status__in=ACTIVE).exclude(output_tokens=None)
+    return {
+        str(pk): RunUsage(given or 0, made or 0, cost, currency())
+        for pk, given, made, cost in rows.values_list("pk", "input_tokens", "output_tokens", "cost")
+    }
 
 
 def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:

@@ -110,10 +110,11 @@ interface PageData {
   agent: { label: string };
   feedback: Record<string, "up" | "down">;
   frame_max_bytes: number;
+  csrf_cookie: string;
   notable_ms: number;
   scripted_agent: string;
   model: ModelStatus | null;
-  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared", string>;
+  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared" | "worker", string>;
 }
 
 /** A page that was loaded in the background. */
@@ -167,7 +168,7 @@ type AgentPicker = import("../../static/chat/sending/agent_picker.js").AgentPick
 type Approvals = import("../../static/chat/log/approval.js").Approvals;
 type Transcript = import("../../static/chat/log/transcript.js").Transcript;
 type PageHistory = import("../../static/chat/log/history.js").PageHistory;
-type MoreMessages = import("../../static/chat/log/more_messages.js").MoreMessages;
+type MoreMessages = import("../../static/chat/log/history.js").MoreMessages;
 type SessionList = import("../../static/chat/sessions/list.js").SessionList;
 type ShareDialog = import("../../static/chat/sessions/share.js").ShareDialog;
 type Toast = import("../../static/chat/page/toast.js").Toast;

@@ -10,6 +10,12 @@ import { addressOf } from "./sessions/list.js";
 
 export class Chat {
   /**
+   * Edits of queued messages that the server has not confirmed: the text, by run.
+   * @type {Map<string, string>}
+   */
+  #edits = new Map();
+
+  /**
    * @param {{ connection: Connection, outbox: Outbox, sender: Sender, conversation: Conversation,
    *   transcript: Transcript, history: PageHistory, approvals: Approvals, screen: ChatScreen,
    *   composer: Composer, queue: Queue, draft: Draft, sessions: SessionList, title: PageTitle,
@@ -64,14 +70,17 @@ export class Chat {
 
   /**
    * Send a message. `options`: `on_busy`; `parent_message_id`, the message that it continues; or
-   * `regenerate`, the reply that another one is requested for.
+   * `regenerate`, the reply that another one is requested for. Without these two it follows the
+   * last message, which may have to be loaded first.
    * @param {string} content
    * @param {SendOptions} options
    */
-  async submit(content, options = {}) {
+  submit(content, options = {}) {
+    const { later } = this.history;
+    const isPlaced = options.regenerate ?? options.parent_message_id;
     this.history.stay();
-    if (await this.history.later.loadAll()) await this.sender.submit(content, options);
-    else this.composer.keep(content, words.manage.failed);
+    const loading = later.address && isPlaced === undefined ? later.loadAll() : undefined;
+    return this.sender.submit(content, options, loading);
   }
 
   /** Stop the reply that is being written or about to be. */
@@ -106,7 +115,29 @@ export class Chat {
     const { sessionId: session_id } = this.conversation;
     const isSent = this.connection.send({ type: "queue", session_id, content, metadata });
     if (!isSent) this.#tellFailure();
+    if (isSent && metadata.op === "edit") this.#edits.set(metadata.run_id ?? "", content);
     return isSent;
+  }
+
+  /** Send edits again that a lost connection may have swallowed. */
+  #sendEdits() {
+    for (const [run_id, content] of this.#edits) {
+      this.#changeQueue({ content, metadata: { op: "edit", run_id } });
+    }
+  }
+
+  /** Forget confirmed edits; one that came too late goes back into the composer. */
+  #settleEdits() {
+    const { queue, messages } = this.conversation;
+    for (const [run_id, content] of this.#edits) {
+      const entry = queue.find((queued) => queued.run_id === run_id);
+      if (entry && entry.content !== content) continue;
+      this.#edits.delete(run_id);
+      const reply = messages.find((message) => message.run_id === run_id);
+      const prompt = this.conversation.get(reply?.parent_message_id);
+      const isLate = !entry && prompt && this.transcript.textOf(prompt) !== content;
+      if (isLate) this.composer.keep(content, words.composer.edited_late);
+    }
   }
 
   #tellFailure() {
@@ -183,6 +214,7 @@ export class Chat {
       this.#resume();
       this.sender.flush();
       for (const run_id of this.conversation.journal.cancelling) this.#cancel(run_id);
+      this.#sendEdits();
       this.approvals.sendAgain();
     }
     this.screen.draw();
@@ -224,6 +256,7 @@ export class Chat {
   #receive(frame) {
     if (frame.type === "ping") this.connection.send({ type: "pong" });
     for (const effect of this.conversation.apply(frame)) this.#react(effect);
+    if (this.#edits.size) this.#settleEdits();
     this.screen.draw();
   }
 

@@ -9,6 +9,7 @@ import { PageHistory } from "./log/history.js";
 import { ReadingPlace } from "./log/reading_place.js";
 import { Transcript } from "./log/transcript.js";
 import { loadMarkdown } from "./markdown/loading.js";
+import { renewToken } from "./page/api.js";
 import { ChatScreen } from "./page/chat_screen.js";
 import { ConnectionLine } from "./page/connection_line.js";
 import { byId, closest, within } from "./page/elements.js";
@@ -134,6 +135,15 @@ function act(button) {
   ACTIONS[button.dataset.action ?? ""](message.dataset.messageId ?? "");
 }
 
+/**
+ * Send a starter; one that ends with "…" is the beginning of a message, which the user completes.
+ * @param {string} text
+ */
+function begin(text) {
+  if (text.endsWith("…")) composer.begin(text.slice(0, -1));
+  else chat.submit(text);
+}
+
 document.addEventListener("click", (event) => {
   const button = closest(event, "[data-action]");
   if (button) act(button);
@@ -143,7 +153,10 @@ document.addEventListener("click", (event) => {
   if (answer) chat.respond(answerOf(answer));
   if (closest(event, "[data-starter], #jump, #connection-retry")) composer.focus();
   const starter = closest(event, "[data-starter]");
-  if (starter) chat.submit(starter.textContent);
+  if (starter) begin(starter.textContent);
+  // A link that replaced the page would end the reply that is being written.
+  const link = /** @type {HTMLAnchorElement | null} */ (closest(event, ".rendered a[href^=http]"));
+  if (link) link.target = "_blank";
   const menu = within(document, "details.account[open]");
   if (menu && !closest(event, ".account")) menu.open = false;
 });
@@ -163,11 +176,27 @@ function switchBranch(event) {
 byId("prompt").addEventListener("input", () => loadMarkdown(), { once: true });
 byId("jump").addEventListener("click", () => chat.showLatest());
 document.addEventListener("submit", (event) => {
+  renewToken(/** @type {HTMLFormElement} */ (event.target));
   if (closest(event, ".switcher")) switchBranch(event);
 });
 
+/** Some browsers lay the on-screen keyboard over the page: the page then takes what is left. */
+function fitKeyboard() {
+  const { visualViewport: seen, innerHeight } = window;
+  const { style } = document.documentElement;
+  if (seen?.scale === 1 && seen.height < innerHeight) {
+    style.setProperty("--visible", `${seen.height}px`);
+    scrollTo(0, 0);
+  } else {
+    style.removeProperty("--visible");
+  }
+}
+
+window.visualViewport?.addEventListener("resize", fitKeyboard);
 composer.enable();
 draft.restore();
+// Without one, the browser's own page is shown when the site cannot be reached.
+if (data.user) navigator.serviceWorker?.register(data.urls.worker).catch(() => {});
 new ReadingPlace({ transcript, scroller, earlier: history.earlier }).restore();
 followPage(connection);
 // A page that returns from the back/forward cache is shown again, not loaded again.

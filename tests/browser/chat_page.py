@@ -20,6 +20,9 @@ AXE_OPTIONS: dict[Scheme, dict[str, Any]] = {
     "light": {"resultTypes": ["violations"]},
     "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]},
 }
+LAY_OUT = """() => {
+  for (const { style } of document.querySelectorAll(".message")) style.contentVisibility = "";
+}"""
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -112,6 +115,8 @@ class ChatPage:
 
     async def texts(self) -> list[str]:
         """What each message says, by white space's own rules."""
+        # What is not laid out has no inner text.
+        await self.page.evaluate(LAY_OUT)
         bodies = self.page.locator("#log .message .body")
         return [" ".join(text.split()) for text in await bodies.all_inner_texts()]
 

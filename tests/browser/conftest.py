@@ -30,6 +30,7 @@ SETTINGS = {
     "FRAMES_PER_MINUTE": "1000",
     "RUNS_PER_USER": "1000",
     "PROVIDER_RETRIES": "0",
+    "MODEL_PRICES": '{"stand-in": {"input": "1", "output": "2"}}',
 }
 
 
@@ -113,7 +114,10 @@ def ann(site: Site) -> User:
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def shared_context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """Its first page is empty and stays."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    # Service workers would hide requests from the tests that hold them.
+    context = await browser.new_context(
+        viewport={"width": 1280, "height": 800}, service_workers="block"
+    )
     await context.new_page()
     yield context
     await context.close()

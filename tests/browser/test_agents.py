@@ -56,3 +56,14 @@ async def test_who_takes_over_is_told_where_it_does(team: ChatPage, model: Model
         shown = await team.texts()
         assert shown[1] == "One moment. Writer takes over Dear all,"
         await team.page.reload()
+
+
+async def test_a_starter_that_lacks_its_text_waits_for_it(team: ChatPage, model: Model) -> None:
+    prompt = team.page.locator("#prompt")
+    await team.page.get_by_label("Team").check()
+    await prompt.fill("It was a dark and stormy night.")
+    await team.page.get_by_role("button", name="Shorten this text").click()
+    text = "Shorten this text without losing a fact: It was a dark and stormy night."
+    await expect(prompt).to_have_value(text)
+    await expect(prompt).to_be_focused()
+    await expect(team.page.locator(".message")).to_have_count(0)

@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from conversations.sessions.rendering import render_markdown
+from conversations.sessions.rendering import MARKDOWN_MAX_CHARS, render_markdown
 from tests.browser.conftest import Opener
 from tests.browser.corpus import PLAIN
 
@@ -119,3 +119,30 @@ async def test_what_is_finished_is_not_touched_again(
     grown = await page.evaluate(GROW, [start, pieces, entry])
     assert grown["count"] > 50
     assert grown["changed"] == []
+
+
+# Whether the first block stays as a text passes the limit, and what is shown then and at the end.
+PASS_LIMIT = """
+async ([start, text]) => {
+  const { MarkdownStream } = await import("/static/chat/markdown/stream.js");
+  const element = document.createElement("div");
+  const stream = new MarkdownStream(element);
+  stream.draw(start);
+  const first = element.firstElementChild;
+  for (let end = start.length + 1; end <= text.length; end += 7) stream.draw(text.slice(0, end));
+  stream.draw(text);
+  const grown = element.innerHTML;
+  stream.finish(text);
+  return [element.firstElementChild === first, grown, element.innerHTML];
+}
+"""
+
+
+async def test_a_very_long_text_stays_formatted(page: Page) -> None:
+    start = ("A **word** among others. " * 100 + "\n\n") * (MARKDOWN_MAX_CHARS // 2_502)
+    text = start + "A *last* one that passes the limit. " * 70 + "\n\nAnd *more* <b>."
+    assert len(start) < MARKDOWN_MAX_CHARS < len(text)
+    is_kept, *shown = await page.evaluate(PASS_LIMIT, [start, text])
+    assert is_kept
+    for html in shown:
+        assert "".join(html.split()) == "".join(render_markdown(text).split())

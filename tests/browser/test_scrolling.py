@@ -137,3 +137,29 @@ async def test_the_page_stays_where_the_reader_is(
     reply.open()
     await chat.replied()
     assert await chat.page.evaluate("document.getElementById('scroller').scrollTop") == place
+
+
+# How many messages are spared layout, and whether the log is as high as without that.
+SPARED = """() => {
+  const scroller = document.getElementById("scroller");
+  const spared = [...document.querySelectorAll(".message")]
+    .filter((message) => message.style.contentVisibility);
+  const height = scroller.scrollHeight;
+  for (const { style } of spared) style.contentVisibility = "";
+  return [spared.length, scroller.scrollHeight - height];
+}"""
+ARE_SPARED = """(count) => [...document.querySelectorAll(".message")]
+  .filter((message) => message.style.contentVisibility).length >= count"""
+
+
+async def test_messages_far_from_sight_are_spared_layout(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    chat = await open_chat(make_session(site, ann, 4 * PAGE))
+    await chat.read_from_the_start()
+    await chat.page.wait_for_function(ARE_SPARED, arg=2 * PAGE)
+    await chat.page.evaluate("document.getElementById('scroller').scrollTop = 0")
+    await expect(chat.page.locator(".message").first).to_have_css("content-visibility", "visible")
+    spared, growth = await chat.page.evaluate(SPARED)
+    assert spared >= 2 * PAGE
+    assert abs(growth) <= 1

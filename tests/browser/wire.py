@@ -17,11 +17,15 @@ def pass_on(frame: Frame) -> list[Frame]:
 
 
 class Wire:
-    """Forwards frames; `tamper` gives what becomes of one that the server sends."""
+    """Forwards frames; `tamper` gives what becomes of one that the server sends.
+
+    While `is_deaf`, frames of the page get lost.
+    """
 
     def __init__(self) -> None:
         self.tamper: Tamper = pass_on
         self.refuse_with: int | None = None
+        self.is_deaf = False
         self.sent: list[Frame] = []
         self.opened = 0
         self._routes: list[WebSocketRoute] = []
@@ -40,7 +44,8 @@ class Wire:
 
         def to_server(message: str | bytes) -> None:
             self.sent.append(json.loads(message))
-            server_side.send(message)
+            if not self.is_deaf:
+                server_side.send(message)
 
         def to_page(message: str | bytes) -> None:
             for frame in self.tamper(json.loads(message)):

@@ -19,6 +19,7 @@ const DESCRIBE = {
   blank: isBlank,
   place: ({ place, count }) => labels.describePlace(place, count),
   session: labels.describeSession,
+  usage: labels.describeUsage,
   state: ({ message, position }) =>
     labels.describeState(message, {
       ...{ position, isStopping: false, isConnected: true, waiting: "" },
@@ -30,3 +31,12 @@ for (const [kind, given, expected] of cases) {
     assert.equal(DESCRIBE[kind](given), expected);
   });
 }
+
+test("times of other days have their date", () => {
+  const now = new Date(2026, 10, 30, 12);
+  const at = (...parts) => labels.describeTime(new Date(...parts), now);
+  assert.match(at(2026, 10, 30, 9, 17), /^09:17/);
+  assert.match(at(2026, 10, 29, 9, 17), /Nov 29.*09:17/);
+  assert.doesNotMatch(at(2026, 10, 29, 9, 17), /2026/);
+  assert.match(at(2025, 10, 30, 9, 17), /Nov 30, 2025.*09:17/);
+});

@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   asked,
+  at,
   complete,
+  EMPTY,
   message,
   newConversation,
   play,
@@ -122,4 +124,57 @@ test("an edited message stands in the place of what followed its parent", () => 
   conversation.addUnsent({ ...ENTRY, parent_message_id: "" });
   const ids = conversation.messages.map(({ message_id }) => message_id);
   assert.deepEqual(ids, ["prompt:c1", "reply:c1"]);
+});
+
+/** A conversation of `length` messages, the last of which is a reply that is being written. */
+function longConversation(length) {
+  const messages = Array.from({ length }, (_, index) => ({
+    message_id: index + 1 === length ? "a2" : `m${index}`,
+    ...{ number: index + 1, role: index % 2 ? "assistant" : "user" },
+    parent_message_id: index ? `m${index - 1}` : null,
+    ...(index + 1 === length ? { run_id: "r1", run_status: "running" } : {}),
+  }));
+  return newConversation({ messages, run: at(1) });
+}
+
+test("a token takes no more steps in a long conversation than in a short one", (context) => {
+  function countSteps(length) {
+    const conversation = longConversation(length);
+    conversation.apply(token(2, "one "));
+    assert.equal(conversation.messages.length, length);
+    const { mock } = context.mock.method(Map.prototype, "get");
+    conversation.apply(token(3, "two"));
+    assert.ok(conversation.isBusy);
+    assert.equal(conversation.messages.at(-1).parts[0].text, "one two");
+    const steps = mock.callCount();
+    mock.restore();
+    return steps;
+  }
+  assert.equal(countSteps(1_000), countSteps(4));
+});
+
+test("what has changed is told once", () => {
+  const { branch } = longConversation(10);
+  assert.equal(branch.takeChanged().length, 10);
+  branch.set({ ...branch.get("m3"), summary: "three" });
+  const { structure } = branch;
+  assert.deepEqual(
+    branch.takeChanged().map(({ message_id }) => message_id),
+    ["m3"],
+  );
+  assert.deepEqual(branch.takeChanged(), []);
+  branch.set({ message_id: "m10", number: 11, parent_message_id: "a2" });
+  assert.notEqual(branch.structure, structure);
+});
+
+test("a page that is loaded again keeps the messages before it", () => {
+  const conversation = longConversation(10);
+  const page = {
+    ...EMPTY,
+    messages: conversation.messages.slice(4),
+    siblings: { m5: ["m6", "x"] },
+  };
+  assert.equal(conversation.load(structuredClone(page)), true);
+  assert.equal(conversation.messages.length, 10);
+  assert.equal(conversation.load(structuredClone({ ...EMPTY, messages: [] })), false);
 });

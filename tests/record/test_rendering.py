@@ -222,6 +222,15 @@ def test_one_endless_line_is_cut() -> None:
     )
 
 
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+def test_only_the_rest_of_a_very_long_text_is_shown_as_it_is(gap: str) -> None:
+    line = f"*so*{gap}"
+    count = MARKDOWN_MAX_CHARS // len(line)
+    html = render_markdown(line * count + "x" * 6 + "\n\n*the rest* <b>")
+    assert html.count("<em>so</em>") == count
+    assert html.endswith("<pre>xxxxxx\n\n*the rest* &lt;b&gt;</pre>")
+
+
 def test_a_reply_keeps_its_text_parts_apart() -> None:
     parts = [
         {"type": "text", "text": "*one*"},

@@ -1,10 +1,12 @@
 """The page's code without a browser: Node's own test runner, and the checks of `make check`."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +19,7 @@ from venvs import Venv
 from agentsite.web import view_models
 from agentsite.web.view_models import get_label
 from conversations.models import RunStatus
+from conversations.runs.usage import RunUsage
 from conversations.sessions.rendering import render_markdown
 from conversations.text import is_blank
 from tests.browser.corpus import PLAIN
@@ -55,6 +58,19 @@ ENDINGS = [
 ]
 
 
+SPENT = [
+    RunUsage(10, 3, cost, "USD")
+    for cost in (None, Decimal("0.000000"), Decimal("0.001200"), Decimal("10.000000"))
+]
+
+
+def read_frame(spent):
+    """The usage as the terminal frame of its run has it."""
+    cost = None if spent.cost is None else f"{spent.cost:f}"
+    total = spent.input_tokens + spent.output_tokens
+    return dataclasses.asdict(spent) | {"total_tokens": total, "cost": cost}
+
+
 def label_cases():
     """What the server says, as `[kind, given, text]`."""
     cases: list[list[Any]] = [["step", part, view_models.describe_step(part)] for part in STEPS]
@@ -67,6 +83,7 @@ def label_cases():
         )
         cases.append(["ending", given, str(ending)])
     cases += [["blank", text, is_blank(text)] for text in BLANKS + SEEN]
+    cases += [["usage", read_frame(one), view_models.describe_usage(one)] for one in SPENT]
     cases += [["agent", name, get_label(name)] for name in ("tour", "a", "ÄGENT")]
     cases.append(
         ["place", {"place": 1, "count": 3}, str(view_models.VERSION).format(index=2, count=3)]

@@ -53,6 +53,13 @@ def test_the_history_is_there_without_javascript(page: Client, ann: Any) -> None
     assert log.index("sure?") < log.index("quite")
 
 
+def test_the_service_worker_is_the_same_for_everybody(page: Client) -> None:
+    found = [client.get("/service-worker.js") for client in (page, Client())]
+    assert [response.headers["Content-Type"] for response in found] == ["text/javascript"] * 2
+    assert found[0].content == found[1].content
+    assert b"You are offline" in found[0].content
+
+
 def test_the_page_carries_its_cursor(page: Client, ann: Any) -> None:
     posted = ask(ann, "one")
     begin(posted, "so ", "far")

@@ -2,17 +2,43 @@
  * The messages of a session, and which of them are shown: the branch of the newest message, or of a
  * chosen one.
  *
- * Messages may arrive before their parents; they are not shown until the parent has arrived.
+ * Messages may arrive before their parents; they are not shown until the parent has arrived. What is
+ * asked for with each token takes the same time however many messages there are.
  */
+
+/** The statuses of a run that has not ended. */
+export const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
+
+/** @param {Message | undefined} message */
+export function isActive(message) {
+  return ACTIVE.has(message?.run_status ?? "");
+}
+
 export class Branch {
   /** @type {Map<string, Message>} */
   #messages = new Map();
   /** @type {Map<string, Set<string>>} */
   #told = new Map();
-  /** @type {string[] | null} */
-  #ids = null;
+  /** @type {Message[] | null} */
+  #path = null;
+  /**
+   * The places of messages in the path, by id.
+   * @type {Map<string, number>}
+   */
+  #shown = new Map();
   /** @type {Map<string, string[]> | null} */
   #places = null;
+  /**
+   * Messages that are known to be connected.
+   * @type {Set<string>}
+   */
+  #connected = new Set();
+  /** @type {Set<string>} */
+  #active = new Set();
+  /** @type {Set<string>} */
+  #changed = new Set();
+  /** Rises when messages are added, removed or moved. */
+  structure = 0;
 
   /**
    * `siblings`: ids by parent, for parents with several children; `chosen`: the message whose
@@ -36,8 +62,19 @@ export class Branch {
   set(message) {
     const held = this.#messages.get(message.message_id);
     const { parent_message_id: parent, number } = message;
-    if (held?.parent_message_id !== parent || held?.number !== number) this.#forget();
-    this.#messages.set(message.message_id, message);
+    this.#put(message);
+    if (held?.parent_message_id !== parent || held?.number !== number) return this.#forget();
+    const place = this.#shown.get(message.message_id);
+    if (this.#path && place !== undefined) this.#path[place] = message;
+  }
+
+  /** @param {Message} message */
+  #put(message) {
+    const { message_id: id } = message;
+    this.#messages.set(id, message);
+    this.#changed.add(id);
+    if (isActive(message)) this.#active.add(id);
+    else this.#active.delete(id);
   }
 
   /**
@@ -47,6 +84,7 @@ export class Branch {
   delete(id) {
     for (const ids of this.#told.values()) ids.delete(id);
     this.#messages.delete(id);
+    this.#active.delete(id);
     this.#forget();
   }
 
@@ -58,6 +96,21 @@ export class Branch {
   addEarlier(messages, siblings) {
     this.#add(messages, siblings);
     this.root = messages[0]?.message_id ?? this.root;
+  }
+
+  /**
+   * Keep the messages that `older` shows before the first one of this branch; returns whether there
+   * are any.
+   * @param {Branch} older
+   */
+  keepEarlier(older) {
+    const place = older.path.findIndex(({ message_id }) => message_id === this.root);
+    if (place < 1) return false;
+    for (const message of older.path.slice(0, place)) this.#put(message);
+    this.#told = new Map([...older.#told, ...this.#told]);
+    this.root = older.root;
+    this.#forget();
+    return true;
   }
 
   /**
@@ -78,20 +131,22 @@ export class Branch {
    * @param {Siblings} siblings
    */
   #add(messages, siblings) {
-    for (const message of messages) this.#messages.set(message.message_id, message);
+    for (const message of messages) this.#put(message);
     for (const [parent, ids] of Object.entries(siblings)) this.#told.set(parent, new Set(ids));
     this.#forget();
   }
 
   #forget() {
-    this.#ids = null;
+    this.structure += 1;
+    this.#path = null;
     this.#places = null;
+    this.#connected.clear();
   }
 
   /** Show the branch of the newest message again. */
   unchoose() {
     this.chosen = "";
-    this.#ids = null;
+    this.#forget();
   }
 
   /** @param {(message: Message) => boolean} matches */
@@ -112,8 +167,30 @@ export class Branch {
 
   /** The shown messages, oldest first. */
   get path() {
-    this.#ids ??= this.#walk().map((message) => message.message_id);
-    return this.#ids.flatMap((id) => this.#messages.get(id) ?? []);
+    if (!this.#path) {
+      this.#path = this.#walk();
+      this.#shown = new Map(this.#path.map(({ message_id }, place) => [message_id, place]));
+    }
+    return this.#path;
+  }
+
+  /** The shown replies that are worked on or wait to be, oldest first. */
+  get active() {
+    return this.#shownOf(this.#active);
+  }
+
+  /** The shown messages that have changed since this was called last, oldest first. */
+  takeChanged() {
+    const changed = this.#shownOf(this.#changed);
+    this.#changed.clear();
+    return changed;
+  }
+
+  /** @param {Set<string>} ids */
+  #shownOf(ids) {
+    const { path } = this;
+    const places = [...ids].flatMap((id) => this.#shown.get(id) ?? []);
+    return places.sort((one, other) => one - other).map((place) => path[place]);
   }
 
   /**
@@ -147,13 +224,16 @@ export class Branch {
    * @param {Message} message
    */
   isConnected(message) {
+    const walked = [];
     /** @type {Message | undefined} */
     let at = message;
-    while (at) {
-      if (!at.parent_message_id || at.message_id === this.root) return true;
+    while (at && !this.#connected.has(at.message_id)) {
+      walked.push(at.message_id);
+      if (!at.parent_message_id || at.message_id === this.root) break;
       at = this.get(at.parent_message_id);
     }
-    return false;
+    if (at) for (const id of walked) this.#connected.add(id);
+    return at !== undefined;
   }
 
   #walk() {

@@ -15,8 +15,9 @@
  *   {kind: "notice", text} | {kind: "missing"}
  */
 
+import { isActive } from "./branch.js";
 import { RunJournal } from "./run_journal.js";
-import { isActive, StoredMessages } from "./stored_messages.js";
+import { StoredMessages } from "./stored_messages.js";
 import { UnsentMessages } from "./unsent_messages.js";
 
 export class Conversation {
@@ -30,11 +31,14 @@ export class Conversation {
   }
 
   /**
-   * Replace the state by that of another rendered page of the session.
+   * Replace the state by that of another rendered page of the session. Messages before that page
+   * stay if they are known; returns whether there are any.
    * @param {PageData} data
    */
   load(data) {
+    const { branch } = this;
     Object.assign(this, new Conversation({ ...data, session_id: this.sessionId }));
+    return this.branch.keepEarlier(branch);
   }
 
   /**
@@ -67,11 +71,6 @@ export class Conversation {
     return Boolean(this.branch.chosen);
   }
 
-  /** The parent of the next message; undefined: the server takes the end of the conversation. */
-  get parentOfNext() {
-    return this.isAside && !this.unsent.size ? this.branch.last?.message_id : undefined;
-  }
-
   /** The messages that are shown, oldest first; unsent ones come last. */
   get messages() {
     return this.unsent.follow(this.branch.path);
@@ -87,7 +86,7 @@ export class Conversation {
 
   /** The reply that is worked on or about to be; undefined if there is none. */
   get active() {
-    return this.messages.find(isActive);
+    return this.unsent.size ? this.messages.find(isActive) : this.branch.active[0];
   }
 
   get isBusy() {

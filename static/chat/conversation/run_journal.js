@@ -4,9 +4,9 @@
  * Each method returns the effects that `Conversation.apply` passes on.
  */
 
+import { isActive } from "./branch.js";
 import * as parts from "./parts.js";
 import { RunCursor } from "./run_cursor.js";
-import { isActive } from "./stored_messages.js";
 
 export class RunJournal {
   #isResuming = false;

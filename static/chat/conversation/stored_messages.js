@@ -3,16 +3,8 @@
  * are complete.
  */
 
-import { Branch } from "./branch.js";
+import { Branch, isActive } from "./branch.js";
 import { agentOf } from "./parts.js";
-
-/** The statuses of a run that has not ended. */
-export const ACTIVE = new Set(["queued", "running", "awaiting_input"]);
-
-/** @param {Message | undefined} message */
-export function isActive(message) {
-  return ACTIVE.has(message?.run_status ?? "");
-}
 
 export class StoredMessages {
   /** Replies that were withdrawn from the queue; the terminal frames of their runs still arrive. */

@@ -113,6 +113,11 @@ export function clientIdOf(message_id) {
 }
 
 /** @param {string | undefined} message_id */
+export function isUnsent(message_id) {
+  return /^(?:prompt|reply):/.test(message_id ?? "");
+}
+
+/** @param {string | undefined} message_id */
 export function isUnsentReply(message_id) {
   return Boolean(message_id?.startsWith("reply:"));
 }

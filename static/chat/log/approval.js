@@ -1,6 +1,6 @@
 /** Approval requests: a card for each tool call, with its buttons or the decision. */
 
-import { fromTemplate, setText, within } from "../page/elements.js";
+import { all, byId, fromTemplate, setText, within } from "../page/elements.js";
 import { describeDecision, nameOfTool } from "../page/labels.js";
 import { fill, words } from "../page/words.js";
 
@@ -102,8 +102,10 @@ export class Approvals {
 
   /** Disable the buttons of cards whose answer is on its way. */
   show() {
-    for (const card of document.querySelectorAll('.approval[data-decision=""]')) {
-      const isSent = this.#answers.has(/** @type {HTMLElement} */ (card).dataset.requestId ?? "");
+    const { active } = this.conversation;
+    const reply = active?.run_status === "awaiting_input" && byId(`m-${active.message_id}`);
+    for (const card of reply ? all(reply, '.approval[data-decision=""]') : []) {
+      const isSent = this.#answers.has(card.dataset.requestId ?? "");
       card.toggleAttribute("data-sent", isSent);
       for (const control of card.querySelectorAll("button, input")) {
         control.toggleAttribute("disabled", isSent);

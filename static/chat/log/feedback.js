@@ -25,6 +25,9 @@ export class Feedback {
    */
   #echoes = /** @type {Map<string, number>} */ (new Map());
 
+  /** Replies whose verdict has changed since all were last asked for. */
+  #news = /** @type {Set<string>} */ (new Set());
+
   /** @param {{ getCurrent: () => string, toast: Toast, announce: Announce }} at */
   constructor({ getCurrent, toast, announce }) {
     this.getCurrent = getCurrent;
@@ -95,19 +98,24 @@ export class Feedback {
   #apply({ message_id, value }) {
     const article = document.getElementById(`m-${message_id}`);
     verdicts.set(message_id, value);
+    this.#news.add(message_id);
     if (!article) return;
     showVerdict(article);
     if (!value) closeForm(article);
   }
 
   /**
-   * Replace all verdicts by these.
-   * @param {{ message_id: string, value: Verdict }[]} given
+   * Replace all verdicts by those that are loading, except those that change meanwhile; rejects as
+   * `loading` does.
+   * @param {Promise<{ message_id: string, value: Verdict }[]>} loading
    */
-  renew(given) {
-    verdicts.clear();
+  async renew(loading) {
+    this.#news.clear();
     this.#echoes.clear();
-    for (const { message_id, value } of given) verdicts.set(message_id, value);
+    const given = new Map((await loading).map(({ message_id, value }) => [message_id, value]));
+    for (const id of [...verdicts.keys(), ...given.keys()]) {
+      if (!this.#news.has(id)) verdicts.set(id, given.get(id));
+    }
     for (const article of all(document, ".assistant")) showVerdict(article);
   }
 

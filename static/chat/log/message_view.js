@@ -1,11 +1,12 @@
 /** One message on the page; a reply keeps its element from "sending" to its end. */
 
-import { isActive } from "../conversation/stored_messages.js";
+import { isActive } from "../conversation/branch.js";
+import { textsOf } from "../conversation/parts.js";
 import { isUnsentReply } from "../conversation/unsent_messages.js";
 import { finishBlocks } from "../markdown/finish/blocks.js";
 import { fromTemplate, setText, within } from "../page/elements.js";
-import { describeEnding, labelOfAgent } from "../page/labels.js";
-import { data, fill, words } from "../page/words.js";
+import { describeEnding, describeTime, describeUsage, labelOfAgent } from "../page/labels.js";
+import { data } from "../page/words.js";
 import { adoptThoughts } from "./activity_parts.js";
 import { showVerdict } from "./feedback.js";
 import { ReplyBody } from "./reply_body.js";
@@ -35,6 +36,7 @@ export class UserView extends MessageView {
   /** @param {HTMLElement} element */
   constructor(element = fromTemplate("user-template")) {
     super(element);
+    showTime(within(element, "time.sent"));
   }
 
   /** @param {Message} message */
@@ -44,6 +46,7 @@ export class UserView extends MessageView {
     const [part] = message.parts ?? [];
     // The server has rendered it, and it never changes.
     if (part?.type === "text") setText(within(this.element, ".body"), part.text);
+    showTime(within(this.element, "time.sent"), message.created_at);
     this.#note(message);
   }
 
@@ -73,10 +76,11 @@ export class ReplyView extends MessageView {
       finishBlocks(element);
       adoptThoughts(element);
     }
+    this.usage = within(element, "[role=tooltip]").textContent;
     this.messageId = element.dataset.messageId;
     this.body = new ReplyBody(within(element, ".body"), message.parts);
     this.generation = message.generation;
-    this.#showTime(within(within(element, ".when"), "time").dateTime);
+    this.#showTime();
     showVerdict(element);
   }
 
@@ -94,9 +98,12 @@ export class ReplyView extends MessageView {
     setFlag(dataset, "live", message.run_status === "running");
     if (message.agent) this.#showAgent(message);
     setText(within(this.element, ".state"), isActive(message) ? state : "");
-    if (message.parts) this.#showParts(message, message.parts);
+    if (message.parts) {
+      setFlag(dataset, "text", textsOf(message.parts).length > 0);
+      this.#showParts(message, message.parts);
+    }
     if (message.parts) setText(within(this.element, ".ending"), describeEnding(message));
-    this.#showTime(message.created_at, message.usage);
+    this.#showTime(message);
     showSummary(this.element, message.summary);
   }
 
@@ -104,6 +111,7 @@ export class ReplyView extends MessageView {
   #begin({ message_id }) {
     if (this.messageId && !isUnsentReply(this.messageId)) this.body.clear();
     this.messageId = message_id;
+    this.usage = "";
     nameElement(this.element, { message_id });
     showVerdict(this.element);
   }
@@ -126,27 +134,30 @@ export class ReplyView extends MessageView {
   }
 
   /**
-   * @param {string | undefined} createdAt
-   * @param {Usage} [usage]
+   * Show the time and, in its tooltip, the usage; without a `message` those that are in the element.
+   * @param {Partial<Message>} message
    */
-  #showTime(createdAt, usage) {
-    if (!createdAt) return;
+  #showTime(message = {}) {
     const element = within(within(this.element, ".when"), "time");
     const tip = /** @type {HTMLElement} */ (element.nextElementSibling);
-    const date = new Date(createdAt);
-    const tokens = describeUsage(usage);
-    element.dateTime = createdAt;
-    if (tokens || !tip.textContent) {
-      setText(tip, [date.toLocaleString(), tokens].filter(Boolean).join(" · "));
-    }
-    setText(element, date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+    this.usage = describeUsage(message.usage) || this.usage;
+    if (!showTime(element, message.created_at)) return;
+    const date = new Date(element.dateTime).toLocaleString();
+    setText(tip, [date, this.usage].filter(Boolean).join(" · "));
   }
 }
 
-/** @param {Usage | undefined} usage */
-function describeUsage(usage) {
-  if (!usage?.total_tokens) return "";
-  return fill(words.usage, { input: usage.input_tokens, output: usage.output_tokens });
+/**
+ * Show a moment, or the one that is in the element, in the reader's zone; returns whether there is
+ * one.
+ * @param {HTMLTimeElement} element
+ * @param {string} [createdAt]
+ */
+function showTime(element, createdAt = element.dateTime) {
+  if (!createdAt) return false;
+  element.dateTime = createdAt;
+  setText(element, describeTime(new Date(createdAt)));
+  return true;
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
- * Restores the reading position after a reload of the tab, or goes to the message that a link
- * names.
+ * Keeps the reader's place: after a reload of the tab, by a link to a message, and when a message
+ * gets another element.
  */
 
 import { all } from "../page/elements.js";
@@ -8,6 +8,7 @@ import { all } from "../page/elements.js";
 const KEY = "agentsite.place.";
 const MAX_PAGES = 20;
 const LINKED_PX = 48;
+const SECTIONS = ".body, .actions, .feedback, .summary, .note";
 
 export class ReadingPlace {
   /** @param {{ transcript: Transcript, scroller: HTMLElement, earlier: MoreMessages }} at */
@@ -84,4 +85,66 @@ export class ReadingPlace {
 
 function keyOf() {
   return KEY + location.pathname + location.search;
+}
+
+/**
+ * Open in `next` what is open in `shown`, and take over typed comments and reasons.
+ * @param {HTMLElement} shown
+ * @param {HTMLElement} next
+ */
+export function carryOver(shown, next) {
+  const details = next.querySelectorAll("details");
+  shown.querySelectorAll("details").forEach((one, index) => {
+    if (one.open && details[index]) details[index].open = true;
+  });
+  const reasons = next.querySelectorAll("input");
+  shown.querySelectorAll("input").forEach((one, index) => {
+    if (reasons[index]) reasons[index].value = one.value;
+  });
+  const comment = shown.querySelector(":scope > .feedback");
+  if (comment) next.querySelector(".actions")?.after(comment);
+}
+
+/**
+ * Note where the focus is in the log; call the result to return it there.
+ * @param {HTMLElement} log
+ */
+export function rememberFocus(log) {
+  const focused = /** @type {HTMLElement} */ (document.activeElement);
+  const article = focused.closest(".message");
+  if (!article || !log.contains(article)) return () => {};
+  const { id } = article;
+  const section = focused.closest(SECTIONS);
+  const place = section ? placeOf(section, focused) : -1;
+  const name = section?.classList[0] ?? "";
+  return () => {
+    if (document.activeElement === focused) return;
+    if (focused.isConnected) focused.focus({ preventScroll: true });
+    else focusIn(document.getElementById(id), name, focused.localName, place);
+  };
+}
+
+/**
+ * @param {Element} section
+ * @param {Element} element
+ */
+function placeOf(section, element) {
+  return all(section, element.localName).indexOf(/** @type {HTMLElement} */ (element));
+}
+
+/**
+ * Focus the element at that place in a section of a message or, without one, the message.
+ * @param {HTMLElement | null} article
+ * @param {string} section
+ * @param {string} name
+ * @param {number} place
+ */
+function focusIn(article, section, name, place) {
+  if (!article) return document.getElementById("prompt")?.focus();
+  const root = section && article.querySelector(`:scope > .${section}`);
+  const element = root ? all(root, name)[place] : null;
+  element?.focus({ preventScroll: true });
+  if (document.activeElement === element) return;
+  article.tabIndex = -1;
+  article.focus({ preventScroll: true });
 }

@@ -1,10 +1,13 @@
 /** The log of messages: shows a conversation, and follows its growing end. */
 
-import { isActive } from "../conversation/stored_messages.js";
+import { ACTIVE, isActive } from "../conversation/branch.js";
+import { isUnsent } from "../conversation/unsent_messages.js";
 import { all, byId } from "../page/elements.js";
 import { describeState } from "../page/labels.js";
 import { waitingText } from "../page/model.js";
+import { FarMessages } from "./far_messages.js";
 import { ReplyView, UserView } from "./message_view.js";
+import { carryOver, rememberFocus } from "./reading_place.js";
 
 /** @typedef {UserView | ReplyView} MessageView */
 
@@ -14,6 +17,12 @@ export class Transcript {
   /** @type {Map<string, MessageView>} */
   views = new Map();
   scrollTop = 0;
+  /**
+   * The messages of the last `sync`: while they are the same, only those that have changed are drawn.
+   * @type {Branch | undefined}
+   */
+  #branch;
+  #structure = -1;
 
   /** @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement }} at */
   constructor({ log, scroller, jump }) {
@@ -23,6 +32,7 @@ export class Transcript {
     // An empty page shows a welcome, which is read from its beginning.
     this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
+    this.far = new FarMessages({ log, scroller });
     const growth = new ResizeObserver(() => this.#settle());
     growth.observe(log);
     growth.observe(scroller);
@@ -108,14 +118,69 @@ export class Transcript {
   }
 
   /**
-   * Replace all messages by newly rendered ones.
+   * Show newly rendered messages in place of all others. Ended messages that are shown already stay
+   * as they are, so that readers keep their place, what they have opened and what they type.
    * @param {HTMLElement[]} elements
    * @param {Conversation} conversation
    */
   replace(elements, conversation) {
-    for (const element of all(this.log, ":scope > .message")) element.remove();
-    this.log.append(...elements.map((element) => document.adoptNode(element)));
-    this.adopt(conversation);
+    const before = new Map(this.views);
+    const views = new Map([...before.values()].map((view) => [view.element, view]));
+    const rendered = new Map(elements.map((element) => [element.dataset.messageId, element]));
+    const reading = this.#findReading();
+    const restore = rememberFocus(this.log);
+    this.views = new Map();
+    for (const message of conversation.messages) {
+      const shown = this.#find(message.message_id);
+      const element = rendered.get(message.message_id);
+      const view = shown && views.get(shown);
+      if (view && (!element || isSame(view.element, element))) {
+        this.views.set(keyOf(conversation, message), view);
+      } else if (element) {
+        this.#add(conversation, message, document.adoptNode(element));
+        if (shown) carryOver(shown, element);
+      }
+    }
+    const kept = new Set(this.views.values());
+    for (const [key, view] of before) if (!kept.has(view)) this.#drop(key, view);
+    this.#arrange();
+    restore();
+    if (reading && !this.isFollowing) this.hold(reading.id, reading.top);
+  }
+
+  /**
+   * Remove a view that is not shown any more; that of an unsent message stays.
+   * @param {string} key
+   * @param {MessageView} view
+   */
+  #drop(key, view) {
+    if (!this.views.has(key) && isUnsent(view.element.dataset.messageId)) this.views.set(key, view);
+    else this.#removeElement(view.element);
+  }
+
+  /** @param {HTMLElement} element */
+  #removeElement(element) {
+    this.far.forget(element);
+    element.remove();
+  }
+
+  /** Put the elements of all views in their order; those in their place already are not moved. */
+  #arrange() {
+    /** @type {Element | null} */
+    let place = this.#firstPlace();
+    for (const { element } of this.views.values()) {
+      if (element === place) place = place.nextElementSibling;
+      else this.log.insertBefore(element, place);
+    }
+  }
+
+  /** The first message in sight, and its place in the window; undefined if none is shown. */
+  #findReading() {
+    const { top } = this.scroller.getBoundingClientRect();
+    const shown = all(this.log, ":scope > .message");
+    const element = shown.find((message) => message.getBoundingClientRect().bottom > top);
+    if (!element) return;
+    return { id: element.dataset.messageId ?? "", top: element.getBoundingClientRect().top };
   }
 
   /**
@@ -127,6 +192,7 @@ export class Transcript {
     const isUser = message.role === "user";
     const view = isUser ? new UserView(element) : new ReplyView(element, message);
     this.views.set(keyOf(conversation, message), view);
+    this.far.watch(view.element);
     view.showPlace(message, conversation.branch.siblingsOf(message));
     return view;
   }
@@ -137,6 +203,38 @@ export class Transcript {
    * @param {boolean} isConnected
    */
   sync(conversation, isConnected) {
+    const { branch, unsent } = conversation;
+    const { structure } = branch;
+    const isSame = !unsent.size && branch === this.#branch && structure === this.#structure;
+    this.#branch = branch;
+    this.#structure = unsent.size ? -1 : structure;
+    // What an active reply is doing may have changed without it.
+    const changed = new Set([...branch.takeChanged(), ...branch.active]);
+    const isDrawn = isSame && this.#updateOnly(changed, conversation, isConnected);
+    if (!isDrawn) this.#syncAll(conversation, isConnected);
+    this.log.toggleAttribute("data-busy", conversation.isBusy);
+  }
+
+  /**
+   * Update these messages; returns false if one of them is not shown yet.
+   * @param {Set<Message>} messages
+   * @param {Conversation} conversation
+   * @param {boolean} isConnected
+   */
+  #updateOnly(messages, conversation, isConnected) {
+    for (const message of messages) {
+      const view = this.views.get(keyOf(conversation, message));
+      if (!view) return false;
+      this.#update(view, message, conversation, isConnected);
+    }
+    return true;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {boolean} isConnected
+   */
+  #syncAll(conversation, isConnected) {
     const keep = new Set();
     /** @type {Element | null} */
     let place = this.#firstPlace();
@@ -149,7 +247,7 @@ export class Transcript {
       this.#update(view, message, conversation, isConnected);
     }
     for (const key of this.views.keys()) if (!keep.has(key)) this.#remove(key);
-    this.log.toggleAttribute("data-busy", conversation.isBusy);
+    byId("welcome").hidden = keep.size > 0;
   }
 
   /** @returns {HTMLElement | null} */
@@ -182,7 +280,7 @@ export class Transcript {
     const element = this.views.get(key)?.element;
     if (!element) return;
     const hadFocus = element.contains(document.activeElement);
-    element.remove();
+    this.#removeElement(element);
     this.views.delete(key);
     if (hadFocus) byId("prompt").focus();
   }
@@ -201,9 +299,9 @@ export class Transcript {
    * @param {number} top
    */
   hold(id, top) {
-    const element = byId(`m-${id}`);
+    const element = document.getElementById(`m-${id}`);
     this.isFollowing = false;
-    this.scroller.scrollTop += element.getBoundingClientRect().top - top;
+    if (element) this.scroller.scrollTop += element.getBoundingClientRect().top - top;
   }
 
   /** Scroll to the end and follow it. */
@@ -218,6 +316,7 @@ export class Transcript {
     const rest = scrollHeight - scrollTop - clientHeight;
     const step = scrollTop - this.scrollTop;
     this.scrollTop = scrollTop;
+    if (step) this.scroller.closest(".conversation")?.toggleAttribute("data-down", step > 0);
     if (rest <= 1 || (step > 0 && rest < NEAR_PX)) this.isFollowing = true;
     else if (step < 0 || rest >= NEAR_PX) this.isFollowing = false;
     this.jump.hidden = this.isFollowing || rest < NEAR_PX || !this.#firstPlace();
@@ -227,6 +326,20 @@ export class Transcript {
     if (this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
     this.#look();
   }
+}
+
+/**
+ * Whether a message is shown already as the server has rendered it now.
+ * @param {HTMLElement} shown
+ * @param {HTMLElement} rendered
+ */
+function isSame(shown, rendered) {
+  const { status = "" } = shown.dataset;
+  const isSummarised = rendered.querySelector(":scope > .summary") !== null;
+  const hasSummary = shown.querySelector(":scope > .summary") !== null;
+  return (
+    status === (rendered.dataset.status ?? "") && !ACTIVE.has(status) && isSummarised === hasSummary
+  );
 }
 
 /**

@@ -5,6 +5,21 @@ import { data } from "./words.js";
 
 const CSRF_FIELD = "input[name=csrfmiddlewaretoken]";
 
+/** The token that is valid now: its cookie changes when somebody signs in, in any tab. */
+function readToken() {
+  const name = `${data.csrf_cookie}=`;
+  const cookie = document.cookie.split("; ").find((one) => one.startsWith(name));
+  return cookie?.slice(name.length) ?? "";
+}
+
+/**
+ * Before a form is submitted, give it the token that is valid now.
+ * @param {HTMLFormElement} form
+ */
+export function renewToken(form) {
+  form.querySelector(CSRF_FIELD)?.setAttribute("value", readToken());
+}
+
 /**
  * The parsed answer to a request, null if it has no content; throws if it was refused or could not
  * be sent.
@@ -13,9 +28,8 @@ const CSRF_FIELD = "input[name=csrfmiddlewaretoken]";
  * @returns {Promise<any>}
  */
 export async function ask(address, { method = "GET", body } = {}) {
-  const { value: token } = within(document, CSRF_FIELD);
   /** @type {Record<string, string>} */
-  const headers = { Accept: "application/json", "X-CSRFToken": token };
+  const headers = { Accept: "application/json", "X-CSRFToken": readToken() };
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(address, { method, headers, body: body && JSON.stringify(body) });
   if (!response.ok) throw new Error(`${method} ${address}: ${response.status}`);
@@ -53,8 +67,7 @@ export function apiOf(session_id, rest = "") {
  * user's id.
  */
 export async function becomeGuest() {
-  const { user, csrf_token } = await ask(data.urls.guest, { method: "POST" });
-  for (const field of all(document, CSRF_FIELD)) field.setAttribute("value", csrf_token);
+  const { user } = await ask(data.urls.guest, { method: "POST" });
   return user;
 }
 

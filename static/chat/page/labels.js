@@ -3,7 +3,7 @@
  * the server's, and `tests/site/test_javascript.py` compares the two.
  */
 
-import { isActive } from "../conversation/stored_messages.js";
+import { isActive } from "../conversation/branch.js";
 import { data, fill, words } from "./words.js";
 
 /**
@@ -39,6 +39,39 @@ export function describeEnding({ run_status = "", reason = "", error_code = "", 
   const failure = run_status === "failed" && (error_text ?? words.errors[error_code]);
   if (failure) return failure;
   return words.endings[reason] ?? words.endings[run_status] ?? "";
+}
+
+/**
+ * The tokens and the cost of a reply; empty if they are not known.
+ * @param {Usage | undefined} usage
+ */
+export function describeUsage(usage) {
+  if (!usage?.total_tokens) return "";
+  const { input_tokens: input, output_tokens: output, cost, currency } = usage;
+  const tokens = fill(words.usage, { input, output });
+  if (!Number(cost)) return tokens;
+  return fill(words.usage_cost, {
+    usage: tokens,
+    cost: String(cost).replace(/\.?0+$/, ""),
+    currency,
+  });
+}
+
+/**
+ * When a message was written: the time, and the date unless that is today.
+ * @param {Date} moment
+ * @param {Date} now
+ */
+export function describeTime(moment, now = new Date()) {
+  const isToday = moment.toDateString() === now.toDateString();
+  const isThisYear = moment.getFullYear() === now.getFullYear();
+  return moment.toLocaleString([], {
+    year: isThisYear ? undefined : "numeric",
+    month: isToday ? undefined : "short",
+    day: isToday ? undefined : "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+  });
 }
 
 /**

@@ -77,7 +77,17 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
-   * The same with a text that could not be sent; `hint` says why.
+   * Put the beginning of a message before what is typed, which continues it.
+   * @param {string} text
+   */
+  begin(text) {
+    this.input.value = text + this.input.value;
+    this.#change();
+    this.input.focus();
+  }
+
+  /**
+   * The same as `take` with a text that could not be sent; `hint` says why.
    * @param {string} text
    * @param {string} hint
    */

@@ -33,27 +33,64 @@ export class Sender {
   }
 
   /**
-   * Send a message; `options` as in `Chat.submit`.
+   * Send a message; `options` as in `Chat.submit`. While messages before it load, `loading` is the
+   * promise of whether that works.
    * @param {string} content
    * @param {SendOptions} options
+   * @param {Promise<boolean>} [loading]
    */
-  async submit(content, options) {
-    const entry = this.#entryOf(content, options);
+  async submit(content, options, loading) {
+    const entry = this.#entryOf(content, options, !loading);
     if (!this.#fits(entry)) return;
-    this.outbox.add(entry);
+    // Until its place is known, no tab may send it: if this one is closed, it is shown as refused.
+    this.outbox.add(loading ? { ...entry, refused: words.composer.unplaced } : entry);
+    this.#show(entry);
+    if (loading && !this.#place(entry.client_message_id, await loading)) return;
+    if (this.outbox.user || (await this.#becomeGuest(entry))) this.flush();
+  }
+
+  /** @param {OutboxEntry} entry */
+  #show(entry) {
     this.conversation.addUnsent(entry);
     this.follow();
     this.draw();
-    if (this.outbox.user || (await this.#becomeGuest(entry))) this.flush();
+  }
+
+  /**
+   * Put an entry behind the messages that were loaded; returns false if it is not to be sent.
+   * @param {string} client_message_id
+   * @param {boolean} areLoaded
+   */
+  #place(client_message_id, areLoaded) {
+    const entry = this.outbox.get(client_message_id);
+    if (!entry) return false;
+    if (areLoaded) {
+      const parent_message_id = this.#parentOfNext;
+      this.outbox.change(client_message_id, { parent_message_id, refused: null });
+      this.conversation.unsent.delete(client_message_id);
+      this.#show(entry);
+    } else {
+      this.edit(client_message_id);
+      this.composer.setHint(words.manage.failed, true);
+    }
+    return areLoaded;
+  }
+
+  /** The parent of the next message; undefined: the server takes the end of the conversation. */
+  get #parentOfNext() {
+    const { isAside, branch } = this.conversation;
+    const follows = this.outbox.unsent.some((entry) => this.#isHere(entry));
+    return isAside && !follows ? branch.last?.message_id : undefined;
   }
 
   /**
    * @param {string} content
    * @param {SendOptions} options
+   * @param {boolean} isPlaced
    * @returns {OutboxEntry}
    */
-  #entryOf(content, options) {
-    const { parentOfNext, sessionId } = this.conversation;
+  #entryOf(content, options, isPlaced) {
+    const { sessionId } = this.conversation;
     const client_message_id = newId();
     if (!sessionId) this.#begins ??= client_message_id;
     return {
@@ -62,9 +99,10 @@ export class Sender {
       begins: sessionId ? undefined : this.#begins,
       content,
       ...options,
-      parent_message_id: options.regenerate
-        ? undefined
-        : (options.parent_message_id ?? parentOfNext),
+      parent_message_id:
+        options.regenerate || !isPlaced
+          ? undefined
+          : (options.parent_message_id ?? this.#parentOfNext),
       agent: sessionId ? undefined : this.picker.chosen,
     };
   }

@@ -3,8 +3,19 @@
 import { all, fromTemplate, setText, within } from "../page/elements.js";
 import { describeSession } from "../page/labels.js";
 import { data, fill, words } from "../page/words.js";
+import { Unread } from "./unread.js";
+
+/** Lines do not move until the pointer has rested on them for so long. */
+const STILL_MS = 1_500;
 
 export class SessionList {
+  /**
+   * Lines that are to move once the pointer rests or has left.
+   * @type {Set<HTMLElement>}
+   */
+  #moving = new Set();
+  #timer = 0;
+
   /**
    * @param {HTMLElement} element
    * @param {() => string} getCurrent
@@ -12,6 +23,24 @@ export class SessionList {
   constructor(element, getCurrent) {
     this.element = element;
     this.getCurrent = getCurrent;
+    const onChange = () => this.mark();
+    this.unread = new Unread({ user: data.user, getCurrent, onChange });
+    element.addEventListener("pointermove", () => this.#hold(), { passive: true });
+    element.addEventListener("pointerleave", () => this.#release());
+    this.mark();
+  }
+
+  #hold() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#release(), STILL_MS);
+  }
+
+  /** Let lines move, and move those that have waited. */
+  #release() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    for (const line of this.#moving) this.#place(line);
+    this.#moving.clear();
   }
 
   /**
@@ -20,9 +49,16 @@ export class SessionList {
    * @param {SessionEvent} at
    */
   apply(session_id, { event, ...shown }) {
-    const line = this.find(session_id);
-    if (event === "session.deleted" || shown.archived) line?.remove();
+    if (event === "session.deleted" || shown.archived) this.#remove(session_id);
     else this.show(session_id, shown);
+  }
+
+  /** @param {string} session_id */
+  #remove(session_id) {
+    const line = this.find(session_id);
+    if (!line) return;
+    this.#moving.delete(line);
+    line.remove();
   }
 
   /**
@@ -30,19 +66,21 @@ export class SessionList {
    * @returns {HTMLElement | null}
    */
   find(session_id) {
-    return this.element.querySelector(`[data-session-id="${session_id}"]`);
+    const moving = [...this.#moving].find((line) => line.dataset.sessionId === session_id);
+    return moving ?? this.element.querySelector(`[data-session-id="${session_id}"]`);
   }
 
   /**
-   * Show a session at its place in the list.
+   * Show a session at its place in the list; while the pointer moves there, it gets there later.
    * @param {string} session_id
    * @param {SessionInfo} shown
    */
   show(session_id, shown) {
     const line = this.find(session_id) ?? newLine(session_id);
     fillLine(line, shown);
-    this.#place(line);
-    this.mark();
+    this.#mark(line);
+    if (this.#timer) this.#moving.add(line);
+    else this.#place(line);
   }
 
   /**
@@ -71,13 +109,20 @@ export class SessionList {
     return all(this.element, ":scope > li");
   }
 
-  /** Mark the session that this page shows. */
+  /** Mark the session that this page shows, and those that are unread. */
   mark() {
-    for (const line of this.#lines) {
-      const isCurrent = line.dataset.sessionId === this.getCurrent();
-      if (isCurrent) linkOf(line).setAttribute("aria-current", "page");
-      else linkOf(line).removeAttribute("aria-current");
-    }
+    for (const line of this.#lines) this.#mark(line);
+  }
+
+  /** @param {HTMLElement} line */
+  #mark(line) {
+    const { sessionId = "" } = line.dataset;
+    const isBusy = line.hasAttribute("data-busy");
+    const isUnread = this.unread.note(sessionId, isBusy);
+    line.toggleAttribute("data-unread", isUnread);
+    if (!isBusy) setText(within(line, ".session-state"), isUnread ? words.unread : "");
+    if (sessionId === this.getCurrent()) linkOf(line).setAttribute("aria-current", "page");
+    else linkOf(line).removeAttribute("aria-current");
   }
 }
 
@@ -117,6 +162,7 @@ export function fillLine(line, session) {
   const shown = title || words.untitled;
   line.dataset.activeAt = active_at;
   line.toggleAttribute("data-archived", Boolean(archived));
+  line.toggleAttribute("data-busy", Boolean(session.run_status));
   setText(within(line, ".session-title"), shown);
   if (match !== undefined) showMatch(line, match);
   setText(within(line, ".session-state"), describeSession(session));

@@ -12,8 +12,8 @@ import { askTitle } from "./rename.js";
 import { SessionSearch } from "./search.js";
 
 export class SessionManager {
-  /** Whether there was a connection before: changes since then were missed. */
-  #hasMissed = false;
+  /** Sessions that frames have told of since the list was last asked for. */
+  #news = /** @type {Set<string>} */ (new Set());
   /** @type {ShareDialog | undefined} */
   #share;
 
@@ -61,29 +61,32 @@ export class SessionManager {
 
   /** @param {Connection} connection */
   #greet(connection) {
-    if (connection.state !== "open") return;
-    if (this.#hasMissed) this.#catchUp();
-    this.#hasMissed = true;
+    if (connection.state === "open") this.#catchUp();
   }
 
+  /** Apply what has changed since the page was rendered, or since there was a socket. */
   async #catchUp() {
     try {
       await this.#renewList();
       const id = this.getCurrent();
-      if (id) this.feedback.renew(await askAll(apiOf(id, "feedback/")));
+      if (id) await this.feedback.renew(askAll(apiOf(id, "feedback/")));
     } catch {
       // Keep the list as it is until the next connection.
     }
   }
 
-  /** Load the newest lines, which may have changed while there was no socket. */
+  /** Load the newest lines; frames that arrive meanwhile are newer. */
   async #renewList() {
+    this.#news.clear();
     /** @type {{ results: SessionRow[], next: string | null }} */
     const { results, next } = await ask(`${data.urls.sessions}?state=all`);
+    const news = new Set(this.#news);
     for (const id of this.sessions.missingIn(results, next)) {
+      if (news.has(id)) continue;
       this.#follow(id, { event: "session.deleted", title: "", active_at: "" });
     }
     for (const { id, archived_at, ...session } of results) {
+      if (news.has(id)) continue;
       this.#follow(id, { event: "session.updated", ...session, archived: Boolean(archived_at) });
     }
   }
@@ -101,6 +104,7 @@ export class SessionManager {
       case "session.updated":
       case "session.deleted":
       case "session.activity":
+        this.#news.add(session_id);
         return this.#follow(session_id, at);
     }
   }

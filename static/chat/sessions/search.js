@@ -6,6 +6,8 @@ import { count, data, words } from "../page/words.js";
 import { fillLine, linkOf, moveBefore, newLine } from "./list.js";
 
 const PAUSE_MS = 200;
+/** While conversations change, results are renewed this often at most. */
+const RENEW_MS = 5_000;
 const { manage } = words;
 
 export class SessionSearch {
@@ -16,6 +18,8 @@ export class SessionSearch {
   #next = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #renewal;
 
   /**
    * @param {{ field: HTMLInputElement, archive: HTMLElement, status: HTMLElement,
@@ -34,9 +38,16 @@ export class SessionSearch {
     this.isWhole = more.hidden;
   }
 
-  /** The list has changed, so the results may have too: search again. */
+  /** The list has changed, so the results may have too: search again soon. */
   refresh() {
-    if (this.isOn) this.#wait();
+    if (this.isOn) this.#renewal ??= setTimeout(() => this.#renew(), RENEW_MS);
+  }
+
+  /** Lines do not move under the pointer. */
+  #renew() {
+    this.#renewal = undefined;
+    if (this.found.matches(":hover")) this.refresh();
+    else this.#ask();
   }
 
   get isOn() {
@@ -202,8 +213,7 @@ export class SessionSearch {
    */
   #open(event) {
     event.preventDefault();
-    const drawer = /** @type {HTMLElement} */ (this.field.closest("[popover]"));
-    if (getComputedStyle(drawer).display === "none") drawer.showPopover();
+    if (!this.field.offsetParent) within(document, ".topbar [data-drawer]").click();
     this.field.focus();
     this.field.select();
     return true;

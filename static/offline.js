@@ -1,0 +1,2 @@
+// The page that is shown while the site cannot be reached.
+addEventListener("online", () => location.reload());
