@@ -138,7 +138,7 @@ class Process:
     def _keep_webhooks(self) -> None:
         if webhooks.are_on():
             # Import here: without webhooks no HTTP client is needed in this process.
-            from realtime.work.webhook_sender import WebhookSender
+            from realtime.work.background import WebhookSender
 
             self._services.keep(WebhookSender().run, "webhook sender")
 

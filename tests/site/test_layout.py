@@ -84,7 +84,7 @@ OWNERS = {
     "realtime/work/executor.py": "claims, in a registry that a drain waits for",
     "realtime/channel_layer.py": "senders, in a task group of the publisher's own task",
     "realtime/work/run.py": "the stream of a run, which its task unwinds",
-    "realtime/work/webhook_sender.py": "attempts, in a task group of the sender's own task",
+    "realtime/work/background.py": "attempts, in a task group of the sender's own task",
     "realtime/sockets/server.py": "the drain itself, which ends the server",
     "realtime/tasks.py": "the registry of tasks",
     "agentsite/health.py": "one look at a time, which the requests that ask for it wait for",

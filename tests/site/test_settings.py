@@ -15,6 +15,7 @@ from agentsite import settings as site_settings
 from agentsite.local_model import child, supervisor
 from agentsite.settings import LOCAL, Environment, database, postgres, read_environment
 from realtime.conf import RealtimeSettings
+from tests.support.databases import every_thread_on
 from tests.support.processes import run_warm
 from tests.support.servers import Postgres
 from tests.support.site import ROOT, environment, run_python
@@ -209,16 +210,17 @@ def test_secret_key_is_made_once_per_checkout(tmp_path, monkeypatch):
 
 
 @pytest.mark.django_db
-def test_sqlite_is_durable_and_checks_foreign_keys():
-    if connection.vendor != "sqlite":
-        pytest.skip("for SQLite")
-    with connection.cursor() as cursor:
+def test_sqlite_is_durable_and_checks_foreign_keys(tmp_path):
+    """By the site's own settings; those of the tests do without the disk."""
+    own = site_settings.sqlite(str(tmp_path / "db.sqlite3"))
+    with every_thread_on(own), connection.cursor() as cursor:
         found = [
             cursor.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert found == ["wal", 2, 1]
-    assert database(Environment(debug=True))["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert own["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert database(Environment(debug=True))["OPTIONS"] == own["OPTIONS"]
 
 
 LIMITS = {

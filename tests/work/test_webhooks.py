@@ -22,8 +22,8 @@ from conversations import webhooks
 from conversations.models import Run, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from conversations.people import privacy
 from conversations.sessions.posting import give_feedback
-from realtime.work import webhook_sender
-from realtime.work.webhook_sender import PublicResolver, WebhookSender
+from realtime.work import background
+from realtime.work.background import PublicResolver, WebhookSender
 from tests.support.chats import ask, finish, make_user
 from tests.support.threads import in_thread
 
@@ -319,7 +319,7 @@ async def test_the_service_goes_on_after_an_error(
         sent.set()
         return 0
 
-    monkeypatch.setattr(webhook_sender, "POLL_S", 0.0)
+    monkeypatch.setattr(background, "WEBHOOK_POLL_S", 0.0)
     monkeypatch.setattr(WebhookSender, "send_due", send_due)
     results.extend([0] * 1_000)
     task = asyncio.create_task(WebhookSender().run())
