@@ -43,11 +43,11 @@ async def page(open_chat: Opener) -> Page:
     return (await open_chat()).page
 
 
-@pytest.mark.parametrize("size", [1, 7, 100_000])
-async def test_the_browser_and_the_server_agree(page: Page, size: int) -> None:
+async def test_the_browser_and_the_server_agree(page: Page) -> None:
+    """In a real document; `tests/site/test_javascript.py` compares all texts, at any prefix."""
     for name, text in PLAIN.items():
         html = str(render_markdown(text))
-        shown = await page.evaluate(STREAM, [text, html, max(size, len(text) // 500)])
+        shown = await page.evaluate(STREAM, [text, html, max(7, len(text) // 100)])
         assert shown["alone"] == shown["wanted"], name
         assert shown["told"] == shown["wanted"], name
 
@@ -145,4 +145,6 @@ async def test_a_very_long_text_stays_formatted(page: Page) -> None:
     is_kept, *shown = await page.evaluate(PASS_LIMIT, [start, text])
     assert is_kept
     for html in shown:
-        assert "".join(html.split()) == "".join(render_markdown(text).split())
+        # The class marks the text that grows without being parsed.
+        alike = html.replace(' class="overlong"', "")
+        assert "".join(alike.split()) == "".join(render_markdown(text).split())

@@ -176,8 +176,8 @@ async def test_what_is_copied(open_chat: Opener, model: Model) -> None:
     await chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await chat.send("hello")
     await chat.replied()
-    await chat.reply.locator(".code button").click()
-    await expect(chat.reply.locator(".code button")).to_have_text("Copied")
+    await chat.reply.locator(".copy-code").click()
+    await expect(chat.reply.locator(".copy-code")).to_have_text("Copied")
     assert await chat.page.evaluate("navigator.clipboard.readText()") == "x = 1\n"
     await chat.reply.locator("[data-copy]").click()
     await expect(chat.reply.locator("[data-copy]")).to_have_text("Copied")

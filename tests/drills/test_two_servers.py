@@ -1,20 +1,14 @@
 """Two servers on one Postgres and one Valkey, in any of which a run may work."""
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-from websockets.exceptions import ConnectionClosed
 
 from realtime.protocol import CLOSE_RESTART
 from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, Cluster, begin_behind_a_tool
 from tests.support.approvals import times_run
-from tests.support.client import ChatClient
 from tests.support.kept import converge
 from tests.support.provider import Gate, Provider, Reply, words
-from tests.support.site import Site, User
 from tests.support.transcript import Transcript
 
 
@@ -51,19 +45,6 @@ async def test_followed_and_stopped_from_the_other(cluster: Cluster, provider: P
     assert [call.refusal for call in provider.calls if call.refusal] == []
 
 
-@contextlib.asynccontextmanager
-async def let_in(site: Site, user: User) -> AsyncIterator[ChatClient]:
-    """A socket of somebody who tries again while the server sends them away."""
-    while True:
-        async with site.chat(user) as client:
-            try:
-                await client.ping()
-            except (ConnectionError, ConnectionClosed):
-                continue
-            yield client
-            return
-
-
 async def test_valkey_dies_and_comes_back_empty(cluster: Cluster, provider: Provider) -> None:
     reply = Reply(words(60), gate=Gate(3))
     provider.queue(reply)
@@ -78,11 +59,13 @@ async def test_valkey_dies_and_comes_back_empty(cluster: Cluster, provider: Prov
         reply.release(10)
         for client in (near, far):
             await client.wait_text(run_id, reply.start(13))
+        # So it does for who comes meanwhile.
         async with cluster.one.chat(ann) as early:
-            assert await early.wait_closed() == CLOSE_RESTART
+            await early.resume(session_id, rev=0)
+            await early.wait_text(run_id, reply.start(13))
         cluster.valkey.start()
         reply.release(10)
-        async with let_in(cluster.two, ann) as newcomer:
+        async with cluster.two.chat(ann) as newcomer:
             await newcomer.resume(session_id, rev=0)
             for client in (near, far, newcomer):
                 await client.wait_text(run_id, reply.start(23))

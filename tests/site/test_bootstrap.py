@@ -323,6 +323,6 @@ class TestLibraries:
                 libraries.bring(Venv(Path(sys.prefix)))
 
     def test_what_the_page_imports_is_served(self):
-        script = (ROOT / "static" / "chat" / "markdown" / "languages.js").read_text()
+        script = (ROOT / "static" / "chat" / "markdown" / "finish" / "languages.js").read_text()
         imported = set(re.findall(r"vendor/languages/(\w+)\.js", script))
         assert imported == set(libraries.LANGUAGES)
