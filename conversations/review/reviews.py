@@ -123,10 +123,10 @@ def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> Non
 
 
 def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
-    """Mark these sessions, which must exist, as reviewed by `staff` now; audit each.
+    """Mark these sessions, which must exist, as reviewed by `staff` now.
 
-    Creates the reviews that do not exist; labels, notes and assignees stay. Commits every `STEP`
-    sessions.
+    Records each in the audit log. Creates the reviews that do not exist; labels, notes and
+    assignees stay. Commits every `STEP` sessions.
     """
     now = timezone.now()
     for ids in _steps(session_ids):
