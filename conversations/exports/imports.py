@@ -55,7 +55,10 @@ class ImportRefusedError(Exception):
 
 
 def _check_moment(text: str) -> str:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError("must be a time in ISO 8601") from exc
     if moment.tzinfo is None or moment.year < OLDEST_YEAR:
         raise ValueError(f"must have a time zone and be no earlier than {OLDEST_YEAR}")
     if moment > timezone.now() + AHEAD:
@@ -178,7 +181,10 @@ def check_session(record: Any) -> ImportedSession:
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise ImportRefusedError(f"{place}: {first['msg']}") from exc
+        text = first["msg"]
+        if first["type"] == "union_tag_invalid":  # whose message quotes the file
+            text = "{discriminator} must be one of {expected_tags}".format_map(first["ctx"])
+        raise ImportRefusedError(f"{place}: {text}") from exc
     for fault in _faults(session, record):
         raise ImportRefusedError(f"session {session.session.id}: {fault}")
     return session
