@@ -142,8 +142,12 @@ def _steps(session_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
 
 
 def _save_each(rows: Sequence[Review], fields: Sequence[str]) -> None:
+    # With `changed_at`, so that a form that shows an older review is not saved over this.
     Review.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["session"], update_fields=fields
+        rows,
+        update_conflicts=True,
+        unique_fields=["session"],
+        update_fields=[*fields, "changed_at"],
     )
 
 
