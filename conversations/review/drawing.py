@@ -210,7 +210,8 @@ def format_value(value: Value) -> str:
     """Format a value for people: whole from 1,000 on, else to four digits; "–" for None."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+    is_whole = value == round(value) or abs(value) >= 1000
+    return f"{value:,.0f}" if is_whole else f"{value:,.4g}"
 
 
 def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
