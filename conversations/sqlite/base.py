@@ -50,9 +50,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def taking_turns(self, sql: str) -> Iterator[bool]:
         """Hold the lock during one statement that may write, and until its transaction ends.
 
-        A statement that only reads takes no lock. Yields whether the statement writes outside a
-        transaction, and so commits by itself. Raises `sqlite3.OperationalError`, as SQLite does, if
-        the lock is not available within the connection's `timeout`.
+        A statement that only reads takes no lock. Yields whether the statement may write while no
+        transaction is open, and so commits by itself unless it begins one. Raises
+        `sqlite3.OperationalError`, as SQLite does, if the lock is not available within the
+        connection's `timeout`.
         """
         if may_write(sql) and not self._holds_lock:
             if not self._lock.acquire(self._timeout_s, self):
