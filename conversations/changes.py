@@ -97,7 +97,9 @@ class RunEnded:
 class SessionListed:
     """The entry of a session in its owner's list changed, as `kind` says.
 
-    `active_at` is ISO 8601. `run_status` is that of the first unfinished run; None without one.
+    "created" is also for a session that came from another owner; with "activity", `active_at` has
+    changed. `active_at` is ISO 8601. `run_status` is that of the first unfinished run; None without
+    one.
     """
 
     kind: Literal["created", "updated", "deleted", "activity"]
@@ -307,11 +309,11 @@ class ChangeBuilder:
         self.events.append(event)
 
     def announce(self, kind: ListKind | None) -> None:
-        """Pass the collected events to the handlers after the commit; call it last.
+        """Pass the collected events to the recorders now, and to the handlers after the commit.
 
-        Adds `RunReady` if a run has become claimable, which is also passed to the enqueuers now;
-        `QueueChanged` if the queue has changed; and `SessionListed` with `kind`, unless `kind` is
-        None, or the session is deleted and `kind` is not "deleted".
+        Call it last, and once. Adds `RunReady` if a run has become claimable, which is also passed
+        to the enqueuers now; `QueueChanged` if the queue has changed; and `SessionListed` with
+        `kind`, unless `kind` is None, or the session is deleted and `kind` is not "deleted".
         """
         if self.head is not None and self.claimable not in (None, self._claimable_before):
             enqueue_ready(self.head)

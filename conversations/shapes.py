@@ -277,7 +277,8 @@ def request_payload(approval: Approval) -> dict[str, Any]:
 def resolved_payload(approval: Approval) -> dict[str, Any]:
     """Return the payload of the `input.resolved` event of a decided `approval`.
 
-    Fields of the view that are None are left out. Its `run` and `decided_by` must be loaded.
+    Fields of the view that are None are left out. `run` and `decided_by` should be loaded, else are
+    queried.
     """
     view = approval_view(approval)
     told = {name: getattr(view, name) for name in ("decision", "by", "decided_at", "message")}

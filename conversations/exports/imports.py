@@ -83,7 +83,7 @@ class ImportedUsage(BaseModel):
 
 
 class ImportedTimings(BaseModel):
-    """The timestamps of a reply's run; None: it has not come to that."""
+    """The timestamps of a reply's run; None: that has not happened."""
 
     created_at: Moment
     queued_at: Moment

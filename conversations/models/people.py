@@ -114,10 +114,10 @@ class SessionUsage(models.Model):
     """Running totals of a session's ended runs and side calls; a session without any has no row.
 
     Only `conversations.runs.usage` writes it, in the transaction that ends the run or adds the
-    call. `runs` counts the runs alone. `estimated` and `unknown` count the runs and calls whose
-    tokens are estimated or unknown, `priced` and `unpriced` those whose cost is and is not known.
-    `cost_micros` is the sum of the known costs in millionths, because SQLite adds decimals as
-    floating-point numbers.
+    call, and after an import. `runs` counts the runs alone. `estimated` and `unknown` count the
+    runs and calls whose tokens are estimated or unknown, `priced` and `unpriced` those whose cost
+    is and is not known. `cost_micros` is the sum of the known costs in millionths, because SQLite
+    adds decimals as floating-point numbers.
     """
 
     session = models.OneToOneField(

@@ -41,7 +41,10 @@ def make_token() -> str:
 
 
 def hash_token(token: str) -> str:
-    """Return the hash that is stored of a token; with 256 random bits it need not be a slow one."""
+    """Return the SHA-256 of a text, in hexadecimal, which is what is stored of a token.
+
+    With 256 random bits it need not be a slow hash; for what people choose it is too fast.
+    """
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 

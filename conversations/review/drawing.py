@@ -46,7 +46,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A timeline in the coordinates of a picture that is `WIDTH` units wide."""
+    """A timeline in the coordinates of a picture of `width` by `height`.
+
+    Each of `bars` is `bar_height` high. The axis of `ticks` begins at `axis_x`, `axis_y`.
+    """
 
     timeline: Timeline
     height: float

@@ -52,7 +52,8 @@ class WriteLock:
 
     It belongs to a connection, not a thread: any thread may release it. The code that has acquired
     it must release it. If the connection is garbage-collected, because its thread ended in the
-    middle of a transaction, the lock goes to the next in line, after about `LOOK_S` seconds.
+    middle of a transaction, the lock goes to the next in line: those that wait look for that every
+    `LOOK_S` seconds.
     """
 
     def __init__(self) -> None:
