@@ -20,12 +20,15 @@ REQUESTS_PER_MINUTE = 600
 
 
 def restore_days() -> int:
-    """Return for how many days a deleted session can be restored."""
+    """Return for how many days (of 24 h) a deleted session can be restored.
+
+    `manage.py purge` deletes older ones that have no active run.
+    """
     return int(getattr(settings, "RESTORE_DAYS", RESTORE_DAYS))
 
 
 def retention_days() -> int | None:
-    """Return for how many days after its last activity a session is kept; None: for ever.
+    """Return for how many days (of 24 h) after its last activity a session is kept; None: for ever.
 
     `manage.py purge` deletes older ones that have no active run.
     """
@@ -34,9 +37,9 @@ def retention_days() -> int | None:
 
 
 def proxies() -> int:
-    """Return the number of trusted proxies in front of the site.
+    """Return the number of trusted proxies in front of the site; 0 without any.
 
-    Each of them must append to X-Forwarded-For.
+    Each of them must append the address of who connects to it to X-Forwarded-For.
     """
     return int(getattr(settings, "PROXIES", 0))
 
@@ -54,7 +57,11 @@ Apps = Sequence[AppConfig] | None
 
 @register(Tags.models)
 def check_user_model(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that users have a numeric or UUID key, and the fields that queries filter by."""
+    """Return an error for each fault of the user model; [] if it has none.
+
+    E001: its primary key is neither an integer nor a UUID. E002: it has no database field
+    `is_active` or, with Django's admin, `is_staff`.
+    """
     model = get_user_model()
     found: list[CheckMessage] = []
     if not isinstance(_key_of(model), IntegerField | UUIDField):
@@ -81,7 +88,7 @@ def _key_of(model: type[Model]) -> Any:
 
 @register(Tags.security)
 def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that sign-ins are kept in Django's session table.
+    """Return an error (E003) unless sign-ins are kept in Django's session table.
 
     A sign-in that is not in this table counts as ended, and its sockets would be closed.
     """
@@ -98,7 +105,7 @@ def check_sign_ins(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that USE_TZ is on, because datetimes are compared with the database's clock."""
+    """Return an error (E004) unless USE_TZ is on: times are compared with the database's clock."""
     if settings.USE_TZ:
         return []
     return [Error("USE_TZ is off.", hint="Set USE_TZ = True.", id="conversations.E004")]
@@ -106,7 +113,11 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the database is SQLite or PostgreSQL, and warn if an option should be set."""
+    """Return an error (E005) if the default database is neither SQLite nor PostgreSQL.
+
+    Else a warning for each setting of it that would make writes fail or the site slow: W001 and
+    W002 with SQLite, W003 with PostgreSQL.
+    """
     if connection.vendor == "sqlite":
         return list(_check_sqlite())
     if connection.vendor == "postgresql":

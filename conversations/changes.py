@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MessageChanged:
-    """A message was created or changed."""
+    """A message was created or changed; `created` tells which.
+
+    `message.parts` is None if readers get the parts from the run's events.
+    """
 
     message: MessageView
     created: bool
@@ -30,7 +33,7 @@ class MessageChanged:
 
 @dataclass(frozen=True)
 class QueueChanged:
-    """The session's queue changed; `queue` is the whole new queue."""
+    """The queue changed; `queue` is all of it: the runs behind the first unfinished one."""
 
     queue: list[QueueView]
 
@@ -73,9 +76,10 @@ class RunAdvanced:
 
 @dataclass(frozen=True)
 class RunReady:
-    """A run may be worked on now; `claimed` is set if the same transaction has claimed it.
+    """A run may be worked on now.
 
-    The claim belongs to this process: handlers are called in the process that made it.
+    `claimed` is the claim if the same transaction has made one for this process, in which handlers
+    are called; None: nobody has claimed the run yet.
     """
 
     run_id: UUID
@@ -93,7 +97,9 @@ class RunEnded:
 class SessionListed:
     """The entry of a session in its owner's list changed, as `kind` says.
 
-    `active_at` is ISO 8601. `run_status` is that of the first unfinished run; None without one.
+    "created" is also for a session that came from another owner; with "activity", `active_at` has
+    changed. `active_at` is ISO 8601. `run_status` is that of the first unfinished run; None without
+    one.
     """
 
     kind: Literal["created", "updated", "deleted", "activity"]
@@ -105,7 +111,10 @@ class SessionListed:
 
 @dataclass(frozen=True)
 class FeedbackChanged:
-    """The owner's rating of a reply changed; `value` None: it was removed."""
+    """The owner has rated a reply, perhaps as before; `value` None: the owner takes a rating back.
+
+    `message_id` is the id of the reply.
+    """
 
     message_id: UUID
     value: str | None
@@ -113,7 +122,7 @@ class FeedbackChanged:
 
 @dataclass(frozen=True)
 class ShareChanged:
-    """A share was created, or (`revoked`) revoked."""
+    """A share was created or, if `revoked`, revoked; `created_at` is ISO 8601."""
 
     share_id: UUID
     created_at: str
@@ -191,9 +200,10 @@ def announce_unnumbered(session: ChatSession, event: FeedbackChanged | ShareChan
 
 
 def announce(change: Change) -> None:
-    """Call the handlers with `change` once the current transaction has committed.
+    """Call the recorders with `change` now, and the handlers once the transaction has committed.
 
-    Without an open transaction they are called at once. Recorders are called now.
+    That is the outermost open transaction; if it is rolled back, handlers are not called. Without
+    an open transaction they are called at once.
     """
     for record in _recorders:
         record(change)
@@ -224,10 +234,10 @@ def lock_session(
 ) -> ChatSession:
     """Increment the revision of a session, which locks its row, and return the session.
 
-    With `user` it must be one of theirs, and not deleted unless `with_deleted`. Needs an open
-    transaction; the lock is held until it ends. Lock the session before any run. With
-    `is_activity`, the session also moves to the top of its owner's list.
-    Raises `AgentSiteError(not_found)`.
+    With `user` it must be one of theirs, and not deleted unless `with_deleted`; without, any
+    session is locked. Needs an open transaction; the lock is held until it ends. Lock the session
+    before any run. With `is_activity`, the session's `active_at` becomes now, which moves it to the
+    top of its owner's list. Raises `AgentSiteError(not_found)` if there is no such session.
     """
     table = ChatSession._meta
     sql, params = "UPDATE conversations_chatsession SET rev = rev + 1", []
@@ -250,8 +260,8 @@ def lock_session(
 def lock_runs(session_ids: Iterable[UUID]) -> None:
     """Lock the active runs of sessions, in the order of the runs' ids.
 
-    The caller must hold the locks of these sessions. Commits of text lock runs in the same order,
-    to avoid deadlocks.
+    Needs an open transaction that holds the locks of these sessions. Commits of text lock runs in
+    the same order, to avoid deadlocks. On SQLite the transaction itself keeps other writers out.
     """
     runs = Run.objects.filter(session__in=list(session_ids), status__in=ACTIVE).order_by("pk")
     list(runs.select_for_update().values_list("pk", flat=True))
@@ -299,11 +309,11 @@ class ChangeBuilder:
         self.events.append(event)
 
     def announce(self, kind: ListKind | None) -> None:
-        """Pass the collected events to the handlers after the commit; call it last.
+        """Pass the collected events to the recorders now, and to the handlers after the commit.
 
-        Adds `RunReady` if a run has become claimable, which is also passed to the enqueuers now;
-        `QueueChanged` if the queue has changed; and `SessionListed` with `kind`, unless `kind` is
-        None, or the session is deleted and `kind` is not "deleted".
+        Call it last, and once. Adds `RunReady` if a run has become claimable, which is also passed
+        to the enqueuers now; `QueueChanged` if the queue has changed; and `SessionListed` with
+        `kind`, unless `kind` is None, or the session is deleted and `kind` is not "deleted".
         """
         if self.head is not None and self.claimable not in (None, self._claimable_before):
             enqueue_ready(self.head)
@@ -352,15 +362,18 @@ def locked_run(run_id: UUID, session_id: UUID | None = None) -> Iterator[tuple[C
 
 
 def write_events(run: Run, events: Iterable[EventRow]) -> None:
-    """Add (seq, kind, payload) rows to the run's journal, in its current epoch."""
+    """Add (seq, kind, payload) rows to the run's journal, in its current epoch.
+
+    Does not change the run's `last_seq`.
+    """
     insert_events((run.pk, run.epoch, *event, None) for event in events)
 
 
 def insert(rows: Sequence[Model], conflict: str = "") -> None:
-    """Insert new objects of one model; as `bulk_create` does, without building the statement anew.
+    """Insert new objects of one model, as `bulk_create` does but faster; none if `rows` is empty.
 
     An automatic primary key is not set on them; `FromNow` may stand for a moment. `conflict` is the
-    clause `ON CONFLICT` with what follows it.
+    clause `ON CONFLICT` with what follows it, or "": then an existing row raises `IntegrityError`.
     """
     for start in range(0, len(rows), INSERT_ROWS):
         _insert_rows(rows[start : start + INSERT_ROWS], conflict)
@@ -387,9 +400,10 @@ def prepare(field: Any, value: Any) -> tuple[str, Any]:
 
 
 def update(model: type[Model], values: Mapping[str, Any], where: Mapping[str, Any]) -> int:
-    """Write `values` to the rows whose columns equal `where`; return how many there are.
+    """Write `values` to the rows whose columns equal all of `where`; return how many there are.
 
-    Both are by field name; `FromNow` may stand for a moment to write.
+    Both are by field name; `FromNow` may stand for a moment to write. None in `where` equals
+    nothing.
     """
     changes, written = _pair(model, values, ", ")
     conditions, wanted = _pair(model, where, " AND ")
@@ -414,15 +428,15 @@ def add_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
 
 
 def replace_items(run: Run, items: Sequence[dict[str, Any]]) -> None:
-    """Replace the items of the run's reply by `items`, in this order."""
+    """Delete the items of the run's reply, if any, and store `items` instead, in this order."""
     Item.objects.filter(run_id=run.pk).delete()
     add_items(run, items)
 
 
 def update_reply(change: ChangeBuilder, run: Run) -> None:
-    """Save the reply's parts, and mark it as changed at the session's current revision.
+    """Save the reply's parts at the session's current revision, and add that to `change`.
 
-    The announced view has no parts: readers get those from the run's events.
+    The view of the added `MessageChanged` has no parts: readers get those from the run's events.
     """
     run.reply.rev = change.session.rev
     written = {"rev": run.reply.rev, "parts": run.reply.parts}

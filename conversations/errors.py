@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class ErrorCode(StrEnum):
-    """Codes of the wire protocol and of the REST API."""
+    """The codes of errors in frames and in answers of the REST API; `ERRORS` describes each."""
 
     BAD_FRAME = "bad_frame"
     TOO_LARGE = "too_large"
@@ -135,7 +135,10 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
 
 
 class AgentSiteError(Exception):
-    """An error with a code, whose text is safe to show to clients; `retry_after` is in seconds."""
+    """An error with a code, whose text in `ERRORS` is safe to show to clients.
+
+    `retry_after` is the number of seconds after which a retry can succeed; None if not known.
+    """
 
     def __init__(self, code: ErrorCode, *, retry_after: float | None = None) -> None:
         super().__init__(code.value)

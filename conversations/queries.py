@@ -47,7 +47,10 @@ def parse_id(value: str | UUID) -> UUID:
 
 
 def get_user(user_id: UserId) -> AbstractBaseUser:
-    """Return the active user with this id; raises `AgentSiteError(not_authenticated)`."""
+    """Return the active user with this id.
+
+    Raises `AgentSiteError(not_authenticated)` if there is none, or the user is not active.
+    """
     users = get_user_model()._default_manager
     user = users.filter(pk=user_id, is_active=True).first()  # type: ignore[misc]
     if user is None:
@@ -56,15 +59,15 @@ def get_user(user_id: UserId) -> AbstractBaseUser:
 
 
 def sessions_of(user: User) -> QuerySet[ChatSession]:
-    """Return the sessions that `user` may read: their own, without deleted ones."""
+    """Return the sessions of `user`, archived ones too, but without deleted ones; in no order."""
     return ChatSession.objects.filter(owner_id=user.pk, deleted_at=None)
 
 
 def get_session(user: User, session_id: str | UUID) -> ChatSession:
-    """Return a session of `user`.
+    """Return the session of `user` with this id, also if it is archived.
 
-    Every read of a session for a client goes through here or `sessions_of`. Raises
-    `AgentSiteError(not_found)`, for another user's session too.
+    Raises `AgentSiteError(not_found)` if there is none, if it belongs to another user or is
+    deleted, and for a text that is not an id.
     """
     session = sessions_of(user).filter(id=parse_id(session_id)).first()
     if session is None:
@@ -96,14 +99,17 @@ def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
 def reply_run(message: Message) -> Run | None:
     """Return the run whose reply is `message`; None for a message that a person wrote.
 
-    Each call is a query unless the run was loaded with `select_related("run")`.
+    The first call is a query unless the run was loaded with `select_related("run")`.
     """
     run: Run | None = getattr(message, "run", None)
     return run
 
 
 def list_path(leaf: UUID, limit: int) -> list[UUID]:
-    """Return ids of the last `limit` messages of the branch that ends at `leaf`, oldest first."""
+    """Return ids of the last `limit` messages of the branch that ends at `leaf`, oldest first.
+
+    `leaf` is the last of them. Returns [] if there is no such message.
+    """
     sql = """
         WITH RECURSIVE path (id, parent_id, depth) AS (
             SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
@@ -142,7 +148,8 @@ UNFINISHED = """
 def list_unfinished(session_id: UUID, *, lock: bool = False) -> list[Run]:
     """Return a session's runs that have not ended, in order, with prompts and replies loaded.
 
-    With `lock`, which needs an open transaction, the rows of these runs are locked.
+    With `lock`, which needs an open transaction, the rows of these runs are locked; on SQLite the
+    transaction itself keeps other writers out.
     """
     sql = UNFINISHED.format(
         run=columns_of(Run, "run"),
@@ -169,12 +176,15 @@ def _load_unfinished(row: Sequence[Any]) -> Run:
 
 @cache
 def columns_of(model: type[Model], table: str) -> str:
-    """Return the columns of `model` as the text of a statement, for `load`."""
+    """Return all columns of `model`, in the order that `load` needs, as the text of a statement.
+
+    `table` is the name or alias of the table there.
+    """
     return ", ".join(f"{table}.{field.column}" for field in model._meta.concrete_fields)
 
 
 def load(model: type[M], values: Sequence[Any]) -> M:
-    """Make an object of a row whose columns are `columns_of(model)`, as the ORM does."""
+    """Make an object from a row whose columns are `columns_of(model)`, as the ORM does."""
     read = list(values)
     for place, convert, column in _converters(model, connection.vendor):
         read[place] = convert(read[place], column, connection)
@@ -202,7 +212,7 @@ def _converters(model: type[Model], vendor: str) -> list[tuple[int, Callable[...
 def get_active_run(session_id: UUID) -> Run | None:
     """Return a session's run that is running or awaits input, else the first queued one.
 
-    None if all runs have ended.
+    Returns None if all runs have ended. The run's prompt and reply are loaded.
     """
     return next(iter(list_unfinished(session_id)), None)
 
@@ -216,7 +226,7 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
     """Return (seq, kind, payload) of the events after seq `after`, at most `limit`, in order.
 
     Reads up to the `last_seq` of `run` in its epoch, so that events committed after `run` was read
-    are left out.
+    are left out. Once a run is folded, its streamed text is missing.
     """
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
@@ -225,15 +235,15 @@ def read_events(run: Run, *, after: int = 0, limit: int | None = None) -> list[E
 
 
 def read_parts(run: Run) -> PartsFolder:
-    """Return a folder with the parts of a run in progress, built from its events so far.
+    """Return a folder with the parts of a run in progress, built from the events of `read_events`.
 
-    For writers, which may see uncommitted events; readers use `conversations.runs.catch_up`.
+    Not for a folded run, whose events no longer have its text: its reply has the parts.
     """
     return fold((kind, payload) for _, kind, payload in read_events(run))
 
 
 def get_run(run_id: UUID) -> Run:
-    """Return the run with its reply; raises `Run.DoesNotExist`.
+    """Return the run with its reply loaded; raises `Run.DoesNotExist`.
 
     Does not check the owner: the caller must have authorised access to the run.
     """
@@ -241,27 +251,33 @@ def get_run(run_id: UUID) -> Run:
 
 
 def session_usage(session: ChatSession) -> UsageTotals:
-    """Return a session's usage, including replies on all branches, titles and summaries."""
+    """Return the usage of a session's ended runs, on all branches, and of titles and summaries."""
     return read_session_totals(session.pk)
 
 
 def user_usage(user: User) -> UsageTotals:
-    """Return the usage of all of a user's sessions, including deleted ones not purged yet."""
+    """Return the sum of `session_usage` of a user's sessions, also deleted ones not purged yet."""
     return read_user_totals(user.pk)
 
 
 def get_run_timings(run: Run) -> RunTimings:
-    """Return the timings of a run, whose reply must be loaded."""
+    """Return the timings of a run and of the tool calls in its reply's stored parts.
+
+    The reply should be loaded, else this is a query. Its parts may be missing until the run ends.
+    """
     return run_timings(run, run.reply.parts)
 
 
 def runs_of(session: ChatSession) -> QuerySet[Run]:
-    """Return all runs of a session."""
+    """Return all runs of a session, in no order."""
     return Run.objects.filter(session=session)
 
 
 def get_run_of(session: ChatSession, run_id: str) -> Run:
-    """Return one run of a session; raises `AgentSiteError(not_found)`."""
+    """Return the run with this id if it belongs to `session`.
+
+    Raises `AgentSiteError(not_found)` otherwise, and for a text that is not an id.
+    """
     run = runs_of(session).filter(pk=parse_id(run_id)).first()
     if run is None:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -269,7 +285,10 @@ def get_run_of(session: ChatSession, run_id: str) -> Run:
 
 
 def list_events(run: Run, *, after: int, limit: int) -> list[RunEvent]:
-    """Return the rows of the events that `read_events` returns for the same arguments."""
+    """Return the rows of the events that `read_events` returns for the same arguments.
+
+    Their `step` is not loaded.
+    """
     rows = RunEvent.objects.filter(
         run_id=run.pk, epoch=run.epoch, seq__gt=after, seq__lte=run.last_seq
     )

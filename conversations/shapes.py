@@ -50,12 +50,12 @@ _MESSAGE_FIELDS = tuple(field.name for field in fields(MessageView))
 
 
 def message_fields(view: MessageView) -> dict[str, Any]:
-    """Return the view's fields by name, without the deep copy of all parts that `asdict` makes."""
+    """Return the view's fields by name; unlike with `asdict`, parts are not copied."""
     return {name: getattr(view, name) for name in _MESSAGE_FIELDS}
 
 
 def view_of_fields(record: Mapping[str, Any]) -> MessageView:
-    """Build a view from the result of `message_fields`; other keys of `record` are ignored."""
+    """Build a view from `record`, which has all keys of `message_fields`; others are ignored."""
     return MessageView(**{name: record[name] for name in _MESSAGE_FIELDS})
 
 
@@ -144,7 +144,10 @@ class History:
 
 @dataclass(frozen=True)
 class ToolTiming:
-    """One tool call; `duration_ms` is None if it has not finished or was stopped."""
+    """One tool call of a reply; `status` is that of its part.
+
+    `duration_ms` is None if the call has not finished, was stopped, or was not measured.
+    """
 
     tool_call_id: str
     name: str
@@ -156,7 +159,8 @@ class ToolTiming:
 class RunTimings:
     """When each step of a run happened; None if it has not.
 
-    `stopped_at` is when a cancelled run had closed the model's stream and its tools.
+    `queued_at` is when the run was last put into the queue. `stopped_at` is when a cancelled run
+    had closed the model's stream and its tools; for one that no worker had, when it was cancelled.
     `retries` counts requests to the model's server that were sent again.
     """
 
@@ -173,7 +177,7 @@ class RunTimings:
 
 
 def run_timings(run: Run, parts: list[dict[str, Any]]) -> RunTimings:
-    """Return the timings of `run`, whose reply has `parts`."""
+    """Return the timings of `run`, and of the tool calls among `parts`, those of its reply."""
     times = {field.name: getattr(run, field.name) for field in fields(RunTimings)[:-1]}
     tools = [_tool_timing(part) for part in parts if part["type"] == "tool"]
     return RunTimings(**times, tools=tools)
@@ -186,7 +190,7 @@ def _tool_timing(part: dict[str, Any]) -> ToolTiming:
 def message_view(
     message: Message, *, run: Run | None = None, parts: list[dict[str, Any]] | None = None
 ) -> MessageView:
-    """Build a view of `message`.
+    """Build a view of `message`, with its summary only if that was loaded.
 
     `run` is the run whose reply `message` is; None for a message that a person wrote. `parts`
     replaces the stored parts while the run is in progress; they are stored when it ends.
@@ -223,12 +227,12 @@ def run_ref(run: Run) -> RunRef:
 
 
 def run_view(run: Run) -> RunView:
-    """Build a view of `run` from its row."""
+    """Build a view of `run` from its row, without a query."""
     return RunView(str(run.id), run.number, run.epoch, run.last_seq, run.status, str(run.reply_id))
 
 
 def queue_view(run: Run) -> QueueView:
-    """Build the queue's view of `run`, whose prompt and reply must be loaded."""
+    """Build the queue's view of `run`; its prompt and reply should be loaded, else are queried."""
     return QueueView(
         run_id=str(run.id),
         run_number=run.number,
@@ -240,7 +244,7 @@ def queue_view(run: Run) -> QueueView:
 
 
 def approval_view(approval: Approval) -> ApprovalView:
-    """Build a view of `approval`, whose `run` and `decided_by` must be loaded."""
+    """Build a view of `approval`; `run` and `decided_by` should be loaded, else are queried."""
     return ApprovalView(
         request_id=str(approval.pk),
         session_id=str(approval.run.session_id),
@@ -271,7 +275,11 @@ def request_payload(approval: Approval) -> dict[str, Any]:
 
 
 def resolved_payload(approval: Approval) -> dict[str, Any]:
-    """Return the payload of the `input.resolved` event of `approval`, without empty fields."""
+    """Return the payload of the `input.resolved` event of a decided `approval`.
+
+    Fields of the view that are None are left out. `run` and `decided_by` should be loaded, else are
+    queried.
+    """
     view = approval_view(approval)
     told = {name: getattr(view, name) for name in ("decision", "by", "decided_at", "message")}
     known = {name: value for name, value in told.items() if value is not None}

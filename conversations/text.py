@@ -29,7 +29,7 @@ def clean_text(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether nothing of `text` can be seen: only spaces and invisible characters."""
+    """Return whether nothing of `text` can be seen: "", or only spaces and invisible characters."""
     return _UNSEEN.fullmatch(text) is not None
 
 
@@ -47,7 +47,7 @@ def clean_id(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return `text`, cut to `length` characters if it is longer; then the last one is `CUT`."""
+    """Return `text`, cut to `length` (at least 1) characters if longer; then the last is `CUT`."""
     return text if len(text) <= length else text[: length - 1] + CUT
 
 
@@ -115,12 +115,15 @@ def estimate_text(text: str) -> float:
 
 
 def estimate_item(item: Mapping[str, Any]) -> float:
-    """Estimate the tokens of one input item of a model: `ITEM`, and its values; not rounded."""
+    """Estimate the tokens of one input item of a model, not rounded: `ITEM`, and all its values.
+
+    A value that is no text counts as its JSON.
+    """
     return ITEM + sum(map(_estimate_value, item.values()))
 
 
 def estimate_items(items: Iterable[Mapping[str, Any]]) -> float:
-    """Estimate the tokens of input items, as `estimate_item` does; not rounded."""
+    """Return the sum of `estimate_item` for all `items`; 0 without any."""
     return sum(map(estimate_item, items))
 
 

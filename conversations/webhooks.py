@@ -50,7 +50,8 @@ def are_on() -> bool:
 def record(change: Change) -> None:
     """Add a delivery of each fact in `change` for each active endpoint that asks for its kind.
 
-    A recorder of changes: runs in the change's transaction.
+    Facts are the kinds of `WebhookEvent`; a rating that was taken back is none. Does nothing while
+    webhooks are off. A recorder of changes: runs in the change's transaction.
     """
     if not are_on() or not (told := list(_facts(change))):
         return
@@ -95,7 +96,10 @@ def _ids(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery to be attempted now: `body` is to be posted to `url` with `headers`."""
+    """A delivery to be attempted now: `body`, JSON, is to be posted to `url` with `headers`.
+
+    `id` is that of the `WebhookDelivery`. The signature in `headers` is of the present time.
+    """
 
     id: UUID
     url: str
@@ -104,10 +108,11 @@ class Due:
 
 
 def take_due(limit: int) -> list[Due]:
-    """Take up to `limit` deliveries that are due, the oldest first.
+    """Take up to `limit` deliveries that are due, the one due for longest first.
 
-    No other process gets them within `LEASE`. Each must be attempted, and the result noted by
-    `note_attempt`; if that never comes, they are due again.
+    Those for endpoints that are not active stay. No other process gets them within `LEASE`. Each
+    must be attempted, and the result noted by `note_attempt`; if that does not come within `LEASE`,
+    the delivery is due again.
     """
     skips = connection.features.has_select_for_update_skip_locked
     with transaction.atomic():
@@ -128,7 +133,10 @@ def _due(row: WebhookDelivery) -> Due:
 
 
 def signed_headers(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """Return the headers of a message by the rules of Standard Webhooks."""
+    """Return all headers of the message `body`, sent `at` that time, by Standard Webhooks.
+
+    `secret` is Base64, with or without `SECRET_PREFIX`.
+    """
     seconds = str(int(at.timestamp()))
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     signed = f"{message_id}.{seconds}.".encode() + body
@@ -144,8 +152,9 @@ def signed_headers(secret: str, message_id: str, at: datetime, body: bytes) -> d
 def note_attempt(delivery_id: UUID, status: int | None, error: str = "") -> str:
     """Note the answer of an endpoint, or the name of an error without one; plan the next attempt.
 
-    Returns `delivered`, `failed`, or `given_up` after the last attempt. Any status but 2xx counts
-    as a failure.
+    `status` is the HTTP status of the answer, None without one. Returns "delivered"; "failed" if
+    there will be another attempt; or "given_up" after the last one, and if the delivery was deleted
+    meanwhile. Any status but 2xx counts as a failure. The attempt was counted by `take_due`.
     """
     row = WebhookDelivery.objects.filter(pk=delivery_id).first()
     if row is None:  # the conversation was deleted meanwhile
@@ -165,8 +174,9 @@ def note_attempt(delivery_id: UUID, status: int | None, error: str = "") -> str:
 def check_url(url: str) -> None:
     """Raise `ValidationError` unless messages may be sent to `url`.
 
-    It must be https, except with `DEBUG`, hold no credentials, and name no private address. What a
-    name resolves to is checked when a connection is made.
+    It must be https, or http with `DEBUG`; hold no credentials; and if its host is an IP address,
+    that must be one of `may_connect`. What a name resolves to is not checked here, but when a
+    connection is made.
     """
     try:
         parts = urlsplit(url)
@@ -190,9 +200,9 @@ def _is_address(host: str) -> bool:
 
 
 def may_connect(address: str) -> bool:
-    """Return whether messages may be sent to this IP address.
+    """Return whether messages may be sent to this IP address, which must be one.
 
-    Only to public ones, unless `WEBHOOK_PRIVATE` is set.
+    Only to public ones, unless the setting `WEBHOOK_PRIVATE` is on: then to all.
     """
     if getattr(settings, "WEBHOOK_PRIVATE", False):
         return True

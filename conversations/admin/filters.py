@@ -29,7 +29,7 @@ from conversations.text import clean_text
 
 
 class KeysetChangeList(ChangeList):
-    """A change list with keyset pagination, ordered by the admin's `keyset` column.
+    """A change list with keyset pagination, by the admin's `keyset` column, the newest first.
 
     The address of the next page contains that column's value and the id of the last row, so that
     the last of many pages costs as little as the first.
@@ -96,7 +96,7 @@ def _read_place(text: str) -> tuple[datetime, str] | None:
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """An admin without adding, changing and deleting; the time in `keyset` orders the list."""
+    """An admin without adding, changing and deleting; the time in `keyset` orders its list."""
 
     keyset = "created_at"
     show_full_result_count = False
@@ -113,7 +113,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return KeysetChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Allow only the columns of `list_filter`.
+        """Allow only lookups of what is in `list_filter`, if Django allows them.
 
         By filters on other columns, somebody could guess hidden text letter by letter.
         """
@@ -122,7 +122,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return lookup.split("__")[0] in names and super().lookup_allowed(lookup, value, request)
 
     def complete(self, rows: list[Any]) -> list[Any]:
-        """Return `rows`, after loading what columns need for all rows at once; here, nothing."""
+        """Return the `rows` of a page as they are.
+
+        Subclasses may override this to load, for all rows at once, what their columns show.
+        """
         return rows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -153,7 +156,11 @@ Choices = list[tuple[str, Any]]
 
 
 class RunFilter(admin.SimpleListFilter):
-    """A filter by a condition on a reply; `run_condition` applies it, `queryset` does not."""
+    """A filter by a condition on one reply.
+
+    `queryset` does nothing here: the change list applies the `run_condition` of all such filters,
+    so that one and the same reply must meet them.
+    """
 
     def condition(self) -> Q | None:
         """Return the chosen condition; None if no value is chosen, or one without a meaning."""
@@ -161,6 +168,7 @@ class RunFilter(admin.SimpleListFilter):
         return None if value is None else self.meaning(clean_text(value))
 
     def meaning(self, value: str) -> Q | None:
+        """Return the condition for a chosen value; None if it has no meaning. To be overridden."""
         raise NotImplementedError
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -282,9 +290,9 @@ RUN_FILTERS = (
 
 
 def run_condition(specs: list[Any]) -> Q | None:
-    """Return a condition that one reply meets if it meets all those chosen; None if none is.
+    """Return the condition that a reply meets all conditions chosen in `specs`, a list's filters.
 
-    Filters in `specs` that are no `RunFilter` are ignored.
+    Returns None if none is chosen. Filters that are no `RunFilter` are ignored.
     """
     chosen = [spec.condition() for spec in specs if isinstance(spec, RunFilter)]
     conditions = [condition for condition in chosen if condition is not None]
@@ -292,7 +300,7 @@ def run_condition(specs: list[Any]) -> Q | None:
 
 
 class ReviewFilter(admin.SimpleListFilter):
-    """A filter by the state of the review and its assignee."""
+    """A filter of sessions by the state of their review and by its assignee."""
 
     title = _("review")
     parameter_name = "review"
@@ -319,7 +327,7 @@ class ReviewFilter(admin.SimpleListFilter):
 
 
 class FeedbackFilter(admin.SimpleListFilter):
-    """A filter of sessions by a reply's rating, such as for complaints that are not reviewed."""
+    """A filter of sessions in which at least one reply was rated good, or bad."""
 
     title = _("feedback")
     parameter_name = "feedback"
@@ -346,7 +354,7 @@ class LabelFilter(admin.SimpleListFilter):
 
 
 class DeletedFilter(admin.SimpleListFilter):
-    """A filter by deletion; deleted sessions are listed until they are purged."""
+    """A filter of sessions by whether their users have deleted them; purged ones are gone."""
 
     title = _("deleted by its user")
     parameter_name = "deleted"

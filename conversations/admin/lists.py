@@ -41,7 +41,7 @@ from conversations.webhooks import check_url
 
 
 class RunChangeList(KeysetChangeList):
-    """The change list of replies, filtered by the conditions of `RUN_FILTERS`."""
+    """The change list of replies that meet the conditions of all chosen `RUN_FILTERS`."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         found = super().get_queryset(request, exclude_parameters)
@@ -68,7 +68,10 @@ class RunAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find runs by `@` and a user's name, or by id; any other term finds nothing."""
+        """Find runs by `@` and a user's whole name, or by id.
+
+        A blank term finds all, any other nothing.
+        """
         if search_term.startswith("@"):
             name = {get_user_model().USERNAME_FIELD: clean_text(search_term[1:].strip())}
             users = get_user_model()._default_manager.filter(**name)
@@ -97,7 +100,11 @@ class RunAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Redirect to the reply on its session's page."""
+        """Redirect to the reply on its session's page.
+
+        Raises `PermissionDenied` for POST and without the permission to view, `Http404` for an
+        unknown run.
+        """
         if request.method == "POST" or not self.has_view_permission(request):
             raise PermissionDenied
         run = self.get_object(request, object_id)
@@ -116,7 +123,10 @@ CONTENT = ("description", "exact_arguments", "message")
 
 @admin.register(Approval)
 class ApprovalAdmin(ReadOnlyAdmin):
-    """The list of approvals; only staff who may read transcripts see their content."""
+    """The list of approvals, and the page of one, each view of which the audit log records.
+
+    Only staff who may read transcripts see an approval's description, arguments and message.
+    """
 
     list_display = ("tool", "run", "decision", "decided_by", "decided_at", "created_at")
     list_filter = ("decision", "tool", "created_at")
@@ -140,7 +150,7 @@ class ApprovalAdmin(ReadOnlyAdmin):
         return super().get_search_results(request, queryset, search_term)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Leave out the content of the approval for staff who may not read transcripts."""
+        """Return the fields of the page, without `CONTENT` for who may not read transcripts."""
         fields = super().get_fields(request, obj)
         if request.user.has_perm("conversations.read_transcript"):
             return fields
@@ -234,7 +244,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
 @admin.register(Label)
 class LabelAdmin(admin.ModelAdmin):
-    """The list of labels, which staff may edit."""
+    """The list of labels, to be edited by staff with the permissions on labels."""
 
     list_display = ("name",)
     search_fields = ("name",)
@@ -274,7 +284,7 @@ class WebhookEndpointAdmin(admin.ModelAdmin):
         return (*self.readonly_fields, *(() if is_reader else ("has_text",)))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Show the secret only to those who may change the endpoint."""
+        """Return the fields of the page, with the secret only for who may change the endpoint."""
         shown = self.has_change_permission(request, obj)
         return [name for name in super().get_fields(request, obj) if shown or name != "secret"]
 
@@ -288,7 +298,7 @@ class WebhookEndpointAdmin(admin.ModelAdmin):
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
-    """The list of deliveries, newest first: what was tried, and what is still to be."""
+    """The list of webhook deliveries, newest first: done, still to be attempted, or given up."""
 
     list_display = (
         *("created_at", "event", "endpoint", "run", "attempts", "last_status", "last_error"),

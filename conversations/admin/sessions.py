@@ -63,7 +63,7 @@ from conversations.text import clean_text
 
 
 def describe_usage(totals: UsageTotals) -> str:
-    """Return `totals` as one line of text for staff."""
+    """Return `totals` as one line of text for staff, in the current language."""
     known = totals.cost is not None
     cost = f"{totals.cost:.4f} {totals.currency}" if known else gettext("cost unknown")
     line = gettext(
@@ -81,7 +81,11 @@ def describe_usage(totals: UsageTotals) -> str:
 
 
 class ReviewForm(forms.ModelForm):
-    """The form of a review: assignee, labels, note, and whether it is done."""
+    """The form of a review: assignee, labels, note, and whether the session is reviewed.
+
+    Do not save it directly: pass `save(commit=False)`, the labels, `mark` and `version` to
+    `reviews.save_review`. The hidden `version` tells whether the review was saved meanwhile.
+    """
 
     is_reviewed = forms.BooleanField(label=_("Reviewed"), required=False)
     version = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -109,7 +113,10 @@ class ReviewForm(forms.ModelForm):
 
     @property
     def mark(self) -> bool | None:
-        """Whether the session is to become reviewed; None if the box was not changed."""
+        """Whether to mark the session as reviewed or not; None if the box was not changed.
+
+        Only a form whose `is_valid` has returned True has it.
+        """
         changed = "is_reviewed" in self.changed_data
         return bool(self.cleaned_data["is_reviewed"]) if changed else None
 
@@ -202,8 +209,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         """Find sessions by `@` and a user's name, by id, or by words.
 
-        A search by words is recorded in the audit log. It reveals text: without the permission
-        READ, raises `PermissionDenied`.
+        The name must be whole. A search by words is recorded in the audit log. It reveals text:
+        without the permission READ, raises `PermissionDenied`. A blank term finds all.
         """
         if search_term.startswith("@"):
             return queryset.filter(owner__in=_find_owners(search_term)), False
@@ -317,7 +324,9 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def export_view(self, request: HttpRequest) -> Any:
         """Export the sessions that the filters in the address select, on all pages of the list.
 
-        The form names the format. The export is recorded in the audit log, also for each session.
+        Only for POST, whose form names the format; else the answer has status 400. The export is
+        recorded in the audit log, once and for each session. Raises `PermissionDenied` without both
+        permissions READ and EXPORT.
         """
         if not request.user.has_perms((READ, EXPORT)):
             raise PermissionDenied
@@ -370,7 +379,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return self._show(request, session, ReviewForm(instance=reviews.get_review(session)))
 
     def review_view(self, request: HttpRequest, session_id: UUID) -> HttpResponse:
-        """Save the review and redirect to the session's page; on a fault, show the form again."""
+        """Save the review and redirect to the session's page; on a fault, show the form again.
+
+        Raises `PermissionDenied` unless this is a POST with the permission REVIEW.
+        """
         session = self._get_session(request, session_id)
         if request.method != "POST" or not request.user.has_perm(REVIEW):
             raise PermissionDenied
@@ -392,7 +404,10 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(_address(session))
 
     def replay_view(self, request: HttpRequest, session_id: UUID, run_id: UUID) -> HttpResponse:
-        """Return the data of a reply's replay as JSON, and record that in the audit log."""
+        """Return the data of a reply's replay as JSON, and record that in the audit log.
+
+        Raises `PermissionDenied` without the permission READ, `Http404` for a run elsewhere.
+        """
         session = self._get_session(request, session_id)
         if not request.user.has_perm(READ):
             raise PermissionDenied

@@ -27,8 +27,9 @@ PIECE_CHARS = 64 * 1024
 class Format:
     """One export format.
 
-    `label` is the name shown to users, `extension` has no leading dot. `write` writes any number
-    of conversations; `write_one` is used for a file that holds exactly one.
+    `label` is the name shown to users, `extension` has no leading dot. `write` yields the text of a
+    file with any number of conversations, piece by piece; `write_one` that of a file that holds
+    exactly one.
     """
 
     label: Text
@@ -60,7 +61,8 @@ FORMATS: dict[str, Format] = {
 def encode(texts: Iterable[str]) -> Iterator[bytes]:
     """Join `texts` and yield them as UTF-8, in chunks of at least `PIECE_CHARS` characters.
 
-    Only the last chunk may be smaller: each one costs its reader a switch between threads.
+    Only the last chunk may be smaller: each one costs its reader a switch between threads. Yields
+    nothing without texts.
     """
     waiting: list[str] = []
     size = 0
@@ -88,10 +90,11 @@ LONGEST_S = 3_600
 
 
 def take_place_to_export(user_id: object) -> Callable[[], None]:
-    """Take one of the user's `AT_ONCE` export places; call the returned function to free it.
+    """Take one of the user's `AT_ONCE` export places; return a function that frees it.
 
-    Processes that share a cache count together. A place that is not freed is free again after
-    `LONGEST_S` seconds. Raises `AgentSiteError(rate_limited)` if none is free.
+    Processes that share a cache count together; while the cache is unavailable there is always a
+    place. A place that is not freed is free again `LONGEST_S` seconds after it was taken. Raises
+    `AgentSiteError(rate_limited)` if none is free.
     """
     free = take_place(f"export of {user_id}", places=AT_ONCE, seconds=LONGEST_S)
     if free is None:
@@ -123,7 +126,10 @@ class Download:
         return self._sum.hexdigest()
 
     def take(self, pieces: Iterator[bytes]) -> bool:
-        """Spool the next of `pieces`; return False after the last, or if the download is closed."""
+        """Spool the next of `pieces`; return False after the last, or if the download is closed.
+
+        An empty piece counts as the end.
+        """
         piece = next(pieces, b"")
         with self._lock:
             if self._file.closed:
@@ -134,7 +140,10 @@ class Download:
         return bool(piece)
 
     def response(self) -> StreamingHttpResponse:
-        """Return the response that sends what was taken as an attachment and then calls `close`."""
+        """Return the response that sends what was taken as an attachment and then calls `close`.
+
+        Call it once, before `close`; afterwards take no more pieces.
+        """
         self._file.seek(0)
         digest = base64.b64encode(self._sum.digest()).decode()
         return StreamingHttpResponse(

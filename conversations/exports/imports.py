@@ -55,7 +55,10 @@ class ImportRefusedError(Exception):
 
 
 def _check_moment(text: str) -> str:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError("must be a time in ISO 8601") from exc
     if moment.tzinfo is None or moment.year < OLDEST_YEAR:
         raise ValueError(f"must have a time zone and be no earlier than {OLDEST_YEAR}")
     if moment > timezone.now() + AHEAD:
@@ -70,7 +73,7 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class ImportedUsage(BaseModel):
-    """The token usage of a reply."""
+    """The token usage of a reply; None: the count is not known."""
 
     input_tokens: Count | None
     output_tokens: Count | None
@@ -80,7 +83,7 @@ class ImportedUsage(BaseModel):
 
 
 class ImportedTimings(BaseModel):
-    """The timestamps of a reply's run."""
+    """The timestamps of a reply's run; None: that has not happened."""
 
     created_at: Moment
     queued_at: Moment
@@ -100,7 +103,11 @@ class ImportedFeedback(BaseModel):
 
 
 class ImportedMessage(BaseModel):
-    """The fields that messages of people and replies share."""
+    """The fields that messages of people and replies share.
+
+    `summary` is what the model is given in place of the messages down to this one; None without a
+    summary, and in older exports.
+    """
 
     message_id: UUID
     number: Number
@@ -164,16 +171,20 @@ class ImportedSession(BaseModel):
 def check_session(record: Any) -> ImportedSession:
     """Validate one session of a parsed file, except its SHA-256, and return it.
 
-    Every parent must be a message of the same session, no chain of parents may be circular, and
-    the active branch must be one branch to its end. Raises `ImportRefusedError`, whose message
-    never quotes values of the file other than ids.
+    Ids and numbers must be unique within the session, every parent must be a message of the same
+    session, no chain of parents may be circular, the active branch must be one branch to its end,
+    and texts must be storable. Nothing is compared with the database. Raises `ImportRefusedError`,
+    whose message never quotes values of the file other than ids.
     """
     try:
         session = ImportedSession.model_validate(record)
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise ImportRefusedError(f"{place}: {first['msg']}") from exc
+        text = first["msg"]
+        if first["type"] == "union_tag_invalid":  # whose message quotes the file
+            text = "{discriminator} must be one of {expected_tags}".format_map(first["ctx"])
+        raise ImportRefusedError(f"{place}: {text}") from exc
     for fault in _faults(session, record):
         raise ImportRefusedError(f"session {session.session.id}: {fault}")
     return session
@@ -202,7 +213,10 @@ def _faults(session: ImportedSession, record: Any) -> Iterator[str]:
 
 
 def find_leaf(session: ImportedSession) -> UUID | None:
-    """Return the id of the last message of the active branch, or None if there is none."""
+    """Return the id of the last message of the active branch, or None if no message is active.
+
+    If the active messages are not one branch, which `check_session` refuses, any of their ends.
+    """
     active = [message for message in session.messages if message.on_active_branch]
     followed = {message.parent_message_id for message in active}
     return next((m.message_id for m in active if m.message_id not in followed), None)
@@ -253,9 +267,9 @@ BATCH = 500
 
 
 def list_exported(data: Any) -> list[Record]:
-    """Return the conversations of a parsed JSON export, which are not checked.
+    """Return the conversations of a parsed JSON export of one or many, which are not checked.
 
-    Raises `ImportRefusedError` if `data` is no export of this version.
+    Raises `ImportRefusedError` if `data` is no export of the version `VERSION`.
     """
     kind = data.get("format") if isinstance(data, dict) else None
     if kind not in (ONE, MANY) or data.get("version") != VERSION:
@@ -269,10 +283,12 @@ def list_exported(data: Any) -> list[Record]:
 def import_all(owner: AbstractBaseUser, data: Any) -> int:
     """Create all sessions of a parsed JSON export for `owner`, or none; return their number.
 
-    Keeps all ids and times. Writes at most `BATCH` rows per transaction, because SQLite blocks
-    other writers during one. Until everything is written, the new sessions are marked as deleted;
-    they are removed if the import fails. A session that was deleted when it was exported stays
-    deleted. Each session gets an entry in the audit log. Raises `ImportRefusedError`.
+    Keeps the ids of sessions, messages and runs, and their times. A run that was active when it was
+    exported becomes interrupted; of several ratings of a reply the first is kept, as the owner's.
+    Writes at most `BATCH` rows per transaction, because SQLite blocks other writers during one.
+    Until everything is written, the new sessions are marked as deleted; they are removed if the
+    import fails. A session that was deleted when it was exported stays deleted. Each session gets
+    an entry in the audit log. Raises `ImportRefusedError`, also for an id that exists already.
     """
     made: list[ChatSession] = []
     deleted: set[UUID] = set()

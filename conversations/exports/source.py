@@ -31,11 +31,12 @@ TIMING_FIELDS = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """A session and its messages on all branches, in order of `number`.
+    """A session and its messages on all branches and withdrawn ones, in order of `number`.
 
-    A message has the fields of a `MessageView` with uncut tool calls, plus `text`,
-    `on_active_branch` and `feedback`, and for a reply `model`, `usage`, `cost`, `retries` and
-    `timings`. `messages` reads from the database as it is iterated, and can be iterated only once.
+    A message has the fields of a `MessageView`, plus `text`, `on_active_branch` and `feedback`, and
+    for a reply `model`, `usage`, `cost`, `retries` and `timings`. Its tool calls are not shortened,
+    except outputs that are no text. Ids, times and costs are texts. `messages` reads from the
+    database as it is iterated, and can be iterated only once.
     """
 
     session: Record
@@ -47,7 +48,8 @@ def read_conversations(
 ) -> Iterator[Conversation]:
     """Yield all of `sessions` by their creation, the oldest first, reading them in batches.
 
-    `for_staff` adds the fields `owner`, a name, and `review` to each `session`.
+    `sessions` must not be sliced; those that are purged meanwhile are left out. `for_staff` adds
+    the fields `owner`, a name, and `review`, None without one, to each `session`.
     """
     for group in _groups(sessions):
         loaded = _load(group) if len(group) > 1 else None
@@ -59,7 +61,7 @@ def read_conversations(
 
 
 def read_items(run_ids: Iterable[str]) -> dict[str, list[Record]]:
-    """Return the items of these runs in order, by run id; a run without items has []."""
+    """Return the items of these runs in order, by run id as text, in a `defaultdict` of lists."""
     items: dict[str, list[Record]] = defaultdict(list)
     rows = Item.objects.filter(run_id__in=list(run_ids)).order_by("run_id", "position")
     for run_id, payload in rows.values_list("run_id", "payload"):

@@ -27,7 +27,7 @@ from conversations.text import visible
 
 
 def canonical(record: Record) -> str:
-    """Return the canonical JSON of a record: sorted keys, no spaces."""
+    """Return the canonical JSON of a record: sorted keys, no spaces, no escapes beyond ASCII."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -68,7 +68,10 @@ VERSION = 1
 
 
 def write_one(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write the one conversation in `conversations` as a JSON object that ends with its SHA-256."""
+    """Write the one conversation in `conversations` as a JSON object that ends with its SHA-256.
+
+    With several, the result is not JSON.
+    """
     for conversation in conversations:
         yield f"{{{_head(ONE)}, {_pair('session', conversation.session)}, "
         yield from _messages(conversation)
@@ -88,7 +91,10 @@ def write_many(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write a line of JSON per message, with its session's header and its own SHA-256."""
+    """Write a line of JSON per message, with its session's header and the message's own SHA-256.
+
+    Sessions without messages have no line.
+    """
     for conversation in conversations:
         for message in conversation.messages:
             line = {"session": conversation.session, **message, "sha256": digest_of(message)}
@@ -143,7 +149,10 @@ DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "\x00", "＝", "＋", "－", 
 
 
 def write_rows(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write CSV: a header row, then a row per message, and one per session without messages."""
+    """Write CSV with the `COLUMNS`: a header row, then a row per message.
+
+    A session without messages has one row. Cells are made safe by `safe_cell`.
+    """
     yield BYTE_ORDER_MARK + _line(COLUMNS)
     for conversation in conversations:
         message = None
@@ -156,7 +165,8 @@ def write_rows(conversations: Iterable[Conversation]) -> Iterator[str]:
 def safe_cell(value: object) -> str:
     """Return `value` as the text of a cell that no spreadsheet evaluates as a formula.
 
-    None becomes "". The text may get an apostrophe in front, and NUL is replaced.
+    None becomes "". A text that begins, after spaces, with one of `DANGEROUS` gets an apostrophe in
+    front, and NUL is replaced.
     """
     text = "" if value is None else str(value)
     kept = text.replace("\x00", "\ufffd")
@@ -197,11 +207,11 @@ PAIRS_A_BATCH = 50
 
 
 def write_examples(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write a training example per conversation, as a line of JSON.
+    """Write a training example per conversation, as a line of JSON with chat messages.
 
-    It contains the completed replies of the active branch that end with an answer, each after the
-    message it replies to; replies rated bad have weight 0. A conversation without such replies is
-    left out.
+    It contains the completed replies of the active branch that end with an answer, with their tool
+    calls, each after the message it replies to. The agent's instructions are not in it. Replies
+    that somebody rated bad have weight 0. A conversation without such replies is left out.
     """
     for conversation in conversations:
         turns = list(_turns(conversation))
@@ -289,9 +299,10 @@ FENCE = "```"
 
 
 def write_markdown(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write Markdown: a heading for each conversation, message, tool call and reasoning.
+    """Write Markdown: a heading for each conversation, message, and part that is not text.
 
-    The content of messages is quoted, so that it can neither pass for a heading nor hide one.
+    The content of messages is quoted, so that it can neither pass for a heading nor hide one. Each
+    conversation ends with its SHA-256.
     """
     for conversation in conversations:
         digest = Digest(conversation)
@@ -303,7 +314,10 @@ def write_markdown(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write plain text, with control characters of terminals made visible."""
+    """Write plain text, in which a title and messages are as `visible` shows them.
+
+    Each conversation ends with its SHA-256.
+    """
     for conversation in conversations:
         digest = Digest(conversation)
         yield f"{visible(_one_line(conversation.session['title']))}\n\n"
@@ -315,7 +329,7 @@ def write_text(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 
 def heading(message: Record) -> str:
-    """Return a line with a message's author and time.
+    """Return a line in English with a message's author, for a reply its agent, and time.
 
     Notes follow if the message is not on the active branch, or if its run has not completed.
     """
@@ -404,7 +418,10 @@ td, th { border: 1px solid; padding: 0.25rem 0.5rem; }
 
 
 def write_page(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """Write all conversations as one HTML page."""
+    """Write all conversations as one HTML page that loads nothing and runs no script.
+
+    Each conversation ends with its SHA-256.
+    """
     yield HEAD
     for conversation in conversations:
         digest = Digest(conversation)

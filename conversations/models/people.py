@@ -35,7 +35,11 @@ class Scope(models.TextChoices):
 
 
 class ApiKey(models.Model):
-    """Authenticates a program as a user; only a hash of the key is stored."""
+    """A key by which a program signs in as its `owner`; only a hash of its text is stored.
+
+    `prefix` is how the text begins, `scopes` are values of `Scope`. A key without `expires_at` does
+    not expire. A revoked key stays as a row.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -81,7 +85,7 @@ class SocketTicket(models.Model):
 
 
 class SignOuts(models.Model):
-    """How often a person has signed out: refresh tokens from before that are refused."""
+    """How often a user has signed out; no row: never. Refresh tokens from before are refused."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="+"
@@ -110,10 +114,10 @@ class SessionUsage(models.Model):
     """Running totals of a session's ended runs and side calls; a session without any has no row.
 
     Only `conversations.runs.usage` writes it, in the transaction that ends the run or adds the
-    call. `runs` counts the runs alone. `estimated` and `unknown` count the runs and calls whose
-    tokens are estimated or unknown, `priced` and `unpriced` those whose cost is and is not known.
-    `cost_micros` is the sum of the known costs in millionths, because SQLite adds decimals as
-    floating-point numbers.
+    call, and after an import. `runs` counts the runs alone. `estimated` and `unknown` count the
+    runs and calls whose tokens are estimated or unknown, `priced` and `unpriced` those whose cost
+    is and is not known. `cost_micros` is the sum of the known costs in millionths, because SQLite
+    adds decimals as floating-point numbers.
     """
 
     session = models.OneToOneField(
@@ -135,7 +139,7 @@ class SessionUsage(models.Model):
 
 
 class UserUsage(models.Model):
-    """Tokens that a user's runs used in one slot of time, for the daily limit.
+    """Input and output tokens that a user's runs used in one slot of time, for the daily limit.
 
     `slot` is the Unix time in units of `conversations.runs.usage.SLOT`; `purge` deletes old rows.
     """
@@ -185,7 +189,7 @@ class Label(models.Model):
 
 
 class Review(models.Model):
-    """The review of one session by staff, if there was one.
+    """The review of one session by staff; a session has none until staff first save or assign one.
 
     It is done while `reviewed_at` is set and no earlier than the session's `active_at`: activity
     after it makes the session due for review again. See `is_up_to_date`.
@@ -247,10 +251,12 @@ class AuditAction(models.TextChoices):
 
 
 class AuditEntry(models.Model):
-    """One entry of the audit log; never changed, and kept when the people in it are erased.
+    """One entry of the audit log, which is kept when the people in it are erased.
 
-    `session_id` is no foreign key, because the entry outlives the session. `detail` holds no text
-    of the conversation.
+    `actor` is who did it; None for a command or the site itself, and once that account is deleted.
+    Nothing else of an entry ever changes. `session_id` is no foreign key, because the entry
+    outlives the session; None: the entry is about no one session. `detail` holds no text of the
+    conversation.
     """
 
     at = models.DateTimeField(_("when"), auto_now_add=True)
@@ -283,14 +289,15 @@ class WebhookEvent(models.TextChoices):
 
 
 def make_webhook_secret() -> str:
-    """Return a new secret, in the form of Standard Webhooks."""
+    """Return a new secret as Standard Webhooks has it: `whsec_` and 32 random bytes in Base64."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 class WebhookEndpoint(models.Model):
-    """An address that is told of events, each signed with `secret`.
+    """An address that is told of the `events` in its list, in messages signed with `secret`.
 
-    `has_text` adds the text of the reply; without it an endpoint gets ids alone.
+    `events` are values of `WebhookEvent`. Messages contain ids, the agent's name and what happened:
+    how a run ended, the tool of an approval, or a rating. `has_text` adds the text of the reply.
     """
 
     url = models.URLField(_("address"), max_length=500)
@@ -314,6 +321,8 @@ class WebhookDelivery(models.Model):
     """One event for one endpoint; `id` is its `webhook-id`, the same for each attempt.
 
     `due_at` is when the next attempt is due; None after success, and after the last attempt.
+    `attempts` counts those begun. `last_status` is the HTTP status of the last answer, None if the
+    last attempt got none, and `last_error` then the name of the error.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

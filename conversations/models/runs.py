@@ -48,7 +48,10 @@ class UsageSource(models.TextChoices):
 
 
 class Outcome(models.TextChoices):
-    """What was done with an accepted chat: its run started, waits, or interrupts another one."""
+    """What was done with a chat when it was accepted.
+
+    Its run was the next of its session, waits behind others, or waits for the run that it stops.
+    """
 
     STARTED = "started"
     QUEUED = "queued"
@@ -186,7 +189,7 @@ class RunEvent(models.Model):
 
 
 class Item(models.Model):
-    """One SDK input item of a run's reply, as the model is given it in later runs."""
+    """One SDK item that a run's reply added to the model's history, for the input of later runs."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="items", db_index=False)
     position = models.PositiveIntegerField()
@@ -211,8 +214,9 @@ class Decision(models.TextChoices):
 class Approval(models.Model):
     """A tool call that a run may make only if its user approves; `id` is the request's id.
 
-    `args_hash` binds the decision to the tool and its exact arguments; `seq` is that of the
-    `input.requested` event.
+    `decision` is "" while it is open. `decided_by` is None if no person decided, or the account is
+    deleted. `message` is the person's text for the model. `args_hash` binds the decision to the
+    tool and its exact arguments; `seq` is that of the `input.requested` event.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -251,10 +255,11 @@ class Approval(models.Model):
 
 
 class RunState(models.Model):
-    """The SDK's state from which a suspended run is resumed; deleted when the run ends.
+    """The SDK's state from which a suspended run is resumed.
 
-    `payload` is JSON in a text column, because databases' JSON types do not hold all of it. `seq`
-    is that of the first request; `attempts` counts how often a worker has resumed from here.
+    Deleted when the run ends, and when it is to go on behind a later checkpoint. `payload` is
+    JSON in a text column, because databases' JSON types do not hold all of it. `seq` is that of the
+    first request; `attempts` counts how often a worker has resumed from here.
     """
 
     run = models.OneToOneField(

@@ -20,8 +20,11 @@ class TitleSource(models.TextChoices):
 class ChatSession(models.Model):
     """One conversation of one user.
 
-    `rev` counts every change except streamed text. Incrementing it also locks the session, so it
-    must come first in every transaction that changes messages, the queue or a run's status.
+    `rev` counts the changes of its messages, its queue, its runs' statuses and its entry in the
+    list; streamed text, ratings, shares and reviews do not raise it. Incrementing it also locks the
+    session, so it must come first in every transaction that makes such a change. `viewed_until` is
+    until when somebody is taken to watch, None: not known. `upkeep_until` is until when a process
+    has the making of title and summaries for itself.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -110,7 +113,7 @@ class Message(models.Model):
 
     @property
     def text(self) -> str:
-        """The text parts, joined with blank lines; without reasoning, tools and approvals."""
+        """The texts of the stored text parts, joined with blank lines; "" without any."""
         return join_text(self.parts)
 
 
@@ -133,7 +136,7 @@ class ReplyHtml(models.Model):
 
 
 def join_text(parts: list[dict[str, Any]]) -> str:
-    """Return the text parts among `parts`, joined with blank lines, as the run's tokens were."""
+    """Return the texts of the text parts among `parts`, joined with blank lines; "" without any."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
 
 
@@ -145,7 +148,7 @@ class Verdict(models.TextChoices):
 
 
 class Feedback(models.Model):
-    """One user's rating of one reply, with an optional comment."""
+    """The rating of one reply by one user, with a comment, which may be ""."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="feedback")
     user = models.ForeignKey(
@@ -168,7 +171,11 @@ class Feedback(models.Model):
 
 
 class Share(models.Model):
-    """A link by which anybody reads a session's branch down to the message `leaf`."""
+    """A link by which anybody reads a session's branch down to and including the message `leaf`.
+
+    The link is valid until `revoked_at` is set; the row stays. Only the hash of its token is kept,
+    so the link cannot be shown again. Use `open_share` to find one.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     session = models.ForeignKey(ChatSession, on_delete=models.CASCADE, related_name="shares")

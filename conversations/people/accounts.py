@@ -41,7 +41,10 @@ def make_token() -> str:
 
 
 def hash_token(token: str) -> str:
-    """Return the hash that is stored of a token; with 256 random bits it need not be a slow one."""
+    """Return the SHA-256 of a text, in hexadecimal, which is what is stored of a token.
+
+    With 256 random bits it need not be a slow hash; for what people choose it is too fast.
+    """
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -56,7 +59,8 @@ def record(
 ) -> None:
     """Write one entry of the audit log; `actor` None: a command or the site itself.
 
-    `detail` must not contain text of a conversation.
+    `session_id` None: it is about no one session. `detail` must be what JSON can hold, without text
+    of a conversation.
     """
     AuditEntry.objects.create(
         actor_id=actor.pk if actor else None, action=action, session_id=session_id, detail=detail
@@ -93,7 +97,10 @@ def record_list(actor: AbstractBaseUser | AnonymousUser, session_ids: Sequence[U
 
 
 def entries_about(entries: QuerySet[AuditEntry], session_id: UUID) -> QuerySet[AuditEntry]:
-    """Return those of `entries` about a session, with the pages of titles that showed its title."""
+    """Return those of `entries` about a session, and the `LISTED` ones that name it.
+
+    A `LISTED` entry is about all sessions whose titles somebody saw on one page.
+    """
     listed = entries.filter(action=AuditAction.LISTED).annotate(words=Cast("detail", TextField()))
     pages = listed.filter(words__contains=str(session_id)).values("pk")
     return entries.filter(Q(session_id=session_id) | Q(pk__in=pages))
@@ -104,7 +111,7 @@ NAME_BYTES = 8
 
 @transaction.atomic
 def create_guest() -> Any:
-    """Create a user without a password, mark it as a guest, and return it."""
+    """Create a user with a random name and no password, mark it as a guest, and return it."""
     model = get_user_model()
     name = f"guest-{secrets.token_hex(NAME_BYTES)}"
     user = model._default_manager.create(**{model.USERNAME_FIELD: name})
@@ -121,11 +128,12 @@ def is_guest(user: User) -> bool:
 
 @transaction.atomic
 def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
-    """Move a guest's data to `user`, and delete the guest if it still exists.
+    """Move the data of `guest_user` to `user`, and delete the guest if it still exists.
 
-    The data are the sessions with their runs and ratings, the decisions of approvals, and the used
-    tokens that daily limits count. Locks the sessions, then their active runs, then the guest's
-    row.
+    The caller must have checked that `guest_user` is a guest. The data are the sessions with their
+    runs and ratings, also deleted sessions; the decisions of approvals; and the used tokens that
+    daily limits count. A run whose client message id `user` has used too loses that id. Locks the
+    sessions, then their active runs, then the guest's row.
     """
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
@@ -182,9 +190,10 @@ def list_keys(user: User) -> QuerySet[ApiKey]:
 
 
 def holding_keys() -> QuerySet[ApiKey]:
-    """Return the keys of all users that are neither revoked nor expired.
+    """Return the valid keys of all users: neither revoked nor expired.
 
-    Keys that were created before keys could expire have no `expires_at`.
+    Keys of users who are not active are among them. A key without `expires_at`, from before keys
+    could expire, does not expire.
     """
     in_time = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
     return ApiKey.objects.filter(in_time, revoked_at=None)
@@ -196,7 +205,8 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """Create a key that expires after `days`; return it with its text, which is not stored.
 
-    Raises `AgentSiteError(forbidden)` for a guest, and for a user with `KEYS_MAX` valid keys.
+    The caller must have checked `scopes` and `days`. Raises `AgentSiteError(forbidden)` for a
+    guest, and for a user who has `KEYS_MAX` valid keys already.
     """
     # Of several at once each counts those before it.
     users = get_user_model()._default_manager.select_for_update(no_key=True)
@@ -218,7 +228,10 @@ def create_key(
 
 
 def revoke_key(*, user: User, key_id: str) -> None:
-    """Revoke one of the user's valid keys; raises `AgentSiteError(not_found)` for any other."""
+    """Revoke one of the user's valid keys.
+
+    Raises `AgentSiteError(not_found)` for any other id, also that of a revoked or expired key.
+    """
     if not list_keys(user).filter(pk=parse_id(key_id)).update(revoked_at=timezone.now()):
         raise AgentSiteError(ErrorCode.NOT_FOUND)
 
@@ -240,7 +253,8 @@ def revoke_keys(*, staff: User, keys: QuerySet[ApiKey]) -> int:
 def find_key(text: str) -> ApiKey | None:
     """Return the valid key with this text, with its owner loaded; None if there is none.
 
-    The owner must be active. Updates the key's `last_used_at` once in `USED_EVERY` at most.
+    A key whose owner is not active is not found. Updates the stored `last_used_at` of the key at
+    most once in `USED_EVERY`.
     """
     prefix = "_".join(text.split("_")[:2])
     keys = holding_keys().filter(prefix=prefix, owner__is_active=True)

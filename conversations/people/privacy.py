@@ -63,9 +63,10 @@ def list_expired(now: datetime) -> QuerySet[ChatSession]:
 def purge() -> int:
     """Delete for good what has expired; return how many sessions were deleted.
 
-    Deletes the sessions of `list_expired`, sign-ins, tickets, rows of used tokens older than
-    `USAGE_KEPT`, rows of webhooks older than `DELIVERIES_KEPT`, and guests without sessions who are
-    older than SESSION_COOKIE_AGE.
+    Deletes the sessions of `list_expired`, expired sign-ins and tickets, rows of used tokens older
+    than `USAGE_KEPT`, deliveries of webhooks older than `DELIVERIES_KEPT`, and guests without
+    sessions who were made more than SESSION_COOKIE_AGE seconds ago. If sessions were deleted, the
+    audit log gets one entry with their number.
     """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
@@ -106,10 +107,12 @@ def _delete_guests(now: datetime) -> None:
 def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
     """Delete the account and all data of this person; return how many sessions were deleted.
 
-    Running replies are stopped; the person's sockets are closed at the poller's next check. The
-    audit log gets an entry with the staff member `by` (None for a command); its older entries stay,
-    without the person's name. Raises `ProtectedError` or `RestrictedError` if rows of another app
-    refer to the account: then all else has been deleted and the account is disabled.
+    That number includes sessions that the person had deleted. Running replies are stopped; the
+    person's sockets are closed at the poller's next check. The audit log gets an entry with the
+    staff member `by` (None for a command); its older entries stay, without the person's name.
+    Raises `ProtectedError` or `RestrictedError` if rows of another app that may not be deleted
+    refer to the account: then its sessions and sign-ins are deleted, and the account stays,
+    disabled, with its API keys and used tokens.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
     users.update(is_active=False)
@@ -170,9 +173,12 @@ def _readable(field: Field, user: AbstractBaseUser) -> Any:
 
 
 def read_account(user: AbstractBaseUser) -> dict[str, Any]:
-    """Return the account, shares, ratings and API keys of a person, without secrets.
+    """Return the columns of an account, and the shares, ratings and API keys of its person.
 
-    The values are those of the rows, such as datetimes and UUIDs.
+    The keys are `account`, a dictionary, and `shares`, `feedback` and `api_keys`, lists of
+    dictionaries. Left out are the password and the hashes of keys and shares; any other secret in a
+    column of the site's own user model is not. Values are those of the rows, such as datetimes and
+    UUIDs, which `DjangoJSONEncoder` can write; other types in `account` are given as text.
     """
     fields = [field for field in user._meta.concrete_fields if field.name != "password"]
     return {

@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 def count_attempt(what: str, *, limit: int, period: timedelta) -> float | None:
     """Count an attempt at `what` in the database; return None if it is allowed.
 
-    Above `limit` attempts in a period, returns the seconds until the period ends. A period begins
-    with its first attempt and lasts for `period`. Refused attempts are counted too.
+    Above `limit` attempts in a period, returns the seconds until the period ends, at least 1. A
+    period begins with its first attempt and lasts for `period`. Refused attempts are counted too.
     """
     key, now = hash_token(what), timezone.now()
     if not _add_one(key, now, period):
@@ -62,7 +62,7 @@ def _add_one(key: str, now: datetime, period: timedelta) -> bool:
 
 
 def forget_attempts(what: str) -> None:
-    """Reset the count of attempts at `what`; call it after a correct one."""
+    """Delete the count of `count_attempt` for the same `what`; call it after a correct attempt."""
     Attempts.objects.filter(key=hash_token(what)).delete()
 
 
@@ -70,8 +70,8 @@ def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
     """Count `what` in Django's cache; return the seconds to wait if above `limit`, else None.
 
     As `count_attempt`, but for frequent requests. Periods of `seconds` begin at multiples of it by
-    the clock. Processes count together only if they share the cache. Allows everything while the
-    cache is unavailable.
+    the clock; the wait is the rest of the period, at least 1. Processes count together only if they
+    share the cache. Returns None while the cache is unavailable.
     """
     now = time.time()
     key = f"count:{hash_token(what)}:{now // seconds:.0f}"
@@ -87,9 +87,9 @@ def count_in_cache(what: str, *, limit: int, seconds: int) -> float | None:
 def take_place(what: str, *, places: int, seconds: int) -> Callable[[], None] | None:
     """Take one of the `places` of `what`; return a function that releases it.
 
-    Returns None if no place is free. A place that is not released, because its process died, is
-    free again after `seconds`. Processes that share Django's cache share the places. While the
-    cache is unavailable there is always a place.
+    Returns None if no place is free. A place that is not released is free again `seconds` after it
+    was taken, even if what took it still goes on. Processes that share Django's cache share the
+    places. While the cache is unavailable there is always a place.
     """
     try:
         for place in range(places):
@@ -116,9 +116,10 @@ def address_of(request: HttpRequest) -> str:
 def client_address(forwarded_for: str, peer: str) -> str:
     """Return the client's address as the outermost of our `PROXIES` saw it, else that of `peer`.
 
-    `forwarded_for` is the header X-Forwarded-For, `peer` the address of the connection. An IPv6
-    address becomes its /64 network, all of which belongs to one customer. Returns "" behind a Unix
-    socket whose proxy sends no address.
+    `forwarded_for` is the header X-Forwarded-For, `peer` the address of the connection, which
+    counts if `PROXIES` is 0 or the header names fewer addresses than that. An IPv6 address becomes
+    its /64 network, all of which belongs to one customer. A text that is no address is returned
+    unchanged, such as "" behind a Unix socket whose proxy sends no address.
     """
     forwarded, count = forwarded_for.split(","), proxies()
     seen = forwarded[-count].strip() if count and len(forwarded) >= count else ""
@@ -159,12 +160,13 @@ MAILS_A_MAILBOX = 5
 
 
 def limit_sign_in(request: HttpRequest, name: str) -> None:
-    """Count an attempt to sign in as `name` from the request's address.
+    """Count an attempt to sign in as `name` from the request's address, before it is tried.
 
-    Also calls `limit_address`. Raises `AgentSiteError(rate_limited)`, with the seconds to wait. The
-    limits that refuse count attempts from this address alone, because attempts from others must
-    never lock out the owner of the name. If all addresses together exceed `TRIES_EVERYWHERE`, this
-    one has only `GUESSED_TRIES`.
+    Raises `AgentSiteError(rate_limited)`, with the seconds to wait, above `TRIES_A_NAME` attempts
+    at the name from this address in `PERIOD`, or above the limit of `limit_address`, which this
+    function calls too. While all addresses together exceed `TRIES_EVERYWHERE` attempts at the name,
+    this one has only `GUESSED_TRIES` in `GUESSED_PERIOD`. Attempts from other addresses alone never
+    refuse one, so that nobody can lock out the owner of the name.
     """
     _count(_sign_in_as(name, request), TRIES_A_NAME)
     limit_address(request)
@@ -173,39 +175,44 @@ def limit_sign_in(request: HttpRequest, name: str) -> None:
 
 
 def limit_address(request: HttpRequest) -> None:
-    """Count an attempt to sign in, as anybody, from the request's address.
+    """Count an attempt to sign in, under any name, from the request's address.
 
-    Raises `AgentSiteError(rate_limited)`.
+    Raises `AgentSiteError(rate_limited)` above `TRIES_AN_ADDRESS` attempts in `PERIOD`.
     """
     _count(f"sign in from {address_of(request)}", TRIES_AN_ADDRESS)
 
 
 def limit_keys(address: str) -> None:
-    """Count an invalid API key from an address; raises `AgentSiteError(rate_limited)`."""
+    """Count an invalid API key from `address`, which is one that `client_address` returned.
+
+    Raises `AgentSiteError(rate_limited)` above `KEYS_AN_ADDRESS` of them in `PERIOD`.
+    """
     _count(f"key from {address}", KEYS_AN_ADDRESS)
 
 
 def allow_again(request: HttpRequest, name: str) -> None:
     """Reset the counts of attempts at `name` from the request's address.
 
-    Call it after a correct password. Other counts of this address and of the name stay.
+    Call it after a correct password. The counts of this address under any name, and of this name
+    from all addresses, stay.
     """
     forget_attempts(_sign_in_as(name, request))
     forget_attempts(_guess(name, request))
 
 
 def limit_sign_up(request: HttpRequest) -> None:
-    """Count a new account or guest from the request's address.
+    """Count a new account or guest from the request's address, before it is made.
 
-    Raises `AgentSiteError(rate_limited)`.
+    Raises `AgentSiteError(rate_limited)` above `SIGN_UPS_AN_ADDRESS` in `PERIOD`.
     """
     _count(f"sign up from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
 
 
 def limit_mail(request: HttpRequest, email: str) -> None:
-    """Count a request that sends a mail to `email`, for the mailbox and for the request's address.
+    """Count a mail to `email` that the request asks for, before it is sent.
 
-    Raises `AgentSiteError(rate_limited)`.
+    Raises `AgentSiteError(rate_limited)` above `MAILS_A_MAILBOX` mails to this mailbox, or
+    `SIGN_UPS_AN_ADDRESS` mails asked for by the request's address, in `PERIOD`.
     """
     _count(f"mail to {_plain(email)}", MAILS_A_MAILBOX)
     _count(f"mail from {address_of(request)}", SIGN_UPS_AN_ADDRESS)
@@ -232,15 +239,19 @@ def _count(what: str, limit: int, period: timedelta = PERIOD) -> None:
 
 
 def count_sign_outs(user_id: UserId) -> int:
-    """How often this user has signed out; a refresh token is good for one number alone."""
+    """Return how often this user has signed out, 0 if never; guests are not counted.
+
+    A refresh token holds the number at its issue, and is refused once the number has changed.
+    """
     row = SignOuts.objects.filter(user_id=user_id).first()  # type: ignore[misc]
     return row.count if row else 0
 
 
 def on_sign_out(*, user: AbstractBaseUser | None, **kwargs: object) -> None:
-    """Refuse every refresh token that the user has got; access tokens end by themselves soon.
+    """Raise the user's count of sign-outs, by which all refresh tokens issued before are refused.
 
-    `user` is None where nobody was signed in; guests, who have no password, have no tokens.
+    A receiver of `user_logged_out`. Access tokens stay valid until they expire. Does nothing for
+    None (nobody was signed in) and for guests, who have no tokens.
     """
     if user is None or is_guest(user):
         return
@@ -255,8 +266,9 @@ computation at every check."""
 
 @dataclass(frozen=True)
 class SignIn:
-    """The sign-in by which a socket was authenticated.
+    """The sign-in by which a socket or a request was authenticated.
 
+    `auth_hash` is the user's session auth hash at that time; it changes with the password.
     `key` is the key of Django's session; None for a token or API key. `expires` is when a token or
     API key expires; None for a sign-in without such an end. `api_key` is the id of an API key,
     which stays valid when the password changes; None for a person. `scopes` are that key's scopes;
@@ -271,12 +283,12 @@ class SignIn:
     scopes: tuple[str, ...] | None = None
 
     def may(self, scope: str) -> bool:
-        """Return whether this sign-in allows what `scope` stands for."""
+        """Return whether this sign-in has `scope`, a value of `Scope`; a person's has them all."""
         return self.scopes is None or scope in self.scopes
 
 
 def sign_in_by_key(key: ApiKey) -> SignIn:
-    """Return the sign-in of a program with `key`; the caller must have found the key valid.
+    """Return the sign-in of a program with `key`, which is not checked to be valid.
 
     The owner of the key should be loaded, else this is a query.
     """
@@ -363,8 +375,9 @@ AUDIENCE = "agent-socket"
 def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
     """Create a ticket for `user`; return its text, of which only a hash is stored, and its expiry.
 
-    `sign_in` is the one by which the ticket was requested: when it ends, the socket that the ticket
-    has opened is closed. Expired tickets of all users are deleted.
+    The ticket expires after `LIFE`. `sign_in` is the one by which it was requested: when that ends,
+    the ticket is refused, and the socket that it has opened is closed. Expired tickets of all users
+    are deleted.
     """
     now = timezone.now()
     SocketTicket.objects.filter(expires_at__lt=now).delete()
@@ -384,9 +397,11 @@ def issue_ticket(*, user: User, sign_in: SignIn) -> tuple[str, datetime]:
 
 
 def redeem_ticket(text: str) -> tuple[AbstractBaseUser, SignIn] | None:
-    """Use up a ticket; return its user and sign-in, or None if one of the three is not valid.
+    """Use up the ticket with this text; return its user and sign-in.
 
-    Of concurrent attempts, in any processes, at most one succeeds: the one that deletes the row.
+    Returns None if there is no such ticket, it has expired or was used, its user is not active, or
+    its sign-in has ended. Of concurrent attempts, in any processes, at most one succeeds: the one
+    that deletes the row.
     """
     tickets = SocketTicket.objects.filter(
         token_hash=hash_token(text),

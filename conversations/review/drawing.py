@@ -38,7 +38,7 @@ class DrawnLine:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled position on an axis."""
+    """A labelled position on an axis; `at` is its x or y coordinate."""
 
     at: float
     label: str
@@ -46,7 +46,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A timeline in the coordinates of a picture that is `WIDTH` units wide."""
+    """A timeline in the coordinates of a picture of `width` by `height`.
+
+    Each of `bars` is `bar_height` high. The axis of `ticks` begins at `axis_x`, `axis_y`.
+    """
 
     timeline: Timeline
     height: float
@@ -63,7 +66,7 @@ class Drawing:
 
 
 def draw(timeline: Timeline) -> Drawing:
-    """Lay out a timeline, with one lane per span from top to bottom."""
+    """Lay out a timeline, with one lane per span, in their order, from top to bottom."""
     total = max(timeline.total, 1.0)
     scale = (WIDTH - LABELS - MARGIN) / total
 
@@ -83,7 +86,7 @@ def draw(timeline: Timeline) -> Drawing:
 
 
 def round_steps(top: float, wanted: int = 5) -> list[float]:
-    """Return evenly spaced round numbers from 0 up to at most `top`, at most `wanted` + 1."""
+    """Return at most `wanted` + 1 evenly spaced round numbers, from 0 up to at most `top`."""
     step = _round_up(top / wanted)
     return [step * place for place in range(floor(top / step) + 1)]
 
@@ -129,7 +132,10 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Series:
-    """One value per day, None where there is none; `name` is also the CSS class of its colour."""
+    """One value per day, None where there is none; `label` is its name for people.
+
+    `name` is also the CSS class of its colour.
+    """
 
     name: str
     label: str
@@ -138,7 +144,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Box:
-    """The bar of one series on one day; `words` is its tooltip."""
+    """The bar of one series on one day; `x` and `y` are its upper left corner.
+
+    `name` is that of the series, `words` is the tooltip.
+    """
 
     name: str
     x: float
@@ -159,7 +168,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """The line of a series; it is interrupted on days without a value."""
+    """The line of a series as an SVG path, interrupted on days without a value.
+
+    `name` is that of the series; `dots` has a point for each value.
+    """
 
     name: str
     path: str
@@ -168,7 +180,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in the coordinates of a picture of `width` by `height`, with its table of values."""
+    """A plot in the coordinates of a picture of `width` by `height`, with its table of values.
+
+    It has either `boxes` or `curves`. `left` and `right` are where the lower axis begins and ends,
+    `baseline` is its y coordinate. `days` are dates such as `2026-01-31`.
+    """
 
     title: str
     unit: str
@@ -194,16 +210,18 @@ class Plot:
 
 
 def format_value(value: Value) -> str:
-    """Format a value for people; "–" if there is none."""
+    """Format a value for people: whole from 1,000 on, else to four digits; "–" for None."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+    is_whole = value == round(value) or abs(value) >= 1000
+    return f"{value:,.0f}" if is_whole else f"{value:,.4g}"
 
 
 def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
     """Plot `series` as one bar per day, on which the values of several series are stacked.
 
-    `days` must not be empty; each series has a value per day, where None counts as 0.
+    `days` must not be empty; each series has a value per day, not negative. None and 0 have no
+    box.
     """
     totals = [sum(values) for values in zip(*map(_numbers, series), strict=True)]
     frame = _Frame(days, nice_top(totals))
@@ -213,7 +231,7 @@ def plot_bars(title: str, unit: str, days: Sequence[str], series: Sequence[Serie
 def plot_lines(title: str, unit: str, days: Sequence[str], series: Sequence[Series]) -> Plot:
     """Plot each of `series` as a line, which is interrupted where the value is None.
 
-    `days` must not be empty; each series has a value per day.
+    `days` must not be empty; each series has a value per day, not negative.
     """
     frame = _Frame(days, nice_top([value for one in series for value in _numbers(one)]))
     return frame.plot(title, unit, series, boxes=[], curves=[frame.curve(one) for one in series])

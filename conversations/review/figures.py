@@ -53,7 +53,11 @@ class Day(Func):
 
 
 class RoundedUp(Func):
-    """Seconds as milliseconds, rounded up to few distinct values; negative values become 0."""
+    """Seconds as milliseconds, rounded up to few distinct values; negative values become 0.
+
+    The result is the next higher multiple of 10 ms below 1 s, of 100 ms below 10 s, else of 1 s;
+    an exact multiple is raised too.
+    """
 
     output_field = FloatField()
     arity = 1
@@ -74,11 +78,13 @@ class RoundedUp(Func):
 
 @dataclass
 class DayFigures:
-    """The figures of one day.
+    """The figures of what began on one day: sessions, replies, ratings, titles and summaries.
 
-    `cost` is None if nothing had a price. `first_token` and `stop` map a rounded time in
-    milliseconds to the number of replies that took it; `errors` counts replies by error code,
-    `good` and `bad` count ratings. `tokens` and `cost` include titles and summaries.
+    `failed` replies are among `replies`. `tokens` are input and output of replies, titles and
+    summaries whose counts are known; `cost`, of the same, is None if nothing had a price.
+    `first_token` and `stop` map a rounded time in milliseconds, to the first token or from the
+    request to stop until stopped, to the number of replies that took it. `errors` counts replies by
+    error code, `good` and `bad` count ratings.
     """
 
     sessions: int = 0
@@ -95,7 +101,11 @@ class DayFigures:
 
 @dataclass
 class ErrorShare:
-    """The figures of one agent, or of titles or summaries, with one model in the whole period."""
+    """The figures of one agent, or of titles or summaries, with one model in the whole period.
+
+    For titles and summaries `agent` is their name for people, and `replies` and `failed` are 0.
+    `failed` replies are among `replies`. `cost` is None if nothing had a price.
+    """
 
     agent: str
     model: str
@@ -107,7 +117,11 @@ class ErrorShare:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of all days of a period in order, including days without activity."""
+    """The figures of all days of a period in order, including days without activity.
+
+    `days` maps UTC days such as `2026-01-31` to their figures. `shares` has the agents with the
+    most replies first, then titles and summaries.
+    """
 
     days: dict[str, DayFigures]
     shares: list[ErrorShare]
@@ -136,9 +150,10 @@ def percentile(counts: Counter[float], share: float) -> float | None:
 
 
 def read_figures(days: int, now: datetime | None = None) -> Figures:
-    """Compute the figures of the last `days` days up to `now`, by default the present time.
+    """Compute the figures of `days` UTC days, of which the day of `now` is the last.
 
-    The day of `now` counts as the last one.
+    `now` is by default the present time. All of its day counts; if it is in the past, `shares`
+    count later days too.
     """
     today = (now or timezone.now()).astimezone(UTC).date()
     first = today - timedelta(days=days - 1)
@@ -260,7 +275,7 @@ def figures_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 
 def list_plots(figures: Figures) -> list[Plot]:
-    """Return the plots of the page in order."""
+    """Return the plots of the page of figures, in its order, with texts in the current language."""
     days = list(figures.days)
 
     def bars(title: str, unit: str, *series: Series) -> Plot:

@@ -52,7 +52,7 @@ def list_staff() -> QuerySet[AbstractBaseUser]:
 
 
 def list_labels() -> QuerySet[Label]:
-    """Return all labels."""
+    """Return all labels, by name."""
     return Label.objects.all()
 
 
@@ -62,11 +62,11 @@ def get_review(session: ChatSession) -> Review:
 
 
 class ReviewChangedError(Exception):
-    """The review was saved by somebody else after it was shown."""
+    """The review was saved after it was shown, by somebody else or from another form."""
 
 
 def version_of(review: Review) -> str:
-    """Return the version of a saved review; "" for one that was never saved."""
+    """Return a text that changes with each saving of the review; "" if it was never saved."""
     return review.changed_at.isoformat() if review.changed_at else ""
 
 
@@ -87,8 +87,9 @@ def save_review(
     """Save `review` with exactly these `labels`, record it in the audit log, and return it.
 
     `mark` sets whether the session is reviewed; None leaves that unchanged, because adding a note
-    does not review anything. `version` is the version of the review that was shown. Raises
-    `ReviewChangedError` if the saved version differs. Locks the session.
+    does not review anything. `version` is `version_of` the review that was shown. Raises
+    `ReviewChangedError`, and saves nothing, if that of the stored review differs. A changed
+    assignee gets an entry of its own in the audit log. Locks the session.
     """
     # Lock the session's row: before the first save, the review has no row that could be locked.
     ChatSession.objects.select_for_update().filter(pk=review.session_id).first()
@@ -109,7 +110,7 @@ def save_review(
 
 
 def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> None:
-    """Assign these sessions to `assignee`, and record it in the audit log.
+    """Assign these sessions, which must exist, to `assignee`; record each in the audit log.
 
     Creates the reviews that do not exist; labels, notes and whether a session is reviewed stay.
     Commits every `STEP` sessions, because a transaction blocks all other writers on SQLite.
@@ -122,10 +123,10 @@ def assign(*, staff: Staff, session_ids: Sequence[UUID], assignee: Staff) -> Non
 
 
 def mark_reviewed(*, staff: Staff, session_ids: Sequence[UUID]) -> None:
-    """Mark these sessions as reviewed by `staff` now, and record it in the audit log.
+    """Mark these sessions, which must exist, as reviewed by `staff` now.
 
-    Creates the reviews that do not exist; labels, notes and assignees stay. Commits every `STEP`
-    sessions.
+    Records each in the audit log. Creates the reviews that do not exist; labels, notes and
+    assignees stay. Commits every `STEP` sessions.
     """
     now = timezone.now()
     for ids in _steps(session_ids):
@@ -141,8 +142,12 @@ def _steps(session_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
 
 
 def _save_each(rows: Sequence[Review], fields: Sequence[str]) -> None:
+    # With `changed_at`, so that a form that shows an older review is not saved over this.
     Review.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["session"], update_fields=fields
+        rows,
+        update_conflicts=True,
+        unique_fields=["session"],
+        update_fields=[*fields, "changed_at"],
     )
 
 
@@ -158,9 +163,10 @@ EVERYTHING = 1_000_000_000
 class SessionFacts:
     """The facts about a session that lists show.
 
-    Status, error code and model are those of the latest run. `tokens` and `cost` are sums over all
-    runs, None if no run's is known. `first_token_s` is the longest wait for a first token, in
-    seconds. `good` and `bad` count ratings.
+    Status, error code and model are those of the latest run; "" without one. `tokens`, input and
+    output, and `cost` are sums over all runs, without titles and summaries; None if no run's is
+    known. `first_token_s` is the longest wait for a first token, in seconds; None if no run has had
+    one. `good` and `bad` count ratings.
     """
 
     status: str = ""
@@ -225,8 +231,8 @@ def _facts(
 def sessions_with_runs(sessions: QuerySet[ChatSession], condition: Q) -> QuerySet[ChatSession]:
     """Return those of `sessions` that have at least one run for which all of `condition` holds.
 
-    Runs one to three queries itself, to choose the form of the filter that is fast for a condition
-    as rare or frequent as this one.
+    Runs one or three queries at once, to choose the form of the filter that is fast for a condition
+    as rare or frequent as this one. If it is rare, runs that are added later do not count.
     """
     runs = Run.objects.filter(condition).order_by().values_list("session_id", flat=True)
     some = list(runs[:SOME])
@@ -276,9 +282,10 @@ class SessionPage:
 
 
 def read_session_page(session: ChatSession, until: UUID | None = None) -> SessionPage:
-    """Read the last `PAGE` messages of the active branch, or those that end with `until`.
+    """Read the last `PAGE` messages of the active branch, or of the branch that ends with `until`.
 
-    The caller must check that `until` is the id of a message of `session`.
+    The caller must check that `until` is the id of a message of `session`. Records nothing in the
+    audit log.
     """
     leaf = until or session.active_leaf_id
     rows = load_messages(list_path(leaf, PAGE)) if leaf else []

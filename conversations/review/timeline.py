@@ -22,7 +22,10 @@ TOOL_ENDS = {"tool.finished": gettext_lazy("finished"), "tool.failed": gettext_l
 
 @dataclass(frozen=True)
 class Span:
-    """A step with a duration; `start` and `end` are ms after the run was created."""
+    """A step with a duration; `start` and `end` are ms after the run was created.
+
+    `label` and `outcome` are texts for people; only tool calls and approvals have an outcome.
+    """
 
     kind: SpanKind
     label: str
@@ -46,7 +49,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The timeline of one run from its creation, `total` ms long; an active one ends now."""
+    """The timeline of one run from its creation to its end or, while active, the time of reading.
+
+    `total` is its length in ms. `marks` are in order of time; of `spans`, the phases come first,
+    then tool calls and approvals.
+    """
 
     run: Run
     total: float
@@ -55,7 +62,10 @@ class Timeline:
 
     @property
     def stop_ms(self) -> float | None:
-        """Milliseconds from the request to stop until the run had stopped; None if it did not."""
+        """Milliseconds from the request to stop until the run had stopped.
+
+        None without a request, and unless the run has ended by stopping.
+        """
         asked, stopped = self.run.cancel_requested_at, self.run.stopped_at
         return (stopped - asked).total_seconds() * 1000 if asked and stopped else None
 
@@ -63,7 +73,8 @@ class Timeline:
 def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
     """Return the timelines of `runs` by run id; those of active runs end at `now`.
 
-    Reads no streamed events, and on average at most `SHOWN_MAX` other events per run.
+    Reads no streamed events, and on average at most `SHOWN_MAX` other events per run: beyond that,
+    some timelines lack steps.
     """
     found = {run.pk: run for run in runs}
     events: dict[Any, list[RunEvent]] = {pk: [] for pk in found}
@@ -74,7 +85,10 @@ def read_timelines(runs: Iterable[Run], now: datetime) -> dict[Any, Timeline]:
 
 
 def build_timeline(run: Run, events: list[RunEvent], now: datetime) -> Timeline:
-    """Return the timeline of `run` from its `events`, up to its end, or to `now` while active."""
+    """Return the timeline of `run` from its `events`, up to its end, or to `now` while active.
+
+    `events` are those of all epochs, in order. Labels are in the current language.
+    """
     clock = _Clock(run, run.ended_at or now)
     return Timeline(
         run=run,
@@ -157,8 +171,8 @@ def read_replay(run: Run) -> dict[str, Any]:
     """Return the data of a replay of the run's current epoch: `text`, `points` and `steps`.
 
     `points` are pairs of ms and the number of characters shown by then; `steps` are pairs of ms and
-    the description of an event other than text. Times count from the creation of the run. The text
-    of an active run is the text so far. Reads at most `EVENTS_MAX` events.
+    the description, in English, of an event in `STEPS`. Times count from the creation of the run.
+    The text of an active run is the text so far. Reads at most the first `EVENTS_MAX` events.
     """
     events = list(_list_events(run))
     text = run.reply.text

@@ -18,9 +18,9 @@ _this_thread = threading.local()
 
 
 def prefer_this_thread() -> None:
-    """Give every write lock to the current thread before all others that wait, from now on.
+    """From now on, hand every write lock to the current thread before all others that wait.
 
-    For the thread that commits text. Only one thread of the process may do this; then it cannot
+    For the thread that commits text. Only one thread of the process may call this; then it cannot
     starve the others, because between two of its transactions the lock goes to one that waits.
     """
     _this_thread.is_preferred = True
@@ -52,7 +52,8 @@ class WriteLock:
 
     It belongs to a connection, not a thread: any thread may release it. The code that has acquired
     it must release it. If the connection is garbage-collected, because its thread ended in the
-    middle of a transaction, the lock goes to the next in line.
+    middle of a transaction, the lock goes to the next in line: those that wait look for that every
+    `LOOK_S` seconds.
     """
 
     def __init__(self) -> None:
@@ -110,7 +111,10 @@ class WriteLock:
         return False
 
     def release(self) -> None:
-        """Release the lock, or hand it to the next in line; the calling code must hold it."""
+        """Release the lock, or hand it to the next in line.
+
+        The calling code must hold it; that is not checked.
+        """
         with self._mutex:
             self._hand_on()
 
@@ -129,5 +133,8 @@ _locks: dict[str, WriteLock] = {}
 
 
 def write_lock(path: str) -> WriteLock:
-    """Return this process's lock for the database at `path`, always spelled in the same way."""
+    """Return this process's one lock for the database file at `path`.
+
+    Another spelling of the path gives another lock.
+    """
     return _locks.setdefault(path, WriteLock())

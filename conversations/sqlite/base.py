@@ -48,9 +48,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def taking_turns(self, sql: str) -> Iterator[bool]:
-        """Hold the lock during one statement, and after it while its transaction is open.
+        """Hold the lock during one statement that may write, and until its transaction ends.
 
-        Yields whether the statement writes outside a transaction, and so commits by itself. Raises
+        A statement that only reads takes no lock. Yields whether the statement may write while no
+        transaction is open, and so commits by itself unless it begins one. Raises
         `sqlite3.OperationalError`, as SQLite does, if the lock is not available within the
         connection's `timeout`.
         """

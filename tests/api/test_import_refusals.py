@@ -93,6 +93,22 @@ def test_what_is_no_export_is_refused(file: Any, tmp_path: Path, name: str) -> N
     assert not ChatSession.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_in("session", "created_at", to="secret"),
+        set_in("messages", 0, "role", to="secret"),
+        set_in("messages", 1, "parts", to=[{"type": "secret"}]),
+        set_in("messages", 1, "run_status", to="secret"),
+    ],
+)
+def test_a_refusal_does_not_quote_the_file(file: Any, tmp_path: Path, change: Change) -> None:
+    change(file["session"], file["messages"])
+    with pytest.raises(CommandError, match="not imported") as caught:
+        run_import(tmp_path / "export.json", file)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_foreign_message_is_no_parent(file: Any, tmp_path: Path) -> None:
     """It would be shown to the importing user, and to anybody by a link."""
     foreign = talk(make_user("ben"), ("only ben knows", "1"))

@@ -278,6 +278,21 @@ class TestSession:
         assert b"Somebody else has saved this review" in answer.content
         assert Review.objects.get().note == "second"
 
+    def test_the_list_is_not_overwritten_by_a_form(
+        self, desk: Client, ann: Any, staff: Any
+    ) -> None:
+        session = talk(ann, ("one", "1"))
+        Review.objects.create(session=session, note="first")
+        shown = version_in(session)
+        reviews_module.assign(staff=staff, session_ids=[session.pk], assignee=staff)
+        assert version_in(session) != shown
+        desk.post(f"{SESSIONS}{session.pk}/review/", {"note": "second", **shown})
+        review = Review.objects.get()
+        assert (review.note, review.assignee) == ("first", staff)
+        shown = version_in(session)
+        reviews_module.mark_reviewed(staff=staff, session_ids=[session.pk])
+        assert version_in(session) != shown
+
     def test_users_are_no_reviewers(self, desk: Client, ann: Any) -> None:
         session = talk(ann, ("one", "1"))
         response = desk.post(f"{SESSIONS}{session.pk}/review/", {"assignee": ann.pk})

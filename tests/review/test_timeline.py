@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conversations.models import Run, RunEvent, RunStatus
-from conversations.review.drawing import draw, format_ms, nice_top, round_steps
+from conversations.review.drawing import draw, format_ms, format_value, nice_top, round_steps
 from conversations.review.timeline import build_timeline
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -100,3 +100,9 @@ def test_durations(ms: float, words: str) -> None:
 def test_axes_are_round() -> None:
     assert round_steps(0.9, 3) == [0, 0.5]
     assert [nice_top(values) for values in ([], [0], [7], [93], [401])] == [1, 1, 8, 100, 600]
+
+
+def test_values_for_people() -> None:
+    values = (None, 0, 0.12345, 999.96, 1234.5, 123_456.7, 99_999)
+    shown = ["–", "0", "0.1235", "1,000", "1,234", "123,457", "99,999"]
+    assert [format_value(value) for value in values] == shown
