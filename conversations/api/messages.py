@@ -97,7 +97,8 @@ class SessionQueueView(ApiView):
     def delete(self, request: Request, session_id: str) -> Response:
         """Withdraw all messages behind the first unfinished reply; answers the queue, then empty.
 
-        The message of that reply stays, even if the reply has not begun.
+        The message of that reply stays, even if the reply has not begun, and so does a message that
+        has another reply.
         """
         return _answer(queue_module.clear_queue(user=request.user, session_id=session_id))
 

@@ -174,7 +174,7 @@ ExportedMessage: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class ExportedSession:
-    """A session without its messages."""
+    """A session without its messages; `currency` is that of the costs of its replies."""
 
     id: str
     title: str

@@ -232,8 +232,8 @@ class SharedView(ApiView):
         """Return a page of the shared conversation, without tool calls and reasoning.
 
         The page is the first one, or the one before or after the message id in `before` or `after`.
-        Pages have at most 200 messages; `previous` and `next` are those ids for the pages beside
-        it, or null.
+        Pages have at most 200 messages. `previous` is the `before` of the page before this one,
+        `next` the `after` of the page after it; null if there is none.
         """
         limit_views(request)
         return answer_shared(request, open_share(token), "application/json", _write_json)

@@ -243,8 +243,8 @@ def _turn(run: Run, row: tuple[Any, ...]) -> Turn:
 class RequestAnswer:
     """The decision about the tool call with `args_hash`.
 
-    `approved` is False for every other decision. `message` is for the model, if the call was
-    rejected; "" without one.
+    `approved` is False for every decision but `Decision.APPROVE`. `message` is for the model if
+    the call was rejected; "" without one.
     """
 
     tool_call_id: str

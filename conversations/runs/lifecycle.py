@@ -335,10 +335,10 @@ def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
 def recover_run(run_id: UUID, *, max_attempts: int) -> None:
     """Put a run whose lease has expired back into the queue, or end it with the committed parts.
 
-    It is queued if no cancel was requested, and either of these holds. Neither text nor a tool call
-    was shown since its epoch began, or since it awaited input; and it was started, or resumed from
-    there, fewer than `max_attempts` times. Or something was shown, and another worker can go on
-    behind its steps (`find_checkpoint`); and it has had fewer than `max_attempts` epochs.
+    It is queued if no cancel was requested, and one of these holds: its epoch shows neither text
+    nor a tool call, or none since it awaited input, and it was started, or resumed from there,
+    fewer than `max_attempts` times; or the epoch shows some, another worker can go on behind its
+    steps (`find_checkpoint`), and it has had fewer than `max_attempts` epochs.
     Raises `RunLostError` for any other run, and `Run.DoesNotExist` for an unknown one.
     """
     with locked_run(run_id) as (change, run):

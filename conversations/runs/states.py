@@ -70,7 +70,7 @@ STATE_COLUMNS = frozenset(
 class IllegalMoveError(RunLostError):
     """The run's status, or its place in its session, does not allow this move.
 
-    The move has written nothing; what its transaction has written is rolled back by the caller.
+    The move has written nothing; raised inside a transaction, the error rolls that back.
     """
 
 

@@ -353,7 +353,10 @@ def count_tokens(usage: TokenUsage) -> int:
 
 
 def find_slot(moment: datetime) -> int:
-    """Return the slot of `UserUsage` and `SiteUsage` that contains `moment`."""
+    """Return the slot of `UserUsage` and `SiteUsage` that contains `moment`.
+
+    Slots are `SLOT` long, and counted from the beginning of 1970 in UTC.
+    """
     return int(moment.timestamp() // SLOT.total_seconds())
 
 
@@ -380,7 +383,7 @@ def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str
 
 
 def currency() -> str:
-    """Return the code of the currency of all prices and costs, such as "USD"."""
+    """Return the code of the currency of all prices and costs: `COST_CURRENCY`, or "USD"."""
     return getattr(settings, "COST_CURRENCY", "USD")
 
 

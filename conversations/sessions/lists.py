@@ -112,7 +112,7 @@ def all_of(user: User) -> QuerySet[ChatSession]:
 
 
 def restorable() -> Q:
-    """Return the condition for deleted sessions that can still be restored."""
+    """Return the condition for sessions that were deleted at most `RESTORE_DAYS` days ago."""
     since = timezone.now() - timedelta(days=restore_days())
     return Q(deleted_at__gte=since)
 
