@@ -29,9 +29,9 @@ from conversations.people.sign_ins import (
 
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
-    """A valid API key; its full text is shown once, on creation.
+    """A valid API key; its full text is shown once, on creation, and begins with `prefix`.
 
-    `days` is the lifetime of a new key.
+    `days` is the lifetime of a new key, and is not shown again.
     """
 
     scopes = serializers.ListField(
@@ -75,7 +75,10 @@ class KeysView(ApiView):
 
     @extend_schema(request=KeySerializer, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
-        """Create an API key for the caller. Its full text, `key`, is shown only in this answer."""
+        """Create an API key for the caller. Its full text, `key`, is shown only in this answer.
+
+        Answers `forbidden` to a guest, and to a caller who has 50 valid keys.
+        """
         asked = KeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         made, text = create_key(user=request.user, **asked.validated_data)
@@ -89,7 +92,10 @@ class KeyView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, key_id: str) -> Response:
-        """Revoke one of the caller's API keys."""
+        """Revoke one of the caller's API keys.
+
+        Answers `not_found` for any other key, and for one that is expired or revoked.
+        """
         revoke_key(user=request.user, key_id=key_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -98,7 +104,10 @@ SIGN_OUTS_CLAIM = "sign_outs"
 
 
 class Refresh(RefreshToken):
-    """A refresh token that ends when its user signs out; one without the claim is an older one."""
+    """A refresh token that is refused once its user has signed out since it was issued.
+
+    A token without the claim is an older one, and counts as issued before the first sign-out.
+    """
 
     @classmethod
     def for_user(cls, user: Any) -> Any:
@@ -113,13 +122,13 @@ class Refresh(RefreshToken):
 
 
 class TokenSerializer(TokenObtainPairSerializer):
-    """Makes both tokens."""
+    """Makes an access token and a `Refresh` for a user name and a password."""
 
     token_class = Refresh
 
 
 class RefreshSerializer(TokenRefreshSerializer):
-    """Makes a new access token."""
+    """Makes an access token for a `Refresh`, which stays valid."""
 
     token_class = Refresh
 
@@ -133,7 +142,10 @@ class TokenView(ApiView, TokenObtainPairView):
 
     @extend_schema(request=TokenObtainPairSerializer, responses=TokenObtainPairSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Issue an access token and a refresh token for a user name and a password."""
+        """Issue an access token and a refresh token for a user name and a password.
+
+        Answers `not_authenticated` if they are wrong, and `rate_limited` after too many attempts.
+        """
         name = str(dict(request.data).get(get_user_model().USERNAME_FIELD, ""))
         limit_sign_in(request, name)
         answer = super().post(request, *args, **kwargs)
@@ -150,7 +162,11 @@ class RefreshView(ApiView, TokenRefreshView):
 
     @extend_schema(request=TokenRefreshSerializer, responses=TokenRefreshSerializer)
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Issue an access token for a refresh token."""
+        """Issue an access token for a refresh token.
+
+        Answers `not_authenticated` if the refresh token is not valid, or no longer, such as after
+        its user has signed out; and `rate_limited` after too many attempts.
+        """
         limit_address(request)
         try:
             return super().post(request, *args, **kwargs)

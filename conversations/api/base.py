@@ -71,7 +71,8 @@ def no_such_address(request: HttpRequest, *args: Any, **kwargs: Any) -> JsonResp
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Turn an exception of a REST view into a response with the body of `error_body`.
 
-    An unexpected exception is logged, without its message, and answered with `internal`. In DEBUG,
+    Faults of fields and query parameters are added as `error.fields`, at most `FAULTS_MAX`. An
+    unexpected exception is logged, without its message, and answered with `internal`. In DEBUG,
     returns None for it, so that Django shows its own page.
     """
     if isinstance(exc, RequestDataTooBig):
@@ -128,7 +129,11 @@ def _response(exc: AgentSiteError) -> Response:
 
 
 class KeysetPagination(CursorPagination):
-    """Keyset pagination by `?cursor=`, as given in `next` and `previous`, and `?page_size=`."""
+    """Keyset pagination by `?cursor=`, as given in `next` and `previous`, and `?page_size=`.
+
+    A page has 50 entries by default and 200 at most; an invalid size counts as the default.
+    Subclasses set `ordering`.
+    """
 
     page_size = 50
     page_size_query_param = "page_size"
@@ -137,14 +142,17 @@ class KeysetPagination(CursorPagination):
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any] | None:
-        """Return the page that the request's cursor names. Raises `NotFound` for an invalid one."""
+        """Return the page that the request's cursor names, by default the first one.
+
+        Raises `NotFound` for an invalid cursor.
+        """
         try:
             return super().paginate_queryset(queryset, request, view)
         except (InvalidValue, ValueError, OverflowError) as exc:
             raise NotFound from exc
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Describe a page with the null type of OpenAPI 3.1."""
+        """Describe a page, whose `next` and `previous` are always there, and null without one."""
         page: dict[str, Any] = super().get_paginated_response_schema(schema)
         for name in ("next", "previous"):
             page["properties"][name] = {"type": ["string", "null"], "format": "uri"}
@@ -153,37 +161,37 @@ class KeysetPagination(CursorPagination):
 
 
 class ByActivity(KeysetPagination):
-    """The most recently active first, as in the page's list."""
+    """Sessions, the most recently active first."""
 
     ordering = ("-active_at", "-id")
 
 
 class ByNumber(KeysetPagination):
-    """By number, ascending."""
+    """By `number`, ascending: the first message or run of a session first."""
 
     ordering = ("number",)
 
 
 class ByNumberBackwards(KeysetPagination):
-    """By number, descending."""
+    """By `number`, descending: the last message or run of a session first."""
 
     ordering = ("-number",)
 
 
 class ById(KeysetPagination):
-    """In the order in which they were made."""
+    """By `id`, ascending; with ids that count up, in the order in which they were made."""
 
     ordering = ("id",)
 
 
 class ByRequest(KeysetPagination):
-    """The oldest request first; of those of one reply, in the order in which it asked."""
+    """Approvals, the oldest first; those that a reply has requested at once in its order."""
 
     ordering = ("created_at", "seq")
 
 
 class ByAge(KeysetPagination):
-    """By creation, newest first."""
+    """By `created_at`, newest first."""
 
     ordering = ("-created_at", "-id")
 
@@ -224,16 +232,17 @@ class ApiView(APIView):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view without the transaction of `ATOMIC_REQUESTS`.
+        """Return the view's function, around which `ATOMIC_REQUESTS` opens no transaction.
 
-        A refusal would roll back the count of the refused attempt.
+        A refusal would roll it back, and with it the count of the refused attempt.
         """
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
     def check_permissions(self, request: Request) -> None:
         """Throttle, then check permissions, then refuse unknown query parameters.
 
-        In this order, denied requests are counted too.
+        In this order, denied requests are counted too. Raises what refuses the request, as REST
+        framework's exceptions.
         """
         super().check_throttles(request)
         super().check_permissions(request)

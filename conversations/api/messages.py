@@ -38,7 +38,7 @@ from conversations.shapes import QueueView, approval_view
 
 
 class MessagesView(ApiView, GenericAPIView[Message]):
-    """All messages of a session, on all branches, in order."""
+    """All messages of a session, on all branches, also withdrawn ones, by number."""
 
     pagination_class = ByNumber
 
@@ -47,7 +47,10 @@ class MessagesView(ApiView, GenericAPIView[Message]):
         parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
     )
     def get(self, request: Request, session_id: str) -> Response:
-        """List the messages, the first one first."""
+        """List all messages of the session, on all branches, also withdrawn ones, by number.
+
+        A reply in progress has the parts shown so far.
+        """
         session = get_session(request.user, session_id)
         page = self.paginate_queryset(list_messages(session)) or []
         views = show_messages(page)
@@ -59,26 +62,32 @@ class MessageDetailView(ApiView):
 
     @extend_schema(responses=MessageSchema, operation_id="sessions_message_retrieve")
     def get(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Return the message in its current state; `text` is its Markdown."""
+        """Return the message in its current state; `text` is its Markdown.
+
+        A reply in progress has the parts shown so far.
+        """
         session = get_session(request.user, session_id)
         return Response(message_data(get_message_view(session, message_id)))
 
 
 class QueuedChangeSerializer(serializers.Serializer[Any]):
-    """The changes to a queued message; an absent field stays as it is."""
+    """The changes to a queued message; an absent field stays as it is.
+
+    `position` 1 is behind the first unfinished reply; one beyond the end is the end.
+    """
 
     content = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
     position = serializers.IntegerField(min_value=1, required=False)
 
 
 class QueueSerializer(serializers.Serializer[Any]):
-    """The queue of a session."""
+    """The queue of a session: what waits behind its first unfinished reply, in order."""
 
     queue = serializers.ListField(child=QueueField())
 
 
 class SessionQueueView(ApiView):
-    """The queued messages of a session, in order."""
+    """The messages of a session that wait behind its first unfinished reply, in order."""
 
     @extend_schema(responses=QueueSerializer)
     def get(self, request: Request, session_id: str) -> Response:
@@ -86,7 +95,11 @@ class SessionQueueView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer}, operation_id="sessions_queue_clear")
     def delete(self, request: Request, session_id: str) -> Response:
-        """Withdraw all queued messages."""
+        """Withdraw all messages behind the first unfinished reply; answers the queue, then empty.
+
+        The message of that reply stays, even if the reply has not begun, and so does a message that
+        has another reply.
+        """
         return _answer(queue_module.clear_queue(user=request.user, session_id=session_id))
 
 
@@ -95,7 +108,12 @@ class QueuedView(ApiView):
 
     @extend_schema(request=QueuedChangeSerializer, responses=QueueSerializer)
     def patch(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Change the message's text, its position, or both."""
+        """Change the text of a queued message, its position, or both; answers the queue.
+
+        Answers `not_queued` if the reply has begun, and for a new position of the first unfinished
+        one. Answers `forbidden` for a new text if another reply is to the same message, and for a
+        new position if a message on the way there does not continue from the reply before it.
+        """
         asked = QueuedChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         names: dict[str, Any] = {"user": request.user, "session_id": session_id, "run_id": run_id}
@@ -109,7 +127,11 @@ class QueuedView(ApiView):
 
     @extend_schema(responses={200: QueueSerializer})
     def delete(self, request: Request, session_id: str, run_id: str) -> Response:
-        """Withdraw the message."""
+        """Withdraw a queued message and cancel its reply; answers the queue.
+
+        A message that has another reply stays. Answers `not_queued` if the reply has begun, and for
+        the first unfinished one.
+        """
         left = queue_module.remove_queued(user=request.user, session_id=session_id, run_id=run_id)
         return _answer(left)
 
@@ -131,7 +153,7 @@ class FeedbackSerializer(serializers.ModelSerializer[Feedback]):
 
 
 class FeedbackListView(ApiView, ListAPIView[Feedback]):
-    """The caller's ratings in one session, one per rated reply, in pages."""
+    """The caller's ratings in one session, one per rated reply, the oldest first, in pages."""
 
     serializer_class = FeedbackSerializer
     pagination_class = ById
@@ -147,7 +169,10 @@ class FeedbackView(ApiView):
 
     @extend_schema(request=FeedbackSerializer, responses=FeedbackSerializer)
     def put(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Create or change the rating."""
+        """Create or replace the caller's rating of a reply; without `comment`, it has none then.
+
+        Answers `not_found` for a message that is not a reply in a session of the caller.
+        """
         asked = FeedbackSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         given = give_feedback(
@@ -160,13 +185,16 @@ class FeedbackView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, message_id: str) -> Response:
-        """Delete the rating."""
+        """Delete the caller's rating of a reply, if there is one.
+
+        Answers `not_found` for a message that is not a reply in a session of the caller.
+        """
         take_feedback_back(user=request.user, session_id=session_id, message_id=message_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class RunsView(ApiView, ListAPIView[Run]):
-    """The runs of a session, the latest first."""
+    """The runs of a session by `run_number`, the highest first."""
 
     serializer_class = RunSerializer
     pagination_class = ByNumberBackwards
@@ -178,7 +206,7 @@ class RunsView(ApiView, ListAPIView[Run]):
 
 
 class RunDetailView(ApiView):
-    """One run, with its timings and usage."""
+    """One run: its status, timings and usage and, once it has ended, its tool calls."""
 
     @extend_schema(responses=RunDetailSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
@@ -196,7 +224,11 @@ class EventSerializer(serializers.ModelSerializer[RunEvent]):
 
 
 class EventPageSerializer(serializers.Serializer[None]):
-    """Some events of a run's journal."""
+    """Some events of a run's journal in `epoch`, whose newest event has the number `seq`.
+
+    `folded`: the streamed text is no longer in the journal. `next_after` is the `after` of the next
+    request; null if the run has ended and no event is left.
+    """
 
     run_id = serializers.UUIDField()
     epoch = serializers.IntegerField()
@@ -208,7 +240,7 @@ class EventPageSerializer(serializers.Serializer[None]):
 
 
 class EventsQuery(serializers.Serializer[None]):
-    """Which events to read: those after `after`, at most `limit`."""
+    """Which events to read: those with a seq above `after`, at most `limit`."""
 
     after = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=1_000, default=200)
@@ -225,10 +257,11 @@ class EventsView(ApiView):
 
     @extend_schema(parameters=[EventsQuery], responses=EventPageSerializer)
     def get(self, request: Request, session_id: str, run_id: str) -> Response:
-        """List the events after `after`.
+        """List the events of the run's current epoch with a seq above `after`, in order.
 
         `next_after` is the value for the next request, and null once the run has ended and all of
-        its events are read.
+        its events are read. If `epoch` rises, read again from the beginning. Streamed text is
+        deleted some time after the run has ended (`folded`); then the message has it.
         """
         asked = EventsQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -257,7 +290,7 @@ class ApprovalPageSerializer(serializers.Serializer[Any]):
 
 
 class ApprovalsView(ApiView, GenericAPIView[Approval]):
-    """The approvals of a session, in pages."""
+    """The approvals of a session, decided or not, in pages."""
 
     pagination_class = ByRequest
 
@@ -266,14 +299,14 @@ class ApprovalsView(ApiView, GenericAPIView[Approval]):
         parameters=[OpenApiParameter("cursor"), OpenApiParameter("page_size", OpenApiTypes.INT)],
     )
     def get(self, request: Request, session_id: str) -> Response:
-        """List the approvals, oldest first; those that are pending have no `decision`."""
+        """List the session's approvals, oldest first; `decision` is null for those still open."""
         session = get_session(request.user, session_id)
         page = self.paginate_queryset(list_approvals(session)) or []
         return self.get_paginated_response([asdict(approval_view(row)) for row in page])
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
-    """A decision; with `reject`, `message` is sent to the model."""
+    """A decision; `message` is sent to the model with `reject`, and only stored with `approve`."""
 
     decision = serializers.ChoiceField(choices=APPROVAL_ANSWERS)
     message = serializers.CharField(max_length=MESSAGE_LENGTH, allow_blank=True, default="")
@@ -287,7 +320,11 @@ class ApprovalDetailView(ApiView):
 
     @extend_schema(request=AnswerSerializer, responses=Answered)
     def post(self, request: Request, request_id: str) -> Response:
-        """Decide the approval. `duplicate` means that it was decided before and stays unchanged."""
+        """Decide the approval; with the last open one of its reply, the reply goes on.
+
+        `duplicate` means that this request has not decided it: it was decided, cancelled or expired
+        before, or an open approval of the reply has expired, which ends the reply.
+        """
         asked = AnswerSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         decided = decide(

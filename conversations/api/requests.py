@@ -26,10 +26,10 @@ from conversations.people.sign_ins import (
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """Authenticates by `Authorization: Bearer agk_...`; ignores other kinds of tokens."""
+    """Authenticates by `Authorization: Bearer agk_...`; leaves other kinds of tokens to others."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
-        """Return the owner and the key; None for other kinds of tokens.
+        """Return the owner and the key; None without a token, and for other kinds of tokens.
 
         An invalid key counts against the caller's address and raises `AuthenticationFailed`, or
         `AgentSiteError(rate_limited)` after too many of them.
@@ -65,7 +65,8 @@ class HasScope(BasePermission):
 class RequestThrottle(BaseThrottle):
     """Limits requests per minute of a user, or of an address if nobody is signed in.
 
-    Processes that share a cache count together.
+    Minutes are those of the clock, and refused requests count too. Processes that share a cache
+    count together; while the cache is unavailable, nothing is limited.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
@@ -83,7 +84,7 @@ class RequestThrottle(BaseThrottle):
 
 
 def sign_in_of(request: Request) -> SignIn:
-    """Return the sign-in by which the request was authenticated."""
+    """Return the sign-in by which the request was authenticated; somebody must be signed in."""
     if isinstance(request.auth, ApiKey):
         return sign_in_by_key(request.auth)
     user, token = cast(AbstractBaseUser, request.user), cast(Any, request.auth)

@@ -82,12 +82,12 @@ class RunViewField(serializers.JSONField):
 
 @extend_schema_field(QueueView)  # type: ignore[arg-type]
 class QueueField(serializers.JSONField):
-    """A queued message."""
+    """A queued message; `run_id` is the run that is to reply."""
 
 
 @extend_schema_field(ToolTiming)  # type: ignore[arg-type]
 class ToolTimingField(serializers.JSONField):
-    """The duration of a tool call."""
+    """A tool call with its status and its duration."""
 
 
 @extend_schema_field(ApprovalView)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ class TotalsField(serializers.JSONField):
 
 
 def describe_errors(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Add the common error responses to each operation of `result`, and return that document.
+    """Add the common error responses to each operation of `result`; return it, changed in place.
 
     A response that an operation describes itself stays.
     """
@@ -174,7 +174,7 @@ ExportedMessage: Any = make_dataclass(
 
 @dataclass(frozen=True)
 class ExportedSession:
-    """A session without its messages."""
+    """A session without its messages; `currency` is that of the costs of its replies."""
 
     id: str
     title: str
@@ -191,7 +191,11 @@ class ExportedSession:
 
 @dataclass(frozen=True)
 class ExportedConversation:
-    """A session with all of its messages, and the SHA-256 of both as canonical JSON."""
+    """A session with all of its messages.
+
+    `sha256` is the SHA-256 in hex of the session and then each message, each as canonical JSON and
+    a line feed.
+    """
 
     session: ExportedSession
     messages: list[ExportedMessage]

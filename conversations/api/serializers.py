@@ -27,7 +27,10 @@ from conversations.shapes import History, MessageView, message_fields
 
 
 class SessionSerializer(serializers.ModelSerializer[ChatSession]):
-    """A session without its messages; `run_status` is that of its unfinished run, or null."""
+    """A session without its messages.
+
+    `run_status` is the status of its first unfinished run; null if it has none.
+    """
 
     run_status = serializers.CharField(read_only=True, allow_null=True)
 
@@ -48,7 +51,7 @@ class PieceSerializer(serializers.Serializer[Any]):
 
 
 class MatchSerializer(serializers.Serializer[Any]):
-    """The newest message that contains all words of the search, with an excerpt of it."""
+    """The session's newest message that contains all words of the search, with an excerpt of it."""
 
     message_id = serializers.UUIDField()
     excerpt = PieceSerializer(many=True)
@@ -67,9 +70,10 @@ class ListedSessionSerializer(SessionSerializer):
 
 
 class SessionDetailSerializer(SessionSerializer):
-    """A session with messages, its active run, its queue and its usage.
+    """A session with messages, its first unfinished run or null, its queue and its usage.
 
-    If the branch goes on below the messages, `later` is the id of the last one, else empty.
+    `queue` is what waits behind that run. If the branch goes on below the messages, `later` is the
+    id of the last one, else empty.
     """
 
     messages = serializers.ListField(child=MessageField())
@@ -83,13 +87,13 @@ class SessionDetailSerializer(SessionSerializer):
 
 
 class BranchQuery(serializers.Serializer[Any]):
-    """A message id: selects the messages around it, on its branch, instead of the latest ones."""
+    """A message id: selects its branch instead of the active one; empty selects the active one."""
 
     branch = serializers.CharField(max_length=100, required=False, allow_blank=True)
 
 
 class MessagePageSerializer(serializers.Serializer[Any]):
-    """A page of messages."""
+    """A page of messages; `next` and `previous` are the addresses of other pages, or null."""
 
     next = serializers.URLField(allow_null=True)
     previous = serializers.URLField(allow_null=True)
@@ -110,7 +114,11 @@ class SessionChangeSerializer(serializers.Serializer[Any]):
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
-    """A run: its status, timings and usage."""
+    """A run: its status, timings and usage; times and token counts are null until they are known.
+
+    `message_id` is the reply, `user_message_id` the message that it replies to, `seq` the number of
+    its newest event. `cost` is null if it is not known.
+    """
 
     run_id = serializers.UUIDField(source="id")
     run_number = serializers.IntegerField(source="number")
@@ -121,7 +129,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     currency = serializers.SerializerMethodField()
 
     def get_currency(self, run: Run) -> str:
-        """Return the currency of `cost`."""
+        """Return the code of the currency of `cost`, such as "USD"."""
         return currency()
 
     class Meta:
@@ -137,7 +145,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 
 
 class RunDetailSerializer(RunSerializer):
-    """A run with its tool calls."""
+    """A run with its tool calls; `tools` is empty until the run has ended."""
 
     tools = serializers.ListField(child=ToolTimingField())
 
@@ -146,7 +154,7 @@ class RunDetailSerializer(RunSerializer):
 
 
 def tools_data(run: Run) -> list[dict[str, Any]]:
-    """Return the tool calls of a run with their durations as JSON data."""
+    """Return the tool calls of a run with their durations as JSON data; [] until it has ended."""
     return [asdict(tool) for tool in get_run_timings(run).tools]
 
 
@@ -156,7 +164,10 @@ def usage_data(totals: UsageTotals) -> dict[str, Any]:
 
 
 def message_data(message: MessageView) -> dict[str, Any]:
-    """Return a message as JSON data, with `text` beside its parts."""
+    """Return a message as JSON data, with `text`, its text parts joined, beside its parts.
+
+    The parts are those of `message`, not copies.
+    """
     return {**message_fields(message), "text": message.text}
 
 
@@ -174,7 +185,7 @@ SEARCH_MAX = 200
 
 
 class MomentField(IsoDateTimeField):
-    """A date-time that can be converted to UTC without overflow."""
+    """A date-time, converted to UTC; one that overflows there is invalid."""
 
     def to_python(self, value: Any) -> Any:
         moment = super().to_python(value)
@@ -193,7 +204,9 @@ class MomentFilter(django_filters.IsoDateTimeFilter):
 class SessionFilter(django_filters.FilterSet):
     """The filters of the session list, all of which must be met.
 
-    Without `state`, archived and deleted sessions are excluded.
+    Without `state`, archived and deleted sessions are excluded. `active_after` and `created_after`
+    include their moment, `active_before` and `created_before` exclude it. `status` is met by any
+    run of the session, `agent` by the name alone, in full.
     """
 
     search = django_filters.CharFilter(

@@ -54,7 +54,11 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
         return with_run_status(lists.kept_of(self.request.user))
 
     def paginate_queryset(self, queryset: Any) -> Any:
-        """Return one page; excerpts of a search are read only for the sessions on it."""
+        """Return one page, with `match` on each session: what the search found in its messages.
+
+        It is None without a search, and if only the title matches. Excerpts are read only for the
+        sessions on the page.
+        """
         page = super().paginate_queryset(queryset)
         words = self.request.query_params.get("search", "")
         matches = lists.find_matches(self.request.user, words, page or [])
@@ -64,7 +68,7 @@ class SessionsView(ApiView, ListAPIView[ChatSession]):
 
     @extend_schema(request=NewSessionSerializer, responses={201: SessionSerializer})
     def post(self, request: Request) -> Response:
-        """Create an empty session."""
+        """Create an empty session. Without `title`, its first message gives it one."""
         asked = NewSessionSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         session = lists.create_session(user=request.user, **asked.validated_data)
@@ -78,10 +82,11 @@ class SessionView(ApiView):
 
     @extend_schema(parameters=[BranchQuery], responses=SessionDetailSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """Return the session with its latest messages, its active run and its queue.
+        """Return the session with its latest messages, its active run, its queue and its usage.
 
-        With `branch`, a message id, the messages are those around that one, on its branch. If the
-        branch goes on below them, `later` is the id of the last one, else empty.
+        They are the last 200 messages of the active branch. With `branch`, a message id, they are
+        200 around that one, on its branch. If the branch goes on below them, `later` is the id of
+        the last one, else empty.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -89,7 +94,7 @@ class SessionView(ApiView):
 
     @extend_schema(request=SessionChangeSerializer, responses=SessionSerializer)
     def patch(self, request: Request, session_id: str) -> Response:
-        """Rename the session, archive it, or take it out of the archive."""
+        """Rename the session, archive it or take it out of the archive, or both at once."""
         asked = SessionChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         with transaction.atomic():
@@ -101,7 +106,7 @@ class SessionView(ApiView):
     def delete(self, request: Request, session_id: str) -> Response:
         """Delete the session and stop its active and queued replies.
 
-        It can be restored within `RESTORE_DAYS` days.
+        It can be restored within `RESTORE_DAYS` days; the stopped replies do not go on then.
         """
         lists.delete_session(user=request.user, session_id=session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -112,7 +117,11 @@ class RestoreView(ApiView):
 
     @extend_schema(request=None, responses=SessionSerializer)
     def post(self, request: Request, session_id: str) -> Response:
-        """Restore a session that was deleted at most `RESTORE_DAYS` days ago."""
+        """Restore a session that was deleted at most `RESTORE_DAYS` days ago.
+
+        Answers `not_found` for one that was deleted earlier. Replies that the deletion has stopped
+        do not go on.
+        """
         session = lists.restore_session(user=request.user, session_id=session_id)
         return Response(_reload(session))
 
@@ -176,7 +185,7 @@ class SharesView(ApiView):
 
     @extend_schema(responses=ShareListSerializer)
     def get(self, request: Request, session_id: str) -> Response:
-        """List the session's shares that are not revoked."""
+        """List the session's shares that are not revoked, newest first."""
         shares = list_shares(user=request.user, session_id=session_id)
         return Response({"results": ShareSerializer(shares, many=True).data})
 
@@ -184,7 +193,8 @@ class SharesView(ApiView):
     def post(self, request: Request, session_id: str) -> Response:
         """Share the active branch up to its present end. `token` is shown only in this answer.
 
-        With `branch`, a message id, shares the branch of that message instead.
+        With `branch`, a message id, shares the branch of that message instead. Answers `not_found`
+        for a session without messages, and `forbidden` if it has 100 shares that are not revoked.
         """
         asked = BranchQuery(data=request.query_params)
         asked.is_valid(raise_exception=True)
@@ -202,7 +212,7 @@ class ShareView(ApiView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, session_id: str, share_id: str) -> Response:
-        """Revoke a share of the session."""
+        """Revoke a share of the session. Answers `not_found` if that was done before."""
         revoke_share(user=request.user, session_id=session_id, share_id=share_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -222,6 +232,8 @@ class SharedView(ApiView):
         """Return a page of the shared conversation, without tool calls and reasoning.
 
         The page is the first one, or the one before or after the message id in `before` or `after`.
+        Pages have at most 200 messages. `previous` is the `before` of the page before this one,
+        `next` the `after` of the page after it; null if there is none.
         """
         limit_views(request)
         return answer_shared(request, open_share(token), "application/json", _write_json)

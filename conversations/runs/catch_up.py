@@ -37,10 +37,10 @@ IDLE_S = 60
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parts of a run's reply at `run.last_seq`.
+    """The parts of a run's reply at `run.last_seq`; they are copies, for this reader alone.
 
-    `run` is the row that the reader passed or, with more events, one that another reader has read
-    later. It is shared between threads: do not modify it.
+    `run` is the row that the reader passed, or a later one, with more events or of a later epoch.
+    It is shared between threads: do not modify it.
     """
 
     run: Run
@@ -78,7 +78,11 @@ class _Entry:
 
 
 class Snapshots:
-    """The snapshots of one process; safe for threads."""
+    """The snapshots of one process; safe for threads.
+
+    Each read drops those that were not read for `IDLE_S` and, above `max_runs` runs or `max_chars`
+    characters together, those that were read least recently.
+    """
 
     def __init__(self, max_runs: int = MAX_RUNS, max_chars: int = MAX_CHARS) -> None:
         self._max_runs = max_runs
@@ -92,9 +96,9 @@ class Snapshots:
     def read(self, run: Run) -> Snapshot:
         """Return the snapshot of a run that has not ended; `run` is its row as just read.
 
-        If another thread has read a later row, or the run has gone on in a later epoch, the
-        snapshot is of that row. Inside a transaction the snapshot is built anew and not kept,
-        because `run` may be rolled back.
+        If another thread has read a later row of this epoch, or the run has gone on behind a
+        checkpoint in a later epoch, the snapshot is of that row. Inside a transaction the snapshot
+        is built anew and not kept, because `run` may be rolled back.
         """
         entry = None if connection.in_atomic_block else self._take(run)
         if entry is None:
@@ -163,7 +167,10 @@ _snapshots = Snapshots()
 
 
 def read_snapshot(run: Run) -> Snapshot:
-    """Return the snapshot of a run in progress; as `Snapshots.read`, for the whole process."""
+    """Return what `Snapshots.read` does for the row `run` of a run that has not ended.
+
+    All readers of this process share the snapshots, so that each event is read once.
+    """
     return _snapshots.read(run)
 
 
@@ -178,9 +185,11 @@ def on_change(change: Change) -> None:
 class CatchUp:
     """What a reader of a run has missed.
 
-    With `parts` None, `events` follow the reader's cursor without a gap, and `seq` has no meaning.
-    If there are too many events or some are gone, or the run has gone on behind a checkpoint since
-    the reader's epoch, `parts` is the whole reply up to `seq`, and `events` follow `seq`.
+    With `parts` None, `events` follow the reader's cursor without a gap, or are all of the present
+    epoch if the cursor is in another one; `seq` has no meaning. If there are too many events or
+    some are gone, or the run has gone on behind a checkpoint since the reader's epoch, `parts` is
+    the whole reply up to `seq`, and `events` follow `seq`. Either way the last event of an ended
+    run is among `events`, even if the reader has it.
     """
 
     run: Run
@@ -190,7 +199,7 @@ class CatchUp:
 
 
 def read_catch_up(run_id: UUID, *, epoch: int, seq: int, limit: int) -> CatchUp:
-    """Return what came after (`epoch`, `seq`): at most `limit` events, or a snapshot.
+    """Return what came after (`epoch`, `seq`): at most `limit` events, or the whole reply.
 
     The last event of an ended run is always included, even if it is not after `seq`, since readers
     wait for it. Raises `Run.DoesNotExist`. The caller must have authorised access to the run.
@@ -225,10 +234,11 @@ def _is_rewritten(run: Run, epoch: int) -> bool:
 class SessionState:
     """What a reader of a session has missed.
 
-    `messages` changed after the reader's revision, oldest change first; None if they are too many
-    or too long to send. `active` is (id, number) of the first unfinished run; None without one.
-    `numbers` has the numbers of those requested runs that exist. `html` has the HTML of replies
-    among `messages` by message id; empty if it was not read.
+    `messages` changed after the reader's revision, oldest change first, [] if the reader has none;
+    None if they are too many or too long to send. `queue` has the runs behind the first unfinished
+    one, and `active` is (id, number) of that one; None without one. `numbers` has the numbers of
+    those requested runs that exist in the session. `html` has the HTML of replies among `messages`
+    by message id; empty if it was not read.
     """
 
     rev: int
@@ -246,8 +256,10 @@ def read_session_state(
     """Return a session's state now, with the messages that changed after `rev`.
 
     `messages` is [] if `rev` is None, and None if there are more than `limit` of them or more than
-    `max_chars` characters of text in them. `runs` are the ids of the runs whose numbers are wanted.
-    Raises `ChatSession.DoesNotExist`. The caller must have authorised access to the session.
+    `max_chars` characters of text in them. They have their stored parts: those of a reply in
+    progress come with its run, by `read_catch_up`. `html` is left empty. `runs` are the ids of the
+    runs whose numbers are wanted. Raises `ChatSession.DoesNotExist`. The caller must have
+    authorised access to the session, which may be deleted.
     """
     # The revision first: what changes after this read is sent again for the next cursor.
     session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
@@ -283,7 +295,10 @@ class Heads:
 
 
 def read_heads(sessions: Iterable[UUID], runs: Iterable[UUID]) -> Heads:
-    """Return the heads of these sessions, without deleted ones, and of these runs."""
+    """Return the heads of these sessions and runs.
+
+    Deleted sessions, and ids that do not exist, are left out.
+    """
     heads = Heads(revs={}, runs={})
     for ids in in_chunks(sessions):
         kept = ChatSession.objects.filter(pk__in=ids, deleted_at=None)

@@ -27,8 +27,9 @@ INSERT_ROWS = 500
 class Batch:
     """The events of one run to commit after `last_seq`, the seq of its last committed event.
 
-    Without events, the commit only renews the lease. `claim` is that of the worker. `steps` are
-    those of the events that have one, by seq.
+    The seqs of `events` must go on from there without a gap, and `epoch` must be the run's present
+    one; neither is checked. Without events, the commit only renews the lease. `claim` is that of
+    the worker. `steps` are those of the events that have one, by seq.
     """
 
     run_id: UUID
@@ -60,8 +61,9 @@ def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     """Commit all batches in one transaction: check claims, renew leases, write events.
 
     Also reads which runs are to be cancelled. Needs at least one batch, and one a run at most; the
-    lease of each run then ends `lease` from now. Pass a batch again, unchanged, if its commit is in
-    doubt. A run that is not in `kept` has another claim, status or last seq, and nothing of its
+    leases of the runs in `kept` then end `lease` from now, by the database's clock. Pass a batch
+    again, unchanged, if its commit is in doubt: if it was written, its run is in `kept` too. A run
+    that is not in `kept` has another claim, status or last seq, or is gone, and nothing of its
     batch was written.
     """
     # In the order in which `lock_runs` locks them, to avoid deadlocks.
@@ -125,7 +127,7 @@ class FromNow:
     after: timedelta = timedelta()
 
     def prepare(self) -> tuple[str, Any]:
-        """Return the SQL for it, and the parameter of that."""
+        """Return SQL of the connected database for the moment, with one `%s`, and its parameter."""
         if connection.vendor == "postgresql":
             return "statement_timestamp() + %s::interval", self.after
         # The clock of SQLite is that of this machine.
@@ -135,7 +137,10 @@ class FromNow:
 def insert_events(
     events: Iterable[tuple[UUID, int, int, str, dict[str, Any], Step | None]],
 ) -> None:
-    """Add (run id, epoch, seq, kind, payload, step) rows to journals; most have no step."""
+    """Add (run id, epoch, seq, kind, payload, step) rows to journals; the step may be None.
+
+    Works in statements of `INSERT_ROWS` rows. Does not change `last_seq` of the runs.
+    """
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     rows = [
         (_db_id(run_id), epoch, seq, kind, json.dumps(payload), _dump_step(step), now)
@@ -170,8 +175,9 @@ Point = list[int]
 def draw_sketch(start: datetime, deltas: Iterable[tuple[datetime, int]]) -> list[Point]:
     """Return points that show when a run's text arrived; `start` is when the run was created.
 
-    `deltas` has (moment, characters) of each text event, in order. At most `POINTS_MAX` points are
-    returned; the first and the last are always kept.
+    `deltas` has (moment, characters) of each text event, in order; without any, returns []. Events
+    in the same millisecond make one point. At most `POINTS_MAX` points are returned; the first and
+    the last are always kept.
     """
     points: list[Point] = []
     size = 0
@@ -201,12 +207,13 @@ FOLD_RUNS = 20
 
 @transaction.atomic
 def fold_events(age: timedelta) -> int:
-    """Delete some streamed text events of runs that ended more than `age` ago, and all their steps.
+    """Delete some streamed text events of runs that ended more than `age` ago.
 
     Returns how many runs it worked on; 0 if none is left, or other processes have locked the rest.
-    Call it until it returns 0. Events of other kinds stay. Works in one transaction, which deletes
-    at most `FOLD_ROWS` events. Besides the text events of one run, however many these are, it reads
-    the lengths of at most as many.
+    Call it until it returns 0. Events of other kinds stay; their steps are removed once all text
+    events of the run are gone, and the run is then marked as folded. Works in one transaction,
+    which deletes at most `FOLD_ROWS` events. Besides the text events of one run, however many these
+    are, it reads the lengths of at most as many.
     """
     room, folded = FOLD_ROWS, 0
     for run in _take_runs(age):

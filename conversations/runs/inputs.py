@@ -35,11 +35,12 @@ LOST_OUTPUT = "The server stopped before this had finished."
 
 
 def mend(items: Iterable[Item], missing: str = STOPPED_OUTPUT) -> list[Item]:
-    """Return `items` with an output for each call, and a call id that no other call has.
+    """Return a list of `items` with an output for each call, and a call id that no other call has.
 
     Each output follows its call; those of adjacent calls, which were made together, follow the last
     of these calls. A call without an output gets one with the text `missing`. Outputs without a
-    call are dropped.
+    call are dropped. Of calls with the same id, the first has the first output with it, and so on,
+    and later calls get a new id with their output. The given items are not changed.
     """
     items = list(items)
     outputs = _outputs(items)
@@ -111,7 +112,7 @@ def _pair(part: dict[str, Any]) -> list[Item]:
 
 
 def whole_json(arguments: str) -> str:
-    """Return `arguments`, or "{}" if they are not valid JSON, as when they were shortened.
+    """Return `arguments`, or "{}" if they are not valid JSON: empty, or shortened.
 
     Models reject invalid JSON.
     """
@@ -141,9 +142,9 @@ class Gauge:
 class Turn:
     """One message as the model is to see it: a user's `text`, or the `items` of a reply.
 
-    A reply's `gauge` is that of its run. A prompt has one only if it is the newest turn and the
-    model refused the input of an earlier run for it, by the same agent and model; then only
-    `refused` is set.
+    A reply's `text` is None, and its `gauge` is that of its run. A prompt has a `gauge` only if it
+    is the newest turn and the model refused the input of another run for it, by the same agent and
+    model; then only `refused` is set, to the smallest such estimate.
     """
 
     message_id: UUID
@@ -153,7 +154,7 @@ class Turn:
 
 
 def items_of(turn: Turn) -> list[Item]:
-    """Return the input items of one turn."""
+    """Return the input items of one turn: one for a prompt, the list `turn.items` for a reply."""
     return turn.items if turn.text is None else [{"role": "user", "content": turn.text}]
 
 
@@ -205,8 +206,9 @@ READ_REFUSED = """
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     """Read the last turns of the branch that ends at `leaf`, at most `limit`.
 
-    Stops below the latest message that has a summary; the summary stands for that message and all
-    before it. `leaf` is the prompt or the reply of `run`, whose prompt must be loaded.
+    Stops below the latest message before `leaf` that has a summary; the summary stands for that
+    message and all before it. `leaf` is the prompt or the reply of `run`, which is not checked; the
+    prompt must be loaded.
     """
     pk = Message._meta.pk.get_db_prep_value(leaf, connection)
     with connection.cursor() as cursor:
@@ -239,7 +241,11 @@ def _turn(run: Run, row: tuple[Any, ...]) -> Turn:
 
 @dataclass(frozen=True)
 class RequestAnswer:
-    """The decision about the tool call with `args_hash`; `message` is for the model."""
+    """The decision about the tool call with `args_hash`.
+
+    `approved` is False for every decision but `Decision.APPROVE`. `message` is for the model if
+    the call was rejected; "" without one.
+    """
 
     tool_call_id: str
     args_hash: str
@@ -248,7 +254,10 @@ class RequestAnswer:
 
 
 class Spent(TypedDict):
-    """The usage, the cost and the last model of a run so far: columns of its row, as JSON."""
+    """The usage, the cost and the last model of a run so far: columns of its row, as JSON.
+
+    `cost` is a decimal number as a string; None if it is not known.
+    """
 
     input_tokens: int | None
     output_tokens: int | None
@@ -278,9 +287,10 @@ TOOL_ENDS = ("tool.finished", "tool.failed")
 class Checkpoint:
     """The last event of a run behind which another worker can go on, and what that needs.
 
-    `items` are the reply's items up to the event `seq`, with an output for each call; `spent` are
-    columns of the run's row. `unfinished` are the calls that had begun and not finished, as
-    payloads of `tool.failed`.
+    `items` are the reply's items up to the event `seq`, with an output for each call, which is
+    `LOST_OUTPUT` for one that has none; `spent` are columns of the run's row as `Spent` has them,
+    {} if no step has them. `unfinished` are the calls that had begun and not finished, as payloads
+    of `tool.failed`.
     """
 
     seq: int
@@ -351,8 +361,9 @@ class Resumption:
     """What a run is resumed from: after it was suspended, or behind the steps of a lost worker.
 
     `state` is the SDK's state, and `answers` are the decisions in the order of the requests.
-    Without `state` the run goes on behind `checkpoint`. `folder` has the parts shown so far,
-    `items` are the reply's items so far, and `agent` is the name of the agent that is to go on.
+    Without `state`, `answers` is empty, and the run goes on behind `checkpoint`, which is None
+    otherwise. `folder` has the parts shown up to there, `items` are the reply's items up to there,
+    and `agent` is the name of the agent that is to go on.
     """
 
     folder: PartsFolder
@@ -364,10 +375,10 @@ class Resumption:
 
 
 def load_resumption(run: Run) -> Resumption | None:
-    """Read what a worker needs to resume a run, and count the attempt in its `RunState`.
+    """Read what a worker needs to resume a run, and count the attempt in its `RunState`, if any.
 
-    Returns None, and counts nothing, if the run starts anew: it was not suspended, and no step of
-    an earlier worker was kept.
+    Returns None if the run starts anew: it has no `RunState`, and `find_checkpoint` finds nothing
+    behind which it can go on.
 
     Call it in the transaction that claims the run.
     """

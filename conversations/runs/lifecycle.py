@@ -78,7 +78,11 @@ ASKED_TURNS = 60
 
 @dataclass(frozen=True)
 class ContextSize:
-    """Tokens of a run's first input; see `conversations.runs.inputs.Gauge`."""
+    """Tokens of a run's first input; None if not known.
+
+    `estimate` is our estimate of what was sent, `measured` the provider's count of the same input,
+    `refused` our estimate of an input that the model refused as too long.
+    """
 
     estimate: int | None = None
     measured: int | None = None
@@ -86,7 +90,7 @@ class ContextSize:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns of a run's row that hold it."""
+        """The values by the names of the columns of a run's row that hold them."""
         return {f"context_{name}": value for name, value in vars(self).items()}
 
 
@@ -94,10 +98,11 @@ class ContextSize:
 class Ending:
     """How a run ends; `parts` is its whole reply, `items` is what the model is given of it later.
 
-    `model` is the one that answered last, and `cost` is the cost of all calls by their models.
-    Without `model`, all of `usage` is priced by the model that the run was claimed with.
-    `html` is `render_texts(parts)`, rendered before the transaction; None: the first reader
-    renders it.
+    `reason` is an `EndReason`, or "": for a cancelled run that of the requested cancel counts.
+    `retry_after` is in seconds. `model` is the one that answered last, and `cost` is the cost of
+    all calls by their models. Without `model`, all of `usage` is priced by the model that the run
+    was claimed with. `html` is `render_texts(parts)`, rendered before the transaction; None: the
+    first reader renders it.
     """
 
     status: RunStatus
@@ -118,12 +123,15 @@ class Ending:
 
     @property
     def move(self) -> Move:
-        """The move to `status`; raises `KeyError` if a worker cannot end a run with it."""
+        """The move of a running run to `status`; raises `KeyError` if a worker has none to it."""
         return _ENDS[self.status]
 
     @property
     def event(self) -> tuple[str, dict[str, Any]]:
-        """Kind and payload of the terminal event, which contains no text."""
+        """Kind and payload of the terminal event: "error" if the run has failed, else "complete".
+
+        It contains nothing of the reply.
+        """
         if self.status == RunStatus.FAILED:
             return "error", {"code": self.error_code, "retry_after": self.retry_after}
         return "complete", {"finish_reason": self.status.value, "reason": self.reason or None}
@@ -150,7 +158,9 @@ class Suspension:
     """A run that stops to await input; `items` is what the model is given if it is never resumed.
 
     `state` is the SDK's state as JSON, from which the run is resumed; `expires_in` is the time to
-    answer; `cost` and `model` are as in `Ending`.
+    answer from the moment when it is stored. `model` is the one that answered last, and `cost` is
+    the cost of all calls by their models; without `model`, all of `usage` is priced by the model
+    that the run was claimed with.
     """
 
     requests: Sequence[Request]
@@ -182,11 +192,11 @@ def claim_run(run_id: UUID, claim: Claim) -> Claimed | None:
 def finish_run(
     claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], ending: Ending
 ) -> None:
-    """Write the last events, the reply, its items and the terminal status.
+    """Write the last events, the reply, its items and HTML, and the terminal status.
 
-    `last_seq` is the seq of the last committed event, and `events` follow it. Raises
-    `RunLostError` if the run's row has another `last_seq`, or this worker no longer owns the run,
-    and `AgentSiteError(not_found)` if the session has been purged.
+    `last_seq` is the seq of the last committed event, and `events` follow it; `ending.event` is
+    added behind them. Raises `RunLostError` if the run's row has another `last_seq`, or this worker
+    no longer owns the run, and `AgentSiteError(not_found)` if the session has been purged.
     """
     with _locked_by_worker(claimed, last_seq) as (change, run):
         if ending.status == RunStatus.CANCELLED:
@@ -239,10 +249,13 @@ class _StopRequestedError(Exception):
 def suspend_run(
     claimed: Claimed, *, last_seq: int, events: Sequence[EventRow], suspension: Suspension
 ) -> bool:
-    """Write the last events, the approvals and the state, and release the run.
+    """Write the last events, the approvals, the items and the state, and release the run.
 
-    `last_seq` is the seq of the last committed event, and `events` follow it. Writes nothing and
-    returns False if a cancel has been requested. Raises `RunLostError` as `finish_run` does.
+    `last_seq` is the seq of the last committed event, and `events` follow it; an `input.requested`
+    for each request is added behind them. Returns True; if a cancel has been requested, writes
+    nothing and returns False. Raises `RunLostError` if the run's row has another `last_seq`, or
+    this worker no longer owns the run, and `AgentSiteError(not_found)` if the session has been
+    purged.
     """
     try:
         with _locked_by_worker(claimed, last_seq) as (change, run):
@@ -292,7 +305,11 @@ def _make_approvals(run: Run, suspension: Suspension, first: int) -> list[Approv
 
 
 def expire_run(run_id: UUID) -> None:
-    """End a run that awaits an expired approval; raises `RunLostError` for any other run."""
+    """End a run that awaits an expired approval, as interrupted; all its open approvals expire.
+
+    Raises `RunLostError` for any other run, `Run.DoesNotExist` for an unknown one, and
+    `AgentSiteError(not_found)` if it is purged meanwhile.
+    """
     with locked_run(run_id) as (change, run):
         if not has_expired(run):
             raise RunLostError(f"run {run_id} awaits no expired approval")
@@ -306,7 +323,11 @@ def has_expired(run: Run) -> bool:
 
 
 def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
-    """End a queued run that cannot be worked on; raises `RunLostError` if it is not queued."""
+    """End a queued run that cannot be worked on, as failed with `error_code`.
+
+    Raises `RunLostError` if it is not queued, `Run.DoesNotExist` for an unknown run, and
+    `AgentSiteError(not_found)` if it is purged meanwhile.
+    """
     with locked_run(run_id) as (change, run):
         states.refuse(change, run, error_code)
 
@@ -314,9 +335,11 @@ def refuse_run(run_id: UUID, error_code: ErrorCode) -> None:
 def recover_run(run_id: UUID, *, max_attempts: int) -> None:
     """Put a run whose lease has expired back into the queue, or end it with the committed parts.
 
-    It is queued if no cancel was requested, it was started (or resumed after it awaited input)
-    fewer than `max_attempts` times, and nothing was shown since then or another worker can go on
-    behind its steps (`find_checkpoint`). Raises `RunLostError` for any other run.
+    It is queued if no cancel was requested, and one of these holds: its epoch shows neither text
+    nor a tool call, or none since it awaited input, and it was started, or resumed from there,
+    fewer than `max_attempts` times; or the epoch shows some, another worker can go on behind its
+    steps (`find_checkpoint`), and it has had fewer than `max_attempts` epochs.
+    Raises `RunLostError` for any other run, and `Run.DoesNotExist` for an unknown one.
     """
     with locked_run(run_id) as (change, run):
         late = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING, lease_until__lt=Now())
@@ -326,10 +349,11 @@ def recover_run(run_id: UUID, *, max_attempts: int) -> None:
 
 
 def release_run(run_id: UUID, *, worker: str) -> None:
-    """Give up a run that `worker` owns, as `recover_run` does, however often it was started.
+    """Queue a running run of `worker` again, or end it, as `recover_run` does; ignores its lease.
 
-    A run that is given up has not killed its worker, so it uses up no attempt. Raises
-    `RunLostError` if the worker does not own the run.
+    How often it was started does not matter: a run that is given up has not killed its worker. The
+    attempt still counts when a lease expires later. Raises `RunLostError` if the worker does not
+    own the run, and `Run.DoesNotExist` for an unknown one.
     """
     with locked_run(run_id) as (change, run):
         mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING, worker=worker)
@@ -412,8 +436,9 @@ def _has_changed_agent(run: Run, seq: int) -> bool:
 def mark_viewed(sessions: Sequence[UUID], duration: timedelta) -> None:
     """Note that these sessions are watched for `duration` from now, by the database's clock.
 
-    Works in transactions of 500 sessions, and locks their rows in the order of their ids, as all
-    code that locks several sessions does.
+    Replaces what was noted before, also that a session always counts as watched. Works in
+    transactions of 500 sessions, and locks their rows in the order of their ids, as all code that
+    locks several sessions does.
     """
     ids = sorted(sessions)
     for start in range(0, len(ids), 500):
@@ -431,7 +456,10 @@ MESSAGE_LENGTH = 2_000
 
 @dataclass(frozen=True)
 class Decided:
-    """An approval as it is now; `duplicate` if this call did not decide it."""
+    """An approval as it is now, and its run.
+
+    `duplicate`: this call did not decide it, because it was decided, cancelled or expired.
+    """
 
     approval: ApprovalView
     run: RunRef
@@ -460,9 +488,11 @@ def decide(
     """Decide an approval of `user`; if no other one of its run is open, queue the run again.
 
     Changes nothing if the approval has a decision already, or its run has ended. If any open
-    approval of the run has expired, the run is ended instead. `message` is for the model. With
-    `session_id`, the approval must be of this session. `viewed_for` is as for `post_chat`. Raises
-    `AgentSiteError(not_found)`.
+    approval of the run has expired, the run is ended instead, and the result is a `duplicate`.
+    `message` is for the model if it is a rejection; `MESSAGE_LENGTH` characters of it are kept.
+    With `session_id`, the approval must be of this session. If the run is queued, the session
+    counts as watched for `viewed_for`; None: its runs are never cancelled as unwatched. Raises
+    `AgentSiteError(not_found)`, also for an approval in a deleted session.
     """
     mine = _approvals_of(user)
     if session_id is not None:

@@ -68,11 +68,14 @@ STATE_COLUMNS = frozenset(
 
 
 class IllegalMoveError(RunLostError):
-    """The run's status does not allow this move; nothing was written."""
+    """The run's status, or its place in its session, does not allow this move.
+
+    The move has written nothing; raised inside a transaction, the error rolls that back.
+    """
 
 
 class Move(StrEnum):
-    """What may happen to a run, grouped by who does it."""
+    """What may happen to a run, grouped by who usually does it; `MOVES` has what each leads to."""
 
     # An executor.
     CLAIM = "claim"
@@ -96,7 +99,11 @@ class Move(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """The status that a move leads to, the other state columns that it writes, and its fact."""
+    """What a move from one status does: `status` is the one that it leads to.
+
+    `columns` are the state columns besides `status` that it must write. `fact` is announced with
+    it, besides `RunAdvanced` and `RunReady`, which any move may announce; None: nothing is.
+    """
 
     status: RunStatus
     columns: frozenset[str] = frozenset()
@@ -132,7 +139,10 @@ MOVES: dict[tuple[RunStatus, Move], Rule] = {
 
 
 def get_rule(status: str, move: Move) -> Rule:
-    """Return the rule of a move; raises `IllegalMoveError` if the table has none."""
+    """Return the rule of `move` for a run with this status, which must be one of `RunStatus`.
+
+    Raises `IllegalMoveError` if the table has none.
+    """
     try:
         return MOVES[RunStatus(status), move]
     except KeyError:
@@ -141,10 +151,10 @@ def get_rule(status: str, move: Move) -> Rule:
 
 @dataclass(frozen=True)
 class Claim:
-    """Which worker claims a run, and for how long (`lease`).
+    """Which worker claims a run; the claim ends after `lease` unless it is renewed.
 
     A run that names no agent gets `agent`. Its model is that of its agent in `models`, else
-    `model`.
+    `model`; a run that is resumed keeps the model that it had.
     """
 
     worker: str
@@ -154,16 +164,18 @@ class Claim:
     models: Mapping[str, str] = field(default_factory=dict)
 
     def model_of(self, agent: str) -> str:
-        """Return the name of the model that an agent uses."""
+        """Return the name of the model of an agent: that in `models`, else `model`."""
         return self.models.get(agent, self.model)
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A run that this worker owns; the seq of its next event is `last_seq` + 1.
+    """A run that was claimed; the seq of the first event that its worker adds is `last_seq` + 1.
 
-    `resumption` is what the run is resumed from; None if it starts anew. `checked_at` is the
-    monotonic time at which its user's limits were checked, if this process has done so.
+    `run` is its row after the claim, except `claimed_at` and `lease_until`, which only the database
+    knows; `ref` has its new epoch. `resumption` is what the run is resumed from; None if it starts
+    anew. `checked_at` is the `time.monotonic()` at which this process has checked the limits of its
+    user, in the transaction that added the run; None if it was claimed later.
     """
 
     run: Run
@@ -177,9 +189,10 @@ def claim(change: ChangeBuilder, run: Run, claim: Claim) -> Claimed:
     """Give `run`, the first unfinished run of its session, to the worker of `claim`.
 
     A new epoch of the run's journal begins, unless it is resumed after it awaited input. Behind a
-    checkpoint, the events up to there move into the new epoch, and what came after it is left out.
-    A run that is not stored yet is stored as claimed. Raises `IllegalMoveError` if the run is not
-    queued or not the first one, and `RunLostError` if its row has changed since it was read.
+    checkpoint, the events up to there move into the new epoch, and later ones stay in the old one.
+    A run that is not stored yet is stored as claimed. The caller announces the reply, such as by
+    `update_reply`. Raises `IllegalMoveError` if the run is not queued or not the first one, and
+    `RunLostError` if its row has changed since it was read.
     """
     if change.claimable != run.pk:
         raise IllegalMoveError(f"run {run.number} is not claimable")
@@ -215,9 +228,9 @@ def _move_events(run: Run, seq: int) -> None:
 
 
 def hand_over(change: ChangeBuilder, claimed: Claimed) -> None:
-    """Add a `RunReady` with a claim made for this process.
+    """Add to `change` a `RunReady` with the claim, which must have been made for this process.
 
-    After the commit, this process's executor starts the run.
+    Once `change` is announced and committed, this process's executor starts the run.
     """
     change.add(RunReady(claimed.run.pk, claimed))
 
@@ -233,27 +246,33 @@ def finish(
 ) -> None:
     """End a running run by `move`, which is COMPLETE, FAIL or STOP; write its row and `events`.
 
-    For the run's worker, whose claim the caller must have checked. The caller also writes the reply
-    (`update_reply`) and its items, and deletes the `RunState`, in the same transaction. `html` has
-    the HTML of the reply's text parts, for the terminal frame. `columns` are other columns of the
-    row, none of `STATE_COLUMNS`. Raises `IllegalMoveError` and `RunLostError`.
+    For the run's worker, whose claim the caller must have checked. The last of `events` must be the
+    terminal one. The caller also writes the reply (`update_reply`) and its items, and deletes the
+    `RunState`, in the same transaction. `html` has the HTML of the reply's text parts, for the
+    terminal frame; None if it has not been rendered. `columns` are other columns of the row, none
+    of `STATE_COLUMNS`. Raises `IllegalMoveError` if the run is not running, and `RunLostError` if
+    its row has changed since it was read.
     """
     _make(change, run, move, events, html=html, lease_until=None, ended_at=FromNow(), **columns)
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
-    """Make a running run await its user's decisions, and release it from its worker.
+    """Make a running run await its user's decisions, release it from its worker, write `events`.
 
-    `columns` are other columns of the row to write.
+    `events` must have an `input.requested` for each approval. The caller writes the approvals, the
+    items and the `RunState`. `columns` are other columns of the row to write. Raises
+    `IllegalMoveError` if the run is not running, and `RunLostError` if its row has changed.
     """
     _make(change, run, Move.SUSPEND, events, worker="", lease_until=None, **columns)
     update_reply(change, run)
 
 
 def requeue(change: ChangeBuilder, run: Run, **columns: Any) -> None:
-    """Put a running run whose worker is gone back into the queue.
+    """Queue a running run again, whose worker is gone or gives it up; it stays the first one.
 
-    Later commits of that worker are refused. `columns` are other columns of the row to write.
+    Writes no event. Later commits of that worker are refused. `columns` are other columns of the
+    row to write. Raises `IllegalMoveError` if the run is not running, and `RunLostError` if its row
+    has changed.
     """
     again: dict[str, Any] = {"claim": run.claim + 1, "worker": "", "lease_until": None}
     _make(change, run, Move.REQUEUE, queued_at=timezone.now(), **again, **columns)
@@ -261,10 +280,12 @@ def requeue(change: ChangeBuilder, run: Run, **columns: Any) -> None:
 
 
 def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
-    """End a running run whose worker is gone, with the parts that were committed as its reply.
+    """End a running run whose worker is gone or gives it up; its reply is what was committed.
 
     The run becomes cancelled if a cancel was requested, else interrupted. Later commits of that
-    worker are refused. `columns` are other columns of the row to write.
+    worker are refused. The caller writes the items of the reply. `columns` are other columns of the
+    row to write. Raises `IllegalMoveError` if the run is not running, and `RunLostError` if its row
+    has changed.
     """
     fence = {"claim": run.claim + 1, "lease_until": None}
     if run.cancel_requested_at is not None:
@@ -277,8 +298,9 @@ def lose(change: ChangeBuilder, run: Run, **columns: Any) -> None:
 def stop(change: ChangeBuilder, run: Run, reason: EndReason) -> None:
     """Cancel a run that no worker owns, or request a cancel from the worker of a running one.
 
-    If a cancel has been requested already, changes nothing. Raises `IllegalMoveError` for an ended
-    run.
+    If a cancel has been requested already, changes nothing, and its first reason stays. Raises
+    `IllegalMoveError` for an ended run, and `RunLostError` if the row has changed since it was
+    read.
     """
     if run.status != RunStatus.RUNNING:
         _end(change, run, Move.CANCEL, reason=reason)
@@ -300,7 +322,8 @@ def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -
     """Write `event`, a decision, to the journal of a run that awaits input.
 
     With `is_last`, which the caller determines, the run is queued, still as the first unfinished
-    run of its session.
+    run of its session. The caller stores the decision itself. Raises `IllegalMoveError` if the run
+    does not await input, and `RunLostError` if its row has changed.
     """
     if not is_last:
         _make(change, run, Move.ANSWER, [event])
@@ -312,13 +335,19 @@ def answer(change: ChangeBuilder, run: Run, event: NewEvent, *, is_last: bool) -
 def expire(change: ChangeBuilder, run: Run) -> None:
     """End a run that awaits input as interrupted, with its parts so far as the reply.
 
-    The caller must have checked that an approval has expired. All open approvals expire.
+    The caller must have checked that an approval has expired. All open approvals of the run become
+    expired. Raises `IllegalMoveError` if the run does not await input, and `RunLostError` if its
+    row has changed.
     """
     _end(change, run, Move.EXPIRE, reason=EndReason.APPROVAL_EXPIRED)
 
 
 def refuse(change: ChangeBuilder, run: Run, error_code: ErrorCode) -> None:
-    """End a queued run that cannot be worked on, as failed with `error_code`."""
+    """End a queued run that cannot be worked on, as failed with `error_code`.
+
+    Its reply is what was committed before, if it had begun. Raises `IllegalMoveError` if the run is
+    not queued, and `RunLostError` if its row has changed.
+    """
     _end(change, run, Move.REFUSE, error_code=error_code.value)
 
 
@@ -421,7 +450,7 @@ def _set(run: Run, columns: Mapping[str, Any]) -> None:
 
 
 def list_cancelled(run_ids: Iterable[UUID]) -> list[UUID]:
-    """Return the ids of those runs whose cancel has been requested."""
+    """Return the ids of those runs whose cancel has been requested, ended ones too, unordered."""
     runs = Run.objects.filter(pk__in=list(run_ids), cancel_requested_at__isnull=False)
     return list(runs.values_list("pk", flat=True))
 
@@ -442,9 +471,10 @@ def list_expired() -> list[UUID]:
 
 @dataclass(frozen=True)
 class Backlog:
-    """Unfinished runs, counted by (status, agent).
+    """Unfinished runs, counted by (status, agent); the agent is "" if the run names none yet.
 
-    `oldest_s` is for how many seconds the oldest claimable run has been queued; 0.0 if none is.
+    `oldest_s` is how many seconds ago the oldest claimable run was queued, or queued again; 0.0 if
+    there is none. A run is claimable if it is queued and the first unfinished run of its session.
     """
 
     runs: dict[tuple[str, str], int]
@@ -452,7 +482,7 @@ class Backlog:
 
 
 def measure_backlog() -> Backlog:
-    """Count the unfinished runs of all users."""
+    """Count the unfinished runs of all users; find how long the oldest claimable one has waited."""
     active = Run.objects.filter(status__in=ACTIVE).order_by()
     counts = active.values_list("status", "agent").annotate(Count("pk"))
     oldest = _claimable_runs().aggregate(oldest=Min("queued_at"))["oldest"]
@@ -472,8 +502,9 @@ def list_forgotten(age: timedelta) -> list[UUID]:
 def list_undelivered(age: timedelta) -> list[Run]:
     """Return up to 500 claimable runs, queued for longer than `age`, without a waiting job.
 
-    The job is that of Procrastinate. The runs that have been queued longest come first; only their
-    `pk` and `owner` are loaded.
+    A run is claimable if it is queued and the first unfinished run of its session. The job is that
+    of Procrastinate, whose app must be installed. The runs that have been queued longest come
+    first; only their `pk` and `owner` are loaded.
     """
     # Looked up by name, since Procrastinate, which needs Postgres, is not always installed.
     job: Any = apps.get_registered_model("procrastinate", "ProcrastinateJob")
@@ -483,7 +514,11 @@ def list_undelivered(age: timedelta) -> list[Run]:
 
 
 def get_agent(run_id: UUID) -> str:
-    """Return the name of a run's agent; "" for the default one, or if the run is gone."""
+    """Return the name of the agent that a run begins with; "" if it names none, or is gone.
+
+    A run that names none gets the default agent when it is claimed. Later agents of the reply do
+    not count.
+    """
     return Run.objects.filter(pk=run_id).values_list("agent", flat=True).first() or ""
 
 
@@ -496,7 +531,7 @@ def _claimable_runs() -> QuerySet[Run]:
 
 
 def list_unwatched(grace: timedelta) -> list[UUID]:
-    """Return the ids of up to 500 running runs whose session was unwatched for `grace`.
+    """Return the ids of up to 500 running runs whose session was unwatched for at least `grace`.
 
     Leaves out runs whose cancel has been requested, and sessions that always count as watched.
     """

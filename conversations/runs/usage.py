@@ -45,7 +45,10 @@ SLOT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of one or more model calls, with the source of the counts; None if not known."""
+    """Tokens of one or more model calls, with the source of the counts; None if not known.
+
+    `cached_input_tokens` are a part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -85,10 +88,11 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 
 def price(usage: TokenUsage, model: str) -> Decimal | None:
-    """Return the cost by `settings.MODEL_PRICES`; None if a count or the price is not known.
+    """Return the cost by `settings.MODEL_PRICES`, rounded to millionths of the currency.
 
-    Without any tokens the cost is 0 for every model. Prices are for a million tokens: `input`,
-    `output` and, if it differs from `input`, `cached_input`.
+    None if the input tokens, the output tokens or the model's prices are not known; unknown cached
+    tokens count as 0. Without any tokens the cost is 0 for every model. Prices are for a million
+    tokens: `input`, `output` and, if it differs from `input`, `cached_input`.
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
@@ -108,7 +112,10 @@ def price(usage: TokenUsage, model: str) -> Decimal | None:
 
 
 def usage_of(run: Run) -> TokenUsage:
-    """Return a run's usage so far from its row."""
+    """Return the usage in a run's row, which is written when it is suspended, given up or ended.
+
+    A run that was not has unknown usage.
+    """
     counts = {name: getattr(run, name) for name in TOKEN_COLUMNS}
     return TokenUsage(**counts, source=UsageSource(run.usage_source))
 
@@ -116,9 +123,9 @@ def usage_of(run: Run) -> TokenUsage:
 def estimate_orphan(run: Run, asked: Iterable[Any], parts: list[dict[str, Any]]) -> TokenUsage:
     """Estimate the usage of a run whose worker is gone, from its input `asked` and shown `parts`.
 
-    The input is added to that in the run's row, which has the calls before the run was suspended.
-    The output is the larger of the estimate and the row's. Without `parts`, returns the usage in
-    the row alone.
+    The input is added to that in the run's row, which has the calls before the run was suspended or
+    up to its checkpoint. The output is the larger of the estimate and the row's; cached input and
+    reasoning become unknown. Without `parts`, returns the usage in the row alone.
     """
     before = usage_of(run)
     if not parts:
@@ -136,8 +143,8 @@ def price_orphan(run: Run, usage: TokenUsage, *, changed_agent: bool) -> Decimal
     """Return the cost of `usage`, the whole usage of a lost run.
 
     If the run's row has a part of it, that part keeps the cost in the row, and only the rest is
-    priced, by the run's model. None if the cost of either is not known. With `changed_agent` that
-    of the rest is not known, because the other agent's model is not.
+    priced, by the run's model. None if the cost of either is not known. With `changed_agent`,
+    another agent took over in the rest: then the result is None, because its model is not known.
     """
     before = usage_of(run)
     if before.input_tokens is None or usage.input_tokens is None:
@@ -157,8 +164,8 @@ def _made_text(part: dict[str, Any]) -> str:
 def spent_columns(run: Run, usage: TokenUsage, cost: Decimal | None, model: str) -> dict[str, Any]:
     """Return the columns for a run's usage, its whole `cost`, and the `model` that answered last.
 
-    With `model` "", `cost` is ignored, and all usage is priced by the model that the run was
-    claimed with.
+    With `model` "", `cost` is ignored, all usage is priced by the model that the run was claimed
+    with, and the column `model` is not among the returned ones.
     """
     if not model:
         return usage_columns(usage, price(usage, run.model))
@@ -176,7 +183,7 @@ def sum_costs(costs: Iterable[Decimal | None]) -> Decimal | None:
 
 
 def usage_columns(usage: TokenUsage, cost: Decimal | None) -> dict[str, Any]:
-    """Return the columns that store a usage and its cost."""
+    """Return the columns of a run or side call that store a usage and its cost, with values."""
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -209,9 +216,11 @@ class UsageTotals:
 
 
 def count_new_tokens(run: Run, columns: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the tokens of a run that daily limits have not counted, and its `counted_tokens` then.
+    """Return the tokens of a run that daily limits have not counted, and its new `counted_tokens`.
 
-    `columns` are about to be written to the row of `run`, which the caller has locked.
+    `columns` are about to be written to the row of `run`, which the caller has locked or is about
+    to add; where they have none of the counts, those of `run` hold. The tokens are 0 at least, and
+    nothing is written here.
     """
     told = ("input_tokens", "output_tokens", "counted_tokens")
     given, made, counted = (columns.get(name, getattr(run, name)) for name in told)
@@ -222,8 +231,9 @@ def count_new_tokens(run: Run, columns: Mapping[str, Any]) -> tuple[int, int]:
 def add_to_totals(run: Run, spent: int) -> None:
     """Count the tokens `spent` towards the daily limits; add an ended run to its session.
 
-    `conversations.runs.states` calls this once for each move, after it and with the session and
-    the run locked. The rows of totals come last in the order of locks.
+    `conversations.runs.states` calls this once for each move but a requested cancel, after the row
+    was written and with the session and the run locked. The rows of totals come last in the order
+    of locks.
     """
     if run.is_ended:
         add_to_session(run.session_id, [run])
@@ -235,8 +245,9 @@ def add_to_totals(run: Run, spent: int) -> None:
 def count_spent(run_id: UUID, tokens: int) -> None:
     """Count towards the daily limits that a run has used `tokens` in its epoch so far.
 
-    `tokens` is the whole number each time; only the difference to what is counted is added. Locks
-    the run and then the totals, which come last in the order of locks.
+    `tokens` is the whole number each time; only the difference to what is counted is added, and
+    nothing if that is not above 0. Locks the run and then the totals, which come last in the order
+    of locks. Raises `Run.DoesNotExist`.
     """
     run = (
         Run.objects.select_for_update(no_key=True).only("owner_id", "counted_tokens").get(pk=run_id)
@@ -254,14 +265,20 @@ def _add_to_limits(user_id: UserId, tokens: int) -> None:
 
 
 def add_to_session(session_id: UUID, rows: Iterable[Run | SideCall]) -> None:
-    """Add ended runs or side calls to the session's totals; pass each of them only once."""
+    """Add ended runs or side calls to the session's totals; pass each of them only once.
+
+    The rows must be of this session, which is not checked. Without rows, does nothing.
+    """
     if counters := sum_counters(rows):
         keys = {"session_id": SessionUsage._meta.pk.get_db_prep_value(session_id, connection)}
         _raise_counters(SessionUsage, keys, counters)
 
 
 def move_user_totals(giver: UserId, taker: UserId) -> None:
-    """Move the used tokens that daily limits count from the user `giver` to `taker`."""
+    """Add the used tokens that daily limits count of the user `giver` to those of `taker`.
+
+    Then deletes those of `giver`; call it in a transaction. Totals of sessions are not changed.
+    """
     theirs = UserUsage.objects.filter(user_id=giver)  # type: ignore[misc]
     for slot, tokens in theirs.order_by("slot").values_list("slot", "tokens"):
         _add_to_user(taker, slot, tokens)
@@ -279,7 +296,10 @@ class RunUsage:
 
 
 def read_run_usage(run_ids: Iterable[str | None]) -> dict[str, RunUsage]:
-    """Return the usage of those of the runs that have ended with known tokens, by id."""
+    """Return the usage of those of the runs that have ended with known tokens, by id.
+
+    Both input and output must be known. None, "" and ids of no run are ignored.
+    """
     ended = Run.objects.filter(pk__in=[pk for pk in run_ids if pk], input_tokens__isnull=False)
     rows = ended.exclude(status__in=ACTIVE).exclude(output_tokens=None)
     return {
@@ -304,12 +324,18 @@ def sum_counters(rows: Iterable[Run | SideCall]) -> dict[str, int]:
 
 
 def read_session_totals(session_id: UUID) -> UsageTotals:
-    """Return the totals of a session; reads one row, however long the session is."""
+    """Return the totals of a session; reads one row, however long the session is.
+
+    Replies in progress are not in them. All counts are 0 for an unknown session.
+    """
     return _totals(SessionUsage.objects.filter(pk=session_id).first() or SessionUsage())
 
 
 def read_user_totals(user_id: UserId | None) -> UsageTotals:
-    """Return the totals of all sessions of a user; reads one row a session."""
+    """Return the totals of all sessions of a user, deleted ones too until they are purged.
+
+    Reads one row a session. Replies in progress are not in them. All counts are 0 for None.
+    """
     kept = SessionUsage.objects.filter(session__owner_id=user_id)  # type: ignore[misc]
     sums = {name: Coalesce(Sum(name), 0) for name in COUNTERS}
     return _totals(SessionUsage(**kept.aggregate(**sums)))
@@ -327,7 +353,10 @@ def count_tokens(usage: TokenUsage) -> int:
 
 
 def find_slot(moment: datetime) -> int:
-    """Return the slot of `UserUsage` and `SiteUsage` that contains `moment`."""
+    """Return the slot of `UserUsage` and `SiteUsage` that contains `moment`.
+
+    Slots are `SLOT` long, and counted from the beginning of 1970 in UTC.
+    """
     return int(moment.timestamp() // SLOT.total_seconds())
 
 
@@ -354,7 +383,7 @@ def _raise_counters(model: type[Model], keys: dict[str, Any], counters: dict[str
 
 
 def currency() -> str:
-    """Return the code of the currency of all prices and costs, such as "USD"."""
+    """Return the code of the currency of all prices and costs: `COST_CURRENCY`, or "USD"."""
     return getattr(settings, "COST_CURRENCY", "USD")
 
 
@@ -379,11 +408,13 @@ SITE_TOKENS = "SELECT COALESCE(SUM(tokens), 0) FROM conversations_siteusage WHER
 
 @dataclass(frozen=True)
 class ChatLimits:
-    """Limits on chats; None: no limit.
+    """Limits on chats; None: no limit, except as said for guests.
 
-    `queue_max` is for one session; `runs`, the sessions with a queued or running reply, and
-    `tokens_a_day` are for one user; `guest_tokens_a_day` is for a guest, `site_tokens_a_day` for
-    all users together.
+    `queue_max` limits the runs of one session that wait behind its first unfinished one. `runs`
+    limits a user's sessions with a queued or running reply. The daily limits count the tokens of
+    the last 24 hours, and up to one `SLOT` more: `tokens_a_day` for one user, `site_tokens_a_day`
+    for all together. `guest_tokens_a_day` is a guest's limit in place of `tokens_a_day`; if it is
+    None, guests have `tokens_a_day`.
     """
 
     queue_max: int = 10
@@ -394,16 +425,18 @@ class ChatLimits:
 
     @property
     def has_budget(self) -> bool:
-        """Whether the tokens of a day are limited."""
+        """Whether any of the three daily limits of tokens is set."""
         daily = (self.tokens_a_day, self.guest_tokens_a_day, self.site_tokens_a_day)
         return any(limit is not None for limit in daily)
 
 
 def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
-    """Check that a user may post another chat; `starts`: the chat's session has no active run.
+    """Check all of `limits` but `queue_max` for a user who posts a chat.
 
-    Needs an open transaction. The user's row stays locked until it ends, so that two chats cannot
-    both take the last place. The cost does not grow with the number of ended runs.
+    `runs` is checked only if `starts`, which says that the chat's session has no unfinished run.
+    Needs an open transaction. The user's row stays locked until it ends (SQLite has no such locks,
+    and no other writer), so that two chats cannot both take the last place. The cost does not grow
+    with the number of ended runs.
     Raises `AgentSiteError`: limit_runs, limit_tokens, limit_site, not_authenticated (no such user).
     """
     user: Any = get_user_model()._meta
@@ -468,7 +501,10 @@ def _list_checks(
 
 
 def count_at_work(user_id: UserId, most: int) -> int:
-    """Return the number of the user's sessions with a queued or running run, at most `most`."""
+    """Return the number of the user's sessions with a queued or running run, at most `most`.
+
+    Those whose run awaits input count only if other runs wait behind it.
+    """
     owner = Run._meta.get_field("owner").get_db_prep_value(user_id, connection)
     with connection.cursor() as cursor:
         cursor.execute(COUNT_AT_WORK, [owner, most])

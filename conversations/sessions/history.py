@@ -33,7 +33,7 @@ WALK_DOWN = """
 def list_below(message_id: UUID, limit: int) -> list[UUID]:
     """Return the ids of up to `limit` messages below one: its newest child, that one's, and so on.
 
-    Withdrawn messages are left out.
+    Withdrawn children do not count. [] if there is nothing below, or no such message.
     """
     field = Message._meta.pk
     with connection.cursor() as cursor:
@@ -52,9 +52,10 @@ def find_end(message_id: UUID) -> UUID:
 
 
 def list_siblings(session: ChatSession, messages: Sequence[MessageView]) -> dict[str, list[str]]:
-    """Return the ids of children by parent, oldest first, for parents of `messages` with several.
+    """Return the ids of the children of the parents of `messages`, by parent, oldest first.
 
-    Withdrawn children are left out. The parent "" stands for the beginning of the session.
+    Withdrawn children are left out, and then parents with fewer than two. The parent "" stands for
+    the beginning of the session.
     """
     parents = [message.parent_message_id for message in messages]
     places = list_places(session, parents, among=Message.objects.filter(withdrawn=False))
@@ -69,6 +70,7 @@ def list_places(
     """Return the ids of the children of `parents` in `among`, by parent, oldest first.
 
     The parent None stands for the beginning of the session. Parents without children are left out.
+    The other parents need not be of this session.
     """
     rows = among.order_by("number").values_list("parent_id", "pk")
     found = [rows.filter(parent_id__in=[pk for pk in parents if pk])]
@@ -83,12 +85,13 @@ def list_places(
 def get_history(
     session: ChatSession, limit: int = 200, *, before: str = "", branch: str = ""
 ) -> History:
-    """Return the last `limit` messages of the session's active branch, its active run and queue.
+    """Return the last messages of the session's active branch, at most `limit`, its run and queue.
 
-    With `before`, the id of a message, returns the last `limit` ones above that message, without
-    run and queue. With `branch`, the id of a message, returns `limit` messages around that one, on
-    its branch, which goes on below it with the newest child each time. Raises
-    `AgentSiteError(not_found)` if there is no such message in the session.
+    With `before`, the id of a message, returns the last ones above that message, without run and
+    queue; `branch` is then ignored. With `branch`, the id of a message, returns those around that
+    one, on its branch, which goes on below it with the newest child each time. Raises
+    `AgentSiteError(not_found)` if there is no such message in the session, or that of `branch` is
+    withdrawn, and `ChatSession.DoesNotExist` if the session has been purged.
     """
     # The revision first and the run's events last: what is committed between these reads is sent
     # again to a client that resumes from here, and changes nothing there.
@@ -181,7 +184,10 @@ def _show_at_work(row: Message) -> MessageView:
 
 
 def get_message_view(session: ChatSession, message_id: str) -> MessageView:
-    """Return the view of one of the session's messages; raises `AgentSiteError(not_found)`."""
+    """Return the view of one of the session's messages, which may be withdrawn.
+
+    A reply in progress has the parts shown so far. Raises `AgentSiteError(not_found)`.
+    """
     views = show_messages(list_messages(session).filter(pk=parse_id(message_id)))
     if not views:
         raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -189,6 +195,9 @@ def get_message_view(session: ChatSession, message_id: str) -> MessageView:
 
 
 def get_reply_view(session: ChatSession, run: Run) -> MessageView:
-    """Return the view of the reply of `run`, which must be one of the session's."""
+    """Return the view of the reply of `run`, with the parts shown so far if it is in progress.
+
+    The run must be one of the session's; raises `ValueError` for any other, and if it is gone.
+    """
     [view] = show_messages(list_messages(session).filter(pk=run.reply_id))
     return view

@@ -37,13 +37,20 @@ TITLE_LENGTH = 200
 
 
 def first_words(content: str) -> str:
-    """Return the first words of a message, the title of a session until it gets another one."""
+    """Return the first words of a message, the title of a session until it gets another one.
+
+    They are one line of at most `WORDS_LENGTH` characters, without marks of Markdown unless there
+    is nothing else; "" for a text of spaces.
+    """
     beginning = content[:READ_CHARS]
     return _cut(_one_line(without_marks(beginning)) or _one_line(beginning), WORDS_LENGTH)
 
 
 def clean_title(title: str) -> str:
-    """Return a title in the form that is stored: one line of at most `TITLE_LENGTH` characters."""
+    """Return a title in the form that is stored: one line of at most `TITLE_LENGTH` characters.
+
+    A longer one is cut and ends with "…"; "" for a text of spaces.
+    """
     return _cut(_one_line(title), TITLE_LENGTH)
 
 
@@ -56,7 +63,10 @@ def _cut(words: str, length: int) -> str:
 
 
 def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
-    """Store `title` as it is, and announce it to the owner's lists; the session must be locked."""
+    """Store `title` as it is, and announce it to the owner's lists.
+
+    The session must be locked, in an open transaction. The title is not cleaned or cut here.
+    """
     session.title, session.title_source = title, source
     session.save(update_fields=["title", "title_source"])
     ChangeBuilder(session).announce("updated")
@@ -65,7 +75,8 @@ def save_title(session: ChatSession, title: str, source: TitleSource) -> None:
 def set_model_title(session_id: UUID, title: str) -> bool:
     """Replace a title of first words by the model's title; return whether that was done.
 
-    It is not done if the session has another title by now, or has been deleted.
+    It is not done if the session has another title by now, or has been deleted. The title is
+    cleaned and cut, but an empty one is not refused.
     """
     try:
         with transaction.atomic():
@@ -101,7 +112,7 @@ def all_of(user: User) -> QuerySet[ChatSession]:
 
 
 def restorable() -> Q:
-    """Return the condition for deleted sessions that can still be restored."""
+    """Return the condition for sessions that were deleted at most `RESTORE_DAYS` days ago."""
     since = timezone.now() - timedelta(days=restore_days())
     return Q(deleted_at__gte=since)
 
@@ -117,7 +128,8 @@ class Match:
 def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dict[UUID, Match]:
     """Return matches by session id, for those `sessions` of `user` with a message that matches.
 
-    A message matches if it has all `words`; without words there are no matches.
+    A message matches if it has all `words`; without words there are no matches. A session that only
+    its title matches is left out.
     """
     if not words.strip():
         return {}
@@ -131,7 +143,10 @@ def find_matches(user: User, words: str, sessions: Iterable[ChatSession]) -> dic
 
 @transaction.atomic
 def create_session(*, user: User, title: str = "") -> ChatSession:
-    """Create a session without messages."""
+    """Create a session without messages; its first message gives it a title if this has none.
+
+    A title is cleaned, and cut to `TITLE_LENGTH` characters.
+    """
     cleaned = clean_title(title)
     source = TitleSource.USER if cleaned else TitleSource.WORDS
     session = ChatSession(title=cleaned, title_source=source)
@@ -143,7 +158,11 @@ def create_session(*, user: User, title: str = "") -> ChatSession:
 
 @transaction.atomic
 def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> ChatSession:
-    """Archive a session, or end that if not `archived`; raises `AgentSiteError(not_found)`."""
+    """Archive a session, or take it out of the archive if not `archived`; return it.
+
+    One that is archived already keeps the time. Raises `AgentSiteError(not_found)`, also for a
+    deleted session.
+    """
     session = lock_session(parse_id(session_id), user=user, is_activity=False)
     if archived != session.is_archived:
         session.archived_at = timezone.now() if archived else None
@@ -152,7 +171,7 @@ def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> Ch
 
 @transaction.atomic
 def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
-    """Archive all of these sessions, and return their titles in the order of their ids.
+    """Archive all of these sessions; return their titles in the order of their ids, each once.
 
     Raises `AgentSiteError(not_found)` if one of them is not found; then none is archived.
     """
@@ -163,7 +182,11 @@ def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
 
 @transaction.atomic
 def delete_session(*, user: User, session_id: str | UUID) -> None:
-    """Mark a session as deleted and cancel its runs; raises `AgentSiteError(not_found)`."""
+    """Mark a session as deleted, cancel its queued and suspended runs, and have a running one stop.
+
+    The worker of a running one stops it soon after. Nothing is erased before the session is purged.
+    Raises `AgentSiteError(not_found)`, also for a session that is deleted already.
+    """
     session = lock_session(parse_id(session_id), user=user, is_activity=False)
     change = ChangeBuilder(session)
     # From the last one, so that none of them becomes the next to start.
@@ -176,9 +199,10 @@ def delete_session(*, user: User, session_id: str | UUID) -> None:
 
 @transaction.atomic
 def restore_session(*, user: User, session_id: str) -> ChatSession:
-    """Restore a session that was deleted at most `RESTORE_DAYS` ago.
+    """Restore a session that was deleted at most `RESTORE_DAYS` days ago; return it.
 
-    Raises `AgentSiteError(not_found)`, also if the session was deleted earlier.
+    Runs that the deletion has cancelled stay cancelled. A session that is not deleted is only
+    announced again. Raises `AgentSiteError(not_found)`, also if the session was deleted earlier.
     """
     pk = parse_id(session_id)
     session = lock_session(pk, user=user, with_deleted=True, is_activity=False)
@@ -196,7 +220,9 @@ def _save(session: ChatSession, *fields: Any) -> ChatSession:
 
 @transaction.atomic
 def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
-    """Give a session the title that its user chose; the model's title never replaces it.
+    """Give a session the title that its user chose, cleaned and cut; return the session.
+
+    The model's title never replaces it.
 
     Raises `AgentSiteError`: bad_frame (empty title), not_found.
     """
@@ -211,8 +237,9 @@ def rename_session(*, user: User, session_id: str, title: str) -> ChatSession:
 def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> None:
     """Store `text` as the summary of a branch down to the reply `message_id`, and announce it.
 
-    `model` is the one that wrote the summary. Does nothing to a reply that has a summary. Raises
-    `AgentSiteError(not_found)` for an unknown session, `Message.DoesNotExist` for another message.
+    `model` is the one that wrote the summary; both may be "". A reply that has a summary keeps
+    it. Raises `AgentSiteError(not_found)` for an unknown session, and `Message.DoesNotExist` for a
+    message that is not in it.
     """
     session = lock_session(session_id, is_activity=False)
     if Summary.objects.filter(message_id=message_id).exists():
@@ -230,7 +257,8 @@ def save_summary(session_id: UUID, message_id: UUID, text: str, model: str) -> N
 def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
     """Reserve the upkeep of a session, its title and summaries, for one process and `duration`.
 
-    Returns False if it is reserved already, or the session has been deleted.
+    Returns True if that was done; False if it is reserved already, or the session is deleted or
+    unknown. The reservation ends after `duration`, by the database's clock, or by `end_upkeep`.
     """
     free = Q(upkeep_until=None) | Q(upkeep_until__lt=Now())
     sessions = ChatSession.objects.filter(free, pk=session_id, deleted_at=None)
@@ -238,7 +266,7 @@ def begin_upkeep(session_id: UUID, duration: timedelta) -> bool:
 
 
 def end_upkeep(session_id: UUID) -> None:
-    """Release the reservation of `begin_upkeep`."""
+    """Release the reservation of `begin_upkeep`, whoever has made it; without one, do nothing."""
     ChatSession.objects.filter(pk=session_id).update(upkeep_until=None)
 
 
@@ -249,7 +277,8 @@ def add_side_call(
     """Store the usage of a model call that is not part of a reply, and add it to the totals.
 
     Call it also if the answer of the call is not used. The totals are those of the session; daily
-    limits do not count side calls.
+    limits do not count side calls. The call is priced as one of `model`, whose name is stored cut
+    to 200 characters.
     """
     call = SideCall.objects.create(
         session_id=session_id,
@@ -271,8 +300,8 @@ class FirstWords:
 def read_untitled(run_id: UUID) -> FirstWords | None:
     """Return the message and reply of a completed run whose session still needs a title.
 
-    None if the run has not completed, the title is not only first words, or a title has been
-    requested from the model before.
+    None if the run has not completed or is gone, the title is from a model or a person, or a model
+    was asked for a title before, as its `SideCall` shows.
     """
     asked = SideCall.objects.filter(purpose=SideCall.Purpose.TITLE).values("session")
     runs = Run.objects.filter(

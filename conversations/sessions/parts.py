@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 @dataclass(frozen=True)
 class TextPart:
-    """A block of the answer, or of the reasoning that the model has shown."""
+    """A block of the answer, in Markdown, or of the reasoning that the model has shown."""
 
     type: Literal["text", "reasoning"]
     text: str
@@ -26,7 +26,12 @@ class AgentPart:
 
 @dataclass(frozen=True)
 class ToolPart:
-    """A tool call and its output; `progress` is a text, `fraction` the share done, from 0 to 1."""
+    """A tool call and its output, with the fields that its events have had so far.
+
+    `arguments` and `output` may be shortened. `progress` is a text and `fraction` the share done,
+    from 0 to 1, as the tool has last reported them; `summary` is the tool's own short text about
+    what it did.
+    """
 
     type: Literal["tool"]
     tool_call_id: str
@@ -42,7 +47,11 @@ class ToolPart:
 
 @dataclass(frozen=True)
 class ApprovalPart:
-    """A request to approve a tool call, with its decision; `by` is the person who decided."""
+    """A request to approve a tool call, with its decision, which is missing while it is open.
+
+    `by` is the name of the person who decided, `message` that person's text for the model. Times
+    are ISO 8601.
+    """
 
     type: Literal["approval"]
     request_id: str
@@ -79,7 +88,7 @@ SEPARATOR = "\n\n"
 
 
 class PartsFolder:
-    """Applies events one by one; `parts` is always what a reader has been shown so far.
+    """Applies events one by one, in order of seq; `parts` is what a reader has been shown so far.
 
     The first token after a part of another type begins with `SEPARATOR` if there was text before,
     so that the joined tokens of a run equal its joined text parts. `SEPARATOR` is not kept in the
@@ -93,7 +102,10 @@ class PartsFolder:
 
     @property
     def parts(self) -> list[Part]:
-        """The parts so far. Reading them joins the deltas of the last one: not for each delta."""
+        """The parts so far, the folder's own list, which later events change.
+
+        Each read joins the deltas of the last part: do not read it after every delta.
+        """
         if self._pieces:
             self._parts[-1]["text"] = "".join([self._parts[-1]["text"], *self._pieces])
             self._pieces = []
@@ -145,7 +157,7 @@ class PartsFolder:
                 part.update(payload)
 
     def close(self) -> list[Part]:
-        """Mark tool calls that have not finished as failed, and return all parts."""
+        """Mark tool calls that have not finished as failed, and return the folder's own parts."""
         for part in self.parts:
             if part["type"] == "tool" and part["status"] in ("started", "progress"):
                 part["status"] = "failed"

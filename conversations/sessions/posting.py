@@ -50,12 +50,16 @@ OnBusy = Literal["enqueue", "interrupt", "reject"]
 class NewChat:
     """A chat as a user sends it.
 
-    `session_id` "" creates a session. `agent` None: that of the session. `parent_message_id` is the
-    reply to go on from; "" begins a branch at the root, None goes on from the end of the active
-    branch, or from the reply that this chat interrupts. `regenerate` is the id of a reply whose
-    prompt is to be answered again; then no message is stored, and `parent_message_id` is ignored.
-    Without `on_busy` the chat waits for a queued or running reply, and interrupts one that awaits
-    input.
+    `session_id` "" creates a session. `client_message_id` is the client's own id, by which a chat
+    that the user sends again is recognised. `agent` None: that of the session. `on_busy` says what
+    to do if the session has an unfinished run: wait (`enqueue`), stop the first unfinished run and
+    go before all that wait (`interrupt`), or refuse the chat (`reject`); None: wait for a queued or
+    running run, interrupt one that awaits input.
+
+    `parent_message_id` is the reply to go on from; "" begins a branch at the root, None goes on
+    from the end of the active branch, or from the reply that this chat interrupts. `regenerate` is
+    the id of a reply whose prompt is to be answered again; then no message is stored, and
+    `parent_message_id` is ignored.
     """
 
     content: str
@@ -68,9 +72,10 @@ class NewChat:
 
     @property
     def digest(self) -> str:
-        """A hash of `content` and `regenerate`.
+        """A hash of `content` and `regenerate`, and of nothing else.
 
-        A chat with a `client_message_id` that was sent before must have the same digest.
+        A chat with a `client_message_id` that was sent before must have the same digest: else
+        `post_chat` refuses it.
         """
         asked = f"{self.regenerate or ''}\n{self.content}"
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
@@ -78,9 +83,10 @@ class NewChat:
 
 @dataclass(frozen=True)
 class Posted:
-    """The result of a chat; `claimed` is its run if this process has claimed it already.
+    """The result of a chat; `claimed` is set if the transaction that added its run has claimed it.
 
-    `duplicate`: the chat had been posted before, and this is the earlier result.
+    `duplicate`: the chat had been posted before, and this is the earlier result, but with `run` as
+    it is now and without `claimed`.
     """
 
     session_id: UUID
@@ -103,7 +109,7 @@ def post_chat(
     viewed_for: timedelta | None,
     claim: Claim | None,
 ) -> Posted:
-    """Store a message, an empty reply and a run, in one transaction.
+    """Store a message, an empty reply and a run, in one transaction; return what was done.
 
     With `chat.regenerate`, no message is stored, only a reply and a run. A `client_message_id` that
     the user has sent before returns the earlier result and stores nothing. A run that need not wait
@@ -139,7 +145,7 @@ def _find_duplicate(user: AbstractBaseUser, chat: NewChat) -> Posted | None:
 
 @dataclass
 class _Post:
-    """Writes one chat under the session's lock; an object is used once."""
+    """Writes one chat under the session's lock, in a transaction of `write`; it is used once."""
 
     user: AbstractBaseUser
     chat: NewChat
@@ -328,8 +334,9 @@ class _Post:
 class Stopped:
     """The result of a cancel: the run's status and last seq after the cancel.
 
-    A running run is still "running" then, until its worker ends it. `ended_before`: the run had
-    ended already, and nothing was changed.
+    A running run is still "running" then, until its worker ends it; if its cancel had been
+    requested before, nothing was changed. `ended_before`: the run had ended already, and nothing
+    was changed.
     """
 
     run: RunRef
@@ -348,7 +355,9 @@ def cancel_run(
     """Cancel a run that no worker owns, or request a cancel from the worker of a running one.
 
     The run is that with `run_id` or, if this is None, with `client_message_id`. With neither, it is
-    the first unfinished run of the session, else its last one. Raises `AgentSiteError(not_found)`.
+    the first unfinished run of the session, else its last one. Nothing is changed if the run has
+    ended or its cancel was requested before. A run that waits is cancelled too, but its message
+    stays. Raises `AgentSiteError(not_found)`, also for a session without runs.
     """
     run = _find_run(user, parse_id(session_id), run_id, client_message_id)
     if run.is_ended or run.cancel_requested_at is not None:
@@ -360,8 +369,9 @@ def cancel_run(
 
 
 def stop_run(run_id: UUID, reason: EndReason) -> Stopped:
-    """Cancel a run as `cancel_run` does, for `reason`.
+    """Cancel a run that no worker owns, or request a cancel from the worker of a running one.
 
+    `reason` is stored, unless a cancel was requested before. A run that has ended is not changed.
     The caller must have authorised access to the run. Raises `Run.DoesNotExist`, and
     `AgentSiteError(not_found)` if the session is purged meanwhile.
     """
@@ -405,7 +415,11 @@ def list_feedback(*, user: User, session_id: str) -> QuerySet[Feedback]:
 def give_feedback(
     *, user: User, session_id: str, message_id: str, value: str, comment: str = ""
 ) -> Feedback:
-    """Store or replace the user's rating of a reply; raises `AgentSiteError(not_found)`."""
+    """Store or replace the user's rating of a reply, with its comment; "" removes an earlier one.
+
+    `value` must be one of `Verdict`, which is not checked. Raises `AgentSiteError(not_found)`, also
+    for a message that is not a reply.
+    """
     session = get_session(user, session_id)
     given, _ = Feedback.objects.update_or_create(
         message=_get_reply(session, message_id),
@@ -418,7 +432,10 @@ def give_feedback(
 
 @transaction.atomic
 def take_feedback_back(*, user: User, session_id: str, message_id: str) -> None:
-    """Delete the user's rating of a reply, if any; raises `AgentSiteError(not_found)`."""
+    """Delete the user's rating of a reply, if there is one; announce it either way.
+
+    Raises `AgentSiteError(not_found)`, also for a message that is not a reply.
+    """
     session = get_session(user, session_id)
     reply = _get_reply(session, message_id)
     Feedback.objects.filter(message=reply, user_id=session.owner_id).delete()

@@ -16,7 +16,7 @@ from conversations.text import clean_text, is_blank
 
 
 def get_queue(user: User, session_id: str) -> list[QueueView]:
-    """Return a session's runs behind its first unfinished one, in order.
+    """Return a session's runs behind its first unfinished one, in order; [] if there are none.
 
     Raises `AgentSiteError(not_found)`.
     """
@@ -46,8 +46,9 @@ def edit_queued(*, user: User, session_id: str, run_id: str, content: str) -> li
 def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView]:
     """Withdraw the message of a run behind the first unfinished one; return the queue.
 
-    The run is cancelled. A message to which another run replies stays; only the reply is withdrawn.
-    Raises `AgentSiteError`: not_found, not_queued.
+    The run is cancelled, and its reply withdrawn too. A message to which another run replies, which
+    is not withdrawn, stays. Messages that follow are linked to what precedes.
+    Raises `AgentSiteError`: not_found, not_queued (also for the first unfinished run).
     """
     queue = _Queue(user, session_id)
     queue.remove(queue.find(run_id))
@@ -56,9 +57,9 @@ def remove_queued(*, user: User, session_id: str, run_id: str) -> list[QueueView
 
 @transaction.atomic
 def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
-    """Withdraw the messages of all runs behind the first unfinished one; return the empty queue.
+    """Remove all runs behind the first unfinished one, as `remove_queued` does; return [].
 
-    That run stays, even if it has not started. Raises `AgentSiteError(not_found)`.
+    The first unfinished run stays, even if it has not started. Raises `AgentSiteError(not_found)`.
     """
     queue = _Queue(user, session_id)
     for run in reversed(queue.change.waiting):
@@ -70,9 +71,10 @@ def clear_queue(*, user: User, session_id: str) -> list[QueueView]:
 def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> list[QueueView]:
     """Move a run of the queue to `position`, counted from 1, with its messages; return the queue.
 
-    A position beyond the end is the end. Raises `AgentSiteError`: not_found, not_queued, forbidden
-    (from the earlier of the old and the new position to the later one, each message must continue
-    from the reply of the run before it).
+    Position 1 is behind the first unfinished run, which cannot be moved, and a position beyond the
+    end is the end; a smaller one than 1 is not refused here. Raises `AgentSiteError`: not_found,
+    not_queued, forbidden (from the earlier of the old and the new position to the later one, each
+    message must continue from the reply of the run before it).
     """
     queue = _Queue(user, session_id)
     queue.move(queue.find(run_id), position)
@@ -80,14 +82,17 @@ def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> l
 
 
 class _Queue:
-    """A session's queue; creating it locks the session, so it needs an open transaction."""
+    """Changes a session's queue; creating it locks the session, so it needs an open transaction.
+
+    Raises `AgentSiteError(not_found)`.
+    """
 
     def __init__(self, user: User, session_id: str) -> None:
         self.session = lock_session(parse_id(session_id), user=user, is_activity=False)
         self.change = ChangeBuilder(self.session)
 
     def find(self, run_id: str, among: Sequence[Run] | None = None) -> Run:
-        """Return the queued run `among` these, by default those that wait behind the active one.
+        """Return the queued run with this id among `among`, by default those behind the first one.
 
         Raises `AgentSiteError`: not_queued for another run of the session, else not_found.
         """
@@ -99,7 +104,7 @@ class _Queue:
         raise AgentSiteError(ErrorCode.NOT_QUEUED if known else ErrorCode.NOT_FOUND)
 
     def close(self) -> list[QueueView]:
-        """Save the session, announce the changes, and return the queue; call it last."""
+        """Save the session, announce the changes, and return the queue; call it once, last."""
         self.session.save(update_fields=["active_leaf", "run_count"])
         self.change.announce("updated")
         return [queue_view(run) for run in self.change.waiting]
@@ -113,7 +118,7 @@ class _Queue:
     def remove(self, run: Run) -> None:
         """Cancel the run, withdraw its messages, and link what follows them to what precedes them.
 
-        A prompt that has another reply stays.
+        A prompt that has another reply, not withdrawn, stays; what follows is linked to that one.
         """
         shared = _asked_elsewhere(run)
         before = _other_reply(run) if shared else run.prompt.parent_id

@@ -78,7 +78,8 @@ def render_markdown(text: str) -> SafeString:
 
     Never raises, because a fault of the parser must not keep a run from ending or a page from
     being shown: such a text is shown as typed, and so is what comes after the longest beginning of
-    whole lines that has at most `MARKDOWN_MAX_CHARS` characters.
+    whole lines that has at most `MARKDOWN_MAX_CHARS` UTF-16 units. A first line that is longer is
+    cut there.
     """
     beginning = _cut_beginning(text)
     if len(beginning) < len(text):
@@ -113,7 +114,10 @@ def render_texts(parts: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def join_html(html: Iterable[str]) -> SafeString:
-    """Join the HTML of a reply's text parts, each in a `div.text-part`."""
+    """Join the HTML of a reply's text parts, each in a `div.text-part`; "" if there are none.
+
+    It is not escaped: it must be that of `render_texts`.
+    """
     pieces = ((mark_safe(piece),) for piece in html)  # noqa: S308 (made by `render_markdown`)
     return format_html_join("", '<div class="text-part">{}</div>', pieces)
 
@@ -127,7 +131,10 @@ _rendering = threading.Lock()
 
 
 def save_html(message_id: UUID, parts: Parts, html: Sequence[str]) -> None:
-    """Store or replace the HTML of a reply; `html` must be `render_texts(parts)`."""
+    """Store or replace the HTML of a reply; `html` must be `render_texts(parts)`.
+
+    It is read again only for the same texts, by the same version of the renderer.
+    """
     _save([_row(message_id, parts, html)])
 
 
@@ -135,7 +142,8 @@ def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
     """Return the HTML of each text part of the replies among `views`, by message id.
 
     Call it in a thread, not on the event loop: it reads the database, and renders what is not
-    stored. HTML of ended runs that it renders is also stored, unless a transaction is open.
+    stored. HTML of ended runs that it renders is also stored, unless a transaction is open or the
+    database refuses it.
     """
     replies = [view for view in views if view.role == Role.ASSISTANT]
     ended = [view for view in replies if view.run_status not in ACTIVE]
@@ -150,7 +158,10 @@ def read_html(views: Iterable[MessageView]) -> dict[str, list[str]]:
 
 
 def read_joined_html(views: Iterable[MessageView]) -> dict[str, SafeString]:
-    """Return the HTML of `read_html` with the text parts of each reply joined; see `join_html`."""
+    """Return the HTML of the replies among `views`, by message id: that of `read_html`, joined.
+
+    Call it in a thread, not on the event loop: it reads the database, and may render.
+    """
     return {message_id: join_html(html) for message_id, html in read_html(views).items()}
 
 
@@ -158,7 +169,7 @@ def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[st
     """Return copies of the parts of `view`, the text parts with their HTML under the key `html`.
 
     `html` must be the result of `read_html` for this same view, perhaps with others. If it does not
-    have this message, the copies get no `html`.
+    have this message, such as one that a person wrote, the copies get no `html`.
     """
     if view.message_id not in html:
         return [dict(part) for part in view.parts or []]

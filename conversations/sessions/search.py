@@ -1,9 +1,10 @@
 """Full-text search: its index, queries for sessions and messages, and excerpts.
 
-`SearchEntry` has a row for each title and each message with text. The index is an FTS5 table on
-SQLite, and a column with a GIN index on Postgres. Streaming does not write to it: a reply's text
-reaches its message once, when its run ends. The index also contains each entry's owner, so that
-the search of one person costs no more for a word that everybody uses.
+`SearchEntry` has a row for each title and each message with text, of which it has the first
+100,000 characters. The index is an FTS5 table on SQLite, and a column with a GIN index on Postgres.
+Streaming does not write to it: a reply's text reaches its message once, when its run ends. The
+index also contains each entry's owner, so that the search of one person costs no more for a word
+that everybody uses.
 
 All words of a query must be in one title or one message, in any order; the last one may be the
 beginning of a word. The index has no words of scripts that are written without spaces, or with
@@ -45,7 +46,11 @@ _dropped: dict[str, list[str]] = {}
 
 
 def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
-    """Create the parts of the index that are missing or have changed; for `post_migrate`."""
+    """Create the parts of the index that are missing; a receiver of `post_migrate`.
+
+    On Postgres, functions and triggers whose text has changed are replaced too. On SQLite, if
+    anything was missing, the index is also brought up to date with what was written meanwhile.
+    """
     connection = connections[using]
     if "conversations_searchentry" not in connection.introspection.table_names():
         return
@@ -58,7 +63,9 @@ def install(sender: AppConfig, using: str, **kwargs: Any) -> None:
 
 
 def drop_triggers(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any) -> None:
-    """Drop the index's triggers and views on SQLite before a migration; for `pre_migrate`.
+    """Drop the index's triggers and views on SQLite before a migration; receives `pre_migrate`.
+
+    Does nothing if no migration is to be applied.
 
     On SQLite, changing a table creates it again, which drops its triggers, and fails if triggers
     of another table refer to it. There is no signal for a failed migration, so what was dropped is
@@ -80,7 +87,10 @@ def drop_triggers(sender: AppConfig, using: str, plan: list[Any], **kwargs: Any)
 
 
 def put_back(using: str) -> None:
-    """Create again what `drop_triggers` has dropped, unless `install` has run since."""
+    """Create again what `drop_triggers` has dropped, unless `install` has run since.
+
+    A fault of the database is only logged.
+    """
     if not (statements := _dropped.pop(using, [])):
         return
     try:
@@ -164,8 +174,8 @@ def containing(
 ) -> QuerySet[ChatSession]:
     """Return those of `sessions` with all `words` in the title or in one message.
 
-    Without words, returns all of them. `owner` is the owner of `sessions`; with None, for those of
-    everybody, only the `NEWEST` matches count.
+    Without words, returns all of them; for words of punctuation alone, none. `owner` is the owner
+    of `sessions`; with None, for those of everybody, only the `NEWEST` matches count.
     """
     if not words.strip():
         return sessions
@@ -175,8 +185,9 @@ def containing(
 def find_entries(
     owner: AbstractBaseUser | AnonymousUser | None, words: str, limit: int
 ) -> list[SearchEntry]:
-    """Return the newest titles and messages with all `words`, at most `limit`, with their sessions.
+    """Return the newest titles and messages with all `words`, at most `limit`, newest first.
 
+    Their sessions are loaded. Without words, returns [].
     Searches the sessions of `owner`; with None, the `NEWEST` matches in those of everybody. Deleted
     sessions and withdrawn messages are left out.
     """
@@ -190,7 +201,7 @@ def find_messages(
 ) -> dict[UUID, SearchEntry]:
     """Return the newest message with all `words` by session id, for the sessions with such a one.
 
-    `owner` is the owner of these sessions.
+    `owner` is the owner of these sessions. Without words, returns {}.
     """
     said = SearchEntry.objects.filter(session__in=list(session_ids), message__isnull=False)
     found = said.filter(pk__in=_matches("id", words, owner)).exclude(message__withdrawn=True)
@@ -235,9 +246,10 @@ def _is_word(word: str) -> bool:
 
 
 def is_open(phrase: Phrase) -> bool:
-    """Return whether the last word of a phrase also matches words that begin with it.
+    """Return whether the last word of a phrase may also match longer words that begin with it.
 
-    Words shorter than `PREFIX_MIN` characters do not, since they would match too much.
+    It may if it has at least `PREFIX_MIN` characters; shorter ones would match too much. A search
+    asks this only for its last phrase, which must not be empty.
     """
     return len(phrase[-1]) >= PREFIX_MIN
 
@@ -357,8 +369,9 @@ _fold = _Fold()
 def cut_excerpt(text: str, words: str, length: int) -> list[Piece]:
     """Return about `length` characters of `text` around the first match of `words`, in pieces.
 
-    Each match is a piece of its own, and so is "…" where the text is cut. Without a match, the
-    excerpt is the beginning of the text. Marks of Markdown are left out, unless only they match.
+    The text becomes one line. Each match is a piece of its own, and so is "…" where the text is
+    cut. Without a match, the excerpt is the beginning of the text. Marks of Markdown are left out,
+    unless the words are found only with them.
     """
     pattern = _pattern_of(words)
     line, first = _find_first(without_marks(text), pattern)
@@ -418,7 +431,10 @@ EXCERPT = 160
 
 @dataclass(frozen=True)
 class Found:
-    """A session that a search has found; `excerpt` is empty if only the title matches."""
+    """A session that a search has found, with an excerpt of its newest message that matches.
+
+    `excerpt` is "" if only the title matches, or nothing was searched for. `active_at` is ISO 8601.
+    """
 
     session_id: str
     title: str
@@ -431,7 +447,8 @@ class Found:
 class Said:
     """A conversation as text; `shortened` if its beginning may have been left out.
 
-    `messages` is the number of messages with text that were read.
+    `messages` is the number of messages with text that were read, of which `text` may lack the
+    first. `created_at`, of the session, is ISO 8601.
     """
 
     session_id: str
@@ -444,7 +461,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Count:
-    """How many messages a person has written, and in how many conversations."""
+    """How many messages a person has written in a period, and in how many conversations."""
 
     conversations: int
     messages: int
@@ -453,8 +470,9 @@ class Count:
 def search_sessions(user: User, text: str, *, limit: int, apart_from: UUID) -> list[Found]:
     """Return sessions with all words of `text` in the title or in one message.
 
-    At most `limit`, latest activity first, without the session `apart_from`. With an empty `text`,
-    returns the sessions with the latest activity.
+    Archived ones too, but not the session `apart_from`. Of the `SCANNED` newest titles and messages
+    that match, the `limit` sessions that come first are returned, latest activity first. With a
+    `text` of spaces, returns the `limit` sessions with the latest activity.
     """
     if not text.strip():
         newest = sessions_of(user).exclude(pk=apart_from).order_by("-active_at", "-id")
@@ -485,9 +503,10 @@ def _excerpt(text: str, words: str) -> str:
 
 
 def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 200) -> Said:
-    """Return the text of the last `limit` messages of a session's active branch.
+    """Return the text of the last `limit` messages of a session's active branch, oldest first.
 
-    Of that text, only the last `max_chars` characters. Raises `AgentSiteError(not_found)`.
+    Each has its role before it. Of that text, only the last `max_chars` characters, which must be
+    at least 1. Raises `AgentSiteError(not_found)`.
     """
     session = get_session(user, session_id)
     ids = list_path(session.active_leaf_id, limit) if session.active_leaf_id else []
@@ -504,7 +523,7 @@ def read_session(user: User, session_id: str, *, max_chars: int, limit: int = 20
 
 
 def count_since(user: User, start: datetime | None) -> Count:
-    """Count the messages that a person has written since `start`; None: since the beginning.
+    """Count the messages that a person has written at or after `start`; None: all of them.
 
     Withdrawn messages and deleted sessions are not counted.
     """

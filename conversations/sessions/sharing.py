@@ -45,9 +45,10 @@ CACHE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class SharedMessage:
-    """A message as visitors see it: no tools, no reasoning, no ids; `agent` is who replied.
+    """A message as visitors see it: no tools, no reasoning, no ids; `created_at` is ISO 8601.
 
-    `html` is "" for a message that a person wrote.
+    `text` is Markdown. `agent` is the name of the agent that replied. For a message that a person
+    wrote, `html` is "", and `run_status` and `agent` are None.
     """
 
     role: str
@@ -75,7 +76,10 @@ class SharedSession:
 
 @dataclass(frozen=True)
 class OpenShare:
-    """A valid share; what it shows stays the same as long as `revision` does."""
+    """A share that was valid when it was read; it shows the same as long as `revision` is equal.
+
+    The row has its session and its `leaf` loaded.
+    """
 
     share: Share
     revision: tuple[Any, ...]
@@ -92,8 +96,8 @@ def create_share(*, user: User, session_id: str, branch: str = "") -> tuple[Shar
 
     Only a hash of the token is stored. With `branch`, the id of a message, the branch through that
     message is shared, which goes on below it with the newest child each time. Raises
-    `AgentSiteError`: not_found, also for a session without messages, and forbidden if the session
-    has `SHARES_MAX` valid shares.
+    `AgentSiteError`: not_found, also for a session without messages and for a withdrawn message,
+    and forbidden if the session has `SHARES_MAX` valid shares.
     """
     session = get_session(user, session_id)
     # Of several at once each counts those before it.
@@ -167,10 +171,12 @@ def _revision(share: Share) -> tuple[Any, ...]:
 
 
 def read_shared(opened: OpenShare, *, before: str = "", after: str = "") -> SharedSession:
-    """Return the first page of a share, or the page before or after a message.
+    """Return the first page of a share, or the page before or after a message, of `PAGE` messages.
 
-    `before` and `after` are ids of messages; "" is none. Raises `AgentSiteError(not_found)` for the
-    id of a message that is not shared.
+    Only the last `SHOWN_MAX` messages of the branch are shown. `before` and `after` are ids of
+    messages; "" is none, and `after` is ignored if both are given. Messages that were withdrawn or
+    inserted since are left out of their page. Raises `AgentSiteError(not_found)` for the id of a
+    message that is not shared.
     """
     share = opened.share
     path = list_path(share.leaf_id, SHOWN_MAX)
@@ -220,8 +226,9 @@ def _shared(view: MessageView, html: str) -> SharedMessage:
 class BodyCache:
     """Response bodies in this process's memory, at most `max_bytes` together; safe for threads.
 
-    The least recently used bodies are dropped first. The key of a body contains the revision of its
-    share, so entries never need to be invalidated.
+    The least recently used bodies are dropped first; a body larger than `max_bytes` drops all, and
+    is not kept. The key of a body contains the revision of its share, so entries never need to be
+    invalidated.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -253,11 +260,12 @@ def answer_shared(
     content_type: str,
     write: Callable[[SharedSession], bytes],
 ) -> HttpResponseBase:
-    """Return the page of `opened` that the query of `request` asks for, or 304 if unchanged.
+    """Return the page of `opened` that the query of `request` asks for, or 304 if it has that page.
 
-    `write` makes the body; this process caches it by revision, page, type and language. Other
-    caches must revalidate each time, so that a share ends as soon as it is revoked. Raises
-    `AgentSiteError(not_found)` if the query has the id of a message that is not shared.
+    The query's `before` and `after` are those of `read_shared`. `write` makes the body; this
+    process caches it by revision, page, type and language. Other caches must revalidate each time,
+    so that a share ends as soon as it is revoked. Raises `AgentSiteError(not_found)` if the query
+    has the id of a message that is not shared.
     """
     asked = {name: request.GET.get(name, "") for name in ("before", "after")}
     key = (content_type, get_language(), opened.share.pk, opened.revision, *asked.values())
