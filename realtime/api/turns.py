@@ -82,7 +82,7 @@ async def stream_turn(
 ) -> AsyncGenerator[Frame, None]:
     """Post a chat; yield `accepted`, then the frames of the reply up to its last.
 
-    The frames are decoded from JSON. Those for every reader come too, at any place: `ping`,
+    The frames are decoded from JSON. Behind `accepted` come also those for every reader: `ping`,
     `draining` and `model.status`. A reply that awaits input does not end the stream. Raises
     `AgentSiteError` or a database error before the first frame if the chat is refused or cannot be
     stored. Ends early, without an exception, if the server stops or the caller reads too slowly;
@@ -93,7 +93,12 @@ async def stream_turn(
     """
     async with _open(user, sign_in, watches=watches) as reader:
         posted = await process_module.chat(reader.process, reader.viewer, new)
+        is_accepted = False
         async for frame in reader.frames():
+            # A frame for every reader, such as `draining`, may have come while the chat was stored.
+            is_accepted = is_accepted or frame["metadata"].get("event") == "accepted"
+            if not is_accepted:
+                continue
             yield frame
             if _is_last(frame, str(posted.run_id)):
                 return
