@@ -60,8 +60,8 @@ class _Pool:
     async def run(self, work: Callable[[], T], *, first: bool = False) -> T:
         """Run `work` in a thread and return its result; raises `RuntimeError` after `close`.
 
-        `work` runs to its end even if the caller is cancelled. Units with `first` go ahead of all
-        others.
+        `work` runs to its end even if the caller is cancelled; raises what it raises. Units with
+        `first` go ahead of all that wait without it, and among themselves in order.
         """
         done: Future[T] = Future()
         # Mark it as running: from here on `cancel()` has no effect on it.
@@ -102,7 +102,10 @@ class _Pool:
             return line.popleft() if line else None
 
     def close(self, deadline: float) -> int:
-        """Wait for accepted units until `deadline` (monotonic); return how many threads hang."""
+        """Accept no more units, and wait for accepted ones until `deadline` (monotonic clock).
+
+        Blocks. Returns how many threads still run then.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -93,7 +93,11 @@ logger = logging.getLogger(__name__)
 
 
 class Process:
-    """The services of one role on one event loop, started together and stopped in order."""
+    """The services of one role on one event loop, started together and stopped in order.
+
+    Make it on that loop. `current` is the one that was started last in this process; None before
+    any was started, and after `stop`.
+    """
 
     current: ClassVar[Optional["Process"]] = None
 
@@ -307,9 +311,10 @@ REPEAT_S = 1
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
-    """Call `begin` on `loop` at the first SIGTERM or SIGINT.
+    """Call `begin` on `loop` at the first SIGTERM or SIGINT; call this in the main thread.
 
-    A signal more than `REPEAT_S` seconds after the first ends the process at once, with status 1.
+    A signal more than `REPEAT_S` seconds after the first ends the process at once, with status 1;
+    an earlier one is ignored.
     """
     signalled_at: float | None = None
 

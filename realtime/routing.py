@@ -153,7 +153,7 @@ def matches_origin(origin: str, allowed: Iterable[str]) -> bool:
     """Return whether `allowed` has exactly this origin, or a pattern for it.
 
     The pattern `https://*.example.org` allows all subdomains and, as in Django, the domain itself.
-    False for an origin that is no URL.
+    False if the origin or a pattern is a malformed URL. `allowed` must not be an iterator.
     """
     try:
         parts = urlsplit(origin)

@@ -134,7 +134,10 @@ class _Reader:
         await self._ready.put(None)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Yield frames until the server stops or the sign-in has ended."""
+        """Yield decoded frames until the outbox is closed, or sending has failed.
+
+        It is closed when the server stops, the sign-in has ended, or the caller reads too slowly.
+        """
         while (text := await self._ready.get()) is not None:
             yield json.loads(text)
 

@@ -348,7 +348,11 @@ class Viewer:
         self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_message(self, message: Mapping[str, Any]) -> None:
-        """Handle a message of a joined group: forward it, or catch up. Takes `lock`."""
+        """Handle a message of a joined group: forward it, ignore it, or catch up. Takes `lock`.
+
+        Catches up if frames before it were missed; an old message is ignored, as is one about what
+        this reader is not sent.
+        """
         async with self.lock:
             if (session := self._forward(message)) is not None:
                 metrics.GAPS_REPAIRED.labels("frame").inc()
