@@ -419,8 +419,8 @@ class Publisher:
     """Sends envelopes to several groups at once, but in order within each group.
 
     An envelope is dropped if the layer fails to send it. If more than `MAX_WAITING` wait, the
-    oldest is dropped. A reader notices the gap at the next frame, and reads the missing ones from
-    the database.
+    oldest is dropped. A reader notices the gap at the next frame, or the poller does, and the
+    missing frames are read from the database. `dropped` counts only those above `MAX_WAITING`.
     """
 
     def __init__(self) -> None:

@@ -309,7 +309,7 @@ def serving_role() -> Role:
 
 
 def socket_path() -> str:
-    """Return `settings.SOCKET_PATH` with a slash at both ends."""
+    """Return `settings.SOCKET_PATH`, by default `SOCKET_PATH`, with one slash at both ends."""
     path: str = getattr(settings, "SOCKET_PATH", SOCKET_PATH)
     return f"/{path.strip('/')}/"
 

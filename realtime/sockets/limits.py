@@ -59,7 +59,7 @@ class FrameLimit:
 
     @property
     def is_full(self) -> bool:
-        """Whether all of the limit is free again, so that a new one would be the same."""
+        """Whether all of the limit is free again: a new one would differ only in `excess`."""
         self._refill()
         return self._left >= self._capacity
 
