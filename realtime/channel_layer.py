@@ -67,9 +67,10 @@ class LocalLayer(InMemoryChannelLayer):
 
 
 def open_redis() -> "Redis | None":
-    """Return a new client for the layer's Redis, of several hosts the first; None if it has none.
+    """Return a new client for the Redis of the default layer; None if it does not use Redis.
 
-    The caller closes it with `close_redis`.
+    Of several hosts the first is taken. The client connects at its first request. The caller closes
+    it with `close_redis`.
     """
     layer = settings.CHANNEL_LAYERS.get("default", {})
     if not layer.get("BACKEND", "").startswith("channels_redis."):
@@ -97,9 +98,10 @@ async def close_redis(client: "Redis") -> None:
 class RunFrames(TypedDict):
     """Consecutive frames of one run's journal; `number` and `epoch` are the run's.
 
-    `first` is the `seq` of the first frame, `chars` counts characters of answer text in all of
-    them, and `ended` says that the last one is the run's terminal frame. An empty `frames` says
-    that the journal has events before `first` that readers must read from the database.
+    `type` is "run.frames". `first` is the `seq` of the first frame, `chars` counts characters of
+    answer text in all of them, and `ended` says that the last one is the run's terminal frame. An
+    empty `frames` says that the journal has events before `first` that readers must read from the
+    database; with `ended` the terminal one is among them.
     """
 
     type: str
@@ -116,8 +118,9 @@ class RunFrames(TypedDict):
 class SessionFrames(TypedDict):
     """The frames of one change of a session; `rev` is the session's after the change.
 
-    `runs` has (id, number) of the runs whose replies the frames show. A reader that has resumed the
-    session follows these runs from now on.
+    `type` is "session.frames". `frames` may be empty: the change only raises `rev`. `runs` has
+    (id, number) of the runs whose replies the frames show. A reader that has resumed the session
+    is sent these runs from now on, unless they have ended for it.
     """
 
     type: str
@@ -128,7 +131,10 @@ class SessionFrames(TypedDict):
 
 
 class Notice(TypedDict):
-    """A frame about a run that is not part of its journal; `number` is the run's."""
+    """A frame about a run that is not part of its journal, for readers that are sent that run.
+
+    `type` is "run.notice"; `number` is the run's in its session.
+    """
 
     type: str
     session_id: str
@@ -138,9 +144,10 @@ class Notice(TypedDict):
 
 
 class UserFrames(TypedDict):
-    """Frames for every socket of a user.
+    """Frames for every socket of a user; `type` is "user.frames".
 
-    Each has a key in `keys`: a later frame with the same key makes an earlier one needless.
+    Each has a key, at the same place in `keys`: a later frame with the same key makes an earlier
+    one needless.
     """
 
     type: str
@@ -149,7 +156,7 @@ class UserFrames(TypedDict):
 
 
 class RunCancel(TypedDict):
-    """Asks the worker of a run to stop it; sent to all worker processes."""
+    """Asks the worker of a run to stop it; sent to all worker processes. `type` is "run.cancel"."""
 
     type: str
     run_id: str
@@ -161,12 +168,12 @@ Envelope = tuple[str, dict[str, Any]]
 
 
 def session_group(session_id: UUID) -> str:
-    """Return the group of the sockets that follow a session."""
+    """Return the name of the group of the readers that follow a session."""
     return f"session.{session_id.hex}"
 
 
 def user_group(user_id: UserId) -> str:
-    """Return the group of all sockets of a user."""
+    """Return the name of the group of all sockets of a user."""
     return f"user.{user_id}"
 
 
@@ -199,7 +206,7 @@ class Reader(Protocol):
     """Takes the messages of the groups that it has joined."""
 
     def deliver(self, message: Mapping[str, Any]) -> None:
-        """Take a message; it must neither block nor raise."""
+        """Take a message; called on the event loop, so it must neither block nor raise."""
 
 
 class UserFeed:
@@ -216,7 +223,11 @@ class UserFeed:
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, message: "UserFrames") -> None:
-        """Send the message's frames, now or when it is their turn."""
+        """Send the message's frames, now or when it is their turn.
+
+        A waiting frame with the same key is dropped. Call it on the event loop, and not after
+        `close`.
+        """
         for key, text in zip(message["keys"], message["frames"], strict=True):
             # Move it to the end: it must not overtake frames of the same session.
             self._waiting.pop(key, None)
@@ -236,7 +247,7 @@ class UserFeed:
             self._timer = loop.call_at(self._due, self._send)
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Never send the frames that wait. May be called again."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -275,7 +286,11 @@ class Hub:
         self._retry_at = 0.0
 
     async def run(self) -> None:
-        """Receive messages until cancelled; after a failure, on a new channel."""
+        """Receive messages until cancelled.
+
+        After a failure, which is logged, it tries every `REJOIN_PAUSE_S` seconds to open a new
+        channel, and adds that to all groups that have readers.
+        """
         while True:
             try:
                 await self._receive()
@@ -325,14 +340,19 @@ class Hub:
     async def join(self, name: str, reader: Reader) -> None:
         """Deliver the messages of a group to a reader, from this call's end at the latest.
 
-        A failure is logged, see `rejoin`.
+        After a failure of the layer, which is logged and not raised, they come only when `rejoin`
+        has succeeded. Joining twice has no effect.
         """
         group = self._groups.setdefault(name, _Group())
         group.readers.add(reader)
         await self._settle(name, group)
 
     async def leave(self, name: str, reader: Reader) -> None:
-        """Deliver no more messages of a group to a reader; a failure of the layer is logged."""
+        """Deliver no more messages of a group to a reader, from the beginning of this call on.
+
+        The last reader of the group in this process takes the channel out of it; a failure of the
+        layer is only logged. Does nothing for a group or a reader that has not joined.
+        """
         if (group := self._groups.get(name)) is None:
             return
         group.readers.discard(reader)
@@ -340,9 +360,10 @@ class Hub:
             await self._settle(name, group)
 
     async def rejoin(self) -> bool:
-        """Retry failed joins; return False if one fails again, True if none is left.
+        """Retry failed joins; return False if one fails again, True if none is left to retry.
 
-        Stops at the first failure, as a layer that is away refuses all.
+        Stops at the first failure, as a layer that is away refuses all. The poller calls it at each
+        poll.
         """
         for name, group in list(self._groups.items()):
             if group.readers and group.state != "in" and not await self._settle(name, group):
@@ -398,8 +419,8 @@ class Publisher:
     """Sends envelopes to several groups at once, but in order within each group.
 
     An envelope is dropped if the layer fails to send it. If more than `MAX_WAITING` wait, the
-    oldest is dropped. A reader notices the gap at the next frame, and reads the missing ones from
-    the database.
+    oldest is dropped. A reader notices the gap at the next frame, or the poller does, and the
+    missing frames are read from the database. `dropped` counts only those above `MAX_WAITING`.
     """
 
     def __init__(self) -> None:
@@ -417,7 +438,11 @@ class Publisher:
         self._dropping = False
 
     def put(self, envelopes: list[Envelope]) -> None:
-        """Queue envelopes, in this order within a group; never waits. Call it on the event loop."""
+        """Queue envelopes, in this order within a group; never waits. Call it on the event loop.
+
+        For each one above `MAX_WAITING` the oldest that waits is dropped. Nothing is sent until
+        `run` is running.
+        """
         for group, message in envelopes:
             if len(self._order) >= MAX_WAITING:
                 self._drop_stalest()
@@ -478,7 +503,10 @@ class Publisher:
             self._idle.set()
 
     async def flush(self) -> None:
-        """Wait until no envelope is queued or in flight, for `layer_timeout_s` at most."""
+        """Wait until no envelope is queued or in flight, for `layer_timeout_s` at most.
+
+        Raises nothing when that time is over; the envelopes stay queued.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(get_conf().layer_timeout_s):
                 await self._idle.wait()

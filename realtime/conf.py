@@ -267,9 +267,11 @@ class RealtimeSettings(BaseModel):
 
 
 def parse_budgets(text: str) -> dict[str, int]:
-    """Parse `context_tokens`: return tokens by the lower-case start of a model's name.
+    """Parse the setting `context_tokens`: return tokens by the lower-case start of a model's name.
 
-    The key "" is for all other models. Raises `ValueError` for invalid or too small numbers.
+    The key "" is for all other models; it is missing if the text gives no number for them. Of two
+    entries for the same name the later one counts. "" gives {}. Raises `ValueError` for an entry
+    whose number is invalid or below `MIN_BUDGET`.
     """
     budgets = {}
     for entry in filter(None, text.replace(" ", "").split(",")):
@@ -282,7 +284,11 @@ def parse_budgets(text: str) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def get_conf() -> RealtimeSettings:
-    """Return the current settings; raises `pydantic.ValidationError` if one is wrong."""
+    """Return the settings in `settings.REALTIME`, with defaults for the others.
+
+    They are read once, and again when a test overrides `REALTIME`. Raises
+    `pydantic.ValidationError` if one is wrong or unknown.
+    """
     return RealtimeSettings(**getattr(settings, "REALTIME", {}))
 
 
@@ -293,16 +299,17 @@ def is_deferring() -> bool:
 
 
 def serving_role() -> Role:
-    """Return the role of a process that serves clients: `ROLE`, `all` by default.
+    """Return the role of a process that serves clients: `settings.ROLE`, by default `all`.
 
-    For `all` it is `web` if runs are deferred to workers (`is_deferring`).
+    Instead of `all` it is `web` if runs are deferred to workers (`is_deferring`). The setting is
+    not checked: a value of `worker` is returned too.
     """
     role: Role = getattr(settings, "ROLE", "all")
     return "web" if role == "all" and is_deferring() else role
 
 
 def socket_path() -> str:
-    """Return `settings.SOCKET_PATH` with a slash at both ends."""
+    """Return `settings.SOCKET_PATH`, by default `SOCKET_PATH`, with one slash at both ends."""
     path: str = getattr(settings, "SOCKET_PATH", SOCKET_PATH)
     return f"/{path.strip('/')}/"
 
@@ -329,7 +336,7 @@ NEEDED = {
 
 @register
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report settings that are missing and have no default."""
+    """Report each setting of `NEEDED` that is missing or empty."""
     return [
         Error(f"The setting {name} is missing.", hint=f"Set it to {hint}.", id="realtime.E001")
         for name, hint in NEEDED.items()
@@ -339,9 +346,9 @@ def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_agents(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report a missing module of agents.
+    """Report that there is no module of the name in `AGENTS`; nothing if that setting is missing.
 
-    Does not import it: importing the Agents SDK takes more than a second.
+    Does not import it, only its parent packages: importing the Agents SDK takes more than a second.
     """
     name = getattr(settings, "AGENTS", None)
     if not name or _is_there(name):
@@ -375,7 +382,7 @@ def _fault_line(fault: Any) -> str:
 def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """Report a channel layer in memory if this process shares work with others.
 
-    It does so with the role `web` or `worker`, which includes deferred runs.
+    It does if `serving_role` is `web` or `worker`, which includes deferred runs.
     """
     role = serving_role()
     if role == "all" or is_layer_shared():
@@ -388,9 +395,9 @@ def check_role(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_executor(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report a database or installed apps that deferred runs cannot work with.
+    """Report that runs are deferred without Postgres, or else without Procrastinate's Django app.
 
-    The jobs of Procrastinate are rows in Postgres, in tables of its Django app.
+    The jobs of Procrastinate are rows in Postgres, in tables of that app.
     """
     if not is_deferring():
         return []
@@ -425,7 +432,7 @@ def check_job_tables(
 
 @register
 def check_tracing(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report that traces are to be sent without the packages that do it."""
+    """Report that `OTEL_EXPORTER_OTLP_ENDPOINT` is set without the packages that send traces."""
     if not getattr(settings, "OTEL_EXPORTER_OTLP_ENDPOINT", None):
         return []
     if all(map(_is_there, TRACING_MODULES)):
@@ -442,7 +449,10 @@ LAYERS_OF_ONE_PROCESS = (
 
 
 def is_layer_shared() -> bool:
-    """Return whether the channel layer reaches other processes: all but those in memory do."""
+    """Return whether the default channel layer reaches other processes.
+
+    It is taken to do so unless it is one of `LAYERS_OF_ONE_PROCESS`, even if none is set.
+    """
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     return layers.get("default", {}).get("BACKEND") not in LAYERS_OF_ONE_PROCESS
 
@@ -464,7 +474,7 @@ CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 
 @register(Tags.compatibility)
 def check_redis_layer(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report channel layers of channels-redis that lose messages or sockets.
+    """Report channel layers of channels-redis that lose messages or sockets, each of them.
 
     Its core layer silently drops what exceeds the capacity of a process, closes idle sockets at any
     `socket_timeout` (5 s by default with redis-py 8), and all of them when Redis restarts. Its
@@ -485,7 +495,10 @@ def check_redis_layer(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 
 def is_decoding(host: object) -> bool:
-    """Return whether a host of channels-redis, a URL or its options, decodes what it receives."""
+    """Return whether a host of channels-redis, a URL or its options, decodes what it receives.
+
+    A URL with the option counts whatever its value is.
+    """
     options = host if isinstance(host, dict) else {"address": host}
     # In a URL any value turns it on, even 0: redis-py takes it as text.
     in_url = "decode_responses=" in str(options.get("address", ""))

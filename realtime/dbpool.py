@@ -60,8 +60,8 @@ class _Pool:
     async def run(self, work: Callable[[], T], *, first: bool = False) -> T:
         """Run `work` in a thread and return its result; raises `RuntimeError` after `close`.
 
-        `work` runs to its end even if the caller is cancelled. Units with `first` go ahead of all
-        others.
+        `work` runs to its end even if the caller is cancelled; raises what it raises. Units with
+        `first` go ahead of all that wait without it, and among themselves in order.
         """
         done: Future[T] = Future()
         # Mark it as running: from here on `cancel()` has no effect on it.
@@ -102,7 +102,10 @@ class _Pool:
             return line.popleft() if line else None
 
     def close(self, deadline: float) -> int:
-        """Wait for accepted units until `deadline` (monotonic); return how many threads hang."""
+        """Accept no more units, and wait for accepted ones until `deadline` (monotonic clock).
+
+        Blocks. Returns how many threads still run then.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -136,32 +139,37 @@ def _unit(work: Callable[[], T]) -> T:
 async def read(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `fn`, which only reads, in a database thread, and return its result.
 
-    It runs to its end even if the caller is cancelled. Raises what `fn` raises.
+    It runs to its end even if the caller is cancelled, also if it had not begun. Raises what `fn`
+    raises, and `RuntimeError` during `shutdown`. No transaction is opened.
     """
     return await _readers().run(partial(fn, *args, **kwargs))
 
 
 async def read_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `fn` like `read`, but ahead of other units; only for replies at work."""
+    """Run `fn` like `read`, but ahead of units that wait without `first`; for replies at work."""
     return await _readers().run(partial(fn, *args, **kwargs), first=True)
 
 
 async def read_aside(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `fn`, one step of a long reading job, in threads of its own for such jobs."""
+    """Run `fn` like `read`, but in one of the `ASIDE_THREADS` threads for long reading jobs.
+
+    `fn` is to be one short step of such a job, so that several jobs take turns.
+    """
     return await _aside().run(partial(fn, *args, **kwargs))
 
 
 async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `fn`, which writes, in a database thread, and return its result.
 
-    It runs to its end even if the caller is cancelled, so that no transaction is left open. Raises
-    what `fn` raises.
+    On SQLite all units that write run in one thread. `fn` opens its own transactions. It runs to
+    its end even if the caller is cancelled, also if it had not begun. Raises what `fn` raises, and
+    `RuntimeError` during `shutdown`.
     """
     return await _writers().run(partial(fn, *args, **kwargs))
 
 
 async def write_first(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `fn` like `write`, but ahead of other units; only for replies at work."""
+    """Run `fn` like `write`, but ahead of units that wait without `first`; for replies at work."""
     return await _writers().run(partial(fn, *args, **kwargs), first=True)
 
 
@@ -175,9 +183,10 @@ class SharedReads:
     async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn` as the module's `read` does, once for all who call before that begins.
 
-        Callers share a read if they pass equal arguments. While one runs, later callers share the
-        next one: nobody gets what was read before they called. The result is shared too: do not
-        modify it.
+        Callers share a read if they pass the same `fn` and equal arguments, which must be hashable.
+        While one runs, later callers share the next one: nobody gets what was read before they
+        called. The result is shared too, as is an exception: do not modify it. The read goes on if
+        a caller is cancelled.
         """
         key = fn, args, frozenset(kwargs.items())
         task = self._waiting.get(key)
@@ -214,10 +223,11 @@ def _aside() -> _Pool:
 
 
 def shutdown(seconds: float = SHUTDOWN_S) -> None:
-    """Finish accepted units and close all connections; the next use starts new pools.
+    """Finish accepted units, and close the pools with their connections.
 
-    Blocks for at most `seconds`: do not call it on the event loop. Threads that still hang in the
-    database then are abandoned.
+    Units that come meanwhile raise `RuntimeError`; those after it start new pools. Blocks for at
+    most `seconds`: do not call it on the event loop. Threads that still hang in the database then
+    are abandoned, which is logged.
     """
     deadline = time.monotonic() + seconds
     used = {_readers(), _writers(), *([_aside()] if _aside.cache_info().currsize else [])}

@@ -56,7 +56,7 @@ class InFlight:
     async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Run `work` as a task and return its result, or raise what it raises.
 
-        It goes on if the caller is cancelled.
+        It goes on if the caller is cancelled; what it raises then is neither raised nor logged.
         """
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -77,10 +77,11 @@ class InFlight:
 
 
 async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
-    """Store a chat of the user of `viewer`, and let `viewer` follow its run.
+    """Store a chat of the user of `viewer`, and let `viewer` answer `accepted` and follow its run.
 
-    The executor receives the run through the commit (`dispatch`), even if the reader disconnects.
-    Raises `AgentSiteError`: unknown_agent, and what `Viewer.chat` raises.
+    The chat is stored even if the caller is cancelled meanwhile. The executor gets the run through
+    the commit (`dispatch`). Raises `AgentSiteError(unknown_agent)` for an agent that the site does
+    not have, and what `Viewer.chat` raises.
     """
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
@@ -92,7 +93,11 @@ logger = logging.getLogger(__name__)
 
 
 class Process:
-    """The services of one role on one event loop, started together and stopped in order."""
+    """The services of one role on one event loop, started together and stopped in order.
+
+    Make it on that loop. `current` is the one that was started last in this process; None before
+    any was started, and after `stop`.
+    """
 
     current: ClassVar[Optional["Process"]] = None
 
@@ -116,7 +121,7 @@ class Process:
             self.sweeper = Sweeper(executor)
 
     def start(self) -> None:
-        """Start the services of the role, and become the current process."""
+        """Start the services of the role, and become `Process.current`; call it once."""
         self._services.keep(self.publisher.run, "publisher")
         self._services.keep(metrics.measure_loop_lag, "loop monitor")
         if is_deferring():
@@ -148,7 +153,10 @@ class Process:
         return self._services.failed
 
     def model_frame(self) -> Status | None:
-        """Return a status frame for this process's embedded model; None if it has none."""
+        """Return a status frame with the state of this process's embedded model; None without one.
+
+        Without one: no such model is set up, or the role is `web`.
+        """
         if self.model.status is None:
             return None
         return protocol.status(protocol.ModelStatus(**vars(self.model.status)))
@@ -161,7 +169,8 @@ class Process:
     def handle(self, events: Iterable[Event]) -> None:
         """Pass runs that are ready, to be cancelled or ended to the executor; ignore other events.
 
-        Call it on this process's event loop, after the commit.
+        Runs that have ended are cancelled there: no work on them may go on. Call it on this
+        process's event loop, after the commit.
         """
         for event in events:
             match event:
@@ -189,9 +198,10 @@ class Process:
     async def drain(self, seconds: float) -> None:
         """Let replies run for `seconds`, release the others, and publish all committed frames.
 
-        Waits for chats whose commit is in flight: such a chat may have claimed its run, and the
-        executor, which begins no new work now, has to release that run too. The function `drain`
-        bounds the time.
+        Publishing may take `layer_timeout_s`; what is not sent then is not waited for. Waits for
+        chats whose commit is in flight: such a chat may have claimed its run, and the executor,
+        which begins no new work now, has to release that run too. Only the function `drain` bounds
+        the whole time.
         """
         self.is_draining = True
         await self.executor.drain(seconds)
@@ -200,7 +210,11 @@ class Process:
         await self.publisher.flush()
 
     async def stop(self) -> None:
-        """Stop every service, and close connections and database threads. Call `drain` first."""
+        """Stop every service, then the executor, tracing and the database threads.
+
+        Their connections are closed. Then this is no longer `Process.current`. Call `drain` first.
+        The function `stop` bounds the time.
+        """
         await self._services.stop()
         await self.executor.close()
         await tracing.stop()
@@ -220,7 +234,8 @@ def _make_executor(flusher: Flusher, model: ModelReadiness) -> InlineExecutor:
 def get_process() -> Process:
     """Return the services of the running event loop; start them if it has none yet.
 
-    `manage.py serve` calls this at its start; under another ASGI server the first connection does.
+    Then their role is `serving_role()`. Raises `RuntimeError` without a running loop. `manage.py
+    serve` calls this at its start; under another ASGI server the first connection does.
     """
     process = Process.current
     if process is None or process.loop is not asyncio.get_running_loop():
@@ -232,8 +247,8 @@ def get_process() -> Process:
 def dispatch(events: Iterable[Event]) -> None:
     """Pass the events of a commit to this process's executor, from any thread.
 
-    In a process without a running loop it does nothing: a sweeper finds runs that are ready, and
-    workers poll for cancel requests.
+    It does not wait. Without services in this process (`Process.current`) it does nothing: a
+    sweeper finds runs that are ready, and workers poll for cancel requests.
     """
     process = Process.current
     if process is not None and not process.loop.is_closed():
@@ -241,7 +256,11 @@ def dispatch(events: Iterable[Event]) -> None:
 
 
 def model_status() -> ModelStatus | None:
-    """Return the status of this process's embedded model, from any thread; None if it has none."""
+    """Return the status of this process's embedded model, from any thread; None if it has none.
+
+    A process of the role `web` has none. In a process without services (`Process.current`), such
+    as a command, it is the status that `MODEL_SERVICE` has before its start.
+    """
     if Process.current is not None:
         return Process.current.model.status
     service = load_service()
@@ -249,10 +268,10 @@ def model_status() -> ModelStatus | None:
 
 
 def publish(envelopes: list[Envelope]) -> None:
-    """Send envelopes to the channel layer, from any thread; a failure is only logged.
+    """Send envelopes to the channel layer, from any thread; a failure of it is only logged.
 
-    If this process has a running loop, its publisher sends them later, in order. Else this waits
-    until they are sent.
+    If this process has services (`Process.current`), its publisher sends them later, in order
+    within each group. Else this waits until they are sent, and drops the rest after a failure.
     """
     process = Process.current
     if process is not None and not process.loop.is_closed():
@@ -292,9 +311,10 @@ REPEAT_S = 1
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
-    """Call `begin` on `loop` at the first SIGTERM or SIGINT.
+    """Call `begin` on `loop` at the first SIGTERM or SIGINT; call this in the main thread.
 
-    A signal more than `REPEAT_S` seconds after the first ends the process at once, with status 1.
+    A signal more than `REPEAT_S` seconds after the first ends the process at once, with status 1;
+    an earlier one is ignored.
     """
     signalled_at: float | None = None
 
@@ -311,10 +331,11 @@ def on_signal(loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> Non
 
 
 async def drain(process: Process) -> None:
-    """Let replies end for `drain_s` seconds, by default as the role demands; release the others.
+    """Let replies end for `drain_s` seconds, then release the others.
 
-    Takes at most `GIVE_UP_S` longer. A sweeper recovers runs that were not released in time, after
-    their leases have expired.
+    Without that setting it is `WORKER_DRAIN_S` for the role `worker`, else `DRAIN_S`. Takes at most
+    `GIVE_UP_S` longer; then it returns, and logs an error. A sweeper recovers runs that were not
+    released in time, after their leases have expired.
     """
     drain_s = get_conf().drain_s
     if drain_s is None:
@@ -323,7 +344,10 @@ async def drain(process: Process) -> None:
 
 
 async def stop(process: Process) -> None:
-    """Stop the services of a process, in at most `STOP_S` seconds; call `drain` first."""
+    """Stop the services of a process, in at most `STOP_S` seconds; call `drain` first.
+
+    When the time is over, it logs an error and returns.
+    """
     await _within(STOP_S, process.stop(), "stop of services")
 
 

@@ -48,10 +48,14 @@ class _Incoming(BaseModel):
 
 
 class ChatMetadata(_Incoming):
-    """How a chat is handled.
+    """How a chat is handled; absent fields are as if they were null.
 
-    Without `on_busy` it is enqueued behind a reply at work, and interrupts a reply that awaits
-    input.
+    A chat with a `client_message_id` that the user has sent before is a duplicate: nothing is
+    stored. `on_busy` says what happens if a reply of the session is unfinished; without it, the
+    chat is enqueued behind a queued or running one, and interrupts one that awaits input. Without
+    `agent` that of the session answers. `parent_message_id` is the reply to go on from: empty
+    begins a new branch, without it the chat goes on from the end of the active branch.
+    `regenerate` is a reply whose prompt is to be answered again; then no message is stored.
     """
 
     client_message_id: ClientId | None = None
@@ -71,14 +75,20 @@ class Chat(_Incoming):
 
 
 class CancelMetadata(_Incoming):
-    """Which run to stop; by default the session's first unfinished one, else its last."""
+    """Which run of the session to stop: that of `run_id`, else that of `client_message_id`.
+
+    With neither it is the session's first unfinished run, else its last.
+    """
 
     run_id: ShortText | None = None
     client_message_id: ShortText | None = None
 
 
 class Cancel(_Incoming):
-    """Stop a reply; valid before its first token and while it waits."""
+    """Stop a reply; also before its first token, while it waits, and when it has ended.
+
+    The answer is `run.cancelling`, or `run.head` if it had ended.
+    """
 
     type: Literal["cancel"]
     session_id: ShortText = ""
@@ -86,7 +96,7 @@ class Cancel(_Incoming):
 
 
 class PingMetadata(_Incoming):
-    """`ts` is returned unchanged."""
+    """`ts` is any number or text, which `pong` returns unchanged."""
 
     ts: int | float | ShortText | None = None
 
@@ -105,7 +115,11 @@ class ClientPong(_Incoming):
 
 
 class ResumeMetadata(_Incoming):
-    """The cursor: how much the client has already shown; without `rev` no messages are sent."""
+    """The cursor: how much the client has already shown; without `rev` no messages are sent.
+
+    `rev` is the last revision of the session that it has. `epoch` and `seq` are those of the last
+    frame of the run `run_id`, the latest that it shows; without `run_id` they are ignored.
+    """
 
     rev: Annotated[int, Field(ge=0, le=2**53)] | None = None
     run_id: ShortText | None = None
@@ -114,11 +128,12 @@ class ResumeMetadata(_Incoming):
 
 
 class QueueMetadata(_Incoming):
-    """The change to make in the queue; `position` counts from 1.
+    """The change to make in the queue, which is without the session's first unfinished run.
 
     `edit` replaces the text of a waiting message by the frame's `content`, `remove` withdraws the
-    message, `move` puts it at `position`; these three need `run_id`. `clear` withdraws all messages
-    in the queue, but not the first unfinished one, even if it waits to start.
+    message, `move` puts it at `position`; these three need `run_id`. `position` counts from 1;
+    beyond the end it is the end. `clear` withdraws all messages in the queue, but not the first
+    unfinished one, even if it waits to start.
     """
 
     op: Literal["edit", "remove", "move", "clear"]
@@ -150,7 +165,10 @@ class Resume(_Incoming):
 
 
 class RespondMetadata(_Incoming):
-    """The decision about a request; with `reject`, the model is given `message`."""
+    """The decision about the request `request_id`; with `reject`, the model is given `message`.
+
+    `message` is empty for a text of the site's. Only the first decision counts.
+    """
 
     request_id: ShortText
     decision: Literal["approve", "reject"]
@@ -190,8 +208,8 @@ def _refuse_constant(name: str) -> NoReturn:
 def parse_client_frame(text: str) -> ClientFrame:
     """Parse one frame; a `session_id` or `metadata` that is null counts as missing.
 
-    Raises `AgentSiteError` with `bad_frame` (not JSON, too deep, wrong shape) or
-    `unsupported_type`.
+    Unknown fields are ignored. The size is not checked. Raises `AgentSiteError` with `bad_frame`
+    (not JSON, too deep, no `type`, wrong shape) or `unsupported_type` (an unknown `type`).
     """
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
@@ -211,7 +229,10 @@ def parse_client_frame(text: str) -> ClientFrame:
 
 
 def read_message_id(text: str) -> str | None:
-    """Return the `client_message_id` of a refused frame; None if it has no valid one."""
+    """Return the `client_message_id` in the text of a refused frame.
+
+    None if the text is not JSON or has no valid one; raises nothing.
+    """
     try:
         named = json.loads(text)["metadata"]["client_message_id"]
         return _client_id.validate_python(named, strict=True)
@@ -226,7 +247,8 @@ class _Outgoing(BaseModel):
 class Usage(_Outgoing):
     """Tokens of all model calls of a run; a field is absent if it is unknown.
 
-    `cost` is a decimal number, by the site's price list.
+    Cached input is part of the input, and reasoning of the output; the total is input and output.
+    `cost` is a decimal number in `currency`, by the site's price list.
     """
 
     input_tokens: int | None = None
@@ -239,7 +261,11 @@ class Usage(_Outgoing):
 
 
 class RunMetadata(_Outgoing):
-    """The run that a frame is about, and its epoch."""
+    """The run that a frame is about, and its epoch.
+
+    `run_number` gives the order of runs in their session, from 1; that of a waiting run may rise.
+    `epoch` is 0 until the run is claimed.
+    """
 
     run_id: str
     run_number: int
@@ -247,7 +273,10 @@ class RunMetadata(_Outgoing):
 
 
 class SequencedMetadata(RunMetadata):
-    """A frame of the run's journal: within an epoch, `seq` counts from 1 without a gap."""
+    """A frame of the run's journal: within an epoch, `seq` counts from 1 without a gap.
+
+    `message_id` is the id of the run's reply.
+    """
 
     seq: int
     message_id: str
@@ -257,7 +286,10 @@ UsageSource = Literal["measured", "estimated", "unknown"]
 
 
 class CompleteMetadata(SequencedMetadata):
-    """How the run ended."""
+    """How the run ended, without a failure; `html` is the HTML of the whole reply.
+
+    `reason` says why it was stopped, or ended early; absent for a run that came to its own end.
+    """
 
     finish_reason: Literal["completed", "cancelled", "interrupted"]
     reason: (
@@ -269,7 +301,11 @@ class CompleteMetadata(SequencedMetadata):
 
 
 class ErrorMetadata(_Outgoing):
-    """`terminal` means that the run named here has ended; `retry_after` is in seconds."""
+    """`terminal` means that the run named here has ended; `retry_after` is in seconds.
+
+    Without `terminal` the error is outside any run: fields of a run and the usage are absent, and
+    `client_message_id` is that of the refused frame. `retryable`: the same may succeed later.
+    """
 
     code: ErrorCode
     retryable: bool
@@ -286,7 +322,10 @@ class ErrorMetadata(_Outgoing):
 
 
 class Limits(_Outgoing):
-    """What the server accepts from one socket; `queue_max` is for each session."""
+    """What the server accepts from one socket: bytes of UTF-8 in a frame, and frames in a minute.
+
+    `queue_max` messages may wait in each session; a socket may follow `follow_max` sessions.
+    """
 
     frame_max_bytes: int
     frames_per_minute: int
@@ -295,7 +334,11 @@ class Limits(_Outgoing):
 
 
 class Connected(_Outgoing):
-    """First frame of every socket; `user_id` is the user who is signed in."""
+    """First frame of every socket; `user_id` is the user who is signed in.
+
+    `protocol` is the name and version of the protocol. The server pings about every `heartbeat_s`
+    seconds.
+    """
 
     text: ClassVar[str] = "connected"
     event: Literal["connected"] = "connected"
@@ -306,7 +349,11 @@ class Connected(_Outgoing):
 
 
 class Resumed(_Outgoing):
-    """Answers `resume`. `recovered: false` means: load the history again."""
+    """Answers `resume`. `recovered: false` means: load the history again.
+
+    `rev` is the session's revision now. `run_id` is its first unfinished run, absent without one.
+    The server also sends this unasked, with `recovered: false`, if a socket has missed too much.
+    """
 
     text: ClassVar[str] = "resumed"
     event: Literal["resumed"] = "resumed"
@@ -323,7 +370,10 @@ class Unfollowed(_Outgoing):
 
 
 class Draining(_Outgoing):
-    """The server is about to stop: connect again after the pause, then close this socket."""
+    """The server is about to stop: connect again after the pause, then close this socket.
+
+    The pause is `reconnect_after_ms` and a random time of the client's own.
+    """
 
     text: ClassVar[str] = "restarting"
     event: Literal["draining"] = "draining"
@@ -333,7 +383,8 @@ class Draining(_Outgoing):
 class ModelStatus(_Outgoing):
     """The state of the embedded model, if there is one; `fraction` is from 0 to 1.
 
-    Sent after `connected` and at every change.
+    Sent after `connected` and at every change. `detail` is a short text for people. `fraction` is
+    how much of the model is fetched, absent in other states.
     """
 
     text: ClassVar[str] = "{detail}"
@@ -350,7 +401,8 @@ class MessageMetadata(_Outgoing):
     Without `parts` the receiver keeps its parts: the run's frames bring them. A `withdrawn` message
     was taken back while it waited; the receiver removes it. `summary` is the text that the model is
     given in place of all messages up to this one, empty if it is given none; without `summary` the
-    receiver keeps its own.
+    receiver keeps its own. `number` gives the order in the session; `html` is that of a whole
+    reply. `run_id` to `error_code` are those of the run that writes the message.
     """
 
     rev: int
@@ -386,7 +438,10 @@ class MessageUpdated(MessageMetadata):
 
 
 class QueueEntry(_Outgoing):
-    """A run that waits in the queue; `again` asks for another reply to an earlier message."""
+    """A run that waits in the queue; `again` asks for another reply to an earlier message.
+
+    `message_id` and `content` are those of the message that it answers.
+    """
 
     run_id: str
     run_number: int
@@ -414,7 +469,10 @@ class QueueDone(_Outgoing):
 
 
 class SessionMetadata(_Outgoing):
-    """An entry of the list of sessions; an `archived` one leaves the list."""
+    """An entry of the list of sessions; an `archived` one leaves the list.
+
+    `active_at` is ISO 8601. `run_status` is that of the first unfinished run, absent without one.
+    """
 
     rev: int
     title: str
@@ -478,7 +536,11 @@ class ShareRevoked(_Outgoing):
 
 
 class Accepted(_Outgoing):
-    """The chat is stored and has a run; a `duplicate` was stored before, and nothing is changed."""
+    """The chat is stored and has a run; a `duplicate` was stored before, and nothing is changed.
+
+    `user_message_id` is the message that is answered, `message_id` the reply. `outcome` is what
+    was done at first: the run was started, waits, or interrupts another one.
+    """
 
     text: ClassVar[str] = "accepted"
     event: Literal["accepted"] = "accepted"
@@ -499,7 +561,7 @@ class RunQueued(RunMetadata):
 
 
 class RunHead(RunMetadata):
-    """Answers a `cancel` of a run that had already ended: its last status and `seq`."""
+    """Answers a `cancel` of a run that had already ended, with its last status and `seq`."""
 
     text: ClassVar[str] = "already ended"
     event: Literal["run.head"] = "run.head"
@@ -523,7 +585,10 @@ class RunReset(RunMetadata):
 
 
 class Responded(RunMetadata):
-    """Answers `respond` with the decision that counts; a `duplicate` has changed nothing."""
+    """Answers `respond` with the decision that counts; a `duplicate` has changed nothing.
+
+    `by` is the name of the user who decided; absent for `cancelled` and `expired`.
+    """
 
     text: ClassVar[str] = "answered"
     event: Literal["responded"] = "responded"
@@ -535,7 +600,10 @@ class Responded(RunMetadata):
 
 
 class OpenRequest(_Outgoing):
-    """A tool call that waits for approval; `arguments` are exactly those that the model gave."""
+    """A tool call that waits for approval; `arguments` are exactly those that the model gave.
+
+    `description` says what the tool does. `expires_at` is ISO 8601; then the run ends.
+    """
 
     request_id: str
     tool_call_id: str
@@ -569,7 +637,10 @@ class RunStarted(SequencedMetadata):
 
 
 class RunRetrying(SequencedMetadata):
-    """The model's server is asked again after `wait_s` seconds; `code` is its latest error."""
+    """The model's server is asked again after `wait_s` seconds; `code` is its latest error.
+
+    `attempt` counts such repetitions of one model call from 1.
+    """
 
     text: ClassVar[str] = "waiting for the model, trying again in {wait_s} s"
     event: Literal["run.retrying"] = "run.retrying"
@@ -579,7 +650,7 @@ class RunRetrying(SequencedMetadata):
 
 
 class ToolStarted(SequencedMetadata):
-    """A tool is about to run."""
+    """A tool is about to run; `arguments` are shortened to what users are shown."""
 
     text: ClassVar[str] = "using {name}"
     event: Literal["tool.started"] = "tool.started"
@@ -589,7 +660,7 @@ class ToolStarted(SequencedMetadata):
 
 
 class ToolProgress(SequencedMetadata):
-    """The progress of a tool; `fraction` is from 0 to 1."""
+    """The progress of a tool; `fraction` is from 0 to 1, absent if the tool gave none."""
 
     text: ClassVar[str] = "{progress}"
     event: Literal["tool.progress"] = "tool.progress"
@@ -600,7 +671,10 @@ class ToolProgress(SequencedMetadata):
 
 
 class ToolFinished(SequencedMetadata):
-    """A tool has returned; `summary` says in a few words what it did."""
+    """A tool has returned; `summary` says in a few words what it did.
+
+    `output` is shortened to what users are shown. `summary` is absent if the tool gave none.
+    """
 
     text: ClassVar[str] = "used {name}"
     event: Literal["tool.finished"] = "tool.finished"
@@ -624,7 +698,7 @@ class ToolFailed(SequencedMetadata):
 
 
 class ReasoningDelta(SequencedMetadata):
-    """A piece of the model's reasoning."""
+    """A piece of the model's reasoning, to be added to the pieces before it."""
 
     text: ClassVar[str] = "thinking"
     event: Literal["reasoning.delta"] = "reasoning.delta"
@@ -632,7 +706,7 @@ class ReasoningDelta(SequencedMetadata):
 
 
 class AgentChanged(SequencedMetadata):
-    """Another agent has taken over."""
+    """Another agent has taken over the reply; `name` is its name."""
 
     text: ClassVar[str] = "{name} takes over"
     event: Literal["agent.changed"] = "agent.changed"
@@ -656,7 +730,11 @@ class InputRequested(SequencedMetadata):
 
 
 class InputResolved(SequencedMetadata):
-    """A request was decided, `by` somebody, or never will be: the run was stopped or expired."""
+    """A request was decided, `by` somebody, or never will be: the run was stopped or expired.
+
+    `by` is the name of a user, absent if nobody decided. `message` is what the user said with a
+    rejection.
+    """
 
     text: ClassVar[str] = "{decision}"
     event: Literal["input.resolved"] = "input.resolved"
@@ -725,7 +803,7 @@ class _ServerFrame(_Outgoing):
 
 
 class Token(_ServerFrame):
-    """A piece of the answer's text."""
+    """A piece of the answer's text, `content`, to be added to the pieces before it."""
 
     type: Literal["token"] = "token"
     content: str
@@ -757,7 +835,7 @@ class Error(_ServerFrame):
 
 
 class PongMetadata(_Outgoing):
-    """`server_time` is in seconds since 1970."""
+    """`server_time` is in seconds since 1970; `ts` is that of the client's `ping`, else absent."""
 
     server_time: float
     ts: int | float | str | None = None
@@ -791,7 +869,10 @@ SERVER_FRAMES: tuple[type[BaseModel], ...] = (
 
 
 def status(metadata: StatusMetadata, session_id: UUID | str = "") -> Status:
-    """Make a status frame; its `content` is the short text of its event."""
+    """Make a status frame; its `content` is the short text of its event, with fields filled in.
+
+    `session_id` "" is for a frame that is about no session.
+    """
     text = metadata.text.format_map(metadata.__dict__) if "{" in metadata.text else metadata.text
     return Status(session_id=str(session_id), content=text, metadata=metadata)
 
@@ -799,7 +880,10 @@ def status(metadata: StatusMetadata, session_id: UUID | str = "") -> Status:
 def error(
     exc: AgentSiteError, *, session_id: str = "", client_message_id: str | None = None
 ) -> Error:
-    """Make the frame for an error outside any run."""
+    """Make the frame for an error outside any run; its `content` is the error's text for people.
+
+    The ids are those of the refused frame, "" and None if it has none.
+    """
     metadata = ErrorMetadata(
         code=exc.code,
         retryable=exc.info.retryable,

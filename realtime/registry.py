@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class AgentEntry:
     """An agent that users can choose.
 
-    `description` is a sentence or two; `starters` are first messages to choose from; one that
-    ends with "…" is put into the message box, to be completed. With `continues`, a reply whose
-    worker is lost goes on behind the tools that had finished; else it ends there, for its user to
-    continue.
+    `description` is a sentence or two; "" for none. `starters` are first messages to choose from;
+    one that ends with "…" is put into the message box, to be completed. With `continues`, a reply
+    whose worker is lost goes on behind the tools that had finished; else it ends there, for its
+    user to continue.
     """
 
     agent: "Agent[Any]"
@@ -38,7 +38,10 @@ class AgentEntry:
 
 
 def list_entries() -> list[AgentEntry]:
-    """Return all entries in order; raises `ImproperlyConfigured` for none or a repeated name."""
+    """Return a new list of all entries, in order; imports the site's module of agents.
+
+    Raises `ImproperlyConfigured` for no entry or a repeated name, and what the import raises.
+    """
     entries = list(import_module(settings.AGENTS).AGENTS)
     names = [entry.name for entry in entries]
     if not names or len(set(names)) < len(names):
@@ -47,7 +50,7 @@ def list_entries() -> list[AgentEntry]:
 
 
 def get_entry(name: str = "") -> AgentEntry:
-    """Return the entry of that name, or the first entry if none has it."""
+    """Return the entry of the agent with that name, or the first entry if none has it."""
     entries = list_entries()
     return next((entry for entry in entries if entry.name == name), entries[0])
 
@@ -58,21 +61,25 @@ def agent_names() -> tuple[str, ...]:
 
 
 def default_agent() -> str:
-    """Return the name of the first agent, which answers chats that name none."""
+    """Return the name of the first agent; it answers if neither chat nor session names one."""
     return get_entry().name
 
 
 def asks_settings(name: str) -> bool:
-    """Return whether an agent's model is on the server of the settings.
+    """Return whether the model of the agent with that name is on the server of the settings.
 
-    It is, unless the agent has a model object of its own. "" is the default agent.
+    It is, unless the agent has a model object of its own. "" and unknown names stand for the first
+    agent.
     """
     model = get_agent(name).model
     return model is None or isinstance(model, str)
 
 
 def name_model(agent: "Agent[Any]") -> str:
-    """Return the name of an agent's model; for a model object without a name, that of its class."""
+    """Return the name of an agent's model: `AGENT_MODEL` if the agent sets none.
+
+    For a model object it is its `model` or, without such an attribute, the name of its class.
+    """
     model = agent.model
     if model is None:
         return str(settings.AGENT_MODEL)
@@ -80,14 +87,14 @@ def name_model(agent: "Agent[Any]") -> str:
 
 
 def own_models() -> dict[str, str]:
-    """Return the models' names by agents' names, for agents that set a model of their own."""
+    """Return the models' names by agents' names, for agents that set a model, even by its name."""
     agents = (entry.agent for entry in list_entries())
     return {agent.name: name_model(agent) for agent in agents if agent.model is not None}
 
 
 def get_agent(name: str) -> "Agent[Any]":
-    """Return the agent of that name, or the first if none has it.
+    """Return the agent of that name, or the first agent if none has it.
 
-    Runs must work on a copy (`realtime.work.tools.copy_agent`).
+    It is the site's own object: runs must work on a copy (`realtime.work.tools.copy_agent`).
     """
     return get_entry(name).agent

@@ -37,9 +37,9 @@ LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 class HandshakeAuth:
     """ASGI middleware that authenticates a handshake.
 
-    Sets `scope["user"]` and `scope["sign_in"]`, or a close code in `scope["refused"]`. It refuses
-    nothing itself: a browser sees a close code only after `accept`, so the consumer accepts first
-    and closes then.
+    Sets `scope["user"]`, `scope["sign_in"]` and `scope["address"]` ("" if unknown), with
+    `scope["refused"]` None; or only a close code in `scope["refused"]`. It refuses nothing itself:
+    a browser sees a close code only after `accept`, so the consumer accepts first and closes then.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -78,7 +78,10 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client authenticates with: an `Authorization` header, a ticket or a cookie."""
+    """What a client authenticates with: an `Authorization` header, a ticket or a cookie.
+
+    `text` is the value of that header, the ticket, or the whole `Cookie` header.
+    """
 
     kind: Literal["header", "ticket", "cookie"]
     text: str
@@ -86,7 +89,8 @@ class Credentials:
     async def use(self) -> "Found":
         """Return the user and the sign-in; None if the credentials are not valid.
 
-        A ticket is redeemed: it is valid only once. Raises database errors.
+        Those of an inactive user and an API key without the scope `read` are not valid. A ticket is
+        redeemed: it is valid only once. Raises database errors.
         """
         if self.kind == "ticket":
             return await dbpool.write(redeem_ticket, self.text)
@@ -127,9 +131,11 @@ def _may_open(scope: dict[str, Any], headers: dict[bytes, str], by: Credentials)
 
 
 def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str | None) -> bool:
-    """Return whether `origin` is this site or one of `CSRF_TRUSTED_ORIGINS`; False for None.
+    """Return whether `origin` is this site or one of `CSRF_TRUSTED_ORIGINS`; False for None or "".
 
-    Compares scheme, host and port exactly: the cookie also comes with a foreign page's handshake.
+    This site is the scheme of the connection with the `Host` header, which `ALLOWED_HOSTS` must
+    have. Scheme, host and port must be equal, where a missing port is the scheme's default: the
+    cookie also comes with a foreign page's handshake.
     """
     if not origin:
         return False
@@ -144,7 +150,11 @@ def is_own_origin(scope: dict[str, Any], headers: dict[bytes, str], origin: str 
 
 
 def matches_origin(origin: str, allowed: Iterable[str]) -> bool:
-    """Return whether `allowed` has the origin; `https://*.example.org` works as in Django."""
+    """Return whether `allowed` has exactly this origin, or a pattern for it.
+
+    The pattern `https://*.example.org` allows all subdomains and, as in Django, the domain itself.
+    False if the origin or a pattern is a malformed URL. `allowed` must not be an iterator.
+    """
     try:
         parts = urlsplit(origin)
         patterns = [urlsplit(name) for name in allowed if "*" in name]
@@ -223,7 +233,10 @@ def _from_token(header: str) -> Found:
 
 
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
-    """Refuse the handshake at any other path; without this Channels logs a traceback."""
+    """Refuse any handshake, without `accept`: an ASGI application for unknown paths.
+
+    Without it Channels logs a traceback.
+    """
     await receive()
     await send({"type": "websocket.close"})
 

@@ -42,7 +42,9 @@ MESSAGE_CHARS = 300
 def describe(exc: BaseException, *, is_private: bool = False) -> str:
     """Describe an exception and its causes for the log: types, first lines of messages, tracebacks.
 
-    Leaves out all messages if one of them may quote prompts or replies, or if `is_private` is set.
+    A message is cut at `MESSAGE_CHARS`; that of a database error is left out unless it is about the
+    connection. All messages are left out if one of them may quote prompts or replies (`QUOTING`),
+    or if `is_private` is set.
     """
     chain = list(_chain(exc))
     is_private = is_private or any(map(_may_quote, chain))
@@ -50,7 +52,7 @@ def describe(exc: BaseException, *, is_private: bool = False) -> str:
 
 
 def name_types(exc: BaseException) -> str:
-    """Return the types of an exception and of its causes in one line."""
+    """Return the types of an exception and of its causes in one line: "A from B from C"."""
     return " from ".join(type(each).__name__ for each in _chain(exc))
 
 
@@ -102,7 +104,10 @@ log_ids: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default=MappingPr
 
 
 def note_ids(**ids: object) -> None:
-    """Add ids to `log_ids`, for the rest of this task and for what it starts."""
+    """Add ids to `log_ids`, as text, for the rest of this task and for tasks that it starts.
+
+    An id of the same name is replaced.
+    """
     log_ids.set({**log_ids.get(), **{name: str(value) for name, value in ids.items()}})
 
 
@@ -127,16 +132,20 @@ class Supervisor:
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Start a task that runs once, and return it; an exception that it raises is logged."""
+        """Start a task that runs once, and return it; an exception that it raises is logged.
+
+        Such a death is not counted in `failed`.
+        """
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def keep(self, serve: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Run a service, and start it again after a pause whenever it raises.
+        """Run a service in the background, and start it again after a pause whenever it raises.
 
-        A service that returns is not started again. `serve` must not rely on state of an earlier
+        Pauses grow from `RESTART_PAUSE_S` to `RESTART_PAUSE_MAX_S`. A service that returns is not
+        started again. `serve` is called for each start, and must not rely on state of an earlier
         run.
         """
         self.start(self._keep(serve, name), name)
@@ -170,7 +179,10 @@ class Supervisor:
 
     @property
     def failed(self) -> list[str]:
-        """The names of services that have died twice within `FAILED_WITHIN_S` seconds."""
+        """Sorted names of services that have died at least twice in the last `FAILED_WITHIN_S`.
+
+        That is in seconds. Only services of `keep` are counted.
+        """
         return sorted(name for name in list(self._deaths) if self._count_deaths(name) >= 2)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -179,12 +191,18 @@ class Supervisor:
             logger.error("%s died: %s", task.get_name(), describe(exc))
 
     async def settled(self) -> None:
-        """Wait until every task has ended, tasks started meanwhile included."""
+        """Wait until every task has ended, tasks started meanwhile included.
+
+        It waits for ever while a service of `keep` runs.
+        """
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait for their end; raises nothing of what they raise."""
+        """Cancel all tasks and wait for their end; raises nothing of what they raise.
+
+        Tasks that are started meanwhile are not cancelled.
+        """
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -22,7 +22,10 @@ TYPES = {
 
 @cache
 def schemas() -> dict[str, Schema]:
-    """Return the JSON Schemas of all types of the protocol, by the types' names."""
+    """Return the JSON Schemas of all types of the protocol, by the types' names.
+
+    The same object is returned at each call: do not modify it.
+    """
     kinds: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((kind, "validation") for kind in protocol.CLIENT_FRAMES),
         *((kind, "serialization") for kind in protocol.SERVER_FRAMES),
@@ -34,7 +37,10 @@ def schemas() -> dict[str, Schema]:
 
 @cache
 def asyncapi(address: str = SOCKET_PATH) -> Schema:
-    """Return the AsyncAPI 3 document of the socket at the path `address`."""
+    """Return the AsyncAPI 3 document of the socket at the path `address`.
+
+    The same object is returned at each call: do not modify it.
+    """
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -81,7 +87,10 @@ def _reference(place: str, name: str) -> Schema:
 
 @cache
 def typescript() -> str:
-    """Return TypeScript declarations of all types, `ClientFrame` and `ServerFrame` included."""
+    """Return TypeScript declarations of all types of the protocol.
+
+    `ClientFrame` and `ServerFrame` are the unions of the frames of each side.
+    """
     unions = [
         _union("ClientFrame", protocol.CLIENT_FRAMES),
         _union("ServerFrame", protocol.SERVER_FRAMES),

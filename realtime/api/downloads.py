@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class FormatRenderer(BaseRenderer):
-    """Lets DRF choose a download format by `Accept`; it renders errors only, as JSON."""
+    """Lets DRF choose a download format by `Accept`; it renders errors only, as JSON.
+
+    The classes in `RENDERERS` set the media type.
+    """
 
     def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
         rendered: bytes = JSONRenderer().render(data)
@@ -78,10 +81,13 @@ class DownloadView(AsyncAPIView):
     renderer_classes = RENDERERS
 
     async def answer(self, sessions: QuerySet[ChatSession], *, name: str, one: bool) -> Any:
-        """Return the file as an attachment; writing stops if the client disconnects.
+        """Return the response with these sessions as an attachment, written before it is sent.
 
         `name` is the file's name without extension. With `one` the file has the one session itself,
-        else a list. Raises `AgentSiteError`: rate_limited (too many exports at once), unavailable.
+        else a list. The caller must have authorised access to `sessions`. If this is cancelled, as
+        when the client disconnects, no more is written. Raises `ValidationError` for an unknown
+        format, and `AgentSiteError`: rate_limited (too many exports of the user at once),
+        unavailable (the database or the disk failed).
         """
         kind = FORMATS[self._format_name()]
         user_id = self.request.user.pk
@@ -109,7 +115,7 @@ class DownloadView(AsyncAPIView):
         return name
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return errors as JSON, whatever format was requested."""
+        """Finish the response; errors become JSON, whatever format was requested."""
         if isinstance(response, Response):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
@@ -136,7 +142,7 @@ class ExportView(DownloadView):
         parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
     )
     async def get(self, request: Request) -> Any:
-        """All sessions that match the filters, oldest first, as one file.
+        """All sessions of the caller that match all the filters, oldest first, as one file.
 
         The filters are those of the list of sessions, but `state` is `all` by default.
         """
@@ -152,7 +158,7 @@ class ExportView(DownloadView):
 @require_safe
 @cache_control(max_age=300)
 def asyncapi(request: HttpRequest) -> JsonResponse:
-    """The AsyncAPI 3 description of the socket."""
+    """The AsyncAPI 3 description of the socket, as JSON; no sign-in is needed."""
     return JsonResponse(wire_schema.asyncapi(socket_path()))
 
 
@@ -160,5 +166,5 @@ def asyncapi(request: HttpRequest) -> JsonResponse:
 @require_safe
 @cache_control(max_age=300)
 def typescript(request: HttpRequest) -> HttpResponse:
-    """TypeScript declarations of every frame."""
+    """TypeScript declarations of every frame, as plain text; no sign-in is needed."""
     return HttpResponse(wire_schema.typescript(), content_type="text/plain; charset=utf-8")

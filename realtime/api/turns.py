@@ -44,7 +44,10 @@ Frame = dict[str, Any]
 
 
 class AsyncAPIView(ApiView):
-    """A view with `async` handlers; authentication and checks run in a database thread."""
+    """A view with `async` handlers; authentication and checks run in a database thread.
+
+    Handlers run on the event loop: they must read and write through `dbpool`.
+    """
 
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
@@ -79,15 +82,23 @@ async def stream_turn(
 ) -> AsyncGenerator[Frame, None]:
     """Post a chat; yield `accepted`, then the frames of the reply up to its last.
 
-    A reply that awaits input does not end the stream. Raises `AgentSiteError` before the first
-    frame if the chat is refused. Ends early if the server stops; the caller may then send the same
-    `client_message_id` again to go on. Also ends early when `sign_in` has ended or, without one,
-    when the account or its password has changed. With `watches=False` the reader does not count as
-    somebody who watches the reply. A caller that stops reading must close the generator.
+    The frames are decoded from JSON. Behind `accepted` come also those for every reader: `ping`,
+    `draining` and `model.status`. A reply that awaits input does not end the stream. Raises
+    `AgentSiteError` or a database error before the first frame if the chat is refused or cannot be
+    stored. Ends early, without an exception, if the server stops or the caller reads too slowly;
+    the caller may then send the same `client_message_id` again to go on. Also ends early when
+    `sign_in` has ended or, without one, when the user is inactive or deleted or has another
+    password. With `watches=False` the reader does not count as somebody who watches the reply. A
+    caller that stops reading must close the generator.
     """
     async with _open(user, sign_in, watches=watches) as reader:
         posted = await process_module.chat(reader.process, reader.viewer, new)
+        is_accepted = False
         async for frame in reader.frames():
+            # A frame for every reader, such as `draining`, may have come while the chat was stored.
+            is_accepted = is_accepted or frame["metadata"].get("event") == "accepted"
+            if not is_accepted:
+                continue
             yield frame
             if _is_last(frame, str(posted.run_id)):
                 return
@@ -123,7 +134,10 @@ class _Reader:
         await self._ready.put(None)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Yield frames until the server stops or the sign-in has ended."""
+        """Yield decoded frames until the outbox is closed, or sending has failed.
+
+        It is closed when the server stops, the sign-in has ended, or the caller reads too slowly.
+        """
         while (text := await self._ready.get()) is not None:
             yield json.loads(text)
 
@@ -151,7 +165,7 @@ ON_BUSY = ("enqueue", "interrupt", "reject")
 
 
 class EventStreamRenderer(BaseRenderer):
-    """Lets DRF choose `text/event-stream` by `Accept`; errors are JSON there too."""
+    """Lets DRF choose `text/event-stream` by `Accept`; it renders errors only, as JSON."""
 
     media_type = "text/event-stream"
     format = "sse"
@@ -162,7 +176,10 @@ class EventStreamRenderer(BaseRenderer):
 
 
 class ChatSerializer(serializers.Serializer[Any]):
-    """A message to the agent."""
+    """A message to the agent: the fields of `protocol.ChatMetadata`, and `content`.
+
+    Unlike over a socket, `on_busy` is `enqueue` by default.
+    """
 
     content = serializers.CharField(
         required=False, allow_blank=True, default="", trim_whitespace=False, max_length=65_536
@@ -175,13 +192,23 @@ class ChatSerializer(serializers.Serializer[Any]):
 
 
 class NewTurnSerializer(ChatSerializer):
-    """A message to the agent; with `wait` false the answer does not wait for the reply."""
+    """A message to the agent; with `wait` false the answer does not wait for the reply.
+
+    `content` may be empty only with `regenerate`, the id of a reply whose prompt is to be answered
+    again. A `client_message_id` that was sent before gets the earlier reply. `on_busy` says what
+    happens if a reply of the session is unfinished. Without `agent` that of the session answers.
+    `parent_message_id` is the reply to go on from: empty begins a new branch, without it the chat
+    goes on from the end of the active one.
+    """
 
     wait = serializers.BooleanField(default=True)
 
 
 class TurnSerializer(serializers.Serializer[Any]):
-    """A chat and its reply, for the schema."""
+    """A chat and its reply: `run` and `message` are those of the reply. For the schema.
+
+    `outcome` is what was done at first; a `duplicate` was stored before, and nothing is changed.
+    """
 
     session_id = serializers.UUIDField()
     outcome = serializers.ChoiceField(choices=Outcome.choices)
@@ -200,7 +227,10 @@ class StoppedSerializer(serializers.Serializer[Any]):
 
 
 class CancelSerializer(serializers.Serializer[Any]):
-    """Which reply to stop; by default the session's first unfinished one, else its last."""
+    """Which reply to stop: that of the run `run_id`, else that to `client_message_id`.
+
+    With neither it is the session's first unfinished one, else its last.
+    """
 
     run_id = serializers.CharField(max_length=100, required=False)
     client_message_id = serializers.CharField(max_length=100, required=False)
@@ -222,8 +252,9 @@ class ChatView(AsyncAPIView):
     async def post(self, request: Request, session_id: str = "") -> Any:
         """Send a message; the answer is the reply or, with `text/event-stream`, its frames.
 
-        The status is 202 if the reply is unfinished: it was not waited for, takes too long, or
-        awaits input. A failed reply has the status of its error.
+        The status is 202 if the reply is unfinished: it was not waited for, takes longer than
+        `REST_WAIT_S`, awaits input, or the server stops. A failed reply has the status of its
+        error, with the reply too. A stream begins with 200, whatever becomes of the reply.
         """
         asked = NewTurnSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
@@ -238,7 +269,7 @@ class ChatView(AsyncAPIView):
         return Response(body, status=status)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return errors as JSON, also where a stream was asked for."""
+        """Finish the response; all but a stream is JSON, also where a stream was asked for."""
         if isinstance(response, Response):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
@@ -250,7 +281,10 @@ class CancelView(AsyncAPIView):
 
     @extend_schema(request=CancelSerializer, responses=StoppedSerializer)
     async def post(self, request: Request, session_id: str) -> Response:
-        """Ask a reply to stop; the answer's `ended_before` says whether it had already ended."""
+        """Ask a reply to stop, without waiting until it has.
+
+        The answer's `ended_before` says whether it had already ended; then nothing is changed.
+        """
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         stopped = await dbpool.write(

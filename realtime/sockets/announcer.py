@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 def on_change(change: Change) -> None:
-    """Publish a change and pass its events to the executor; called in the thread of the commit.
+    """Publish a change and pass its events to this process's executor.
 
-    The change is committed already, so a failure to publish is only logged: readers find the change
-    in the database.
+    A handler for `changes.register`: called in the thread of the commit. The change is committed
+    already, so a failure to publish is only logged: readers find the change in the database.
     """
     try:
         publish(envelopes_of(change))
@@ -54,8 +54,10 @@ def on_change(change: Change) -> None:
 def envelopes_of(change: Change) -> list[Envelope]:
     """Return the messages of a change: for the session's group, for its runs, then for its user.
 
-    Those of the runs go to the session's group and, for a cancel, to the workers' group. A change
-    with only events of `UNNUMBERED` has messages for the user alone.
+    There is one for the session, even without frames, as it tells the new `rev`. Those of the runs
+    go to the session's group and, for a cancel, to the workers' group. The user's is left out if it
+    would have no frames. A change with only events of `UNNUMBERED` has a message for the user
+    alone.
     """
     if change.events and all(isinstance(event, UNNUMBERED) for event in change.events):
         return _user(change)

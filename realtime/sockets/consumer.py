@@ -43,7 +43,8 @@ from realtime.telemetry import metrics
 def change_queue(user: User, frame: Queue) -> list[QueueView]:
     """Make the change to the queue that `frame` asks for; return the new queue.
 
-    Call it in a database thread that may write. Raises `AgentSiteError`.
+    Call it in a database thread that may write. Raises what the function for the `op` raises:
+    `AgentSiteError`, such as not_found, not_queued or bad_frame.
     """
     asked = frame.metadata
     session: dict[str, Any] = {"user": user, "session_id": frame.session_id}
@@ -77,7 +78,11 @@ does.
 
 
 class ChatConsumer(AsyncWebsocketConsumer):
-    """The server side of one socket. It never works on runs: it only watches them."""
+    """The server side of one socket: stores what the client asks for, and sends frames.
+
+    It never works on runs; an executor does. `viewer` is None until the socket is accepted, and
+    stays None if it is refused.
+    """
 
     viewer: Viewer | None = None
 
@@ -100,15 +105,18 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await self.viewer.close()
 
     async def dispatch(self, message: Any) -> None:
-        """Call the handler of a message.
+        """Call the handler of an ASGI message.
 
         Channels' own version also closes old database connections, in a thread, for each message;
-        none are opened here.
+        none are opened here. Raises `StopConsumer` at the client's disconnection.
         """
         await getattr(self, get_handler_name(message))(message)
 
     async def connect(self) -> None:
-        """Accept the socket; then start sending or, if it is refused, close it with a code."""
+        """Accept the socket; then start sending or, if it is refused, close it with a code.
+
+        It is refused by `scope["refused"]`, or if the user or the address has too many sockets.
+        """
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
@@ -158,16 +166,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=text)
 
     def put(self, frame: ServerFrame) -> None:
-        """Put a frame into the outbox, without waiting; call it only after `connect`."""
+        """Put a frame that moves no cursor into the outbox, without waiting.
+
+        Call it only after `connect` has opened the socket. For an overflow see `Outbox.put`.
+        """
         self.outbox.put(frame.encode())
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
-        """Handle one frame of the client; an error is answered with a frame.
+        """Handle one frame of the client; an error of any kind is answered with an `error` frame.
 
-        The socket stays open, unless the client goes on sending frames over the limit
-        (`EXCESS_MAX`).
+        A binary frame is such an error. The socket stays open, unless more than `EXCESS_MAX` frames
+        in a row are over the limit. Does nothing if the socket was refused.
         """
         if self.viewer is None:
             return

@@ -23,7 +23,10 @@ _STATUS_KINDS: dict[str, type[protocol.SequencedMetadata]] = {
 
 
 def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> ServerFrame:
-    """Return the frame of one journal event that does not end its run."""
+    """Return the frame of one journal event that does not end its run.
+
+    Raises `KeyError` for an event of another kind, `complete` and `error` included.
+    """
     where = _where(ref, seq)
     if kind == "token":
         metadata = protocol.SequencedMetadata(**where)
@@ -35,10 +38,11 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
 
 
 def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> ServerFrame:
-    """Return the last frame of an ended run; `payload` is that of its last event.
+    """Return the last frame of an ended run: `error` if it failed, else `complete`.
 
-    `html` has the HTML of each text part; a failed run's frame has none. Nothing is rendered here,
-    so the thread that commits may call this. The run's reply must be loaded.
+    `payload` is that of the run's last event. `html` has the HTML of each text part of the reply;
+    it is ignored for a failed run. Nothing is rendered here, so the thread that commits may call
+    this. The run's reply must be loaded. Call it only for an ended run; this is not checked.
     """
     ref = run_ref(run)
     if run.status == RunStatus.FAILED:
@@ -91,7 +95,7 @@ def _usage(run: Run) -> protocol.Usage:
 
 
 def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
-    """Return a frame with all that was shown of a run up to `seq`."""
+    """Return the frame that replaces all that is shown of a run; `parts` is its reply at `seq`."""
     ref = run_ref(run)
     metadata = protocol.Snapshot(
         **_where(ref, seq),
@@ -103,7 +107,10 @@ def snapshot_frame(run: Run, seq: int, parts: list[dict[str, Any]]) -> Status:
 
 
 def responded_frame(decided: Decided) -> Status:
-    """Return the answer to a `respond` frame: the decision that counts, perhaps an earlier one."""
+    """Return the answer to a `respond` frame: the decision that counts, perhaps an earlier one.
+
+    The approval must have a decision.
+    """
     approval = decided.approval
     metadata = protocol.Responded(
         **run_metadata(decided.run),
@@ -121,7 +128,8 @@ def message_frame(
 ) -> Status:
     """Return the frame of a new message (`created`) or of a changed one.
 
-    `html` is that of a whole reply; None if its parts are not sent.
+    `rev` is the revision of the session. `html` is the HTML of a whole reply; None: the frame has
+    none.
     """
     kind = protocol.MessageCreated if created else protocol.MessageUpdated
     metadata = kind(
@@ -165,7 +173,7 @@ _LIST_KINDS: dict[str, type[protocol.SessionMetadata]] = {
 
 
 def session_frame(session_id: UUID, rev: int, line: SessionListed) -> Status:
-    """Return the frame of a session's new, changed or removed entry in its owner's list."""
+    """Return the frame of a session's entry in its owner's list, of the type for `line.kind`."""
     metadata = _LIST_KINDS[line.kind](
         rev=rev,
         title=line.title,
@@ -177,7 +185,7 @@ def session_frame(session_id: UUID, rev: int, line: SessionListed) -> Status:
 
 
 def feedback_frame(session_id: UUID, event: FeedbackChanged) -> Status:
-    """Return the frame of the owner's changed feedback on a reply."""
+    """Return the frame of the owner's feedback on a reply, or of its removal (`value` None)."""
     changed = protocol.FeedbackChanged(message_id=str(event.message_id), value=event.value)
     return protocol.status(changed, session_id)
 

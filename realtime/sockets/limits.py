@@ -27,7 +27,10 @@ USERS_KEPT = 1_000
 
 
 class FrameLimit:
-    """A limit of `per_minute` frames, as a token bucket; `excess` counts refusals in a row."""
+    """A limit on frames, as a token bucket: `per_minute` at once, refilled evenly in a minute.
+
+    `excess` counts refusals in a row.
+    """
 
     def __init__(self, per_minute: int) -> None:
         self._capacity = float(per_minute)
@@ -38,7 +41,8 @@ class FrameLimit:
     def take(self, of_user: "FrameLimit | None" = None) -> bool:
         """Count one frame, against `of_user` too; return False if either limit has no room for it.
 
-        A frame that this limit refuses does not count against `of_user`.
+        A refused frame counts against neither, but raises `excess`; also that of `of_user`, if that
+        is the limit without room. `of_user` is not asked if this limit has no room.
         """
         self._refill()
         if self._left < 1 or (of_user is not None and not of_user.take()):
@@ -55,18 +59,21 @@ class FrameLimit:
 
     @property
     def is_full(self) -> bool:
-        """Whether all of the limit is free again, so that a new one would be the same."""
+        """Whether all of the limit is free again: a new one would differ only in `excess`."""
         self._refill()
         return self._left >= self._capacity
 
     @property
     def retry_after(self) -> float:
-        """Seconds until this limit has room for a frame; 0.0 if it has now."""
+        """Seconds until this limit has room for a frame, counted from the latest `take`.
+
+        0.0 if it had room after it. Read it directly after a refusal.
+        """
         return max(0.0, (1 - self._left) * 60 / self._capacity)
 
 
 class UserFrames:
-    """The limits on the frames of each user, for all the user's sockets in this process.
+    """The limit on the frames of each user, which all sockets of the user in this process share.
 
     A new socket does not start with a new limit.
     """
@@ -76,7 +83,11 @@ class UserFrames:
         self._tidy_at = USERS_KEPT
 
     def of(self, user_id: Hashable) -> FrameLimit:
-        """Return the limit of one user. Call it for each frame: an unused limit may be replaced."""
+        """Return the limit of one user: `SOCKETS_AT_FULL_RATE` times that of one socket.
+
+        It is made at the first call. Call this for each frame and do not keep the result: a limit
+        that is full again may be dropped and replaced.
+        """
         limit = self._limits.get(user_id)
         if limit is None:
             if len(self._limits) >= self._tidy_at:
@@ -156,6 +167,7 @@ class Places:
         """Take a place under each key, unless one has as many taken as its limit in `limits`.
 
         Returns a function that gives the places back, to be called once; None if nothing was taken.
+        Waits at most `REDIS_TIMEOUT_S` for Redis; if it does not answer, only this process counts.
         """
         if any(self._taken[key] >= limit for key, limit in limits.items()):
             return None
@@ -207,7 +219,8 @@ class Places:
     async def run(self) -> None:
         """Keep the counts of this process in Redis correct and alive, until cancelled.
 
-        Returns at once if there is no Redis. Closes the Redis client.
+        Then other processes no longer count them, and the Redis client is closed. Returns at once
+        if there is no Redis.
         """
         if self._redis is None:
             return

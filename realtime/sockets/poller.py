@@ -35,7 +35,8 @@ PATIENCE_S = 0.25
 class Socket:
     """One connection that the poller watches, with the sign-in that it was opened with.
 
-    A reply that is streamed over REST is one too.
+    A chat over REST is one too. `pinged_at` is when it was last pinged, or opened, by the monotonic
+    clock; `repair` is its latest repair, which may have ended; None before the first.
     """
 
     viewer: Viewer
@@ -67,12 +68,15 @@ class Poller:
             self._sockets.discard(socket)
 
     def each(self, act: Callable[[Socket], object]) -> None:
-        """Call `act` with every open socket."""
+        """Call `act` with every watched socket; an exception of `act` ends the loop."""
         for socket in list(self._sockets):
             act(socket)
 
     async def run(self) -> None:
-        """Call `poll` every `head_interval_s` seconds, until cancelled; errors are only logged."""
+        """Wait for `head_interval_s` seconds and call `poll`, again and again, until cancelled.
+
+        Errors of `poll` are only logged. At the end repairs that still run are cancelled.
+        """
         try:
             while True:
                 await asyncio.sleep(get_conf().head_interval_s)
@@ -89,7 +93,9 @@ class Poller:
     async def poll(self) -> None:
         """Ping, close sockets of ended sign-ins, repair those behind, mark sessions viewed, rejoin.
 
-        In this order, for all watched sockets.
+        In this order, for all watched sockets; without any it does nothing. A socket is pinged once
+        `heartbeat_s` have passed since its last ping. A slow repair goes on after this returns.
+        Sessions are marked if they have an open run. Raises database errors, which skip the rest.
         """
         sockets = list(self._sockets)
         if not sockets:
@@ -116,9 +122,10 @@ class Poller:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
 
     async def catch_up(self, seconds: float) -> None:
-        """Bring every socket up to date with the database, for at most `seconds`; raises nothing.
+        """Put what sockets have missed into their outboxes, for at most `seconds`; raises nothing.
 
-        Call it before closing the sockets: frames still on the layer would come too late.
+        Returns early when all repairs have ended; does not wait until frames are sent. Call it
+        before closing the sockets: frames still on the layer would come too late.
         """
         try:
             async with asyncio.timeout(seconds):

@@ -34,9 +34,11 @@ Undo = Callable[[], None]
 
 
 class Entry(NamedTuple):
-    """One frame of an outbox; `size` is what counts against `max_bytes`.
+    """One encoded frame of an outbox.
 
-    `undo` restores the cursor of the frame's reader as if the frame had never been put.
+    `undo` restores the cursor of the frame's reader as if the frame had never been put; None if the
+    frame moved no cursor. `size` counts against `max_bytes`: characters, or 0 for a frame that was
+    put with `counts=False`.
     """
 
     text: str
@@ -47,7 +49,8 @@ class Entry(NamedTuple):
 class Outbox:
     """A bounded queue of frames to one reader, sent in order by `run`.
 
-    It holds at most `max_frames`, and `max_bytes` characters of JSON.
+    It holds at most `max_frames` frames, and `max_bytes` characters of JSON; one frame alone may be
+    larger, and frames that are put with `counts=False` have no size here.
     """
 
     def __init__(self, *, max_frames: int, max_bytes: int) -> None:
@@ -60,7 +63,7 @@ class Outbox:
 
     @property
     def room(self) -> int:
-        """How many frames may be put before one has been sent."""
+        """How many more frames fit by their number; their size is not considered."""
         return self._max_frames - len(self._entries)
 
     @property
@@ -72,12 +75,13 @@ class Outbox:
         return sum(len(entry.text) for entry in self._entries) > self._max_bytes
 
     def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
-        """Add a frame; return False if the outbox overflows.
+        """Add a frame; return False if it makes the outbox overflow.
 
-        An overflow undoes and drops all queued frames that have an `undo`, this one included. If
-        the others still overflow, it calls `cut`. One frame alone may be larger than `max_bytes`.
-        With `counts=False` the frame's size is not limited: the caller does that. After `cut` or
-        `finish` frames are ignored.
+        An overflow calls the `undo` of each queued frame that has one, the newest first, and drops
+        these frames. A frame without `undo` stays queued, this one too. If those that stay still
+        overflow, it calls `cut`. One frame alone may be larger than `max_bytes`. With
+        `counts=False` the frame's size is not limited here. After `cut` or `finish` the frame is
+        ignored: True is returned, and `undo` is not called.
         """
         if self._close_code is not None:
             return True
@@ -93,14 +97,20 @@ class Outbox:
         return False
 
     def cut(self, code: int) -> None:
-        """Discard queued frames, and let `run` close the socket with `code`."""
+        """Discard queued frames without calling `undo`, and let `run` close the socket with `code`.
+
+        An earlier `cut` or `finish` keeps its code.
+        """
         metrics.FRAMES_DROPPED.labels("slow_reader").inc(len(self._entries))
         self._entries.clear()
         self._size = 0
         self._end(code)
 
     def finish(self, code: int) -> None:
-        """Let `run` close the socket with `code` after it has sent all queued frames."""
+        """Let `run` close the socket with `code` after it has sent all queued frames.
+
+        An earlier `cut` or `finish` keeps its code.
+        """
         self._end(code)
 
     def _end(self, code: int) -> None:
@@ -127,9 +137,10 @@ class Outbox:
         close: Callable[[int], Awaitable[None]],
         drained: Callable[[], Awaitable[None]],
     ) -> None:
-        """Call `send` with each frame in order, until `cut` or `finish`; then call `close`.
+        """Call `send` with each frame in order; after `cut` or `finish` call `close`, and return.
 
-        Calls `drained` whenever no frame is left. Raises what these raise.
+        `close` gets the close code. `drained` is called whenever all queued frames have been sent,
+        except before `close`. Raises what these functions raise.
         """
         while True:
             await self._filled.wait()
@@ -152,7 +163,11 @@ again.
 
 @dataclass
 class RunCursor:
-    """How far a reader was sent a run: to `seq` of `epoch`, `chars` characters of answer text."""
+    """How far a reader was sent a run: to event `seq` of `epoch`; 0 of both: nothing yet.
+
+    `number` is the run's in its session. `chars` counts the characters of answer text in that
+    epoch, but not the text before a `seq` that the client's `resume` has named.
+    """
 
     run_id: UUID
     number: int
@@ -163,11 +178,12 @@ class RunCursor:
 
 @dataclass
 class SessionCursor:
-    """How far a reader was sent a session; `open` has its runs whose terminal frame was not sent.
+    """How far a reader was sent a session; `open` has the runs that it is being sent, by id.
 
-    A reader with `full` has resumed the session and is sent everything. Another one has only
-    chatted in it, and is sent only the runs of its own chats. A `full` reader is sent runs from
-    number `floor` on.
+    A run leaves `open` when its terminal frame is put, and its id is then in `ended`, which keeps
+    the latest `REMEMBERED_ENDS`. A reader with `full` has resumed the session and is sent
+    everything. Another one has only chatted in it, and is sent only the runs of its own chats; its
+    `rev` stays 0. A `full` reader is sent runs from number `floor` on.
     """
 
     session_id: UUID
@@ -178,11 +194,14 @@ class SessionCursor:
     ended: deque[UUID] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
 
     def open_run(self, run_id: UUID, number: int) -> RunCursor:
-        """Return the cursor of a run; if the run is not open, open it at the beginning."""
+        """Return the cursor of a run; if the run is not open, open it at its beginning.
+
+        Does not look at `ended`, and does not update the number of an open run.
+        """
         return self.open.setdefault(run_id, RunCursor(run_id, number))
 
     def get_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """Return the cursor of an open run, with its number updated; None if it is not open."""
+        """Return the cursor of an open run, raising its number to `number`; None if not open."""
         if cursor := self.open.get(run_id):
             # An interruption raises the numbers of waiting runs by one; a late message must not
             # undo it.
@@ -190,21 +209,34 @@ class SessionCursor:
         return cursor
 
     def is_owed(self, run_id: UUID, number: int) -> bool:
-        """Return whether a run that is not open must be sent to this reader, from its beginning."""
+        """Return whether a run must be opened and sent to this reader from its beginning.
+
+        Call it only for a run that is not in `open`; this is not checked. True only for a `full`
+        reader, if the run is not in `ended` and its `number` is at least `floor`.
+        """
         return self.full and run_id not in self.ended and number >= self.floor
 
     def find_run(self, run_id: UUID, number: int) -> RunCursor | None:
-        """Return the cursor of a run that is open, or is opened because it `is_owed`; else None."""
+        """Return the cursor of an open run as `get_run` does; open the run first if it `is_owed`.
+
+        Returns None for a run that is neither.
+        """
         if cursor := self.get_run(run_id, number):
             return cursor
         return self.open_run(run_id, number) if self.is_owed(run_id, number) else None
 
     def has_earlier(self, number: int) -> bool:
-        """Return whether a run with a lower number is open: its terminal frame must come first."""
+        """Return whether a run with a lower number is open.
+
+        Frames of a claimed run must wait for the terminal frame of that earlier one.
+        """
         return any(cursor.number < number for cursor in self.open.values())
 
     def is_behind(self, heads: Heads) -> bool:
-        """Return whether `heads` has more than was sent of an open run or, if `full`, of `rev`."""
+        """Return whether `heads` is ahead of an open run's cursor or, if `full`, of `rev`.
+
+        What `heads` does not have is not ahead.
+        """
         if self.full and heads.revs.get(self.session_id, 0) > self.rev:
             return True
         return any(
@@ -213,10 +245,10 @@ class SessionCursor:
         )
 
     def end_run(self, cursor: RunCursor) -> None:
-        """Close a run's cursor, and remember the run as ended: its terminal frame is put now.
+        """Move a run from `open` to `ended`; call it when its terminal frame is put.
 
-        If no other run is open, `floor` rises beyond this one, but only if it was claimed: runs
-        that were never claimed may end before earlier runs do.
+        If then no run is open, `floor` rises beyond this one, but only if it was claimed (has an
+        epoch): runs that were never claimed may end before earlier runs do.
         """
         self.open.pop(cursor.run_id, None)
         self.ended.append(cursor.run_id)
@@ -233,9 +265,9 @@ class SessionCursor:
         return undo
 
     def undo_run(self, cursor: RunCursor) -> Callable[[], None]:
-        """Return a function that restores the run's present cursor and `floor`.
+        """Return a function that restores the present `epoch`, `seq`, `chars` and `floor`.
 
-        It also opens the run again if it has ended meanwhile.
+        It also puts the run into `open`, and takes it out of `ended`. Its number stays.
         """
         before, floor = replace(cursor), self.floor
 
@@ -272,7 +304,10 @@ class Sender:
 
     @contextmanager
     def catching_up(self) -> Iterator[None]:
-        """Do not limit the size of the frames that are put in this context."""
+        """Let frames that are put in this context not count against `max_bytes`.
+
+        Their number stays limited. Contexts must not be nested: the end of one ends all.
+        """
         self._catching_up = True
         try:
             yield
@@ -280,9 +315,9 @@ class Sender:
             self._catching_up = False
 
     def pause_if_full(self) -> bool:
-        """Return whether catching up must stop until the outbox has drained.
+        """Set `behind` if the outbox `is_full`; return `behind`.
 
-        It must if the reader is `behind`; a full outbox sets that.
+        If it is set, catching up must stop until the outbox has drained.
         """
         if not self.behind and self._outbox.is_full:
             self.behind = True
@@ -290,17 +325,23 @@ class Sender:
 
     @property
     def room(self) -> int:
-        """How many frames catching up may add, with `SPARE_FRAMES` left over."""
+        """How many frames catching up may add, with `SPARE_FRAMES` left over; at least 1."""
         return max(1, self._outbox.room - SPARE_FRAMES)
 
     @property
     def replay_events(self) -> int:
-        """How many missed events of a run may be sent one by one; more become a snapshot."""
+        """How many missed events of a run may be sent one by one: the setting, or less by `room`.
+
+        With more, `replay_run` sends a snapshot or the missing text.
+        """
         return min(get_conf().replay_events, self.room)
 
     @property
     def replay_messages(self) -> int:
-        """How many missed messages may be sent; with more the client reloads the session."""
+        """How many missed messages may be sent: the setting, or less by `room`.
+
+        With more none is sent, and the client reloads the session.
+        """
         return min(get_conf().replay_messages, self.room)
 
     def put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
@@ -311,8 +352,8 @@ class Sender:
         """Put an encoded frame; while `behind`, call `undo` and drop the frame instead.
 
         `undo` restores the cursor that the caller has moved for this frame. It is None for a frame
-        that moves none, which is put even while `behind`. The overflow number `MAX_RESYNCS` in a
-        row disconnects the reader.
+        that moves none, which is put even while `behind`. An overflow sets `behind`; the
+        `MAX_RESYNCS`th one disconnects the reader, unless `drained` has returned False in between.
         """
         if self.behind and undo is not None:
             undo()
@@ -335,10 +376,11 @@ class Sender:
         chars: int = 0,
         ended: bool = False,
     ) -> None:
-        """Move a run's cursor to (`epoch`, `seq`), and put the frame that this is for.
+        """Move a run's cursor to (`epoch`, `seq`), then put the frame `text` that this is for.
 
-        In this order, as an overflow calls the frame's undo. `chars` counts the answer text in the
-        frame; `ended` says that it is the run's terminal frame.
+        If the frame is dropped, now or at a later overflow, the cursor is moved back. `chars` is
+        added to the cursor's; it is negative for a reset. `ended` says that this is the run's
+        terminal frame: the run is closed (`end_run`).
         """
         undo = session.undo_run(cursor)
         cursor.epoch, cursor.seq = epoch, seq
@@ -350,7 +392,7 @@ class Sender:
     def drained(self) -> bool:
         """Clear `behind`, now that the outbox is empty; return whether it was set.
 
-        The reader must then catch up.
+        If it was, the reader must catch up. If not, overflows are counted from 0 again.
         """
         was_behind, self.behind = self.behind, False
         if not was_behind:
@@ -369,7 +411,8 @@ class Missed:
 def read_missed(run_id: UUID, *, epoch: int, seq: int, limit: int) -> Missed:
     """Read what a run has after (`epoch`, `seq`): at most `limit` events, or its parts.
 
-    Call it in a database thread.
+    The last event of an ended run is always included. Raises `Run.DoesNotExist`. Access is not
+    checked. Call it in a database thread.
     """
     got = read_catch_up(run_id, epoch=epoch, seq=seq, limit=limit)
     return Missed(got, [_event_frame(got.run, event).encode() for event in got.events])
@@ -387,7 +430,10 @@ class MissedState:
         self._texts: dict[tuple[str, bool], str] = {}
 
     def message_text(self, view: MessageView, *, is_open: bool) -> str:
-        """Return the encoded frame of a message; without parts if its run `is_open`."""
+        """Return the encoded `message.updated` frame of a message.
+
+        With `is_open` (its run is open for the reader) it has neither parts nor HTML.
+        """
         key = view.message_id, is_open
         if key not in self._texts:
             shown = replace(view, parts=None) if is_open else view
@@ -399,7 +445,7 @@ class MissedState:
         return self._texts[key]
 
     def queue_text(self) -> str:
-        """Return the encoded frame of the queue."""
+        """Return the encoded `queue.changed` frame with the session's whole queue."""
         key = "queue", False
         if key not in self._texts:
             frame = frames_module.queue_frame(self._session_id, self.state.rev, self.state.queue)
@@ -410,9 +456,10 @@ class MissedState:
 def read_state(
     session_id: UUID, *, rev: int | None, runs: frozenset[UUID], limit: int, max_chars: int
 ) -> MissedState:
-    """Read what a session has after `rev`, as `read_session_state` does, and the replies' HTML.
+    """Read what a session has after `rev`, and the HTML of the replies among its messages.
 
-    Call it in a database thread.
+    The arguments are those of `read_session_state`; with `rev` None there are no messages. Raises
+    `ChatSession.DoesNotExist`. Access is not checked. Call it in a database thread.
     """
     state = read_session_state(session_id, rev=rev, runs=runs, limit=limit, max_chars=max_chars)
     return MissedState(session_id, replace(state, html=read_joined_html(state.messages or ())))
@@ -421,9 +468,10 @@ def read_state(
 def replay_run(sender: Sender, session: SessionCursor, cursor: RunCursor, missed: Missed) -> None:
     """Put what a reader has missed of a run, and move its cursor.
 
-    First a reset if a new epoch has begun, unless a snapshot replaces what was shown. In place of
-    too many events, a snapshot or, for a reader that is not `full`, the missing text; then the
-    events.
+    If the run is in a later epoch than the cursor and the reader was sent frames, a reset comes
+    first, unless a snapshot replaces them, or a reader that is not `full` was sent no text. If
+    `missed` has parts, a snapshot comes next or, for a reader that is not `full`, the missing text
+    as one token. Then come the events.
     """
     got = missed.got
     _begin_epoch(sender, session, cursor, got)

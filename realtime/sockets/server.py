@@ -48,9 +48,10 @@ class Valve:
         self._open.set()
 
     async def drained(self, timeout_s: float) -> None:
-        """Wait until the send buffer has room.
+        """Wait until the send buffer has room, or nothing is sent any more (`stopProducing`).
 
-        Aborts the connection and raises `TimeoutError` if there is none after `timeout_s` seconds.
+        Aborts the connection and raises `TimeoutError` if neither has happened after `timeout_s`
+        seconds.
         """
         if self._open.is_set():
             return
@@ -208,9 +209,9 @@ class Server(DaphneServer):
         transport.abortConnection()
 
     def on_headers(self, address: Any) -> None:
-        """Note that a request of the connection from `address` has all its headers.
+        """Note that the first request of the connection from `address` has all its headers.
 
-        The connection is then no longer aborted for being silent.
+        The connection is then no longer aborted for being silent. Later requests change nothing.
         """
         if timer := self._silent.pop((address.host, address.port), None):
             timer.cancel()
@@ -237,10 +238,12 @@ class Server(DaphneServer):
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Send an ASGI message to the client, and wait while its send buffer is full.
+        """Send an ASGI message; after one of a socket or of a stream, wait for the send buffer.
 
-        Raises `OSError` if the client has disconnected, as ASGI demands, or takes nothing for
-        `send_timeout_s` (`TimeoutError`).
+        The wait is while the buffer is full: if it has no room after `send_timeout_s`, the
+        connection is aborted and `TimeoutError` raised. A message to a client that is known to
+        have disconnected is dropped; if a socket turns out to be closed, `ConnectionResetError` is
+        raised. ASGI demands an `OSError`, which both are.
         """
         kind, more = message["type"], message.get("more_body", False)
         is_piece = kind == "http.response.body"
@@ -255,9 +258,10 @@ class Server(DaphneServer):
             await _valve_of(protocol).drained(get_conf().send_timeout_s)
 
     def kill_all_applications(self) -> Any:
-        """Cancel all applications; connections whose application has ended are forgotten.
+        """Cancel all applications; return a Deferred that fires when they have ended.
 
-        Daphne fails on these.
+        Connections without an application (none was begun, or Daphne has removed it after its end)
+        are forgotten first: Daphne's own method raises `KeyError` for them.
         """
         for connection, details in list(self.connections.items()):
             if "application_instance" not in details:

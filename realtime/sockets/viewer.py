@@ -47,7 +47,11 @@ from realtime.telemetry import metrics
 
 
 def chat_limits() -> ChatLimits:
-    """Return the limits of the settings for chats, over whatever transport."""
+    """Return the limits of the settings for chats, the same for sockets and REST.
+
+    A limit on tokens that is 0 in the settings becomes None: no limit, and for guests that of
+    other users.
+    """
     conf = get_conf()
     return ChatLimits(
         queue_max=conf.queue_max,
@@ -68,7 +72,10 @@ VIEWED_INTERVALS = 3
 
 
 def viewed_for() -> timedelta:
-    """Return how long a session counts as watched after each sign of a watcher, as a poll."""
+    """Return how long a session counts as watched after a poll, a chat or a decision.
+
+    `VIEWED_INTERVALS` times `head_interval_s`.
+    """
     return timedelta(seconds=VIEWED_INTERVALS * get_conf().head_interval_s)
 
 
@@ -103,16 +110,22 @@ class Viewer:
 
     @property
     def open_runs(self) -> list[UUID]:
-        """Runs of followed sessions whose terminal frame has not been put into the outbox."""
+        """Ids of the runs that this reader is being sent: their terminal frame was not put yet.
+
+        A run that no frame or resume has named yet is not among them.
+        """
         return [run_id for session in self._sessions.values() for run_id in session.open]
 
     @property
     def working_sessions(self) -> list[UUID]:
-        """Sessions with an open run."""
+        """Ids of the followed sessions that have a run in `open_runs`."""
         return [session_id for session_id, session in self._sessions.items() if session.open]
 
     async def close(self) -> None:
-        """Leave every group, and handle no message any more; later calls of `join` join none."""
+        """Leave every group, and drop messages that wait or come later.
+
+        A message that a task is handling is cancelled. Later calls of `join` join no group.
+        """
         self._is_closed = True
         self._inbox.clear()
         await self._tasks.stop()
@@ -133,10 +146,11 @@ class Viewer:
         await self._hub.leave(group, self)
 
     def deliver(self, message: Mapping[str, Any]) -> None:
-        """Take a message of a joined group; see `Reader`.
+        """Take a message of a joined group; call it on the event loop. Neither blocks nor raises.
 
         It is handled at once if that needs no waiting: neither for `lock` nor for an earlier
-        message nor for the database. Else a task handles it, in its turn.
+        message nor for the database. Else a task handles it, in its turn. It is dropped if
+        `INBOX_MAX` messages wait, or after `close`. If handling fails, the outbox is cut.
         """
         if self._is_closed:
             return
@@ -172,9 +186,9 @@ class Viewer:
     async def join(self, session_id: UUID) -> SessionCursor:
         """Follow a session: join its group, and return its cursor; the caller holds `lock`.
 
-        Call it before reading the session, so that no change is missed. Above `follow_max` sessions
-        another one without an open run is dropped. Raises `AgentSiteError(too_many_sessions)` if
-        there is none.
+        Call it before reading the session, so that no change is missed. If `follow_max` other
+        sessions are followed, one without an open run is dropped. Raises
+        `AgentSiteError(too_many_sessions)` if there is none. Access to the session is not checked.
         """
         if cursor := self._sessions.pop(session_id, None):
             # Move it to the end: `_make_room` drops from the front, the least recently used.
@@ -205,9 +219,11 @@ class Viewer:
         await self._leave(session_group(dropped.session_id))
 
     async def resume(self, session_id: str, cursor: ResumeMetadata) -> None:
-        """Follow a session, and put all that came after `cursor` into the outbox. Takes `lock`.
+        """Follow a session, answer `resumed`, and put what came after `cursor`. Takes `lock`.
 
-        Raises `AgentSiteError`: not_found, too_many_sessions.
+        Without `cursor.rev`, or with too many messages after it, no messages are put; of the runs,
+        a snapshot may stand for the events. What the outbox does not hold is put when it has
+        drained. Raises `AgentSiteError`: not_found, too_many_sessions; and database errors.
         """
         async with self.lock:
             found = await self._hub.reads.read(queries.get_session, self.user, session_id)
@@ -332,7 +348,11 @@ class Viewer:
         self._sender.advance(session, cursor, frame.encode(), epoch=posted.run.epoch, seq=1)
 
     async def on_message(self, message: Mapping[str, Any]) -> None:
-        """Handle a message of a joined group: forward it, or catch up. Takes `lock`."""
+        """Handle a message of a joined group: forward it, ignore it, or catch up. Takes `lock`.
+
+        Catches up if frames before it were missed; an old message is ignored, as is one about what
+        this reader is not sent.
+        """
         async with self.lock:
             if (session := self._forward(message)) is not None:
                 metrics.GAPS_REPAIRED.labels("frame").inc()
@@ -413,7 +433,10 @@ class Viewer:
             self._sender.put_text(message["frame"], _nothing)
 
     def is_behind(self, heads: Heads) -> bool:
-        """Return whether `heads` has more of any followed session or open run than was sent."""
+        """Return whether `heads` has more of a resumed session or of an open run than was sent.
+
+        Of a session that was only chatted in, only the open runs count.
+        """
         return any(session.is_behind(heads) for session in self._sessions.values())
 
     async def on_heads(self, heads: Heads) -> None:

@@ -113,7 +113,11 @@ TOKEN_KINDS = {
 
 
 def on_change(change: "Change") -> None:
-    """Count the runs that a committed change has claimed or ended; raises nothing."""
+    """Count what a committed change says of runs that it has started or ended; raises nothing.
+
+    A start gives the wait in the queue; an end the status, error, tokens, cost and times. A handler
+    for `changes.register`. A run that goes on after an approval is no start.
+    """
     # Import here: this module is imported for logging, before Django's models can be.
     from conversations.changes import RunAdvanced
 
@@ -158,7 +162,7 @@ def _seconds(begin: datetime, end: datetime) -> float:
 
 
 def observe_backlog(backlog: "Backlog") -> None:
-    """Set the gauges of unfinished runs."""
+    """Set the gauges of unfinished runs, in place of all earlier values."""
     RUNS.clear()
     for (status, agent), count in backlog.runs.items():
         RUNS.labels(status, _label(agent)).inc(count)
@@ -166,13 +170,16 @@ def observe_backlog(backlog: "Backlog") -> None:
 
 
 def observe_flush(seconds: float, events: int) -> None:
-    """Count a commit of streamed events that took `seconds`."""
+    """Count one commit of streamed events: how long it took, and how many events it had."""
     FLUSH.observe(seconds)
     FLUSH_EVENTS.observe(events)
 
 
 async def measure_loop_lag() -> None:
-    """Observe the delay of a timer once a second, until cancelled."""
+    """Observe by how many seconds the event loop calls a timer late, once a second.
+
+    Runs until cancelled.
+    """
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_INTERVAL_S
@@ -181,7 +188,7 @@ async def measure_loop_lag() -> None:
 
 
 def render() -> tuple[bytes, str]:
-    """Return all metrics as text of Prometheus, and its content type."""
+    """Return this process's metrics in the text format of Prometheus, and its content type."""
     return prometheus_client.generate_latest(REGISTRY), prometheus_client.CONTENT_TYPE_LATEST
 
 
@@ -206,9 +213,10 @@ class _Handler(WSGIRequestHandler):
 
 @contextmanager
 def served_on(port: int | None) -> Iterator[None]:
-    """Show the metrics on a port of the address `HOST` while the context is open; None: on none.
+    """Show the metrics on a port of the address `settings.HOST` while the context is open.
 
-    A thread answers, also while the event loop hangs. Raises `CommandError` if the port is taken.
+    None: on none. A thread answers at every path, also while the event loop hangs. Raises
+    `CommandError` if it cannot listen there, as on a port that is taken.
     """
     if port is None:
         yield

@@ -34,7 +34,8 @@ _tracer: "Tracer | None" = None
 def start() -> None:
     """Start to trace the runs of this process, if the settings say where traces are sent.
 
-    Raises `ImportError` if they do and the packages are missing.
+    Does nothing if they do not, or if tracing has started. Raises `ImportError` if the packages are
+    missing.
     """
     endpoint = getattr(settings, "OTEL_EXPORTER_OTLP_ENDPOINT", None)
     if not endpoint or _tracer is not None:
@@ -48,7 +49,11 @@ def start() -> None:
 
 
 def start_with(processor: "SpanProcessor") -> None:
-    """Start to trace the runs of this process, and pass their spans to `processor`."""
+    """Start to trace the runs of this process, and pass their spans to `processor`.
+
+    Call it only while nothing is traced; this is not checked. Raises `ImportError` if the packages
+    are missing.
+    """
     global _provider, _tracer
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -63,7 +68,10 @@ def start_with(processor: "SpanProcessor") -> None:
 
 
 async def stop() -> None:
-    """Trace no more, and send the spans that wait; the caller bounds the time."""
+    """Trace no more, and send the ended spans that wait; the caller bounds the time.
+
+    Spans that end later are lost. Does nothing if nothing is traced.
+    """
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
     if provider is not None:
@@ -71,34 +79,55 @@ async def stop() -> None:
 
 
 class NoTrace:
-    """What is done of a run's trace if nothing is traced: nothing."""
+    """A run's trace if nothing is traced: its methods do nothing. `RunTrace` overrides them."""
 
     def begin_call(self, model: str, agent: str, instructions: str | None, items: Any) -> None:
-        """Begin the span of a model call."""
+        """Do nothing; `RunTrace` begins the span of a model call here.
+
+        An open model call ends as failed first. `instructions` and `items`, what the model is
+        given, are recorded only with `TRACE_CONTENT`.
+        """
 
     def end_call(self, response: Any) -> None:
-        """End the span of the open model call, with the usage that `response` has."""
+        """Do nothing; `RunTrace` ends the span of the open model call, with `response.usage`.
+
+        It does nothing if no call is open. The output of `response` is recorded only with
+        `TRACE_CONTENT`.
+        """
 
     def begin_tool(self, call_id: str, name: str, arguments: str) -> None:
-        """Begin the span of a tool call."""
+        """Do nothing; `RunTrace` begins the span of the tool call `call_id` here.
+
+        `arguments` are recorded only with `TRACE_CONTENT`. Tool calls may overlap.
+        """
 
     def end_tool(self, call_id: str, output: object, *, failed: bool) -> None:
-        """End the span of a tool call."""
+        """Do nothing; `RunTrace` ends the span of the tool call `call_id`, as an error if `failed`.
+
+        It does nothing if that call is not open. `output` is recorded only with `TRACE_CONTENT`.
+        """
 
     @contextmanager
     def commit(self, outcome: "Ending | Suspension | None" = None) -> Iterator[None]:
-        """Trace a transaction of the run; with `outcome`, the one that ends the work on it."""
+        """Only run the block; `RunTrace` makes it a span, which fails if the block raises.
+
+        The block is one transaction of the run. `outcome` is given for the one that ends the work
+        on the run: if the block succeeds, `end` reports it.
+        """
         yield
 
     def end(self) -> None:
-        """End the run's span, with the last committed outcome, and all open ones."""
+        """Do nothing; `RunTrace` ends the run's span here, with the last committed outcome.
+
+        Spans that are still open end as failed first. Without an outcome the status is `lost`.
+        """
 
 
 NO_TRACE = NoTrace()
 
 
 def trace_run(claimed: "Claimed") -> NoTrace:
-    """Return the trace of a run that this worker has claimed."""
+    """Return the trace of a run that this worker has claimed; `NO_TRACE` if nothing is traced."""
     return NO_TRACE if _tracer is None else RunTrace(_tracer, claimed)
 
 

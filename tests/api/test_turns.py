@@ -15,8 +15,10 @@ from conversations.models import ApiKey, ChatSession, Run, RunStatus
 from conversations.people.accounts import create_key
 from conversations.sessions import posting
 from conversations.sessions.posting import NewChat, Posted
+from realtime import protocol
 from realtime.api.turns import stream_turn
 from realtime.process import Process
+from realtime.sockets.poller import Socket
 from realtime.sockets.viewer import Viewer
 from tests.support.chats import make_user, talk
 from tests.support.conformance import frames_of
@@ -194,6 +196,25 @@ async def test_a_chat_whose_caller_goes_is_begun_all_the_same(
     await in_thread(poll, lambda: Run.objects.filter(**done).exists(), "the reply", within=10)
     # Nor does the reader that has gone join anything after that.
     assert not any(get_channel_layer().groups.values())
+
+
+async def test_no_frame_for_every_reader_comes_before_the_answer(
+    process: Process, ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post_chat = posting.post_chat
+    draining = protocol.status(protocol.Draining(reconnect_after_ms=1)).encode()
+
+    def tell(socket: Socket) -> None:
+        socket.outbox.put(draining)
+
+    def post_meanwhile(**asked: Any) -> Posted:
+        process.loop.call_soon_threadsafe(process.poller.each, tell)
+        return post_chat(**asked)
+
+    monkeypatch.setattr(posting, "post_chat", post_meanwhile)
+    async with aclosing(stream_turn(ann, NewChat(content="hello"), watches=False)) as frames:
+        first = await anext(frames)
+    assert first["metadata"]["event"] == "accepted"
 
 
 async def test_a_reader_that_cannot_be_served_is_let_go(

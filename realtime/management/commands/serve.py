@@ -48,7 +48,10 @@ class Command(BaseCommand):
 
 
 def check_free(host: str, port: int) -> None:
-    """Raise `CommandError` with a clear message if the server cannot listen on the address."""
+    """Raise `CommandError` with a clear message if the server cannot listen on the address.
+
+    It tries to bind it and releases it: another process may take it before the server does.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,9 +64,10 @@ def check_free(host: str, port: int) -> None:
 
 
 def addresses(host: str, port: int) -> str:
-    """Return lines with the URLs of the chat, the admin and the API, if the project has them.
+    """Return lines with the URLs of the chat, the admin and the API, each if the project has it.
 
-    For the API it is the page that describes it, or else the base of its addresses.
+    Without a chat there is the site's root instead. For the API it is the page that describes it,
+    or else the base of its addresses. `host` may be an IPv6 address, without brackets.
     """
     shown = f"[{host}]" if ":" in host else host
     chat, admin, sessions = map(path_of, ("chat", "admin:index", "api-sessions"))
@@ -77,7 +81,7 @@ def addresses(host: str, port: int) -> str:
 
 
 def path_of(name: str) -> str:
-    """Return the path of a named page; "" if the project has none."""
+    """Return the path of the URL pattern `name`; "" if the project has none."""
     try:
         return reverse(name)
     except NoReverseMatch:

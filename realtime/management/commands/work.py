@@ -41,7 +41,10 @@ class Command(BaseCommand):
 
 
 async def work() -> None:
-    """Run the services of a worker until a signal comes, then drain and stop them."""
+    """Run the services of a worker until SIGTERM or SIGINT, then drain and stop them.
+
+    The process then has `EXIT_S` seconds to end by itself.
+    """
     signalled = asyncio.Event()
     process_module.on_signal(asyncio.get_running_loop(), signalled.set)
     process = Process("worker")
