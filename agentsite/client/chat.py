@@ -115,7 +115,7 @@ class Chat:
     """A conversation over one connection, from `async with client.chat(...)`.
 
     `session_id` is "" until the first message is accepted. Replies that are active at the end of
-    the block continue on the server without a reader.
+    the block continue on the server without a reader; reading them on raises `ClientError`.
     """
 
     def __init__(self, http: Http, session_id: str, *, agent: str, patience_s: float) -> None:
@@ -143,6 +143,7 @@ class Chat:
         self._running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._running
+        await self._end(ClientError("The chat was left before this had ended."))
 
     async def send(self, content: str, *, on_busy: OnBusy | None = None) -> Reply:
         """Send a message, now or once there is a connection; the server accepts it at most once.
