@@ -44,7 +44,7 @@ T = TypeVar("T")
 DESCRIPTION = (
     "Chat with an agentsite in the terminal, list your conversations, or export them. The password "
     "is read from AGENTSITE_PASSWORD or prompted for; AGENTSITE_KEY may hold an API key instead, "
-    "except for chats. Piped input is sent as one message."
+    "which needs the scopes for what is asked. Piped input is sent as one message."
 )
 
 FAILED = 1
