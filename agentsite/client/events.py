@@ -38,7 +38,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Text:
-    """The next piece of the answer."""
+    """The next piece of the answer; the pieces add up to it, behind the latest `Rewritten` text."""
 
     delta: str
 
@@ -52,7 +52,10 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The next piece of the model's reasoning."""
+    """The next piece of the model's reasoning, which is no part of the answer.
+
+    After a gap, pieces may be missing.
+    """
 
     delta: str
 

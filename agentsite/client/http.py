@@ -108,7 +108,7 @@ class RefusedError(ClientError):
 
 
 class NotSignedInError(RefusedError):
-    """The credentials are missing, wrong or expired."""
+    """The credentials are missing, wrong or expired; the code is `not_authenticated`."""
 
     def __init__(self, text: str = "Please sign in.") -> None:
         super().__init__("not_authenticated", text)
@@ -172,7 +172,7 @@ class Http:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; do nothing if `open` was not called."""
         if self._session is not None:
             await self._session.close()
 

@@ -28,7 +28,7 @@ ENDED_TOOLS = {"finished", "failed"}
 
 
 class GapError(Exception):
-    """Frames of a run are missing; the chat requests them with `resume`."""
+    """Frames of a run are missing, perhaps its last one; the chat requests them with `resume`."""
 
 
 class RunView:
@@ -250,7 +250,7 @@ class Reply(AsyncIterator[Event]):
 
     @property
     def end(self) -> Ended | None:
-        """The end of the reply; None while it is active, and if it ended with an error."""
+        """The end of the reply; None while it is active, and if reading it raises an error."""
         return self.view.end if isinstance(self.view.end, Ended) else None
 
     @property
@@ -329,7 +329,10 @@ class Reply(AsyncIterator[Event]):
         return True
 
     def close(self, fault: ClientError | None) -> None:
-        """End the events, raising `fault` unless it is None; called by the chat."""
+        """End the events: behind those that are queued, the reader gets `fault`, if not None.
+
+        Called by the chat.
+        """
         self._fault = fault
         self._taken.set()
         self._events.put_nowait(None)
