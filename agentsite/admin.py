@@ -23,13 +23,17 @@ class PersonAdmin(UserAdmin):
     """Django's user admin, which deletes one user at a time, as `manage.py erase_user` does."""
 
     def get_actions(self, request: HttpRequest) -> Any:
-        """Remove the bulk deletion, which would load every related row."""
+        """Return Django's actions without the bulk deletion, which would load every related row."""
         actions = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Return counts for the confirmation page instead of every related object."""
+        """Return names and counts for the confirmation page, instead of every related object.
+
+        The counts are those of users and of their sessions, deleted ones included. The last
+        two values, missing permissions and protected rows, are always empty.
+        """
         counts = {str(UserModel._meta.verbose_name_plural): len(objs)}
         counts[_("sessions")] = sum(all_of(user).count() for user in objs)
         return [str(user) for user in objs], counts, set(), []
@@ -37,10 +41,11 @@ class PersonAdmin(UserAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Erase the user after a page that asks for confirmation.
+        """Erase the user by `erase_user` on POST; else show a page that asks for confirmation.
 
-        Works in small transactions, so that other writers are not blocked. An account that other
-        rows protect stays, disabled; all else is erased.
+        Works in small transactions, so that other writers are not blocked. An account that rows of
+        another app protect stays, disabled and without its name; a message says that it stays.
+        Raises `PermissionDenied`, and `Http404` for a user that does not exist.
         """
         if request.method != "POST":
             return super().delete_view(request, object_id, extra_context)

@@ -21,7 +21,7 @@ STYLE = (
 
 
 def introduce(instructions: str) -> str:
-    """Return `instructions`, preceded by the model's name if the embedded model answers."""
+    """Return `instructions`; if the embedded model answers, after a sentence that names it."""
     if settings.MODEL_KIND != "local":
         return instructions
     label = settings.LOCAL_MODEL_WEIGHTS.label

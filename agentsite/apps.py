@@ -34,7 +34,8 @@ FREE = re.compile(r"[\^(]|<(?!uuid:|int:)")
 class RouteFilter(logging.Filter):
     """Logs the route of a request instead of its path, unless only ids vary in the route.
 
-    A mistyped address may contain anything, such as a secret link.
+    A mistyped address may contain anything, such as a secret link. Drops no entry; of an entry's
+    arguments it replaces those that are the path.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -48,7 +49,7 @@ class RouteFilter(logging.Filter):
 
 
 class LineFormatter(logging.Formatter):
-    """Replaces each secret by `…` and makes control characters visible, in messages and tracebacks.
+    """Replaces what `SECRET` finds by `…`, and makes control characters visible, in whole entries.
 
     This is the last of several guards: the settings silence loggers that repeat text or headers. An
     exception is shown as `describe` shows it.
@@ -66,7 +67,7 @@ def _guard(text: str) -> str:
 
 
 class JsonFormatter(LineFormatter):
-    """Writes an entry as one line of JSON, with the ids of the request, session or run at work.
+    """Writes an entry as one line of JSON, with the ids of `log_ids`: of request, session or run.
 
     It takes no other attributes of a record: Django puts the request there, with its address.
     """
@@ -91,8 +92,8 @@ COMMENTS = re.compile(rb"^[ \t]*/\*\*(?:(?!\*/).)*\*/[ \t]*\n", re.MULTILINE | r
 class HashedFiles(CompressedManifestStaticFilesStorage):
     """Static files with a hash in their names, including `import "./x.js"` inside modules.
 
-    The page's own modules are served without their block comments, which would be a seventh of the
-    download of a first visit.
+    The page's own modules are served without their `/** ... */` comments, which would be a seventh
+    of the download of a first visit.
     """
 
     support_js_module_import_aggregation = True
@@ -108,7 +109,10 @@ Apps = Sequence[AppConfig] | None
 
 @register(Tags.staticfiles)
 def check_libraries(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """Report an error if the libraries of the chat page are missing, as in a fresh checkout."""
+    """Return an error if the libraries of the chat page are missing, as in a fresh checkout.
+
+    One of them stands for all, which one script makes.
+    """
     if finders.find("vendor/markdown-it.js"):
         return []
     hint = "Run: pip install -r requirements-build.txt && python scripts/libraries.py"

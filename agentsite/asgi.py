@@ -21,7 +21,10 @@ REQUEST_ID = re.compile(rb"[\w.-]{1,64}", re.ASCII)
 
 
 class RequestIds:
-    """Gives each request and socket an id in the log: that of our own proxy, or a new one."""
+    """Gives each request and socket an id in the log.
+
+    It is that of the header X-Request-ID behind our own proxies (`PROXIES`), else a new one.
+    """
 
     def __init__(self, application: Any) -> None:
         self._application = application

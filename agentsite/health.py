@@ -24,7 +24,11 @@ LOOK_TIMEOUT_S = 3.0
 
 
 class Readiness(TypedDict):
-    """The body of `/readyz/`; `ok` is true only if no other field reports a problem."""
+    """The body of `/readyz/`; `ok` is true if no other field reports a problem.
+
+    `database` and `layer` are true if the database and the channel layer answer, `draining` is
+    true once the process is being stopped.
+    """
 
     ok: bool
     database: bool
@@ -37,9 +41,10 @@ class Readiness(TypedDict):
 
 
 class Look:
-    """A check of an external service that runs at most once at a time.
+    """A check of an external service, `look`, that runs at most once at a time on an event loop.
 
-    All requests share the running check, so that one that hangs costs one thread in total.
+    All requests share the running check, so that one that hangs costs one thread in total. `look`
+    returns False, or raises an error of the database, of Redis or `OSError`, if the check fails.
     """
 
     def __init__(self, look: Callable[[], Awaitable[bool]]) -> None:
@@ -49,7 +54,8 @@ class Look:
     async def answers(self) -> bool:
         """Start the check, or join the running one; return whether it succeeds in `LOOK_TIMEOUT_S`.
 
-        A check that takes longer, or whose request is cancelled, runs on.
+        That time begins with this call. A check that takes longer, or whose request is cancelled,
+        runs on.
         """
         task = self._task
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
@@ -74,7 +80,10 @@ async def healthz(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 async def readyz(request: HttpRequest) -> JsonResponse:
-    """Return a `Readiness` with status 200 if it is ok, else 503."""
+    """Return a `Readiness` as JSON, with status 200 if it is ok, else 503.
+
+    Takes little more than `LOOK_TIMEOUT_S` at most.
+    """
     database, migrations, layer = await asyncio.gather(
         DATABASE.answers(), MIGRATIONS.answers(), LAYER.answers()
     )
@@ -96,9 +105,9 @@ async def readyz(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """Return the metrics of this process to whoever has `METRICS_TOKEN`, else 401.
+    """Return the metrics of this process to whoever sends `METRICS_TOKEN` as a bearer, else 401.
 
-    Without that setting the address does not exist.
+    Without that setting the address does not exist: 404.
     """
     if not settings.METRICS_TOKEN:
         raise Http404
@@ -116,7 +125,10 @@ def _select() -> bool:
 
 
 def is_migrated() -> bool:
-    """Return whether the database has every migration of this code."""
+    """Return whether every migration of this code is applied; the database may have others too.
+
+    Raises the database's errors.
+    """
     executor = MigrationExecutor(connection)
     return not executor.migration_plan(executor.loader.graph.leaf_nodes())
 
@@ -136,9 +148,10 @@ class Migrations:
 
 
 async def redis_answers() -> bool:
-    """Return True if Redis answers a PING, or if the channel layer is in memory.
+    """Return True if Redis answers a PING, or if the channel layer is in memory; never False.
 
-    Raises `redis.RedisError` or `OSError` if Redis does not answer.
+    Raises `redis.RedisError` or `OSError` if Redis fails; no answer within `LOOK_TIMEOUT_S` is
+    `TimeoutError`, an `OSError`.
     """
     client = open_redis()
     if client is None:

@@ -62,7 +62,10 @@ PREFIX = "AGENTSITE_"
 
 
 class ModelPrice(BaseModel):
-    """The price of a million tokens of a model; cached input costs as much as input by default."""
+    """The price of a million tokens of a model, in `COST_CURRENCY`.
+
+    If `cached_input` is None, cached input costs as much as other input.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,7 +78,8 @@ class Environment(RealtimeSettings, BaseSettings):
     """The environment, where each field is the variable of its name in capitals.
 
     A variable with `PREFIX` before its name takes precedence, because other programs set `HOST`,
-    `DEBUG` and the like.
+    `DEBUG` and the like. Empty variables count as unset. Creating it reads the environment, and
+    raises `ValidationError` for what is invalid or missing.
     """
 
     model_config = SettingsConfigDict(
@@ -307,7 +311,7 @@ class Environment(RealtimeSettings, BaseSettings):
     @field_validator("allowed_hosts", "csrf_trusted_origins", "allowed_origins", mode="before")
     @classmethod
     def split_words(cls, value: object) -> object:
-        """Split a list at commas and white space."""
+        """Split a text at commas and white space; return anything else as it is."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @field_validator("model_prices", mode="before")
@@ -384,7 +388,7 @@ class Environment(RealtimeSettings, BaseSettings):
 
     @property
     def realtime(self) -> dict[str, Any]:
-        """The settings of `realtime`.
+        """The settings of `realtime`, by the names of the fields of `RealtimeSettings`.
 
         For one that is not in the environment, the default of the kind of model in `BY_KIND` goes
         before that of the field.
@@ -395,9 +399,9 @@ class Environment(RealtimeSettings, BaseSettings):
 
 
 def database_from(url: str) -> dict[str, Any]:
-    """Return Django's settings for a database URL.
+    """Return what dj-database-url makes of a database URL, an entry of `DATABASES`.
 
-    Raises `ValueError` unless it is of Postgres, or of SQLite with a file.
+    Raises `ValueError` unless it is of Postgres, or of SQLite with a file. Connects to nothing.
     """
     try:
         parts = dict(dj_database_url.parse(url))
@@ -413,9 +417,10 @@ def database_from(url: str) -> dict[str, Any]:
 
 
 def sqlite(name: str) -> dict[str, Any]:
-    """Return Django's settings for the SQLite file `name`.
+    """Return the entry of `DATABASES` for the SQLite file `name`.
 
-    Several threads can write, one at a time, and commits survive a power failure.
+    Several threads can write, one at a time, waiting up to 20 s for their turn; commits survive a
+    power failure.
     """
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"
     return {
@@ -430,7 +435,8 @@ def sqlite(name: str) -> dict[str, Any]:
 def is_untimed_command() -> bool:
     """Return whether this process is a management command other than `serve` and `work`.
 
-    Such commands, like `migrate`, may hold locks and run statements without a time limit.
+    Such commands, like `migrate`, may wait for locks and run statements without a time limit. The
+    command line tells, so it is False for other programs that use Django, such as Daphne.
     """
     program = Path(sys.argv[0])
     is_django = program.parts[-2:] == ("django", "__main__.py")
@@ -439,9 +445,9 @@ def is_untimed_command() -> bool:
 
 
 def postgres_limits(env: Environment) -> dict[str, Any]:
-    """Return connection parameters that limit how long the network, a lock or a statement blocks.
+    """Return parameters for libpq that limit how long the network, a lock or a statement blocks.
 
-    Commands for which `is_untimed_command` is true get only the limits of the network.
+    If `is_untimed_command`, they are only the limits of the network.
     """
     network_s = env.db_network_timeout_s
     limits = {
@@ -461,10 +467,11 @@ def postgres_limits(env: Environment) -> dict[str, Any]:
 
 
 def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
-    """Return Django's settings for Postgres with psycopg's pool; `parts` are the URL's.
+    """Return the entry of `DATABASES` for Postgres with psycopg's pool; `parts` are the URL's.
 
-    Options of the URL take precedence over those here. A pool is used because connections that
-    CONN_MAX_AGE keeps would leak under ASGI.
+    Options of the URL take precedence over the limits here, but not over the pool. A pool is used
+    because connections that CONN_MAX_AGE keeps would leak under ASGI. Takes `host` and `port` out
+    of the options in `parts`.
     """
     options = parts.get("OPTIONS", {})
     # The directory of a Unix socket cannot be a URL's host, so it is given as `?host=`.
@@ -481,7 +488,10 @@ def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
 
 
 def database(env: Environment) -> dict[str, Any]:
-    """Return `DATABASES["default"]`: DATABASE_URL, or SQLite in `var/`."""
+    """Return `DATABASES["default"]`: that of DATABASE_URL, else SQLite in `var/`, which it creates.
+
+    Of a URL of SQLite only the file's name counts.
+    """
     if env.database_url is None:
         VAR_DIR.mkdir(exist_ok=True)
         return sqlite(str(VAR_DIR / "db.sqlite3"))
@@ -492,10 +502,11 @@ def database(env: Environment) -> dict[str, Any]:
 
 
 def redis_host(url: str) -> dict[str, Any]:
-    """Return the Redis at `url` as a host of channels-redis; raises `ValueError`.
+    """Return the Redis at `url` as a host of channels-redis.
 
     Sentinels, as in `redis+sentinel://user:password@one:26379,two:26379/0?service=name`, are asked
-    for the current primary; user and password are those of the primary.
+    for the current primary; user and password are those of the primary. Raises `ValueError` for a
+    URL of Sentinels in another form; other URLs are not checked.
     """
     if not url.startswith(SENTINEL_SCHEME):
         return {"address": url}
@@ -516,7 +527,7 @@ def redis_host(url: str) -> dict[str, Any]:
 
 
 def channel_layer(url: SecretStr | None) -> dict[str, Any]:
-    """Return Django's settings for the channel layer: Redis at `url`; without one, in memory."""
+    """Return the entry of `CHANNEL_LAYERS`: Redis at `url`; without it, in this process alone."""
     if url is None:
         return {"BACKEND": "realtime.channel_layer.LocalLayer"}
     host = redis_host(url.get_secret_value()) | {"socket_timeout": None, "max_connections": 5_000}
@@ -527,9 +538,10 @@ def channel_layer(url: SecretStr | None) -> dict[str, Any]:
 
 
 def cache(url: SecretStr | None) -> dict[str, Any]:
-    """Return Django's settings for the cache that counts requests and exports.
+    """Return the entry of `CACHES` for the cache that counts requests and exports.
 
-    It is Redis or, without `url`, the memory of this process.
+    It is Redis at `url`. Without `url` it is the memory of this process: each process then counts
+    for itself.
     """
     if url is None:
         # The default of 300 entries would evict counts when many users are active.
@@ -558,7 +570,10 @@ def cache(url: SecretStr | None) -> dict[str, Any]:
 
 
 def checkout_key() -> str:
-    """Return the secret key of this checkout, creating it on first use."""
+    """Return the secret key of this checkout, `var/secret_key`, creating it on first use.
+
+    Of several processes that create it at once, all return the same.
+    """
     VAR_DIR.mkdir(exist_ok=True)
     path = VAR_DIR / "secret_key"
     if not path.exists():
@@ -571,7 +586,7 @@ def checkout_key() -> str:
 
 
 def read_environment() -> Environment:
-    """Return the validated environment, or exit with one line per fault."""
+    """Return the validated environment, or exit with one line per fault on standard error."""
     try:
         return Environment()
     except ValidationError as exc:

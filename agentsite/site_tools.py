@@ -88,7 +88,10 @@ def _count(run: RunContext, start: datetime | None) -> Count:
 
 
 def period_start(period: Period, now: datetime) -> datetime | None:
-    """Return the start of the period that contains `now`, in its time zone; None for `ever`."""
+    """Return the start of the period that contains `now`, in its time zone; None for `ever`.
+
+    A week begins on Monday.
+    """
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts: dict[Period, datetime | None] = {
         "today": day,

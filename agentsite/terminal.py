@@ -44,7 +44,7 @@ T = TypeVar("T")
 DESCRIPTION = (
     "Chat with an agentsite in the terminal, list your conversations, or export them. The password "
     "is read from AGENTSITE_PASSWORD or prompted for; AGENTSITE_KEY may hold an API key instead, "
-    "except for chats. Piped input is sent as one message."
+    "which needs the scopes for what is asked. Piped input is sent as one message."
 )
 
 FAILED = 1
@@ -54,7 +54,7 @@ CLOSED_PIPE = 141
 
 
 class Background:
-    """Runs coroutines in another thread; to be used with `with`.
+    """Runs coroutines in another thread; to be used with `with`, once.
 
     So Ctrl-C interrupts the main thread while that waits, and never the event loop.
     """
@@ -73,7 +73,11 @@ class Background:
         self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run `coroutine` and wait for its result; if Ctrl-C ends the wait, it is cancelled."""
+        """Run `coroutine` and wait for its result, or raise what it raises.
+
+        If Ctrl-C ends the wait, raises `KeyboardInterrupt` at once and cancels the coroutine. For
+        the main thread: the coroutine runs in the other one.
+        """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -83,7 +87,10 @@ class Background:
 
     @contextlib.contextmanager
     def entered(self, resource: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Enter `resource`, and exit it after the block, even if that raises."""
+        """Enter `resource`, yield what it yields, and exit it after the block, even if that raises.
+
+        `resource` is not told of the exception.
+        """
         value = self.run(resource.__aenter__())
         try:
             yield value
@@ -93,8 +100,8 @@ class Background:
     def each(self, items: AsyncIterator[T]) -> Iterator[T]:
         """Yield all of `items`; after an interruption, call it again with `items` for the rest.
 
-        The interruption cancels the pending `__anext__`, which `items` must survive: a `Reply`
-        does, an async generator would end.
+        The interruption, which is raised here, cancels the pending `__anext__`. `items` must
+        survive that: a `Reply` does, an async generator would end.
         """
         while True:
             try:
@@ -128,9 +135,9 @@ ENDINGS = {"cancelled": "stopped", "interrupted": "broken off"}
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters and changes of text direction replaced by `�`.
+    """Return `text` with control characters and changes of text direction replaced by `�` each.
 
-    Tabs and line ends stay.
+    Tabs, line feeds, and carriage returns before a line feed stay.
     """
     return _CONTROL.sub("�", text)
 
@@ -148,7 +155,10 @@ class Screen:
         self._model = ""
 
     def write(self, text: str) -> None:
-        """Write a piece of a reply at once, except a final carriage return, as `visible` text."""
+        """Write a piece of a reply to `out` at once, as `visible` text.
+
+        A carriage return at its end waits for the next piece; `end_line` drops it.
+        """
         text, self._held = self._held + text, ""
         if text.endswith("\r"):
             # The line feed of a "\r\n" may come with the next piece.
@@ -159,7 +169,7 @@ class Screen:
             self._in_line = not text.endswith("\n")
 
     def end_line(self) -> None:
-        """Begin a new line, unless the output is at the start of one."""
+        """End the line that `out` is in, if any."""
         self._held = ""
         if self._in_line:
             self._out.write("\n")
@@ -167,14 +177,20 @@ class Screen:
             self._in_line = False
 
     def remark(self, text: str) -> None:
-        """Write `text` to `err` as a line of its own."""
+        """Write "· " and `text`, as `visible` text, to `err` as a line of its own.
+
+        First ends the line that `out` is in, if any. If `err` is a terminal, the line is dim.
+        """
         self.end_line()
         before, after = self._dim
         self._err.write(f"{before}· {visible(text)}{after}\n")
         self._err.flush()
 
     def show(self, event: Event) -> None:
-        """Write an event: its text as a piece of the reply, or a remark if there is news in it."""
+        """Write an event: the text of a reply to `out`, else a remark if there is news in it.
+
+        Reasoning is not shown, nor a status of the model that reads as the one before.
+        """
         match event:
             case Text(delta):
                 self.write(delta)
@@ -253,11 +269,14 @@ LATEST = 4
 
 
 class Leave(Exception):  # noqa: N818  (no error)
-    """The input has ended, or nobody is there to answer a question."""
+    """Ends a chat: the input has ended, Ctrl-C was pressed, or nobody can answer a question."""
 
 
 class TerminalChat:
-    """Reads messages, shows the replies, and stops a reply on Ctrl-C."""
+    """Reads messages from standard input, shows the replies, and stops a reply on Ctrl-C.
+
+    Ctrl-C while a message is typed ends the chat.
+    """
 
     def __init__(self, client: Client, background: Background, screen: Screen) -> None:
         self._client = client
@@ -269,7 +288,8 @@ class TerminalChat:
         """Run the chat until its input ends; return the exit status.
 
         Without a `session_id`, begins a new conversation; without an `agent`, asks the default one.
-        The status is 1 if piped input gets no completed reply, else 0.
+        Piped input is one message. The status is 1 if that gets no completed reply, else 0. Raises
+        `ClientError`, and `KeyboardInterrupt` at a second Ctrl-C during a reply.
         """
         with self._background.entered(self._client.chat(session_id, agent=agent)) as chat:
             return self._pipe(chat) if self._is_piped else self._converse(chat)
@@ -379,7 +399,7 @@ def _read(prompt: str) -> str:
 
 
 def add_arguments(parser: ArgumentParser, url: str) -> None:
-    """Add all options to `parser`; `url` is the site's address by default."""
+    """Add all options of `run` to `parser`; `url` is the site's address by default."""
     parser.add_argument("--url", default=url, help="the site's address, by default %(default)s")
     parser.add_argument("--user", default="", help="the name to sign in with; else as a guest")
     parser.add_argument("--session", default="", help="the conversation to go on with, by its id")
@@ -395,7 +415,8 @@ def add_arguments(parser: ArgumentParser, url: str) -> None:
 def run(options: Mapping[str, Any]) -> int:
     """Run the command of `options`, the parsed arguments by name; return the exit status.
 
-    Errors of the client are shown on standard error, not raised.
+    It is 0 for success, else `FAILED`, `INTERRUPTED` or `CLOSED_PIPE`. Errors of the client, and of
+    files, are shown on standard error, not raised.
     """
     screen = Screen(sys.stdout, sys.stderr)
     try:
@@ -467,7 +488,10 @@ async def _export(client: Client, screen: Screen, options: Mapping[str, Any]) ->
 
 
 def main() -> int:
-    """Run the terminal client without Django; return the exit status."""
+    """Run the terminal client on the arguments of the command line; return the exit status.
+
+    It needs no Django. Exits at once for wrong arguments.
+    """
     parser = ArgumentParser(prog="python -m agentsite.terminal", description=DESCRIPTION)
     add_arguments(parser, "http://127.0.0.1:8000")
     return run(vars(parser.parse_args()))

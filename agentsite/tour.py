@@ -112,7 +112,11 @@ async def search_library(context: ToolContext[RunContext], subject: str) -> str:
 
 
 class TourModel(Model):
-    """Streams replies from a script, word by word, in the events of a provider."""
+    """Streams replies from a script, word by word, in the events of a provider.
+
+    Words of the last message choose the reply, or a call of the tool; the result of a tool is
+    quoted. `get_response` is not supported.
+    """
 
     is_scripted = True
 
@@ -176,7 +180,7 @@ async def _say(text: str) -> AsyncIterator[TResponseStreamEvent]:
 
 
 def text_event(item_id: str, delta: str) -> TResponseStreamEvent:
-    """Return the event that adds the piece of text `delta` to the message `item_id`."""
+    """Return the event that adds the piece of text `delta` to the output message `item_id`."""
     return ResponseTextDeltaEvent(
         item_id=item_id,
         output_index=0,
@@ -204,7 +208,7 @@ def _arguments(subject: str) -> str:
 
 
 def end_events(item: ResponseOutputItem) -> list[TResponseStreamEvent]:
-    """Return the events that end a model call whose output is `item`."""
+    """Return the events that end a model call whose only output is `item`, in their order."""
     response = Response(
         id=f"resp_{uuid.uuid4().hex}",
         created_at=time.time(),

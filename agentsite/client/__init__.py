@@ -28,9 +28,10 @@ from agentsite.client.reply import Answer, Reply
 
 @contextlib.contextmanager
 def draft_of(file: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces `file` at the end of the block.
+    """Open a temporary binary file beside `file`, which it replaces at the end of the block.
 
-    If the block raises, the temporary file is deleted and `file` stays as it is.
+    If the block raises, the temporary file is deleted and `file` stays as it is. Raises `OSError`
+    if the temporary file cannot be created, or `file` cannot be replaced.
     """
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
         try:
@@ -49,7 +50,11 @@ FORMATS = ("json", "jsonl", "openai", "markdown", "html", "csv", "text")
 
 
 class Session(TypedDict):
-    """A session in a list; times are in ISO 8601, `run_status` is None if no run is unfinished."""
+    """A session in a list; times are in ISO 8601, the last two None if that has not happened.
+
+    `run_status` is that of the run that is written or awaits input, else `queued`; None if no run
+    is unfinished. `rev` rises with each change of the session other than streamed text.
+    """
 
     id: str
     title: str
@@ -67,8 +72,9 @@ class Client:
     """A client of one site for one user, to be used with `async with`.
 
     `url` is the site's address, such as `https://chat.example.org`; an invalid one raises
-    `ValueError`. With `key`, an API key, the client can do what the key's scopes allow; a chat
-    needs `read`. `patience_s` is for how many seconds a chat tries to restore a broken connection.
+    `ValueError`. With `key`, an API key, the client can do what the key's scopes allow: opening a
+    chat needs `read`, sending messages `write`, deciding approvals `approve`. `patience_s` is for
+    how many seconds a chat tries to connect while a reply or an answer is awaited.
 
     Requests raise `RefusedError` with a code of the protocol, its subclass `NotSignedInError`, or
     `UnreachableError`.
@@ -88,10 +94,11 @@ class Client:
         await self._http.close()
 
     async def sign_in(self, username: str, password: str) -> None:
-        """Sign in with a user name and a password.
+        """Sign in with a user name and a password, in place of any credentials used before.
 
         Access is renewed automatically for as long as the site allows. Raises `NotSignedInError`
-        for a wrong name or password.
+        for a wrong name or password, another `RefusedError` such as `rate_limited`, and
+        `UnreachableError`; then the credentials stay as they were.
         """
         login = {"username": username, "password": password}
         try:
@@ -115,7 +122,9 @@ class Client:
     async def sign_in_as_guest(self) -> None:
         """Sign in as a new guest, whose conversations the site stores.
 
-        Raises `NotSignedInError` if the site has no guests.
+        A second call keeps the guest. Nobody can sign in as this guest again once the client is
+        closed. Raises `NotSignedInError` if the site has no guests, another `RefusedError` such as
+        `rate_limited`, and `UnreachableError`.
         """
         self._http.credentials = Guest(self._http.origin)
         async with self._http.answer("GET", "/accounts/login/") as page:
@@ -131,15 +140,17 @@ class Client:
         """Return a chat in the conversation `session_id`, to be entered with `async with`.
 
         Without a `session_id`, the first message begins a new conversation. `agent` is the name of
-        one of the site's agents; the site has a default.
+        the agent that answers each message; by default that of the conversation or, in a new one,
+        the site's first. Neither is checked before a message is sent.
         """
         return Chat(self._http, session_id, agent=agent, patience_s=self._patience_s)
 
     async def list_sessions(self, **filters: str) -> AsyncIterator[Session]:
-        """Yield the user's sessions, the most recently active first.
+        """Yield the user's sessions, the most recently active first, by one request per page.
 
         Filters: `search`, `state` (`current`, `archived`, `all`, `deleted`), `agent`, `status`,
-        `active_after`, `active_before`, `created_after`, `created_before`.
+        `active_after`, `active_before`, `created_after`, `created_before`. Raises `RefusedError`
+        for others, and for invalid values.
         """
         query: dict[str, str] | None = filters
         while query is not None:
@@ -152,8 +163,10 @@ class Client:
     async def get_session(self, session_id: str) -> dict[str, Any]:
         """Return a `Session` with its latest `messages`, its active `run` or None, and its `queue`.
 
+        The messages are those of the active branch, oldest first, 200 at most.
         A message has `message_id`, `number`, `role`, `text`, `parts`, `created_at`, `run_status`
-        and the other fields that `GET /api/schema/` describes.
+        and the other fields that `GET /api/schema/` describes. Raises `RefusedError` with
+        `not_found` for a session that the user does not have.
         """
         session: dict[str, Any] = await self._http.get(f"/api/sessions/{session_id}/")
         return session
@@ -163,8 +176,9 @@ class Client:
     ) -> AsyncIterator[bytes]:
         """Yield the chunks of an export: of one session, or of all that match the filters.
 
-        `export_format` is one of `FORMATS`; the filters are those of `list_sessions`. If the
-        connection breaks, raises `UnreachableError`; the chunks until then are not a whole export.
+        `export_format` is one of `FORMATS`; the filters are those of `list_sessions`, and not for
+        use with a `session_id`. If the connection breaks, raises `UnreachableError`; the chunks
+        until then are not a whole export.
         """
         path = f"/api/sessions/{session_id}/transcript/" if session_id else "/api/export/"
         query = {"export_format": export_format, **filters}
@@ -175,9 +189,10 @@ class Client:
     async def export(
         self, file: Path, export_format: str, session_id: str = "", **filters: str
     ) -> int:
-        """Write an export to `file` and return its size in bytes.
+        """Write an export, as `download` yields it, to `file` and return its size in bytes.
 
-        The file is written completely or not at all. Raises `OSError` if it cannot be written.
+        The file is written completely or not at all; one that exists is replaced. Raises `OSError`
+        if it cannot be written.
         """
         with draft_of(file) as draft:
             async for piece in self.download(export_format, session_id, **filters):

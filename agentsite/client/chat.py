@@ -19,9 +19,10 @@ from agentsite.client.reply import Answer, Frame, GapError, Reply
 
 @dataclass(eq=False)
 class Request:
-    """A sent frame that waits for its answer.
+    """A frame, sent or to be sent, that waits for its answer.
 
-    `is_answer` recognizes the answer, on which `take` is called; on an error, `fail` is called.
+    `is_answer` recognizes the answer, with which `take` is called; `fail` is called with the error
+    that is answered instead, or that has ended the chat.
     """
 
     frame: Frame
@@ -36,7 +37,10 @@ class Request:
 
 
 class Requests:
-    """The unanswered requests in the order of sending, which is the order of their answers."""
+    """The unanswered requests in the order of sending, in which the site answers them.
+
+    Iterating goes over a copy, so requests may be added and removed meanwhile.
+    """
 
     def __init__(self) -> None:
         self._all: list[Request] = []
@@ -48,11 +52,11 @@ class Requests:
         return iter(list(self._all))
 
     def add(self, request: Request) -> None:
-        """Append a request."""
+        """Append a request; this does not send it."""
         self._all.append(request)
 
     def remove(self, request: Request) -> None:
-        """Remove a request that is too large to be sent."""
+        """Remove a request that gets no answer, because it was too large to be sent."""
         self._all.remove(request)
 
     def is_first(self, request: Request) -> bool:
@@ -64,7 +68,7 @@ class Requests:
         return any(metadata["run_id"] == run_id for metadata in asked)
 
     def clear(self) -> list[Request]:
-        """Remove and return all requests."""
+        """Remove all requests and return them in their order; calls neither `take` nor `fail`."""
         taken, self._all = self._all, []
         return taken
 
@@ -88,12 +92,12 @@ class Requests:
 
 
 def is_refusal(frame: Frame) -> bool:
-    """Return whether a frame is an error outside of any run."""
+    """Return whether a frame is an error that refuses a request; other errors end a run."""
     return frame["type"] == "error" and not frame["metadata"].get("terminal")
 
 
 def fault_of(frame: Frame) -> RefusedError:
-    """Return the exception for an error frame."""
+    """Return the exception for an error frame, such as one of `is_refusal`."""
     at = frame["metadata"]
     return refusal(
         at["code"], frame["content"], retryable=at["retryable"], retry_after=at.get("retry_after")
@@ -111,7 +115,7 @@ class Chat:
     """A conversation over one connection, from `async with client.chat(...)`.
 
     `session_id` is "" until the first message is accepted. Replies that are active at the end of
-    the block continue on the server without a reader.
+    the block continue on the server without a reader; reading them on raises `ClientError`.
     """
 
     def __init__(self, http: Http, session_id: str, *, agent: str, patience_s: float) -> None:
@@ -139,13 +143,16 @@ class Chat:
         self._running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._running
+        await self._end(ClientError("The chat was left before this had ended."))
 
     async def send(self, content: str, *, on_busy: OnBusy | None = None) -> Reply:
-        """Send a message, now or once there is a connection; the server accepts it exactly once.
+        """Send a message, now or once there is a connection; the server accepts it at most once.
 
         `on_busy` says what happens while another reply is active: `enqueue` waits for it,
-        `interrupt` stops it, `reject` refuses this message as `busy`; without it, the site decides.
-        Returns before the site has answered: the reply raises a refusal when it is read.
+        `interrupt` stops it and goes before all that wait, `reject` refuses this message as `busy`;
+        without it, the message waits, but stops a reply that awaits an approval. Returns before the
+        site has answered. Raises nothing: the reply, when it is read, raises a refusal, and the
+        error that ended the chat.
         """
         name = uuid4().hex
         asked = {"client_message_id": name, "agent": self._agent, "on_busy": on_busy}
@@ -172,9 +179,10 @@ class Chat:
         return reply
 
     async def running(self) -> Reply | None:
-        """Return the session's active reply, to be read from its beginning, or None.
+        """Return the session's first unfinished reply, to be read from its beginning, or None.
 
-        The chat must have a `session_id`. Raises `RefusedError` and `UnreachableError`.
+        If this chat follows that reply already, the `Reply` of before gets no more events. The chat
+        must have a `session_id`. Raises `RefusedError` and `UnreachableError`.
         """
         session = await self._http.get(f"/api/sessions/{self.session_id}/")
         if session["run"] is None:
@@ -187,7 +195,8 @@ class Chat:
     async def cancel(self, reply: Reply) -> None:
         """Stop `reply` once it is accepted, and wait for the answer; called by `Reply.stop`.
 
-        Does nothing if it has ended or was refused.
+        Does nothing if it has ended or was refused. Raises `RefusedError`, and `UnreachableError`
+        if the connection is not restored in time.
         """
         await reply.taken()
         if reply.run_id in self._replies:
@@ -201,7 +210,7 @@ class Chat:
     ) -> Answer:
         """Decide an approval and wait for the answer; called by `Reply.approve` and `reject`.
 
-        Raises `RefusedError`.
+        Raises `RefusedError`, and `UnreachableError` if the connection is not restored in time.
         """
         asked = {"request_id": request_id, "decision": decision, "message": message}
         answer = await self._answer_to(
@@ -286,12 +295,16 @@ class Chat:
             reply.tell(event)
 
     def on_lost(self, retry_s: float) -> None:
-        """Give a `Disconnected` to all replies that have not ended."""
+        """Give a `Disconnected` to all replies that have not ended; called by the connection."""
         self._was_lost = True
         self._tell_all(Disconnected(retry_s))
 
     async def on_open(self) -> None:
-        """Resume the active replies, then send all unanswered requests again in their order."""
+        """Resume the active replies, then send all unanswered requests again in their order.
+
+        While there is no session, only the first one is sent. Gives all replies that have not ended
+        a `Reconnected`, if the connection was lost before. Called by the connection.
+        """
         waiting = [request for request in self._requests.clear() if not request.is_resume]
         for reply in self._replies.values():
             await self._resume(reply)
@@ -302,7 +315,10 @@ class Chat:
             self._tell_all(Reconnected())
 
     async def on_frame(self, frame: Frame) -> None:
-        """Pass a frame to the request that it answers and to the reply of its run."""
+        """Pass a frame to the request that it answers and to the reply of its run.
+
+        A status of the model goes to all replies that have not ended. Called by the connection.
+        """
         at = frame["metadata"]
         if at.get("event") == "model.status":
             self._model = ModelStatus(at["state"], at["detail"], at.get("fraction"))

@@ -39,7 +39,7 @@ JITTER = random.SystemRandom()
 
 
 class Listener(Protocol):
-    """Receives the events of a connection; its methods must not block."""
+    """Receives the events of a connection, which waits for its methods before it reads on."""
 
     @property
     def is_waiting(self) -> bool:
@@ -47,7 +47,7 @@ class Listener(Protocol):
         ...
 
     async def on_open(self) -> None:
-        """Handle a new socket; send on it what the server has not answered."""
+        """Handle a new socket, which can be sent on; send what the server has not answered."""
         ...
 
     async def on_frame(self, frame: Frame) -> None:
@@ -55,15 +55,20 @@ class Listener(Protocol):
         ...
 
     def on_lost(self, retry_s: float) -> None:
-        """Handle the loss of the socket; the next attempt is in `retry_s` seconds."""
+        """Handle the loss of the socket, or an attempt that failed.
+
+        The next attempt is in `retry_s` seconds, or at the next `Connection.wake`. Not called if a
+        new socket is opened at once, because the credentials were renewed.
+        """
         ...
 
 
 class Connection:
     """A connection that `run` keeps open until it is cancelled or has no prospect of success.
 
-    After a loss it tries without limit while nobody waits for anything, else for `patience_s`
-    seconds. A socket that breaks before it has delivered anything does not extend that time.
+    After a loss it tries without limit while `listener` waits for nothing, else for `patience_s`
+    seconds. A socket that breaks within `STABLE_S` seconds, without an answer or a piece of a
+    reply, does not extend that time.
     """
 
     def __init__(self, http: Http, listener: Listener, *, patience_s: float) -> None:
@@ -84,7 +89,8 @@ class Connection:
         """Send a frame now, or drop it if there is no connection.
 
         A frame may be lost in sending too: `on_open`, called for each new connection, must send
-        again what has no answer. Raises `RefusedError` for a frame larger than the site accepts.
+        again what has no answer. Raises `RefusedError` for a frame larger than the site accepts;
+        one that is dropped is not measured.
         """
         if self._socket is None or self._socket.closed or self._opened_at is None:
             return
@@ -99,7 +105,7 @@ class Connection:
             await self._socket.send_str(text.decode())
 
     def wake(self) -> None:
-        """End the pause before the next attempt, and restart the time of patience.
+        """End the pause before the next attempt, if there is one, and restart the time of patience.
 
         Call it when somebody begins to wait; it does nothing while there is a socket.
         """
@@ -108,7 +114,7 @@ class Connection:
             self._awake.set()
 
     async def drop(self) -> None:
-        """Close the socket, if there is one, so that `run` opens a new one."""
+        """Close the socket, if there is one, so that `run` opens a new one after its pause."""
         if self._socket is not None:
             await self._socket.close()
 
@@ -116,7 +122,8 @@ class Connection:
         """Open a socket, and another one after each loss; never return.
 
         Raises `RefusedError` or its subclass `NotSignedInError` if the site refuses for good, and
-        `UnreachableError` once the time of patience is over.
+        `UnreachableError` once the time of patience is over; what else a frame that is no frame of
+        this protocol causes, such as `ValueError` and `KeyError`, is raised too.
         """
         self._alive_at = _now()
         while True:

@@ -6,16 +6,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Waiting:
-    """The reply waits: `position` is its place in the queue, 0 if only the model is not ready."""
+    """The reply waits: `position` is its place in the queue, from 1; 0 if it is the next to begin.
+
+    At 0 it waits for the site alone, such as for a model that is not ready.
+    """
 
     position: int
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The status of the embedded model; the last `state` is `ready` or `failed`.
+    """The status of the site's embedded model.
 
-    `detail` is for people; `fraction`, from 0 to 1, is None unless the model is being fetched.
+    `state` is `starting`, `fetching`, `loading`, `ready` or `failed`, after which `starting` may
+    come again. Every unfinished reply gets it, also one that does not use the model, so a reply may
+    end before `ready`. `detail` is for people; `fraction`, from 0 to 1, is None unless the model is
+    being fetched.
     """
 
     state: str
@@ -25,14 +31,14 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Started:
-    """The agent has started."""
+    """The agent called `agent` has started to reply; again if the reply begins again."""
 
     agent: str
 
 
 @dataclass(frozen=True)
 class Text:
-    """The next piece of the answer."""
+    """The next piece of the answer; the pieces add up to it, behind the latest `Rewritten` text."""
 
     delta: str
 
@@ -46,14 +52,20 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The next piece of the model's reasoning."""
+    """The next piece of the model's reasoning, which is no part of the answer.
+
+    After a gap, pieces may be missing.
+    """
 
     delta: str
 
 
 @dataclass(frozen=True)
 class Retrying:
-    """The model's server is asked again in `wait_s` seconds; `code` is the error it answered."""
+    """The model's server is asked again in `wait_s` seconds; `code` is its error.
+
+    The code is one of docs/protocol.md#error-codes.
+    """
 
     wait_s: int
     code: str
@@ -61,7 +73,10 @@ class Retrying:
 
 @dataclass(frozen=True)
 class ToolStarted:
-    """A tool was started; `arguments` is JSON, empty if the site does not show it."""
+    """A tool was started; `arguments` is JSON, "" if the site does not show it.
+
+    After a gap, the first event of a tool may be a later one than this.
+    """
 
     tool_call_id: str
     name: str
@@ -80,7 +95,11 @@ class ToolProgress:
 
 @dataclass(frozen=True)
 class ToolEnded:
-    """A tool has returned or `failed`; `summary` describes in a few words what it did."""
+    """A tool has returned, or has `failed` or was stopped.
+
+    `output` is what it returned, as far as the site shows it, else "". `summary` says in a few
+    words what it did; "" if the tool does not tell.
+    """
 
     tool_call_id: str
     name: str
@@ -91,7 +110,7 @@ class ToolEnded:
 
 @dataclass(frozen=True)
 class AgentChanged:
-    """Another agent has taken over."""
+    """Another agent, called `name`, has taken over the reply."""
 
     name: str
 
@@ -100,7 +119,9 @@ class AgentChanged:
 class ApprovalNeeded:
     """The reply waits for somebody to decide on a tool call, by `reply.approve` or `reply.reject`.
 
-    `arguments` is JSON, as the model gave it; `expires_at` is a time in ISO 8601.
+    It may have been decided meanwhile: `reply.open_requests` tells. `arguments` is JSON, as the
+    model gave it; `description` says what the tool does. The reply ends if nobody decides before
+    `expires_at`, in ISO 8601.
     """
 
     request_id: str
@@ -112,7 +133,10 @@ class ApprovalNeeded:
 
 @dataclass(frozen=True)
 class ApprovalDecided:
-    """An approval was decided by `approve` or `reject`, or ended as `cancelled` or `expired`."""
+    """An approval was decided by `approve` or `reject`, or ended as `cancelled` or `expired`.
+
+    `by` is the name of the user who decided; "" if nobody did, or the account is gone.
+    """
 
     request_id: str
     decision: str
@@ -121,7 +145,10 @@ class ApprovalDecided:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The connection is lost; the next try is in `retry_s` seconds."""
+    """The connection is lost, or could not be opened; the next try is in `retry_s` seconds.
+
+    The next try comes earlier if something is sent.
+    """
 
     retry_s: float
 
@@ -136,8 +163,9 @@ class Ended:
     """The reply has ended; `text` is all of it.
 
     `finish_reason` is `completed`, `cancelled` or `interrupted`; `reason` says why it was not
-    completed. `usage` has the fields that docs/protocol.md#usage lists, and `usage_source` says how
-    they are known.
+    completed, else it is "". `usage` has the fields that docs/protocol.md#usage lists;
+    `usage_source` is `measured`, `estimated` or `unknown`. A reply that ends with an error has no
+    such event: reading it raises `ReplyError`.
     """
 
     text: str

@@ -19,7 +19,10 @@ class Credentials(Protocol):
         ...
 
     async def renew(self) -> bool:
-        """Renew the credentials after a refusal; return whether the request can be sent again."""
+        """Renew the credentials after a refusal; return whether the request can be sent again.
+
+        Raises `ClientError` if the site could not be asked.
+        """
         ...
 
 
@@ -79,13 +82,14 @@ class ClientError(Exception):
 
 
 class UnreachableError(ClientError):
-    """The site does not answer, or a broken connection was not restored in time."""
+    """The site does not answer, something else does, or a connection was not restored in time."""
 
 
 class RefusedError(ClientError):
-    """The site refused a request; `code` is one of docs/protocol.md#error-codes.
+    """The site refused a request; `code` is one of docs/protocol.md#error-codes, `text` its text.
 
-    `retryable` says whether a retry can succeed, `retry_after` in how many seconds, if known.
+    `retryable` says whether a retry can succeed, `retry_after` in how many seconds; None if the
+    site did not say.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class RefusedError(ClientError):
 
 
 class NotSignedInError(RefusedError):
-    """The credentials are missing, wrong or expired."""
+    """The credentials are missing, wrong or expired; the code is `not_authenticated`."""
 
     def __init__(self, text: str = "Please sign in.") -> None:
         super().__init__("not_authenticated", text)
@@ -117,7 +121,10 @@ class ReplyError(RefusedError):
 def refusal(
     code: str, text: str, *, retryable: bool = False, retry_after: float | None = None
 ) -> RefusedError:
-    """Return the exception for an error of the site; for `not_authenticated`, its own class."""
+    """Return the exception for an error of the site; for `not_authenticated`, `NotSignedInError`.
+
+    That one is never retryable.
+    """
     if code == "not_authenticated":
         return NotSignedInError(text)
     return RefusedError(code, text, retryable=retryable, retry_after=retry_after)
@@ -138,7 +145,11 @@ NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Http:
-    """Sends requests with `credentials`, which are renewed once when they are refused."""
+    """Sends requests to the site at `url`, with `credentials`; raises `ValueError` for a bad `url`.
+
+    If a request is refused for its credentials, they are renewed and it is sent once more. Proxies
+    of the environment are used. Call `open` before the first request, and `close` after the last.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -161,7 +172,7 @@ class Http:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; do nothing if `open` was not called."""
         if self._session is not None:
             await self._session.close()
 
@@ -171,12 +182,19 @@ class Http:
         return self._session
 
     async def get(self, path: str, **params: Any) -> Any:
-        """GET `path` and return the JSON. Raises `RefusedError` and `UnreachableError`."""
+        """GET `path` with the query `params`; return the parsed JSON.
+
+        Raises `RefusedError`, and `UnreachableError`, also for an answer of another type.
+        """
         async with self.answer("GET", path, params=params) as response:
             return await response.json()
 
     async def post(self, path: str, data: dict[str, Any], **options: Any) -> Any:
-        """POST `data` and return the JSON. Raises `RefusedError` and `UnreachableError`."""
+        """POST `data` as JSON to `path`; return the parsed JSON of the answer.
+
+        `options` are those of `answer`. Raises `RefusedError`, and `UnreachableError`, also for an
+        answer of another type.
+        """
         async with self.answer("POST", path, json=data, **options) as response:
             return await response.json()
 
@@ -186,8 +204,9 @@ class Http:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request to `path` and yield the answer, which must be read within the block.
 
-        Raises `RefusedError` and `UnreachableError`, also for a redirect. `options` are aiohttp's;
-        `credentials` among them replace those of the client, and are not renewed.
+        Raises `RefusedError` for an error of the site, and `UnreachableError` for a redirect, an
+        error in another form and a network error, also one within the block. `options` are
+        aiohttp's; `credentials` among them replace those of the client, and are not renewed.
         """
         try:
             async with await self._send(method, path, options) as response:
@@ -226,7 +245,11 @@ class Http:
         )
 
     def socket(self, path: str) -> Any:
-        """Return a connection to the WebSocket at `path`, to be opened with `async with`."""
+        """Return a connection to the WebSocket at `path`, to be opened with `async with`.
+
+        It has the headers of the present credentials, which are not renewed. Opening it raises what
+        aiohttp raises: one of `NETWORK_ERRORS`.
+        """
         return self.session.ws_connect(
             self.url + path,
             headers=self.credentials.headers(),
@@ -251,7 +274,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
 
 
 def describe(exc: BaseException) -> str:
-    """Describe a network error in a few words."""
+    """Describe an exception, one of `NETWORK_ERRORS`, in a few words, without a capital or dot."""
     if isinstance(exc, aiohttp.ContentTypeError):
         return "something else than this chat answers there"
     if isinstance(exc, aiohttp.WSServerHandshakeError):

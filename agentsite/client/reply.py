@@ -28,11 +28,14 @@ ENDED_TOOLS = {"finished", "failed"}
 
 
 class GapError(Exception):
-    """Frames of a run are missing; the chat requests them with `resume`."""
+    """Frames of a run are missing, perhaps its last one; the chat requests them with `resume`."""
 
 
 class RunView:
-    """The state of one run, made of its frames in order; a frame taken before is ignored."""
+    """The state of one run, made of its frames in order; a frame taken before is ignored.
+
+    `text` is the answer so far; `end` is None until the last frame.
+    """
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -49,13 +52,15 @@ class RunView:
 
     @property
     def open_requests(self) -> list[str]:
-        """The ids of the undecided approvals."""
+        """The ids of the approvals that are undecided by the frames taken so far, oldest first."""
         return [request_id for request_id, decision in self._requests.items() if not decision]
 
     def take(self, frame: Frame) -> list[Event]:
-        """Apply a frame and return its events; [] if it was taken before or the run has ended.
+        """Apply a frame and return its events, which may be none.
 
-        Raises `GapError` if a frame before it is missing, and then changes nothing.
+        A frame that was taken before, or comes after the end, changes nothing. An error that ends
+        the run has no event, but sets `end`. Raises `GapError` if a frame before it is missing, or
+        if the run has ended without its last frame, and then changes nothing.
         """
         if self.end is not None:
             return []
@@ -198,7 +203,8 @@ class RunView:
 class Answer(NamedTuple):
     """The answer to a decision on an approval: the decision that holds, and by which user.
 
-    If it is a `duplicate`, the approval was decided before, and that decision stays.
+    With `duplicate`, the approval had been decided before, and that decision stays; it may also be
+    `cancelled` or `expired`, with "" for `by`.
     """
 
     decision: str
@@ -222,7 +228,8 @@ class Reply(AsyncIterator[Event]):
     Both raise `ReplyError` if the reply ends with an error, another `RefusedError` if the message
     was refused, and `UnreachableError` if the connection is not restored in time; the reply then
     continues on the server. `text` is the answer so far, also after an error. Each event is given
-    once; an iteration that was cancelled can be continued by another one.
+    once; an iteration that was cancelled can be continued by another one. The ids are "" until the
+    site has accepted the message.
     """
 
     def __init__(self, line: Line) -> None:
@@ -238,12 +245,12 @@ class Reply(AsyncIterator[Event]):
 
     @property
     def text(self) -> str:
-        """The answer so far."""
+        """The answer so far, also of events that have not been read."""
         return self.view.text
 
     @property
     def end(self) -> Ended | None:
-        """The end of the reply; None while it is active, and if it ended with an error."""
+        """The end of the reply; None while it is active, and if reading it raises an error."""
         return self.view.end if isinstance(self.view.end, Ended) else None
 
     @property
@@ -252,26 +259,35 @@ class Reply(AsyncIterator[Event]):
         return self.view.open_requests
 
     async def stop(self) -> None:
-        """Stop the reply, possibly before its first word; `Ended` with `cancelled` follows.
+        """Stop the reply, possibly before its first word; do nothing if it has ended.
 
-        Returns when the site has accepted the request or the reply has ended. Raises
-        `RefusedError`.
+        Returns when the site has stored the request, or the reply has ended. The last event is
+        `Ended` with `cancelled`, unless the reply ended in another way before. Raises
+        `RefusedError` and `UnreachableError`.
         """
         await self._line.cancel(self)
 
     async def approve(self, request_id: str) -> Answer:
-        """Approve a tool call; the first decision stays. Raises `RefusedError`."""
+        """Approve a tool call; return the decision that holds, which is the first one.
+
+        `request_id` is that of `ApprovalNeeded`. Raises `RefusedError` and `UnreachableError`.
+        """
         return await self._line.respond(request_id, "approve", "")
 
     async def reject(self, request_id: str, message: str = "") -> Answer:
-        """Reject a tool call; `message` tells the model why. The first decision stays.
+        """Reject a tool call; return the decision that holds, which is the first one.
 
-        Raises `RefusedError`.
+        `request_id` is that of `ApprovalNeeded`; `message` tells the model why. Raises
+        `RefusedError` and `UnreachableError`.
         """
         return await self._line.respond(request_id, "reject", message)
 
     async def wait(self) -> Ended:
-        """Read the events until the reply has ended, and return its end."""
+        """Read and drop the events until the reply has ended; return its end, also on later calls.
+
+        Raises `ReplyError` if it ends with an error, another `RefusedError` if the message was
+        refused, and `UnreachableError` if the connection is not restored in time.
+        """
         async for _ in self:
             pass
         assert self.end is not None
@@ -285,7 +301,10 @@ class Reply(AsyncIterator[Event]):
         return event
 
     async def taken(self) -> None:
-        """Wait until the site has accepted or refused the message, or the chat has ended."""
+        """Wait until the site has accepted or refused the message, or the chat has ended.
+
+        Returns at once for a reply of `Chat.running`. Raises nothing for a refusal.
+        """
         await self._taken.wait()
 
     def begin(self, session_id: str, run_id: str, message_id: str) -> None:
@@ -299,9 +318,9 @@ class Reply(AsyncIterator[Event]):
             self._events.put_nowait(event)
 
     def take(self, frame: Frame) -> bool:
-        """Apply a frame of the run; return whether it was the last one. Called by the chat.
+        """Apply a frame of the run and queue its events; return whether the run has ended.
 
-        Raises `GapError`.
+        Called by the chat. Raises `GapError` as `RunView.take` does.
         """
         self.tell(*self.view.take(frame))
         if self.view.end is None:
@@ -310,7 +329,10 @@ class Reply(AsyncIterator[Event]):
         return True
 
     def close(self, fault: ClientError | None) -> None:
-        """End the events, raising `fault` unless it is None; called by the chat."""
+        """End the events: behind those that are queued, the reader gets `fault`, if not None.
+
+        Called by the chat.
+        """
         self._fault = fault
         self._taken.set()
         self._events.put_nowait(None)

@@ -33,8 +33,9 @@ CACHE_MIB = 256
 def serve(job: Job, path: Path) -> tuple[Any, str]:
     """Start a server of the model in the file `path`; return it with its base URL.
 
-    The server runs only as long as the caller keeps the returned object. Raises `LocalModelError`
-    if memory is short or the file is no model.
+    The model is loaded when this returns. The server runs only as long as the caller keeps the
+    returned object; it listens on a free port of 127.0.0.1 and asks for `job.key`. Raises
+    `LocalModelError` if memory is short or the file is no model.
     """
     weights.check_memory(job.weights.memory)
     import xllamacpp
@@ -70,7 +71,10 @@ REPORT_S = 0.25
 
 
 class Teller:
-    """Reports to the parent on standard output; output of libraries goes to standard error."""
+    """Reports to the parent on standard output; create one per process.
+
+    From then on, what anything else writes to standard output goes to standard error.
+    """
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -78,11 +82,14 @@ class Teller:
         self._told_at = 0.0
 
     def tell(self, state: str, **fields: Any) -> None:
-        """Write one report: `state` and `fields` as a line of JSON."""
+        """Write one report, `state` and `fields`, as a line of JSON, at once."""
         self._out.write(json.dumps({"state": state, **fields}) + "\n")
 
     def progress(self, done: int) -> None:
-        """Report `done`, the bytes fetched, unless the last such report is under `REPORT_S` old."""
+        """Report `done`, the bytes fetched, unless the last such report is under `REPORT_S` old.
+
+        What is left out is not reported later.
+        """
         now = time.monotonic()
         if now - self._told_at >= REPORT_S:
             self._told_at = now

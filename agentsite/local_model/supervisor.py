@@ -54,7 +54,10 @@ FAULTS: dict[Fault, str | Promise] = {
 
 
 def describe_fault(fault: Fault, values: dict[str, Any]) -> str:
-    """Return the text of a fault; sizes in `values` are in bytes and are shown in MB."""
+    """Return the text of a fault for people, in the present language, with `values` in it.
+
+    Integers among them are taken as bytes and shown in MB.
+    """
     shown = {
         name: round(value / MB) if isinstance(value, int) else value
         for name, value in values.items()
@@ -67,7 +70,10 @@ def starting(weights: Weights) -> ModelStatus:
 
 
 def fetching(weights: Weights, done: int) -> ModelStatus:
-    """Return the status while the model is fetched, of which `done` bytes are there."""
+    """Return the status while the model is fetched, of which `done` bytes are there.
+
+    More than the whole counts as the whole.
+    """
     fraction = min(1.0, done / weights.size)
     detail = _("fetching the model, {percent} %").format(percent=int(100 * fraction))
     return _status(weights, "fetching", detail, round(fraction, 3))
@@ -101,7 +107,7 @@ STEP = 0.1
 
 
 class Terminal:
-    """Shows the status in the terminal: a progress bar, or lines if the output is a file."""
+    """Shows the status on `out`, by default standard error: a bar on a terminal, else lines."""
 
     def __init__(self, weights: Weights, out: TextIO | None = None) -> None:
         self._label = f"{weights.label}, {weights.size / 1e9:.1f} GB"
@@ -112,7 +118,11 @@ class Terminal:
         self._step = -1
 
     def tell(self, status: ModelStatus) -> None:
-        """Show `status` if its state is new; while the model is fetched, show the progress."""
+        """Show `status` if its state is not that of the last call.
+
+        While the model is fetched, shows the progress: at each call on a terminal, else once per
+        tenth.
+        """
         if status.state == "fetching" and status.fraction is not None:
             self._fetching(status.fraction)
         elif status.state != self._state:
@@ -167,7 +177,11 @@ OWN_GROUP = os.name == "posix"
 
 
 class ModelProcess:
-    """One process of the model. `messages` runs it; afterwards `ended` describes how it ended."""
+    """One process of the model, to be run once, by `messages`; then `ended` says how it ended.
+
+    `module` is the Python module that it runs. `returncode` stays None unless the process ended by
+    itself.
+    """
 
     def __init__(self, module: str = CHILD) -> None:
         self._module = module
@@ -177,8 +191,9 @@ class ModelProcess:
     async def messages(self, job: Job) -> AsyncGenerator[dict[str, Any], None]:
         """Start the process with `job` and yield its reports until it ends.
 
-        Closing the generator ends the process, so iterate within `aclosing`. Raises `OSError` if
-        the process cannot be started, `ValueError` for a report that is not JSON.
+        Closing the generator ends the process, which is killed after `END_S` seconds; so iterate
+        within `aclosing`. Raises `OSError` if the process cannot be started, `ValueError` for a
+        report that is not JSON or too long.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", self._module),
@@ -216,7 +231,10 @@ class ModelProcess:
 
     @property
     def ended(self) -> str:
-        """The exit status or the signal that ended the process, in words."""
+        """The exit status or the signal that ended the process, in words.
+
+        "no exit status" if it has not ended by itself.
+        """
         code = self.returncode
         if code is None:
             return "no exit status"
@@ -228,7 +246,10 @@ class ModelProcess:
 
     @property
     def last_lines(self) -> str:
-        """The last lines of standard error; from a ready model, they may contain users' text."""
+        """The last `LINES_KEPT` lines of standard error, or "".
+
+        From a model that was ready, they may contain users' text.
+        """
         return "\n".join(self._last_lines)
 
 
@@ -260,7 +281,11 @@ STEADY_S = 60
 
 
 class LocalModel:
-    """The `settings.MODEL_SERVICE` of the embedded model: supervises the child that serves it."""
+    """The `settings.MODEL_SERVICE` of the embedded model: supervises the child that serves it.
+
+    `status` tells how far it is, also before `run` is called; `endpoint` is None unless the child
+    is ready.
+    """
 
     child = CHILD
 
@@ -274,15 +299,20 @@ class LocalModel:
         self._ready_at: float | None = None
 
     def wake(self) -> None:
-        """Let `run` start the child again if the model has failed; else do nothing."""
+        """If the model has failed, set it to `starting` and let `run` start the child again.
+
+        Else does nothing.
+        """
         if self.status.state == "failed":
             self._set(starting(self._weights))
             self._woken.set()
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Supervise the child until cancelled, calling `changed` at each change of status.
+        """Supervise the child until cancelled, calling `changed` after each change of `status`.
 
-        After a failure that a restart cannot fix, waits for `wake`.
+        Restarts a child that ends, after the pauses `PAUSES_S`. Once the model has failed, because
+        a restart would not help or the pauses are used up, waits for `wake`. When cancelled, ends
+        the child.
         """
         self._changed = changed
         while True:

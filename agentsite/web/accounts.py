@@ -42,7 +42,10 @@ BACKEND = settings.AUTHENTICATION_BACKENDS[0]
 
 
 class SignUpForm(UserCreationForm):
-    """The sign-up form: user name, email address (to reset the password) and password."""
+    """The sign-up form: user name, email address (to reset the password) and password, twice.
+
+    `save` creates the user. Whether the address may be empty is up to the user model.
+    """
 
     class Meta(BaseUserCreationForm.Meta):
         model = UserModel
@@ -50,10 +53,16 @@ class SignUpForm(UserCreationForm):
 
 
 class LimitedMixin:
-    """A rate limit on POST for a form view, to be its first base; beyond it, answers with 429."""
+    """A rate limit on POST for a form view, to be its first base; beyond it, answers with 429.
+
+    Requests are counted before the form is checked, by `limit`, which each view defines.
+    """
 
     def limit(self, request: HttpRequest) -> None:
-        """Count the request. Raises `AgentSiteError(rate_limited)`."""
+        """Count the request; to be overridden, here it raises `NotImplementedError`.
+
+        Raises `AgentSiteError(rate_limited)` if it is one too many.
+        """
         raise NotImplementedError
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -66,7 +75,10 @@ class LimitedMixin:
 
 
 def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
-    """Answer an `AgentSiteError(rate_limited)` with a page that says when to try again."""
+    """Return the page for an `AgentSiteError(rate_limited)`, which says when to try again.
+
+    Its status is 429, and `Retry-After` is set, to 0 if `exc` names no time.
+    """
     seconds = exc.retry_after or 0
     answer = render(request, "429.html", {"minutes": ceil(seconds / 60)}, status=429)
     answer["Retry-After"] = f"{seconds:.0f}"
@@ -74,7 +86,7 @@ def refuse(request: HttpRequest, exc: AgentSiteError) -> HttpResponse:
 
 
 class LoginView(LimitedMixin, views.LoginView):
-    """Django's sign-in with a rate limit; what a guest wrote moves to the account."""
+    """Django's sign-in with a rate limit; what the browser's guest wrote moves to the account."""
 
     def limit(self, request: HttpRequest) -> None:
         limit_sign_in(request, request.POST.get("username", ""))
@@ -90,7 +102,10 @@ class LoginView(LimitedMixin, views.LoginView):
 
 
 class SignUpView(LoginView):
-    """Creates an account and signs the user in."""
+    """Creates an account and signs the user in; what the browser's guest wrote moves there.
+
+    404 unless ALLOW_SIGN_UP is on.
+    """
 
     template_name = "registration/signup.html"
     authentication_form = SignUpForm  # type: ignore[assignment]
@@ -123,14 +138,21 @@ class SignUpView(LoginView):
 
 
 class PasswordResetView(LimitedMixin, views.PasswordResetView):
-    """Django's password reset, with a limit on the mails it sends."""
+    """Django's password reset, with limits on the mails to one mailbox and from one client.
+
+    Requests for a mailbox that no account has are counted too, and answered alike.
+    """
 
     def limit(self, request: HttpRequest) -> None:
         limit_mail(request, request.POST.get("email", ""))
 
 
 class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
-    """Django's password change, with a limit on wrong guesses of the current password."""
+    """Django's password change, with a limit on wrong guesses of the current password.
+
+    It is the limit on signing in as this user, which counts each attempt; a change that succeeds
+    resets it.
+    """
 
     def limit(self, request: HttpRequest) -> None:
         limit_sign_in(request, request.user.get_username())
@@ -141,7 +163,7 @@ class PasswordChangeView(LimitedMixin, views.PasswordChangeView):
 
 
 def admin_password_change(request: HttpRequest) -> HttpResponse:
-    """The admin's password change, with the same limit as the site's."""
+    """The admin's password change, with the limit on attempts that `PasswordChangeView` has."""
     if request.method != "POST" or not request.user.is_authenticated:
         return admin.site.admin_view(admin.site.password_change)(request)
     try:
@@ -155,7 +177,10 @@ def admin_password_change(request: HttpRequest) -> HttpResponse:
 
 
 def admin_login(request: HttpRequest) -> HttpResponse:
-    """The admin's sign-in, with the same limit as the site's."""
+    """The admin's sign-in, with the limit that `LoginView` has.
+
+    Unlike that, it does not move a guest's conversations to the account.
+    """
     if request.method != "POST":
         return admin.site.login(request)
     try:
@@ -169,7 +194,10 @@ def admin_login(request: HttpRequest) -> HttpResponse:
 
 
 def sign_in(request: HttpRequest, user: Any) -> None:
-    """Sign `user` in, and move the conversations of the browser's guest to the account."""
+    """Sign `user` in, after moving what the browser's guest has to the account.
+
+    The guest is deleted. A user other than a guest who was signed in before is signed out.
+    """
     if request.user.is_authenticated and is_guest(request.user):
         adopt_guest(request.user, user)
     login(request, user, backend=BACKEND)
@@ -180,7 +208,8 @@ def sign_in(request: HttpRequest, user: Any) -> None:
 def guest(request: HttpRequest) -> JsonResponse:
     """Sign a visitor in as a new guest; return `{"user", "csrf_token"}`, the user by id.
 
-    Users who are signed in stay so. Answers 401 if the site has no guests, 429 at the rate limit.
+    Users and guests who are signed in stay so. Answers 401 if the site has no guests, 429 beyond
+    the limit on new accounts from one address.
     """
     if not request.user.is_authenticated:
         if not settings.ALLOW_GUESTS:
@@ -244,7 +273,7 @@ TERMS = [
 
 
 class KeyForm(forms.Form):
-    """The form of a new key: its name, scopes and lifetime."""
+    """The form of a new key: its name, scopes (at least one) and lifetime in days."""
 
     name = forms.CharField(
         label=gettext_lazy("Name"),
@@ -265,7 +294,7 @@ class KeyForm(forms.Form):
 def for_accounts(view: View) -> View:
     """Return `view` for users with an account only.
 
-    Visitors are redirected to sign in and guests to sign up, and from there to their keys.
+    Visitors are redirected to sign in and guests to sign up, and from there to the page of keys.
     """
 
     @wraps(view)
@@ -284,9 +313,9 @@ def for_accounts(view: View) -> View:
 @never_cache
 @for_accounts
 def keys(request: HttpRequest) -> HttpResponse:
-    """List the user's valid API keys, and create one.
+    """Show the user's valid API keys and the form of a new one; a POST of the form creates it.
 
-    Only the answer to the form contains the new key's full text.
+    Only the answer to that POST contains the new key's full text.
     """
     form = KeyForm(request.POST or None)
     if request.method == "POST" and form.is_valid() and (text := _make(request, form)):
@@ -314,7 +343,7 @@ def _show(request: HttpRequest, form: KeyForm, made: str = "") -> HttpResponse:
 @require_POST
 @for_accounts
 def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
-    """Revoke one of the user's keys and return to their list; 404 if it is not a valid one."""
+    """Revoke one of the user's keys and redirect to their list; 404 if it is not a valid one."""
     try:
         revoke_key(user=request.user, key_id=str(key_id))
     except AgentSiteError as exc:

@@ -56,7 +56,7 @@ class ModelCard:
 
 
 def get_model_card() -> ModelCard | None:
-    """Return the card of the embedded model, or None if the site does not run one."""
+    """Return the card of the embedded model, or None if this process does not run one."""
     status = model_status()
     if status is None:
         return None
@@ -66,9 +66,9 @@ def get_model_card() -> ModelCard | None:
 @never_cache
 @require_safe
 def model(request: HttpRequest) -> JsonResponse:
-    """Return the embedded model's status as JSON, for visitors who have no socket yet.
+    """Return a `ModelStatus` of the embedded model as JSON, for visitors without a socket.
 
-    Without an embedded model, that is `{"state": "ready"}`.
+    If this process runs no model, that is `{"state": "ready"}`.
     """
     status = model_status()
     told: dict[str, Any] = asdict(status) if status else {"state": "ready"}
@@ -99,10 +99,10 @@ DIAGRAM_POLICY = FRAMED | {
 @csp_replace(PICTURE_POLICY)
 @require_safe
 def picture(request: HttpRequest) -> HttpResponse:
-    """Show a picture of another site, in a frame of a page that somebody has asked to show it.
+    """Show the picture at the https address `src`, in a frame of a page, once somebody asks for it.
 
     The pages themselves may load nothing from elsewhere. This one has no scripts and nothing of the
-    user, and is not shown outside of frames, as what it shows is not this site's.
+    user. 404 for other addresses, and outside of frames, as what it shows is not this site's.
     """
     src = request.GET.get("src", "")
     if not _is_framed(request) or not src.startswith("https://") or len(src) > PICTURE_CHARS:
@@ -115,7 +115,10 @@ def picture(request: HttpRequest) -> HttpResponse:
 @csp_replace(DIAGRAM_POLICY)
 @require_safe
 def diagram(request: HttpRequest) -> HttpResponse:
-    """Show the page that draws diagrams, in a frame that reaches neither pages nor networks."""
+    """Show the page that draws diagrams, in a frame that reaches neither pages nor networks.
+
+    404 outside of frames.
+    """
     if not _is_framed(request):
         raise Http404
     return render(request, "diagram.html")
@@ -140,7 +143,7 @@ CURSOR_FIELDS = (
 def chat(request: HttpRequest) -> HttpResponse:
     """Show a new conversation, which creates neither a session nor a user.
 
-    Where guests are not allowed, visitors are redirected to sign in.
+    `?agent=` chooses an agent. Where guests are not allowed, visitors are redirected to sign in.
     """
     if not request.user.is_authenticated and not settings.ALLOW_GUESTS:
         return redirect_to_login(request.get_full_path())
@@ -151,9 +154,10 @@ def chat(request: HttpRequest) -> HttpResponse:
 @gzip_page
 @cache_control(private=True, no_cache=True)
 def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
-    """Show one of the user's conversations; 404 for missing ones and those of others.
+    """Show one of the user's conversations; 404 for missing and deleted ones and those of others.
 
-    Visitors are redirected to sign in.
+    Shows the latest messages, or those around the one that `?branch=` names, or before that of
+    `?before=`; 404 if there is none. Visitors are redirected to sign in.
     """
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
@@ -279,7 +283,8 @@ OFFLINE_FILES = ("base.css", "favicon.svg", "offline.js", "theme.js")
 def service_worker(request: HttpRequest) -> HttpResponse:
     """Return the script that shows `offline.html` when the site cannot be reached.
 
-    It contains that page, so a browser installs it anew when the page or one of its files changes.
+    It contains that page and the addresses of its files, which have hashes unless DEBUG is set; so
+    a browser installs it anew when one of them changes.
     """
     context = {
         "page": json.dumps(render_to_string("offline.html")),
@@ -297,9 +302,9 @@ urlpatterns = [
 
 @require_safe
 def shared(request: HttpRequest, token: str) -> HttpResponseBase:
-    """Show a shared conversation; 404 for unknown and revoked links alike.
+    """Show a page of a shared conversation, to anybody; 404 for unknown and revoked links alike.
 
-    Answers 429 beyond the rate limit.
+    `?before=` and `?after=` choose the page. Answers 429 beyond the rate limit of one address.
     """
     try:
         limit_views(request)

@@ -167,7 +167,11 @@ def describe_decision(decision: str, by: str, username: str) -> str:
 
 
 def describe_ending(status: str | None, reason: str | None, error_code: str | None) -> Text:
-    """Return why a reply ended early; "" for one that is active, is complete or has no run."""
+    """Return why a reply ended early; "" for one that is active, is complete or has no run.
+
+    The arguments are those of the reply's run: its status, the `EndReason`, if any, and the code of
+    the error with which it failed.
+    """
     if status in ACTIVE:
         return ""
     if error_code in ERROR_TEXTS and status == RunStatus.FAILED:
@@ -176,7 +180,10 @@ def describe_ending(status: str | None, reason: str | None, error_code: str | No
 
 
 def describe_usage(spent: RunUsage | None) -> str:
-    """Return the tokens and the cost of a reply; "" if they are not known."""
+    """Return the tokens and the cost of a reply; "" if the tokens are not known, or none.
+
+    A cost that is not known, or 0, is left out.
+    """
     if spent is None or not (spent.input_tokens or spent.output_tokens):
         return ""
     usage = str(USAGE).format(input=spent.input_tokens, output=spent.output_tokens)
@@ -187,7 +194,11 @@ def describe_usage(spent: RunUsage | None) -> str:
 
 
 def describe_step(part: dict[str, Any]) -> str:
-    """Return what the tool of `part` does or did, with its duration from `NOTABLE_MS` on."""
+    """Return what the tool of `part` does or did, in words.
+
+    That is its own summary if it has finished and gave one, else a text with its name. A duration
+    of `NOTABLE_MS` or more is added, in seconds to a tenth.
+    """
     status, summary = part["status"], part.get("summary")
     label = str(STEPS.get(status, "{name}")).format(name=part["name"].replace("_", " "))
     said = summary if status == "finished" and summary else label
@@ -200,7 +211,11 @@ def describe_step(part: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class AgentCard:
-    """An agent as it is introduced to people; `model` is the name of its model, or ""."""
+    """An agent as it is introduced to people.
+
+    `label` is the name as shown; `model` the name of its model, "" if the agent has a model object.
+    `scripted`: its replies are not an AI's. `starters` are first messages to choose from.
+    """
 
     name: str
     label: str
@@ -211,17 +226,17 @@ class AgentCard:
 
 
 def is_scripted(name: str | None) -> bool:
-    """Return whether the replies of the agent `name` are scripted."""
+    """Return whether the agent `name` is the tour, whose replies are scripted; False for None."""
     return name == TOUR
 
 
 def get_label(name: str | None) -> str:
-    """Return an agent's name as shown to people; "" for None."""
+    """Return an agent's name as shown to people, with a capital; "" for None."""
     return name[:1].upper() + name[1:] if name else ""
 
 
 def list_cards() -> list[AgentCard]:
-    """Return the cards of all agents; the first one is the default."""
+    """Return the cards of all agents of `settings.AGENTS`, in order; the first is the default."""
     return [_card(entry) for entry in list_entries()]
 
 
@@ -251,7 +266,10 @@ def _model(entry: AgentEntry) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """The position of a message among its siblings, from 1, and its neighbours' ids, or ""."""
+    """The position of a message, from 1, among the `count` children of its parent.
+
+    `label` says so to people; `previous` and `next` are the ids of its neighbours, "" at the ends.
+    """
 
     index: int
     count: int
@@ -262,7 +280,14 @@ class Place:
 
 @dataclass(frozen=True)
 class ShownMessage:
-    """The data of `chat/message.html`; `blocks` are the parts, each with its texts for people."""
+    """The data of `chat/message.html`; by default those of an empty reply.
+
+    `text` is that of a user's message; a reply has `blocks`, its parts, each with its texts for
+    people. `status` is that of its run, `label` the agent's name; `state` says what an active reply
+    does, `ending` why one ended early, `usage` what it used, each "" if there is nothing to say.
+    `live`: it is being written; `waiting`: it is in the queue; `limited`: its error is a limit.
+    `summary` is as in `MessageView`; `place` is None for an only child.
+    """
 
     message_id: str = ""
     role: str = "assistant"
@@ -291,8 +316,9 @@ def messages(
 ) -> list[ShownMessage]:
     """Return the messages of `history` as the page shows them to `username`.
 
-    `siblings` is the result of `list_siblings`. A reply that names no agent gets the label of
-    `card`. Reads the database, so call it in a thread, not on the event loop.
+    `siblings` is the result of `list_siblings` for them. A reply that names no agent gets the label
+    of `card`. Reads the database, and renders and stores HTML that is missing, so call it in a
+    thread, not on the event loop.
     """
     queue = [entry.run_id for entry in history.queue]
     html = read_html(history.messages)
@@ -392,7 +418,10 @@ def _approval(part: dict[str, Any], username: str) -> dict[str, Any]:
 
 
 def blank(card: AgentCard) -> dict[str, Any]:
-    """Return the data of the empty templates that the page's script fills."""
+    """Return the data of the empty templates that the page's script fills, by template.
+
+    New replies get the label of `card`.
+    """
     return {
         "user": ShownMessage(role="user"),
         "assistant": ShownMessage(label=card.label, scripted=card.scripted),
@@ -405,9 +434,10 @@ def blank(card: AgentCard) -> dict[str, Any]:
 
 
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
-    """Return `session` as an entry of the page's list; `current` is the session shown, if any.
+    """Return the data of `session` as an entry of the page's list.
 
-    `session` must come from `list_sessions`, which adds its `run_status`.
+    `current` is the session that the page shows, if any. `session` must come from `list_sessions`,
+    which adds its `run_status`; `state` is that in words, "" if no run is unfinished.
     """
     states = {
         RunStatus.RUNNING: "replying",

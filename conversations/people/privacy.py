@@ -1,5 +1,6 @@
 """Permanent deletion of what is too old or of one person's data, and the export of an account."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, datetime, timedelta
@@ -10,9 +11,19 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.models import Session
 from django.db import connection, transaction
-from django.db.models import Exists, Field, OuterRef, Q, QuerySet
+from django.db.models import (
+    Exists,
+    Field,
+    Model,
+    OuterRef,
+    ProtectedError,
+    Q,
+    QuerySet,
+    RestrictedError,
+)
 from django.utils import timezone
 
 from conversations.apps import restore_days, retention_days
@@ -24,8 +35,10 @@ from conversations.models import (
     AuditAction,
     ChatSession,
     Feedback,
+    Guest,
     Run,
     Share,
+    SignOuts,
     SiteUsage,
     SocketTicket,
     UserUsage,
@@ -45,6 +58,15 @@ USAGE_KEPT = timedelta(days=2)
 
 DELIVERIES_KEPT = timedelta(days=30)
 """How long rows of webhooks are kept, delivered or not."""
+
+OWNED: list[tuple[type[Model], str]] = [
+    (ApiKey, "owner"),
+    (SocketTicket, "user"),
+    (SignOuts, "user"),
+    (UserUsage, "user"),
+    (Guest, "user"),
+]
+"""What belongs to an account and to none of its sessions, and the column that names the account."""
 
 
 def list_expired(now: datetime) -> QuerySet[ChatSession]:
@@ -111,8 +133,8 @@ def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) ->
     person's sockets are closed at the poller's next check. The audit log gets an entry with the
     staff member `by` (None for a command); its older entries stay, without the person's name.
     Raises `ProtectedError` or `RestrictedError` if rows of another app that may not be deleted
-    refer to the account: then its sessions and sign-ins are deleted, and the account stays,
-    disabled, with its API keys and used tokens.
+    refer to the account: then the person's data in this app has been deleted, and the account is
+    disabled, called `erased-...`, and has lost its e-mail address, other names and password.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
     users.update(is_active=False)
@@ -122,10 +144,25 @@ def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) ->
     deleted = sum(_delete_sessions(theirs))
     _end_sign_ins(user.pk)
     _forget_admin_log(user.pk)
+    for model, owner in OWNED:
+        model._default_manager.filter(**{owner: user.pk}).delete()
     optimize_search_index()
     accounts.record(by, AuditAction.ERASED, sessions=deleted)
-    users.delete()
+    try:
+        users.delete()
+    except (ProtectedError, RestrictedError):
+        users.update(**_no_name())
+        raise
     return deleted
+
+
+def _no_name() -> dict[str, str]:
+    """Return values for those columns of an account that tell who it was, or sign in to it."""
+    model, name = get_user_model(), f"erased-{secrets.token_hex(6)}"
+    told = {model.get_email_field_name(), "first_name", "last_name"}
+    fields = [field for field in model._meta.concrete_fields if field.name in told]
+    values = {field.name: name if field.unique else "" for field in fields}
+    return values | {model.USERNAME_FIELD: name, "password": make_password(None)}
 
 
 def _take_off_lists(user: AbstractBaseUser, session_id: UUID) -> None:

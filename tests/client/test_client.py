@@ -12,6 +12,7 @@ import pytest
 from agentsite.client import (
     FORMATS,
     Client,
+    ClientError,
     NotSignedInError,
     RefusedError,
     Reply,
@@ -123,6 +124,19 @@ class TestChat:
             reply = await chat.send("never mind")
             await reply.stop()
             assert (await reply.wait()).finish_reason == "cancelled"
+
+    async def test_a_chat_that_is_left_lets_nobody_wait(
+        self, client: Client, provider: Provider
+    ) -> None:
+        provider.queue(stand_in.Reply(words(20), gate=Gate(3)))
+        async with client.chat() as chat:
+            reply = await chat.send("a long story")
+            await until_text(reply, "the river bends")
+            late = await chat.send("and another")
+        async with asyncio.timeout(5):
+            for left in (reply, late, await chat.send("too late")):
+                with pytest.raises(ClientError, match="left"):
+                    await left.wait()
 
     async def test_a_reply_that_fails(self, client: Client, provider: Provider) -> None:
         provider.queue(stand_in.Reply(words(9), cut_after=2))

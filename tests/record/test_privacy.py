@@ -19,7 +19,20 @@ from django.db.models import PROTECT
 from django.test import Client
 from django.utils import timezone
 
-from conversations.models import AuditEntry, ChatSession, Feedback, Guest, Label, Review, Run, Share
+from conversations.models import (
+    ApiKey,
+    AuditEntry,
+    ChatSession,
+    Feedback,
+    Guest,
+    Label,
+    Review,
+    Run,
+    Share,
+    SignOuts,
+    SocketTicket,
+    UserUsage,
+)
 from conversations.people.accounts import create_guest, create_key
 from conversations.people.privacy import erase_user, purge
 from tests.support.chats import ask, begin, finish, last_message, make_user, session_of, talk
@@ -120,13 +133,27 @@ def test_rows_of_another_app_that_keep_the_account(
     keeps = LogEntry._meta.get_field("user").remote_field
     monkeypatch.setattr(keeps, "on_delete", PROTECT)
     LogEntry.objects.log_actions(ann.pk, [make_user("ben")], CHANGE, "")
+    ann.username = ann.email = ann.first_name = ann.last_name = CANARY
+    ann.save()
+    own_everything(ann)
     talk(ann, (f"A {CANARY}?", "Extinct."))
-    with pytest.raises(CommandError, match="disabled"):
-        call_command("erase_user", "ann", no_input=True)
+    with pytest.raises(CommandError, match="disabled, as erased-"):
+        call_command("erase_user", CANARY, no_input=True)
     ann.refresh_from_db()
     assert not ann.is_active
+    assert not ann.has_usable_password()
     assert tables_with(CANARY) == set()
+    assert relations_to(ann.pk) == ["admin.LogEntry.user"]
     assert AuditEntry.objects.get().detail == {"sessions": 1}
+
+
+def own_everything(ann: Any) -> None:
+    """A row of each table that belongs to the account and not to a session."""
+    Guest.objects.create(user=ann)
+    ApiKey.objects.create(owner=ann, name=CANARY, prefix="agk_1", key_hash="-")
+    SocketTicket.objects.create(user=ann, token_hash="-", expires_at=timezone.now())
+    SignOuts.objects.create(user=ann, count=1)
+    UserUsage.objects.create(user=ann, slot=1, tokens=1)
 
 
 def test_an_erased_owner_of_nothing(ann: Any) -> None:

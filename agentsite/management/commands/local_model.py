@@ -29,7 +29,10 @@ class Command(BaseCommand):
         {"status": self.status, "fetch": self.fetch, "remove": self.remove}[options["action"]]()
 
     def status(self) -> None:
-        """Show which model is set, where its file is, and whether this computer can run it."""
+        """Show which model is set, where its file is, and whether this computer can run it.
+
+        Downloads nothing; the file's content is not checked.
+        """
         weights, available = self.weights, weights_module.available_memory()
         free = "unknown" if available is None else f"{available / MB:,.0f} MB"
         self.say(f"model   {weights.label}, {weights.size / MB:,.0f} MB")
@@ -60,7 +63,11 @@ class Command(BaseCommand):
         return "yes, on this computer"
 
     def fetch(self) -> None:
-        """Fetch the model and show the progress, unless the file is there."""
+        """Fetch the model and show the progress, unless the file is there; show its path.
+
+        A file of the user's own is not looked for. Raises `CommandError` if the model cannot be
+        fetched, or after Ctrl-C; the partial download is kept.
+        """
         terminal = Terminal(self.weights)
         try:
             file = fetch(
@@ -76,7 +83,11 @@ class Command(BaseCommand):
         self.say(f"model file: {file}")
 
     def remove(self) -> None:
-        """Delete everything that was fetched; raise `CommandError` for a file of the user's own."""
+        """Delete everything that was fetched, partial downloads too.
+
+        Raises `CommandError` for a file of the user's own. Does not wait for a process that fetches
+        or uses the file.
+        """
         if not self.weights.is_fetched:
             raise CommandError("LOCAL_MODEL_PATH names a file of your own: delete it yourself")
         known = is_there(self.weights, self.file) or partial_of(self.file).exists()

@@ -28,7 +28,11 @@ class Command(BaseCommand):
 
 
 def collect_static() -> None:
-    """Hash and compress the static files into STATIC_ROOT, unless their sources are unchanged."""
+    """Hash and compress the static files into STATIC_ROOT.
+
+    Does nothing if `static_sources` are those of the last time. Waits for another process that does
+    the same.
+    """
     fingerprint = hashlib.sha256("\n".join(sorted(static_sources())).encode()).hexdigest()
     root = Path(settings.STATIC_ROOT)
     root.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,10 @@ def collect_static() -> None:
 
 @contextmanager
 def locked(file: IO[str]) -> Iterator[None]:
-    """Wait for an exclusive lock on `file`, hold it for the block, and flush the file."""
+    """Wait, for any time, for an exclusive lock on `file`, and hold it for the block.
+
+    The file is flushed before the lock is released; it stays open.
+    """
     locks.lock(file, locks.LOCK_EX)
     try:
         yield
@@ -54,7 +61,11 @@ def locked(file: IO[str]) -> Iterator[None]:
 
 
 def static_sources() -> Iterator[str]:
-    """Yield lines of which one changes whenever Django's version or a source file changes."""
+    """Yield Django's version, and a line for each static file with its name, size and time.
+
+    So a line changes, comes or goes with any change of Django or of a source file. The order may
+    differ between calls.
+    """
     yield django.__version__
     for finder in get_finders():
         for name, storage in finder.list(None):
@@ -63,9 +74,10 @@ def static_sources() -> Iterator[str]:
 
 
 def show_once(password: str) -> str:
-    """Return words for the output: in DEBUG the password, else the file that it is written to.
+    """Return words for the output that tell the password, or where it is.
 
-    It must not be in the output of production, because containers keep that.
+    In DEBUG they contain it. Else it is written to a file, in place of an earlier one, that only
+    this system user may read, and they name the file: containers keep the output of production.
     """
     if settings.DEBUG:
         return f"{password} (shown only once)"
@@ -78,9 +90,11 @@ def show_once(password: str) -> str:
 
 
 def ensure_admin() -> str:
-    """Create the first admin account if there is none; return a line about the account.
+    """Create the first admin account if there is none; return a line about it, for the output.
 
-    Raises `CommandError` if the name of the new account is taken by an ordinary one.
+    An existing admin account is not changed. The line about a new one contains the words of
+    `show_once`, unless DJANGO_SUPERUSER_PASSWORD is set. Raises `CommandError` if the name of the
+    new account is taken by an ordinary one.
     """
     users = get_user_model()._default_manager
     name = settings.DJANGO_SUPERUSER_USERNAME

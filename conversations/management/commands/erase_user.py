@@ -27,6 +27,7 @@ class Command(BaseCommand):
         try:
             deleted = erase_user(user)
         except (ProtectedError, RestrictedError) as exc:
-            kept = f"erased everything but the account, which is disabled: {exc.args[0]}"
-            raise CommandError(kept) from exc
+            user.refresh_from_db()
+            kept = f"the account, which is disabled, as {user.get_username()}"
+            raise CommandError(f"erased everything but {kept}: {exc.args[0]}") from exc
         self.stdout.write(f"erased the user and {deleted:,} sessions")
