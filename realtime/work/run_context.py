@@ -159,8 +159,9 @@ class RunContext:
         self.reports.report(clean_id(tool.tool_call_id), clean_id(tool.tool_name), text, fraction)
 
     def summarise(self, tool: ToolContext[Any], text: str) -> None:
-        """Say in a few words what a tool did: at its end the page shows this, in place of its name.
+        """Say in a few words what a tool did: the page shows this in place of the tool's name.
 
-        May be called from a thread, and again: the latest text counts. Ignored after the end.
+        It does so once the call has ended without failing. May be called from a thread, and again:
+        the latest text counts. Ignored after the call's end.
         """
         self.reports.summarise(clean_id(tool.tool_call_id), text)
