@@ -119,7 +119,7 @@ def flatten(items: list[Item]) -> list[Item]:
     """Return `items` without calls and with outputs as texts, for a model without tools.
 
     Outputs before the last user's text are texts of the model; later ones are texts of the user,
-    joined to that one. Each is cut to `PLAIN_OUTPUT_CHARS`. Reasoning is left out.
+    joined to one right before. Each is cut to `PLAIN_OUTPUT_CHARS`. Reasoning is left out.
     """
     after = _last_text(items) + 1
     told = [*_in_words(items[:after], "assistant")]

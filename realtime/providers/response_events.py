@@ -368,8 +368,11 @@ class _ResponseSoFar:
         return str(self._whole_call(at)["arguments"]) if at in self._calls else ""
 
     def set_arguments(self, place: Any, arguments: str) -> None:
-        """Set the whole arguments of the call at a place of the output."""
-        self._arguments[place_of(place)] = [arguments]
+        """Set the arguments of the call at a place of the output, in place of those so far."""
+        at = place_of(place)
+        self._arguments[at] = [arguments]
+        if at in self._calls:
+            self._calls[at]["arguments"] = ""
 
     def add_arguments(self, place: Any, delta: str) -> None:
         """Add `delta` to the arguments of the call at a place of the output."""

@@ -292,6 +292,21 @@ def test_what_a_response_has_said_is_copied_once() -> None:
     assert CountedText.copied <= 2 * len(said)
 
 
+def test_whole_arguments_replace_those_that_the_call_began_with() -> None:
+    events = ResponseEvents(Mending())
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": "{}"}
+    whole = {"output_index": 0, "arguments": '{"at": 1}'}
+    for item in (call, call | {"arguments": '{"at": 1}'}):
+        added = {"type": "response.output_item.added", "output_index": 0, "item": item}
+        events.feed(added, added["type"])
+        done = {"type": "response.function_call_arguments.done", **whole}
+        events.feed(done, done["type"])
+        end = {"type": "response.completed", "response": {"id": "r"}}
+        [end] = events.feed(end, end["type"])
+        [called] = end["response"]["output"]
+        assert called["arguments"] == '{"at": 1}'
+
+
 MESSAGES: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "input_text", "text": "so"}], "more": None},
     {"role": "assistant", "content": "Ünd?"},
