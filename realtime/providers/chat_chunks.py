@@ -47,7 +47,7 @@ class ChatChunks:
         """Whether it now reads text of a chat that has needed no change: see `passes`."""
 
     def passes(self, event: Event) -> bool:
-        """Return whether `feed` would return `event` unchanged, and note the event.
+        """Return whether `event` can be passed on unchanged without `feed`; if so, note it.
 
         Call it only while `is_settled`, with a chunk whose one choice holds text and nothing else.
         After False, call `feed` with the event.
@@ -295,7 +295,7 @@ class _Choices:
 
     @property
     def is_settled(self) -> bool:
-        """Whether further texts under index 0 are plain, and no longer counted."""
+        """Whether index 0 is certain to be the choice that is read, and no count of events."""
         return self._texts >= _SETTLED and not self._held and not self._is_counter
 
     def is_plain(self, choices: list[Any]) -> bool:

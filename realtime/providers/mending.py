@@ -293,7 +293,7 @@ class WholeSoFar:
         return self._new_in(held[-1])
 
     def cut(self) -> str:
-        """Return what of the held-back text is the same whether or not its deltas repeat it.
+        """Return the beginning of what is held back that is text whether or not deltas repeat it.
 
         Call it where a stream is cut: nothing more will show which of the two it is.
         """

@@ -112,7 +112,7 @@ def model_api() -> str:
 class Provider(ModelProvider):
     """Makes models that share one HTTP client in an event loop; `gather` reads their streams.
 
-    An embedded model that is restarted counts as another server and gets a new client.
+    An embedded model that is restarted at another address gets a new client; the old one is closed.
     """
 
     def __init__(self, readiness: ModelReadiness) -> None:

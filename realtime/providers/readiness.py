@@ -136,6 +136,9 @@ class ModelReadiness:
 
 
 def base_url() -> str | None:
-    """Return the URL of the model's server; None for OpenAI's own."""
+    """Return `OPENAI_BASE_URL`, the URL of a model's server elsewhere; None for OpenAI's own.
+
+    The address of an embedded model is in `ModelReadiness.endpoint` alone.
+    """
     url: str | None = getattr(settings, "OPENAI_BASE_URL", None)
     return url

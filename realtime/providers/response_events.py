@@ -46,7 +46,10 @@ class ResponseEvents:
 
     @property
     def text(self) -> str:
-        """The text so far, also that which no delta has brought."""
+        """All text so far: of deltas, and of texts that were closed without a delta.
+
+        Only if there is none, the text of parts, refusals and a last event that no delta brought.
+        """
         return self._response.text()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
@@ -350,7 +353,7 @@ class _ResponseSoFar:
         return any(self._texts.get(key, ()))
 
     def text(self) -> str:
-        """Return all texts of deltas, joined; without any, those of parts and refusals."""
+        """Return all texts of `add_text`, joined; if these are empty, those of `keep_text`."""
         said = "".join(piece for pieces in self._texts.values() for piece in pieces)
         return said or "".join(self._others.values())
 

@@ -218,7 +218,8 @@ async def shorten(run: Run, agent: "Agent[Any]", provider: "Provider") -> None:
 
     The model of `agent` writes it. If it is scripted or `summaries` is `off`, the summary is empty:
     the beginning is left out. Does nothing if `plan_cut` finds nothing to replace. Raises what
-    `ask_model` raises, and `AgentSiteError(provider_cut)` for an empty answer.
+    `ask_model` raises, `AgentSiteError(provider_cut)` for an empty answer, and
+    `AgentSiteError(not_found)` if the session has been purged.
     """
     cut = await dbpool.read(plan_cut, run, agent)
     if cut is None:
@@ -284,10 +285,10 @@ WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses addresses that messages may not be sent to.
+    """Resolves names to those of their addresses that `webhooks.may_connect` allows.
 
-    The connection is made to an address from here, so a name cannot change between the check and
-    the connection.
+    Raises `OSError` if it allows none. The connection is made to an address from here, so a name
+    cannot change between the check and the connection.
     """
 
     def __init__(self) -> None:

@@ -241,8 +241,8 @@ def _clip_item(item: Item, chars: int) -> Item:
 def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
     """Return a run's input items: users' texts, and the items of the replies between them.
 
-    `preface` is put before the first item's text, which must be a user's: some models refuse two
-    messages of a user in a row.
+    `turns` are oldest first. `preface` is put before the first item's text, which must be a user's:
+    some models refuse two messages of a user in a row.
     """
     items = mend(item for turn in turns for item in items_of(turn))
     if preface:

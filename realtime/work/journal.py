@@ -34,8 +34,8 @@ class Journal:
     """The events of one claimed run until they are committed, and the parts of all of them.
 
     `folder` has these parts. `append` never waits. Adjacent text of one kind becomes one event.
-    Each event calls `wake` with this journal and whether it must be committed before the next tick:
-    only the reply's first text, events with a step, and those for which a caller of `commit` waits.
+    Each event calls `wake` with this journal and whether it must not wait for the interval: only
+    the reply's first text, events with a step, and those for which a caller of `commit` waits.
     """
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:

@@ -230,7 +230,10 @@ class UsageMeter:
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:
-    """Return a usage that a model's server has reported, its counts limited to a column's range."""
+    """Return a usage that a model's server has reported, its counts limited to a column's range.
+
+    A missing count is 0.
+    """
     given, made = usage.input_tokens_details, usage.output_tokens_details
     return TokenUsage(
         input_tokens=_bounded(usage.input_tokens),

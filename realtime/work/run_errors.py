@@ -45,7 +45,10 @@ _OTHERWISE = re.compile(
 
 
 def says_too_long(message: str) -> bool:
-    """Return whether a server's message says that the input is too long; a rate limit is not."""
+    """Return whether a server's message says, in words that are known, that the input is too long.
+
+    A message about a rate limit does not.
+    """
     return bool(_WORDS.search(message)) and not _OTHERWISE.search(message)
 
 

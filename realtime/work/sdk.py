@@ -104,7 +104,8 @@ class Translator:
         """End a model call that is cut: yield what of its reasoning and text was not shown.
 
         `thoughts` and `text` are all that its stream has brought; the SDK drops events that wait
-        when a run fails or is stopped.
+        when a run fails or is stopped. Of one that does not begin with what was shown, nothing is
+        yielded.
         """
         thoughts, shown = clean_text(thoughts), "".join(self._open_thoughts)
         if thoughts.startswith(shown):
@@ -282,7 +283,7 @@ class StepItems:
     def resume(self, state: RunState[RunContext], resumption: Resumption) -> None:
         """Note the model call with which a suspended run goes on, and the calls that were rejected.
 
-        Its items were kept before if one of its tools had begun then.
+        If one of its tools had begun before, its text and reasoning were kept then, and not again.
         """
         self.begin(state._model_responses[-1].to_input_items())
         tools = [part for part in resumption.folder.parts if part["type"] == "tool"]

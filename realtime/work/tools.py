@@ -168,9 +168,9 @@ def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
 
 
 def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
-    """Return the agent that a handoff leads to; None if the handoff does not say.
+    """Return the agent that a handoff leads to; None if the handoff does not say, or it is gone.
 
-    The SDK keeps it in a private field of the handoffs that it makes.
+    The SDK keeps a weak reference to it in a private field of the handoffs that it makes.
     """
     if isinstance(handoff, Agent):
         return handoff
@@ -390,7 +390,10 @@ class ToolHooks(RunHooks[RunContext]):
 
     @staticmethod
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
-        """Mark a call whose tool raised as failed; return None: the model gets the SDK's text."""
+        """Mark a call whose tool raised as failed; return None: the model gets the SDK's text.
+
+        Calls that went wrong in another way are not marked.
+        """
         if args.kind == "tool_exception":
             args.run_context.context.reports.fail(clean_id(args.call_id))
 
