@@ -167,21 +167,21 @@ class UsageMeter:
 
         `counted` is None if the SDK has not begun. A call that is open was cut short: it is ended
         and estimated, unless it is in `counted`. One that was refused is not counted, but if no
-        other call was, the usage is unknown; a second call of this method then returns zeros.
+        other call was, the usage is unknown.
         """
         if counted is not None:
             self._attribute(counted)
-        call, self._open = self._open, None
+        call = self._open
         is_counted = call is not None and counted and counted.total_tokens > call.counted_before
-        if call is None or is_counted:
-            return self._sum()
-        if not call.is_refused:
+        if call is not None and call.is_refused and not is_counted:
+            # Most servers charge nothing for a refused call, but none says so: if no other call was
+            # counted, the usage is unknown. The call stays open, for another call of this method.
+            total = self._sum()
+            return total if total.input_tokens else TokenUsage()
+        self._open = None
+        if call is not None and not is_counted:
             self._add(call.model, self._estimate(call))
-            return self._sum()
-        # Most servers charge nothing for a refused call, but none says so: if no other call was
-        # counted, the usage is unknown.
-        total = self._sum()
-        return total if total.input_tokens else TokenUsage()
+        return self._sum()
 
     def cost(self, total: TokenUsage) -> Decimal | None:
         """Return the run's cost, each model's tokens at its price; None if it is not known.
