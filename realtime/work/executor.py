@@ -137,7 +137,7 @@ class Executor(Protocol):
 
         A released run is queued again, or ended with its committed parts, as `release_run` decides;
         if releasing fails, a sweeper recovers the run after its lease. Runs that wait for an
-        embedded model stay queued. Upkeep is cancelled last, before the release.
+        embedded model stay queued. Upkeep is cancelled once the runs have ended or are stopped.
         """
 
     async def settled(self) -> None:

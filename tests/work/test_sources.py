@@ -293,18 +293,16 @@ def test_what_a_response_has_said_is_copied_once() -> None:
 
 
 def test_whole_arguments_replace_those_that_the_call_began_with() -> None:
+    whole = '{"at": 1}'
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": whole}
     events = ResponseEvents(Mending())
-    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": "{}"}
-    whole = {"output_index": 0, "arguments": '{"at": 1}'}
-    for item in (call, call | {"arguments": '{"at": 1}'}):
-        added = {"type": "response.output_item.added", "output_index": 0, "item": item}
-        events.feed(added, added["type"])
-        done = {"type": "response.function_call_arguments.done", **whole}
-        events.feed(done, done["type"])
-        end = {"type": "response.completed", "response": {"id": "r"}}
-        [end] = events.feed(end, end["type"])
-        [called] = end["response"]["output"]
-        assert called["arguments"] == '{"at": 1}'
+    kind = "response.output_item.added"
+    events.feed({"type": kind, "output_index": 0, "item": call}, kind)
+    kind = "response.function_call_arguments.done"
+    events.feed({"type": kind, "output_index": 0, "arguments": whole}, kind)
+    kind = "response.completed"
+    [end] = events.feed({"type": kind, "response": {"id": "r"}}, kind)
+    assert [called["arguments"] for called in end["response"]["output"]] == [whole]
 
 
 MESSAGES: list[dict[str, Any]] = [
