@@ -36,8 +36,10 @@ _OF_SERVERS = (None, "__fake_id__")
 def settle(items: Iterable[Item]) -> list[Item]:
     """Return `items` with alternating roles, complete pairs, and valid texts, names and arguments.
 
-    The result starts with a user's text; an unanswered one is followed by a note that says so.
-    Settling settled items changes nothing.
+    Unless it is empty, the result starts with a user's text. Before a later one that does not
+    follow a text of the model comes a note that the one before was not answered. Successive texts
+    of the model are joined unless a server gave them ids; empty ones are dropped, and so is
+    reasoning before a user's text. Settling settled items changes nothing.
     """
     settled: list[Item] = []
     for item in mend(map(_sound, items)):
@@ -57,7 +59,10 @@ def settle(items: Iterable[Item]) -> list[Item]:
 
 
 def text_of(item: Item) -> str:
-    """Return the text of a message or of a tool's output, in the SDK's form or in ours."""
+    """Return the text of a message or of a tool's output, in the SDK's form or in ours.
+
+    "" if it has none; refusals count as text.
+    """
     content = item.get("output") if item.get("type") == OUTPUT else item.get("content")
     if isinstance(content, str):
         return content
@@ -113,7 +118,8 @@ def _join(before: Item, item: Item) -> Item:
 def flatten(items: list[Item]) -> list[Item]:
     """Return `items` without calls and with outputs as texts, for a model without tools.
 
-    Outputs before the last user's text are texts of the model, later ones texts of the user.
+    Outputs before the last user's text are texts of the model; later ones are texts of the user,
+    joined to one right before. Each is cut to `PLAIN_OUTPUT_CHARS`. Reasoning is left out.
     """
     after = _last_text(items) + 1
     told = [*_in_words(items[:after], "assistant")]
@@ -126,7 +132,7 @@ def flatten(items: list[Item]) -> list[Item]:
 
 
 def flatten_earlier(items: list[Item]) -> list[Item]:
-    """Return `items` as `flatten` does, but those after the last user's text unchanged."""
+    """Return `items` as `flatten` does, but the last user's text and those after it unchanged."""
     last = _last_text(items)
     return [*_in_words(items[:last], "assistant"), *items[last:]]
 
@@ -146,10 +152,11 @@ def _in_words(items: list[Item], role: str) -> Iterator[Item]:
 
 
 def halve(items: list[Item]) -> list[Item] | None:
-    """Return the newest turns of half the estimated tokens, at least the last turn.
+    """Return the newest turns that have at most half of the estimated tokens, but at least one.
 
-    A note says that the beginning is left out. Of a single turn, its tools' outputs are cut to half
-    their length. None if nothing can go.
+    A turn begins with a user's text. A note says that the beginning is left out. Of a single turn,
+    its tools' outputs are cut to half their length instead, but not below `CLIP_MIN` characters.
+    None if nothing can go.
     """
     limit = estimate_items(items) / 2
     starts = [number for number, item in enumerate(items) if item.get("role") == "user"][1:]
@@ -161,7 +168,7 @@ def halve(items: list[Item]) -> list[Item] | None:
 
 
 def last_alone(items: list[Item]) -> list[Item] | None:
-    """Return the last turn, with a note that the others are left out; None if there are none."""
+    """Return the last turn, with a note that those before are left out; None if there are none."""
     last = _last_text(items)
     return [_left_out(items[last]), *items[last + 1 :]] if last else None
 

@@ -47,7 +47,7 @@ class ChatChunks:
         """Whether it now reads text of a chat that has needed no change: see `passes`."""
 
     def passes(self, event: Event) -> bool:
-        """Return whether `feed` would return `event` unchanged, and note the event.
+        """Return whether `event` can be passed on unchanged without `feed`; if so, note it.
 
         Call it only while `is_settled`, with a chunk whose one choice holds text and nothing else.
         After False, call `feed` with the event.
@@ -109,7 +109,8 @@ class ChatChunks:
     def rest(self, *, is_cut: bool = False) -> list[Event]:
         """Return chunks with what is held back; call it at the end of the stream.
 
-        With `is_cut` the stream is not complete: what cannot be decided then is left out.
+        With `is_cut` the stream is not complete: what cannot be decided then is left out. A second
+        call returns nothing.
         """
         chunks = [self._read_choice(*held) for held in self._choices.rest()]
         so_far = self._mending.so_far("reasoning")
@@ -294,11 +295,14 @@ class _Choices:
 
     @property
     def is_settled(self) -> bool:
-        """Whether further texts under index 0 are plain, and no longer counted."""
+        """Whether index 0 is certain to be the choice that is read, and no count of events."""
         return self._texts >= _SETTLED and not self._held and not self._is_counter
 
     def is_plain(self, choices: list[Any]) -> bool:
-        """Return whether there is one choice, under the index that was read before."""
+        """Return whether `choices` is one choice of index 0, and no other index counts so far.
+
+        If so, note it as the choice that is read.
+        """
         if len(choices) != 1 or not isinstance(choices[0], dict) or self._held:
             return False
         if choices[0].get("index") != 0 or self._read not in (None, 0) or self._is_counter:
@@ -311,7 +315,11 @@ class _Choices:
         return True
 
     def take(self, event: Event, choices: list[Any]) -> Iterator[tuple[Event, Event]]:
-        """Yield events with the choice of each that is to be read now."""
+        """Yield events with the choice of each that is to be read now, those held back first.
+
+        Nothing if `event` is held back, or if its choice is not to be read. The index of a choice
+        is set to 0.
+        """
         sound = [choice for choice in choices if isinstance(choice, dict)]
         if not sound:
             return
@@ -344,7 +352,7 @@ class _Choices:
             self._last = index
 
     def rest(self) -> list[tuple[Event, Event]]:
-        """Return the events that are held back."""
+        """Return the events that are held back, with their choices, and hold back none any more."""
         held, self._held = self._held, []
         return held
 
@@ -361,7 +369,10 @@ class _ToolCalls:
         self._arguments: dict[int, list[str]] = {}
 
     def read(self, calls: list[Any]) -> Iterator[Event]:
-        """Yield normalised deltas of tool calls."""
+        """Yield normalised deltas of tool calls; what is no object is dropped.
+
+        `is_changed` is afterwards whether any of them differs from what was given.
+        """
         self.is_changed = False
         for call in calls:
             if isinstance(call, dict):

@@ -71,7 +71,7 @@ stream_ending: ContextVar[StreamEnding | None] = ContextVar("verdict", default=N
 
 
 def meaning_of(word: str) -> Meaning:
-    """Return the meaning of a finish reason; an unknown one counts as the end of a whole reply.
+    """Return the meaning of a finish reason; `stop`, the end of a whole reply, for an unknown one.
 
     `FinishReason.MAX_TOKENS`, `maxTokens` and `max-tokens` are `max_tokens`, as servers spell it.
     """
@@ -84,7 +84,11 @@ def meaning_of(word: str) -> Meaning:
 
 
 def response_meaning(event: dict[str, Any]) -> Meaning:
-    """Return the meaning of the event that ends a response of the Responses API."""
+    """Return the meaning of the event that ends a response of the Responses API.
+
+    `response.completed` is `stop` unless the response says otherwise; any other event is `failed`
+    unless its reason is known and not `stop`.
+    """
     response = event.get("response")
     details = response.get("incomplete_details") if isinstance(response, dict) else None
     reason = details.get("reason") if isinstance(details, dict) else None
@@ -125,7 +129,8 @@ TOLD_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "errors
 def text_of(value: Any) -> str:
     """Return the text in a string, in a content part, or in a list of them; "" if there is none.
 
-    Some servers send a text of digits as a number.
+    Of a part, the first of `TEXT_FIELDS` with a text counts. A whole number below `MAX_NUMBER`
+    counts as text, as some servers send one for digits.
     """
     if isinstance(value, str):
         return value
@@ -156,7 +161,10 @@ MAX_TOKENS = 100_000_000
 
 
 def count_of(value: Any) -> int | None:
-    """Return a number of tokens; None if the value cannot be one."""
+    """Return a number of tokens, up to `MAX_TOKENS`; None if the value cannot be one.
+
+    A text of digits and a float without a fraction can.
+    """
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -166,14 +174,19 @@ def count_of(value: Any) -> int | None:
 
 
 def chat_usage(usage: Any) -> Event | None:
-    """Return a usage of Chat Completions with valid counts; None if its tokens are not known."""
+    """Return a usage of Chat Completions with valid counts; None if its tokens are not known.
+
+    That is if a count of input or output is missing, also under its name in the Responses API, or
+    invalid. A missing total is their sum.
+    """
     return _usage(usage, "prompt_tokens", "completion_tokens")
 
 
 def response_usage(usage: Any) -> Event | None:
     """Return a usage of a response with all counts that the SDK reads.
 
-    None if its tokens are not known: a count of input or output is missing or invalid.
+    None if its tokens are not known: a count of input or output is missing, also under its name in
+    Chat Completions, or invalid. A missing total is their sum, missing details are 0.
     """
     sound = _usage(usage, "input_tokens", "output_tokens")
     if sound is not None:

@@ -78,10 +78,10 @@ process.
 
 
 async def gather(response: httpx2.Response) -> None:
-    """Put a `GatheredStream` around the response, if it answers a request for a stream.
+    """Put a `GatheredStream` around a successful response, if it answers a request for a stream.
 
-    A response hook of the HTTP client. The content type is not checked. A `content-encoding` that
-    the body does not have is removed from any response.
+    A response hook of the HTTP client. The content type is not checked. From any response, a
+    `content-encoding` that its body does not have is removed.
     """
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
@@ -149,7 +149,10 @@ class PeekedStream(httpx2.AsyncByteStream):
         self._start = b""
 
     async def peek(self, size: int) -> bytes:
-        """Return the first bytes of the stream: at least `size`, or all if there are fewer."""
+        """Return the first bytes of the stream: at least `size`, or all if there are fewer.
+
+        Call it before the stream is read.
+        """
         while len(self._start) < size and (chunk := await anext(self._chunks, b"")):
             self._start += chunk
         return self._start
@@ -167,9 +170,10 @@ class GatheredStream(httpx2.AsyncByteStream):
     """An event stream with fewer and larger events; `window_s` in seconds.
 
     `body` is the decompressed content if `stream` is compressed; `source` is the server and its
-    model. A complete stream ends `GRACE_S` after its last content, even if its connection stays
-    open. Raises `RemoteProtocolError` for a stream that breaks off, and for what is no event
-    stream.
+    model. How the stream ends is written to the current `stream_ending`. A complete stream ends
+    `GRACE_S` after its last content, even if its connection stays open. A body of JSON is read as
+    one whole answer. Raises `RemoteProtocolError` for a stream that breaks off or cannot be
+    decompressed, for an HTML page, and for an event that is too large.
     """
 
     def __init__(
@@ -284,8 +288,9 @@ class Merger:
 
     With `has_said` an earlier call of the run has brought content; with `asked_again` the call
     before brought only calls of the provider's own tools. If this call fails, its last event is an
-    error that the SDK raises. So it is if no call has brought content, or this one too brings only
-    such calls, unless its finish reason says why. Further events are dropped.
+    error that the SDK raises, or `response.failed`. It is an error too if neither this nor an
+    earlier call has brought content, or if this one, after `asked_again`, brings only such calls,
+    unless its finish reason says why. Events behind the last one are dropped.
     """
 
     def __init__(
@@ -321,7 +326,8 @@ class Merger:
     def feed(self, chunk: bytes) -> bytes:
         """Return the events that `chunk` completes, encoded; the rest of it is kept.
 
-        Raises `RemoteProtocolError` for an HTML page, and for an event that is too long.
+        b"" if it completes none; a body of JSON is kept for `rest`. Raises `RemoteProtocolError`
+        for an HTML page, and for an event or body of more than `MAX_EVENT_BYTES`.
         """
         buffer = self._buffer + chunk
         if len(buffer) > MAX_EVENT_BYTES:
@@ -347,7 +353,7 @@ class Merger:
         return b"".join(self._merge(whole.split(b"\n\n"))) if boundary else b""
 
     def rest(self) -> bytes:
-        """Return the events in what is left at the end of the stream, encoded."""
+        """Return the events in what is left at the end of the stream, encoded; b"" if none is."""
         rest, self._buffer = self._buffer.replace(b"\r", b"\n").strip(), b""
         if self._is_body:
             return b"".join(self._pass(*self._read_body(rest)))
@@ -363,7 +369,7 @@ class Merger:
         return self.is_final and self.finish_reason != "failed"
 
     def cut(self) -> tuple[str, str]:
-        """End a stream that is not complete; return all of its reasoning and text.
+        """End a stream that is not complete; return all of its reasoning, and all of its text.
 
         What was held back is included as far as it can be decided; half a character is not. Text
         that no delta has brought is included too.
@@ -376,7 +382,10 @@ class Merger:
 
     @property
     def thinks_first(self) -> bool:
-        """Whether the model's next reply begins with reasoning without an opening tag."""
+        """Whether the model's next reply should begin with reasoning without an opening tag.
+
+        As its earlier ones did, by `thinks_first` at the start and by this stream.
+        """
         return self._mending.thinks_first
 
     def take_mended(self) -> set[str]:
@@ -521,7 +530,10 @@ class Merger:
 
     @property
     def only_hosted(self) -> bool:
-        """Whether the response has calls of the provider's own tools and no text."""
+        """Whether a completed response has calls of the provider's own tools and no text.
+
+        False until it is complete, and for Chat Completions.
+        """
         return self._responses.only_hosted
 
     @property

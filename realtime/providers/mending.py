@@ -23,7 +23,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_deep(text: str) -> bool:
-    """Return whether JSON is nested more deeply than recursive readers can follow."""
+    """Return whether JSON is nested in more than `MAX_DEPTH` levels: its readers are recursive."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     steps = ((sign in "[{") - (sign in "]}") for sign in _QUOTED.sub("", text))
@@ -31,9 +31,9 @@ def is_deep(text: str) -> bool:
 
 
 def without_halves(value: Any) -> Any:
-    """Return `value` with lone surrogates in all its texts replaced by U+FFFD.
+    """Return JSON values with each surrogate in their texts, names included, replaced by U+FFFD.
 
-    No request can hold them.
+    No request can hold them. Lists and objects are copied.
     """
     if isinstance(value, str):
         return SURROGATE.sub("\ufffd", value)
@@ -50,7 +50,7 @@ def id_of(value: Any) -> str:
 
 
 def sound_name(value: Any) -> str:
-    """Return a tool's name without lone surrogates."""
+    """Return a tool's name, in any form that `text_of` reads, without surrogates; "" if none."""
     return str(without_halves(text_of(value)))
 
 
@@ -72,7 +72,8 @@ def is_object(text: str) -> bool:
 def plain_arguments(text: str) -> str:
     """Return the arguments of a complete call without what some servers put around them.
 
-    That is an empty object before the real one, or a string that holds the object as JSON.
+    That is an empty object before the real one, space, or a string that holds the object as JSON.
+    Other arguments are returned unchanged.
     """
     rest = text.strip().removeprefix("{}").strip()
     if is_object(rest):
@@ -85,9 +86,9 @@ def plain_arguments(text: str) -> str:
 
 
 def place_of(value: Any) -> int | None:
-    """Return a place in a list; None if the value is none.
+    """Return a place in a list as an integer; None if the value is none.
 
-    Some servers send it as text, or as a fraction.
+    Some servers send it as text, or as a float.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLACE:
         value = int(value)
@@ -148,7 +149,10 @@ class ThinkingSplitter:
         return "".join(self._unclosed)
 
     def split(self, delta: str) -> tuple[str, str]:
-        """Return the reasoning and the text in a delta and in what was held back before it."""
+        """Return the reasoning and the text in a delta and in what was held back before it.
+
+        Either is "" if there is none yet.
+        """
         if self.is_text:
             return "", delta
         thought, self._held = "", self._held + delta
@@ -219,8 +223,8 @@ def _overlap(text: str, end: str) -> int:
 def strip_thinking(text: str, *, is_open: bool = False) -> str:
     """Return a whole text without the reasoning at its start.
 
-    With `is_open` that reasoning has no opening tag; the text is returned unchanged if no closing
-    tag comes.
+    Reasoning that a tag opens and none closes goes on to the end. With `is_open` it has no opening
+    tag; the text is then returned unchanged if no closing tag comes.
     """
     splitter = ThinkingSplitter(is_open=is_open)
     stripped = splitter.split(text)[1] + splitter.rest()[1]
@@ -228,9 +232,10 @@ def strip_thinking(text: str, *, is_open: bool = False) -> str:
 
 
 def strip_all_thinking(text: str) -> str:
-    """Return a whole answer without reasoning, reasoning without an opening tag included.
+    """Return a whole answer without reasoning, and without space at its ends.
 
-    Only for texts that are not streamed to users.
+    All up to the last closing tag is dropped, since reasoning may have no opening tag. Only for
+    texts that are not streamed to users.
     """
     return strip_thinking(_ENDS.split(strip_thinking(text))[-1]).strip()
 
@@ -288,7 +293,7 @@ class WholeSoFar:
         return self._new_in(held[-1])
 
     def cut(self) -> str:
-        """Return what of the held-back text is the same whether or not its deltas repeat it.
+        """Return the beginning of what is held back that is text whether or not deltas repeat it.
 
         Call it where a stream is cut: nothing more will show which of the two it is.
         """
@@ -326,13 +331,19 @@ class Mending:
         self.mended.add(kind)
 
     def set(self, holder: Event, name: str, value: Any) -> None:
-        """Set a field of `holder`; if that changes its value, set `is_changed`."""
+        """Set a field of `holder`; if that changes its value, set `is_changed`.
+
+        A missing field counts as None, and is not set to that.
+        """
         if holder.get(name) != value:
             holder[name] = value
             self.is_changed = True
 
     def check_usage(self, holder: Event, sound: Event | None) -> None:
-        """Replace the `usage` of `holder` by its valid form `sound`; note that if they differ."""
+        """Replace the `usage` of `holder` by its valid form `sound`; note that if they differ.
+
+        `sound` is None for a usage that cannot be used. `holder` must have the field.
+        """
         if sound != holder["usage"]:
             holder["usage"] = sound
             self.note("usage")
@@ -340,7 +351,8 @@ class Mending:
     def error_in(self, event: Event) -> Event | None:
         """Return the event as an error that the SDK raises; None if it has no `error`.
 
-        An empty `error` is removed from the event.
+        That is the event itself if `error` is an object, else a new one. An empty `error` is
+        removed from the event.
         """
         if "error" in event and not event["error"]:
             del event["error"]
@@ -355,7 +367,7 @@ class Mending:
     def whole(self, text: str, key: Any) -> str:
         """Return a delta of the text `key` with surrogate pairs joined.
 
-        A first half at its end is held back for the next delta.
+        A first half at its end is held back for the next delta; other halves become U+FFFD.
         """
         if key not in self.halves and (text.isascii() or not SURROGATE.search(text)):
             return text
@@ -396,7 +408,11 @@ class Mending:
         return thoughts, text
 
     def look_for_end(self, text: str) -> None:
-        """Set `thinks_first` if `text`, shown as text, ends reasoning that no tag had opened."""
+        """Set `thinks_first` if `text`, shown as text, ends reasoning that no tag had opened.
+
+        That is if its first tag is a closing one, on a line of its own. Only the first tag in all
+        texts of the stream is looked at.
+        """
         if self._is_looking and (found := LONE_END.search(text)):
             self._is_looking = False
             self.thinks_first |= found["end"] is not None
@@ -411,9 +427,10 @@ class Mending:
     ) -> Event:
         """Return a delta with what is held back of the text `key`; {} if nothing is.
 
-        Call it when the text has ended. With `is_answer` the text must have an answer: if it was
-        reasoning only because of `opens_thinking`, all of it is returned as text. With `is_cut` the
-        text is not complete. `wholes` are complete texts by the server's word.
+        Call it when the text has ended; deltas that follow count as text. With `is_answer` the text
+        must have an answer: if it was reasoning only because of `opens_thinking`, all of it is
+        returned as text. With `is_cut` the text is not complete: what cannot be decided is left
+        out. `wholes` are complete texts by the server's word.
         """
         splitter, so_far = self.splitter(key), self.so_far(key)
         said = self.split(splitter, so_far.cut() if is_cut else so_far.rest(wholes))

@@ -60,7 +60,10 @@ GUESSES: tuple[Cut, ...] = (_halve_in_words, last_alone)
 
 @dataclass
 class Shortening:
-    """What a run's model has refused as too long: `refused` is the least estimate in tokens."""
+    """What a run's model has refused as too long.
+
+    `refused` is our estimate, in tokens, of the smallest such input; None if it has refused none.
+    """
 
     refused: int | None = None
 
@@ -76,7 +79,8 @@ async def checked(
 
     Such a fault is the model server's and not ours. A fault before the answer began is one of the
     request, and is raised unchanged. `names` are those of the tools: a call whose name has
-    something around one of them, as some servers put it, gets the plain name. So do arguments.
+    something around one of them, as some servers put it, gets the plain name. What is around its
+    arguments is removed too (`plain_arguments`).
     """
     ending = stream_ending.get() or StreamEnding()
     before = ending.answers
@@ -130,7 +134,11 @@ class _Shortened:
         conversation_id: str | None = None,
         prompt: Any = None,
     ) -> AsyncIterator[Any]:
-        """Yield the events of the SDK's own method, for the first input that is not refused."""
+        """Yield the events of the SDK's own method, for the first input that is not refused.
+
+        Raises the server's error if it came after an event, or if `Attempts.change` finds no other
+        input to try.
+        """
         attempts = Attempts(self, input, can_call=bool(tools or handoffs))
         names = {tool.name for tool in tools} | {handoff.tool_name for handoff in handoffs}
         while True:
@@ -160,20 +168,29 @@ class _Shortened:
                     raise
 
     def settle_settings(self, settings: ModelSettings) -> ModelSettings:
-        """Return `settings` without what the server is known to refuse."""
+        """Return `settings` without what `learn` has found the server to refuse.
+
+        `settings` itself is not changed. For subclasses to override: this one leaves nothing out.
+        """
         return settings
 
     def learn(self, exc: openai.APIError) -> bool:
-        """Learn from a refusal what `settle_settings` must leave out; return whether it said so."""
+        """Learn from a refusal what `settle_settings` must leave out; return whether that is new.
+
+        For subclasses to override: this one learns nothing, and returns False.
+        """
         return False
 
     def shape(self, items: list[Item]) -> list[Item]:
-        """Return settled items in the form that suits this API of the SDK best."""
+        """Return settled items in the form that suits this API of the SDK best.
+
+        Subclasses must override it.
+        """
         raise NotImplementedError
 
 
 class ChatModel(_Shortened, OpenAIChatCompletionsModel):
-    """Chat Completions; sends reasoning back with calls, as some servers demand."""
+    """Chat Completions; sends the model's own reasoning back with calls, as some servers demand."""
 
     def __init__(self, model: str, openai_client: openai.AsyncOpenAI) -> None:
         super().__init__(model, openai_client, should_replay_reasoning_content=_is_own)
@@ -200,7 +217,7 @@ class ChatModel(_Shortened, OpenAIChatCompletionsModel):
 
 
 class ResponsesModel(_Shortened, OpenAIResponsesModel):
-    """The Responses API, which accepts only its own reasoning."""
+    """The Responses API; leaves out reasoning that came by Chat Completions, which it refuses."""
 
     def shape(self, items: list[Item]) -> list[Item]:
         return [i for i in items if i.get("type") != REASONING or "provider_data" not in i]
@@ -247,7 +264,11 @@ class Attempts:
         return self._model.shape(with_thoughts(items, self._model.model) if self._thinks else items)
 
     def change(self, exc: openai.APIError) -> bool:
-        """Change `input` after the refusal `exc`; return False if nothing else can be tried."""
+        """Change `input` after the refusal `exc`, and return True.
+
+        Returns False, with the same `input`, if the error is about something else, or if nothing
+        else can be tried.
+        """
         code = run_error(exc, has_text=False).code
         if not self._items:
             return False

@@ -45,8 +45,9 @@ class Budget:
     async def check(self, spent: int) -> None:
         """Count `spent`, the run's tokens so far; raise `AgentSiteError` if a budget is used up.
 
-        The codes are limit_tokens and limit_site. While the database is away it only logs: the run
-        then ends after `BUFFER_S` at the latest.
+        The codes are limit_tokens and limit_site. The first call does nothing if it comes
+        within `CHECK_HOLDS_S` of the check of the chat, at `claimed.checked_at`. While the database
+        is away it only logs: if that lasts, the run ends after `BUFFER_S`.
         """
         checked_at, self._checked_at = self._checked_at, None
         if checked_at is not None and time.monotonic() - checked_at < CHECK_HOLDS_S:
@@ -65,7 +66,7 @@ class Budget:
 
 
 class StartPlace:
-    """A place of a `StartGate`, held until `leave` or for `START_HOLD_S` seconds."""
+    """A taken place of a `StartGate`, held until `leave`, but at most `START_HOLD_S` seconds."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
@@ -93,7 +94,7 @@ class StartGate:
         self._places = asyncio.Semaphore(places)
 
     async def enter(self) -> StartPlace:
-        """Wait for a place and take it."""
+        """Wait for a place and take it, until `leave` or for `START_HOLD_S` seconds at most."""
         await self._places.acquire()
         return StartPlace(self._places)
 
@@ -101,7 +102,8 @@ class StartGate:
 def model_api() -> str:
     """Return the API of the model's server, `chat` or `responses`: `AGENT_API` if it is set.
 
-    By default it is `responses` for OpenAI's own server; few others support that.
+    By default it is `chat` if `OPENAI_BASE_URL` is set, else `responses`: few servers but OpenAI's
+    own support that.
     """
     default = "chat" if base_url() else "responses"
     return getattr(settings, "AGENT_API", default)
@@ -110,7 +112,7 @@ def model_api() -> str:
 class Provider(ModelProvider):
     """Makes models that share one HTTP client in an event loop; `gather` reads their streams.
 
-    An embedded model that is restarted counts as another server and gets a new client.
+    An embedded model that is restarted at another address gets a new client; the old one is closed.
     """
 
     def __init__(self, readiness: ModelReadiness) -> None:
@@ -122,10 +124,10 @@ class Provider(ModelProvider):
         self._closing = Supervisor()
 
     def get_model(self, model_name: str | None) -> Model:
-        """Return the model of that name on the server of the settings; None is `AGENT_MODEL`.
+        """Return the model of that name on `readiness.endpoint`; None or "" is `AGENT_MODEL`.
 
-        The SDK calls it for agents without a model object. Raises
-        `AgentSiteError(model_not_ready)`.
+        The SDK calls it for agents without a model object. Whether the server has such a model is
+        not checked. Raises `AgentSiteError(model_not_ready)` while an embedded model is not ready.
         """
         name = model_name or settings.AGENT_MODEL
         kind = ResponsesModel if model_api() == "responses" else ChatModel
@@ -156,7 +158,7 @@ class Provider(ModelProvider):
 
 
 def send_unchanged(resource: Any, name: str) -> None:
-    """Have `resource.create` send the parameter `name` as it is; it must be JSON values.
+    """Have `resource.create` send the parameter `name` as it is; it must be given, as JSON values.
 
     The library converts each of the items as every type that an item may have: for 60 messages that
     takes 7 ms on the event loop, and changes nothing in what the SDK gives it.

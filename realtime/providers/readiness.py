@@ -19,9 +19,9 @@ ModelState = Literal["starting", "fetching", "loading", "ready", "failed"]
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The state of an embedded model; `detail` is a text for people.
+    """The state of an embedded model; `model` (its label) and `detail` are texts for people.
 
-    `fraction` is from 0 to 1 while the model is fetched.
+    `fraction` is the part that is fetched, from 0 to 1; None unless `state` is `fetching`.
     """
 
     model: str
@@ -48,14 +48,23 @@ class ModelService(Protocol):
     def endpoint(self) -> Endpoint | None: ...
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Start the model and keep it running until cancelled; call `changed` after each change."""
+        """Start the model and keep it running until cancelled.
+
+        Calls `changed` after each change of `status`.
+        """
 
     def wake(self) -> None:
-        """Try again after a failure; called because a reply waits for the model."""
+        """Have a model that has failed started again; in any other state do nothing.
+
+        Called because a reply waits for the model.
+        """
 
 
 def load_service() -> ModelService | None:
-    """Create the service that `MODEL_SERVICE` names; None if it names none."""
+    """Create the service that `MODEL_SERVICE` names; None if it names none.
+
+    Raises `ImportError` for a class that does not exist.
+    """
     name = getattr(settings, "MODEL_SERVICE", None)
     if not name:
         return None
@@ -81,9 +90,9 @@ class ModelReadiness:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server of the settings, or the one of the embedded model.
+        """The server of the embedded model if this process has one, else that of the settings.
 
-        Raises `AgentSiteError(model_not_ready)`.
+        Raises `AgentSiteError(model_not_ready)` while the embedded model has no address.
         """
         if self._service is None:
             return Endpoint(base_url(), getattr(settings, "OPENAI_API_KEY", None) or "none")
@@ -92,14 +101,21 @@ class ModelReadiness:
         return self._service.endpoint
 
     async def wait(self) -> None:
-        """Return once the model is ready; raises `AgentSiteError(model_not_ready)` if it fails."""
+        """Wait, without a limit, until the model is ready.
+
+        Raises `AgentSiteError(model_not_ready)` when the model fails, and at once if it has failed
+        already; only `wake` lets it be tried again.
+        """
         while not self.is_ready:
             if self.status is not None and self.status.state == "failed":
                 raise AgentSiteError(ErrorCode.MODEL_NOT_READY)
             await self._changed.wait()
 
     def wake(self) -> None:
-        """Let an embedded model that has failed be started again, because a reply waits for it."""
+        """Let an embedded model that has failed be started again, because a reply waits for it.
+
+        Does nothing in any other state, and without such a model.
+        """
         if self._service is not None:
             self._service.wake()
 
@@ -120,6 +136,9 @@ class ModelReadiness:
 
 
 def base_url() -> str | None:
-    """Return the URL of the model's server; None for OpenAI's own."""
+    """Return `OPENAI_BASE_URL`, the URL of a model's server elsewhere; None for OpenAI's own.
+
+    The address of an embedded model is in `ModelReadiness.endpoint` alone.
+    """
     url: str | None = getattr(settings, "OPENAI_BASE_URL", None)
     return url

@@ -46,13 +46,16 @@ class ResponseEvents:
 
     @property
     def text(self) -> str:
-        """The text so far, also that which no delta has brought."""
+        """All text so far: of deltas, and of texts that were closed without a delta.
+
+        Only if there is none, the text of parts, refusals and a last event that no delta brought.
+        """
         return self._response.text()
 
     def feed(self, event: Event, kind: str) -> list[Event]:
         """Return the events for the SDK in place of `event`, which is changed in place.
 
-        `kind` is its `type`.
+        `kind` is its `type`. [] if all of a delta is held back.
         """
         if kind == "error":
             return [event]
@@ -334,25 +337,31 @@ class _ResponseSoFar:
         self._arguments: dict[int | None, list[str]] = {}
 
     def add_text(self, key: Any, text: str) -> None:
-        """Add a piece to a text."""
+        """Add a piece to the text `key`, by its deltas."""
         self._texts.setdefault(key, []).append(text)
 
     def keep_text(self, key: Any, text: str) -> None:
-        """Keep the text of a part or a refusal; it counts if no delta brings any text."""
+        """Keep the whole text of a part or a refusal; it counts only if no delta brings any text.
+
+        An empty one is ignored; another one under `key` is replaced.
+        """
         if text:
             self._others[key] = text
 
     def has_text(self, key: Any) -> bool:
-        """Whether a text is not empty."""
+        """Return whether deltas have brought anything of the text `key`."""
         return any(self._texts.get(key, ()))
 
     def text(self) -> str:
-        """Return all texts of deltas, joined; without any, those of parts and refusals."""
+        """Return all texts of `add_text`, joined; if these are empty, those of `keep_text`."""
         said = "".join(piece for pieces in self._texts.values() for piece in pieces)
         return said or "".join(self._others.values())
 
     def set_call(self, place: Any, call: Event) -> None:
-        """Set the call at a place of the output; it holds its arguments so far."""
+        """Set the call at a place of the output; it holds its arguments so far.
+
+        Arguments that were added before are dropped.
+        """
         self._calls[place_of(place)] = dict(call)
         self._arguments.pop(place_of(place), None)
 
@@ -362,15 +371,21 @@ class _ResponseSoFar:
         return str(self._whole_call(at)["arguments"]) if at in self._calls else ""
 
     def set_arguments(self, place: Any, arguments: str) -> None:
-        """Set the whole arguments of the call at a place of the output."""
-        self._arguments[place_of(place)] = [arguments]
+        """Set the arguments of the call at a place of the output, in place of those so far."""
+        at = place_of(place)
+        self._arguments[at] = [arguments]
+        if at in self._calls:
+            self._calls[at]["arguments"] = ""
 
     def add_arguments(self, place: Any, delta: str) -> None:
-        """Add to the arguments of the call at a place of the output."""
+        """Add `delta` to the arguments of the call at a place of the output."""
         self._arguments.setdefault(place_of(place), []).append(delta)
 
     def items(self) -> list[Event]:
-        """Return items made of the texts and calls, for a response without complete items."""
+        """Return a message with all texts and the calls, for a response without complete items.
+
+        [] if there are neither.
+        """
         text = self.text()
         message = [_message(text)] if text else []
         return [*message, *(self._whole_call(place) for place in self._calls)]

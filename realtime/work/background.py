@@ -51,7 +51,11 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class SideAnswer:
-    """The answer to a call that is not part of a reply, the model's name, and the usage."""
+    """The answer to a call that is not part of a reply, the model's name, and the usage.
+
+    `text` is without reasoning; "" if the model said nothing else. `usage` is unknown if the server
+    did not report it.
+    """
 
     text: str
     model: str
@@ -68,6 +72,7 @@ async def ask_model(
 ) -> SideAnswer:
     """Return the answer of an agent's model to `text`, without the agent's tools and instructions.
 
+    The agent's model settings are not used either, and nothing is retried or stored.
     Reasoning is removed from the answer. `max_tokens` limits reasoning and answer together; an
     answer that reaches it is returned as far as it goes. Raises what the SDK raises,
     `AgentSiteError(provider_cut)` for an answer that failed or was filtered, and `TimeoutError`
@@ -117,10 +122,12 @@ AROUND = " #*_`\"'“”„«»"
 
 
 async def make_title(run: Run, agent: "Agent[Any]", provider: "Provider") -> None:
-    """Ask the agent's model for a title of the run's session, and store it with the call's usage.
+    """Ask the agent's model for a title of the run's session; store the call's usage and the title.
 
     Does nothing for a scripted model, a run that has not completed, a session with any title but
-    its first words, or one whose title was asked for before. Raises what `ask_model` raises.
+    its first words, or one with a stored title call. The title is not stored if `clean_answer`
+    leaves nothing of it, or if the session has another title by then. Raises what `ask_model`
+    raises; then no call is stored.
     """
     first = await dbpool.read(read_untitled, run.pk) if can_be_asked(agent) else None
     if first is None:
@@ -139,10 +146,11 @@ def _describe_exchange(first: FirstWords) -> str:
 
 
 def clean_answer(text: str) -> str:
-    """Return the first line of an answer, without quotation marks and marks of Markdown.
+    """Return the first line that is not blank, cleaned for use as a title.
 
-    "Title:" at its start and a full stop are removed too. "" if there is no line, or if it is
-    longer than `TITLE_LENGTH`.
+    Quotation marks, backticks and `#`, `*`, `_` are removed at both ends only, then "Title:" at the
+    start and one full stop at the end. Returns "" if there is no such line, if it has only such
+    marks (a code fence), or if more than `TITLE_LENGTH` characters are left.
     """
     lines = [line.strip(AROUND) for line in text.splitlines() if line.strip()]
     title = lines[0].removeprefix("Title:").strip(AROUND) if lines else ""
@@ -188,7 +196,9 @@ class Cut:
 def plan_cut(run: Run, agent: "Agent[Any]") -> Cut | None:
     """Choose the beginning to replace, on the branch that ends with the run's reply.
 
-    The newest turns that fit `KEPT` of the model's budget stay. Returns None if these are all.
+    The newest turns that fit `KEPT` of the model's budget stay, but no more than `KEPT` of
+    `context_messages` (at least 2), and the question of the oldest reply that stays. Of the turns
+    behind the latest summary only the last `context_messages` are read; None if all of them stay.
     Reads the database.
     """
     limit = get_conf().context_messages
@@ -208,7 +218,8 @@ async def shorten(run: Run, agent: "Agent[Any]", provider: "Provider") -> None:
 
     The model of `agent` writes it. If it is scripted or `summaries` is `off`, the summary is empty:
     the beginning is left out. Does nothing if `plan_cut` finds nothing to replace. Raises what
-    `ask_model` raises, and `AgentSiteError(provider_cut)` for an empty answer.
+    `ask_model` raises, `AgentSiteError(provider_cut)` for an empty answer, and
+    `AgentSiteError(not_found)` if the session has been purged.
     """
     cut = await dbpool.read(plan_cut, run, agent)
     if cut is None:
@@ -238,8 +249,8 @@ async def _summarise(
 def describe_cut(cut: Cut, budget: int) -> str:
     """Return a beginning as text for a model to summarise, within `READ` of `budget` tokens.
 
-    The earlier summary is always in it; of the turns' items, those that do not fit are left out,
-    oldest first.
+    The earlier summary is always in it. Each item of the turns is cut to `PIECE_CHARS`, and
+    reasoning is left out. If not all items fit, only the newest are in it, oldest first.
     """
     pieces = [f"Summary of what was before: {cut.before}"] if cut.before else []
     room = budget * READ - sum(map(estimate_text, pieces))
@@ -274,10 +285,10 @@ WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses addresses that messages may not be sent to.
+    """Resolves names to those of their addresses that `webhooks.may_connect` allows.
 
-    The connection is made to an address from here, so a name cannot change between the check and
-    the connection.
+    Raises `OSError` if it allows none. The connection is made to an address from here, so a name
+    cannot change between the check and the connection.
     """
 
     def __init__(self) -> None:
@@ -295,7 +306,10 @@ class PublicResolver(AbstractResolver):
 
 
 class WebhookSender:
-    """Posts deliveries, `WEBHOOK_SENDERS` at a time, at least once each and in no certain order."""
+    """Posts deliveries, `WEBHOOK_SENDERS` at a time and in no certain order.
+
+    One may arrive more than once, and one that fails too often is given up.
+    """
 
     async def run(self) -> None:
         """Take deliveries and attempt them, until cancelled; an error is only logged.
@@ -316,7 +330,10 @@ class WebhookSender:
                     await asyncio.sleep(WEBHOOK_POLL_S)
 
     async def send_due(self, session: aiohttp.ClientSession) -> int:
-        """Attempt deliveries that are due, `WEBHOOK_SENDERS` at most; return how many were."""
+        """Attempt deliveries that are due, at most `WEBHOOK_SENDERS`; return how many it attempted.
+
+        An attempt that fails counts too; its delivery is due again later, or given up.
+        """
         due = await dbpool.write(webhooks.take_due, WEBHOOK_SENDERS)
         async with asyncio.TaskGroup() as attempts:
             for each in due:

@@ -62,7 +62,8 @@ model, and cut the input without an error.
 def get_budget(model: str) -> int:
     """Return how many tokens of a conversation a model may be given, by the start of its name.
 
-    A vendor's name before a slash is ignored.
+    The longest start in `context_tokens` counts, else the longest in `KNOWN`, else `UNKNOWN`.
+    Case is ignored, and so is a vendor's name before the last slash.
     """
     return _find(model.rpartition("/")[2].lower(), get_conf().context_tokens)
 
@@ -93,8 +94,9 @@ SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
 class ModelInput:
     """The input items of a run, and their tokens by our estimate.
 
-    `share` is the part of the budget that they take; 1 is all of it, and it is above 1 if the
-    newest turn alone exceeds the budget.
+    `share` is the part that the turns take of the budget, of the limit after a refusal, or of the
+    number `context_messages`, whichever is most. It is 1 if a turn did not fit, and above 1 only if
+    the newest turn exceeds the budget and there is no other.
     """
 
     items: list[Item]
@@ -103,10 +105,11 @@ class ModelInput:
 
 
 def read_input(run: Run, agent: "Agent[Any]", made: Iterable[Item] = ()) -> ModelInput:
-    """Read a run's input: the newest turns up to its prompt that fit its model's budget.
+    """Read a run's input: its prompt, and the newest turns before it that fit its model's budget.
 
-    A summary or a note stands for turns that are left out. `made` are the items that the run itself
-    has made before; they follow the prompt, beyond the budget. Reads the database.
+    At most `context_messages` turns are read. A summary or a note stands for turns that are left
+    out. `made` are the items that the run itself has made before; they follow the prompt, beyond
+    the budget. Reads the database; the prompt of `run` must be loaded.
     """
     limit = get_conf().context_messages
     path = read_path(run, run.prompt_id, limit)
@@ -186,11 +189,11 @@ class Window:
         return max(tokens / self._budget, self._estimate / self._limit)
 
     def reserve(self, text: str) -> None:
-        """Count the estimated tokens of a text as taken."""
+        """Count the estimated tokens of a text as taken; call it before `fill`."""
         self._estimate += estimate_text(text)
 
     def fill(self, turns: Iterable[Turn]) -> list[Turn]:
-        """Return the newest of `turns` up to the first that does not fit, oldest first.
+        """Return the newest of `turns` before the first that does not fit, oldest first.
 
         `turns` come newest first; the newest is always kept. Outputs of tools are cut to as many
         characters as half the budget has tokens. Turns before the first kept user's text are
@@ -238,8 +241,8 @@ def _clip_item(item: Item, chars: int) -> Item:
 def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
     """Return a run's input items: users' texts, and the items of the replies between them.
 
-    `preface` is put before the first item's text, which must be a user's: some models refuse two
-    messages of a user in a row.
+    `turns` are oldest first. `preface` is put before the first item's text, which must be a user's:
+    some models refuse two messages of a user in a row.
     """
     items = mend(item for turn in turns for item in items_of(turn))
     if preface:
@@ -250,7 +253,8 @@ def model_items(turns: Iterable[Turn], preface: str = "") -> list[Item]:
 def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
     """Return what later runs are given of a reply: its items in a form that every provider takes.
 
-    Leaves out ids, and reasoning that only its provider can read. Plain reasoning is kept in a
+    Leaves out all ids but those of calls, items of the provider's own tools, and reasoning that
+    only its provider can read. Plain reasoning is kept in a
     reply with tool calls, where some servers demand it. A tool call without an output, as after a
     stop, gets one: providers refuse a call without. `cut_text` is text that no finished item holds.
     """
@@ -261,7 +265,10 @@ def stored_items(made: Iterable[Item], cut_text: str) -> list[Item]:
 
 
 def portable_items(made: Iterable[Any]) -> list[Item]:
-    """Return `made` in a form that every provider takes, without what only one can read."""
+    """Return the model's texts, calls, outputs and plain reasoning in `made` for any provider.
+
+    All other items are left out, users' texts too. Outputs of calls become text.
+    """
     return [kept for item in made if (kept := _portable(item)) is not None]
 
 

@@ -46,7 +46,7 @@ TITLED_RUNS = 3
 
 
 class Upkeep:
-    """Makes titles and summaries of sessions, in the process that has written the latest reply."""
+    """Makes titles and summaries of sessions, in the process that has worked on the latest run."""
 
     def __init__(self, provider: "Provider") -> None:
         # Import here: the Agents SDK takes long to import, and is loaded already by now.
@@ -57,9 +57,11 @@ class Upkeep:
         self._tasks = Supervisor()
 
     def follow(self, run: Run, share: float) -> None:
-        """Start a task for the title or summary that is due after `run`, if any; never waits.
+        """Start a task for the title or the summary that is due after `run`, if any; never waits.
 
-        `share` is `RunWork.context_share`. A summary is due if it is at least `FULL`.
+        A title is due within the first `TITLED_RUNS` runs if `titles` is `model`, a summary if
+        `share`, of `RunWork.context_share`, is at least `FULL`. The task does nothing if other
+        upkeep of the session is under way, in any process.
         """
         wants_title = get_conf().titles == "model" and run.number <= TITLED_RUNS
         is_full = share >= self._full
@@ -89,11 +91,15 @@ class Upkeep:
             logger.warning("session %s: upkeep failed: %s", run.session_id, describe(exc))
 
     async def settled(self) -> None:
-        """Wait until all started tasks have ended."""
+        """Wait until all tasks have ended, tasks started meanwhile included."""
         await self._tasks.settled()
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait for them; their work is due again after a later reply."""
+        """Cancel all tasks and wait for them.
+
+        After a later reply a summary that was cut off is due again if the input is still as large,
+        but a title only within the first `TITLED_RUNS` runs, and only if no title call was stored.
+        """
         await self._tasks.stop()
 
 
@@ -103,39 +109,48 @@ class Executor(Protocol):
     def offer_claim(self, agent: str | None) -> Claim | None:
         """Return the claim with which a chat's own transaction can give its run to this process.
 
-        `agent` is the one that the chat names, or None. Returns None if this process does not work
-        on runs, cannot begin this one at once, or takes runs from a job queue; the run is then
-        enqueued.
+        `agent` is the one that the chat names, or None. Returns None if this process works on no
+        runs, drains, takes runs from a job queue, or has an embedded model that is not ready and
+        that the agent needs; such a model is woken. The run is then queued without a claim.
         """
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
         """Start work on a run that a committed transaction has made ready.
 
-        `claimed` is set if that transaction used the claim of `offer_claim`. Executors that work on
-        no runs, or take them from a job queue, do nothing.
+        `claimed` is set if that transaction used the claim of `offer_claim`. Returns at once.
+        During a drain no work is started, and a claimed run is released. Executors that work on no
+        runs, or take them from a job queue, do nothing.
         """
 
     def cancel(self, run_id: UUID) -> None:
-        """Stop work on a run if this process works on it, else do nothing.
+        """Have this process's work on a run stopped, without waiting for its end; else do nothing.
 
-        Call it after the commit of the request to cancel, or of the run's end. Another process that
-        works on the run finds the request by polling.
+        Call it after the commit of the request to cancel, or of the run's end. A worker that this
+        does not reach, or that is just claiming the run, finds the request by polling.
         """
 
     async def run(self) -> None:
         """Take runs from the job queue until a drain; return at once if there is no queue."""
 
     async def drain(self, seconds: float) -> None:
-        """Start no more runs, let those at work go on for `seconds`, then release the rest.
+        """Start no more runs, give those at work `seconds` to end, then stop and release the rest.
 
-        A released run is queued again or ended with its text, as `release_run` decides.
+        A released run is queued again, or ended with its committed parts, as `release_run` decides;
+        if releasing fails, a sweeper recovers the run after its lease. Runs that wait for an
+        embedded model stay queued. Upkeep is cancelled once the runs have ended or are stopped.
         """
 
     async def settled(self) -> None:
-        """Wait until no run is worked on, no claim or release is under way, and no upkeep."""
+        """Wait until no run is worked on, then for claims and releases, then for upkeep.
+
+        A run that is started while it waits for the latter two may be missed.
+        """
 
     async def close(self) -> None:
-        """Close the connections to models and tool servers; call `drain` first."""
+        """Cancel what still works, and close the connections to models and tool servers.
+
+        Call `drain` first: nothing is released here.
+        """
 
 
 class NoExecutor:
@@ -204,7 +219,7 @@ class InlineExecutor:
 
     @property
     def working(self) -> frozenset[UUID]:
-        """The runs that this process has claimed and works on."""
+        """The ids of the runs that this process has claimed and works on."""
         return frozenset(run_id for run_id, job in self._jobs.items() if job.work)
 
     def offer_claim(self, agent: str | None) -> Claim | None:
@@ -235,7 +250,11 @@ class InlineExecutor:
         """Return at once: runs come by `enqueue` and from the sweeper."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """Enqueue runs that have been ready for longer than `age` and are not claimed."""
+        """Enqueue up to 500 runs that can be claimed and have been queued for longer than `age`.
+
+        A run can be claimed if it is queued and the first unfinished one of its session. During a
+        drain nothing is enqueued.
+        """
         for run_id in await dbpool.read(states.list_forgotten, age):
             self.enqueue(run_id)
 
@@ -401,12 +420,16 @@ class Sweeper:
             await asyncio.sleep(get_conf().sweep_s)
 
     async def sweep(self) -> None:
-        """Do the work of all sweepers once.
+        """Do once what a sweeper does for the runs of all processes.
 
-        In this order: recover runs whose lease has expired, end runs whose approval has expired,
-        start ready runs that nobody has claimed, cancel runs that nobody watches (only with
-        `on_disconnect=cancel`), fold the journals of ended runs, and count unfinished runs for the
-        metrics.
+        In this order: recover runs whose lease has expired, except those that this process works
+        on; end runs whose approval has expired; have the executor `pick_up` runs that nobody has
+        claimed; cancel runs that nobody watches (only with `on_disconnect=cancel`, and only
+        `disconnect_grace_s` after this sweeper was made); fold the journals of ended runs, in at
+        most `FOLDS` steps; count unfinished runs for the metrics.
+
+        Where a run is recovered, ended or cancelled, an error is only logged, and the next run
+        follows. Any other error is raised, and what comes after it is left to the next sweep.
         """
         conf = get_conf()
         await _each(await dbpool.read(states.list_orphans), self._recover)

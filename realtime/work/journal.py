@@ -34,8 +34,8 @@ class Journal:
     """The events of one claimed run until they are committed, and the parts of all of them.
 
     `folder` has these parts. `append` never waits. Adjacent text of one kind becomes one event.
-    Each event calls `wake` with this journal and whether it must be committed before the next tick:
-    only the reply's first text, events with a step, and those for which a caller of `commit` waits.
+    Each event calls `wake` with this journal and whether it must not wait for the interval: only
+    the reply's first text, events with a step, and those for which a caller of `commit` waits.
     """
 
     def __init__(self, claimed: Claimed, wake: Wake) -> None:
@@ -94,8 +94,8 @@ class Journal:
     async def commit(self) -> None:
         """Wait until all events appended so far are committed.
 
-        Raises `RunLostError` if the run is lost. Also after `close`, so that a tool that goes on
-        after its run begins nothing new.
+        Raises `RunLostError` if the run is lost. Also after `close`, even if nothing waits, so that
+        a tool that goes on after its run begins nothing new.
         """
         if self.lost.is_set() or self._closed:
             raise RunLostError
@@ -132,7 +132,8 @@ class Journal:
     def take_rest(self) -> list[EventRow]:
         """Take the events that no batch has taken, for the transaction that ends the run.
 
-        Call it only when no batch is in doubt, as the events are numbered from `last_seq` on.
+        Call it only when no batch is in doubt, as the events are numbered from `last_seq` + 1.
+        Their steps are dropped.
         """
         return list(self._batch(self.last_seq, self._pop()).events)
 
@@ -147,9 +148,9 @@ class Journal:
         return Batch(run.pk, run.claim, run.epoch, last_seq, events, steps)
 
     def settle(self) -> Batch:
-        """Note that the batch in doubt is committed; return it.
+        """Note that the batch in doubt is committed; return it. There must be one.
 
-        Calls of `commit` return if it has all events that they wait for.
+        Calls of `commit` return if all events that they wait for are committed now.
         """
         batch, self.in_doubt = self.in_doubt, None
         assert batch is not None
@@ -169,7 +170,7 @@ class Journal:
     def lose(self) -> None:
         """Note that this worker has lost the run: set `lost`, and drop the batch in doubt.
 
-        Calls of `commit` that wait raise `RunLostError`.
+        Calls of `commit` that wait raise `RunLostError`, and so do later ones.
         """
         self.in_doubt = None
         self._cleared.set()
@@ -179,7 +180,7 @@ class Journal:
     def close(self) -> None:
         """Ignore events from now on; calls of `commit` that wait raise `RunLostError`.
 
-        A batch in doubt may still be settled.
+        A batch in doubt may still be settled, and events that wait may still be taken.
         """
         self._closed = True
         self._refuse_commits()
@@ -227,7 +228,8 @@ class Flusher:
     def open(self, claimed: Claimed) -> Journal:
         """Open the journal of a run that this worker has just claimed.
 
-        Its events are committed and its lease is renewed until `close`.
+        Its events are committed by `run` and its lease is renewed by `keep_alive`, until `close` or
+        until the run is lost.
         """
         journal = Journal(claimed, self._wake)
         self._journals[claimed.run.pk] = journal
@@ -254,7 +256,11 @@ class Flusher:
             self._urgent.set()
 
     async def run(self) -> None:
-        """Commit events as they come, once per interval or sooner if urgent, until cancelled."""
+        """Commit events as they come, once per interval or sooner if urgent, until cancelled.
+
+        The interval is `flush_interval_ms`, and up to `flush_interval_max_ms` while commits are
+        slow. When it is cancelled, commits under way are cancelled too.
+        """
         # The service may have been restarted: text may wait whose wake-up is lost.
         self._dirty.set()
         try:
@@ -291,9 +297,9 @@ class Flusher:
     async def keep_alive(self) -> None:
         """Renew leases, look for cancel requests and drop overdue journals, until cancelled.
 
-        A journal is overdue if its text has waited for `buffer_s`, or has grown beyond
-        `buffer_bytes`. This starts tasks for the database but never awaits them: it must go on
-        while a commit hangs.
+        A journal is overdue if events have waited for `buffer_s`, or for `HANG_S` with more than
+        `buffer_bytes` characters of text; its run is then lost. This starts tasks for the database
+        but never awaits them: it must go on while a commit hangs.
         """
         while True:
             conf = get_conf()

@@ -30,9 +30,10 @@ LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 @dataclass
 class OpenCall:
-    """A model call whose end has not been read; `output` is the estimate of its tokens so far.
+    """A model call whose end has not been read; `output` estimates its output tokens so far.
 
-    `counted_before` is the SDK's count of the run's tokens before the call. `instructions` and
+    `counted_before` is the SDK's count of the run's tokens before the call. `is_refused` is whether
+    the server's latest answer to it was a refusal. `instructions` and
     `items` are what was sent. They are measured only if the usage must be estimated, as that takes
     a pass over the whole context; most servers report usage.
     """
@@ -46,13 +47,17 @@ class OpenCall:
 
 
 class InputEstimates:
-    """Estimates the inputs of a run's calls; what two successive ones share is estimated once."""
+    """Estimates the inputs of a run's calls.
+
+    A beginning that two successive inputs share is estimated once. Items must not be changed after
+    they were estimated.
+    """
 
     def __init__(self) -> None:
         self._known: list[tuple[Any, float]] = []
 
     def estimate(self, items: list[Any]) -> float:
-        """Return the estimated tokens of `items`."""
+        """Return the estimated tokens of `items`, not rounded."""
         same = 0
         for item, (known, _) in zip(items, self._known, strict=False):
             if item != known:
@@ -96,7 +101,7 @@ class UsageMeter:
     def spent(self, counted: Usage) -> TokenUsage:
         """Return the usage of all ended calls of the run; calls before a resumption are included.
 
-        The usage is also one that `cost` can be called with.
+        A call that is open is not. `cost` can be called with the result.
         """
         self._attribute(counted)
         return self._sum()
@@ -104,7 +109,7 @@ class UsageMeter:
     def begin_call(
         self, counted: Usage, model: str, instructions: str | None, items: list[Any]
     ) -> None:
-        """Note that `instructions` and `items` are about to be sent to `model`."""
+        """Open a call: note that `instructions` and `items` are about to be sent to `model`."""
         self._attribute(counted)
         self.model = self._asked = model
         self._open = OpenCall(counted.total_tokens, instructions or "", list(items), model)
@@ -129,7 +134,10 @@ class UsageMeter:
             del self._nested[call_id]
 
     def note(self, event: Any) -> None:
-        """Count the output in a raw event of the open call; the last event ends the call."""
+        """Count the output in a raw event of the open call; the last event ends the call.
+
+        Does nothing if no call is open.
+        """
         if self._open is None:
             return
         self._open.is_refused = False
@@ -142,39 +150,44 @@ class UsageMeter:
     def is_over(self) -> bool:
         """Whether the run's output exceeds `output_tokens`, by our estimate.
 
-        Output before a resumption is not counted.
+        Output before a resumption is not counted, nor that of agents that are tools.
         """
         return self._output > get_conf().output_tokens
 
     def note_refusal(self) -> None:
-        """Note that the server has refused the open call; does nothing if output of it has come."""
+        """Note that the server has refused the open call, until its next event.
+
+        Does nothing if no call is open, or if output of it has come.
+        """
         if self._open is not None and not self._open.output:
             self._open.is_refused = True
 
     def total(self, counted: Usage | None) -> TokenUsage:
         """Return the usage of the run when work on it ends.
 
-        `counted` is None if the SDK has not begun. A call that was cut short is estimated. One that
-        was refused is not counted, but if no other call was, the usage is unknown.
+        `counted` is None if the SDK has not begun. A call that is open was cut short: it is ended
+        and estimated, unless it is in `counted`. One that was refused is not counted, but if no
+        other call was, the usage is unknown.
         """
         if counted is not None:
             self._attribute(counted)
-        call, self._open = self._open, None
+        call = self._open
         is_counted = call is not None and counted and counted.total_tokens > call.counted_before
-        if call is None or is_counted:
-            return self._sum()
-        if not call.is_refused:
+        if call is not None and call.is_refused and not is_counted:
+            # Most servers charge nothing for a refused call, but none says so: if no other call was
+            # counted, the usage is unknown. The call stays open, for another call of this method.
+            total = self._sum()
+            return total if total.input_tokens else TokenUsage()
+        self._open = None
+        if call is not None and not is_counted:
             self._add(call.model, self._estimate(call))
-            return self._sum()
-        # Most servers charge nothing for a refused call, but none says so: if no other call was
-        # counted, the usage is unknown.
-        total = self._sum()
-        return total if total.input_tokens else TokenUsage()
+        return self._sum()
 
     def cost(self, total: TokenUsage) -> Decimal | None:
-        """Return the run's cost, each model's tokens at its price; None if one is unknown.
+        """Return the run's cost, each model's tokens at its price; None if it is not known.
 
-        Call it after `total` or `spent`, with the result of that.
+        The cost before a resumption is included. Call it right after `total` or `spent`, with the
+        result of that.
         """
         if total.input_tokens is None:
             return None
@@ -217,7 +230,10 @@ class UsageMeter:
 
 
 def measured(usage: Usage | ResponseUsage) -> TokenUsage:
-    """Return a usage that a model's server has reported, its counts limited to a column's range."""
+    """Return a usage that a model's server has reported, its counts limited to a column's range.
+
+    A missing count is 0.
+    """
     given, made = usage.input_tokens_details, usage.output_tokens_details
     return TokenUsage(
         input_tokens=_bounded(usage.input_tokens),

@@ -59,8 +59,8 @@ LOWEST_PRIORITY = -100
 def defer(run: Run) -> None:
     """Add a job for a ready run, in the current transaction; does nothing if one waits already.
 
-    The more sessions of the run's user have a queued or running run, the lower its priority: a
-    user's first run comes before the second runs of all others.
+    The more sessions of the run's user have a queued or running run now, the lower its priority,
+    from 0 down to `LOWEST_PRIORITY`: a user's first run comes before the second runs of all others.
     """
     others = count_at_work(run.owner_id, 1 - LOWEST_PRIORITY) - 1
     job = django_app.configure_task(
@@ -96,9 +96,10 @@ class ProcrastinateExecutor(InlineExecutor):
         """Do nothing: the transaction that made the run ready has added its job."""
 
     async def pick_up(self, age: timedelta) -> None:
-        """Add jobs for runs that have been ready for longer than `age` and have no waiting job.
+        """Add jobs for up to 500 runs that can be claimed, and have waited for `age` without a job.
 
-        Also deletes the jobs of dead workers, if this process takes jobs now.
+        That is longer than `age` since they were queued; a job that a worker has taken does not
+        count. Also deletes the jobs of dead workers, if this process takes jobs now.
         """
         await dbpool.write(_defer_undelivered, age)
         if self._taker is not None:

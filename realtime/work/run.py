@@ -72,7 +72,8 @@ if TYPE_CHECKING:
 def answer_of_tool(result: RunResultStreaming) -> str:
     """Return the output of a tool as text, if it is the run's answer; "" for any other run.
 
-    Also "" for an output that is no text, such as a picture.
+    An object or a list becomes a code block of JSON. Also "" for an output without a text, such as
+    a picture, and for a run that awaits approval.
     """
     made = result.new_items
     if result.interruptions or not made or not isinstance(made[-1], ToolCallOutputItem):
@@ -135,8 +136,8 @@ AWAY = (OperationalError, InterfaceError)
 class RunWork:
     """The work on one run that this worker has claimed; await `run` once.
 
-    Creating it opens the run's journal. Setting `journal.cancelled` ends the run as cancelled; its
-    text so far is kept.
+    Creating it opens the run's journal, which only `run` closes. Setting `journal.cancelled` ends
+    the run as cancelled, with its text so far, unless the agent has ended before.
     """
 
     def __init__(
@@ -167,10 +168,9 @@ class RunWork:
 
     @property
     def context_share(self) -> float:
-        """The part of the model's budget that the run's input takes; 1 is all of it.
+        """The part of its limits that the run's input takes, as `ModelInput.share`; 1 is all.
 
-        Above 1 if the newest turn alone exceeds the budget; 0 before the input is read, and for a
-        resumed run.
+        0 before the input is read, and for a resumed run.
         """
         return self._given.share if self._given else 0.0
 
@@ -178,8 +178,9 @@ class RunWork:
         """Work until the run ends or awaits input, and write that outcome to the database.
 
         If the database refuses the outcome, the run is ended as failed. Raises `RunLostError` if
-        this worker has lost the run, and the database's error if nothing can be written for
-        `buffer_s`: then the run has no outcome.
+        this worker has lost the run, and the last error if nothing can be written for `buffer_s`,
+        or if the failure is refused too. When it raises, the run has no outcome. If it is
+        cancelled, it first tries for `STOP_TIMEOUT_S` to commit the events that wait.
         """
         try:
             outcome = await self._reach_end()

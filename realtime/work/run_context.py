@@ -60,7 +60,10 @@ class ProgressReports:
         self._steps[call_id] = _Step(time.monotonic())
 
     def end(self, call_id: str) -> StepEnd:
-        """Note that a call has ended, and return how; a report that waits is dropped."""
+        """Note that a call has ended, and return how; a report that waits is dropped.
+
+        A call that is not at work counts as one of 0 seconds that has not failed.
+        """
         step = self._steps.pop(call_id, None) or _Step(time.monotonic())
         if step.timer is not None:
             step.timer.cancel()
@@ -72,15 +75,15 @@ class ProgressReports:
             self.end(call_id)
 
     def fail(self, call_id: str) -> None:
-        """Note that the call has failed; `end` then says so."""
+        """Note that the call has failed; `end` then says so. Ignored for a call not at work."""
         if step := self._steps.get(call_id):
             step.failed = True
 
     def report(self, call_id: str, name: str, text: str, fraction: float | None) -> None:
         """Report the progress of a call of the tool `name`, from any thread.
 
-        `text` becomes one line of at most `TEXT_LENGTH` characters; `fraction` is limited to 0 to
-        1.
+        `text` becomes one line of at most `TEXT_LENGTH` characters. `fraction` is limited to 0 to
+        1; None if it is not known. Ignored for a call not at work.
         """
         payload: Payload = {"tool_call_id": call_id, "name": name, "progress": _line(text)}
         if fraction is not None:
@@ -88,7 +91,10 @@ class ProgressReports:
         self._on_loop(self._report, call_id, payload)
 
     def summarise(self, call_id: str, text: str) -> None:
-        """Set the summary that `end` returns for the call, from any thread."""
+        """Set the summary that `end` returns for the call, from any thread; the latest counts.
+
+        It becomes one line of at most `TEXT_LENGTH` characters. Ignored for a call not at work.
+        """
         self._on_loop(self._summarise, call_id, _line(text))
 
     def _on_loop(self, work: Any, *args: Any) -> None:
@@ -134,7 +140,10 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The SDK context of every run; a tool's first parameter is `ToolContext[RunContext]`."""
+    """The SDK context of every run; a tool's first parameter is `ToolContext[RunContext]`.
+
+    Tools call `progress` and `summarise`; `reports` is for the run itself.
+    """
 
     user_id: UserId
     session_id: UUID
@@ -142,12 +151,17 @@ class RunContext:
     reports: ProgressReports
 
     def progress(self, tool: ToolContext[Any], text: str, fraction: float | None = None) -> None:
-        """Report the progress of a tool: a short text and a fraction from 0 to 1.
+        """Report the progress of a tool: a short text, and a fraction from 0 to 1 if it is known.
 
-        May be called from a sync tool, which the SDK runs in a thread.
+        May be called from a sync tool, which the SDK runs in a thread. Only the first report and
+        then the latest of each interval are shown; none after the tool's end.
         """
         self.reports.report(clean_id(tool.tool_call_id), clean_id(tool.tool_name), text, fraction)
 
     def summarise(self, tool: ToolContext[Any], text: str) -> None:
-        """Say in a few words what a tool did: the page shows this in place of the tool's name."""
+        """Say in a few words what a tool did: the page shows this in place of the tool's name.
+
+        It does so once the call has ended without failing. May be called from a thread, and again:
+        the latest text counts. Ignored after the call's end.
+        """
         self.reports.summarise(clean_id(tool.tool_call_id), text)

@@ -45,7 +45,10 @@ _OTHERWISE = re.compile(
 
 
 def says_too_long(message: str) -> bool:
-    """Return whether a server's message says that the input is too long; a rate limit is not."""
+    """Return whether a server's message says, in words that are known, that the input is too long.
+
+    A message about a rate limit does not.
+    """
     return bool(_WORDS.search(message)) and not _OTHERWISE.search(message)
 
 
@@ -106,7 +109,8 @@ def run_error(exc: BaseException, *, has_text: bool) -> AgentSiteError:
     """Return the error that users see for an exception that ended a run.
 
     `has_text` is whether text of the reply was shown. An `AgentSiteError` is returned unchanged; an
-    exception of no known type becomes `internal`.
+    exception of no known type becomes `internal`. `retry_after` is that of the server's answer, by
+    `parse_retry_after`.
     """
     if isinstance(exc, AgentSiteError):
         return exc
@@ -127,9 +131,10 @@ def _is_unreachable(exc: BaseException) -> bool:
 
 
 def words_of(exc: openai.APIError) -> str:
-    """Return all texts of a server's error, except in fields that repeat the request.
+    """Return the texts of a server's error, except in fields that repeat the request.
 
-    The SDK's own message has only one field of it.
+    They are joined by spaces; each is cut to `MAX_WORDS_CHARS`, and deeply nested ones are left
+    out. The SDK's own message, which comes first and is not cut, has only one field of the error.
     """
     return " ".join([str(exc.message), *_strings(exc.body)])
 
@@ -190,9 +195,10 @@ def _retry_after(exc: BaseException) -> float | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait by `retry-after-ms` or either form of `retry-after`.
+    """Return the seconds to wait by `retry-after-ms`, else by `retry-after`, a number or a date.
 
-    Limited to 0 to `MAX_RETRY_AFTER_S`; None if there is no such header, or it is invalid.
+    Limited to 0 to `MAX_RETRY_AFTER_S`; None if there is no such header, or it is invalid. Unless
+    `headers` ignores case, the names must be in lower case.
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
@@ -229,7 +235,11 @@ class Retries:
 
     @property
     def settings(self) -> ModelRetrySettings:
-        """Settings with which the SDK asks this object; at most `provider_retries` a call."""
+        """Settings with which the SDK asks this object; at most `provider_retries` a call.
+
+        A call is repeated only before any part of the reply is shown, after an error in `RETRIED`,
+        and if the pause is at most `retry_wait_max_s`.
+        """
 
         # A function, not a method: the SDK deep-copies settings, with the object of a bound method.
         def decide(context: RetryPolicyContext) -> RetryDecision:

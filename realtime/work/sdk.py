@@ -56,7 +56,11 @@ class Translator:
 
     @property
     def open_text(self) -> str:
-        """The text shown of the present model call: the SDK has made no item of it."""
+        """The text shown of which the SDK has made no item, without separators and fences.
+
+        That is the text of the present model call, that of the latest after `reopen`, and what
+        `finish` has yielded.
+        """
         return "".join(self._open)
 
     def translate(self, event: StreamEvent) -> Iterator[Translated]:
@@ -100,7 +104,8 @@ class Translator:
         """End a model call that is cut: yield what of its reasoning and text was not shown.
 
         `thoughts` and `text` are all that its stream has brought; the SDK drops events that wait
-        when a run fails or is stopped.
+        when a run fails or is stopped. Of one that does not begin with what was shown, nothing is
+        yielded.
         """
         thoughts, shown = clean_text(thoughts), "".join(self._open_thoughts)
         if thoughts.startswith(shown):
@@ -115,7 +120,10 @@ class Translator:
         self._open = [self._call_text]
 
     def finish(self, text: str) -> Iterator[Translated]:
-        """Yield `text`, a tool's output that is the run's answer, as a part; nothing if empty."""
+        """Yield `text`, a tool's output that is the run's answer, as a part of its own.
+
+        Yields nothing if it is empty.
+        """
         self._new_part = True
         self._is_structured = False
         yield from self._text(clean_text(text))
@@ -216,7 +224,8 @@ async def resume(
 ) -> RunState[RunContext]:
     """Restore the SDK's state of a suspended run, with the answers applied to its calls.
 
-    Raises `AnswerMismatchError` if the answers are not for exactly these calls, in their order.
+    `resumption.state` must not be None. Raises `AnswerMismatchError` if the answers are not for
+    exactly these calls, in their order.
     """
     assert resumption.state is not None
     state: RunState[RunContext] = await RunState.from_json(
@@ -263,7 +272,10 @@ class StepItems:
         self._handoff: list[Item] | None = None
 
     def begin(self, made: Iterable[Any]) -> None:
-        """Note the items of a finished model call; what is no call goes with its first step."""
+        """Note the items of a finished model call, in place of those of the call before.
+
+        What is no call of a tool goes with the first step after it.
+        """
         items = portable_items(made)
         self._calls = {item["call_id"]: item for item in items if item.get("type") == CALL}
         self._before = [item for item in items if item.get("type") != CALL]
@@ -271,7 +283,7 @@ class StepItems:
     def resume(self, state: RunState[RunContext], resumption: Resumption) -> None:
         """Note the model call with which a suspended run goes on, and the calls that were rejected.
 
-        Its items were kept before if one of its tools had begun then.
+        If one of its tools had begun before, its text and reasoning were kept then, and not again.
         """
         self.begin(state._model_responses[-1].to_input_items())
         tools = [part for part in resumption.folder.parts if part["type"] == "tool"]
@@ -287,7 +299,10 @@ class StepItems:
     def start_tool(
         self, call: ResponseFunctionToolCall | None, *, is_repeatable: bool
     ) -> list[Item] | None:
-        """Return the items of a call that begins; those of one not repeatable go with its end."""
+        """Return the items of a call that begins, behind those that wait for the next step.
+
+        None for a call that is not repeatable: `end_tool` returns these items then.
+        """
         if call is None or not self._is_kept:
             return None
         items, self._before = [*self._before, *portable_items([call.model_dump()])], []
@@ -297,14 +312,17 @@ class StepItems:
         return None
 
     def end_tool(self, call: ResponseFunctionToolCall | None, result: object) -> list[Item] | None:
-        """Return the items of a call that has ended with `result`."""
+        """Return the output of a call that has ended with `result`, as an item.
+
+        Before it come the items that `start_tool` has not returned.
+        """
         if call is None or not self._is_kept:
             return None
         output = portable_items([ItemHelpers.tool_call_output_item(call, result)])
         return [*self._held.pop(call.call_id, []), *output]
 
     def see(self, event: StreamEvent) -> None:
-        """Note the items of a handoff, for `take_handoff`."""
+        """Note the items of a handoff, for `take_handoff`; of one that filters its input, none."""
         if isinstance(event, RunItemStreamEvent) and isinstance(event.item, HandoffOutputItem):
             output = event.item.to_input_item()
             call = self._calls.get(str(output.get("call_id")))
@@ -312,7 +330,7 @@ class StepItems:
                 self._handoff = [*self._before, call, *portable_items([output])]
 
     def take_handoff(self) -> list[Item] | None:
-        """Return the items of the handoff by which another agent has taken over."""
+        """Return the items that `see` has noted of a handoff, once; None if there are none."""
         items, self._handoff = self._handoff, None
         return items if self._is_kept else None
 

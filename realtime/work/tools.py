@@ -57,7 +57,13 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]{256,}={0,2}")
 
 
 def describe_output(result: object) -> str:
-    """Return a tool's output as text, without an object's `repr` and without encoded data."""
+    """Return a tool's output as text, without an object's `repr` and without encoded data.
+
+    "" for None. A string and text parts stay text, in which encoded data becomes `[data]` or its
+    kind; pictures, files and links are named in brackets. Any other value is JSON, in which an
+    object is its fields (a pydantic model or dataclass), else its own `__str__`, else the name of
+    its type in brackets.
+    """
     if isinstance(result, str):
         return _without_data(result)
     if isinstance(result, list | tuple) and result and all(map(_is_part, result)):
@@ -147,7 +153,7 @@ logger = logging.getLogger(__name__)
 def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
     """Return the agent called `name`: `agent` or one that it may hand over to; else None.
 
-    Handoffs of handoffs are included.
+    Handoffs of handoffs are included, but none whose agent `handoff_target` cannot tell.
     """
     seen, found = set(), [agent]
     while found:
@@ -162,9 +168,9 @@ def find_agent(agent: Agent[Any], name: str) -> Agent[Any] | None:
 
 
 def handoff_target(handoff: Agent[Any] | Handoff[Any, Any]) -> Agent[Any] | None:
-    """Return the agent that a handoff leads to; None if the handoff does not say.
+    """Return the agent that a handoff leads to; None if the handoff does not say, or it is gone.
 
-    The SDK keeps it in a private field of the handoffs that it makes.
+    The SDK keeps a weak reference to it in a private field of the handoffs that it makes.
     """
     if isinstance(handoff, Agent):
         return handoff
@@ -181,10 +187,12 @@ class ToolServers:
         self._failed_at: dict[MCPServer, float] = {}
 
     async def connect(self, servers: Iterable[MCPServer]) -> None:
-        """Connect to each of `servers` that has no working connection.
+        """Connect to each of `servers` in turn that has no working connection.
 
-        Raises `AgentSiteError(tools_unavailable)`. If an attempt of another caller has failed while
-        this one waited for it, this call raises without an attempt of its own.
+        A connection works if the server lists its tools within `tool_server_timeout_s`; one that
+        caches them is not asked. Raises `AgentSiteError(tools_unavailable)` at the first server to
+        which connecting fails. If an attempt of another caller has failed since this call began,
+        that counts, and no own attempt is made.
         """
         asked_at = time.monotonic()
         for server in servers:
@@ -236,7 +244,7 @@ class ToolServers:
             await manager.cleanup_all()
 
     async def close(self) -> None:
-        """Close every connection; `connect` makes new ones."""
+        """Close every connection; a later `connect` makes new ones."""
         for server in list(self._managers):
             await self._disconnect(server)
 
@@ -266,10 +274,11 @@ class _ErrorWatch:
 
 
 def copy_agent(agent: Agent[Any]) -> Agent[Any]:
-    """Copy an agent and all agents that it can hand over to, with their tools and guardrails.
+    """Copy an agent and all agents that it can hand over to, with their tools and input guardrails.
 
-    Models, tool servers and agents that are tools are shared. Input guardrails of the copies run
-    before the model: in parallel with it, text would be shown before they have decided.
+    All else is shared, such as models, tool servers, output guardrails and agents that are tools.
+    Input guardrails of the copies run before the model: in parallel with it, text would be shown
+    before they have decided.
     """
     return _Copies().agent(agent)
 
@@ -324,13 +333,17 @@ class ToolHooks(RunHooks[RunContext]):
         self._steps = steps
 
     async def on_agent_start(self, context: Any, agent: Any) -> None:
-        """Connect the agent's tool servers; the SDK calls this before it lists their tools."""
+        """Connect the agent's tool servers; the SDK calls this before it lists their tools.
+
+        Raises `AgentSiteError(tools_unavailable)`, as `ToolServers.connect` does.
+        """
         await self._servers.connect(agent.mcp_servers)
 
     async def reconnect(self, agent: Agent[Any], name: str) -> None:
-        """Connect the tool servers of the agent called `name`: `agent` or one of its handoffs.
+        """Connect the tool servers of the agent that `find_agent` finds; without one, do nothing.
 
         Call it before a run is resumed: the SDK does not call `on_agent_start` for that agent.
+        Raises `AgentSiteError(tools_unavailable)`.
         """
         asked = find_agent(agent, name)
         if asked is not None:
@@ -369,12 +382,18 @@ class ToolHooks(RunHooks[RunContext]):
         self._journal.append("tool.failed" if end.failed else "tool.finished", payload, step)
 
     def keep(self, items: list[Item] | None, context: RunContextWrapper[RunContext]) -> Step | None:
-        """Return the step to commit with an event, None if `items` is None."""
+        """Return the step to commit with an event, None if `items` is None.
+
+        `WorkHooks` adds what the run has spent, which it reads from `context`; this one does not.
+        """
         return None if items is None else Step(items=items)
 
     @staticmethod
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
-        """Mark a call whose tool raised as failed; return None: the model gets the SDK's text."""
+        """Mark a call whose tool raised as failed; return None: the model gets the SDK's text.
+
+        Calls that went wrong in another way are not marked.
+        """
         if args.kind == "tool_exception":
             args.run_context.context.reports.fail(clean_id(args.call_id))
 
@@ -393,7 +412,10 @@ def _arguments(context: RunContextWrapper[RunContext]) -> str:
 
 
 class WorkHooks(ToolHooks):
-    """The hooks of one run: they also count usage, and check the budget before each model call."""
+    """The hooks of one run: `ToolHooks` that count usage and check the budget too.
+
+    The budget is checked before each model call, and before a call of a tool that is an agent.
+    """
 
     def __init__(
         self,
@@ -409,15 +431,18 @@ class WorkHooks(ToolHooks):
         self._budget = budget
 
     async def check_budget(self, context: RunContextWrapper[RunContext]) -> None:
-        """Count the run's tokens so far; raises `AgentSiteError` if the budget is used up."""
+        """Have `Budget.check` check the run's tokens so far.
+
+        Raises `AgentSiteError` (limit_tokens, limit_site) if a budget is used up.
+        """
         await self._budget.check(count_tokens(self._meter.spent(context.usage)))
 
     def keep(
         self, items: list[Item] | None, context: RunContextWrapper[RunContext], model: str = ""
     ) -> Step | None:
-        """Return the step with what the run has used so far; `model` is the one to be asked next.
+        """Return the step of `items` with what the run has used so far; None if `items` is None.
 
-        By default the last one that was asked.
+        `model` is the one to be asked next; "" is the last one that was asked.
         """
         if items is None:
             return None
@@ -508,8 +533,10 @@ def _agents_behind(tool: Any) -> list[Agent[Any] | None]:
 def is_repeatable(tool: Any) -> bool:
     """Return whether a call of the tool that a lost worker had begun may be made once more.
 
-    A function's may unless it needs approval, an MCP server's only if the server declares the tool
-    read-only or idempotent, and an agent's only if it has no tools: some may have finished.
+    None may that needs approval, or is no function tool for the SDK. Of the others a function's
+    may, an MCP server's only if the server declares the tool read-only or idempotent, and an
+    agent's only if neither it nor an agent that it may hand over to has tools or is unknown:
+    tools may have finished.
     """
     if not isinstance(tool, FunctionTool) or tool.needs_approval:
         return False

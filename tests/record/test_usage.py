@@ -116,6 +116,8 @@ def test_what_was_refused_is_unknown_and_never_zero() -> None:
     meter = started()
     meter.note_refusal()
     assert meter.total(counted()) == TokenUsage()
+    # The end of a run is built once more if the database refuses it.
+    assert meter.total(counted()) == TokenUsage()
 
 
 def test_a_call_that_is_answered_at_the_second_try_counts() -> None:

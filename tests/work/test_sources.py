@@ -292,6 +292,19 @@ def test_what_a_response_has_said_is_copied_once() -> None:
     assert CountedText.copied <= 2 * len(said)
 
 
+def test_whole_arguments_replace_those_that_the_call_began_with() -> None:
+    whole = '{"at": 1}'
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "look", "arguments": whole}
+    events = ResponseEvents(Mending())
+    kind = "response.output_item.added"
+    events.feed({"type": kind, "output_index": 0, "item": call}, kind)
+    kind = "response.function_call_arguments.done"
+    events.feed({"type": kind, "output_index": 0, "arguments": whole}, kind)
+    kind = "response.completed"
+    [end] = events.feed({"type": kind, "response": {"id": "r"}}, kind)
+    assert [called["arguments"] for called in end["response"]["output"]] == [whole]
+
+
 MESSAGES: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "input_text", "text": "so"}], "more": None},
     {"role": "assistant", "content": "Ünd?"},
