@@ -90,10 +90,14 @@ class TestChat:
 
     async def test_tools_are_told_of(self, client: Client, provider: Provider) -> None:
         call = ToolCall("look_up", '{"word": "heron"}')
-        provider.queue(stand_in.Reply(["Let me see."], tool_calls=[call]), stand_in.Reply(["Yes."]))
+        first = stand_in.Reply(["Let me see."], tool_calls=[call], gate=Gate(0))
+        provider.queue(first, stand_in.Reply(["Yes."]))
         async with client.chat() as chat:
             reply = await chat.send("herons")
-            events = await rest_of(reply)
+            # Whoever is late is given a snapshot, which has no progress.
+            events = [await anext(reply)]
+            first.open()
+            events += await rest_of(reply)
         started, progress, ended = (
             next(event for event in events if isinstance(event, kind))
             for kind in (ToolStarted, ToolProgress, ToolEnded)
