@@ -209,9 +209,9 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             return queryset.filter(owner__in=_find_owners(search_term)), False
         if (session_id := as_id(search_term)) is not None:
             return queryset.filter(pk=session_id), False
-        if search_term.strip() and not request.user.has_perm(READ):
-            raise PermissionDenied
-        if search_term.strip():
+        if _is_by_words(search_term):
+            if not request.user.has_perm(READ):
+                raise PermissionDenied
             accounts.record(request.user, AuditAction.SEARCHED)
         return containing(queryset, search_term, owner=None), False
 
@@ -317,6 +317,7 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def export_view(self, request: HttpRequest) -> Any:
         """Export the sessions that the filters in the address select, on all pages of the list.
 
+        Of a search by words these are its `NEWEST` matches, as the list says beside the form.
         The form names the format. The export is recorded in the audit log, also for each session.
         """
         if not request.user.has_perms((READ, EXPORT)):
@@ -345,7 +346,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         formats = FORMATS if request.user.has_perms((READ, EXPORT)) else {}
-        context = {**(extra_context or {}), "formats": formats}
+        cut_at = f"{NEWEST:,}" if _is_by_words(request.GET.get(SEARCH_VAR, "")) else ""
+        context = {**(extra_context or {}), "formats": formats, "cut_at": cut_at}
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and request.user.has_perm(READ):
             shown = (response.context_data or {}).get("cl")
@@ -431,6 +433,12 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/conversations/session.html", context)
+
+
+def _is_by_words(search_term: str) -> bool:
+    """Return whether a search is for words; of their matches only the `NEWEST` count."""
+    is_other = search_term.startswith("@") or as_id(search_term) is not None
+    return bool(search_term.strip()) and not is_other
 
 
 def _find_owners(search_term: str) -> list[Any]:
