@@ -302,6 +302,7 @@ def test_a_picture_is_shown_in_a_frame_alone(client: Client) -> None:
     assert "sandbox" in policy
     assert "<script" not in shown.content.decode()
     assert "script-src 'none'" in policy
+    assert "form-action 'none'" in policy
     assert shown["X-Frame-Options"] == "SAMEORIGIN"
     alone = client.get("/picture/", {"src": address}, headers={"Sec-Fetch-Dest": "document"})
     assert alone.status_code == 404
@@ -329,6 +330,7 @@ def test_a_diagram_is_drawn_in_a_frame_alone(client: Client) -> None:
     assert "sandbox allow-scripts;" in policy + ";"
     assert "connect-src 'none'" in policy
     assert "img-src 'none'" in policy
+    assert "form-action 'none'" in policy
     assert "allow-same-origin" not in policy
     assert client.get("/diagram/", headers={"Sec-Fetch-Dest": "document"}).status_code == 404
 
