@@ -45,7 +45,7 @@ urlpatterns = [
     path("api/", include("conversations.urls")),
     path("api/", include("realtime.urls")),
     *DOCS_PATHS,
-    re_path(r"^api/", no_such_address),
+    re_path(r"^api(?:/|$)", no_such_address),
     path("", include("agentsite.web.accounts")),
     path("", include("agentsite.web.pages")),
 ]

@@ -36,8 +36,8 @@ PAUSES = (
 """Pauses after failed attempts; the attempt after the last one is the last."""
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (public)
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""Addresses that stand for IPv4 ones, private ones too."""
+TRANSLATED = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+"""IPv6 addresses that stand for IPv4 ones, private ones too."""
 
 Fact = tuple[WebhookEvent, UUID, dict[str, Any]]
 
@@ -208,7 +208,7 @@ def may_connect(address: str) -> bool:
         return True
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
-        if found in NAT64 or found.sixtofour or found.teredo:
+        if any(found in each for each in TRANSLATED) or found.sixtofour or found.teredo:
             return False
         found = found.ipv4_mapped or found
     return found.is_global and not found.is_multicast

@@ -1,14 +1,18 @@
 """Views of sign-up, sign-in, guests and passwords, and the page of a person's API keys."""
 
+import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from math import ceil
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.auth import forms as auth_forms
 from django.contrib.auth import get_user_model, login, views
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
 from django.contrib.auth.views import redirect_to_login
@@ -36,6 +40,9 @@ from conversations.people.accounts import (
     revoke_key,
 )
 from conversations.people.sign_ins import allow_again, limit_mail, limit_sign_in, limit_sign_up
+from realtime.tasks import describe
+
+logger = logging.getLogger(__name__)
 
 UserModel = get_user_model()
 BACKEND = settings.AUTHENTICATION_BACKENDS[0]
@@ -137,11 +144,39 @@ class SignUpView(LoginView):
         return HttpResponseRedirect(self.get_success_url())
 
 
+MAILS = ThreadPoolExecutor(1, "mails")
+"""Sends mails behind the answers to requests; the process waits for it at its end."""
+
+MAILS_WAITING = 100
+mail_places = BoundedSemaphore(MAILS_WAITING)
+
+
+class PasswordResetForm(auth_forms.PasswordResetForm):
+    """Django's form, without waiting for the mail: its time would show that there is an account."""
+
+    def send_mail(self, *args: Any, **kwargs: Any) -> None:
+        """Have the mail sent by `MAILS`; if `MAILS_WAITING` mails wait, it is only logged."""
+        places = mail_places
+        if not places.acquire(blocking=False):
+            logger.error("a mail was not sent: %d wait", MAILS_WAITING)
+            return
+        sending = MAILS.submit(super().send_mail, *args, **kwargs)
+        sending.add_done_callback(lambda sent: _end_mail(sent, places))
+
+
+def _end_mail(sent: Future[None], places: BoundedSemaphore) -> None:
+    places.release()
+    if (exc := sent.exception()) is not None:
+        logger.error("a mail was not sent: %s", describe(exc, is_private=True))
+
+
 class PasswordResetView(LimitedMixin, views.PasswordResetView):
     """Django's password reset, with limits on the mails to one mailbox and from one client.
 
     Requests for a mailbox that no account has are counted too, and answered alike.
     """
+
+    form_class = PasswordResetForm
 
     def limit(self, request: HttpRequest) -> None:
         limit_mail(request, request.POST.get("email", ""))

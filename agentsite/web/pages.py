@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from csp.constants import NONE, SELF, UNSAFE_INLINE
@@ -10,6 +11,7 @@ from csp.decorators import csp_replace
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http.request import split_domain_port
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -105,7 +107,7 @@ def picture(request: HttpRequest) -> HttpResponse:
     user. 404 for other addresses, and outside of frames, as what it shows is not this site's.
     """
     src = request.GET.get("src", "")
-    if not _is_framed(request) or not src.startswith("https://") or len(src) > PICTURE_CHARS:
+    if not _is_framed(request) or not _is_elsewhere(request, src) or len(src) > PICTURE_CHARS:
         raise Http404
     return render(request, "picture.html", {"src": src})
 
@@ -122,6 +124,17 @@ def diagram(request: HttpRequest) -> HttpResponse:
     if not _is_framed(request):
         raise Http404
     return render(request, "diagram.html")
+
+
+def _is_elsewhere(request: HttpRequest, src: str) -> bool:
+    """Return whether an address is of another site, by https and without a user's name."""
+    try:
+        parts = urlsplit(src)
+    except ValueError:
+        return False
+    own, _port = split_domain_port(request.get_host())
+    is_plain = parts.username is None and parts.password is None
+    return src.startswith("https://") and is_plain and parts.hostname not in (None, own)
 
 
 def _is_framed(request: HttpRequest) -> bool:

@@ -216,9 +216,9 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             return queryset.filter(owner__in=_find_owners(search_term)), False
         if (session_id := as_id(search_term)) is not None:
             return queryset.filter(pk=session_id), False
-        if search_term.strip() and not request.user.has_perm(READ):
-            raise PermissionDenied
-        if search_term.strip():
+        if _is_by_words(search_term):
+            if not request.user.has_perm(READ):
+                raise PermissionDenied
             accounts.record(request.user, AuditAction.SEARCHED)
         return containing(queryset, search_term, owner=None), False
 
@@ -324,7 +324,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
     def export_view(self, request: HttpRequest) -> Any:
         """Export the sessions that the filters in the address select, on all pages of the list.
 
-        Only for POST, whose form names the format; else the answer has status 400. The export is
+        Only for POST, whose form names the format; else the answer has status 400. Of a search by
+        words these are its `NEWEST` matches, as the list says beside the form. The export is
         recorded in the audit log, once and for each session. Raises `PermissionDenied` without both
         permissions READ and EXPORT.
         """
@@ -354,7 +355,8 @@ class ChatSessionAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         formats = FORMATS if request.user.has_perms((READ, EXPORT)) else {}
-        context = {**(extra_context or {}), "formats": formats}
+        cut_at = f"{NEWEST:,}" if _is_by_words(request.GET.get(SEARCH_VAR, "")) else ""
+        context = {**(extra_context or {}), "formats": formats, "cut_at": cut_at}
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and request.user.has_perm(READ):
             shown = (response.context_data or {}).get("cl")
@@ -446,6 +448,12 @@ class ChatSessionAdmin(ReadOnlyAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/conversations/session.html", context)
+
+
+def _is_by_words(search_term: str) -> bool:
+    """Return whether a search is for words; of their matches only the `NEWEST` count."""
+    is_other = search_term.startswith("@") or as_id(search_term) is not None
+    return bool(search_term.strip()) and not is_other
 
 
 def _find_owners(search_term: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,6 @@ from uuid import UUID
 
 import aiohttp
 from agents import Agent, ModelSettings, RunConfig, Runner
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from django.core.exceptions import ValidationError
 
 from conversations import webhooks
@@ -284,25 +283,24 @@ WEBHOOK_SENDERS = 8
 WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
 
 
-class PublicResolver(AbstractResolver):
-    """Resolves names to those of their addresses that `webhooks.may_connect` allows.
+def open_session() -> aiohttp.ClientSession:
+    """Return a session that keeps no cookies and connects only where messages may be sent to."""
+    connector = aiohttp.TCPConnector(socket_factory=_open_socket, limit=WEBHOOK_SENDERS)
+    return aiohttp.ClientSession(
+        connector=connector, timeout=WEBHOOK_ATTEMPT, cookie_jar=aiohttp.DummyCookieJar()
+    )
 
-    Raises `OSError` if it allows none. The connection is made to an address from here, so a name
-    cannot change between the check and the connection.
+
+def _open_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for an address as `getaddrinfo` lists it; raises `OSError` for a private one.
+
+    This is the address that the connection is made to: no name can change after this check, and no
+    other spelling of an address gets past it.
     """
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        public = [each for each in found if webhooks.may_connect(each["host"])]
-        if not public:
-            raise OSError("a private address")
-        return public
-
-    async def close(self) -> None:
-        await self._resolver.close()
+    family, kind, protocol, _, (host, *_) = address
+    if not webhooks.may_connect(host):
+        raise OSError("a private address")
+    return socket.socket(family, kind, protocol)
 
 
 class WebhookSender:
@@ -316,10 +314,7 @@ class WebhookSender:
 
         An attempt that is cancelled is repeated after `webhooks.LEASE`.
         """
-        connector = aiohttp.TCPConnector(resolver=PublicResolver(), limit=WEBHOOK_SENDERS)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=WEBHOOK_ATTEMPT, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
+        async with open_session() as session:
             while True:
                 taken = 0
                 try:

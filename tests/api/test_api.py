@@ -231,7 +231,9 @@ async def test_an_unknown_parameter_is_refused(address: str) -> None:
     assert f"?{fault['field']}=" in address
 
 
-@pytest.mark.parametrize("address", ["/api/sessions", "/api/nothing/", "/api/sessions/x/y/z/"])
+@pytest.mark.parametrize(
+    "address", ["/api", "/api/sessions", "/api/nothing/", "/api/sessions/x/y/z/", "/api//sessions/"]
+)
 def test_an_address_that_is_none_is_an_error_of_the_same_shape(api: Client, address: str) -> None:
     """A redirect to the one with a slash would make a POST a GET."""
     for method in (api.get, api.post, api.delete):

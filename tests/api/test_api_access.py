@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.core import mail
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
@@ -17,6 +16,7 @@ from conversations.people.accounts import hash_token
 from conversations.people.privacy import erase_user
 from conversations.people.sign_ins import address_of
 from tests.support.chats import PASSWORD, make_user, talk
+from tests.support.mails import mails_sent
 
 pytestmark = pytest.mark.django_db
 
@@ -247,7 +247,7 @@ class TestLimits:
             assert client.post("/accounts/password/reset/", form).status_code == status
             # Counted apart from what the address of the client may do.
             Attempts.objects.filter(key=hash_token("mail from 127.0.0.1")).delete()
-        assert len(mail.outbox) == 2
+        assert len(mails_sent()) == 2
 
     def test_who_knows_the_password_is_not_held_up(self, client: Client, ann: Any) -> None:
         body = {"username": "ann", "password": PASSWORD}

@@ -222,6 +222,14 @@ async def test_requests_go_on_after_a_sign_in_elsewhere(open_chat: Opener, model
     await expect(chat.page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
+KEPT = """async () => {
+  const caches_ = await Promise.all((await caches.keys()).map((name) => caches.open(name)));
+  const requests = await Promise.all(caches_.map((cache) => cache.keys()));
+  return requests.flat().map((request) => new URL(request.url).pathname);
+}"""
+"""The addresses of what the service worker keeps."""
+
+
 async def test_a_reload_without_a_connection_shows_what_is_safe(
     browser: Browser, site: Site, ann: User
 ) -> None:
@@ -230,6 +238,9 @@ async def test_a_reload_without_a_connection_shows_what_is_safe(
     chat = await open_page(context, site)
     await chat.page.evaluate("navigator.serviceWorker.ready.then(() => undefined)")
     await chat.page.fill("#prompt", "half a thought")
+    kept = await chat.page.evaluate(KEPT)
+    assert [path for path in kept if not path.startswith("/static/")] == []
+    assert len(kept) == 4
     await context.set_offline(True)
     await chat.page.reload()
     await expect(chat.page.locator("h1")).to_have_text("You are offline")

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -104,6 +105,29 @@ async def test_a_page_comes_by_the_proxy(cluster: Cluster, provider: Provider) -
     async with site.chat_by_cookie(site.login(ann)) as client:
         accepted = await client.chat("Are you there?")
         assert (await client.wait_end(accepted["run_id"]))["content"] == "You said: Are you there?"
+
+
+LOOPBACK = socket.inet_aton("127.0.0.1")[:: 1 if sys.byteorder == "big" else -1].hex().upper()
+
+
+def listening_places(pid: int) -> Iterator[str]:
+    """Yield the addresses on which a process listens, as Linux writes them."""
+    opened = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            _, place, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in opened:
+                yield place.partition(":")[0]
+
+
+def test_nobody_elsewhere_reaches_it(cluster: Cluster) -> None:
+    """Its Postgres and Valkey have no passwords."""
+    names = [path.name for path in (cluster.folder / "pids").iterdir()]
+    places = {place for pid in cluster.pids(*names) for place in listening_places(pid)}
+    assert {"postgres", "valkey", "proxy"} <= set(names)
+    assert places == {LOOPBACK}
+    for name in ("env", "secret_key"):
+        assert (cluster.folder / name).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.timeout(240)

@@ -101,6 +101,17 @@ def test_search_finds_by_owner_title_and_text(
     assert str(other.pk) not in html
 
 
+@pytest.mark.parametrize(
+    ("query", "is_cut"), [("", False), ("@ann", False), ("0" * 32, False), ("two words", True)]
+)
+def test_an_export_of_a_search_by_words_is_told_to_be_cut(
+    root: Client, ann: Any, query: str, is_cut: bool
+) -> None:
+    html = root.get("/admin/conversations/chatsession/", {"q": query}).content.decode()
+    assert ("The newest 1,000 matches as" in html) is is_cut
+    assert ("All sessions of this list as" in html) is not is_cut
+
+
 def test_search_finds_by_id(root: Client, ann: Any) -> None:
     session = talk(ann, ("one", "1"))
     talk(ann, ("two", "2"))

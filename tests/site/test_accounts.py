@@ -1,18 +1,21 @@
 import re
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
-from django.core import mail
+from django.core.mail import EmailMultiAlternatives
 from django.test import Client
 from django.utils import timezone
 
+from agentsite.web import accounts
 from agentsite.web.accounts import SignUpForm
 from conversations.models import ChatSession, Guest
 from conversations.people.accounts import create_guest
 from tests.support.chats import PASSWORD, make_user, talk
+from tests.support.mails import mails_sent
 
 pytestmark = pytest.mark.django_db
 
@@ -141,7 +144,7 @@ def test_the_password_can_be_reset(client: Client) -> None:
     ann = make_user("ann", email="ann@example.com")
     response = client.post("/accounts/password/reset/", {"email": "ann@example.com"}, follow=True)
     assert "Look at your email" in response.content.decode()
-    link = re.search(r"http://testserver(\S+)", str(mail.outbox[0].body))
+    link = re.search(r"http://testserver(\S+)", str(mails_sent()[0].body))
     assert link
     response = client.get(link[1], follow=True)
     form = {"new_password1": "another-one-9", "new_password2": "another-one-9"}
@@ -155,7 +158,35 @@ def test_the_password_can_be_reset(client: Client) -> None:
 def test_a_reset_tells_nobody_who_has_an_account(client: Client) -> None:
     response = client.post("/accounts/password/reset/", {"email": "no@example.com"}, follow=True)
     assert "Look at your email" in response.content.decode()
-    assert mail.outbox == []
+    assert mails_sent() == []
+
+
+def test_a_reset_takes_as_long_with_an_account(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request waits for the server of mails: it is asked behind the answer."""
+    make_user("ann", email="ann@example.com")
+    sent_by: list[int] = []
+    monkeypatch.setattr(
+        EmailMultiAlternatives, "send", lambda self: sent_by.append(threading.get_ident())
+    )
+    client.post("/accounts/password/reset/", {"email": "ann@example.com"})
+    mails_sent()
+    assert len(sent_by) == 1
+    assert threading.get_ident() not in sent_by
+
+
+def test_so_many_mails_wait(client: Client, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    make_user("ann", email="ann@example.com")
+    monkeypatch.setattr(accounts, "mail_places", threading.BoundedSemaphore(1))
+    may_go_on = threading.Event()
+    monkeypatch.setattr(EmailMultiAlternatives, "send", lambda self: may_go_on.wait())
+    for _ in range(2):
+        client.post("/accounts/password/reset/", {"email": "ann@example.com"})
+    may_go_on.set()
+    mails_sent()
+    assert caplog.text.count("a mail was not sent") == 1
+    assert accounts.mail_places.acquire(blocking=False)
 
 
 def test_a_guest_is_made_by_a_post(settings: Any) -> None:

@@ -54,6 +54,9 @@ async def test_it_goes_to_the_model_alone(
     async with open_chat_here(ada) as client:
         accepted = await client.chat("What is a heron?")
         assert (await client.wait_end(accepted["run_id"]))["content"] == "Found."
+        agent_site.provider.queue(Reply(tool_calls=[ToolCall("look_up", '{"word": "fail"}')]))
+        failing = await client.chat("What fails?", accepted["session_id"])
+        assert (await client.wait_end(failing["run_id"]))["type"] == "error"
         frames = json.dumps(client.frames)
     assert CANARY in json.dumps(agent_site.provider.calls[0].body)
     assert CANARY not in frames

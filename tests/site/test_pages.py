@@ -302,11 +302,26 @@ def test_a_picture_is_shown_in_a_frame_alone(client: Client) -> None:
     assert "sandbox" in policy
     assert "<script" not in shown.content.decode()
     assert "script-src 'none'" in policy
+    assert "form-action 'none'" in policy
     assert shown["X-Frame-Options"] == "SAMEORIGIN"
     alone = client.get("/picture/", {"src": address}, headers={"Sec-Fetch-Dest": "document"})
     assert alone.status_code == 404
-    for other in ("http://x.example", "data:image/png,x", "javascript:alert(1)", "//x.example", ""):
-        assert client.get("/picture/", {"src": other}).status_code == 404
+    for other in (
+        *("http://x.example", "data:image/png,x", "javascript:alert(1)", "//x.example", ""),
+        *(
+            "https://",
+            "https://[",
+            "https://ann:pw@x.example/a.png",
+            "https://x.example\\@y.example",
+        ),
+        *(
+            "https://testserver/model/",
+            "https://TESTSERVER:8443/",
+            "https:x.example",
+            "https://x" * 999,
+        ),
+    ):
+        assert client.get("/picture/", {"src": other}).status_code == 404, other
 
 
 def test_a_diagram_is_drawn_in_a_frame_alone(client: Client) -> None:
@@ -315,6 +330,7 @@ def test_a_diagram_is_drawn_in_a_frame_alone(client: Client) -> None:
     assert "sandbox allow-scripts;" in policy + ";"
     assert "connect-src 'none'" in policy
     assert "img-src 'none'" in policy
+    assert "form-action 'none'" in policy
     assert "allow-same-origin" not in policy
     assert client.get("/diagram/", headers={"Sec-Fetch-Dest": "document"}).status_code == 404
 

@@ -141,18 +141,25 @@ async def test_the_agent_that_was_handed_over_to_goes_on(
     assert times_run(path) == 1
 
 
-async def test_the_first_answer_holds(provider: Provider, ada: User, path: Path) -> None:
+async def test_the_first_answer_holds(
+    provider: Provider, ada: User, path: Path, tmp_path: Path
+) -> None:
+    """While another request of the reply is open, while the reply goes on, and after its end."""
+    kept = tmp_path / "kept"
     async with open_chat_here(ada) as client, open_chat_here(ada) as other:
-        accepted = await ask(client, provider, erase(path))
-        [asked] = requests(client, accepted["run_id"])
+        accepted = await ask(client, provider, erase(path), erase(kept))
+        asked, open_one = requests(client, accepted["run_id"])
         provider.queue(DONE)
         first = await respond(client, accepted, asked["request_id"], "approve")
         again = await respond(other, accepted, asked["request_id"], "reject")
         assert again == first | {"duplicate": True}
+        last = await respond(client, accepted, open_one["request_id"], "reject")
+        again = await respond(other, accepted, open_one["request_id"], "approve")
+        assert again == last | {"duplicate": True}
         await client.wait_end(accepted["run_id"])
         late = await respond(other, accepted, asked["request_id"], "approve")
         assert late == first | {"duplicate": True}
-    assert times_run(path) == 1
+    assert (times_run(path), times_run(kept)) == (1, 0)
     assert len(provider.calls) == 2
 
 

@@ -5,12 +5,12 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from django.contrib.auth.models import Permission, User
@@ -23,7 +23,7 @@ from conversations.models import Run, WebhookDelivery, WebhookEndpoint, WebhookE
 from conversations.people import privacy
 from conversations.sessions.posting import give_feedback
 from realtime.work import background
-from realtime.work.background import PublicResolver, WebhookSender
+from realtime.work.background import WebhookSender, open_session
 from tests.support.chats import ask, finish, make_user
 from tests.support.threads import in_thread
 
@@ -75,8 +75,7 @@ def reply_to(user: User) -> Run:
 
 
 async def send() -> None:
-    connector = aiohttp.TCPConnector(resolver=PublicResolver())
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with open_session() as session:
         await WebhookSender().send_due(session)
 
 
@@ -169,11 +168,18 @@ class TestSending:
 
 
 class TestWhere:
-    async def test_a_name_of_a_private_address(
-        self, transactional_db: None, on: None, settings: Any, receiver: Receiver
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *("localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "0177.0.0.1", "0"),
+            *("１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1"),
+        ],
+    )
+    async def test_a_private_address_in_any_spelling(
+        self, transactional_db: None, on: None, settings: Any, receiver: Receiver, host: str
     ) -> None:
         settings.WEBHOOK_PRIVATE = False
-        await in_thread(lambda: add_endpoint(receiver.url))
+        await in_thread(lambda: add_endpoint(receiver.url.replace("localhost", host)))
         await in_thread(lambda: reply_to(make_user("ann")))
         await send()
         assert receiver.got == []
@@ -188,6 +194,7 @@ class TestWhere:
             *("https://127.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/latest"),
             *("https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::a00:1]/"),
             *("https://[fe80::1]/", "https://0.0.0.0/", "https://100.64.0.1/", "https://[/"),
+            *("https://[::10.0.0.1]/", "https://[64:ff9b:1::a00:1]/", "https://[2002:a00:1::]/"),
         ],
     )
     def test_addresses_that_are_refused(self, url: str) -> None:
@@ -199,15 +206,27 @@ class TestWhere:
         webhooks.check_url("https://8.8.8.8/hook")
 
     async def test_a_name_that_has_a_public_address_too(
-        self, monkeypatch: pytest.MonkeyPatch
+        self,
+        transactional_db: None,
+        on: None,
+        receiver: Receiver,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        resolver = PublicResolver()
+        """The connection goes to it, whatever other addresses the name has."""
+        looked_up: list[str] = []
 
-        async def resolve(*args: Any) -> list[dict[str, Any]]:
-            return [{"host": "10.0.0.1"}, {"host": "8.8.8.8"}]
+        async def resolve(host: str, port: int, **kwargs: Any) -> list[Any]:
+            looked_up.append(host)
+            places = [(address, port) for address in ("127.0.0.2", "127.0.0.1")]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
 
-        monkeypatch.setattr(resolver._resolver, "resolve", resolve)
-        assert [each["host"] for each in await resolver.resolve("example.org")] == ["8.8.8.8"]
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        monkeypatch.setattr(webhooks, "may_connect", lambda address: address == "127.0.0.1")
+        await in_thread(lambda: add_endpoint(receiver.url.replace("localhost", "example.org")))
+        await in_thread(lambda: reply_to(make_user("ann")))
+        await send()
+        assert looked_up == ["example.org"]
+        assert [headers["Host"].partition(":")[0] for headers, _ in receiver.got] == ["example.org"]
 
 
 @pytest.mark.django_db(transaction=True)
