@@ -149,7 +149,10 @@ class Process:
 
     @property
     def failed_services(self) -> list[str]:
-        """The names of services that have died twice within a minute; see `Supervisor.failed`."""
+        """The names of services that have died at least twice in the last minute, sorted.
+
+        They are started again all the same; a name is left out once this is no longer so.
+        """
         return self._services.failed
 
     def model_frame(self) -> Status | None:

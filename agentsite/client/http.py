@@ -78,7 +78,10 @@ class Guest:
 
 
 class ClientError(Exception):
-    """The base of all exceptions of the client; its text can be shown to people."""
+    """The base of what the client raises when the site refuses, fails or is not reached.
+
+    Its text can be shown to people. A bad `url` raises `ValueError`, a file `OSError`.
+    """
 
 
 class UnreachableError(ClientError):

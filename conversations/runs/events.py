@@ -60,11 +60,11 @@ class Committed:
 def commit_batches(batches: Sequence[Batch], lease: timedelta) -> Committed:
     """Commit all batches in one transaction: check claims, renew leases, write events.
 
-    Also reads which runs are to be cancelled. Needs at least one batch, and one a run at most; the
-    leases of the runs in `kept` then end `lease` from now, by the database's clock. Pass a batch
-    again, unchanged, if its commit is in doubt: if it was written, its run is in `kept` too. A run
-    that is not in `kept` has another claim, status or last seq, or is gone, and nothing of its
-    batch was written.
+    Also reads which runs are to be cancelled. Needs at least one batch, and one a run at most. A
+    renewed lease ends `lease` from now, by the database's clock. Pass a batch again, unchanged, if
+    its commit is in doubt: if an earlier attempt wrote it and the run still has the same claim and
+    last seq, its run is in `kept` too, with the lease of that attempt. For a run that is not in
+    `kept` this call has written nothing: it has another claim, status or last seq, or is gone.
     """
     # In the order in which `lock_runs` locks them, to avoid deadlocks.
     batches = sorted(batches, key=lambda batch: batch.run_id)

@@ -78,10 +78,11 @@ ASKED_TURNS = 60
 
 @dataclass(frozen=True)
 class ContextSize:
-    """Tokens of a run's first input; None if not known.
+    """Tokens of a run's input, to correct the estimates of later runs; None if not known.
 
-    `estimate` is our estimate of what was sent, `measured` the provider's count of the same input,
-    `refused` our estimate of an input that the model refused as too long.
+    `estimate` is our estimate of the run's first input, `measured` the provider's count of it.
+    `refused` is our estimate of the smallest input of any of its model calls that was refused as
+    too long; the other two may then be None.
     """
 
     estimate: int | None = None

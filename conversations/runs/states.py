@@ -257,11 +257,13 @@ def finish(
 
 
 def suspend(change: ChangeBuilder, run: Run, events: Sequence[NewEvent], **columns: Any) -> None:
-    """Make a running run await its user's decisions, release it from its worker, write `events`.
+    """Suspend a running run until its user decides; write `events`, and save its reply.
 
-    `events` must have an `input.requested` for each approval. The caller writes the approvals, the
-    items and the `RunState`. `columns` are other columns of the row to write. Raises
-    `IllegalMoveError` if the run is not running, and `RunLostError` if its row has changed.
+    For the run's worker, whose claim the caller must have checked. The worker and the lease are
+    cleared; the number of the claim stays. `events` must have an `input.requested` for each
+    approval. The caller writes the approvals, the items and the `RunState`. `columns` are other
+    columns of the row, none of `STATE_COLUMNS`. Raises `IllegalMoveError` if the run is not
+    running, and `RunLostError` if its row has changed since it was read.
     """
     _make(change, run, Move.SUSPEND, events, worker="", lease_until=None, **columns)
     update_reply(change, run)

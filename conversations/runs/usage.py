@@ -287,7 +287,10 @@ def move_user_totals(giver: UserId, taker: UserId) -> None:
 
 @dataclass(frozen=True)
 class RunUsage:
-    """The tokens of an ended run, and its cost, which is None if it is not known."""
+    """The tokens of an ended run, and its cost in `currency`; `cost` is None if it is not known.
+
+    `currency` is always set: it is that of all costs of the site.
+    """
 
     input_tokens: int
     output_tokens: int

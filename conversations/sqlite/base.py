@@ -34,7 +34,11 @@ def may_write(sql: str) -> bool:
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection that holds the write lock of its file while it may write."""
+    """A connection that takes turns in writing to its file with other threads of this process.
+
+    It holds the process's write lock for the file from the first statement that may write until
+    the transaction of that statement has ended. Other processes do not see this lock.
+    """
 
     _holds_lock = False
 

@@ -161,9 +161,9 @@ MAX_TOKENS = 100_000_000
 
 
 def count_of(value: Any) -> int | None:
-    """Return a number of tokens, up to `MAX_TOKENS`; None if the value cannot be one.
+    """Return `value` as a number of tokens; None if it is none, or not from 0 to `MAX_TOKENS`.
 
-    A text of digits and a float without a fraction can.
+    A text of digits counts, and a float without a fraction.
     """
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)

@@ -125,11 +125,12 @@ _ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS))
 
 
 class ThinkingSplitter:
-    """Separates reasoning from one text, delta by delta.
+    """Separates the reasoning at the start of one text from the rest, delta by delta.
 
-    With `is_open` the text begins with reasoning that no tag opens. A possible beginning of a tag
-    is held back until the next delta, or until `rest`. Whitespace between reasoning and text is
-    dropped.
+    Tags further on are text, but a lone closing tag (`LONE_END`) ends reasoning that no tag has
+    opened. With `is_open` the text begins with reasoning without an opening tag: all of it counts
+    as reasoning until a closing tag comes (`unclosed`). A possible beginning of a tag is held back
+    until the next delta, or until `rest`. Whitespace between reasoning and text is dropped.
     """
 
     def __init__(self, *, is_open: bool = False) -> None:

@@ -70,7 +70,10 @@ class ProgressReports:
         return StepEnd(time.monotonic() - step.begun_at, step.summary, step.failed)
 
     def end_all(self) -> None:
-        """End all calls, as the run ends; later reports of tools that go on are ignored."""
+        """End all calls when the work on the run ends, also by suspension or loss.
+
+        Later reports of tools that go on are ignored.
+        """
         for call_id in list(self._steps):
             self.end(call_id)
 
