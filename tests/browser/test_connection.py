@@ -178,11 +178,14 @@ async def test_what_could_not_be_followed_is_asked_for_again(
     await chat.replied()
     unavailable = {"code": "unavailable", "retryable": True}
     error = {"type": "error", "session_id": "", "content": "Not now.", "metadata": unavailable}
-    refusals = [error]
-    wire.tamper = lambda frame: (
-        [refusals.pop()] if refusals and event_of(frame) == "resumed" else [frame]
-    )
-    opened = wire.opened
+    refusals, opened = [error], wire.opened
+
+    def refuse_once(frame: Frame) -> list[Frame]:
+        # Not the answer to what the page asked before the cut, which may be late.
+        is_back = wire.opened > opened and event_of(frame) == "resumed"
+        return [refusals.pop()] if refusals and is_back else [frame]
+
+    wire.tamper = refuse_once
     await wire.cut()
     await asyncio.to_thread(poll, lambda: wire.opened >= opened + 2, "another socket")
     await chat.connected()

@@ -136,7 +136,7 @@ class TestChat:
         async with client.chat() as chat:
             reply = await chat.send("a long story")
             await until_text(reply, "the river bends")
-        async with asyncio.timeout(5):
+        async with time_limit("the end of what was left"):
             for left in (reply, await chat.send("too late")):
                 with pytest.raises(ClientError, match="left"):
                     await left.wait()
