@@ -29,10 +29,11 @@ def raise_file_limit(needed: int) -> None:
 
 
 @contextlib.contextmanager
-def run_everything(options: argparse.Namespace) -> Iterator[Site]:
+def run_everything(options: argparse.Namespace, **settings: str) -> Iterator[Site]:
+    """Run a site with a stand-in model, and the Postgres and Valkey that `options` ask for."""
     with contextlib.ExitStack() as stack:
         work_dir = stack.enter_context(scratch_dir("connections"))
-        settings = {
+        settings |= {
             "OPENAI_BASE_URL": stack.enter_context(run_stand_in(work_dir)),
             "OPENAI_API_KEY": "none",
             "AGENT_MODEL": "stand-in",

@@ -10,17 +10,15 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from benchmarks.connections import raise_file_limit
+from benchmarks.connections import raise_file_limit, run_everything
 from benchmarks.load import open_socket
 from benchmarks.measure import cpu_ms, machine, percentile, rss_kib, table
-from benchmarks.relay import run_stand_in
-from tests.support.servers import run_postgres, run_valkey, scratch_dir
-from tests.support.site import Site, run_site
+from tests.support.site import Site
 
 STREAMS = 10
 RATE = 20
@@ -208,25 +206,12 @@ class Crowd:
         return cpu_ms(self._pid) - before
 
 
-@contextlib.contextmanager
-def run_everything(options: argparse.Namespace) -> Iterator[Site]:
-    with contextlib.ExitStack() as stack:
-        work_dir = stack.enter_context(scratch_dir("crowd"))
-        settings = {
-            "OPENAI_BASE_URL": stack.enter_context(run_stand_in(work_dir)),
-            "OPENAI_API_KEY": "none",
-            "AGENT_MODEL": "stand-in",
-            "TITLES": "words",
-            "RUNS_PER_USER": "100000",
-            "TOKENS_PER_DAY": "0",
-            "SOCKETS_PER_USER": "100000",
-            "SOCKETS_PER_ADDRESS": "100000",
-        }
-        if options.valkey:
-            settings["REDIS_URL"] = stack.enter_context(run_valkey()).url
-        postgres = stack.enter_context(run_postgres()) if options.postgres else None
-        yield stack.enter_context(run_site(postgres, **settings))
-
+SETTINGS = {
+    "TITLES": "words",
+    "RUNS_PER_USER": "100000",
+    "TOKENS_PER_DAY": "0",
+    "SOCKETS_PER_USER": "100000",
+}
 
 LINES: dict[str, Callable[[Crowd], Coroutine[Any, Any, list[Row]]]] = {
     "watching": Crowd.watching,
@@ -247,7 +232,7 @@ def main() -> None:
     options = parser.parse_args()
     raise_file_limit(options.clients + 200)
     print(f"{machine()}\n", flush=True)
-    with run_everything(options) as site:
+    with run_everything(options, **SETTINGS) as site:
         users = site.make_users(*(f"user{number}" for number in range(options.clients)))
         crowd = Crowd(site, [user.token for user in users])
         rows = []
