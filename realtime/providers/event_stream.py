@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
 Source = tuple[str, str]
+Api = Literal["chat", "responses"]
 
 FULL_CHUNK = 16_384
 """Bytes that the HTTP client returns at most: after a chunk of this size, more is waiting."""
@@ -92,7 +93,8 @@ async def gather(response: httpx2.Response) -> None:
     body = _decoded(response) if is_packed else None
     window_s = get_conf().source_window_ms / 1000
     source = (str(response.request.url), str(asked.get("model")))
-    response.stream = GatheredStream(stream, window_s, body, source=source)
+    api: Api = "responses" if "input" in asked else "chat"
+    response.stream = GatheredStream(stream, window_s, body, source=source, api=api)
 
 
 def _asked_for_stream(request: httpx2.Request) -> dict[str, Any] | None:
@@ -183,6 +185,7 @@ class GatheredStream(httpx2.AsyncByteStream):
         body: AsyncIterator[bytes] | None = None,
         *,
         source: Source = ("", ""),
+        api: Api | None = None,
     ) -> None:
         self._stream = stream
         self._body = body
@@ -196,6 +199,7 @@ class GatheredStream(httpx2.AsyncByteStream):
             thinks_first=source in _thinking_first,
             call_ids=self._verdict.call_ids,
             asked_again=self._verdict.only_hosted,
+            api=api,
         )
         self._verdict.cut = self._merger.cut
         self._deadline: float | None = None
@@ -291,6 +295,9 @@ class Merger:
     error that the SDK raises, or `response.failed`. It is an error too if neither this nor an
     earlier call has brought content, or if this one, after `asked_again`, brings only such calls,
     unless its finish reason says why. Events behind the last one are dropped.
+
+    `api` is the API that was asked; None if either may answer. `cut` returns nothing once an event
+    of the other one has come: the SDK reads no such event, so that nobody is shown its text.
     """
 
     def __init__(
@@ -300,13 +307,16 @@ class Merger:
         thinks_first: bool = False,
         call_ids: set[str] | None = None,
         asked_again: bool = False,
+        api: Api | None = None,
     ) -> None:
         self._asked_again = asked_again
+        self._api = api
         self._buffer = b""
         self._is_started = False
         self._is_body = False
         self._is_lines = False
         self._is_response = False
+        self._is_other_api = False
         self._is_ended = False
         self._is_completed = False
         self._mending = Mending(thinks_first=thinks_first, call_ids=call_ids)
@@ -377,6 +387,8 @@ class Merger:
         self.rest()
         for event in [*self._chunks.rest(is_cut=True), *self._responses.rest(is_cut=True)]:
             self._note(event)
+        if self._is_other_api:
+            return "", ""
         text, whole = "".join(self._texts), self._responses.text
         return "".join(self._thoughts), whole if whole.startswith(text) else text
 
@@ -591,6 +603,7 @@ class Merger:
         elif isinstance(kind, str) and "choices" not in event:
             self._is_response = True
             self.has_text |= kind == "response.output_text.delta"
+            self._is_other_api |= self._api == "chat"
             if kind in TEXT_DELTAS:
                 self._texts.append(event["delta"])
             elif kind in THOUGHT_DELTAS:
@@ -604,6 +617,7 @@ class Merger:
                 self.finish_reason = choice["finish_reason"]
             if delta.get("content"):
                 self.has_text = True
+            self._is_other_api |= self._api == "responses"
             self._texts += [delta[name] for name in TEXTS if delta.get(name)]
             self._thoughts += [delta[name] for name in THOUGHTS if delta.get(name)]
             self._say(any(delta.get(name) for name in SAYING))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from openai._utils import _transform
 
-from realtime.providers.event_stream import GatheredStream, Merger
+from realtime.providers.event_stream import Api, GatheredStream, Merger
 from realtime.providers.mending import Mending
 from realtime.providers.provider import send_unchanged
 from realtime.providers.response_events import ResponseEvents
@@ -259,6 +259,32 @@ def test_text_that_is_told_at_once_is_read_like_all_else(chunks: list[dict[str, 
         return b"".join(pieces), {**state, "mended": merger.take_mended()}
 
     assert read(slowly=False) == read(slowly=True)
+
+
+CHUNK = {"id": "c1", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+DELTA = {
+    "type": "response.output_text.delta",
+    "item_id": "m",
+    "sequence_number": 1,
+    "output_index": 0,
+    "content_index": 0,
+    "delta": "b",
+}
+
+
+@pytest.mark.parametrize(
+    ("api", "event", "text"),
+    [
+        *(("chat", CHUNK, "a"), ("responses", CHUNK, ""), (None, CHUNK, "a")),
+        *(("responses", DELTA, "b"), ("chat", DELTA, ""), (None, DELTA, "b")),
+    ],
+)
+def test_a_cut_has_no_text_of_an_api_that_was_not_asked(
+    api: Api | None, event: dict[str, Any], text: str
+) -> None:
+    merger = Merger(api=api)
+    merger.feed(f"data: {json.dumps(event)}\n\n".encode())
+    assert merger.cut() == ("", text)
 
 
 class CountedText(str):
