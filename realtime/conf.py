@@ -490,7 +490,7 @@ def check_redis_layer(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         elif backend.startswith("channels_redis.") and any(map(is_decoding, hosts)):
             message = f"The channel layer {name!r} receives nothing with `decode_responses`."
             hint = "Remove that option from its hosts."
-            found.append(Error(message, hint=hint, id="realtime.E009"))
+            found.append(Error(message, hint=hint, id="realtime.E010"))
     return found
 
 

@@ -30,16 +30,18 @@ from agentsite.client.reply import Answer, Reply
 def draft_of(file: Path) -> Iterator[IO[bytes]]:
     """Open a temporary binary file beside `file`, which it replaces at the end of the block.
 
-    If the block raises, the temporary file is deleted and `file` stays as it is. Raises `OSError`
-    if the temporary file cannot be created, or `file` cannot be replaced.
+    If the block raises, or `file` cannot be replaced, the temporary file is deleted and `file`
+    stays as it is. Raises `OSError` then, and if the temporary file cannot be created.
     """
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
+        temporary = Path(draft.name)
         try:
             yield draft
+            draft.close()
+            temporary.replace(file)
         except BaseException:
-            Path(draft.name).unlink()
+            temporary.unlink(missing_ok=True)
             raise
-    Path(draft.name).replace(file)
 
 
 PATIENCE_S = 120.0

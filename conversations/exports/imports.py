@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import DatabaseError, IntegrityError
+from django.db import DatabaseError, IntegrityError, transaction
 from django.utils import timezone
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
@@ -299,6 +299,8 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
             _fill(made[-1], record, leaf)
             if record["session"].get("deleted_at"):
                 deleted.add(made[-1].pk)
+        for step in _steps(session.pk for session in made):
+            _show(owner, step, deleted)
     except BaseException as exc:
         for session in made:
             session.delete()
@@ -308,10 +310,14 @@ def import_all(owner: AbstractBaseUser, data: Any) -> int:
         if isinstance(exc, DatabaseError):
             raise ImportRefusedError("the database rejected it") from exc
         raise
-    for step in _steps(session.pk for session in made):
-        accounts.record_each(None, AuditAction.IMPORTED, step, owner=owner.pk)
-        ChatSession.objects.filter(pk__in=step).exclude(pk__in=deleted).update(deleted_at=None)
     return len(made)
+
+
+@transaction.atomic
+def _show(owner: AbstractBaseUser, ids: list[UUID], deleted: set[UUID]) -> None:
+    """Make imported sessions visible, with their entries in the audit log."""
+    accounts.record_each(None, AuditAction.IMPORTED, ids, owner=owner.pk)
+    ChatSession.objects.filter(pk__in=ids).exclude(pk__in=deleted).update(deleted_at=None)
 
 
 def _fill(session: ChatSession, record: Record, leaf: UUID | None) -> None:

@@ -226,9 +226,8 @@ def _shared(view: MessageView, html: str) -> SharedMessage:
 class BodyCache:
     """Response bodies in this process's memory, at most `max_bytes` together; safe for threads.
 
-    The least recently used bodies are dropped first; a body larger than `max_bytes` drops all, and
-    is not kept. The key of a body contains the revision of its share, so entries never need to be
-    invalidated.
+    The least recently used bodies are dropped first; one larger than `max_bytes` is not kept. The
+    key of a body contains the revision of its share, so entries never need to be invalidated.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -245,7 +244,10 @@ class BodyCache:
 
     def put(self, key: Hashable, body: bytes) -> None:
         with self._lock:
-            self._size += len(body) - len(self._bodies.pop(key, b""))
+            self._size -= len(self._bodies.pop(key, b""))
+            if len(body) > self._max_bytes:
+                return
+            self._size += len(body)
             self._bodies[key] = body
             while self._size > self._max_bytes:
                 self._size -= len(self._bodies.popitem(last=False)[1])

@@ -83,9 +83,6 @@ def _find(model: str, configured: str) -> int:
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.5
 """Bounds for a text's tokens divided by their estimate; the rest is instructions and tools."""
 
-OUTPUT_CHARS = 100_000
-"""Characters of a tool's output that later runs are given; the run itself is given all of it."""
-
 CALL_FIELDS = ("call_id", "name", "arguments")
 SUMMARY = "[The conversation so far, summarised:]\n{text}\n[It goes on:]\n\n"
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import DatabaseError
 from django.utils import timezone
 
+from conversations.exports import imports
 from conversations.exports.source import Conversation, read_conversations
 from conversations.exports.writers import Digest, write_one
 from conversations.models import AuditEntry, ChatSession, Message, TitleSource
@@ -128,6 +130,18 @@ def test_a_file_that_is_none(file: Any, tmp_path: Path, text: str) -> None:
     with pytest.raises(CommandError, match="not imported") as caught:
         call_command("import_transcript", str(path), "--user=ann")
     assert "secret" not in str(caught.value)
+
+
+def test_an_import_that_fails_at_its_last_step_leaves_nothing(
+    file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise DatabaseError("the log")
+
+    monkeypatch.setattr(imports.accounts, "record_each", fail)
+    with pytest.raises(CommandError, match="the database rejected it"):
+        run_import(tmp_path / "export.json", file)
+    assert not ChatSession.objects.exists()
 
 
 def test_the_untouched_file_is_taken_and_logged(file: Any, tmp_path: Path) -> None:

@@ -367,7 +367,8 @@ class TestBodyCache:
 
     def test_keeps_nothing_that_is_larger_than_itself(self) -> None:
         cache = BodyCache(10)
-        cache.put("a", b"1" * 11)
         cache.put("b", b"12")
         cache.put("b", b"123")
+        cache.put("a", b"1")
+        cache.put("a", b"1" * 11)
         assert (cache.get("a"), cache.get("b")) == (None, b"123")

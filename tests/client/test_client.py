@@ -18,6 +18,7 @@ from agentsite.client import (
     Reply,
     ReplyError,
     UnreachableError,
+    draft_of,
 )
 from agentsite.client.events import (
     ApprovalNeeded,
@@ -413,6 +414,13 @@ class TestSignIn:
                 with pytest.raises(RefusedError) as refused:
                     await (await chat.send("hello")).wait()
                 assert refused.value.code == "forbidden"
+
+    def test_a_file_that_cannot_be_replaced_leaves_no_other(self, tmp_path: Path) -> None:
+        taken = tmp_path / "taken"
+        taken.mkdir()
+        with pytest.raises(OSError, match="taken"), draft_of(taken) as draft:
+            draft.write(b"text")
+        assert list(tmp_path.iterdir()) == [taken]
 
     @pytest.mark.parametrize("url", ["chat.example.org", "ws://chat.example.org", "https://", ""])
     def test_what_is_no_address(self, url: str) -> None:

@@ -89,8 +89,8 @@ URL = "redis://127.0.0.1/0"
         (CORE, {"address": URL, "socket_timeout": None}, ["realtime.E004"]),
         (PUBSUB, URL, []),
         (PUBSUB, {"address": URL, "decode_responses": False}, []),
-        (PUBSUB, {"address": URL, "decode_responses": True}, ["realtime.E009"]),
-        (PUBSUB, f"{URL}?decode_responses=0", ["realtime.E009"]),
+        (PUBSUB, {"address": URL, "decode_responses": True}, ["realtime.E010"]),
+        (PUBSUB, f"{URL}?decode_responses=0", ["realtime.E010"]),
         (PUBSUB, {"master_name": "m", "sentinels": [("127.0.0.1", 26379)]}, []),
     ],
 )
