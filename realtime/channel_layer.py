@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, cast
 from uuid import UUID
@@ -347,26 +347,30 @@ class Hub:
         group.readers.add(reader)
         await self._settle(name, group)
 
-    async def leave(self, name: str, reader: Reader) -> None:
-        """Deliver no more messages of a group to a reader, from the beginning of this call on.
+    async def leave(self, names: Iterable[str], reader: Reader) -> None:
+        """Deliver no more messages of these groups to a reader, from the beginning of this call on.
 
-        The last reader of the group in this process takes the channel out of it; a failure of the
-        layer is only logged. Does nothing for a group or a reader that has not joined.
+        The last reader of a group in this process takes the channel out of it; a failure of the
+        layer is only logged. If the caller is cancelled meanwhile, `rejoin` does the rest. Groups
+        that the reader has not joined are ignored.
         """
-        if (group := self._groups.get(name)) is None:
-            return
-        group.readers.discard(reader)
-        if not group.readers:
-            await self._settle(name, group)
+        left = {name: group for name in names if (group := self._groups.get(name))}
+        # All of them before the first await: a reader that is gone must not be kept.
+        for group in left.values():
+            group.readers.discard(reader)
+        for name, group in left.items():
+            if not group.readers:
+                await self._settle(name, group)
 
     async def rejoin(self) -> bool:
-        """Retry failed joins; return False if one fails again, True if none is left to retry.
+        """Retry failed joins, and finish leaves that were cut short.
 
-        Stops at the first failure, as a layer that is away refuses all. The poller calls it at each
-        poll.
+        Returns False if a join fails again, True if none is left to retry. Stops at the first
+        failure, as a layer that is away refuses all. The poller calls it at each poll.
         """
         for name, group in list(self._groups.items()):
-            if group.readers and group.state != "in" and not await self._settle(name, group):
+            is_settled = group.readers and group.state == "in"
+            if not is_settled and not await self._settle(name, group):
                 return False
         return True
 

@@ -157,8 +157,10 @@ async def _open(
             tasks.start(reader.send_all(), "outbox")
             yield reader
         finally:
-            await tasks.stop()
-            await viewer.close()
+            try:
+                await tasks.stop()
+            finally:
+                await viewer.close()
 
 
 ON_BUSY = ("enqueue", "interrupt", "reject")

@@ -100,9 +100,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
                     await self.dispatch(await receive())
         finally:
             self.cleanup.close()
-            await self.tasks.stop()
-            if self.viewer is not None:
-                await self.viewer.close()
+            try:
+                await self.tasks.stop()
+            finally:
+                if self.viewer is not None:
+                    await self.viewer.close()
 
     async def dispatch(self, message: Any) -> None:
         """Call the handler of an ASGI message.

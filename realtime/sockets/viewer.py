@@ -128,9 +128,10 @@ class Viewer:
         """
         self._is_closed = True
         self._inbox.clear()
-        await self._tasks.stop()
-        for group in list(self._groups):
-            await self._leave(group)
+        try:
+            await self._tasks.stop()
+        finally:
+            await self._hub.leave(self._groups, self)
 
     async def join_user(self) -> None:
         """Join the user's group, to get the frames that go to every socket of this user."""
@@ -143,7 +144,7 @@ class Viewer:
 
     async def _leave(self, group: str) -> None:
         self._groups.discard(group)
-        await self._hub.leave(group, self)
+        await self._hub.leave([group], self)
 
     def deliver(self, message: Mapping[str, Any]) -> None:
         """Take a message of a joined group; call it on the event loop. Neither blocks nor raises.

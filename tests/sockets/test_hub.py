@@ -21,6 +21,9 @@ class Layer(InMemoryChannelLayer):
         self.calls: list[str] = []
         self.fails = asyncio.Event()
         self.added_again = asyncio.Event()
+        self.discarding = asyncio.Event()
+        self.may_discard = asyncio.Event()
+        self.may_discard.set()
 
     async def group_add(self, group: str, channel: str) -> None:
         self.calls.append(f"add {group}")
@@ -30,6 +33,8 @@ class Layer(InMemoryChannelLayer):
 
     async def group_discard(self, group: str, channel: str) -> None:
         self.calls.append(f"discard {group}")
+        self.discarding.set()
+        await self.may_discard.wait()
         await super().group_discard(group, channel)
 
     async def receive(self, channel: str) -> Any:
@@ -77,12 +82,12 @@ async def test_readers_share_one_membership(layer: Layer, hub: Hub) -> None:
     assert sorted(layer.calls) == ["add a", "add b"]
     await send(layer, ("a", {"type": "x", "n": 1}))
     assert await one.next() is await two.next()
-    await hub.leave("a", one)
+    await hub.leave(["a"], one)
     await send(layer, ("a", {"type": "x", "n": 2}))
     assert (await two.next())["n"] == 2
     assert one.got.empty()
     assert other.got.empty()
-    await hub.leave("a", two)
+    await hub.leave(["a"], two)
     assert layer.calls[-1] == "discard a"
 
 
@@ -99,9 +104,27 @@ async def test_after_a_failure_all_groups_are_joined_again(layer: Layer, hub: Hu
 async def test_of_two_that_come_and_go_at_once_the_last_counts(layer: Layer, hub: Hub) -> None:
     one, two = Reader(), Reader()
     await hub.join("a", one)
-    await asyncio.gather(hub.leave("a", one), hub.join("a", two))
+    await asyncio.gather(hub.leave(["a"], one), hub.join("a", two))
     await send(layer, ("a", {"type": "x"}))
     await two.next()
+
+
+async def test_a_leave_that_is_cancelled_keeps_no_reader(layer: Layer, hub: Hub) -> None:
+    """As of a socket that is closed while the layer hangs."""
+    gone, stays = Reader(), Reader()
+    await asyncio.gather(*(hub.join(name, gone) for name in "abc"), hub.join("b", stays))
+    layer.may_discard.clear()
+    leaving = asyncio.create_task(hub.leave("abc", gone))
+    async with time_limit("the discard"):
+        await layer.discarding.wait()
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await send(layer, ("b", {"type": "x"}))
+    await stays.next()
+    assert gone.got.empty()
+    layer.may_discard.set()
+    assert await hub.rejoin()
+    assert sorted(layer.groups) == ["b"]
 
 
 async def test_a_message_without_its_group_is_ignored(layer: Layer, hub: Hub) -> None:
