@@ -11,10 +11,10 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError
 from django.utils import timezone
 
-from conversations.exports import imports
 from conversations.exports.source import Conversation, read_conversations
 from conversations.exports.writers import Digest, write_one
 from conversations.models import AuditEntry, ChatSession, Message, TitleSource
+from conversations.people import accounts
 from tests.support.chats import make_user, talk
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -138,7 +138,7 @@ def test_an_import_that_fails_at_its_last_step_leaves_nothing(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise DatabaseError("the log")
 
-    monkeypatch.setattr(imports.accounts, "record_each", fail)
+    monkeypatch.setattr(accounts, "record_each", fail)
     with pytest.raises(CommandError, match="the database rejected it"):
         run_import(tmp_path / "export.json", file)
     assert not ChatSession.objects.exists()
