@@ -93,9 +93,9 @@ class Credentials:
         redeemed: it is valid only once. Raises database errors.
         """
         if self.kind == "ticket":
-            return await dbpool.write(redeem_ticket, self.text)
+            return await dbpool.write_soon(redeem_ticket, self.text)
         find = _from_cookie if self.kind == "cookie" else _from_header
-        return await dbpool.read(find, self.text)
+        return await dbpool.read_soon(find, self.text)
 
 
 def _find_credentials(scope: dict[str, Any], headers: dict[bytes, str]) -> Credentials | None:

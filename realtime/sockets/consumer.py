@@ -259,7 +259,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _cancel(self, viewer: Viewer, frame: Cancel) -> None:
         async with viewer.lock:
-            stopped = await dbpool.write(
+            stopped = await dbpool.write_soon(
                 cancel_run,
                 user=self.scope["user"],
                 session_id=frame.session_id,
@@ -270,7 +270,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _respond(self, viewer: Viewer, frame: Respond) -> None:
         async with viewer.lock:
-            decided = await dbpool.write(
+            decided = await dbpool.write_soon(
                 lifecycle.decide,
                 user=self.scope["user"],
                 session_id=frame.session_id,
@@ -283,7 +283,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _queue(self, viewer: Viewer, frame: Queue) -> None:
         async with viewer.lock:
-            queue = await dbpool.write(change_queue, self.scope["user"], frame)
+            queue = await dbpool.write_soon(change_queue, self.scope["user"], frame)
             done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
             self.put(protocol.status(done, frame.session_id))
 
