@@ -117,11 +117,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         """Accept the socket; then start sending or, if it is refused, close it with a code.
 
-        It is refused by `scope["refused"]`, or if the user or the address has too many sockets.
+        It is refused by `scope["refused"]`, after the error in `scope["busy"]` if there is one, or
+        if the user or the address has too many sockets.
         """
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
+            if (busy := self.scope.get("busy")) is not None:
+                await self._send_text(protocol.error(busy).encode())
             await self.close(self.scope["refused"])
             return
         conf = get_conf()

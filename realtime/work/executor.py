@@ -106,6 +106,10 @@ class Upkeep:
 class Executor(Protocol):
     """What starts work on runs. All methods are called on the process's event loop."""
 
+    @property
+    def waiting(self) -> int:
+        """How many runs of this process wait to be set up."""
+
     def offer_claim(self, agent: str | None) -> Claim | None:
         """Return the claim with which a chat's own transaction can give its run to this process.
 
@@ -155,6 +159,8 @@ class Executor(Protocol):
 
 class NoExecutor:
     """The executor of a process that works on no runs; worker processes do."""
+
+    waiting = 0
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         return None
@@ -221,6 +227,10 @@ class InlineExecutor:
     def working(self) -> frozenset[UUID]:
         """The ids of the runs that this process has claimed and works on."""
         return frozenset(run_id for run_id, job in self._jobs.items() if job.work)
+
+    @property
+    def waiting(self) -> int:
+        return self._provider.starts.waiting
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         if self._draining:
