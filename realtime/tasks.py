@@ -127,15 +127,15 @@ async def loop_timeout(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds / SLICES, lambda: count(SLICES - 1))
 
         def count(left: int) -> None:
             nonlocal timer
             if left:
-                timer = loop.call_later(seconds / SLICES, count, left - 1)
+                timer = loop.call_later(seconds / SLICES, lambda: count(left - 1))
             else:
                 limit.reschedule(loop.time())
 
-        timer = loop.call_later(seconds / SLICES, count, SLICES - 1)
         try:
             yield
         finally:

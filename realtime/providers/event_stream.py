@@ -235,8 +235,10 @@ class GatheredStream(httpx2.AsyncByteStream):
             self._note()
             if merged:
                 yield merged
-            if merger.has_text and not merger.is_final:
-                await (_turns.take() if len(chunk) >= FULL_CHUNK else self._gather())
+            if len(chunk) >= FULL_CHUNK and not merger.is_final:
+                await _turns.take()
+            elif merger.has_text and not merger.is_final:
+                await self._gather()
         rest = merger.rest()
         self._note()
         yield rest

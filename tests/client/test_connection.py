@@ -137,7 +137,8 @@ async def test_a_chat_that_has_no_room_is_sent_again_before_later_ones() -> None
     http = Http(f"http://127.0.0.1:{runner.addresses[0][1]}")
     await http.open()
     try:
-        async with time_limit("replies"), NotingChat(http) as chat:
+        chat = NotingChat(http)
+        async with time_limit("replies"), chat:
             await (await chat.send("one")).taken()
             second = await chat.send("two")
             await chat.postponed.wait()

@@ -58,7 +58,7 @@ async def test_of_a_crowd_one_is_accepted_in_a_turn_of_the_loop() -> None:
         def makeConnection(self, transport: Any) -> None:  # noqa: N802
             accepted.append(transport)
 
-    factory = Factory.forProtocol(Accepted)
+    factory: Any = Factory.forProtocol(Accepted)
     build = factory.buildProtocol
     factory.buildProtocol = lambda address: server._build_channel(build, address)
     port = Port(0, factory, interface="127.0.0.1")
