@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypedDict
 
 import redis
@@ -17,6 +18,7 @@ from django.views.decorators.http import require_safe
 from realtime import dbpool
 from realtime.channel_layer import close_redis, open_redis
 from realtime.process import Process
+from realtime.tasks import loop_timeout
 from realtime.telemetry import metrics as metrics_module
 
 LOOK_TIMEOUT_S = 3.0
@@ -54,14 +56,16 @@ class Look:
     async def answers(self) -> bool:
         """Start the check, or join the running one; return whether it succeeds in `LOOK_TIMEOUT_S`.
 
-        That time begins with this call. A check that takes longer, or whose request is cancelled,
-        runs on.
+        That time begins with this call, and is that of `loop_timeout`. A check that takes longer,
+        or whose request is cancelled, runs on.
         """
         task = self._task
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = asyncio.create_task(self._safely())
-        done, _ = await asyncio.wait([task], timeout=LOOK_TIMEOUT_S)
-        return bool(done) and task.result()
+        with suppress(TimeoutError):
+            async with loop_timeout(LOOK_TIMEOUT_S):
+                await asyncio.wait([task])
+        return task.done() and task.result()
 
     async def _safely(self) -> bool:
         try:
@@ -157,7 +161,7 @@ async def redis_answers() -> bool:
     if client is None:
         return True
     try:
-        async with asyncio.timeout(LOOK_TIMEOUT_S):
+        async with loop_timeout(LOOK_TIMEOUT_S):
             await client.execute_command("PING")  # type: ignore[no-untyped-call]
     finally:
         await close_redis(client)

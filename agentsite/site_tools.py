@@ -37,7 +37,7 @@ async def search_conversations(context: Context, words: str = "", limit: int = 1
         limit: How many at most.
     """
     run = context.context
-    found = await dbpool.read(_search, run, words, max(1, min(limit, FOUND_MAX)))
+    found = await dbpool.read_first(_search, run, words, max(1, min(limit, FOUND_MAX)))
     told = ngettext("Found {count} conversation", "Found {count} conversations", len(found))
     run.summarise(context, told.format(count=len(found)))
     return _json({"conversations": [asdict(one) for one in found]})
@@ -56,7 +56,7 @@ async def read_conversation(context: Context, session_id: str) -> str:
         session_id: As `search_conversations` gives it.
     """
     try:
-        said = await dbpool.read(_read, context.context, session_id)
+        said = await dbpool.read_first(_read, context.context, session_id)
     except AgentSiteError as exc:
         return _explain(exc)
     context.context.summarise(context, _("Read “{title}”").format(title=said.title))
@@ -76,7 +76,7 @@ async def count_conversations(context: Context, period: Period) -> str:
         period: A week begins on Monday.
     """
     start = period_start(period, timezone.localtime())
-    counted = await dbpool.read(_count, context.context, start)
+    counted = await dbpool.read_first(_count, context.context, start)
     number = counted.conversations
     told = ngettext("Counted {count} conversation", "Counted {count} conversations", number)
     context.context.summarise(context, told.format(count=number))
@@ -111,7 +111,7 @@ async def archive_conversations(context: Context, session_ids: list[str]) -> str
         session_ids: As `search_conversations` gives them.
     """
     try:
-        titles = await dbpool.write(_archive, context.context, session_ids)
+        titles = await dbpool.write_first(_archive, context.context, session_ids)
     except AgentSiteError as exc:
         return _explain(exc)
     told = ngettext("Archived {count} conversation", "Archived {count} conversations", len(titles))

@@ -20,6 +20,7 @@ from django.conf import settings
 from conversations.shapes import RunRef, UserId
 from realtime import dbpool
 from realtime.conf import get_conf
+from realtime.tasks import loop_timeout
 from realtime.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ class Hub:
         async with self._opening:
             if self._channel is None and time.monotonic() >= self._retry_at:
                 try:
-                    async with asyncio.timeout(get_conf().layer_timeout_s):
+                    async with loop_timeout(get_conf().layer_timeout_s):
                         self._channel = await self._layer.new_channel()
                 except Exception as exc:
                     self._retry_at = time.monotonic() + REJOIN_PAUSE_S
@@ -399,7 +400,7 @@ class Hub:
         self, change: Callable[[str, str], Awaitable[None]], group: str, channel: str
     ) -> bool:
         try:
-            async with asyncio.timeout(get_conf().layer_timeout_s):
+            async with loop_timeout(get_conf().layer_timeout_s):
                 await change(group, channel)
         except Exception as exc:
             metrics.LAYER_FAILURES.inc()
@@ -512,7 +513,7 @@ class Publisher:
         Raises nothing when that time is over; the envelopes stay queued.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(get_conf().layer_timeout_s):
+            async with loop_timeout(get_conf().layer_timeout_s):
                 await self._idle.wait()
 
     def _report(self, exc: Exception) -> None:
@@ -530,5 +531,5 @@ async def send(layer: Any, envelope: Envelope) -> None:
     The message names its group, as a process receives those of all its groups on one channel.
     """
     group, message = envelope
-    async with asyncio.timeout(get_conf().layer_timeout_s):
+    async with loop_timeout(get_conf().layer_timeout_s):
         await layer.group_send(group, {**message, "group": group})

@@ -211,6 +211,11 @@ class RealtimeSettings(BaseModel):
         description="Runs that a process may be setting up at the same time; later ones wait in "
         "order.",
     )
+    starts_waiting: Count = Field(
+        default=300,
+        description="Chats and runs that may wait in a process to be stored and to be set up; "
+        "further chats are refused as `unavailable`, and their clients send them again.",
+    )
     provider_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2,
         description="How often a request to a model server that is busy or unavailable is retried "
@@ -252,6 +257,11 @@ class RealtimeSettings(BaseModel):
     )
     send_timeout_s: Seconds = Field(
         default=30, description="How long a socket may accept no data before it is disconnected."
+    )
+    handshakes_waiting: Count = Field(
+        default=1_000,
+        description="Sockets that may wait in a process to be opened; further ones are refused as "
+        "`unavailable`, and their clients try again.",
     )
     listen_backlog: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=4_096,

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional, TypeVar
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -30,7 +31,7 @@ from realtime.channel_layer import (
 from realtime.conf import Role, get_conf, is_deferring, serving_role
 from realtime.protocol import Status
 from realtime.providers.readiness import ModelReadiness, ModelStatus, load_service
-from realtime.sockets.limits import Places, UserFrames
+from realtime.sockets.limits import Handshakes, Places, UserFrames
 from realtime.sockets.poller import Poller
 from realtime.tasks import Supervisor
 from realtime.telemetry import metrics, tracing
@@ -52,6 +53,9 @@ class InFlight:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     async def run(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Run `work` as a task and return its result, or raise what it raises.
@@ -76,13 +80,32 @@ class InFlight:
             await asyncio.wait(list(self._tasks))
 
 
+BUSY_S = 5.0
+"""After so many seconds, or up to twice as many, clients try again what had no room."""
+
+JITTER = random.SystemRandom()
+
+
+def refuse_busy(what: Literal["chat", "socket"]) -> AgentSiteError:
+    """Count and return the refusal of what this process has no room for at the moment.
+
+    Its `retry_after` is random, so that those who are refused together do not return together.
+    """
+    metrics.REFUSED.labels(what).inc()
+    retry_after = round(JITTER.uniform(BUSY_S, 2 * BUSY_S), 1)
+    return AgentSiteError(ErrorCode.UNAVAILABLE, retry_after=retry_after)
+
+
 async def chat(process: "Process", viewer: "Viewer", new: NewChat) -> Posted:
     """Store a chat of the user of `viewer`, and let `viewer` answer `accepted` and follow its run.
 
     The chat is stored even if the caller is cancelled meanwhile. The executor gets the run through
     the commit (`dispatch`). Raises `AgentSiteError(unknown_agent)` for an agent that the site does
-    not have, and what `Viewer.chat` raises.
+    not have, `AgentSiteError(unavailable)` with a `retry_after` if `starts_waiting` chats and runs
+    wait in this process, and what `Viewer.chat` raises.
     """
+    if len(process.chats) + process.executor.waiting >= get_conf().starts_waiting:
+        raise refuse_busy("chat")
     if new.agent is not None and new.agent not in registry.agent_names():
         raise AgentSiteError(ErrorCode.UNKNOWN_AGENT)
     posting = viewer.chat(new, process.executor.offer_claim)
@@ -109,6 +132,7 @@ class Process:
         self.poller = Poller(self.hub)
         self.places = Places(open_redis() if role != "worker" else None)
         self.user_frames = UserFrames()
+        self.handshakes = Handshakes()
         self.chats = InFlight()
         self.model = ModelReadiness(load_service() if role != "web" else None)
         self.is_draining = False

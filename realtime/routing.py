@@ -1,5 +1,6 @@
 """The WebSocket's URL, and authentication of its handshake."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ from conversations.people.accounts import MARK, find_key
 from conversations.people.sign_ins import SignIn, client_address, redeem_ticket, sign_in_by_key
 from realtime import dbpool, protocol
 from realtime.conf import serving_role, socket_path
+from realtime.process import Process, refuse_busy
 from realtime.sockets.consumer import ChatConsumer
 
 logger = logging.getLogger(__name__)
@@ -38,8 +40,9 @@ class HandshakeAuth:
     """ASGI middleware that authenticates a handshake.
 
     Sets `scope["user"]`, `scope["sign_in"]` and `scope["address"]` ("" if unknown), with
-    `scope["refused"]` None; or only a close code in `scope["refused"]`. It refuses nothing itself:
-    a browser sees a close code only after `accept`, so the consumer accepts first and closes then.
+    `scope["refused"]` None; or only a close code in `scope["refused"]`, and in `scope["busy"]` the
+    error to send before, if too many sockets wait to be opened. It refuses nothing itself: a
+    browser sees a close code only after `accept`, so the consumer accepts first and closes then.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -51,7 +54,7 @@ class HandshakeAuth:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
         headers = {name: value.decode("latin1") for name, value in scope["headers"]}
-        scope = {**scope, "refused": None, **await _authenticate(scope, headers)}
+        scope = {**scope, "refused": None, "busy": None, **await _authenticate(scope, headers)}
         return await self.inner(scope, receive, send)
 
 
@@ -62,6 +65,8 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     if not _is_encrypted(scope, headers) or not _may_open(scope, headers, credentials):
         return {"refused": protocol.CLOSE_ORIGIN}
+    if not await _enter():
+        return {"refused": protocol.CLOSE_UNAVAILABLE, "busy": refuse_busy("socket")}
     try:
         found = await credentials.use()
     except DatabaseUnavailable as exc:
@@ -74,6 +79,17 @@ async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dic
     peer = (scope.get("client") or [""])[0]
     address = client_address(headers.get(b"x-forwarded-for", ""), peer)
     return {"user": user, "sign_in": sign_in, "address": address}
+
+
+async def _enter() -> bool:
+    """Wait for the turn of this handshake; return False if too many wait already.
+
+    The first one, before which this process has no services, does not wait.
+    """
+    process = Process.current
+    if process is None or process.loop is not asyncio.get_running_loop():
+        return True
+    return await process.handshakes.enter()
 
 
 @dataclass(frozen=True)
@@ -93,9 +109,9 @@ class Credentials:
         redeemed: it is valid only once. Raises database errors.
         """
         if self.kind == "ticket":
-            return await dbpool.write(redeem_ticket, self.text)
+            return await dbpool.write_soon(redeem_ticket, self.text)
         find = _from_cookie if self.kind == "cookie" else _from_header
-        return await dbpool.read(find, self.text)
+        return await dbpool.read_soon(find, self.text)
 
 
 def _find_credentials(scope: dict[str, Any], headers: dict[bytes, str]) -> Credentials | None:

@@ -1,11 +1,12 @@
-"""Background tasks that are owned and restarted, and what is logged of them and of exceptions."""
+"""Background tasks that are owned and restarted, time limits, and what is logged of exceptions."""
 
 import asyncio
 import logging
 import time
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -112,6 +113,34 @@ def note_ids(**ids: object) -> None:
 
 
 logger = logging.getLogger(__name__)
+
+SLICES = 10
+"""Into so many parts `loop_timeout` divides its time."""
+
+
+@asynccontextmanager
+async def loop_timeout(seconds: float) -> AsyncIterator[None]:
+    """Like `asyncio.timeout`, but for `seconds` in which this event loop runs.
+
+    While the loop is blocked no answer can be taken: such a pause, however long, counts for one of
+    `SLICES` parts of the time. So an overloaded process does not take others for dead.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds / SLICES, lambda: count(SLICES - 1))
+
+        def count(left: int) -> None:
+            nonlocal timer
+            if left:
+                timer = loop.call_later(seconds / SLICES, lambda: count(left - 1))
+            else:
+                limit.reschedule(loop.time())
+
+        try:
+            yield
+        finally:
+            timer.cancel()
+
 
 RESTART_PAUSE_S = 1.0
 """Seconds before a service is started again; doubled for each further failure within

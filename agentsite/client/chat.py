@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
-from agentsite.client.connection import Connection
+from agentsite.client.connection import JITTER, Connection
 from agentsite.client.events import Disconnected, Event, ModelStatus, Reconnected
 from agentsite.client.http import ClientError, Http, RefusedError, refusal
 from agentsite.client.reply import Answer, Frame, GapError, Reply
@@ -29,6 +29,10 @@ class Request:
     is_answer: Callable[[Frame], bool]
     take: Callable[[Frame], Awaitable[None]]
     fail: Callable[[ClientError], Awaitable[None]]
+
+    @property
+    def is_chat(self) -> bool:
+        return bool(self.frame["type"] == "chat")
 
     @property
     def is_resume(self) -> bool:
@@ -104,6 +108,16 @@ def fault_of(frame: Frame) -> RefusedError:
     )
 
 
+def busy_s(frame: Frame) -> float | None:
+    """Return the seconds after which the site has room for a chat that it refuses for now.
+
+    None for any other frame.
+    """
+    at = frame["metadata"]
+    is_busy = is_refusal(frame) and at["code"] == "unavailable" and _name_of(frame)
+    return at.get("retry_after") if is_busy else None
+
+
 def _name_of(frame: Frame) -> str:
     return str(frame["metadata"].get("client_message_id", ""))
 
@@ -122,6 +136,7 @@ class Chat:
         self.session_id = session_id
         self._http = http
         self._agent = agent
+        self._patience_s = patience_s
         self._connection = Connection(http, self, patience_s=patience_s)
         self._requests = Requests()
         self._unsent: set[Reply] = set()
@@ -129,6 +144,8 @@ class Chat:
         self._model: ModelStatus | None = None
         self._was_lost = False
         self._fault: ClientError | None = None
+        self._pause: asyncio.Task[None] | None = None
+        self._busy_until: float | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -140,9 +157,11 @@ class Chat:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+        for task in (self._running, self._pause):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await self._end(ClientError("The chat was left before this had ended."))
 
     async def send(self, content: str, *, on_busy: OnBusy | None = None) -> Reply:
@@ -244,8 +263,13 @@ class Chat:
             return
         self._requests.add(request)
         self._connection.wake()
-        if self.session_id or self._requests.is_first(request):
+        if self._may_send(request):
             await self._send(request)
+
+    def _may_send(self, request: Request) -> bool:
+        """Return whether a request is to be sent now: chats wait for room, all for the session."""
+        is_paused = request.is_chat and self._pause is not None
+        return not is_paused and bool(self.session_id or self._requests.is_first(request))
 
     async def _send(self, request: Request) -> None:
         try:
@@ -323,7 +347,8 @@ class Chat:
         if at.get("event") == "model.status":
             self._model = ModelStatus(at["state"], at["detail"], at.get("fraction"))
             self._tell_all(self._model)
-        await self._requests.hear(frame)
+        if not self._postpone(frame):
+            await self._requests.hear(frame)
         if at.get("event") == "resumed" and not at["recovered"]:
             # The site cannot send what was missed, so ask for each active reply.
             for reply in list(self._replies.values()):
@@ -342,7 +367,32 @@ class Chat:
     async def _send_held(self) -> None:
         """Send what was held back until the session exists: all of it, or the first message."""
         for request in self._requests:
-            if self.session_id or self._requests.is_first(request):
+            if self._may_send(request):
+                await self._send(request)
+
+    def _postpone(self, frame: Frame) -> bool:
+        """Pause all chats if the site has no room for one; return whether that is so.
+
+        Return False once that has lasted for `patience_s`.
+        """
+        seconds, now = busy_s(frame), asyncio.get_running_loop().time()
+        if frame["metadata"].get("event") == "accepted":
+            self._busy_until = None
+        if seconds is None:
+            return False
+        self._busy_until = self._busy_until or now + self._patience_s
+        if now + seconds > self._busy_until:
+            self._busy_until = None
+            return False
+        if self._pause is None:
+            self._pause = asyncio.create_task(self._send_later(seconds), name="pause")
+        return True
+
+    async def _send_later(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * JITTER.uniform(1, 1.5))
+        self._pause = None
+        for request in self._requests:
+            if request.is_chat and self._may_send(request):
                 await self._send(request)
 
     def _begin(self, reply: Reply, run: dict[str, Any]) -> None:

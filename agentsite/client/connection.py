@@ -82,6 +82,7 @@ class Connection:
         self._is_renewed = False
         self._frame_max_bytes = 0
         self._has_brought = False
+        self._busy_s: float | None = None
         self._fault = ""
         self._awake = asyncio.Event()
 
@@ -153,8 +154,11 @@ class Connection:
     def _pause_after(self, code: int) -> float:
         """Return a random pause in seconds, up to a limit that doubles with each attempt.
 
-        It is random so that clients do not reconnect all at once.
+        It is random so that clients do not reconnect all at once. A site that is busy says when.
         """
+        busy_s, self._busy_s = self._busy_s, None
+        if busy_s is not None:
+            return busy_s * JITTER.uniform(1, 1.5)
         if code == TOO_FAST:
             return CAP_S * JITTER.uniform(0.5, 1)
         if code == RESTART:
@@ -205,6 +209,9 @@ class Connection:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 return socket.close_code or BROKEN
             frame = json.loads(message.data)
+            if self._opened_at is None and frame["type"] == "error":
+                self._busy_s = frame["metadata"].get("retry_after")
+                continue
             match frame["metadata"].get("event"):
                 case "connected":
                     silence_s = 2 * frame["metadata"]["heartbeat_s"]

@@ -58,7 +58,7 @@ class AsyncAPIView(ApiView):
         response: Any
         try:
             # A read, although using an API key may write: waiting writes would delay every request.
-            await dbpool.read(self.initial, asked, *args, **kwargs)
+            await dbpool.read_soon(self.initial, asked, *args, **kwargs)
             response = await self._handler()(asked, *args, **kwargs)
         except Exception as exc:
             response = self.handle_exception(exc)
@@ -289,7 +289,7 @@ class CancelView(AsyncAPIView):
         """
         asked = CancelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        stopped = await dbpool.write(
+        stopped = await dbpool.write_soon(
             cancel_run,
             user=request.user,
             session_id=session_id,

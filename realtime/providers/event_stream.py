@@ -78,6 +78,29 @@ process.
 """
 
 
+class Turns:
+    """Lets one stream at a time read on of those that have more than they may read at once.
+
+    Between two of them the event loop makes a whole turn. So streams that come as fast as they are
+    read share what time other work leaves, however many they are.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Wait for a turn: after those that wait already, and one turn of the loop later."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        async with self._lock:
+            await asyncio.sleep(0)
+
+
+_turns = Turns()
+
+
 async def gather(response: httpx2.Response) -> None:
     """Put a `GatheredStream` around a successful response, if it answers a request for a stream.
 
@@ -212,8 +235,10 @@ class GatheredStream(httpx2.AsyncByteStream):
             self._note()
             if merged:
                 yield merged
-            if merger.has_text and not merger.is_final:
-                await (asyncio.sleep(0) if len(chunk) >= FULL_CHUNK else self._gather())
+            if len(chunk) >= FULL_CHUNK and not merger.is_final:
+                await _turns.take()
+            elif merger.has_text and not merger.is_final:
+                await self._gather()
         rest = merger.rest()
         self._note()
         yield rest

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import agents
@@ -16,6 +17,7 @@ from conversations.runs.states import Claimed
 from conversations.runs.usage import check_budget, count_tokens, usage_of
 from realtime import dbpool
 from realtime.conf import get_conf
+from realtime.dbpool import Entry, FairQueue, Rank
 from realtime.providers.event_stream import gather
 from realtime.providers.model_calls import ChatModel, ResponsesModel
 from realtime.providers.readiness import Endpoint, ModelReadiness, base_url
@@ -68,8 +70,8 @@ class Budget:
 class StartPlace:
     """A taken place of a `StartGate`, held until `leave`, but at most `START_HOLD_S` seconds."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._give_back = release
         self._timer = asyncio.get_running_loop().call_later(START_HOLD_S, self._release)
         self._is_held = True
 
@@ -81,22 +83,49 @@ class StartPlace:
     def _release(self) -> None:
         if self._is_held:
             self._is_held = False
-            self._places.release()
+            self._give_back()
 
 
 class StartGate:
-    """Lets replies start in the order of their calls, at most `places` at a time.
+    """Lets at most `places` replies start at a time; users take turns.
 
     A thousand that start together would share the CPU, and all would show their first text late.
     """
 
     def __init__(self, places: int) -> None:
-        self._places = asyncio.Semaphore(places)
+        self._free = places
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
-    async def enter(self) -> StartPlace:
-        """Wait for a place and take it, until `leave` or for `START_HOLD_S` seconds at most."""
-        await self._places.acquire()
-        return StartPlace(self._places)
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
+    async def enter(self, user_id: Hashable, *, is_resumed: bool = False) -> StartPlace:
+        """Wait for a place and take it, until `leave` or for `START_HOLD_S` seconds at most.
+
+        A reply that `is_resumed` comes before all that are new.
+        """
+        if self._free:
+            self._free -= 1
+            return StartPlace(self._release)
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put(Entry(called, Rank.REPLY if is_resumed else Rank.CHAT, user_id))
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():
+                self._release()
+            raise
+        return StartPlace(self._release)
+
+    def _release(self) -> None:
+        """Give a place to the next who waits, or keep it free."""
+        while (entry := self._waiting.take()) is not None:
+            if not entry.item.done():
+                entry.item.set_result(None)
+                return
+        self._free += 1
 
 
 def model_api() -> str:

@@ -117,11 +117,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         """Accept the socket; then start sending or, if it is refused, close it with a code.
 
-        It is refused by `scope["refused"]`, or if the user or the address has too many sockets.
+        It is refused by `scope["refused"]`, after the error in `scope["busy"]` if there is one, or
+        if the user or the address has too many sockets.
         """
         asked = protocol.SUBPROTOCOL in self.scope["subprotocols"]
         await self.accept(protocol.SUBPROTOCOL if asked else None)
         if self.scope["refused"] is not None:
+            if (busy := self.scope.get("busy")) is not None:
+                await self._send_text(protocol.error(busy).encode())
             await self.close(self.scope["refused"])
             return
         conf = get_conf()
@@ -259,7 +262,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _cancel(self, viewer: Viewer, frame: Cancel) -> None:
         async with viewer.lock:
-            stopped = await dbpool.write(
+            stopped = await dbpool.write_soon(
                 cancel_run,
                 user=self.scope["user"],
                 session_id=frame.session_id,
@@ -270,7 +273,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _respond(self, viewer: Viewer, frame: Respond) -> None:
         async with viewer.lock:
-            decided = await dbpool.write(
+            decided = await dbpool.write_soon(
                 lifecycle.decide,
                 user=self.scope["user"],
                 session_id=frame.session_id,
@@ -283,7 +286,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _queue(self, viewer: Viewer, frame: Queue) -> None:
         async with viewer.lock:
-            queue = await dbpool.write(change_queue, self.scope["user"], frame)
+            queue = await dbpool.write_soon(change_queue, self.scope["user"], frame)
             done = protocol.QueueDone(op=frame.metadata.op, queue=frames.queue_entries(queue))
             self.put(protocol.status(done, frame.session_id))
 

@@ -1,4 +1,4 @@
-"""How many sockets a user and an address may have open, and how many frames they may send."""
+"""How many sockets may be open, how fast they are opened, and how many frames they may send."""
 
 import asyncio
 import logging
@@ -13,6 +13,7 @@ from uuid import uuid4
 from conversations.people.accounts import hash_token
 from realtime.channel_layer import close_redis
 from realtime.conf import get_conf
+from realtime.tasks import loop_timeout
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -99,6 +100,35 @@ class UserFrames:
     def _tidy(self) -> None:
         self._limits = {pk: limit for pk, limit in self._limits.items() if not limit.is_full}
         self._tidy_at = max(USERS_KEPT, 2 * len(self._limits))
+
+
+HANDSHAKE_PAUSE_S = 0.005
+"""Seconds between two handshakes at least: of many clients that return together, each costs some
+milliseconds, which replies at work need too.
+"""
+
+
+class Handshakes:
+    """Lets sockets be opened one after the other, at a pace that leaves time to replies.
+
+    The pause between two is a timer of the event loop: while the loop is busy it is longer.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def enter(self) -> bool:
+        """Wait for the turn of a handshake; False at once if `handshakes_waiting` wait already."""
+        if self._waiting >= get_conf().handshakes_waiting:
+            return False
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        asyncio.get_running_loop().call_later(HANDSHAKE_PAUSE_S, self._turn.release)
+        return True
 
 
 PREFIX = "agentsite:sockets"
@@ -207,7 +237,7 @@ class Places:
             return True
         args = [number for key, limit in limits.items() for number in (counts[key], limit)]
         try:
-            async with asyncio.timeout(REDIS_TIMEOUT_S), self._in_order:
+            async with loop_timeout(REDIS_TIMEOUT_S), self._in_order:
                 taken = await self._script([*map(_name, limits)], [self._me, KEPT_S, *args])
         except Exception as exc:
             self._lose(exc)
@@ -241,7 +271,7 @@ class Places:
         self._has_changed.clear()
         changed: set[Hashable] = set()
         try:
-            async with asyncio.timeout(REDIS_TIMEOUT_S), self._in_order:
+            async with loop_timeout(REDIS_TIMEOUT_S), self._in_order:
                 if time.monotonic() >= self._beat_at:
                     await self._beat(redis)
                 if self._is_joined:

@@ -116,7 +116,7 @@ class Poller:
 
     async def _close_ended(self, sockets: list[Socket]) -> None:
         given = {socket.sign_in for socket in sockets}
-        ended = await dbpool.read(sign_ins.list_ended_sign_ins, given)
+        ended = await dbpool.read_soon(sign_ins.list_ended_sign_ins, given)
         for socket in sockets if ended else ():
             if socket.sign_in in ended:
                 socket.outbox.finish(protocol.CLOSE_SIGN_IN_ENDED)
@@ -139,7 +139,7 @@ class Poller:
     async def _compare(self, sockets: list[Socket]) -> None:
         sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
         runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
-        heads = await dbpool.read(catch_up_module.read_heads, sessions, runs)
+        heads = await dbpool.read_soon(catch_up_module.read_heads, sessions, runs)
         await asyncio.sleep(IN_FLIGHT_S)
         for socket in sockets:
             # Skip a socket whose repair still runs, for example at a locked row.
@@ -157,4 +157,4 @@ class Poller:
         viewers = [socket.viewer for socket in sockets if socket.viewer.watches]
         watched = {pk for viewer in viewers for pk in viewer.working_sessions}
         if watched:
-            await dbpool.write(lifecycle.mark_viewed, list(watched), viewed_for())
+            await dbpool.write_soon(lifecycle.mark_viewed, list(watched), viewed_for())

@@ -24,6 +24,7 @@ from realtime import process as process_module
 from realtime import protocol as protocol_module
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
+from realtime.tasks import loop_timeout
 
 
 @implementer(IPushProducer)
@@ -56,7 +57,7 @@ class Valve:
         if self._open.is_set():
             return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with loop_timeout(timeout_s):
                 await self._open.wait()
         except TimeoutError:
             self._abort()
@@ -190,7 +191,13 @@ class Server(DaphneServer):
         process_module.on_signal(loop, self._begin_drain)
 
     def _build_channel(self, build: Callable[[Any], Any], address: Any) -> Any:
-        """Make Daphne's channel for a connection, which is aborted unless headers come in time."""
+        """Make Daphne's channel for a connection, which is aborted unless headers come in time.
+
+        Called while a port accepts. Twisted accepts in one turn of the loop as many as before, and
+        more if that was all it tried: a number that none has makes it stay at one.
+        """
+        for port in self.ports:
+            port.numberAccepts = 0
         channel = build(address)
         channel.requestFactory = PatientRequest
         make_connection = channel.makeConnection
@@ -217,6 +224,7 @@ class Server(DaphneServer):
             timer.cancel()
 
     def listen_success(self, port: Any) -> None:
+        port.numberAccepts = 1
         self.ports.append(port)
         super().listen_success(port)
 

@@ -322,7 +322,8 @@ class Viewer:
             # Before the chat is stored: this may refuse it.
             if _parse_optional(chat.session_id) not in self._sessions:
                 await self._make_room()
-            posted = await dbpool.write(
+            posted = await dbpool.write_chat(
+                self.user.pk,
                 posting.post_chat,
                 user=self.user,
                 chat=chat,

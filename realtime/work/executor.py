@@ -106,6 +106,10 @@ class Upkeep:
 class Executor(Protocol):
     """What starts work on runs. All methods are called on the process's event loop."""
 
+    @property
+    def waiting(self) -> int:
+        """How many runs of this process wait to be set up."""
+
     def offer_claim(self, agent: str | None) -> Claim | None:
         """Return the claim with which a chat's own transaction can give its run to this process.
 
@@ -155,6 +159,8 @@ class Executor(Protocol):
 
 class NoExecutor:
     """The executor of a process that works on no runs; worker processes do."""
+
+    waiting = 0
 
     def offer_claim(self, agent: str | None) -> Claim | None:
         return None
@@ -222,6 +228,10 @@ class InlineExecutor:
         """The ids of the runs that this process has claimed and works on."""
         return frozenset(run_id for run_id, job in self._jobs.items() if job.work)
 
+    @property
+    def waiting(self) -> int:
+        return self._provider.starts.waiting
+
     def offer_claim(self, agent: str | None) -> Claim | None:
         if self._draining:
             return None
@@ -255,7 +265,7 @@ class InlineExecutor:
         A run can be claimed if it is queued and the first unfinished one of its session. During a
         drain nothing is enqueued.
         """
-        for run_id in await dbpool.read(states.list_forgotten, age):
+        for run_id in await dbpool.read_soon(states.list_forgotten, age):
             self.enqueue(run_id)
 
     def _work_on(self, run_id: UUID) -> asyncio.Task[None] | None:
@@ -307,14 +317,14 @@ class InlineExecutor:
             await self._wait_for_model(run_id, job)
         except AgentSiteError as exc:
             with suppress(RunLostError):
-                await dbpool.write(lifecycle.refuse_run, run_id, exc.code)
+                await dbpool.write_soon(lifecycle.refuse_run, run_id, exc.code)
             return
         if self._draining:
             return
         # A task of its own: a drain cancels this one, but must know whether the run was claimed, so
         # that it releases the run.
         claiming = self._writes.start(
-            dbpool.write(lifecycle.claim_run, run_id, self._make_claim()), f"claim of {run_id}"
+            dbpool.write_soon(lifecycle.claim_run, run_id, self._make_claim()), f"claim of {run_id}"
         )
         if (claimed := await asyncio.shield(claiming)) is not None:
             await self._run(job, claimed)
@@ -328,7 +338,7 @@ class InlineExecutor:
         readiness = self._provider.readiness
         if readiness.is_ready:
             return
-        asks = registry.asks_settings(await dbpool.read(states.get_agent, run_id))
+        asks = registry.asks_settings(await dbpool.read_soon(states.get_agent, run_id))
         # A drain may have begun during the read above. It stops only jobs with `is_waiting`, so no
         # await may come between this check and setting it.
         if asks and not self._draining:
@@ -381,7 +391,7 @@ class InlineExecutor:
     async def _release(self, run_id: UUID) -> None:
         """Release a run of this worker; if that fails, a sweeper recovers it after its lease."""
         try:
-            await dbpool.write(lifecycle.release_run, run_id, worker=self.worker)
+            await dbpool.write_first(lifecycle.release_run, run_id, worker=self.worker)
         except RunLostError:
             logger.debug("run %s: nothing to release", run_id)
         except Exception as exc:
@@ -432,8 +442,8 @@ class Sweeper:
         follows. Any other error is raised, and what comes after it is left to the next sweep.
         """
         conf = get_conf()
-        await _each(await dbpool.read(states.list_orphans), self._recover)
-        await _each(await dbpool.read(states.list_expired), self._expire)
+        await _each(await dbpool.read_soon(states.list_orphans), self._recover)
+        await _each(await dbpool.read_soon(states.list_expired), self._expire)
         await self._executor.pick_up(timedelta(seconds=conf.pickup_s))
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
@@ -446,18 +456,18 @@ class Sweeper:
             return
         logger.warning("run %s: its lease has expired", run_id)
         metrics.LEASES_EXPIRED.inc()
-        await dbpool.write(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
+        await dbpool.write_soon(lifecycle.recover_run, run_id, max_attempts=get_conf().max_attempts)
 
     async def _expire(self, run_id: UUID) -> None:
-        await dbpool.write(lifecycle.expire_run, run_id)
+        await dbpool.write_soon(lifecycle.expire_run, run_id)
 
     async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Cancel unwatched runs; not within `grace` of the start, so that viewers can reconnect."""
         if time.monotonic() - self._began >= grace.total_seconds():
-            await _each(await dbpool.read(states.list_unwatched, grace), self._cancel)
+            await _each(await dbpool.read_soon(states.list_unwatched, grace), self._cancel)
 
     async def _cancel(self, run_id: UUID) -> None:
-        await dbpool.write(posting.stop_run, run_id, EndReason.DISCONNECT)
+        await dbpool.write_soon(posting.stop_run, run_id, EndReason.DISCONNECT)
 
     async def _fold(self, age: timedelta) -> None:
         """Fold in small steps, so that other writes come between them."""

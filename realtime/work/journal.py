@@ -57,6 +57,14 @@ class Journal:
         self._cleared = asyncio.Event()
         self._closed = False
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count these seconds in `waiting_s`: the event loop was blocked, not the database.
+
+        At most all that has been counted.
+        """
+        if self._waiting_since is not None:
+            self._waiting_since = min(self._waiting_since + seconds, time.monotonic())
+
     @property
     def is_dirty(self) -> bool:
         return bool(self._pending) or self.in_doubt is not None
@@ -303,7 +311,11 @@ class Flusher:
         """
         while True:
             conf = get_conf()
-            await asyncio.sleep(min(conf.cancel_poll_s, conf.beat_s, conf.buffer_s))
+            pause_s = min(conf.cancel_poll_s, conf.beat_s, conf.buffer_s)
+            due = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
+            for journal in self._journals.values():
+                journal.excuse(max(0.0, time.monotonic() - due))
             self._drop_full()
             if not self._journals:
                 continue
@@ -311,8 +323,8 @@ class Flusher:
                 self._looking = self._tasks.start(
                     self._look_for_cancels(), "poll for cancel requests"
                 )
-            due = time.monotonic() - conf.beat_s
-            self._begin_commits(j for j in self._journals.values() if j.beaten_at <= due)
+            beaten = time.monotonic() - conf.beat_s
+            self._begin_commits(j for j in self._journals.values() if j.beaten_at <= beaten)
 
     def _drop_full(self) -> None:
         """Give up runs whose text has waited for too long, even if a commit is under way."""

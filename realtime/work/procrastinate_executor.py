@@ -101,7 +101,7 @@ class ProcrastinateExecutor(InlineExecutor):
         That is longer than `age` since they were queued; a job that a worker has taken does not
         count. Also deletes the jobs of dead workers, if this process takes jobs now.
         """
-        await dbpool.write(_defer_undelivered, age)
+        await dbpool.write_soon(_defer_undelivered, age)
         if self._taker is not None:
             await self._delete_stalled(self._taker.app)
 

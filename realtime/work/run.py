@@ -290,7 +290,8 @@ class RunWork:
         stream_ending.set(self._verdict)
         shortening.set(self._shortening)
         work_hooks.set(self._hooks)
-        place = await self._provider.starts.enter()
+        is_resumed = self.claimed.resumption is not None
+        place = await self._provider.starts.enter(run.owner_id, is_resumed=is_resumed)
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = self._agent()
         given = await self._input(agent, context)

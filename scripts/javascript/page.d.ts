@@ -70,6 +70,7 @@ type Effect =
   | { kind: "accepted"; client_message_id: string; session_id: string }
   | { kind: "cancel"; run_id: string }
   | { kind: "refused"; client_message_id: string; text: string }
+  | { kind: "postponed"; client_message_id: string; retry_after: number }
   | { kind: "started" | "ended"; message: Message }
   | { kind: "tool"; event: "tool.started" | "tool.failed"; name: string }
   | { kind: "asked"; message: Message; request_id: string }

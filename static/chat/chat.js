@@ -273,6 +273,8 @@ export class Chat {
         return this.#cancel(effect.run_id);
       case "refused":
         return this.#refused(effect);
+      case "postponed":
+        return this.sender.postpone(effect.client_message_id, effect.retry_after);
       case "started":
         return this.announce(fill(words.announce.started, { agent: labelOfAgent(effect.message) }));
       case "tool":

@@ -33,6 +33,7 @@ def two_sites(
     slow = {"HEAD_INTERVAL_S": str(HEAD_INTERVAL_S), "HEARTBEAT_S": str(HEAD_INTERVAL_S)}
     usual = dict.fromkeys(("LEASE_S", "BEAT_S", "SWEEP_S", "PICKUP_S"), "")
     with prepared_database(postgres) as url:
+        usual["STARTS_WAITING"] = str(2 * CROWD)
         changes = {"DATABASE_URL": url, "REDIS_URL": valkey.url, **slow, **usual}
         with (
             drill_site(provider, postgres, **changes) as idle,

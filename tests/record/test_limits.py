@@ -147,7 +147,7 @@ async def test_replies_begin_in_turn() -> None:
     gate, order = StartGate(2), []
 
     async def begin(name: int) -> None:
-        place = await gate.enter()
+        place = await gate.enter(name)
         order.append(name)
         await asyncio.sleep(0)
         place.leave()
@@ -159,7 +159,41 @@ async def test_replies_begin_in_turn() -> None:
 
 async def test_a_place_is_not_kept_for_a_slow_model() -> None:
     gate = StartGate(1)
-    await gate.enter()
+    await gate.enter("ada")
     async with time_limit("a place"):
-        place = await gate.enter()
+        place = await gate.enter("bob")
     place.leave()
+
+
+async def test_users_take_turns_at_starting_behind_replies_that_go_on() -> None:
+    gate, order = StartGate(1), []
+    held = await gate.enter("ada")
+
+    async def begin(name: str, *, is_resumed: bool = False) -> None:
+        place = await gate.enter(name[:3], is_resumed=is_resumed)
+        order.append(name)
+        place.leave()
+
+    new = [asyncio.create_task(begin(name)) for name in ("ada 1", "ada 2", "ada 3", "bob 1")]
+    await asyncio.sleep(0)
+    goes_on = asyncio.create_task(begin("cid 1", is_resumed=True))
+    await asyncio.sleep(0)
+    assert gate.waiting == 5
+    new.pop(1).cancel()
+    await asyncio.sleep(0)
+    held.leave()
+    await asyncio.gather(*new, goes_on)
+    assert order == ["cid 1", "ada 1", "bob 1", "ada 3"]
+    # No place is lost with the one that was cancelled.
+    (await gate.enter("ada")).leave()
+
+
+async def test_a_place_is_passed_on_by_a_start_that_is_cancelled_when_called() -> None:
+    gate = StartGate(1)
+    held = await gate.enter("ada")
+    called = asyncio.create_task(gate.enter("ada"))
+    await asyncio.sleep(0)
+    held.leave()
+    called.cancel()
+    async with time_limit("a place"):
+        await gate.enter("bob")

@@ -1,6 +1,7 @@
 """Liveness, which looks at nothing, and readiness, which looks at everything a request needs."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -95,6 +96,25 @@ async def test_database_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging.set()
     await asyncio.sleep(0)
     assert (await ready())[1]["database"]
+
+
+def block_the_loop(seconds: float) -> None:
+    """Do so once, as work that does not wait would."""
+    time.sleep(seconds)
+
+
+async def test_a_blocked_loop_is_not_taken_for_a_service_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "LOOK_TIMEOUT_S", 0.2)
+
+    async def answer_late() -> bool:
+        block_the_loop(0.3)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return True
+
+    assert await health.Look(answer_late).answers()
 
 
 @pytest.mark.django_db(transaction=True)

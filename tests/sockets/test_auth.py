@@ -1,6 +1,7 @@
 """Who may open a socket."""
 
 import asyncio
+import json
 from typing import Any
 
 import jwt
@@ -16,7 +17,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
 from conversations.people.accounts import create_key, revoke_key
 from conversations.people.sign_ins import list_ended_sign_ins
 from realtime import routing
-from realtime.process import Process
+from realtime.process import BUSY_S, Process
 from realtime.routing import (
     HandshakeAuth,
     _from_cookie,
@@ -24,6 +25,8 @@ from realtime.routing import (
     is_own_origin,
     websocket_urlpatterns,
 )
+from realtime.sockets import limits
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
 
 HOST = (b"host", b"localhost:8000")
@@ -292,3 +295,30 @@ class TestHowMany:
         for communicator, code in opened:
             if code is None:
                 await communicator.disconnect()
+
+
+async def test_handshakes_take_turns_and_only_so_many_wait(
+    process: Process, token: AccessToken, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "handshakes_waiting": 2}
+    # Only the test ends a turn.
+    monkeypatch.setattr(limits, "HANDSHAKE_PAUSE_S", 3_600)
+    application = HandshakeAuth(URLRouter(websocket_urlpatterns))
+    sockets = [
+        WebsocketCommunicator(application, "/ws/agent/", headers=[HOST, bearer(token)])
+        for _ in range(4)
+    ]
+    opening = [asyncio.create_task(socket.connect(scaled(30))) for socket in sockets]
+    await opening[0]
+    refused = sockets[3]
+    await opening[3]
+    error = json.loads(await refused.receive_from())
+    assert (error["type"], error["metadata"]["code"]) == ("error", "unavailable")
+    assert BUSY_S <= error["metadata"]["retry_after"] <= 2 * BUSY_S
+    assert (await refused.receive_output())["code"] == 4013
+    for number in (1, 2):
+        assert not any(task.done() for task in opening[number:3])
+        process.handshakes._turn.release()
+        assert (await opening[number])[0]
+    for socket in sockets[:3]:
+        await socket.disconnect()

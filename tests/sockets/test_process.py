@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -16,11 +17,16 @@ from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting
 from conversations.sessions.posting import NewChat
-from realtime.channel_layer import Publisher
-from realtime.process import Process
+from realtime.channel_layer import Publisher, send
+from realtime.conf import get_conf
+from realtime.process import BUSY_S, Process
+from realtime.providers import provider
 from realtime.sockets import announcer
 from realtime.work import run
+from realtime.work.executor import InlineExecutor
+from tests.support.client import ChatClient, event, frame_of
 from tests.support.inprocess import make_user, open_chat_here
+from tests.support.pauses import Pauses
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
 from tests.support.waiting import time_limit
@@ -137,3 +143,86 @@ async def test_a_run_whose_end_cannot_be_made_is_ended_by_its_lease(
         "interrupted",
         "worker_lost",
     )
+
+
+@pytest.fixture
+def little_room(settings: Any) -> None:
+    settings.REALTIME = {**settings.REALTIME, "starts_waiting": 1}
+
+
+async def refusal_of(client: ChatClient) -> dict[str, Any]:
+    """The answer to a chat that is refused; its id is m1."""
+    await client.send_chat("hello there", client_message_id="m1")
+    error = await client.wait_for(frame_of("error"))
+    assert BUSY_S <= error["metadata"].pop("retry_after") <= 2 * BUSY_S
+    assert error["metadata"] == {
+        "code": "unavailable",
+        "retryable": True,
+        "client_message_id": "m1",
+    }
+    return error
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_a_chat_behind_too_many_is_refused_before_it_is_stored(
+    process: Process, user: AbstractBaseUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = Pauses(monkeypatch)
+    async with open_chat_here(user) as one, open_chat_here(user) as other:
+        with pauses.armed("before post_chat"):
+            await one.send_chat("first of all")
+            await pauses.reached.wait()
+            await refusal_of(other)
+            assert not await Run.objects.aexists()
+        await one.wait_for(event("accepted"))
+        # The same again, as clients do.
+        accepted = await other.chat("hello there", client_message_id="m1")
+        assert not accepted["duplicate"]
+        await other.wait_end(accepted["run_id"])
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_runs_that_wait_to_be_set_up_count_too(
+    process: Process, user: AbstractBaseUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "START_HOLD_S", 3_600)
+    starts = cast(InlineExecutor, process.executor)._provider.starts
+    places = [await starts.enter("another") for _ in range(get_conf().starts_at_once)]
+    async with open_chat_here(user) as one, open_chat_here(user) as other:
+        accepted = await one.chat("first of all")
+        await refusal_of(other)
+        for place in places:
+            place.leave()
+        await one.wait_end(accepted["run_id"])
+        accepted = await other.chat("hello there", client_message_id="m1")
+        await other.wait_end(accepted["run_id"])
+
+
+def block_the_loop(seconds: float) -> None:
+    """Do so once, as work that does not wait would."""
+    time.sleep(seconds)
+
+
+class LateLayer:
+    """Answers a few turns of the loop after that was blocked for longer than a send may take."""
+
+    def __init__(self) -> None:
+        self.is_told = False
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        block_the_loop(1.5 * get_conf().layer_timeout_s)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.is_told = True
+
+
+async def test_a_blocked_loop_is_not_taken_for_a_layer_that_hangs() -> None:
+    layer = LateLayer()
+    await send(layer, ("group", {"type": "x"}))
+    assert layer.is_told
+
+
+async def test_a_layer_that_hangs_is_given_up() -> None:
+    async with time_limit("the end of the send"):
+        with pytest.raises(TimeoutError):
+            await send(HangingLayer(), ("group", {"type": "x"}))

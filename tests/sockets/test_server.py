@@ -1,5 +1,7 @@
 """The server's dealings with one connection."""
 
+import contextlib
+import socket
 from typing import Any
 
 from realtime.sockets.server import Server, Valve
@@ -37,3 +39,39 @@ async def test_a_crowd_may_wait_to_be_accepted(settings: Any) -> None:
 
     (endpoint,) = (serverFromString(reactor, text) for text in server.endpoints)
     assert (endpoint._interface, endpoint._backlog) == ("::1", 123)
+
+
+async def test_of_a_crowd_one_is_accepted_in_a_turn_of_the_loop() -> None:
+    async def application(*args: Any) -> None:
+        raise NotImplementedError
+
+    server = Server(application, host="127.0.0.1", port=0)
+    # After the server, which chooses Twisted's reactor.
+    from twisted.internet.error import ConnectionAborted
+    from twisted.internet.protocol import Factory, Protocol
+    from twisted.internet.tcp import Port
+    from twisted.python.failure import Failure
+
+    accepted: list[Any] = []
+
+    class Accepted(Protocol):
+        def makeConnection(self, transport: Any) -> None:  # noqa: N802
+            accepted.append(transport)
+
+    factory: Any = Factory.forProtocol(Accepted)
+    build = factory.buildProtocol
+    factory.buildProtocol = lambda address: server._build_channel(build, address)
+    port = Port(0, factory, interface="127.0.0.1")
+    port.startListening()
+    server.listen_success(port)
+    address = port.getHost().host, port.getHost().port
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(address))
+        for turn in range(1, 6):
+            port.doRead()
+            assert len(accepted) == turn
+        for transport in accepted:
+            server.on_headers(transport.getPeer())
+            transport.connectionLost(Failure(ConnectionAborted()))
+        port.connectionLost(Failure(ConnectionAborted()))

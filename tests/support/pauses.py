@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,10 @@ from realtime import dbpool
 from tests.support.machine import scaled
 from tests.support.waiting import TIMEOUT_S
 
-UNITS = ("read", "read_first", "write", "write_first")
+UNITS = (
+    *("read", "read_first", "read_soon"),
+    *("write", "write_first", "write_soon", "write_chat"),
+)
 
 
 class Pauses:
@@ -38,10 +41,11 @@ class Pauses:
         unit = getattr(dbpool, name)
 
         @functools.wraps(unit)
-        async def paused(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            work = getattr(fn, "__name__", "")
+        async def paused(*args: Any, **kwargs: Any) -> Any:
+            # The function comes first, or behind the user whose turn it is.
+            work = getattr(next(filter(callable, args)), "__name__", "")
             await self._pass(f"before {work}")
-            result = await unit(fn, *args, **kwargs)
+            result = await unit(*args, **kwargs)
             await self._pass(f"after {work}")
             return result
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -365,3 +366,21 @@ async def test_a_commit_that_came_to_nothing_known_is_cancelled_all_the_same(
     journal.append("token", {"delta": "x"})
     await journal.commit()
     assert journal.cancelled.is_set()
+
+
+def block_the_loop(seconds: float) -> None:
+    """Do so once, as work that does not wait would."""
+    time.sleep(seconds)
+
+
+async def test_a_blocked_loop_is_not_taken_for_a_database_that_hangs(
+    flusher: Flusher, settings: Any
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "buffer_s": 0.4, "cancel_poll_s": 0.05}
+    # Its pauses begin with these settings.
+    await asyncio.sleep(0.6)
+    journal = await open_journal(flusher)
+    journal.append("token", {"delta": "x"})
+    block_the_loop(0.6)
+    await journal.commit()
+    assert await in_thread(kept_text, journal) == "x"

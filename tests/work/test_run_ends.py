@@ -113,10 +113,10 @@ async def test_waiting_for_a_place_is_no_work(
     starts = executor._provider.starts
     enter, asked, free = starts.enter, asyncio.Event(), asyncio.Event()
 
-    async def wait_long() -> Any:
+    async def wait_long(*args: Any, **kwargs: Any) -> Any:
         asked.set()
         await free.wait()
-        return await enter()
+        return await enter(*args, **kwargs)
 
     monkeypatch.setattr(starts, "enter", wait_long)
     settings.REALTIME = {**settings.REALTIME, "run_max_s": 0.01}

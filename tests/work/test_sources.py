@@ -384,3 +384,42 @@ def count_conversions(monkeypatch: pytest.MonkeyPatch, message: dict[str, Any]) 
 
     monkeypatch.setattr(_transform, "_async_transform_recursive", watched)
     return found
+
+
+class FastSource(httpx2.AsyncByteStream):
+    """A model that always has a full chunk ready; it notes each that is taken."""
+
+    def __init__(self, name: str, taken: list[str], count: int) -> None:
+        self._name = name
+        self._taken = taken
+        self._count = count
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        (delta,) = chat_events(["x" * 20_000], "stop")[1:2]
+        event = f"data: {json.dumps(delta)}\n\n".encode()
+        for _ in range(self._count):
+            self._taken.append(self._name)
+            yield event
+        yield encode(chat_events([], "stop"))
+
+
+async def test_fast_streams_take_turns_between_which_others_go_on() -> None:
+    taken: list[str] = []
+
+    async def read(name: str) -> None:
+        async for _ in GatheredStream(FastSource(name, taken, 4), window_s=0):
+            pass
+
+    async def tick() -> None:
+        while True:
+            taken.append("tick")
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*map(read, "abcd"))
+    ticking.cancel()
+    # Each waits for its turn behind its first chunk, of which nobody knew how large it would be.
+    later = taken[taken.index("d") + 1 :]
+    between = ["".join(group.split()) for group in " ".join(later).split("tick")]
+    assert max(map(len, between)) == 1
+    assert "".join(between) == "abcd" * 3

@@ -7,6 +7,7 @@
  *   {kind: "accepted", client_message_id, session_id}
  *   {kind: "cancel", run_id}                   the reply was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
+ *   {kind: "postponed", client_message_id, retry_after} nothing was stored, and there will be room
  *   {kind: "started" | "ended", message}
  *   {kind: "tool", event, name}                a tool has begun, or failed
  *   {kind: "asked", message, request_id}       the reply waits for an answer
@@ -206,8 +207,11 @@ export class Conversation {
    * @returns {Effect[]}
    */
   #refuse(frame) {
-    const { client_message_id } = frame.metadata;
+    const { client_message_id, code, retry_after } = frame.metadata;
     if (!client_message_id) return this.journal.refuse(frame);
+    if (code === "unavailable" && retry_after) {
+      return [{ kind: "postponed", client_message_id, retry_after }];
+    }
     this.unsent.refuse(client_message_id, frame.content);
     return [{ kind: "refused", client_message_id, text: frame.content }];
   }

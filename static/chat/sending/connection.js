@@ -42,6 +42,7 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
     this.attempts = 0;
     this.openedAt = 0;
     this.heartbeatMs = CAP_MS;
+    this.busyMs = 0;
   }
 
   /** Connect, and stay connected from now on. */
@@ -112,6 +113,10 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   /** @param {ServerFrame} frame */
   #receive(frame) {
     this.#expect(2 * this.heartbeatMs);
+    if (frame.type === "error" && this.state === "connecting") {
+      this.busyMs = (frame.metadata.retry_after ?? 0) * 1_000;
+      return;
+    }
     if (frame.type === "status") {
       const at = frame.metadata;
       if (at.event === "connected" && !this.#open(at)) return;
@@ -173,10 +178,13 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
    * @param {MessageEvent} event
    */
   #moveTo(socket, event) {
+    const frame = JSON.parse(event.data);
+    // A busy server refuses the new socket: keep the old one until it is closed.
+    if (frame.type === "error") return;
     this.next = null;
     this.#drop();
     this.#listen(socket);
-    this.#receive(JSON.parse(event.data));
+    this.#receive(frame);
   }
 
   /** @param {number} code */
@@ -192,10 +200,14 @@ export class Connection extends /** @type {Emitter<{ frame: ServerFrame, state: 
   }
 
   /**
-   * Exponential backoff with full jitter, so that clients do not reconnect at the same time.
+   * Exponential backoff with full jitter, so that clients do not reconnect at the same time; a
+   * server that is busy says when.
    * @param {number} code
    */
   #pause(code) {
+    const busyMs = this.busyMs;
+    this.busyMs = 0;
+    if (busyMs) return busyMs * (1 + Math.random() / 2);
     if (code === TOO_FAST) return CAP_MS * (0.5 + Math.random() / 2);
     if (code === RESTART) return BASE_MS * Math.random();
     return Math.random() * Math.min(CAP_MS, BASE_MS * 2 ** this.attempts++);

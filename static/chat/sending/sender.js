@@ -7,6 +7,8 @@ const KB = 1_024;
 
 export class Sender {
   #sent = new Set();
+  /** Messages that the server has no room for yet. */
+  #postponed = new Set();
   /** @type {string | undefined} */
   #begins;
   /** @type {Promise<string> | null} */
@@ -168,15 +170,33 @@ export class Sender {
   }
 
   /**
-   * Send all entries that are not accepted; the second message of a new session waits for the
-   * first.
+   * Send all entries that are not accepted; messages wait for the first one of a new session, and
+   * for a postponed one.
    */
   flush() {
-    const beginning = new Set();
+    const held = new Set();
     for (const entry of this.outbox.unsent) {
-      if (entry.session_id || !beginning.has(entry.begins)) this.#send(entry);
-      if (!entry.session_id) beginning.add(entry.begins);
+      const place = entry.session_id || entry.begins;
+      const isPostponed = this.#postponed.has(entry.client_message_id);
+      if (!held.has(place) && !isPostponed) this.#send(entry);
+      if (!entry.session_id || isPostponed) held.add(place);
     }
+  }
+
+  /**
+   * Send a message again after so many seconds or up to half as many more: the server has no room
+   * for it yet.
+   * @param {string} client_message_id
+   * @param {number} seconds
+   */
+  postpone(client_message_id, seconds) {
+    this.#postponed.add(client_message_id);
+    const again = () => {
+      this.#postponed.delete(client_message_id);
+      this.#sent.delete(client_message_id);
+      this.flush();
+    };
+    setTimeout(again, seconds * 1_000 * (1 + Math.random() / 2));
   }
 
   /** @param {OutboxEntry} entry */

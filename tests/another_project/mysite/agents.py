@@ -12,7 +12,7 @@ from realtime.work.run_context import RunContext
 @function_tool
 async def look_up_account(context: ToolContext[RunContext]) -> str:
     """Find out whom you are talking to."""
-    customer = await dbpool.read(get_user, context.context.user_id)
+    customer = await dbpool.read_first(get_user, context.context.user_id)
     return f"The customer's address is {customer.get_username()}."
 
 
