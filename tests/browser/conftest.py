@@ -25,7 +25,7 @@ SETTINGS = {
     "AGENT_MODEL": "stand-in",
     "OPENAI_API_KEY": "for-tests-only",
     "HEAD_INTERVAL_S": "0.5",
-    "SWEEP_S": "0.5",
+    "SWEEP_S": "1",
     "LEASE_S": "5",
     "BEAT_S": "0.5",
     "QUEUE_MAX": "2",
