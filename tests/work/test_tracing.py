@@ -16,9 +16,8 @@ from realtime.process import Process
 from realtime.telemetry import tracing
 from tests.support.agent_site import AgentSite
 from tests.support.inprocess import open_chat_here
-from tests.support.processes import run_warm
 from tests.support.provider import Reply, ToolCall, words
-from tests.support.site import ROOT, environment
+from tests.support.site import environment, run_python
 
 MARK = "heron-canary-47"
 
@@ -123,7 +122,7 @@ def test_nothing_is_imported_without_a_collector() -> None:
         "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
     )
     env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings", AGENT_MODEL="tour")
-    assert run_warm("-c", code, env=env, cwd=ROOT) == "[]\n"
+    assert run_python("-c", code, env=env) == "[]\n"
 
 
 def test_missing_packages_are_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
