@@ -144,6 +144,33 @@ class ChatPage:
         return await self.page.context.new_cdp_session(self.page)
 
 
+LOSE_ALL = """function() {
+  for (const socket of this) {
+    const lost = socket.onclose;
+    socket.close();
+    lost?.call(socket, new CloseEvent("close", { code: 1006 }));
+  }
+}"""
+
+
+async def go_offline(context: BrowserContext) -> None:
+    """Take the network away, and have all tabs lose their sockets at once.
+
+    A socket that stays open while Chromium plays offline makes its network process spin from the
+    next frame of the server on. `test_what_was_typed_offline_can_be_taken_back` shows what a page
+    does by itself. The sessions of the developer tools end with their pages: one that is detached
+    takes the network's state with it.
+    """
+    await context.set_offline(True)
+    for page in context.pages:
+        devtools = await context.new_cdp_session(page)
+        found = await devtools.send("Runtime.evaluate", {"expression": "WebSocket.prototype"})
+        prototype = {"prototypeObjectId": found["result"]["objectId"]}
+        sockets = (await devtools.send("Runtime.queryObjects", prototype))["objects"]["objectId"]
+        losing = {"objectId": sockets, "functionDeclaration": LOSE_ALL}
+        await devtools.send("Runtime.callFunctionOn", losing)
+
+
 async def is_accessible(page: Page) -> None:
     """axe finds nothing to say, in light and, of what differs there, in dark."""
     for scheme, options in AXE_OPTIONS.items():

@@ -16,6 +16,8 @@ ARGUMENTS = (
     "--no-sandbox",
     # Whatever a page would fetch from elsewhere is not even looked up.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    # All tabs of a context run in one process, which need not parse the page's modules again.
+    "--process-per-site",
 )
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",
@@ -23,7 +25,7 @@ SETTINGS = {
     "AGENT_MODEL": "stand-in",
     "OPENAI_API_KEY": "for-tests-only",
     "HEAD_INTERVAL_S": "0.5",
-    "SWEEP_S": "0.5",
+    "SWEEP_S": "1",
     "LEASE_S": "5",
     "BEAT_S": "0.5",
     "QUEUE_MAX": "2",
@@ -112,13 +114,13 @@ def ann(site: Site) -> User:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def shared_context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """Its first page is empty and stays."""
+async def shared_context(browser: Browser, shared_site: Site) -> AsyncIterator[BrowserContext]:
+    """Its first page stays, and with it the process of the others; it has no script."""
     # Service workers would hide requests from the tests that hold them.
     context = await browser.new_context(
         viewport={"width": 1280, "height": 800}, service_workers="block"
     )
-    await context.new_page()
+    await (await context.new_page()).goto(f"{shared_site.origin}/healthz/")
     yield context
     await context.close()
 

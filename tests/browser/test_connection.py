@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.chat_page import ChatPage, go_offline, open_page
 from tests.browser.conftest import SETTINGS, Model, Opener, sign_in
 from tests.browser.proxy import run_balancer
 from tests.browser.wire import Frame, Wire, pass_on
@@ -268,7 +268,7 @@ async def test_more_was_missed_than_is_told(
     await chat.in_session()
     await chat.replied()
     await chat.page.fill("#prompt", "a draft")
-    await signed_in.set_offline(True)
+    await go_offline(signed_in)
     await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
     async with site.chat(ann) as other:
         for number in range(26):
@@ -333,7 +333,7 @@ async def test_what_is_sent_offline_arrives_once(
     await chat.send("start")
     await chat.in_session()
     await chat.replied()
-    await signed_in.set_offline(True)
+    await go_offline(signed_in)
     await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
     await chat.send("while away")
     await expect(chat.reply.locator(".state")).to_have_text("waiting for the connection…")

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage, open_page
+from tests.browser.chat_page import ChatPage, go_offline, open_page
 from tests.browser.conftest import Model, Opener, sign_in
 from tests.support.site import Site, User
 
@@ -18,7 +18,7 @@ async def begin(chat: ChatPage) -> str:
 
 
 async def write_offline(chat: ChatPage, text: str) -> None:
-    await chat.page.context.set_offline(True)
+    await go_offline(chat.page.context)
     await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
     await chat.send(text)
     await expect(chat.reply.locator(".state")).to_have_text("waiting for the connection…")

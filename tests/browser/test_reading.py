@@ -15,7 +15,7 @@ from tests.support.provider import Reply
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 TOKENS_PER_S = 400
-PARTS = 50
+PARTS = 30
 PIECE = 20
 MAIN_THREAD = "CrRendererMain"
 # Without a look at the page meanwhile, which would be work for the page too.
@@ -47,7 +47,7 @@ PARSE = """(html) => {
 
 
 def long_reply() -> str:
-    """100 KB of Markdown with a block of code in each part."""
+    """60 KB of Markdown with a block of code in each part."""
     return "".join(section(number) for number in range(PARTS))
 
 
@@ -72,7 +72,7 @@ async def test_no_task_is_long_in_a_long_reply(
     open_chat: Opener, browser: Browser, model: Model, tmp_path: Path
 ) -> None:
     text = long_reply()
-    assert len(text) > 100_000
+    assert len(text) > 60_000
     assert text.count("```python") == PARTS
     model.will_say(Reply(pieces(text), delay_s=1 / TOKENS_PER_S))
     chat = await open_chat()

@@ -5,8 +5,9 @@ from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
+from tests.support.processes import run_warm
 from tests.support.provider import Gate, Reply
-from tests.support.site import Site, User, run_python
+from tests.support.site import ROOT, Site, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,7 +27,7 @@ SIZE = "performance.getEntriesByType('navigation')[0].decodedBodySize"
 
 def make_session(site: Site, user: User, messages: int) -> str:
     arguments = ("-m", "tests.support.long_session", str(user.pk), str(messages))
-    return run_python(*arguments, env=site.env).strip()
+    return run_warm(*arguments, env=site.env, cwd=ROOT).strip()
 
 
 async def scroll(chat: ChatPage, by: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, go_offline
 from tests.browser.conftest import Model, sign_in
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site
@@ -103,7 +103,7 @@ async def test_what_a_guest_typed_is_not_sent_by_another(
     await guest.send("first")
     await guest.in_session()
     await guest.replied()
-    await guest.page.context.set_offline(True)
+    await go_offline(guest.page.context)
     await expect(guest.page.locator("#connection")).to_contain_text("You are offline.")
     await guest.send("secret")
     await expect(guest.reply.locator(".state")).to_have_text("waiting for the connection…")
@@ -131,7 +131,7 @@ async def test_another_sign_in_in_the_same_browser_sends_nothing_in_their_name(
     await guest.replied()
     await guest.page.goto(site.origin)
     await guest.connected()
-    await guest.page.context.set_offline(True)
+    await go_offline(guest.page.context)
     await expect(guest.page.locator("#connection")).to_contain_text("You are offline.")
     await guest.send("secret")
     await expect(guest.reply.locator(".state")).to_have_text("waiting for the connection…")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from tests.support.machine import scaled
 from tests.support.site import ROOT, User, environment
@@ -38,6 +39,19 @@ def run_chat(
         text=True,
         timeout=scaled(60),
     )
+
+
+def begin_chat(*arguments: str, env: dict[str, str], said: str) -> Any:
+    """The same while it runs: a process, whose pipes hold bytes and have no buffer."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [*CHAT, *arguments], bufsize=0, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    assert process.stdin
+    process.stdin.write(said.encode())
+    process.stdin.close()
+    process.stdin = None
+    return process
 
 
 # The terminal at stdin becomes that of the new session, whose foreground Ctrl-C interrupts.

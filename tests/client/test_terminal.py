@@ -13,7 +13,15 @@ import pytest
 
 from agentsite.client.events import Disconnected, Reconnected
 from agentsite.terminal import Screen
-from tests.client.terminal import CHAT, ENVIRONMENT, MANAGE_CHAT, as_user, run_chat, terminal
+from tests.client.terminal import (
+    CHAT,
+    ENVIRONMENT,
+    MANAGE_CHAT,
+    as_user,
+    begin_chat,
+    run_chat,
+    terminal,
+)
 from tests.support import provider as stand_in
 from tests.support.approvals import erase, times_run
 from tests.support.machine import scaled
@@ -83,12 +91,19 @@ class TestPiped:
     def test_a_terminal_obeys_no_model(self, site: Site, ann: User, provider: Provider) -> None:
         hostile = "\x1b]0;owned\x07\x1b[2J\x9b2J\rgone\u202eback\x00"
         call = ToolCall("look_up", json.dumps({"word": hostile}))
-        provider.queue(stand_in.Reply([hostile], tool_calls=[call]), stand_in.Reply([hostile]))
-        done = run_chat("--url", site.origin, "--user", "ann", env=as_user(ann), said="hello")
-        assert done.returncode == 0
-        assert "owned" in done.stdout
-        assert "Looking for" in done.stderr
-        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr)
+        first = stand_in.Reply([hostile, " "], tool_calls=[call], hang_after=1)
+        provider.queue(first, stand_in.Reply([hostile]))
+        asked = ("--url", site.origin, "--user", "ann")
+        with begin_chat(*asked, env=as_user(ann), said="hello") as process:
+            # Whoever is late is given a snapshot, which has no progress of a tool.
+            begun = process.stdout.read(1)
+            first.open()
+            rest, notes = process.communicate()
+        assert process.returncode == 0
+        shown, noted = (begun + rest).decode(), notes.decode()
+        assert "owned" in shown
+        assert "Looking for" in noted
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown + noted)
 
     def test_what_is_too_long_is_told_at_once(self, site: Site, ann: User) -> None:
         asked = ["--url", site.origin, "--user", "ann"]

@@ -21,7 +21,7 @@ SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.support.drill_settings",
     "AGENT_MODEL": "stand-in",
     "HEAD_INTERVAL_S": "0.5",
-    "SWEEP_S": "0.3",
+    "SWEEP_S": "1",
     "PICKUP_S": "0.5",
     "LEASE_S": f"{scaled(LEASE_S):.1f}",
     "BEAT_S": "0.5",
@@ -30,7 +30,7 @@ SETTINGS = {
     "RUNS_PER_USER": "10000",
     "PROVIDER_RETRIES": "0",
 }
-"""What comes in seconds by default comes in tenths of them."""
+"""What comes in seconds by default comes in tenths of them; each sweep is some 5 ms of CPU."""
 
 TAKEOVER_S = LEASE_S + TIMEOUT_S
 """Until a reply whose worker was lost is seen to."""

@@ -29,19 +29,22 @@ async def test_no_lease_is_thought_to_have_ended(
 ) -> None:
     """Replies that take longer than a lease, one at each server, and each followed at the other."""
     long = Reply(words(40), delay_s=1.2 * LEASE_S / 40)
+    provider.queue(long, long)
     ann = cluster.ann
+
+    async def is_followed(client: ChatClient, other: ChatClient, site: Site) -> None:
+        accepted = await client.chat("Tell me of the mill")
+        await other.resume(accepted["session_id"], rev=0)
+        for end in await asyncio.gather(
+            client.wait_end(accepted["run_id"]), other.wait_end(accepted["run_id"])
+        ):
+            assert end["content"] == long.text
+            assert end["metadata"]["finish_reason"] == "completed"
+            assert end["metadata"]["epoch"] == 1
+        await converge(site, ann, accepted["session_id"], other)
+
     async with cluster.one.chat(ann) as near, ahead.chat(ann) as far:
-        for client, other, site in ((near, far, ahead), (far, near, cluster.one)):
-            provider.queue(long)
-            accepted = await client.chat("Tell me of the mill")
-            await other.resume(accepted["session_id"], rev=0)
-            for end in await asyncio.gather(
-                client.wait_end(accepted["run_id"]), other.wait_end(accepted["run_id"])
-            ):
-                assert end["content"] == long.text
-                assert end["metadata"]["finish_reason"] == "completed"
-                assert end["metadata"]["epoch"] == 1
-            await converge(site, ann, accepted["session_id"], other)
+        await asyncio.gather(is_followed(near, far, ahead), is_followed(far, near, cluster.one))
 
 
 async def test_a_lease_that_ends_is_seen_to(

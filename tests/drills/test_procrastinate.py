@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +54,8 @@ class Engine:
         """A worker; `argv` is what Python is given in place of `manage.py work`."""
         log_path = self.work_dir / f"worker-{len(self.workers)}.log"
         env = {**self.web.env, **changes, "ROLE": "worker"}
-        if argv:
-            worker = Child([sys.executable, *argv], log_path, env=env, cwd=ROOT)
-        else:
-            worker = Child(["manage.py", "work"], log_path, env=env, cwd=ROOT, warm=True)
+        argv = argv or ("manage.py", "work")
+        worker = Child(argv, log_path, env=env, cwd=ROOT, warm=True)
         self.workers.append(worker)
         newest = self.ask("SELECT max(id) FROM procrastinate_workers") or 0
         taking = "SELECT count(*) FROM procrastinate_workers WHERE id > %s"

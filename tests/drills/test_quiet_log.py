@@ -62,7 +62,7 @@ class Life:
         log = self.site.log
         assert " DEBUG " in log
         for text in {SECRET, CANARY, PROVIDER_KEY, *filter(None, self.secrets)}:
-            lines = [line for line in log.splitlines() if text in line]
+            lines = [line for line in log.splitlines() if text in line] if text in log else []
             assert lines == [], text
         # What the model is told, and nobody else.
         assert [body for body in self.bodies if CANARY.encode() in body] == []

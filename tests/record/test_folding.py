@@ -16,7 +16,7 @@ from conversations.runs import events as events_module
 from conversations.runs.events import FOLD_ROWS, draw_sketch, fold_events
 from conversations.runs.lifecycle import Ending, finish_run
 from tests.support.chats import ask, begin, make_user
-from tests.support.databases import connected, make_tables
+from tests.support.databases import connected, migrated
 from tests.support.servers import Postgres
 
 AGE = timedelta(minutes=10)
@@ -87,15 +87,18 @@ def test_two_sweepers_never_fold_the_same_run(
         with connected(url):
             return fold_events(AGE)
 
-    with django_db_blocker.unblock(), postgres.database() as url, ThreadPoolExecutor() as threads:
-        make_tables(url)
-        with connected(url):
-            make_ended_runs(2, 3)
-            monkeypatch.setattr(events_module, "draw_sketch", pause)
-            first = threads.submit(fold, url)
-            assert drawing.wait(PATIENCE_S)
-            assert threads.submit(fold, url).result(PATIENCE_S) == 0
-            go_on.set()
-            assert first.result(PATIENCE_S) == 2
-            assert [characters(run) for run in Run.objects.all()] == [6, 6]
-            assert tokens_left() == 0
+    with (
+        django_db_blocker.unblock(),
+        migrated(postgres) as url,
+        ThreadPoolExecutor() as threads,
+        connected(url),
+    ):
+        make_ended_runs(2, 3)
+        monkeypatch.setattr(events_module, "draw_sketch", pause)
+        first = threads.submit(fold, url)
+        assert drawing.wait(PATIENCE_S)
+        assert threads.submit(fold, url).result(PATIENCE_S) == 0
+        go_on.set()
+        assert first.result(PATIENCE_S) == 2
+        assert [characters(run) for run in Run.objects.all()] == [6, 6]
+        assert tokens_left() == 0

@@ -22,7 +22,7 @@ from conversations.runs.events import Batch
 from conversations.sessions import sharing
 from conversations.sessions.sharing import create_share
 from tests.support.chats import make_user
-from tests.support.databases import connected, make_tables
+from tests.support.databases import connected, migrated
 from tests.support.servers import Postgres
 from tests.support.waiting import poll
 
@@ -32,22 +32,20 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def url(postgres: Postgres, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
-    with django_db_blocker.unblock(), postgres.database() as url:
-        make_tables(url)
-        with connected(url):
-            user = make_user("ann")
-            # The higher id first: a scan of the table meets it first.
-            for pk in (HIGH, LOW):
-                session = ChatSession.objects.create(id=pk, owner=user)
-                asked, said = (
-                    Message.objects.create(session=session, number=number, role=role, rev=1)
-                    for number, role in ((1, "user"), (2, "assistant"))
-                )
-                fields = {"number": 1, "claim": 1, "epoch": 1, "last_seq": 1, "status": "running"}
-                Run.objects.create(
-                    id=pk, session=session, owner=user, prompt=asked, reply=said, **fields
-                )
-            yield url
+    with django_db_blocker.unblock(), migrated(postgres) as url, connected(url):
+        user = make_user("ann")
+        # The higher id first: a scan of the table meets it first.
+        for pk in (HIGH, LOW):
+            session = ChatSession.objects.create(id=pk, owner=user)
+            asked, said = (
+                Message.objects.create(session=session, number=number, role=role, rev=1)
+                for number, role in ((1, "user"), (2, "assistant"))
+            )
+            fields = {"number": 1, "claim": 1, "epoch": 1, "last_seq": 1, "status": "running"}
+            Run.objects.create(
+                id=pk, session=session, owner=user, prompt=asked, reply=said, **fields
+            )
+        yield url
 
 
 def commit() -> object:

@@ -1,12 +1,13 @@
 """Migrations beside processes of the version before, forward and back, on both databases."""
 
+import functools
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
@@ -14,13 +15,22 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from conversations.models import Run, UserUsage
 from conversations.runs.usage import read_session_totals
-from tests.support.databases import connected, make_tables
+from tests.support.databases import connected, make_tables, migrated
 from tests.support.servers import Postgres
 
 BEFORE = ("conversations", "0014_withdrawn_is_not_searched")
 """The last one of the version before."""
 
 ENDED = {"status": "completed", "usage_source": "measured"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Path:
+    """A migrated SQLite database to copy."""
+    path = tmp_path_factory.mktemp("migrated") / "db.sqlite3"
+    with django_db_blocker.unblock():
+        make_tables(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -30,23 +40,23 @@ def own_database(
     """A migrated database of this test alone."""
     with django_db_blocker.unblock():
         if request.param == "sqlite":
-            url = f"sqlite:///{tmp_path}/db.sqlite3"
-            make_tables(url)
-            with connected(url):
+            copy = shutil.copy(request.getfixturevalue("file"), tmp_path)
+            with connected(f"sqlite:///{copy}"):
                 yield
         else:
             postgres: Postgres = request.getfixturevalue("postgres")
-            with postgres.database() as url:
-                make_tables(url)
-                with connected(url):
-                    yield
+            with migrated(postgres) as url, connected(url):
+                yield
 
 
-def migrate(name: str | None = None) -> None:
-    target = ["conversations", name] if name else []
-    call_command("migrate", *target, verbosity=0, interactive=False)
+def migrate(target: tuple[str, str] | None = None) -> None:
+    """Migrate to `target`, else to the newest, without what `manage.py migrate` adds after it."""
+    executor = MigrationExecutor(connection)
+    newest = executor.loader.graph.leaf_nodes("conversations")
+    executor.migrate([target] if target else newest)
 
 
+@functools.cache
 def models_before() -> Any:
     """The models as the version before has them."""
     return MigrationExecutor(connection).loader.project_state([BEFORE]).apps
@@ -74,7 +84,7 @@ def test_the_version_before_goes_on_beside_it(own_database: None) -> None:
 
 def test_the_version_before_takes_a_guest_into_an_account(own_database: None) -> None:
     """It moves the guest's sessions, and deletes the guest, of whose tokens it does not know."""
-    migrate(BEFORE[1])
+    migrate(BEFORE)
     fields = {**ENDED, "input_tokens": 5, "output_tokens": 1, "ended_at": timezone.now()}
     add_runs(models_before(), numbers=range(1, 3), **fields)
     migrate()
@@ -88,7 +98,7 @@ def test_the_version_before_takes_a_guest_into_an_account(own_database: None) ->
 
 
 def test_what_is_there_is_counted(own_database: None) -> None:
-    migrate(BEFORE[1])
+    migrate(BEFORE)
     spent = {"input_tokens": 100, "output_tokens": 11, "cost": "0.000017"}
     fields = {**ENDED, **spent, "ended_at": timezone.now()}
     session = add_runs(models_before(), numbers=range(1, 4), **fields)
@@ -106,10 +116,10 @@ def test_what_is_there_is_counted(own_database: None) -> None:
 
 def test_back_and_forth(own_database: None) -> None:
     fields = {**ENDED, "input_tokens": 5, "output_tokens": 1, "ended_at": timezone.now()}
-    migrate(BEFORE[1])
+    migrate(BEFORE)
     session = add_runs(models_before(), numbers=range(1, 3), **fields)
     for _ in range(2):
         migrate()
-        migrate(BEFORE[1])
+        migrate(BEFORE)
     migrate()
     assert read_session_totals(session.pk).runs == 2

@@ -41,7 +41,7 @@ from realtime.channel_layer import Hub
 from realtime.process import Process, get_process
 from tests.support.chats import make_user
 from tests.support.client import ChatClient, event
-from tests.support.databases import every_thread_on, make_tables
+from tests.support.databases import every_thread_on, migrated
 from tests.support.inprocess import open_chat_here
 from tests.support.machine import crowd, scaled
 from tests.support.pauses import Pauses
@@ -155,12 +155,13 @@ def database(
         with every_thread_on(connection.settings_dict):
             yield "sqlite"
         return
-    with postgres.database() as url:
-        make_tables(url)
-        with every_thread_on(
+    with (
+        migrated(postgres) as url,
+        every_thread_on(
             postgres_settings(database_from(url), Environment(debug=True, db_threads=8))
-        ):
-            yield "postgres"
+        ),
+    ):
+        yield "postgres"
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from realtime import dbpool
 from realtime.process import Process
 from realtime.work import run as run_module
 from tests.support.chats import CLAIM, ask, begin, finish, make_user, session_of, talk
-from tests.support.databases import make_tables, orm_on
+from tests.support.databases import migrated, orm_on
 from tests.support.inprocess import open_chat_here
 from tests.support.servers import Postgres
 from tests.support.site_agents import echo_words
@@ -322,14 +322,12 @@ class TestStored:
 def test_it_is_stored_on_postgres(
     postgres: Postgres, django_db_blocker: DjangoDbBlocker, renderings: list[Rendering]
 ) -> None:
-    with django_db_blocker.unblock(), postgres.database() as url:
-        make_tables(url)
-        with orm_on(url):
-            talk(make_user("ann"), ("one", TEXT))
-            views = show_messages(Message.objects.select_related("run").order_by("number"))
-            reply = views[1]
-            parts = reply.parts or []
-            save_html(UUID(reply.message_id), parts, ["first"])
-            save_html(UUID(reply.message_id), parts, ["second"])
-            assert read_html(views) == {reply.message_id: ["second"]}
+    with django_db_blocker.unblock(), migrated(postgres) as url, orm_on(url):
+        talk(make_user("ann"), ("one", TEXT))
+        views = show_messages(Message.objects.select_related("run").order_by("number"))
+        reply = views[1]
+        parts = reply.parts or []
+        save_html(UUID(reply.message_id), parts, ["first"])
+        save_html(UUID(reply.message_id), parts, ["second"])
+        assert read_html(views) == {reply.message_id: ["second"]}
     assert renderings == []

@@ -17,7 +17,7 @@ from conversations.sessions import lists, queue, search
 from conversations.sessions.lists import save_title
 from conversations.sessions.search import Piece, containing, find_entries, phrases_of
 from tests.support.chats import ask, begin, finish, make_user, session_of, talk
-from tests.support.databases import make_tables, orm_on
+from tests.support.databases import migrated, orm_on
 from tests.support.servers import Postgres
 
 TEXT = "Pear trees make an orchard; user@example.com wrote C++ in naïve Größe, 3.5 kg. Über 日本"
@@ -37,8 +37,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tables(postgres: Postgres, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
     """The URL of a Postgres database with all tables."""
-    with django_db_blocker.unblock(), postgres.database() as url:
-        make_tables(url)
+    with django_db_blocker.unblock(), migrated(postgres) as url:
         yield url
 
 

@@ -15,7 +15,7 @@ from conversations.models import ChatSession, Run, RunStatus, SideCall
 from conversations.review.drawing import Series, plot_bars, plot_lines
 from conversations.review.figures import percentile, read_figures
 from tests.support.chats import ask, finish, make_user
-from tests.support.databases import make_tables, orm_on
+from tests.support.databases import migrated, orm_on
 from tests.support.servers import Postgres
 
 NOW = datetime(2026, 5, 10, 18, tzinfo=UTC)
@@ -29,10 +29,8 @@ def database(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     postgres: Postgres = request.getfixturevalue("postgres")
     blocker: DjangoDbBlocker = request.getfixturevalue("django_db_blocker")
-    with blocker.unblock(), postgres.database() as url:
-        make_tables(url)
-        with orm_on(url):
-            yield
+    with blocker.unblock(), migrated(postgres) as url, orm_on(url):
+        yield
 
 
 def reply(user: Any, asked: datetime, wait: float, **fields: Any) -> None:

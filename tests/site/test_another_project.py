@@ -8,8 +8,6 @@ import http.cookiejar
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -21,7 +19,7 @@ from playwright.async_api import async_playwright, expect
 from tests.browser.conftest import ARGUMENTS
 from tests.support.client import open_chat
 from tests.support.machine import scaled
-from tests.support.processes import Child, answers, free_port
+from tests.support.processes import Child, answers, free_port, run_warm
 from tests.support.provider import Call, Provider, Reply, ToolCall, run_provider
 from tests.support.servers import Postgres
 from tests.support.site import INHERITED, ROOT
@@ -42,8 +40,8 @@ class Shop:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self.env = inherited | {"DJANGO_SETTINGS_MODULE": "mysite.settings"} | changes
         self.port = free_port()
-        argv = [sys.executable, "manage.py", "serve", "--port", str(self.port)]
-        self.process = Child(argv, folder / "site.log", env=self.env, cwd=folder)
+        argv = ["manage.py", "serve", "--port", str(self.port)]
+        self.process = Child(argv, folder / "site.log", env=self.env, cwd=folder, warm=True)
 
     @property
     def origin(self) -> str:
@@ -55,16 +53,7 @@ class Shop:
 
     def run(self, *arguments: str) -> str:
         """What Python prints; raises `AssertionError` with its errors."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            check=False,
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return run_warm(*arguments, env=self.env, cwd=self.folder)
 
     def start(self) -> None:
         self.process.start(lambda: answers(f"{self.origin}/members/in/"))

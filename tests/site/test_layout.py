@@ -12,6 +12,7 @@ import pytest
 from conversations.api.base import ApiView
 from conversations.urls import urlpatterns as conversations_urls
 from realtime.urls import urlpatterns as realtime_urls
+from tests.support.processes import run_warm
 from tests.support.site import ROOT, environment, run_python
 
 FILES_A_FOLDER = 12
@@ -69,7 +70,7 @@ def test_every_view_of_the_api_is_one_of_ours():
 def test_the_protocol_is_described_without_settings():
     """Clients of benchmarks hold frames to it."""
     code = "from realtime import wire_schema; print(wire_schema.asyncapi()['asyncapi'])"
-    assert run_python("-c", code, env=environment()).startswith("3.")
+    assert run_warm("-c", code, env=environment(), cwd=ROOT).startswith("3.")
 
 
 def test_commands_do_not_pay_for_the_agents_sdk():
@@ -109,7 +110,7 @@ def test_every_task_has_an_owner(package):
 def test_the_first_connection_does_not_pay_for_the_agents_sdk():
     code = "import sys, agentsite.asgi; print('realtime.work.run' in sys.modules)"
     env = environment(DEBUG="1", DJANGO_SETTINGS_MODULE="agentsite.settings")
-    assert run_python("-c", code, env=env) == "True\n"
+    assert run_warm("-c", code, env=env, cwd=ROOT) == "True\n"
 
 
 def test_no_translation_is_fixed_at_import():

@@ -18,7 +18,7 @@ from realtime.conf import RealtimeSettings
 from tests.support.databases import every_thread_on
 from tests.support.processes import run_warm
 from tests.support.servers import Postgres
-from tests.support.site import ROOT, environment, run_python
+from tests.support.site import ROOT, environment
 
 KEY = "k" * 50
 
@@ -300,7 +300,7 @@ def test_postgres_is_told_the_limits(postgres: Postgres, command: str, shown: li
             DB_STATEMENT_TIMEOUT_S="120",
         )
         code = SHOWN.format(program="manage.py", command=command)
-        assert run_python("-c", code, env=env).split() == shown
+        assert run_warm("-c", code, env=env, cwd=ROOT).split() == shown
 
 
 def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
@@ -318,7 +318,7 @@ def test_production_passes_djangos_own_deployment_checks():
     asked = {**PRODUCTION, "SECRET_KEY": "..."}
     assert {name: named.get(name) for name in asked} == {**asked, "DEBUG": None}
     env = environment(HTTPS="", **PRODUCTION)
-    assert "no issues" in run_python("manage.py", *DEPLOY_CHECK, env=env)
+    assert "no issues" in run_warm("manage.py", *DEPLOY_CHECK, env=env, cwd=ROOT)
 
 
 def test_every_host_allowed_fails_the_deployment_check(settings):

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import dj_database_url
 from asgiref.local import Local
@@ -10,11 +11,26 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.utils import load_backend
 
+from tests.support.servers import Postgres
+
+_templates: WeakKeyDictionary[Postgres, str] = WeakKeyDictionary()
+
 
 def make_tables(url: str) -> None:
     """Migrate the database at `url`."""
     with connected(url):
         call_command("migrate", verbosity=0, interactive=False)
+
+
+@contextlib.contextmanager
+def migrated(postgres: Postgres) -> Iterator[str]:
+    """Return the URL of a new database with all tables; the migrations run once for all of them."""
+    if postgres not in _templates:
+        name = postgres.create_database()
+        make_tables(postgres.url(name))
+        _templates[postgres] = name
+    with postgres.database(_templates[postgres]) as url:
+        yield url
 
 
 @contextlib.contextmanager

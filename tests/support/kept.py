@@ -82,7 +82,8 @@ async def read_ended(site: Site, user: User, session_id: str, *, within: float =
             found[0] = read_kept(site, user, session_id)
             return found[0].has_ended
 
-        poll(ended, "the end of all runs", within=within)
+        # Requests of a user are counted: on a slow machine the wait may take most of a minute.
+        poll(ended, "the end of all runs", within=within, every=0.2)
         return found[0]
 
     return await asyncio.to_thread(read)

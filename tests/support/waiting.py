@@ -14,16 +14,18 @@ from tests.support.machine import scaled
 TIMEOUT_S = 30.0
 
 
-def poll(met: Callable[[], object], what: str, *, within: float = TIMEOUT_S) -> None:
+def poll(
+    met: Callable[[], object], what: str, *, within: float = TIMEOUT_S, every: float = 0.01
+) -> None:
     """Poll a condition that no event announces, such as one in another process.
 
-    Raises `TimeoutError`.
+    `every` is the pause between two looks, in seconds. Raises `TimeoutError`.
     """
     deadline = time.monotonic() + scaled(within)
     while not met():
         if time.monotonic() > deadline:
             raise TimeoutError(_complaint(what, within))
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 @contextlib.asynccontextmanager

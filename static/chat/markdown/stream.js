@@ -62,8 +62,11 @@ export class MarkdownStream {
    */
   finish(text, blocks = wholeOf(text)) {
     const whole = childrenOf(blocks);
+    const present = childrenOf(this.element);
     const count = this.#settled.length;
-    for (const [index, block] of whole.entries()) this.#finishBlock(block, index, index < count);
+    for (const [index, block] of whole.entries()) {
+      this.#finishBlock(block, present[index], index, index < count);
+    }
     this.#settled.length = whole.length;
     while (this.element.children.length > whole.length) this.element.lastElementChild?.remove();
   }
@@ -238,18 +241,18 @@ export class MarkdownStream {
   /**
    * Leave a block that is right; morph one that is nearly right, to keep the selection in it.
    * @param {HTMLElement} block
+   * @param {HTMLElement | undefined} present
    * @param {number} index
    * @param {boolean} isSettled
    */
-  #finishBlock(block, index, isSettled) {
+  #finishBlock(block, present, index, isSettled) {
     const html = block.outerHTML;
     if (html === this.#settled[index]) return;
     this.#settled[index] = html;
-    const present = childrenOf(this.element)[index];
     if (!present) this.element.append(block);
     else if (isSettled) present.replaceWith(block);
     else if (htmlOf(present) !== html) morph(present, block);
-    this.onSettled(childrenOf(this.element)[index]);
+    this.onSettled(present?.parentNode === this.element ? present : block);
   }
 }
 
