@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations.models import RunStatus
+from conversations.models import RunEvent, RunStatus
 from conversations.runs import catch_up, lifecycle
 from conversations.runs import events as events_module
 from conversations.runs.events import Batch
@@ -147,6 +147,58 @@ async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
     await socket.viewer.resume(talk.session_id, cursor)
     found = await socket.read()
     assert [f["content"] for f in found if f["type"] == "token"] == ["three"]
+
+
+async def test_an_event_of_a_later_version_is_counted_and_not_shown(
+    talk: Talk, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = talk.work.run
+    frames._warn_of.cache_clear()
+    events = [(2, "token", {"delta": "one "}), (3, "tool.dreamt", {"of": "x"})]
+    batch = Batch(run.pk, run.claim, run.epoch, 1, [*events, (4, "token", {"delta": "two"})])
+    await in_thread(events_module.commit_batches, [batch], CLAIM.lease)
+    for _ in range(2):
+        found = await resumed_without_a_check(talk)
+        assert [f["metadata"]["seq"] for f in found if "seq" in f["metadata"]] == [2, 3, 4]
+        assert [f["content"] for f in found if f["type"] == "token"] == ["one ", "two"]
+        transcript = BaseClient()
+        for frame in found:
+            transcript.apply(frame)
+    assert caplog.text.count("tool.dreamt") == 1
+
+
+async def resumed_without_a_check(talk: Talk) -> list[Frame]:
+    """The frames after the first event; the protocol of this version declares not all of them."""
+    socket = Socket(talk.user)
+    await socket.viewer.resume(
+        talk.session_id, ResumeMetadata(rev=1, run_id=str(talk.posted.run_id), epoch=1, seq=1)
+    )
+    taken: list[str] = []
+
+    async def take(text: str) -> None:
+        taken.append(text)
+
+    sending = asyncio.create_task(socket.outbox.run(take, socket._close, socket._drained))
+    async with time_limit("the frames"):
+        await socket.drained.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    return [json.loads(text) for text in taken]
+
+
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELLED])
+async def test_an_end_of_a_later_version_is_shown(talk: Talk, status: RunStatus) -> None:
+    ending = Ending(status, [], error_code="abducted" if status == RunStatus.FAILED else "")
+    await in_thread(lambda: lifecycle.finish_run(talk.work, last_seq=1, events=[], ending=ending))
+    await RunEvent.objects.filter(seq=2, kind="complete").aupdate(
+        payload={"finish_reason": "cancelled", "reason": "abduction"}
+    )
+    socket = Socket(talk.user)
+    cursor = ResumeMetadata(rev=1, run_id=str(talk.posted.run_id), epoch=1, seq=1)
+    await socket.viewer.resume(talk.session_id, cursor)
+    end = (await socket.read())[-1]
+    assert end["metadata"].get("code") == ("internal" if status == RunStatus.FAILED else None)
+    assert "reason" not in end["metadata"]
 
 
 async def test_a_group_that_was_refused_is_joined_later(talk: Talk) -> None:
