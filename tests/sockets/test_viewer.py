@@ -19,9 +19,9 @@ from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting, rendering
 from conversations.sessions.posting import NewChat
-from realtime.channel_layer import Hub, RunFrames, run_frames, session_group
+from realtime.channel_layer import Envelope, Hub, RunFrames, run_frames, session_group
 from realtime.protocol import ResumeMetadata
-from realtime.sockets import frames
+from realtime.sockets import announcer, frames
 from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
 from tests.support.conformance import check_frame
@@ -273,6 +273,33 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     await socket.viewer.on_message(late)
     await socket.viewer.on_message(late)
     assert shown(await socket.read()).text(str(talk.posted.run_id)) == "lost found"
+
+
+async def test_a_message_that_its_own_run_has_overtaken_is_read_as_it_is_now(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came last, and still says that the reply is empty."""
+    await in_thread(talk.end)
+    socket = Socket(talk.user)
+    await socket.viewer.resume(talk.session_id, ResumeMetadata())
+    sent: list[Envelope] = []
+    monkeypatch.setattr(announcer, "publish", sent.extend)
+    await in_thread(talk.ask, talk.session_id)
+    created = next(message for _, message in sent if message["type"] == "session.frames")
+    said = await in_thread(talk.say, "one ", "two")
+    ending = Ending(
+        RunStatus.COMPLETED, [{"type": "text", "text": "one two"}], html=["<p>one two</p>"]
+    )
+    await in_thread(
+        lambda: lifecycle.finish_run(talk.work, last_seq=talk.last_seq, events=[], ending=ending)
+    )
+    end = [message for _, message in sent if message["type"] == "run.frames"][-1]
+    for message in (talk.begun(), said, end, created):
+        await socket.viewer.on_message(message)
+    transcript = shown(await socket.read())
+    assert transcript.shown(talk.session_id)[str(talk.posted.run.message_id)] == "one two"
+    reply = transcript.messages[str(talk.posted.run.message_id)]
+    assert [part["text"] for part in reply["parts"]] == ["one two"]
 
 
 async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: Talk) -> None:
