@@ -74,6 +74,16 @@ TEST_TIMEOUT_S = 120
 def pytest_configure(config: pytest.Config) -> None:
     """Before there are workers, which find the directory by the environment."""
     machine.shared_dir()
+    if os.environ.get(ON_SERVERS):
+        # Nothing is dropped, since connections of threads remain; the server ends with the session.
+        config.option.reuse_db = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, on servers, what is about SQLite or the layer in memory."""
+    if os.environ.get(ON_SERVERS) and (marked := item.get_closest_marker("in_process")):
+        pytest.skip(marked.args[0])
 
 
 @pytest.hookimpl(wrapper=True)

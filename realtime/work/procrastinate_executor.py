@@ -227,16 +227,20 @@ class ProcrastinateExecutor(InlineExecutor):
         app = App(connector=PsycopgConnector())
         retry = RetryStrategy(retry_exceptions={HandedBackError})
         app.task(name=RUN_TASK, queue=RUN_QUEUE, retry=retry)(self._deliver)
-        upkeep: Any = {
-            "queue": UPKEEP_QUEUE,
-            "retry": RetryStrategy(max_attempts=UPKEEP_ATTEMPTS, wait=UPKEEP_RETRY_S),
-        }
-        app.task(name=TEND_TASK, **upkeep)(self._tend)
-        app.task(name=ERASE_TASK, **upkeep)(_erase)
+        retry = RetryStrategy(max_attempts=UPKEEP_ATTEMPTS, wait=UPKEEP_RETRY_S)
+        app.task(name=TEND_TASK, queue=UPKEEP_QUEUE, retry=retry)(self._tend)
+        app.task(name=ERASE_TASK, queue=UPKEEP_QUEUE, retry=retry)(_erase)
         for name, cron, work in ((FOLD_TASK, FOLD_CRON, _fold), (PURGE_TASK, PURGE_CRON, _purge)):
-            # The locks keep it to one at a time of all workers, and one that waits.
-            once: Any = {"lock": name, "queueing_lock": name, "priority": UPKEEP_PRIORITY}
-            app.periodic(cron=cron)(app.task(name=name, **upkeep, **once)(work))
+            task = app.task(
+                name=name,
+                queue=UPKEEP_QUEUE,
+                retry=retry,
+                priority=UPKEEP_PRIORITY,
+                # One at a time of all workers, and one that waits.
+                lock=name,
+                queueing_lock=name,
+            )
+            app.periodic(cron=cron)(task(work))
         return app
 
     async def _tend(self, run_id: str, wants_title: bool, wants_summary: bool) -> None:
