@@ -49,7 +49,9 @@ logger = logging.getLogger(__name__)
 
 RUN_QUEUE = "runs"
 RUN_TASK = "realtime.run"
-UPKEEP_QUEUE = "upkeep"
+UPKEEP_QUEUE = "background"
+"""Not "upkeep", as in the version before: its workers would delete jobs whose tasks they lack."""
+
 TEND_TASK = "realtime.tend"
 ERASE_TASK = "realtime.erase"
 FOLD_TASK = "realtime.fold"

@@ -377,7 +377,7 @@ async def test_workers_purge(engine: Engine, worker: Child) -> None:
     assert engine.web.request("DELETE", path, user=engine.ann).status == 204
     engine.execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
-        """ VALUES ('upkeep', 'realtime.purge', '{"timestamp": 0}')"""
+        """ VALUES ('background', 'realtime.purge', '{"timestamp": 0}')"""
     )
     left = "SELECT count(*) FROM conversations_chatsession WHERE id = %s"
     await engine.until(lambda: engine.ask(left, accepted["session_id"]) == 0, "the purge")
@@ -436,7 +436,7 @@ async def test_workers_fold_by_the_clock(engine: Engine) -> None:
         await client.wait_end(accepted["run_id"])
     engine.execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
-        """ VALUES ('upkeep', 'realtime.fold', '{"timestamp": 0}')"""
+        """ VALUES ('background', 'realtime.fold', '{"timestamp": 0}')"""
     )
     folded = "SELECT folded FROM conversations_run WHERE id = %s"
     await engine.until(lambda: engine.ask(folded, accepted["run_id"]), "the journal to be folded")
