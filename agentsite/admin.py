@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from conversations.people.privacy import erase_user
 from conversations.sessions.lists import all_of
+from realtime.conf import is_deferring
 
 UserModel = get_user_model()
 CHANGE_LIST = "admin:auth_user_changelist"
@@ -44,7 +45,8 @@ class PersonAdmin(UserAdmin):
         """Erase the user by `erase_user` on POST; else show a page that asks for confirmation.
 
         Works in small transactions, so that other writers are not blocked. An account that rows of
-        another app protect stays, disabled and without its name; a message says that it stays.
+        another app protect stays, disabled and without its name; a message says that it stays. If
+        runs are jobs, so is the erasure: here the account is only disabled.
         Raises `PermissionDenied`, and `Http404` for a user that does not exist.
         """
         if request.method != "POST":
@@ -54,6 +56,13 @@ class PersonAdmin(UserAdmin):
             raise PermissionDenied
         if user is None:
             raise Http404
+        if is_deferring():
+            # Import here: Procrastinate's Django app is installed with this executor only.
+            from realtime.work.procrastinate_executor import defer_erasure
+
+            defer_erasure(user, by=request.user)  # type: ignore[arg-type]
+            messages.success(request, _("The account is disabled. A worker is erasing it."))
+            return redirect(CHANGE_LIST)
         try:
             erase_user(user, by=request.user)  # type: ignore[arg-type]
         except (ProtectedError, RestrictedError):

@@ -476,14 +476,16 @@ def postgres(parts: dict[str, Any], env: Environment) -> dict[str, Any]:
     options = parts.get("OPTIONS", {})
     # The directory of a Unix socket cannot be a URL's host, so it is given as `?host=`.
     address = {key.upper(): options.pop(key) for key in ("host", "port") if key in options}
-    # Half of the connections are for units of work, half for requests.
-    pool = {"min_size": 1, "max_size": 2 * env.db_threads, "timeout": 5}
+    # Half of the connections are for units of work, half for requests. By default the pool's pauses
+    # between attempts to connect grow to minutes, and go on when the server is back.
+    size = {"min_size": 1, "max_size": 2 * env.db_threads}
+    pool = {**size, "timeout": 5, "reconnect_timeout": 2}
     limits = postgres_limits(env)
     merged = limits | options | {"pool": pool}
     # Postgres uses the last of repeated settings, so those of the URL come last.
     if server_options := [given["options"] for given in (limits, options) if "options" in given]:
         merged["options"] = " ".join(server_options)
-    fixed = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True, "OPTIONS": merged}
+    fixed = {"ENGINE": "conversations.postgres", "CONN_MAX_AGE": 0, "OPTIONS": merged}
     return parts | address | fixed
 
 

@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import ipaddress
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,26 +103,41 @@ class Due:
     """
 
     id: UUID
+    endpoint_id: int
     url: str
     body: bytes
     headers: dict[str, str]
 
 
-def take_due(limit: int) -> list[Due]:
+def take_due(limit: int, *, each: int, under_way: Mapping[int, int]) -> list[Due]:
     """Take up to `limit` deliveries that are due, the one due for longest first.
 
-    Those for endpoints that are not active stay. No other process gets them within `LEASE`. Each
-    must be attempted, and the result noted by `note_attempt`; if that does not come within `LEASE`,
-    the delivery is due again.
+    An endpoint gets at most `each` at a time, with those that are `under_way` to it, a number by
+    its id. Call it again until it returns []: those behind many for one endpoint are not seen
+    before that one has its number. Deliveries for endpoints that are not active stay. No other
+    process gets what is taken within `LEASE`. Each must be attempted, and the result noted by
+    `note_attempt`; if that does not come within `LEASE`, the delivery is due again.
     """
     skips = connection.features.has_select_for_update_skip_locked
+    busy = [endpoint for endpoint, count in under_way.items() if count >= each]
     with transaction.atomic():
         due = WebhookDelivery.objects.filter(due_at__lte=timezone.now(), endpoint__is_active=True)
-        due = due.select_related("endpoint", "run__reply").order_by("due_at")
-        rows = list(due.select_for_update(skip_locked=skips, of=("self",))[:limit])
+        due = due.exclude(endpoint__in=busy).select_related("endpoint", "run__reply")
+        locked = due.order_by("due_at").select_for_update(skip_locked=skips, of=("self",))
+        rows = list(_at_most(each, locked[:limit], under_way))
         taken = WebhookDelivery.objects.filter(pk__in=[row.pk for row in rows])
         taken.update(due_at=timezone.now() + LEASE, attempts=F("attempts") + 1)
     return [_due(row) for row in rows]
+
+
+def _at_most(
+    each: int, rows: Iterable[WebhookDelivery], under_way: Mapping[int, int]
+) -> Iterator[WebhookDelivery]:
+    counts = Counter(under_way)
+    for row in rows:
+        counts[row.endpoint_id] += 1
+        if counts[row.endpoint_id] <= each:
+            yield row
 
 
 def _due(row: WebhookDelivery) -> Due:
@@ -129,7 +145,7 @@ def _due(row: WebhookDelivery) -> Due:
     told = {"type": row.event, "timestamp": row.created_at.isoformat(), "data": row.data | text}
     body = json.dumps(told, ensure_ascii=False).encode()
     headers = signed_headers(row.endpoint.secret, str(row.pk), timezone.now(), body)
-    return Due(row.pk, row.endpoint.url, body, headers)
+    return Due(row.pk, row.endpoint_id, row.endpoint.url, body, headers)
 
 
 def signed_headers(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from django.db import DatabaseError, InterfaceError, connection, connections
 
-from conversations.sqlite import prefer_this_thread
+from conversations.sqlite.base import prefer_this_thread
 from realtime.conf import get_conf
 
 P = ParamSpec("P")

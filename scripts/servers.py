@@ -1,5 +1,6 @@
 """Servers from wheels (Postgres, Valkey, Caddy): the commands that start them."""
 
+import locale
 import os
 import pwd
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from venvs import SetupError
 
 INITDB_OPTIONS = ("--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync")
+CHARACTER_TYPES = ("C.UTF-8", "en_US.UTF-8", "C")
+"""With that of C, full-text search takes every character beyond ASCII for a letter."""
 
 # Runs in the child before the program: becomes another user if requested, then has the kernel send
 # a signal when the parent dies (a killed parent cleans nothing up), then execs.
@@ -128,7 +131,10 @@ def _make_data(programs: Path, data_dir: Path, user: tuple[int, int]) -> None:
     if uid:
         os.chown(data_dir, uid, gid)
     subprocess.run(
-        [programs / "initdb", "-D", data_dir, "-U", "postgres", *INITDB_OPTIONS],
+        [
+            *(programs / "initdb", "-D", data_dir, "-U", "postgres"),
+            *(*INITDB_OPTIONS, f"--lc-ctype={_character_type()}"),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=data_dir,
@@ -136,6 +142,19 @@ def _make_data(programs: Path, data_dir: Path, user: tuple[int, int]) -> None:
         group=gid or None,
         extra_groups=[] if uid else None,
     )
+
+
+def _character_type() -> str:
+    """Return the first of `CHARACTER_TYPES` that this machine knows."""
+    own = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in CHARACTER_TYPES:
+            with suppress(locale.Error):
+                locale.setlocale(locale.LC_CTYPE, name)
+                return name
+    finally:
+        locale.setlocale(locale.LC_CTYPE, own)
+    return "C"
 
 
 def _unprivileged_user() -> tuple[int, int]:

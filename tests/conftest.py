@@ -1,6 +1,7 @@
 """The environment of in-process tests, made before Django reads it."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from venvs import Venv
 
 from tests.support import machine
 from tests.support.machine import FULL_CROWDS, SHARED_DIR, STEPS
+from tests.support.servers import ON_SERVERS, POSTGRES_URL, start_for_session
 from tests.support.site import INHERITED
 
 WORK_DIR = tempfile.mkdtemp(prefix="agentsite-tests-")
@@ -19,7 +21,7 @@ atexit.register(shutil.rmtree, WORK_DIR, ignore_errors=True)
 
 # Settings that a developer has for a site of their own stay out of the tests.
 BROUGHT = ("AGENTSITE_CHROMIUM", "AGENTSITE_AIMOCK")
-KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, STEPS, *BROUGHT, "CI")
+KEPT = (*INHERITED, SHARED_DIR, FULL_CROWDS, STEPS, ON_SERVERS, POSTGRES_URL, *BROUGHT, "CI")
 for name in set(os.environ).difference(KEPT):
     if not name.startswith(("PYTEST_", "PIP_", "npm_", "SSL_", "LC_")):
         del os.environ[name]
@@ -34,6 +36,9 @@ os.environ |= {
     "AGENT_MODEL": "tour",
     "API_REQUESTS_PER_MINUTE": "1000000",
 }
+SERVERS = contextlib.ExitStack()
+atexit.register(SERVERS.close)
+os.environ |= start_for_session(SERVERS)
 
 # Sites that are started find the page's libraries in place.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -69,6 +74,16 @@ TEST_TIMEOUT_S = 120
 def pytest_configure(config: pytest.Config) -> None:
     """Before there are workers, which find the directory by the environment."""
     machine.shared_dir()
+    if os.environ.get(ON_SERVERS):
+        # Nothing is dropped, since connections of threads remain; the server ends with the session.
+        config.option.reuse_db = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, on servers, what is about SQLite or the layer in memory."""
+    if os.environ.get(ON_SERVERS) and (marked := item.get_closest_marker("in_process")):
+        pytest.skip(marked.args[0])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -89,6 +89,8 @@ class Run(models.Model):
     last_seq = models.PositiveIntegerField(default=0)
     worker = models.CharField(max_length=100, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
+    # How many epochs ended because their worker shut down; those are no attempts.
+    releases = models.PositiveIntegerField(default=0, db_default=0)
 
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=20, choices=EndReason.choices, blank=True)

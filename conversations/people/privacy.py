@@ -87,7 +87,8 @@ def purge() -> int:
 
     Deletes the sessions of `list_expired`, expired sign-ins and tickets, rows of used tokens older
     than `USAGE_KEPT`, deliveries of webhooks older than `DELIVERIES_KEPT`, and guests without
-    sessions who were made more than SESSION_COOKIE_AGE seconds ago. If sessions were deleted, the
+    sessions who were made more than SESSION_COOKIE_AGE seconds ago, except those whom rows of
+    another app protect. If sessions were deleted, the
     audit log gets one entry with their number.
     """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
@@ -118,12 +119,41 @@ def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
 
 
 def _delete_guests(now: datetime) -> None:
-    """Delete guests without sessions that were created more than SESSION_COOKIE_AGE ago."""
+    """Delete guests without sessions that were created more than SESSION_COOKIE_AGE ago.
+
+    Those that rows of another app protect stay.
+    """
     since = now - timedelta(seconds=settings.SESSION_COOKIE_AGE)
     users = get_user_model()._default_manager
     lost = users.filter(guest__created_at__lt=since, chat_sessions=None).order_by("pk")
-    while batch := list(lost.values_list("pk", flat=True)[:GUESTS_A_BATCH]):
-        users.filter(pk__in=batch).delete()
+    ids = list(lost.values_list("pk", flat=True)[:GUESTS_A_BATCH])
+    while ids:
+        _delete_unprotected(users.filter(pk__in=ids))
+        ids = list(lost.filter(pk__gt=ids[-1]).values_list("pk", flat=True)[:GUESTS_A_BATCH])
+
+
+def _delete_unprotected(users: QuerySet[Any]) -> None:
+    try:
+        users.delete()
+    except (ProtectedError, RestrictedError):
+        for user in users:
+            with suppress(ProtectedError, RestrictedError):
+                user.delete()
+
+
+def disable_user(user: AbstractBaseUser) -> None:
+    """Keep an account that is to be erased from signing in; its sockets are closed soon after."""
+    get_user_model()._default_manager.filter(pk=user.pk).update(is_active=False)
+
+
+def erase_user_by_id(user_id: str, *, by_id: str) -> int:
+    """Erase the account `user_id` by `erase_user`; return 0 if there is none.
+
+    The staff member `by_id` is the one that the audit log names, if that account still exists.
+    """
+    users = get_user_model()._default_manager
+    user = users.filter(pk=user_id).first()
+    return 0 if user is None else erase_user(user, by=users.filter(pk=by_id).first())
 
 
 def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) -> int:
@@ -137,7 +167,7 @@ def erase_user(user: AbstractBaseUser, *, by: AbstractBaseUser | None = None) ->
     disabled, called `erased-...`, and has lost its e-mail address, other names and password.
     """
     users = get_user_model()._default_manager.filter(pk=user.pk)
-    users.update(is_active=False)
+    disable_user(user)
     theirs = ChatSession.objects.filter(owner_id=user.pk)
     for session_id in list(theirs.filter(deleted_at=None).values_list("pk", flat=True)):
         _take_off_lists(user, session_id)

@@ -5,7 +5,6 @@ Each function that writes is one transaction; `conversations.runs.states` makes 
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -339,7 +338,9 @@ def recover_run(run_id: UUID, *, max_attempts: int) -> None:
     It is queued if no cancel was requested, and one of these holds: its epoch shows neither text
     nor a tool call, or none since it awaited input, and it was started, or resumed from there,
     fewer than `max_attempts` times; or the epoch shows some, another worker can go on behind its
-    steps (`find_checkpoint`), and it has had fewer than `max_attempts` epochs.
+    steps (`find_checkpoint`), and it has had fewer than `max_attempts` epochs. What `release_run`
+    has ended counts as no attempt.
+
     Raises `RunLostError` for any other run, and `Run.DoesNotExist` for an unknown one.
     """
     with locked_run(run_id) as (change, run):
@@ -352,34 +353,43 @@ def recover_run(run_id: UUID, *, max_attempts: int) -> None:
 def release_run(run_id: UUID, *, worker: str) -> None:
     """Queue a running run of `worker` again, or end it, as `recover_run` does; ignores its lease.
 
-    How often it was started does not matter: a run that is given up has not killed its worker. The
-    attempt still counts when a lease expires later. Raises `RunLostError` if the worker does not
-    own the run, and `Run.DoesNotExist` for an unknown one.
+    How often it was started does not matter, and this attempt does not count later: a run that is
+    given up has not killed its worker. Raises `RunLostError` if the worker does not own the run,
+    and `Run.DoesNotExist` for an unknown one.
     """
     with locked_run(run_id) as (change, run):
         mine = Run.objects.filter(pk=run_id, status=RunStatus.RUNNING, worker=worker)
         if not mine.exists():
             raise RunLostError(f"run {run_id} is not of {worker}")
-        _recover(change, run, math.inf)
+        _recover(change, run, None)
 
 
-def _recover(change: ChangeBuilder, run: Run, max_attempts: float) -> None:
+def _recover(change: ChangeBuilder, run: Run, max_attempts: int | None) -> None:
+    """Queue a run again, or end it; without `max_attempts` its worker gives it up as planned."""
     state = RunState.objects.filter(run_id=run.pk).first()
-    since, attempts = (state.seq, state.attempts) if state else (0, run.epoch)
+    epochs = run.epoch - run.releases
+    since, attempts = (state.seq, state.attempts) if state else (0, epochs)
+    is_planned = max_attempts is None
     shown = RunEvent.objects.filter(run_id=run.pk, epoch=run.epoch, kind__in=SHOWN_KINDS)
     has_shown = shown.filter(seq__gt=since).exists()
     checkpoint = find_checkpoint(run)
     if run.cancel_requested_at is not None:
         _lose(change, run, checkpoint)
-    elif not has_shown and attempts < max_attempts:
-        states.requeue(change, run)
-    elif has_shown and checkpoint is not None and run.epoch < max_attempts:
-        _go_on(change, run, checkpoint)
+    elif not has_shown and (max_attempts is None or attempts < max_attempts):
+        if state is None:
+            states.requeue(change, run, releases=run.releases + is_planned)
+        else:
+            # It stays in its epoch: attempts since its answer are counted here alone.
+            state.attempts -= is_planned
+            state.save(update_fields=["attempts"])
+            states.requeue(change, run)
+    elif has_shown and checkpoint and (max_attempts is None or epochs < max_attempts):
+        _go_on(change, run, checkpoint, releases=run.releases + is_planned)
     else:
         _lose(change, run, checkpoint)
 
 
-def _go_on(change: ChangeBuilder, run: Run, checkpoint: Checkpoint) -> None:
+def _go_on(change: ChangeBuilder, run: Run, checkpoint: Checkpoint, *, releases: int) -> None:
     """Queue a run, to be claimed again behind its checkpoint; what was used so far is counted.
 
     The state of an earlier suspension is deleted: what was resumed from it has happened. Later runs
@@ -388,7 +398,7 @@ def _go_on(change: ChangeBuilder, run: Run, checkpoint: Checkpoint) -> None:
     parts = read_parts(run).parts
     RunState.objects.filter(run_id=run.pk).delete()
     replace_items(run, items_of_parts(parts))
-    states.requeue(change, run, **_orphan_facts(run, parts, checkpoint))
+    states.requeue(change, run, releases=releases, **_orphan_facts(run, parts, checkpoint))
 
 
 def _lose(change: ChangeBuilder, run: Run, checkpoint: Checkpoint | None) -> None:

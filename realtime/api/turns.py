@@ -21,7 +21,7 @@ from conversations.api.base import ApiView, error_body
 from conversations.api.requests import sign_in_of
 from conversations.api.schema import MessageField
 from conversations.api.serializers import RunSerializer, message_data
-from conversations.errors import ERRORS, ErrorCode
+from conversations.errors import ERRORS, AgentSiteError, ErrorCode
 from conversations.models import Outcome, RunStatus
 from conversations.people.sign_ins import SignIn
 from conversations.queries import User, get_run_of, get_session
@@ -32,6 +32,7 @@ from realtime import process as process_module
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
 from realtime.protocol import CLOSE_RESTART
+from realtime.sockets.frames import known_code
 from realtime.sockets.poller import Socket
 from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
@@ -313,12 +314,22 @@ def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Fr
 
 async def _stream(frames: AsyncGenerator[Frame, None]) -> StreamingHttpResponse:
     """Make the streaming response; awaits the first frame, so that a refusal is an HTTP status."""
-    first = await anext(frames)
+    first = await _first_of(frames)
     return StreamingHttpResponse(
         _events(first, frames),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _first_of(frames: AsyncGenerator[Frame, None]) -> Frame:
+    """Return `accepted`; raises `AgentSiteError(unavailable)` if the server stops before it.
+
+    The chat may have been stored by then: the caller may send the same `client_message_id` again.
+    """
+    async for frame in frames:
+        return frame
+    raise AgentSiteError(ErrorCode.UNAVAILABLE)
 
 
 async def _events(first: Frame, frames: AsyncGenerator[Frame, None]) -> AsyncIterator[str]:
@@ -335,7 +346,7 @@ def _event(frame: Frame) -> str:
 async def _read(frames: AsyncGenerator[Frame, None], *, wait: bool) -> Frame:
     """Return `accepted` once the reply has ended or awaits input, or after `rest_wait_s`."""
     async with aclosing(frames):
-        accepted = await anext(frames)
+        accepted = await _first_of(frames)
         try:
             async with asyncio.timeout(get_conf().rest_wait_s if wait else 0):
                 async for frame in frames:
@@ -359,6 +370,6 @@ def _answer(user: User, accepted: Frame) -> tuple[int, dict[str, Any]]:
         "message": message_data(get_reply_view(session, run)),
     }
     if run.status == RunStatus.FAILED:
-        code = ErrorCode(run.error_code)
+        code = known_code(run.error_code)
         return ERRORS[code].http_status, {**error_body(code), **body}
     return (200 if run.is_ended else 202), body

@@ -1,12 +1,16 @@
-"""Makes frames from what is stored."""
+"""Makes frames from what is stored, also by processes of a later version."""
 
+import logging
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from conversations.changes import FeedbackChanged, SessionListed, ShareChanged
 from conversations.errors import ERRORS, ErrorCode
-from conversations.models import Run, RunStatus
+from conversations.models import EndReason, Run, RunStatus
 from conversations.runs.lifecycle import Decided
 from conversations.runs.usage import currency
 from conversations.sessions.parts import open_requests
@@ -22,10 +26,40 @@ _STATUS_KINDS: dict[str, type[protocol.SequencedMetadata]] = {
 }
 
 
-def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> ServerFrame:
+logger = logging.getLogger(__name__)
+
+
+class LaterMetadata(protocol.SequencedMetadata):
+    """What every event of a journal has; `event` is a kind of a later version."""
+
+    event: str
+
+
+class LaterFrame(BaseModel):
+    """The frame of an event of a later version: clients count its seq, and show nothing of it."""
+
+    type: Literal["status"] = "status"
+    session_id: str
+    content: str = ""
+    metadata: LaterMetadata
+
+    def encode(self) -> str:
+        return self.model_dump_json()
+
+
+@cache
+def _warn_of(what: str, value: str) -> None:
+    """Log, once in a process, that a worker of a later version has written something."""
+    logger.warning("a worker of a later version wrote the %s %s, which is not shown", what, value)
+
+
+def event_frame(
+    ref: RunRef, seq: int, kind: str, payload: dict[str, Any]
+) -> ServerFrame | LaterFrame:
     """Return the frame of one journal event that does not end its run.
 
-    Raises `KeyError` for an event of another kind, `complete` and `error` included.
+    For a kind that this version does not know, the frame has nothing of the payload. Do not pass
+    `complete` or `error`.
     """
     where = _where(ref, seq)
     if kind == "token":
@@ -33,6 +67,10 @@ def event_frame(ref: RunRef, seq: int, kind: str, payload: dict[str, Any]) -> Se
         return protocol.Token(
             session_id=str(ref.session_id), content=payload["delta"], metadata=metadata
         )
+    if kind not in _STATUS_KINDS:
+        _warn_of("event", kind)
+        metadata = LaterMetadata(**where, event=kind)
+        return LaterFrame(session_id=str(ref.session_id), metadata=metadata)
     status = _STATUS_KINDS[kind](**where, **payload)
     return protocol.status(status, ref.session_id)  # type: ignore[arg-type]
 
@@ -51,7 +89,7 @@ def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> Se
     metadata = protocol.CompleteMetadata(
         **_where(ref, run.last_seq),
         finish_reason=payload["finish_reason"],
-        reason=payload.get("reason"),
+        reason=_known_reason(payload.get("reason")),
         usage=_usage(run),
         usage_source=run.usage_source,
         html=join_html(html),
@@ -60,7 +98,7 @@ def terminal_frame(run: Run, payload: dict[str, Any], html: Sequence[str]) -> Se
 
 
 def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
-    code = ErrorCode(payload["code"])
+    code = known_code(payload["code"])
     metadata = protocol.ErrorMetadata(
         **_where(ref, run.last_seq),
         code=code,
@@ -73,6 +111,23 @@ def _failure(run: Run, ref: RunRef, payload: dict[str, Any]) -> ServerFrame:
     return protocol.Error(
         session_id=str(ref.session_id), content=str(ERRORS[code].text), metadata=metadata
     )
+
+
+def _known_reason(reason: str | None) -> Any:
+    """Return a reason to stop, without one of a later version: then it stays untold."""
+    if reason is None or reason in EndReason.values:
+        return reason
+    _warn_of("reason", reason)
+    return None
+
+
+def known_code(code: str) -> ErrorCode:
+    """Return an error code, for one of a later version the most general."""
+    try:
+        return ErrorCode(code)
+    except ValueError:
+        _warn_of("error code", code)
+        return ErrorCode.INTERNAL
 
 
 def _where(ref: RunRef, seq: int) -> dict[str, Any]:

@@ -508,15 +508,14 @@ def _skip(
     """Send a snapshot, or the missing text to a reader that is not `full`."""
     missing = join_text(parts)[cursor.chars :]
     if session.full:
-        frame: ServerFrame = frames_module.snapshot_frame(got.run, got.seq, parts)
+        text = frames_module.snapshot_frame(got.run, got.seq, parts).encode()
     else:
-        frame = frames_module.event_frame(run_ref(got.run), got.seq, "token", {"delta": missing})
-    sender.advance(
-        session, cursor, frame.encode(), epoch=cursor.epoch, seq=got.seq, chars=len(missing)
-    )
+        token = {"delta": missing}
+        text = frames_module.event_frame(run_ref(got.run), got.seq, "token", token).encode()
+    sender.advance(session, cursor, text, epoch=cursor.epoch, seq=got.seq, chars=len(missing))
 
 
-def _event_frame(run: Run, event: EventRow) -> ServerFrame:
+def _event_frame(run: Run, event: EventRow) -> ServerFrame | frames_module.LaterFrame:
     seq, kind, payload = event
     if kind in TERMINAL_KINDS:
         return frames_module.terminal_frame(run, payload, _html_of(run))

@@ -416,10 +416,15 @@ class Viewer:
     def _forward_session(
         self, session: SessionCursor, message: SessionFrames
     ) -> SessionCursor | None:
-        """Forward the next change of a session, if this reader has resumed it."""
+        """Forward the next change of a session, if this reader has resumed it.
+
+        What the message says of a reply that this reader has been sent to its end is out of date:
+        the layer has put it behind the run's frames.
+        """
         if not session.full or self._sender.behind or message["rev"] <= session.rev:
             return None
-        if message["rev"] > session.rev + 1:
+        is_overtaken = any(UUID(run_id) in session.ended for run_id, _ in message["runs"])
+        if message["rev"] > session.rev + 1 or is_overtaken:
             return session
         undo = session.undo_rev()
         session.rev = message["rev"]

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,7 +34,7 @@ from realtime.providers.call_items import without_thoughts
 from realtime.providers.endings import StreamEnding, stream_ending
 from realtime.providers.mending import strip_all_thinking
 from realtime.registry import name_model
-from realtime.tasks import describe
+from realtime.tasks import Supervisor, describe
 from realtime.telemetry import metrics
 from realtime.work.context import Window, get_budget
 from realtime.work.metering import measured
@@ -277,8 +279,11 @@ def _describe_item(item: dict[str, Any]) -> str:
 
 
 WEBHOOK_POLL_S = 1.0
-WEBHOOK_SENDERS = 8
+WEBHOOK_SENDERS = 16
 """Attempts at the same time."""
+
+WEBHOOKS_EACH = 4
+"""Attempts at the same time for one endpoint."""
 
 WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
 
@@ -306,8 +311,14 @@ def _open_socket(address: tuple[Any, ...]) -> socket.socket:
 class WebhookSender:
     """Posts deliveries, `WEBHOOK_SENDERS` at a time and in no certain order.
 
-    One may arrive more than once, and one that fails too often is given up.
+    At most `WEBHOOKS_EACH` are for the same endpoint, so that a slow one does not delay others. A
+    delivery may arrive more than once, and one that fails too often is given up.
     """
+
+    def __init__(self) -> None:
+        self._attempts = Supervisor()
+        self._under_way: Counter[int] = Counter()
+        self._has_room = asyncio.Event()
 
     async def run(self) -> None:
         """Take deliveries and attempt them, until cancelled; an error is only logged.
@@ -315,29 +326,54 @@ class WebhookSender:
         An attempt that is cancelled is repeated after `webhooks.LEASE`.
         """
         async with open_session() as session:
-            while True:
-                taken = 0
-                try:
-                    taken = await self.send_due(session)
-                except Exception as exc:
-                    logger.error("sending webhooks failed: %s", describe(exc))
-                if taken < WEBHOOK_SENDERS:
-                    await asyncio.sleep(WEBHOOK_POLL_S)
+            try:
+                while True:
+                    if not await self._try_to_begin(session):
+                        await self._wait()
+            finally:
+                await self._attempts.stop()
 
-    async def send_due(self, session: aiohttp.ClientSession) -> int:
-        """Attempt deliveries that are due, at most `WEBHOOK_SENDERS`; return how many it attempted.
+    async def _try_to_begin(self, session: aiohttp.ClientSession) -> int:
+        try:
+            return await self.begin_due(session)
+        except Exception as exc:
+            logger.error("sending webhooks failed: %s", describe(exc))
+            return 0
+
+    async def _wait(self) -> None:
+        """Wait until an attempt has ended, at most `WEBHOOK_POLL_S` seconds."""
+        self._has_room.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WEBHOOK_POLL_S):
+                await self._has_room.wait()
+
+    async def begin_due(self, session: aiohttp.ClientSession) -> int:
+        """Begin attempts of deliveries that are due, as far as there is room; return how many.
 
         An attempt that fails counts too; its delivery is due again later, or given up.
         """
-        due = await dbpool.write(webhooks.take_due, WEBHOOK_SENDERS)
-        async with asyncio.TaskGroup() as attempts:
-            for each in due:
-                attempts.create_task(self._attempt(session, each))
+        room = WEBHOOK_SENDERS - self._under_way.total()
+        if room <= 0:
+            return 0
+        due = await dbpool.write(
+            webhooks.take_due, room, each=WEBHOOKS_EACH, under_way=dict(self._under_way)
+        )
+        for each in due:
+            self._under_way[each.endpoint_id] += 1
+            self._attempts.start(self._attempt(session, each), f"webhook {each.id}")
         return len(due)
 
+    async def settled(self) -> None:
+        """Wait until all attempts that have begun have ended."""
+        await self._attempts.settled()
+
     async def _attempt(self, session: aiohttp.ClientSession, due: Due) -> None:
-        status, error = await _post(session, due)
-        result = await dbpool.write(webhooks.note_attempt, due.id, status, error)
+        try:
+            status, error = await _post(session, due)
+            result = await dbpool.write(webhooks.note_attempt, due.id, status, error)
+        finally:
+            self._under_way[due.endpoint_id] -= 1
+            self._has_room.set()
         metrics.WEBHOOKS.labels(result).inc()
         if result == "given_up":
             logger.error("webhook %s: given up: %s", due.id, status or error)

@@ -23,7 +23,7 @@ from conversations.runs.states import Claim, Claimed
 from conversations.sessions import posting
 from conversations.sessions.lists import begin_upkeep, end_upkeep
 from realtime import dbpool, registry
-from realtime.conf import get_conf
+from realtime.conf import get_conf, is_deferring
 from realtime.providers.readiness import ModelReadiness
 from realtime.tasks import Supervisor, describe, note_ids
 from realtime.telemetry import metrics
@@ -45,6 +45,14 @@ TITLED_RUNS = 3
 """A title is tried after the first so many replies."""
 
 
+@dataclass(frozen=True)
+class DueUpkeep:
+    """What the session of a run needs after it: a title, a summary, or both."""
+
+    wants_title: bool
+    wants_summary: bool
+
+
 class Upkeep:
     """Makes titles and summaries of sessions, in the process that has worked on the latest run."""
 
@@ -56,39 +64,54 @@ class Upkeep:
         self._provider = provider
         self._tasks = Supervisor()
 
-    def follow(self, run: Run, share: float) -> None:
-        """Start a task for the title or the summary that is due after `run`, if any; never waits.
+    def find_due(self, run: Run, share: float) -> DueUpkeep | None:
+        """Return what is due after `run`; None if nothing is.
 
         A title is due within the first `TITLED_RUNS` runs if `titles` is `model`, a summary if
-        `share`, of `RunWork.context_share`, is at least `FULL`. The task does nothing if other
-        upkeep of the session is under way, in any process.
+        `share`, of `RunWork.context_share`, is at least `FULL`.
         """
         wants_title = get_conf().titles == "model" and run.number <= TITLED_RUNS
         is_full = share >= self._full
-        if wants_title or is_full:
-            work = self._tend(run, wants_title=wants_title, is_full=is_full)
-            self._tasks.start(work, f"upkeep of session {run.session_id}")
+        return DueUpkeep(wants_title, is_full) if wants_title or is_full else None
 
-    async def _tend(self, run: Run, *, wants_title: bool, is_full: bool) -> None:
-        from realtime.work.background import make_title, shorten
+    def follow(self, run: Run, due: DueUpkeep) -> None:
+        """Start a task that does what is due after `run`; never waits.
 
+        The task does nothing if other upkeep of the session is under way, in any process. What
+        fails is only logged, since the next reply tries again.
+        """
+        self._tasks.start(self._tend_once(run, due), f"upkeep of session {run.session_id}")
+
+    async def _tend_once(self, run: Run, due: DueUpkeep) -> None:
         if not await dbpool.write(begin_upkeep, run.session_id, DURATION):
             return
         try:
-            agent = registry.get_agent(run.agent)
-            if wants_title:
-                await self._attempt(run, make_title(run, agent, self._provider))
-            if is_full:
-                await self._attempt(run, shorten(run, agent, self._provider))
+            await self.tend(run, due)
         finally:
             await dbpool.write(end_upkeep, run.session_id)
 
-    async def _attempt(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        """Await `work`; a failure is only logged, since the next reply tries again."""
+    async def tend(self, run: Run, due: DueUpkeep) -> bool:
+        """Do what is due after `run`; return whether all of it succeeded. A failure is logged.
+
+        What has been done before is not done again.
+        """
+        from realtime.work.background import make_title, shorten
+
+        agent = registry.get_agent(run.agent)
+        done = [True]
+        if due.wants_title:
+            done.append(await self._attempt(run, make_title(run, agent, self._provider)))
+        if due.wants_summary:
+            done.append(await self._attempt(run, shorten(run, agent, self._provider)))
+        return all(done)
+
+    async def _attempt(self, run: Run, work: Coroutine[Any, Any, None]) -> bool:
         try:
             await work
         except Exception as exc:
             logger.warning("session %s: upkeep failed: %s", run.session_id, describe(exc))
+            return False
+        return True
 
     async def settled(self) -> None:
         """Wait until all tasks have ended, tasks started meanwhile included."""
@@ -115,7 +138,7 @@ class Executor(Protocol):
 
         `agent` is the one that the chat names, or None. Returns None if this process works on no
         runs, drains, takes runs from a job queue, or has an embedded model that is not ready and
-        that the agent needs; such a model is woken. The run is then queued without a claim.
+        that the agent needs. The run is then queued without a claim.
         """
 
     def enqueue(self, run_id: UUID, claimed: Claimed | None = None) -> None:
@@ -141,7 +164,8 @@ class Executor(Protocol):
 
         A released run is queued again, or ended with its committed parts, as `release_run` decides;
         if releasing fails, a sweeper recovers the run after its lease. Runs that wait for an
-        embedded model stay queued. Upkeep is cancelled once the runs have ended or are stopped.
+        embedded model stay queued. Upkeep that this process does is cancelled once the runs have
+        ended or are stopped; what is done by jobs goes on in another worker.
         """
 
     async def settled(self) -> None:
@@ -235,9 +259,7 @@ class InlineExecutor:
     def offer_claim(self, agent: str | None) -> Claim | None:
         if self._draining:
             return None
-        readiness = self._provider.readiness
-        if not readiness.is_ready and registry.asks_settings(agent or ""):
-            readiness.wake()
+        if not self._provider.readiness.is_ready and registry.asks_settings(agent or ""):
             return None
         return self._make_claim()
 
@@ -332,8 +354,8 @@ class InlineExecutor:
     async def _wait_for_model(self, run_id: UUID, job: _Job) -> None:
         """Return once the run's model is ready; raises `AgentSiteError(model_not_ready)`.
 
-        The run stays queued meanwhile: its user may edit or withdraw it, another process may claim
-        it.
+        A model that has failed is started again, whatever process has accepted the run. The run
+        stays queued meanwhile: its user may edit or withdraw it, another process may claim it.
         """
         readiness = self._provider.readiness
         if readiness.is_ready:
@@ -343,6 +365,7 @@ class InlineExecutor:
         # await may come between this check and setting it.
         if asks and not self._draining:
             job.is_waiting = True
+            readiness.wake()
             await readiness.wait()
             job.is_waiting = False
 
@@ -355,8 +378,12 @@ class InlineExecutor:
             await job.work.run()
         finally:
             job.work.trace.end()
+        if due := self._upkeep.find_due(claimed.run, job.work.context_share):
+            self._follow_up(claimed.run, due)
+
+    def _follow_up(self, run: Run, due: DueUpkeep) -> None:
         if not self._draining:
-            self._upkeep.follow(claimed.run, job.work.context_share)
+            self._upkeep.follow(run, due)
 
     def cancel(self, run_id: UUID) -> None:
         job = self._jobs.get(run_id)
@@ -409,6 +436,19 @@ FOLDS = 20
 """The most steps of folding in one sweep; even a busy process needs fewer."""
 
 
+async def fold(steps: int) -> bool:
+    """Fold journals of ended runs in at most `steps` transactions; return whether all are done.
+
+    In small steps, so that other writes come between them. Those that ended within `fold_after_s`
+    are left alone.
+    """
+    age = timedelta(seconds=get_conf().fold_after_s)
+    for _ in range(steps):
+        if not await dbpool.write(events.fold_events, age):
+            return True
+    return False
+
+
 class Sweeper:
     """Recovers, expires, starts, cancels and folds runs of all processes; see `sweep`.
 
@@ -436,7 +476,7 @@ class Sweeper:
         on; end runs whose approval has expired; have the executor `pick_up` runs that nobody has
         claimed; cancel runs that nobody watches (only with `on_disconnect=cancel`, and only
         `disconnect_grace_s` after this sweeper was made); fold the journals of ended runs, in at
-        most `FOLDS` steps; count unfinished runs for the metrics.
+        most `FOLDS` steps, unless a job does that; count unfinished runs for the metrics.
 
         Where a run is recovered, ended or cancelled, an error is only logged, and the next run
         follows. Any other error is raised, and what comes after it is left to the next sweep.
@@ -447,7 +487,8 @@ class Sweeper:
         await self._executor.pick_up(timedelta(seconds=conf.pickup_s))
         if conf.on_disconnect == "cancel":
             await self._cancel_unwatched(timedelta(seconds=conf.disconnect_grace_s))
-        await self._fold(timedelta(seconds=conf.fold_after_s))
+        if not is_deferring():
+            await fold(FOLDS)
         metrics.observe_backlog(await dbpool.read(states.measure_backlog))
 
     async def _recover(self, run_id: UUID) -> None:
@@ -468,12 +509,6 @@ class Sweeper:
 
     async def _cancel(self, run_id: UUID) -> None:
         await dbpool.write_soon(posting.stop_run, run_id, EndReason.DISCONNECT)
-
-    async def _fold(self, age: timedelta) -> None:
-        """Fold in small steps, so that other writes come between them."""
-        for _ in range(FOLDS):
-            if not await dbpool.write(events.fold_events, age):
-                return
 
 
 async def _each(runs: Iterable[UUID], mend: Callable[[UUID], Awaitable[None]]) -> None:

@@ -1,27 +1,40 @@
-"""`RUN_EXECUTOR=procrastinate`: ready runs are jobs in Postgres, which workers take.
+"""`RUN_EXECUTOR=procrastinate`: ready runs and upkeep are jobs in Postgres, which workers take.
 
 A job only delivers a run to a worker. The run's row decides by claim and lease whether a worker may
 work on it, and the sweeper recovers it if the worker dies. So a job that is lost, doubled or left
 by a dead worker only costs time.
+
+Jobs of upkeep are the work itself: titles, summaries, folding, purging and the erasure of accounts.
+Each may be done twice without harm. One that fails, or whose worker dies, is done again, up to
+`UPKEEP_ATTEMPTS` times.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
+from django.db.models import ProtectedError, RestrictedError
 from procrastinate import App, PsycopgConnector, RetryStrategy
 from procrastinate.contrib.django import app as django_app
 from procrastinate.contrib.django import connector_params
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import DeleteJobCondition, Status
+from procrastinate.manager import JobManager
 from procrastinate.worker import Worker
 from psycopg_pool import AsyncConnectionPool
 
 from conversations.models import Run
 from conversations.people import privacy
+from conversations.people.privacy import disable_user
+from conversations.queries import get_run
 from conversations.runs import states
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import count_at_work
@@ -29,16 +42,28 @@ from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.providers.readiness import ModelReadiness
 from realtime.tasks import describe
-from realtime.work.executor import InlineExecutor
+from realtime.work.executor import DueUpkeep, InlineExecutor, fold
 from realtime.work.journal import Flusher
 
 logger = logging.getLogger(__name__)
 
 RUN_QUEUE = "runs"
 RUN_TASK = "realtime.run"
-UPKEEP_QUEUE = "upkeep"
+UPKEEP_QUEUE = "background"
+"""Not "upkeep", as in the version before: its workers would delete jobs whose tasks they lack."""
+
+TEND_TASK = "realtime.tend"
+ERASE_TASK = "realtime.erase"
+FOLD_TASK = "realtime.fold"
+FOLD_CRON = "* * * * *"
+FOLD_STEPS = 1_000
+"""The most steps of one job, which takes a few milliseconds for each."""
+
 PURGE_TASK = "realtime.purge"
 PURGE_CRON = "17 4 * * *"
+
+UPKEEP_ATTEMPTS = 5
+UPKEEP_RETRY_S = 60
 
 POLL_S = 0.5
 """Seconds between two polls for jobs, beside notifications: Procrastinate's worker misses a
@@ -47,13 +72,18 @@ notification that comes while it looks for jobs.
 
 HEARTBEAT_S = 5.0
 STALLED_S = 30.0
-"""Seconds without a heartbeat after which a worker's jobs are deleted."""
+"""Seconds without a heartbeat after which a worker's jobs are deleted or given to others."""
 
 RESTART_PAUSE_S = 1.0
 POOL_SIZE = 4
 POOL_TIMEOUT_S = 5.0
 
 LOWEST_PRIORITY = -100
+TEND_PRIORITY = LOWEST_PRIORITY - 1
+"""Titles and summaries wait behind all runs."""
+
+UPKEEP_PRIORITY = 1
+"""What must be done however many runs wait."""
 
 
 def defer(run: Run) -> None:
@@ -75,8 +105,37 @@ def _defer_undelivered(age: timedelta) -> None:
         defer(run)
 
 
+def _defer_tending(run: Run, due: DueUpkeep) -> None:
+    """Add a job for what is due after `run`; does nothing if one of its session waits already."""
+    name = f"session {run.session_id}"
+    job = django_app.configure_task(
+        TEND_TASK, queue=UPKEEP_QUEUE, lock=name, queueing_lock=name, priority=TEND_PRIORITY
+    )
+    with suppress(AlreadyEnqueued), transaction.atomic():
+        job.defer(run_id=str(run.pk), **asdict(due))
+
+
+@transaction.atomic
+def defer_erasure(user: AbstractBaseUser, *, by: AbstractBaseUser) -> None:
+    """Disable an account, and add the job that erases it with all its data for the staff `by`.
+
+    Adds no job if one waits already.
+    """
+    disable_user(user)
+    name = f"account {user.pk}"
+    job = django_app.configure_task(
+        ERASE_TASK, queue=UPKEEP_QUEUE, lock=name, queueing_lock=name, priority=UPKEEP_PRIORITY
+    )
+    with suppress(AlreadyEnqueued), transaction.atomic():
+        job.defer(user_id=str(user.pk), by_id=str(by.pk))
+
+
 class HandedBackError(Exception):
     """Raised by a job whose worker drains, so that Procrastinate gives it to another worker."""
+
+
+class UnfinishedError(Exception):
+    """Raised by a job of upkeep that is to be repeated later; what went wrong is in the log."""
 
 
 class ProcrastinateExecutor(InlineExecutor):
@@ -99,19 +158,28 @@ class ProcrastinateExecutor(InlineExecutor):
         """Add jobs for up to 500 runs that can be claimed, and have waited for `age` without a job.
 
         That is longer than `age` since they were queued; a job that a worker has taken does not
-        count. Also deletes the jobs of dead workers, if this process takes jobs now.
+        count. Also settles the jobs of dead workers, if this process takes jobs now: those of runs
+        are deleted, since the run is found by its lease or as a ready one, and others done again.
         """
         await dbpool.write_soon(_defer_undelivered, age)
         if self._taker is not None:
-            await self._delete_stalled(self._taker.app)
+            await self._settle_stalled(self._taker.app.job_manager)
 
-    async def _delete_stalled(self, app: App) -> None:
-        """Delete jobs of dead workers; the sweeper finds their runs by lease or as ready ones."""
-        manager = app.job_manager
+    async def _settle_stalled(self, manager: JobManager) -> None:
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
+            if job.queue == UPKEEP_QUEUE and job.attempts < UPKEEP_ATTEMPTS:
+                # One that waits with the same lock does the same.
+                with suppress(ConnectorException):
+                    await manager.retry_job(job)
+                    continue
             # Another sweeper may have deleted it first.
             with suppress(ConnectorException):
                 await manager.finish_job(job, status=Status.FAILED, delete_job=True)
+
+    def _follow_up(self, run: Run, due: DueUpkeep) -> None:
+        """Add a job, also during a drain: another worker does it."""
+        job = dbpool.write(_defer_tending, run, due)
+        self._writes.start(job, f"upkeep of session {run.session_id}")
 
     async def run(self) -> None:
         """Take jobs until a drain.
@@ -161,9 +229,30 @@ class ProcrastinateExecutor(InlineExecutor):
         app = App(connector=PsycopgConnector())
         retry = RetryStrategy(retry_exceptions={HandedBackError})
         app.task(name=RUN_TASK, queue=RUN_QUEUE, retry=retry)(self._deliver)
-        purge = app.task(name=PURGE_TASK, queue=UPKEEP_QUEUE, priority=1)(_purge)
-        app.periodic(cron=PURGE_CRON)(purge)
+        retry = RetryStrategy(max_attempts=UPKEEP_ATTEMPTS, wait=UPKEEP_RETRY_S)
+        app.task(name=TEND_TASK, queue=UPKEEP_QUEUE, retry=retry)(self._tend)
+        app.task(name=ERASE_TASK, queue=UPKEEP_QUEUE, retry=retry)(_erase)
+        for name, cron, work in ((FOLD_TASK, FOLD_CRON, _fold), (PURGE_TASK, PURGE_CRON, _purge)):
+            task = app.task(
+                name=name,
+                queue=UPKEEP_QUEUE,
+                retry=retry,
+                priority=UPKEEP_PRIORITY,
+                # One at a time of all workers, and one that waits.
+                lock=name,
+                queueing_lock=name,
+            )
+            app.periodic(cron=cron)(task(work))
         return app
+
+    async def _tend(self, run_id: str, wants_title: bool, wants_summary: bool) -> None:
+        """Make the title or the summary that is due after a run; nothing if that is gone."""
+        try:
+            run = await dbpool.read(get_run, UUID(run_id))
+        except ObjectDoesNotExist:
+            return
+        if not await self._upkeep.tend(run, DueUpkeep(wants_title, wants_summary)):
+            raise UnfinishedError
 
     async def _deliver(self, run_id: str) -> None:
         """Work on a run to its end.
@@ -187,6 +276,30 @@ class ProcrastinateExecutor(InlineExecutor):
         await super().drain(seconds)
 
 
+async def _fold(timestamp: int) -> None:
+    """Fold the journals of ended runs, up to `FOLD_STEPS` steps."""
+    await _logged(fold(FOLD_STEPS))
+
+
 async def _purge(timestamp: int) -> None:
-    """Delete what has expired, as `manage.py purge` does; one worker does it once a day."""
-    await dbpool.read_aside(privacy.purge)
+    """Delete what has expired, as `manage.py purge` does."""
+    await _logged(dbpool.read_aside(privacy.purge))
+
+
+async def _erase(user_id: str, by_id: str) -> None:
+    """Erase an account as `manage.py erase_user` does; one that others' rows protect stays."""
+    try:
+        await _logged(dbpool.read_aside(privacy.erase_user_by_id, user_id, by_id=by_id))
+    except (ProtectedError, RestrictedError):
+        logger.error("user %s: erased, but rows of another app keep the disabled account", user_id)
+
+
+async def _logged(work: Awaitable[Any]) -> None:
+    """Await work of a job; raise `UnfinishedError` for an error, whose message may quote a row."""
+    try:
+        await work
+    except (ProtectedError, RestrictedError):
+        raise
+    except Exception as exc:
+        logger.error("upkeep failed: %s", describe(exc))
+        raise UnfinishedError from None

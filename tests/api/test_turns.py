@@ -217,6 +217,31 @@ async def test_no_frame_for_every_reader_comes_before_the_answer(
     assert first["metadata"]["event"] == "accepted"
 
 
+@pytest.mark.parametrize("headers", [{}, STREAM])
+async def test_a_server_that_stops_before_the_answer_is_unavailable(
+    process: Process,
+    api: AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+) -> None:
+    post_chat = posting.post_chat
+
+    def post_meanwhile(**asked: Any) -> Posted:
+        let_go = threading.Event()
+
+        def cut_all() -> None:
+            process.poller.each(lambda socket: socket.outbox.cut(protocol.CLOSE_RESTART))
+            let_go.set()
+
+        process.loop.call_soon_threadsafe(cut_all)
+        let_go.wait(10)
+        return post_chat(**asked)
+
+    monkeypatch.setattr(posting, "post_chat", post_meanwhile)
+    answer = await api.post("/api/chat/", {"content": "hello"}, JSON, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
 async def test_a_reader_that_cannot_be_served_is_let_go(
     ann: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

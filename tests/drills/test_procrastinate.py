@@ -374,7 +374,67 @@ async def test_workers_purge(engine: Engine, worker: Child) -> None:
     assert engine.web.request("DELETE", path, user=engine.ann).status == 204
     engine.execute(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
-        """ VALUES ('upkeep', 'realtime.purge', '{"timestamp": 0}')"""
+        """ VALUES ('background', 'realtime.purge', '{"timestamp": 0}')"""
     )
     left = "SELECT count(*) FROM conversations_chatsession WHERE id = %s"
     await engine.until(lambda: engine.ask(left, accepted["session_id"]) == 0, "the purge")
+
+
+async def test_staff_erase_a_person_by_a_job(engine: Engine) -> None:
+    """The web process only disables the account."""
+    carl, staff = engine.web.make_users("carl", "staff")
+    engine.execute(
+        "UPDATE auth_user SET is_staff = true, is_superuser = true WHERE id = %s", staff.pk
+    )
+    path = f"/admin/auth/user/{carl.pk}/delete/"
+    cookie = engine.web.login(staff)
+    page = engine.web.request("GET", path, headers={"Cookie": cookie})
+    token = page.cookies["csrftoken"]
+    headers = {
+        "Cookie": f"{cookie}; csrftoken={token}",
+        "Origin": engine.web.origin,
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    form = f"csrfmiddlewaretoken={token}&post=yes".encode()
+    for _ in range(2):
+        assert engine.web.request("POST", path, data=form, headers=headers).status == 302
+    is_active = "SELECT is_active FROM auth_user WHERE id = %s"
+    assert (engine.ask(is_active, carl.pk), engine.count_jobs()) == (False, 1)
+    engine.start_worker()
+    await engine.until(lambda: engine.ask(is_active, carl.pk) is None, "the account to be gone")
+    by = "SELECT actor_id FROM conversations_auditentry WHERE action = 'erased' ORDER BY id DESC"
+    assert engine.ask(by) == staff.pk
+
+
+async def test_a_title_is_made_though_its_worker_dies(engine: Engine, provider: Provider) -> None:
+    """Another one is given the job, in time that the test has made pass."""
+    worker = engine.start_worker(TITLES="model")
+    held = Reply(words(3), hold=Gate())
+    provider.queue(Reply(words(5)), held)
+    async with engine.web.chat(engine.ann) as client:
+        accepted = await client.chat("Tell me of herons")
+        await client.wait_end(accepted["run_id"])
+    await provider.until(lambda provider: len(provider.calls) == 2)
+    worker.kill()
+    engine.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+    engine.start_worker()
+    source = "SELECT title_source FROM conversations_chatsession WHERE id = %s"
+    session_id = accepted["session_id"]
+    await engine.until(lambda: engine.ask(source, session_id) == "model", "the title")
+    await engine.until(lambda: engine.count_jobs() == 0, "the job to be deleted")
+    assert len(provider.calls) == 3
+
+
+async def test_workers_fold_by_the_clock(engine: Engine) -> None:
+    """One job of all workers, and none of the sweepers."""
+    worker = engine.start_worker(FOLD_AFTER_S="0.1")
+    async with engine.web.chat(engine.ann) as client:
+        accepted = await client.chat("Fold this")
+        await client.wait_end(accepted["run_id"])
+    engine.execute(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
+        """ VALUES ('background', 'realtime.fold', '{"timestamp": 0}')"""
+    )
+    folded = "SELECT folded FROM conversations_run WHERE id = %s"
+    await engine.until(lambda: engine.ask(folded, accepted["run_id"]), "the journal to be folded")
+    assert await asyncio.to_thread(worker.terminate) == 0

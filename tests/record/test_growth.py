@@ -85,6 +85,7 @@ class TestLimits:
             limits = ChatLimits(runs=10, tokens_a_day=10**12)
             return queries_of(lambda: check_user(user.pk, limits, starts=True))
 
+    @pytest.mark.in_process("plans of SQLite")
     def test_no_ended_run_is_read(self) -> None:
         user = make_user("ann")
         before = len(self.check(user))

@@ -245,6 +245,35 @@ def test_a_worker_gives_up_only_its_own(user: AbstractBaseUser) -> None:
     assert Run.objects.get().status == RunStatus.QUEUED
 
 
+def test_planned_releases_are_no_attempts(user: AbstractBaseUser) -> None:
+    """Whatever was released before, a silent run is tried again after its worker's first death."""
+    work = claimed(post(user))
+    for _ in range(3):
+        lifecycle.release_run(work.run.pk, worker="w1")
+        assert lifecycle.claim_run(work.run.pk, CLAIM) is not None
+    expire(work)
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
+    assert Run.objects.get().status == RunStatus.QUEUED
+    last = lifecycle.claim_run(work.run.pk, CLAIM)
+    assert last is not None
+    expire(last)
+    lifecycle.recover_run(work.run.pk, max_attempts=2)
+    assert Run.objects.get().status == RunStatus.INTERRUPTED
+
+
+def test_a_planned_release_behind_a_step_is_no_attempt(user: AbstractBaseUser) -> None:
+    run = lose_behind_a_tool(claimed(post(user)))
+    for _ in range(3):
+        assert lifecycle.claim_run(run.pk, CLAIM) is not None
+        lifecycle.release_run(run.pk, worker="w1")
+    again = lifecycle.claim_run(run.pk, CLAIM)
+    assert again is not None
+    commit(again, "Still looking.")
+    expire(again)
+    lifecycle.recover_run(run.pk, max_attempts=3)
+    assert Run.objects.get().status == RunStatus.QUEUED
+
+
 def test_folding_keeps_all_but_streamed_text(user: AbstractBaseUser) -> None:
     posted = post(user)
     work = claimed(posted)

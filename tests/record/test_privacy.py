@@ -206,6 +206,19 @@ def test_guests_who_have_left_nothing_are_purged(ann: Any) -> None:
     assert set(users) == {ann, writer, young}
 
 
+def test_a_guest_whom_others_protect_stays_and_stops_nothing(
+    ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a row of another app kept the account of the first of them."""
+    first, second = create_guest(), create_guest()
+    Guest.objects.update(created_at=timezone.now() - timedelta(days=15))
+    LogEntry.objects.create(user=first, action_flag=1, object_repr="x")
+    monkeypatch.setattr(LogEntry._meta.get_field("user").remote_field, "on_delete", PROTECT)
+    purge()
+    assert set(type(ann).objects.all()) == {ann, first}
+    assert second.pk
+
+
 def test_many_are_purged_in_small_batches(ann: Any, settings: Any) -> None:
     settings.RETENTION_DAYS = 1
     for number in range(45):

@@ -17,7 +17,7 @@ from conversations.queries import list_sessions
 from conversations.sessions.search import containing
 from tests.support.chats import make_user, talk
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.in_process("plans of SQLite")]
 
 
 @pytest.mark.parametrize(

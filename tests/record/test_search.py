@@ -341,6 +341,7 @@ def uninstall() -> None:
             )
 
 
+@pytest.mark.in_process("SQLite's tables")
 @pytest.mark.django_db(transaction=True)
 def test_tables_can_be_made_anew_by_migrations() -> None:
     """As Django changes a column on SQLite."""

@@ -13,10 +13,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 
-from conversations import apps, sqlite
+from conversations import apps
 from conversations.models import ChatSession
-from conversations.sqlite import WriteLock, prefer_this_thread
-from conversations.sqlite.base import may_write
+from conversations.sqlite import base as sqlite
+from conversations.sqlite.base import WriteLock, may_write, prefer_this_thread
 from realtime import dbpool
 from tests.support.inprocess import make_user
 from tests.support.machine import scaled

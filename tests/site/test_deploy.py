@@ -155,7 +155,7 @@ def test_figures_for_the_number_of_workers(postgres: Postgres) -> None:
         run_warm("manage.py", "migrate", "procrastinate", env=env, cwd=ROOT)
         with psycopg.connect(url, autocommit=True) as connection:
             assert connection.execute(wait["query"]).fetchone() == (0,)
-            for queue in ("runs", "upkeep"):
+            for queue in ("runs", "background"):
                 connection.execute(
                     "INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES (%s, 'x')",
                     [queue],

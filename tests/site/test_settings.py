@@ -241,7 +241,7 @@ def test_postgres_by_socket_directory():
     assert made["OPTIONS"] == LIMITS | {
         "options": "-c lock_timeout=10000 -c statement_timeout=30000",
         "sslmode": "disable",
-        "pool": {"min_size": 1, "max_size": 6, "timeout": 5},
+        "pool": {"min_size": 1, "max_size": 6, "timeout": 5, "reconnect_timeout": 2},
     }
 
 

@@ -37,6 +37,7 @@ async def held_writer(transactional_db: None) -> AsyncIterator[threading.Event]:
     await in_thread(dbpool.shutdown)
 
 
+@pytest.mark.in_process("elsewhere several threads write")
 async def test_a_reply_at_work_goes_before_a_crowd(held_writer: threading.Event) -> None:
     order: list[str] = []
     crowd = [asyncio.create_task(dbpool.write(order.append, f"new {n}")) for n in range(3)]

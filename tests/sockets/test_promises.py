@@ -41,6 +41,7 @@ def user(transactional_db: None) -> AbstractBaseUser:
     return make_user("ann")
 
 
+@pytest.mark.in_process("looks into the layer in memory")
 async def test_groups_are_named_by_the_server_alone(
     process: Process, user: AbstractBaseUser
 ) -> None:

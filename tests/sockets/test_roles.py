@@ -47,6 +47,7 @@ def test_a_worker_needs_no_server(tmp_path: Any) -> None:
     assert run_python("-c", WORK, env=env).splitlines()[-1] == "[]"
 
 
+@pytest.mark.in_process("is about the layer in memory")
 def test_a_worker_says_what_it_lacks() -> None:
     """Whatever its `ROLE`, nobody would be told of what it writes."""
     with pytest.raises(CommandError, match="REDIS_URL"):
@@ -91,6 +92,7 @@ def test_roles_need_a_layer_that_processes_share(settings: Any, layer: str) -> N
     assert check_role(None) == []
 
 
+@pytest.mark.in_process("is about other databases")
 def test_jobs_need_postgres_and_their_tables(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from conversations.models import RunStatus
+from conversations.models import RunEvent, RunStatus
 from conversations.runs import catch_up, lifecycle
 from conversations.runs import events as events_module
 from conversations.runs.events import Batch
@@ -19,9 +19,9 @@ from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting, rendering
 from conversations.sessions.posting import NewChat
-from realtime.channel_layer import Hub, RunFrames, run_frames, session_group
+from realtime.channel_layer import Envelope, Hub, RunFrames, run_frames, session_group
 from realtime.protocol import ResumeMetadata
-from realtime.sockets import frames
+from realtime.sockets import announcer, frames
 from realtime.sockets.reader import Outbox
 from realtime.sockets.viewer import Viewer
 from tests.support.conformance import check_frame
@@ -50,6 +50,16 @@ class Talk:
         self.work: Claimed = self.posted.claimed
         self.last_seq = 1
         self.words: list[str] = []
+
+    def queue(self, session_id: str) -> None:
+        """Begin a run in a session; its worker claims it only after the commit."""
+        chat = NewChat(content="hi", session_id=session_id)
+        self.posted = posting.post_chat(
+            user=self.user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=None
+        )
+        claimed = lifecycle.claim_run(self.posted.run_id, CLAIM)
+        assert claimed is not None
+        self.work, self.last_seq, self.words = claimed, 1, []
 
     @property
     def session_id(self) -> str:
@@ -149,6 +159,58 @@ async def test_resume_in_the_middle_sends_what_came_after(talk: Talk) -> None:
     assert [f["content"] for f in found if f["type"] == "token"] == ["three"]
 
 
+async def test_an_event_of_a_later_version_is_counted_and_not_shown(
+    talk: Talk, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = talk.work.run
+    frames._warn_of.cache_clear()
+    events = [(2, "token", {"delta": "one "}), (3, "tool.dreamt", {"of": "x"})]
+    batch = Batch(run.pk, run.claim, run.epoch, 1, [*events, (4, "token", {"delta": "two"})])
+    await in_thread(events_module.commit_batches, [batch], CLAIM.lease)
+    for _ in range(2):
+        found = await resumed_without_a_check(talk)
+        assert [f["metadata"]["seq"] for f in found if "seq" in f["metadata"]] == [2, 3, 4]
+        assert [f["content"] for f in found if f["type"] == "token"] == ["one ", "two"]
+        transcript = BaseClient()
+        for frame in found:
+            transcript.apply(frame)
+    assert caplog.text.count("tool.dreamt") == 1
+
+
+async def resumed_without_a_check(talk: Talk) -> list[Frame]:
+    """The frames after the first event; the protocol of this version declares not all of them."""
+    socket = Socket(talk.user)
+    await socket.viewer.resume(
+        talk.session_id, ResumeMetadata(rev=1, run_id=str(talk.posted.run_id), epoch=1, seq=1)
+    )
+    taken: list[str] = []
+
+    async def take(text: str) -> None:
+        taken.append(text)
+
+    sending = asyncio.create_task(socket.outbox.run(take, socket._close, socket._drained))
+    async with time_limit("the frames"):
+        await socket.drained.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    return [json.loads(text) for text in taken]
+
+
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELLED])
+async def test_an_end_of_a_later_version_is_shown(talk: Talk, status: RunStatus) -> None:
+    ending = Ending(status, [], error_code="abducted" if status == RunStatus.FAILED else "")
+    await in_thread(lambda: lifecycle.finish_run(talk.work, last_seq=1, events=[], ending=ending))
+    await RunEvent.objects.filter(seq=2, kind="complete").aupdate(
+        payload={"finish_reason": "cancelled", "reason": "abduction"}
+    )
+    socket = Socket(talk.user)
+    cursor = ResumeMetadata(rev=1, run_id=str(talk.posted.run_id), epoch=1, seq=1)
+    await socket.viewer.resume(talk.session_id, cursor)
+    end = (await socket.read())[-1]
+    assert end["metadata"].get("code") == ("internal" if status == RunStatus.FAILED else None)
+    assert "reason" not in end["metadata"]
+
+
 async def test_a_group_that_was_refused_is_joined_later(talk: Talk) -> None:
     socket = Socket(talk.user)
     socket.layer.refuses = True
@@ -221,6 +283,30 @@ async def test_a_gap_is_read_from_the_database(talk: Talk) -> None:
     await socket.viewer.on_message(late)
     await socket.viewer.on_message(late)
     assert shown(await socket.read()).text(str(talk.posted.run_id)) == "lost found"
+
+
+async def test_a_message_that_its_own_run_has_overtaken_is_read_as_it_is_now(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came last, and still says that the reply waits and is empty."""
+    await in_thread(talk.end)
+    socket = Socket(talk.user)
+    await socket.viewer.resume(talk.session_id, ResumeMetadata())
+    sent: list[Envelope] = []
+    monkeypatch.setattr(announcer, "publish", sent.extend)
+    await in_thread(talk.queue, talk.session_id)
+    created = next(message for _, message in sent if message["type"] == "session.frames")
+    said = await in_thread(talk.say, "one ", "two")
+    parts, html = [{"type": "text", "text": "one two"}], ["<p>one two</p>"]
+    ending = Ending(RunStatus.COMPLETED, parts, html=html)
+    await in_thread(
+        lambda: lifecycle.finish_run(talk.work, last_seq=talk.last_seq, events=[], ending=ending)
+    )
+    end = [message for _, message in sent if message["type"] == "run.frames"][-1]
+    for message in (talk.begun(), said, end, created):
+        await socket.viewer.on_message(message)
+    transcript = shown(await socket.read())
+    assert transcript.messages[str(talk.posted.run.message_id)]["parts"] == parts
 
 
 async def test_a_run_of_which_nothing_was_heard_comes_before_the_next_one(talk: Talk) -> None:

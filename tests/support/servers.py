@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import signal
 import socket
@@ -18,6 +19,9 @@ from psycopg import sql
 from tests.support.machine import scaled
 from tests.support.processes import Child, free_port
 from tests.support.waiting import TIMEOUT_S
+
+ON_SERVERS = "AGENTSITE_ON_SERVERS"
+POSTGRES_URL = "AGENTSITE_TEST_POSTGRES"
 
 
 @contextlib.contextmanager
@@ -159,3 +163,18 @@ def run_postgres() -> Iterator[Postgres]:
         finally:
             postgres.stop()
             postgres.kill()
+
+
+def start_for_session(stack: contextlib.ExitStack) -> dict[str, str]:
+    """Return the settings with which in-process tests run on servers; they end with `stack`.
+
+    The first process of the session starts the Postgres, and the others find it by the environment.
+    Each has a Valkey of its own, since groups of a channel layer are the same in all databases of
+    one. Without `ON_SERVERS` in the environment it starts nothing and returns {}.
+    """
+    if not os.environ.get(ON_SERVERS):
+        return {}
+    if POSTGRES_URL not in os.environ:
+        os.environ[POSTGRES_URL] = stack.enter_context(run_postgres()).url("agentsite")
+    valkey = stack.enter_context(run_valkey())
+    return {"DATABASE_URL": os.environ[POSTGRES_URL], "REDIS_URL": valkey.url}

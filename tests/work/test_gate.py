@@ -145,6 +145,21 @@ async def test_a_chat_after_a_failure_has_it_tried_again(
         assert (await client.wait_end(accepted["run_id"]))["type"] == "complete"
 
 
+async def test_a_run_of_another_process_has_it_tried_again(
+    process: Process, user: AbstractBaseUser, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker does that gets the run as a job, or finds it by polling."""
+    ToldModel.current.tell("failed", "no network")
+    ToldModel.current.tries_again = True
+    monkeypatch.setattr(process.executor, "offer_claim", lambda agent: None)
+    async with open_chat_here(user) as client:
+        after = len(client.frames)
+        accepted = await client.chat("hello")
+        await client.wait_for(event("model.status", state="starting"), after=after)
+        ToldModel.current.tell("ready", base_url=provider.base_url)
+        assert (await client.wait_end(accepted["run_id"]))["type"] == "complete"
+
+
 async def test_who_comes_later_is_told_at_once(process: Process, user: AbstractBaseUser) -> None:
     ToldModel.current.tell("ready")
     async with open_chat_here(user) as client:

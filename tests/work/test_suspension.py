@@ -128,6 +128,18 @@ def test_a_worker_that_dies_before_it_shows_more_is_replaced_once(ann: Any) -> N
     assert not RunState.objects.exists()
 
 
+def test_a_planned_release_after_the_answer_is_no_attempt(ann: Any) -> None:
+    worker = suspend(ask(ann, "hi"))
+    answer(ann)
+    for _ in range(3):
+        assert lifecycle.claim_run(worker.run.pk, CLAIM) is not None
+        lifecycle.release_run(worker.run.pk, worker=CLAIM.worker)
+    assert lifecycle.claim_run(worker.run.pk, CLAIM) is not None
+    expire_lease()
+    lifecycle.recover_run(worker.run.pk, max_attempts=2)
+    assert Run.objects.get().status == RunStatus.QUEUED
+
+
 def test_a_tool_that_was_begun_is_not_begun_again(ann: Any) -> None:
     worker = suspend(ask(ann, "hi"))
     answer(ann)

@@ -26,19 +26,26 @@ from realtime.work import background
 from realtime.work.background import WebhookSender, open_session
 from tests.support.chats import ask, finish, make_user
 from tests.support.threads import in_thread
+from tests.support.waiting import poll
 
 MARK = "heron-canary-47"
 
 
 @dataclass
 class Receiver:
-    """A server on loopback; answers `statuses`, one a request, then 204."""
+    """A server on loopback; answers `statuses`, one a request, then 204.
+
+    Requests to a path with `/slow` are answered once `released` is set.
+    """
 
     url: str = ""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     statuses: list[int] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
+        if request.path.endswith("/slow"):
+            await self.released.wait()
         self.got.append((dict(request.headers), await request.read()))
         return web.Response(
             status=self.statuses.pop(0) if self.statuses else 204, headers={"Location": "/again"}
@@ -76,7 +83,9 @@ def reply_to(user: User) -> Run:
 
 async def send() -> None:
     async with open_session() as session:
-        await WebhookSender().send_due(session)
+        sender = WebhookSender()
+        await sender.begin_due(session)
+        await sender.settled()
 
 
 async def due_again(*, after: timedelta) -> None:
@@ -159,12 +168,37 @@ class TestSending:
         """As after the death of the process that had taken it."""
         await in_thread(lambda: add_endpoint(receiver.url))
         await in_thread(lambda: reply_to(make_user("ann")))
-        assert len(await in_thread(lambda: webhooks.take_due(8))) == 1
+        assert len(await in_thread(lambda: webhooks.take_due(8, each=8, under_way={}))) == 1
         await send()
         assert receiver.got == []
         await due_again(after=webhooks.LEASE)
         await send()
         assert len(receiver.got) == 1
+
+    async def test_a_slow_endpoint_delays_no_other(
+        self, transactional_db: None, on: None, receiver: Receiver
+    ) -> None:
+        """However much is due for it first."""
+        await in_thread(lambda: add_endpoint(f"{receiver.url}/slow"))
+        await in_thread(lambda: reply_to(make_user("ann")))
+        row = await WebhookDelivery.objects.aget()
+        await WebhookDelivery.objects.abulk_create(
+            WebhookDelivery(endpoint_id=row.endpoint_id, run_id=row.run_id, event=row.event)
+            for _ in range(3 * background.WEBHOOK_SENDERS)
+        )
+        other = await in_thread(lambda: add_endpoint(receiver.url))
+        later = await WebhookDelivery.objects.acreate(
+            endpoint=other, run_id=row.run_id, event=row.event
+        )
+        sending = asyncio.create_task(WebhookSender().run())
+        await in_thread(poll, lambda: receiver.got, "the message to the other")
+        assert not await WebhookDelivery.objects.exclude(last_error="").aexists()
+        receiver.released.set()
+        assert receiver.got[0][0]["webhook-id"] == str(later.pk)
+        left = WebhookDelivery.objects.filter(delivered_at=None)
+        await in_thread(poll, lambda: not left.exists(), "the other messages")
+        sending.cancel()
+        await asyncio.wait([sending])
 
 
 class TestWhere:
@@ -331,7 +365,7 @@ async def test_the_service_goes_on_after_an_error(
     sent = asyncio.Event()
     results: list[Any] = [RuntimeError(), 0]
 
-    async def send_due(self: WebhookSender, session: Any) -> int:
+    async def begin_due(self: WebhookSender, session: Any) -> int:
         result = results.pop(0)
         if isinstance(result, Exception):
             raise result
@@ -339,7 +373,7 @@ async def test_the_service_goes_on_after_an_error(
         return 0
 
     monkeypatch.setattr(background, "WEBHOOK_POLL_S", 0.0)
-    monkeypatch.setattr(WebhookSender, "send_due", send_due)
+    monkeypatch.setattr(WebhookSender, "begin_due", begin_due)
     results.extend([0] * 1_000)
     task = asyncio.create_task(WebhookSender().run())
     await sent.wait()

@@ -8,13 +8,13 @@ from mysite.settings import *  # noqa: F403
 _url = urlsplit(os.environ["DATABASE_URL"])
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.postgresql",
         "NAME": _url.path[1:],
         "USER": _url.username,
         "HOST": _url.hostname,
         "PORT": _url.port,
         "CONN_MAX_AGE": 0,
         "ATOMIC_REQUESTS": True,
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": 16, "timeout": 5}},
+        "ENGINE": "conversations.postgres",
+        "OPTIONS": {"pool": {"max_size": 16, "timeout": 5, "reconnect_timeout": 2}},
     }
 }
