@@ -86,6 +86,11 @@ RECONNECT_AFTER_MS = 1_000
 """Milliseconds after which clients connect again during a drain; they add jitter of their own."""
 
 
+MOVE_S = 6.0
+"""Seconds, and `drain_s` at most, in which the clients of a web process may open a socket to
+another one before theirs is closed.
+"""
+
 UNREAD_FRAMES = 32
 """Unread frames of one client in memory; further ones stay in the network until the consumer
 catches up.
@@ -283,6 +288,8 @@ class Server(DaphneServer):
             process = get_process()
             _announce(process)
             await process_module.drain(process)
+            if process.role == "web":
+                await self._wait_moved()
             await process.poller.catch_up(CATCH_UP_TIMEOUT_S)
             process.poller.each(lambda socket: socket.outbox.finish(protocol_module.CLOSE_RESTART))
             await self._wait_closed()
@@ -290,6 +297,13 @@ class Server(DaphneServer):
         finally:
             process_module.exit_soon()
             self.stop()
+
+    async def _wait_moved(self) -> None:
+        """Wait until clients have gone to other processes: their text goes on here meanwhile."""
+        drain_s = get_conf().drain_s
+        if applications := self._applications():
+            seconds = MOVE_S if drain_s is None else min(MOVE_S, drain_s)
+            await asyncio.wait(applications, timeout=seconds)
 
     async def _wait_closed(self) -> None:
         """Wait for applications to end, but cancel none: a hanging thread cannot be cancelled."""
