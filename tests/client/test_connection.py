@@ -1,12 +1,16 @@
 """The client's socket against a server that never gets further than its greeting."""
 
 import json
+import ssl
 
 import pytest
+import trustme
 from aiohttp import WSCloseCode, web
 
+from agentsite.client import Client
 from agentsite.client.connection import PATH, Connection, Frame
 from agentsite.client.http import ClientError, Http, RefusedError, UnreachableError
+from tests.support.relay import relay_to
 from tests.support.waiting import time_limit
 
 CONNECTED = {
@@ -78,3 +82,14 @@ async def test_what_a_proxy_finds_too_big_is_not_sent_again() -> None:
     fault, opened = await fault_of(WSCloseCode.MESSAGE_TOO_BIG)
     assert isinstance(fault, RefusedError)
     assert (fault.code, opened) == ("too_large", 1)
+
+
+async def test_a_certificate_of_an_unknown_authority_is_named() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with (
+        relay_to(1, context) as (_, url),
+        Client(url.replace("http:", "https:")) as client,
+    ):
+        with pytest.raises(UnreachableError, match="its certificate is not accepted: unable to"):
+            await client.sign_in("ann", "x")

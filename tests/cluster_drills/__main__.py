@@ -57,7 +57,7 @@ def run(drill: Drill, stage: Stage) -> str:
     """Run one drill and return its row of the table; "" if it fails."""
     load, started = os.getloadavg()[0], time.monotonic()
     try:
-        figures = asyncio.run(drill.run(stage))  # type: ignore[arg-type]
+        figures = asyncio.run(drill.run(stage))
     except Exception:
         traceback.print_exc()
         say(f"drill {drill.number} FAILED: {drill.promise}")

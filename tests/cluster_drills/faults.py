@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import psycopg
 
@@ -115,14 +116,14 @@ async def _outage(
     end: Callable[[], None],
     name: str,
     answers: Callable[[Cluster], bool],
-    before: Callable[[], object] | None = None,
+    before: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> str:
     cluster, site = stage.cluster, SITE_PROCESSES
     crowd, pids = Crowd(cluster, 100, tokens=40, rate=2), cluster.pids(*site)
     async with crowd.chatting():
         await asyncio.sleep(STEADY_S)
         if before is not None:
-            await before()  # type: ignore[misc]
+            await before()
         with cluster.unattended():
             end()
             await asyncio.sleep(OUTAGE_S)

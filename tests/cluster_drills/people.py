@@ -115,13 +115,12 @@ async def _most_connections(stage: Stage, ended: asyncio.Event) -> int:
     while not ended.is_set():
         rows = await asyncio.to_thread(stage.cluster.ask, query)
         most = max([most, *(count for (count,) in rows)])
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), LOOK_S)
+        await asyncio.sleep(LOOK_S)
     return most
 
 
 async def push_past_sleepers(stage: Stage) -> str:
-    web = stage.webs[0]
+    web = stage.cluster.web(1)
     before = test_slow_reader.memory_of(web)
     await test_slow_reader.test_sleepers_cost_little_and_are_cut_off(web, stage.model)
     grown = (test_slow_reader.memory_of(web) - before) / 2**20

@@ -1,8 +1,9 @@
 """The 15 drills: what is done, what must hold, and the function that does it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from tests.cluster_drills import faults, people
 from tests.cluster_drills.stage import Stage, lossy_stage, paced_stage, scripted_stage
@@ -16,7 +17,7 @@ class Drill:
     fault: str
     promise: str
     stage: Callable[[], AbstractContextManager[Stage]]
-    run: Callable[[Stage], Awaitable[str]]
+    run: Callable[[Stage], Coroutine[Any, Any, str]]
 
 
 DRILLS = (

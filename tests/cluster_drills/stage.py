@@ -57,14 +57,10 @@ class Stage:
         return self.provider
 
     @property
-    def webs(self) -> list[Site]:
-        """The web processes themselves, without the proxy."""
-        return [self.cluster.web(number) for number in (1, 2)]
-
-    @property
     def pair(self) -> Pair:
-        """The two web processes, as the drills of two servers have them."""
-        return Pair(*self.webs, cast(Valkey, ClusterValkey(self.cluster)))
+        """The two web processes without the proxy, as the drills of two servers have them."""
+        cluster = self.cluster
+        return Pair(cluster.web(1), cluster.web(2), cast(Valkey, ClusterValkey(cluster)))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,7 +81,7 @@ class Cluster:
         """Return a web process as a site of its own, reached without the proxy."""
         pid = self.pid(f"web-{number}")
         [port] = re.findall(rb"AGENTSITE_PORT=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())
-        site = Site(self.folder, self.site.users, self.site.env | {"PORT": port.decode()})
+        site = Site(self.folder, self.site.users, {**self.site.env, "PORT": port.decode()})
         site.process = cast(Child, SimpleNamespace(pid=pid, is_running=True))
         return site
 
@@ -95,7 +95,7 @@ class Cluster:
         for target in json.loads((self.folder / "metrics.json").read_text()):
             with contextlib.suppress(OSError), urlopen(f"http://{target['targets'][0]}/") as answer:
                 text = answer.read().decode()
-                sums = found[target["labels"]["process"]] = Counter[str]()
+                sums = found[target["labels"]["process"]] = defaultdict[str, float](float)
                 for family in text_string_to_metric_families(text):
                     for sample in family.samples:
                         sums[sample.name] += sample.value

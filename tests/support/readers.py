@@ -66,10 +66,11 @@ class Reader:
         await self._send(client, sending)
         await client.wait_until(lambda: self.has_ended or client.draining, within=PATIENCE_S)
         if client.draining and not self.has_ended:
-            pause_ms = client.draining["metadata"]["reconnect_after_ms"] * random.uniform(1, 2)
+            pause_s = client.draining["metadata"]["reconnect_after_ms"] / 1_000
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_ms / 1_000):
-                    await client.wait_until(lambda: self.has_ended)
+                await client.wait_until(
+                    lambda: self.has_ended, within=pause_s * random.uniform(1, 2)
+                )
 
     async def _send(self, client: ChatClient, sending: asyncio.Semaphore) -> None:
         if not self.session_id:
