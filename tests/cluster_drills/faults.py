@@ -152,7 +152,7 @@ def _postgres_answers(cluster: Cluster) -> bool:
 async def restart_all(stage: Stage) -> str:
     """Web processes and workers one by one, as a deploy does."""
     cluster = stage.cluster
-    crowd = Crowd(cluster, stage.streams, tokens=40, rate=2)
+    crowd = Crowd(cluster, stage.streams, tokens=80, rate=2)
     before = cluster.pids(*SITE_PROCESSES)
     started = time.monotonic()
     async with crowd.chatting():
