@@ -83,10 +83,16 @@ HEADERS_S = 5
 """Seconds for the headers of a connection's first request; a silent connection is then aborted."""
 
 RECONNECT_AFTER_MS = 1_000
-"""Milliseconds after which clients connect again during a drain; they add jitter of their own."""
+RECONNECT_AFTER_MAX_MS = 4_000
+"""Milliseconds after which clients connect again during a drain, at least and at most; they add up
+to as much again at random.
+"""
+
+MOVE_MS = 20
+"""Milliseconds for each socket, so that many do not come to another process at the same moment."""
 
 
-MOVE_S = 6.0
+MOVE_S = 10.0
 """Seconds, and `drain_s` at most, in which the clients of a web process may open a socket to
 another one before theirs is closed.
 """
@@ -326,7 +332,9 @@ def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
 
 
 def _announce(process: Process) -> None:
-    metadata = protocol_module.Draining(reconnect_after_ms=RECONNECT_AFTER_MS)
+    wanted = max(RECONNECT_AFTER_MS, process.poller.count * MOVE_MS)
+    pause_ms = min(wanted, RECONNECT_AFTER_MAX_MS)
+    metadata = protocol_module.Draining(reconnect_after_ms=pause_ms)
     frame = protocol_module.status(metadata).encode()
     process.poller.each(lambda socket: socket.outbox.put(frame))
 

@@ -109,7 +109,7 @@ async def _most_connections(stage: Stage, ended: asyncio.Event) -> int:
     """Return how many connections one web process had to Postgres at most."""
     most = 0
     query: LiteralString = (
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'web-%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'web-%%'"
         " GROUP BY application_name"
     )
     while not ended.is_set():

@@ -1,8 +1,13 @@
 """The server's dealings with one connection."""
 
-from typing import Any
+import json
+from types import SimpleNamespace
+from typing import Any, cast
 
-from realtime.sockets.server import Server, Valve
+import pytest
+
+from realtime.process import Process
+from realtime.sockets.server import Server, Valve, _announce
 
 
 async def test_a_reader_who_leaves_before_the_last_piece_is_no_fault() -> None:
@@ -37,3 +42,12 @@ async def test_a_crowd_may_wait_to_be_accepted(settings: Any) -> None:
 
     (endpoint,) = (serverFromString(reactor, text) for text in server.endpoints)
     assert (endpoint._interface, endpoint._backlog) == ("::1", 123)
+
+
+@pytest.mark.parametrize(("sockets", "pause_ms"), [(1, 1_000), (150, 3_000), (5_000, 4_000)])
+def test_many_are_told_to_move_over_a_longer_time(sockets: int, pause_ms: int) -> None:
+    frames: list[str] = []
+    outbox = SimpleNamespace(put=frames.append)
+    poller = SimpleNamespace(count=sockets, each=lambda act: act(SimpleNamespace(outbox=outbox)))
+    _announce(cast(Process, SimpleNamespace(poller=poller)))
+    assert json.loads(frames[0])["metadata"]["reconnect_after_ms"] == pause_ms
