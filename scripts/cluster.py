@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import signal
@@ -32,6 +33,9 @@ SITE_STOP_S = 25.0
 """What a process of the site needs at most to stop, beside `DRAIN_S`."""
 PROXY_NOTICES_S = 3.0
 """Until the proxy sends requests to a process that is back; see `fail_duration` in its file."""
+
+ROTATE_S = 60.0
+"""Seconds between two looks at the sizes of the logs."""
 
 REPEAT_S = 1.0
 """A signal within so many seconds of the first repeats it, as from a terminal and `make`."""
@@ -59,16 +63,19 @@ class Cluster:
         self.folder = folder
         self.is_https = setting("HTTPS").lower() in ("1", "true", "yes", "on")
         self.port = port
-        self._postgres_port, self._valkey_port, *self._web_ports = servers.free_ports(2 + webs)
+        self._postgres_port, self._valkey_port, *ports = servers.free_ports(2 + 2 * webs + workers)
+        self._web_ports, self._metrics_ports = ports[:webs], ports[webs:]
         self._env = self._make_environment()
         self._drain_s = read_drain_s()
         self.members: list[Member] = []
+        self.metrics: dict[str, str] = {}
         self.postgres, self.valkey = self._make_postgres(), self._make_valkey()
         self.workers = [self._make_worker(number) for number in range(1, workers + 1)]
         self.webs = [
             self._make_web(number, port) for number, port in enumerate(self._web_ports, start=1)
         ]
         self.proxy = self._make_proxy()
+        self._write_targets()
 
     @property
     def origin(self) -> str:
@@ -96,6 +103,13 @@ class Cluster:
                     group.create_task(member.start())
         except ExceptionGroup as exc:
             raise exc.exceptions[0] from None
+
+    async def rotate_logs(self) -> None:
+        """Keep the logs from growing without a limit, until cancelled."""
+        while True:
+            await asyncio.sleep(ROTATE_S)
+            for member in self.members:
+                await asyncio.to_thread(member.rotate_log)
 
     async def restart_site(self) -> None:
         """Restart all processes of the site one by one, so that others serve meanwhile."""
@@ -161,13 +175,15 @@ class Cluster:
     def _make_site_process(
         self, name: str, command: str, is_ready: Callable[[], bool], env: dict[str, str]
     ) -> Member:
+        port = self._metrics_ports[len(self.metrics)]
+        self.metrics[name] = f"{HOST}:{port}"
         return Member(
             name,
             Command((sys.executable, "manage.py", command), ROOT),
             is_ready,
             self.folder,
             # The name of its connections, as Postgres shows it.
-            env=self._env | env | {"PGAPPNAME": name},
+            env=self._env | env | {"PGAPPNAME": name, f"{PREFIX}METRICS_PORT": str(port)},
             stop_s=self._drain_s + SITE_STOP_S,
         )
 
@@ -186,6 +202,14 @@ class Cluster:
         return Member(
             "proxy", command, lambda: servers.listens(self.port), self.folder, env=os.environ | env
         )
+
+    def _write_targets(self) -> None:
+        """Write where each process shows its metrics, in the form of `file_sd_configs`."""
+        targets = [
+            {"targets": [address], "labels": {"process": name}}
+            for name, address in self.metrics.items()
+        ]
+        (self.folder / "metrics.json").write_text(json.dumps(targets, indent=1))
 
     def _postgres_answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError), self._connect():
@@ -277,6 +301,7 @@ async def run(cluster: Cluster) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_stop)
     starting = asyncio.create_task(cluster.start())
+    rotating = asyncio.create_task(cluster.rotate_logs())
     asked = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -285,6 +310,7 @@ async def run(cluster: Cluster) -> None:
             await serve(cluster, asked)
     finally:
         starting.cancel()
+        rotating.cancel()
         say("stopping; another Ctrl-C kills what still runs")
         await cluster.stop()
         say("all processes have ended")
@@ -314,6 +340,7 @@ def tell(cluster: Cluster) -> None:
     if cluster.is_https:
         say(f"certificate authority: {folder}/caddy/pki/authorities/local/root.crt")
     say(f"process ids in {folder}/pids/, output in {folder}/logs/")
+    say(f"metrics of each process: {folder}/metrics.json, for Prometheus' file_sd_configs")
     say(f"kill -USR1 $(cat {folder}/pids/cluster) restarts the site's processes one by one")
     say("Ctrl-C stops everything")
 

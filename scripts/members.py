@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ STEADY_S = 10.0
 """A process that lives longer is started again at once when it ends."""
 LONGEST_PAUSE_S = 15.0
 LOG_LINES = 12
+LOG_BYTES = 10_000_000
+"""A longer log is moved to `<name>.log.1`, in place of the one before."""
 
 
 def say(text: str) -> None:
@@ -89,6 +92,16 @@ class Member:
         if self._process is not None and self._is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def rotate_log(self) -> None:
+        """Move a log that is longer than `LOG_BYTES` aside, and let the process begin anew.
+
+        The process keeps its file open, so what it holds is copied. Lines that are written at the
+        same moment are lost.
+        """
+        if self._log.exists() and self._log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+            os.truncate(self._log, 0)
 
     async def _end(self) -> None:
         process = self._process

@@ -141,9 +141,10 @@ def count_workers(arguments: list[str]) -> int:
 
 
 def drills(arguments: list[str]) -> int:
-    """Run only the fault drills, with crowds of full size."""
-    os.environ["AGENTSITE_FULL_CROWDS"] = "1"
-    return test(["tests/drills", *arguments])
+    """Run the fault drills in full size on a cluster, and write their figures down."""
+    install_dev()
+    path = os.pathsep.join([".", "scripts"])
+    return python("-m", "tests.cluster_drills", *arguments, PYTHONPATH=path)
 
 
 def screenshots(arguments: list[str]) -> int:

@@ -282,6 +282,9 @@ def describe(exc: BaseException) -> str:
         return "something else than this chat answers there"
     if isinstance(exc, aiohttp.WSServerHandshakeError):
         return f"no WebSocket is opened there, the answer is {exc.status}"
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        fault = exc.certificate_error
+        return f"its certificate is not accepted: {getattr(fault, 'verify_message', fault)}"
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     broken = isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError)

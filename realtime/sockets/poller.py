@@ -67,6 +67,11 @@ class Poller:
         finally:
             self._sockets.discard(socket)
 
+    @property
+    def count(self) -> int:
+        """The number of watched sockets."""
+        return len(self._sockets)
+
     def each(self, act: Callable[[Socket], object]) -> None:
         """Call `act` with every watched socket; an exception of `act` ends the loop."""
         for socket in list(self._sockets):

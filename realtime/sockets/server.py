@@ -84,8 +84,19 @@ HEADERS_S = 5
 """Seconds for the headers of a connection's first request; a silent connection is then aborted."""
 
 RECONNECT_AFTER_MS = 1_000
-"""Milliseconds after which clients connect again during a drain; they add jitter of their own."""
+RECONNECT_AFTER_MAX_MS = 4_000
+"""Milliseconds after which clients connect again during a drain, at least and at most; they add up
+to as much again at random.
+"""
 
+MOVE_MS = 20
+"""Milliseconds for each socket, so that many do not come to another process at the same moment."""
+
+
+MOVE_S = 10.0
+"""Seconds, and `drain_s` at most, in which the clients of a web process may open a socket to
+another one before theirs is closed.
+"""
 
 UNREAD_FRAMES = 32
 """Unread frames of one client in memory; further ones stay in the network until the consumer
@@ -291,6 +302,8 @@ class Server(DaphneServer):
             process = get_process()
             _announce(process)
             await process_module.drain(process)
+            if process.role == "web":
+                await self._wait_moved()
             await process.poller.catch_up(CATCH_UP_TIMEOUT_S)
             process.poller.each(lambda socket: socket.outbox.finish(protocol_module.CLOSE_RESTART))
             await self._wait_closed()
@@ -298,6 +311,13 @@ class Server(DaphneServer):
         finally:
             process_module.exit_soon()
             self.stop()
+
+    async def _wait_moved(self) -> None:
+        """Wait until clients have gone to other processes: their text goes on here meanwhile."""
+        drain_s = get_conf().drain_s
+        if applications := self._applications():
+            seconds = MOVE_S if drain_s is None else min(MOVE_S, drain_s)
+            await asyncio.wait(applications, timeout=seconds)
 
     async def _wait_closed(self) -> None:
         """Wait for applications to end, but cancel none: a hanging thread cannot be cancelled."""
@@ -320,7 +340,9 @@ def _add_length(headers: list[tuple[bytes, bytes]], body: IO[bytes]) -> None:
 
 
 def _announce(process: Process) -> None:
-    metadata = protocol_module.Draining(reconnect_after_ms=RECONNECT_AFTER_MS)
+    wanted = max(RECONNECT_AFTER_MS, process.poller.count * MOVE_MS)
+    pause_ms = min(wanted, RECONNECT_AFTER_MAX_MS)
+    metadata = protocol_module.Draining(reconnect_after_ms=pause_ms)
     frame = protocol_module.status(metadata).encode()
     process.poller.each(lambda socket: socket.outbox.put(frame))
 

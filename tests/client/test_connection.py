@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import ssl
 
 import pytest
+import trustme
 from aiohttp import WSCloseCode, web
 
+from agentsite.client import Client
 from agentsite.client.chat import Chat
 from agentsite.client.connection import PATH, Connection, Frame
 from agentsite.client.http import ClientError, Http, RefusedError, UnreachableError
+from tests.support.relay import relay_to
 from tests.support.waiting import time_limit
 
 CONNECTED = {
@@ -171,3 +175,14 @@ def test_a_site_that_is_busy_says_when_to_come_back() -> None:
     connection._busy_s = 8.0
     assert 8 <= connection._pause_after(4013) <= 12
     assert connection._pause_after(4013) <= 1
+
+
+async def test_a_certificate_of_an_unknown_authority_is_named() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with (
+        relay_to(1, context) as (_, url),
+        Client(url.replace("http:", "https:")) as client,
+    ):
+        with pytest.raises(UnreachableError, match="its certificate is not accepted: unable to"):
+            await client.sign_in("ann", "x")

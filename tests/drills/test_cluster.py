@@ -3,79 +3,38 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.drills.conftest import SETTINGS
+from tests.support.cluster import SITE_PROCESSES, Cluster
+from tests.support.diagnosis import find_fault
 from tests.support.machine import scaled
-from tests.support.processes import Child, answers, free_port
+from tests.support.processes import Child
 from tests.support.provider import Gate, Provider, Reply, words
 from tests.support.readers import PATIENCE_S, Reader, read_status
 from tests.support.servers import scratch_dir
-from tests.support.site import ROOT, Site, environment, make_users
-from tests.support.waiting import Noticeboard, poll
+from tests.support.site import ROOT
+from tests.support.waiting import Noticeboard
 
-START_S = 120
 READERS = 8
 WORDS = words(30)
 SHOWN = 3
-SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
+AWAY_S = 1
 ALL = (*SITE_PROCESSES, "postgres", "valkey", "proxy", "cluster")
-
-
-class Cluster:
-    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves."""
-
-    def __init__(self, folder: Path, provider: Provider) -> None:
-        changes = SETTINGS | {"OPENAI_BASE_URL": provider.base_url}
-        # Stopping waits for replies, which no test here leaves unfinished.
-        env = environment(**changes | {"DRAIN_S": f"{scaled(60):.0f}", "PORT": str(free_port())})
-        self.folder, self.env = folder, env
-        self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
-        self.process = Child(self.argv, folder / "cluster.log", env=env, cwd=ROOT)
-        self.site = Site(folder, {}, env)
-
-    @property
-    def log(self) -> str:
-        return self.process.log
-
-    def start(self) -> None:
-        self.process.start(lambda: answers(f"{self.site.origin}/healthz/"), within=START_S)
-        special = dict(re.findall(r"export (\w+)='(.*)'", (self.folder / "env").read_text()))
-        self.site.env = self.env | special
-        self.site.users |= make_users(self.site.env, "ann", "ben")
-
-    def pid(self, name: str) -> int:
-        return int((self.folder / "pids" / name).read_text())
-
-    def pids(self, *names: str) -> list[int]:
-        return [self.pid(name) for name in names]
-
-    async def until(self, text: str, count: int = 1) -> None:
-        """Wait until the cluster has said this so many times."""
-        await asyncio.to_thread(
-            poll, lambda: self.log.count(text) >= count, f"{text!r} of:\n{self.log}", within=START_S
-        )
-
-    def find_worker(self, run_id: str) -> str:
-        """Return the name of the worker that has claimed a run."""
-        with psycopg.connect(self.site.env["AGENTSITE_DATABASE_URL"]) as connection:
-            query = "SELECT worker FROM conversations_run WHERE id = %s"
-            (worker,) = connection.execute(query, [run_id]).fetchone() or ("",)
-        return next(name for name in SITE_PROCESSES if f"-{self.pid(name)}-" in worker)
 
 
 @pytest.fixture(scope="module")
 def cluster(shared_provider: Provider) -> Iterator[Cluster]:
     with scratch_dir("cluster") as folder:
-        made = Cluster(folder, shared_provider)
+        # Stopping waits for replies, which no test here leaves unfinished.
+        changes = SETTINGS | {"DRAIN_S": f"{scaled(60):.0f}"}
+        made = Cluster(folder, shared_provider.base_url, **changes)
         try:
             made.start()
             yield made
@@ -90,7 +49,7 @@ async def reading(cluster: Cluster, provider: Provider) -> AsyncIterator[tuple[l
     board, gate = Noticeboard(), Gate(SHOWN)
     provider.script = lambda call: Reply(WORDS, delay_s=0.2, gate=gate)
     users = list(cluster.site.users.values())
-    readers = [Reader(users[number % 2], number, board) for number in range(READERS)]
+    readers = [Reader(users[number % 2], f"Chat {number}", board) for number in range(READERS)]
     sending = asyncio.Semaphore(READERS)
     async with asyncio.TaskGroup() as group:
         for reader in readers:
@@ -133,27 +92,40 @@ def test_nobody_elsewhere_reaches_it(cluster: Cluster) -> None:
 @pytest.mark.timeout(240)
 async def test_a_worker_and_a_web_process_are_killed(cluster: Cluster, provider: Provider) -> None:
     """Both come back; each reply ends once, and is what its reader was shown."""
+    before = cluster.scrape()
     async with reading(cluster, provider) as (readers, gate):
         worker = cluster.find_worker(readers[0].run_id)
         killed = {name: cluster.pid(name) for name in (worker, "web-1")}
-        for pid in killed.values():
-            os.kill(pid, signal.SIGKILL)
+        for name in killed:
+            cluster.kill(name)
         gate.open()
         for name in killed:
             await cluster.until(f"{name} is back")
     ends = [await read_status(cluster.site, reader, WORDS) for reader in readers]
     assert set(ends) <= {"completed", "interrupted"}
     assert {name: cluster.pid(name) for name in killed}.items().isdisjoint(killed.items())
+    assert find_fault(before, cluster.scrape()) == ("a worker died", set(killed))
 
 
-async def test_its_servers_are_killed(cluster: Cluster, provider: Provider) -> None:
-    """Requests may fail until the processes have new connections; a page connects again."""
-    for name in ("valkey", "postgres"):
-        os.kill(cluster.pid(name), signal.SIGKILL)
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("valkey", "the channel layer was away"), ("postgres", "the database was away")],
+)
+@pytest.mark.timeout(240)
+async def test_its_servers_are_killed(
+    cluster: Cluster, provider: Provider, name: str, fault: str
+) -> None:
+    """Replies go on with the same processes, whose metrics say which server it was."""
+    before = cluster.scrape()
+    async with reading(cluster, provider) as (readers, gate):
+        with cluster.unattended():
+            cluster.kill(name)
+            gate.open()
+            await asyncio.sleep(AWAY_S)
         await cluster.until(f"{name} is back")
-    reader = Reader(cluster.site.users["ann"], 0, Noticeboard())
-    await reader.read([cluster.site], asyncio.Semaphore())
-    assert reader.transcript.text(reader.run_id) == "You said: Chat 0"
+    ends = {await read_status(cluster.site, reader, WORDS) for reader in readers}
+    assert ends == {"completed"}
+    assert find_fault(before, cluster.scrape()) == (fault, set())
 
 
 @pytest.mark.timeout(240)

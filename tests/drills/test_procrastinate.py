@@ -13,7 +13,7 @@ import pytest
 
 from tests.drills.conftest import TAKEOVER_S, WRITTEN_ANEW, begin_behind_a_tool, drill_site
 from tests.support.approvals import times_run
-from tests.support.client import ChatClient
+from tests.support.client import ChatClient, event
 from tests.support.kept import converge
 from tests.support.processes import Child, run_warm
 from tests.support.provider import Gate, Provider, Reply, words
@@ -53,7 +53,7 @@ class Engine:
     def start_worker(self, *argv: str, **changes: str) -> Child:
         """A worker; `argv` is what Python is given in place of `manage.py work`."""
         log_path = self.work_dir / f"worker-{len(self.workers)}.log"
-        env = {**self.web.env, **changes, "ROLE": "worker"}
+        env = {**self.web.env, "DRAIN_S": "1", **changes, "ROLE": "worker"}
         argv = argv or ("manage.py", "work")
         worker = Child(argv, log_path, env=env, cwd=ROOT, warm=True)
         self.workers.append(worker)
@@ -96,6 +96,8 @@ def shared_engine(shared_provider: Provider) -> Iterator[Engine]:
             "REDIS_URL": valkey.url,
             "RUN_EXECUTOR": "procrastinate",
             "RESTORE_DAYS": "0",
+            # Long enough for sockets to move.
+            "DRAIN_S": "60",
         }
         run_warm("manage.py", "migrate", env=environment(**changes), cwd=ROOT)
         web = stack.enter_context(drill_site(shared_provider, postgres, **changes))
@@ -174,15 +176,18 @@ async def test_killed_in_mid_run(
 async def test_a_deploy_of_the_web_cuts_no_reply(
     engine: Engine, worker: Child, provider: Provider
 ) -> None:
-    """The reply goes on while nobody serves, and readers find all of it."""
+    """It goes on where it is read, until the reader has left, and while nobody serves."""
     reply, transcript = Reply(words(30), gate=Gate(SHOWN)), Transcript()
     provider.queue(reply)
     async with engine.web.chat(engine.ann, transcript) as client:
         accepted = await client.chat("Tell me of the mill")
         await client.resume(accepted["session_id"])
         await client.wait_text(accepted["run_id"], reply.start(SHOWN))
-        assert await asyncio.to_thread(engine.web.terminate) == 0
-        await client.wait_closed()
+        stopping = asyncio.create_task(asyncio.to_thread(engine.web.terminate))
+        await client.wait_for(event("draining"))
+        reply.release(10)
+        await client.wait_text(accepted["run_id"], reply.start(SHOWN + 10))
+    assert await stopping == 0
     reply.open()
     ended = "SELECT count(*) FROM conversations_run WHERE id = %s AND status = 'completed'"
     await engine.until(lambda: engine.ask(ended, accepted["run_id"]), "the end")

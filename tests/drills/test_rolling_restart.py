@@ -22,7 +22,7 @@ async def test_no_chat_is_lost(cluster: Cluster, provider: Provider) -> None:
     provider.script = lambda call: Reply(WORDS, delay_s=0.2, gate=gate)
     board, sending = Noticeboard(), asyncio.Semaphore(SENT_AT_ONCE)
     people = (cluster.ann, cluster.ben)
-    readers = [Reader(people[number % 2], number, board) for number in range(STREAMS)]
+    readers = [Reader(people[number % 2], f"Chat {number}", board) for number in range(STREAMS)]
     sites = [cluster.one, cluster.two]
     reading = [
         asyncio.create_task(reader.read(sites[number // 2 % 2 :] + sites, sending))

@@ -1,10 +1,15 @@
 """The server's dealings with one connection."""
 
 import contextlib
+import json
 import socket
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from realtime.sockets.server import Server, Valve
+import pytest
+
+from realtime.process import Process
+from realtime.sockets.server import Server, Valve, _announce
 
 
 async def test_a_reader_who_leaves_before_the_last_piece_is_no_fault() -> None:
@@ -75,3 +80,12 @@ async def test_of_a_crowd_one_is_accepted_in_a_turn_of_the_loop() -> None:
             server.on_headers(transport.getPeer())
             transport.connectionLost(Failure(ConnectionAborted()))
         port.connectionLost(Failure(ConnectionAborted()))
+
+
+@pytest.mark.parametrize(("sockets", "pause_ms"), [(1, 1_000), (150, 3_000), (5_000, 4_000)])
+def test_many_are_told_to_move_over_a_longer_time(sockets: int, pause_ms: int) -> None:
+    frames: list[str] = []
+    outbox = SimpleNamespace(put=frames.append)
+    poller = SimpleNamespace(count=sockets, each=lambda act: act(SimpleNamespace(outbox=outbox)))
+    _announce(cast(Process, SimpleNamespace(poller=poller)))
+    assert json.loads(frames[0])["metadata"]["reconnect_after_ms"] == pause_ms

@@ -41,7 +41,9 @@ class ChatClient:
         self.frames: list[Frame] = []
         self.transcript = transcript
         self.fault: BaseException | None = None
+        self.draining: Frame | None = None
         self._connection = connection
+        self._has_left = False
         self._changed = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
@@ -167,6 +169,11 @@ class ChatClient:
         """Abort the connection without a close frame."""
         self._connection.transport.abort()
 
+    def leave(self) -> None:
+        """Abort the connection, and ignore what it has received but not applied."""
+        self._has_left = True
+        self.drop()
+
     async def close(self) -> None:
         """Close the socket, and raise a protocol violation that nothing has waited for."""
         await self._connection.close()
@@ -194,7 +201,11 @@ class ChatClient:
 
     async def _take(self, frame: Frame) -> None:
         async with self._changed:
+            if self._has_left:
+                return
             self.frames.append(frame)
+            if event_of(frame) == "draining":
+                self.draining = frame
             self.transcript.apply(frame)
             self._changed.notify_all()
 

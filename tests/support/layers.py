@@ -7,6 +7,7 @@ from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
 
 Message = dict[str, Any]
 
@@ -20,10 +21,10 @@ def ends_a_run(message: Message) -> bool:
     )
 
 
-class LossyLayer(InMemoryChannelLayer):
-    """Applies faults to each member of a group by itself, drawn from `seed`; rates are from 0 to 1.
+class Faults:
+    """Applies faults, drawn from `seed`, to messages of one key by itself; rates are from 0 to 1.
 
-    A reordered message is held until a later one has overtaken it, so the last one of a channel may
+    A reordered message is held until a later one has overtaken it, so the last one of a key may
     never arrive. `lose_last` is the rate for messages that contain a terminal frame.
     """
 
@@ -46,6 +47,29 @@ class LossyLayer(InMemoryChannelLayer):
         self._random = random.Random(seed)
         self._kept_back: dict[str, list[Message]] = {}
 
+    def _suffer(self, key: str, message: Message) -> list[Message]:
+        """Return the messages to deliver in place of `message`, in order."""
+        self.counts["sent"] += 1
+        if self.is_last(message) and self._happens(self.lose_last, "last_lost"):
+            return []
+        if self._happens(self.drop, "dropped"):
+            return []
+        if self._happens(self.reorder, "reordered"):
+            self._kept_back.setdefault(key, []).append(message)
+            return []
+        copies = 2 if self._happens(self.duplicate, "duplicated") else 1
+        return [message] * copies + self._kept_back.pop(key, [])
+
+    def _happens(self, rate: float, what: str) -> bool:
+        if self._random.random() >= rate:
+            return False
+        self.counts[what] += 1
+        return True
+
+
+class LossyLayer(Faults, InMemoryChannelLayer):
+    """Applies the faults to each member of a group by itself."""
+
     async def group_send(self, group: str, message: Message) -> None:
         self.require_valid_group_name(group)
         self._clean_expired()
@@ -65,27 +89,16 @@ class LossyLayer(InMemoryChannelLayer):
             for message in messages:
                 await self._deliver(channel, message)
 
-    def _suffer(self, channel: str, message: Message) -> list[Message]:
-        """Return the messages to deliver to `channel` in place of `message`, in order."""
-        self.counts["sent"] += 1
-        if self.is_last(message) and self._happens(self.lose_last, "last_lost"):
-            return []
-        if self._happens(self.drop, "dropped"):
-            return []
-        if self._happens(self.reorder, "reordered"):
-            self._kept_back.setdefault(channel, []).append(message)
-            return []
-        copies = 2 if self._happens(self.duplicate, "duplicated") else 1
-        return [message] * copies + self._kept_back.pop(channel, [])
-
-    def _happens(self, rate: float, what: str) -> bool:
-        if self._random.random() >= rate:
-            return False
-        self.counts[what] += 1
-        return True
-
     async def _deliver(self, channel: str, message: Message) -> None:
         try:
             await self.send(channel, message)
         except ChannelFull:
             self.counts["dropped"] += 1
+
+
+class LossyRedisLayer(Faults, RedisPubSubChannelLayer):
+    """Applies the faults to each group, for all its members alike."""
+
+    async def group_send(self, group: str, message: Message) -> None:
+        for arriving in self._suffer(group, message):
+            await super().__getattr__("group_send")(group, arriving)

@@ -1,6 +1,8 @@
 """People who write one message each and read the reply, wherever a server is."""
 
 import asyncio
+import contextlib
+import random
 from itertools import cycle
 from uuid import uuid4
 
@@ -21,11 +23,13 @@ class Reader:
     Posts to `board` whenever its text has begun.
     """
 
-    def __init__(self, user: User, number: int, board: Noticeboard) -> None:
+    def __init__(
+        self, user: User, text: str, board: Noticeboard, transcript: Transcript | None = None
+    ) -> None:
         self.user = user
-        self.text = f"Chat {number}"
+        self.text = text
         self.client_message_id = uuid4().hex
-        self.transcript = Transcript()
+        self.transcript = transcript or Transcript()
         self.session_id = self.run_id = ""
         self.client: ChatClient | None = None
         self._board = board
@@ -41,15 +45,32 @@ class Reader:
         return run is not None and run.terminal is not None
 
     async def read(self, sites: list[Site], sending: asyncio.Semaphore) -> None:
-        """To the end."""
-        for site in cycle(sites):
-            try:
-                async with site.chat(self.user, self.transcript) as self.client:
-                    await self._send(self.client, sending)
-                    await self.client.wait_until(lambda: self.has_ended, within=PATIENCE_S)
+        """To the end. Told of a drain, it opens its next socket before it leaves this one."""
+        async with contextlib.AsyncExitStack() as sockets:
+            for site in cycle(sites):
+                try:
+                    await self._move(await self._open(site, sockets), sending)
+                except (OSError, WebSocketException):
+                    continue
+                if self.has_ended:
                     return
-            except (OSError, WebSocketException):
-                continue
+
+    async def _open(self, site: Site, sockets: contextlib.AsyncExitStack) -> ChatClient:
+        return await sockets.enter_async_context(site.chat(self.user, self.transcript))
+
+    async def _move(self, client: ChatClient, sending: asyncio.Semaphore) -> None:
+        """Read on a new socket, until the reply has ended or it is time to look for another."""
+        if self.client is not None:
+            self.client.leave()
+        self.client = client
+        await self._send(client, sending)
+        await client.wait_until(lambda: self.has_ended or client.draining, within=PATIENCE_S)
+        if client.draining and not self.has_ended:
+            pause_s = client.draining["metadata"]["reconnect_after_ms"] / 1_000
+            with contextlib.suppress(TimeoutError):
+                await client.wait_until(
+                    lambda: self.has_ended, within=pause_s * random.uniform(1, 2)
+                )
 
     async def _send(self, client: ChatClient, sending: asyncio.Semaphore) -> None:
         if not self.session_id:
@@ -71,5 +92,7 @@ async def read_status(site: Site, reader: Reader, words: list[str]) -> str:
     assert reader.client
     assert differences(reader.client, reader.session_id, kept) == []
     [reply] = kept.replies
-    assert reply["run_status"] == "completed" or "".join(words).startswith(reply["text"])
+    whole = "".join(words)
+    is_whole = reply["run_status"] == "completed"
+    assert reply["text"] == whole if is_whole else whole.startswith(reply["text"]), reply
     return str(reply["run_status"])

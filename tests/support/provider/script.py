@@ -1,6 +1,7 @@
 """Scripted replies of the stand-in, and its record of requests."""
 
 import itertools
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,10 @@ from tests.support.waiting import TIMEOUT_S, Noticeboard
 Api = Literal["chat", "responses"]
 
 SENTENCE = "the river bends around an old mill where two herons wait for fish in the green shade"
+
+
+LOOKING = "I look."
+"""What `paced` says before it calls a tool."""
 
 
 class Gate:
@@ -167,9 +172,19 @@ def echo(call: Call) -> Reply:
 
 
 def paced(call: Call) -> Reply:
-    """Return as many words, at the rate, that the prompt says (`tokens=400 rate=50`), or `echo`."""
-    asked = dict(re.findall(r"(tokens|rate)=(\d+)", call.prompt))
+    """Return as many words, at the rate, that the prompt says (`tokens=400 rate=50`), or `echo`.
+
+    With `file=PATH` the tool `append` is called first, with that path.
+    """
+    asked = dict(re.findall(r"(tokens|rate|file)=(\S+)", call.prompt))
     if not asked:
         return echo(call)
-    rate = int(asked.get("rate", 0))
+    if "file" in asked and not any(map(_is_tool_output, call.input)):
+        path = json.dumps({"path": asked["file"]})
+        return Reply([LOOKING], tool_calls=[ToolCall("append", path)])
+    rate = float(asked.get("rate", 0))
     return Reply(words(int(asked.get("tokens", 100))), delay_s=1 / rate if rate else 0.0)
+
+
+def _is_tool_output(item: dict[str, Any]) -> bool:
+    return item.get("type", item.get("role")) in ("function_call_output", "tool")
