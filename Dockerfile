@@ -1,10 +1,11 @@
 # syntax=docker/dockerfile:1
 
-# The page's libraries, which need npm to be fetched and nothing to be served.
+# The page's libraries and bundle, which need npm to be made and nothing to be served.
 FROM python:3.13-slim AS libraries
 WORKDIR /site
 COPY package.json package-lock.json .npmrc requirements-build.txt ./
 COPY scripts scripts
+COPY static static
 RUN python -m venv /node \
  && /node/bin/pip install --no-cache-dir -r requirements-build.txt \
  && /node/bin/python scripts/libraries.py
@@ -26,6 +27,7 @@ COPY deploy/is_ready.py deploy/
 COPY templates templates
 COPY static static
 COPY --from=libraries /site/static/vendor static/vendor
+COPY --from=libraries /site/bundle bundle
 # Static files are part of the image, so that nothing is written when it runs. The key signs nothing.
 RUN SECRET_KEY=only-for-this-step-0123456789-abcdefghijklmnopqrstuvwxyz ALLOWED_HOSTS=localhost \
     python manage.py collectstatic --no-input --verbosity 0

@@ -712,11 +712,17 @@ TEMPLATES = [
     }
 ]
 
-# Static files: straight from their sources in DEBUG, else hashed and compressed by `prepare`
+# Static files: straight from their sources in DEBUG, else bundled by `scripts/bundling.py`, and
+# hashed and compressed by `prepare`
 
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "agentsite.apps.BundleFinder",
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

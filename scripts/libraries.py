@@ -1,5 +1,7 @@
 """The chat page's libraries: from npm by the lock file, and what is served of them copied.
 
+What is served to a site's visitors is then bundled: see `bundling.py`.
+
 `make` runs this by itself; in an image, after `pip install -r requirements-build.txt`:
 `python scripts/libraries.py`.
 """
@@ -10,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import bundling
 import npm
 from venvs import SetupError, Venv
 
@@ -58,9 +61,13 @@ def are_current() -> bool:
 
 
 def bring(venv: Venv) -> None:
-    """Fetch and copy, unless that was done; raises `SetupError`."""
-    if are_current():
-        return
+    """Fetch and copy, unless that was done, and bundle; raises `SetupError`."""
+    if not are_current():
+        fetch(venv)
+    bundling.build()
+
+
+def fetch(venv: Venv) -> None:
     print("agentsite: downloading the JavaScript libraries (only once)", flush=True)
     CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
@@ -69,6 +76,7 @@ def bring(venv: Venv) -> None:
             npm.install(venv, ROOT, fetched, log)
         except SetupError as exc:
             raise SetupError(f"downloading the JavaScript libraries failed: {exc}") from exc
+        bundling.keep_program(fetched / "node_modules")
         put_in_place(fetched / "node_modules", fetched / "vendor")
 
 

@@ -234,10 +234,10 @@ def install_dev() -> None:
 
 
 def bring_libraries() -> None:
-    """Fetch the page's libraries; npm is installed only if something has to be fetched."""
+    """Fetch the page's libraries and bundle it; npm is installed only if it has to fetch."""
     if not libraries.are_current():
         VENV.install(BUILD_REQUIREMENTS)
-        libraries.bring(VENV)
+    libraries.bring(VENV)
 
 
 def python(*arguments: str, **settings: str) -> int:

@@ -23,6 +23,7 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from agentsite.tour import NAME as TOUR
 from agentsite.web import view_models
@@ -141,6 +142,8 @@ def _is_framed(request: HttpRequest) -> bool:
     return request.headers.get("Sec-Fetch-Dest", "iframe") == "iframe"
 
 
+FRAGMENT = "X-Fragment"
+"""The header of a request for a conversation alone, by a page that has all the rest already."""
 LISTED = 100
 EMPTY = History(rev=0, messages=[], run=None, queue=[])
 PAGE = 40
@@ -166,11 +169,13 @@ def chat(request: HttpRequest) -> HttpResponse:
 @require_safe
 @gzip_page
 @cache_control(private=True, no_cache=True)
+@vary_on_headers(FRAGMENT)
 def session(request: HttpRequest, session_id: UUID) -> HttpResponse:
     """Show one of the user's conversations; 404 for missing and deleted ones and those of others.
 
     Shows the latest messages, or those around the one that `?branch=` names, or before that of
-    `?before=`; 404 if there is none. Visitors are redirected to sign in.
+    `?before=`; 404 if there is none. Visitors are redirected to sign in. With the header `FRAGMENT`
+    the page has only what is of this conversation.
     """
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
@@ -200,7 +205,9 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         _keep_sign_in(request)
     card = get_card(session.agent if session else request.GET.get("agent", ""))
     model = get_model_card()
-    sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
+    is_fragment = session is not None and FRAGMENT in request.headers
+    is_listed = request.user.is_authenticated and not is_fragment
+    sessions = list_sessions(request.user, LISTED) if is_listed else []
     lines = [view_models.session_line(line, session) for line in sessions]
     messages = history.messages
     siblings = list_siblings(session, messages) if session else {}
@@ -228,7 +235,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         },
         "words": view_models.SCRIPT,
     }
-    return render(request, "chat/chat.html", context)
+    return render(request, "chat/fragment.html" if is_fragment else "chat/chat.html", context)
 
 
 def _keep_sign_in(request: HttpRequest) -> None:

@@ -151,6 +151,7 @@ SCRIPT: dict[str, Any] = {
         "replied": _("New reply · {title} · agentsite"),
     },
     "copy": {"done": _("Copied"), "failed": _("Not copied")},
+    "loading": _("Opening the conversation…"),
     "missing": _("This conversation does not exist any more."),
 }
 

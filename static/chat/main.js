@@ -26,6 +26,7 @@ import { Queue } from "./sending/queue.js";
 import { Sender } from "./sending/sender.js";
 import { SessionList } from "./sessions/list.js";
 import { SessionManager } from "./sessions/manager.js";
+import { Navigation } from "./sessions/navigation.js";
 import { pressInRename } from "./sessions/rename.js";
 
 const address = new URL(data.urls.socket, location.href);
@@ -197,7 +198,12 @@ composer.enable();
 draft.restore();
 // Without one, the browser's own page is shown when the site cannot be reached.
 if (data.user) navigator.serviceWorker?.register(data.urls.worker).catch(() => {});
-new ReadingPlace({ transcript, scroller, earlier: history.earlier }).restore();
+const place = new ReadingPlace({ transcript, scroller, earlier: history.earlier });
+place.restore();
+new Navigation({
+  ...{ connection, conversation, history, sender, draft, composer, queue, manager, title, place },
+  announce,
+});
 followPage(connection);
 // A page that returns from the back/forward cache is shown again, not loaded again.
 addEventListener("pageshow", () => {

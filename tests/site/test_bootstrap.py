@@ -13,6 +13,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import bundling
 import libraries
 import npm
 import pytest
@@ -321,6 +322,22 @@ class TestLibraries:
             monkeypatch.setenv("npm_config_registry", address)
             with pytest.raises(SetupError, match="registry does not answer"):
                 libraries.bring(Venv(Path(sys.prefix)))
+
+    def test_the_bundle_is_made_anew_only_if_it_changes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(bundling, "TARGET", tmp_path / "bundle")
+        bundling.build()
+        first = tmp_path.joinpath("bundle/chat/main.js").stat().st_ino
+        bundling.build()
+        assert tmp_path.joinpath("bundle/chat/main.js").stat().st_ino == first
+        tmp_path.joinpath("bundle/chat/main.js").write_text("")
+        bundling.build()
+        assert tmp_path.joinpath("bundle/chat/main.js").stat().st_size > 10_000
+
+    def test_without_esbuild_there_is_no_bundle(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(bundling, "TARGET", tmp_path / "bundle")
+        monkeypatch.setattr(bundling, "program", lambda: tmp_path / "esbuild")
+        bundling.build()
+        assert not (tmp_path / "bundle").exists()
 
     def test_what_the_page_imports_is_served(self):
         script = (ROOT / "static" / "chat" / "markdown" / "finish" / "languages.js").read_text()

@@ -53,6 +53,20 @@ def test_the_history_is_there_without_javascript(page: Client, ann: Any) -> None
     assert log.index("sure?") < log.index("quite")
 
 
+def test_a_fragment_is_the_conversation_alone(page: Client, ann: Any) -> None:
+    session = talk(ann, ("one", "two"))
+    whole = page.get(f"/s/{session.pk}/")
+    fragment = page.get(f"/s/{session.pk}/", headers={"X-Fragment": "1"})
+    assert "X-Fragment" in whole["Vary"]
+    assert "X-Fragment" in fragment["Vary"]
+    html, part = whole.content.decode(), fragment.content.decode()
+    log = part[part.index('<div class="scroller"') : part.index("<script")].rstrip()
+    assert log in html
+    assert data_of(part) == data_of(html)
+    assert "session-list" not in part
+    assert "csrfmiddlewaretoken" not in part
+
+
 def test_the_service_worker_is_the_same_for_everybody(page: Client) -> None:
     found = [client.get("/service-worker.js") for client in (page, Client())]
     assert [response.headers["Content-Type"] for response in found] == ["text/javascript"] * 2

@@ -1,12 +1,15 @@
 """`manage.py prepare`: tables, static files, the first admin."""
 
+import hashlib
 import io
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
+from django.contrib.staticfiles.finders import get_finder
 from django.core.management import CommandError, call_command
 
 from agentsite.management.commands import prepare
@@ -109,6 +112,39 @@ def test_static_files_are_collected_again_only_when_they_change(production, sett
     (production / "b.js").write_text("export const b = 22;\n")
     prepare.collect_static()
     assert len(list(root.glob("b.*.js"))) == 2
+
+
+def forget_finders() -> None:
+    get_finder.cache_clear()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def bundled(production, settings):
+    """A source, and a bundle that was made from it."""
+    settings.BASE_DIR = production.parent
+    settings.STATICFILES_FINDERS = ["agentsite.apps.BundleFinder", *settings.STATICFILES_FINDERS]
+    bundle = settings.BASE_DIR / "bundle"
+    bundle.mkdir()
+    (bundle / "a.js").write_text("bundled;\n")
+    digest = hashlib.sha256((production / "b.js").read_bytes()).hexdigest()
+    (bundle / ".inputs.json").write_text(json.dumps({"source/b.js": digest}))
+    forget_finders()
+    yield production
+    forget_finders()
+
+
+def collected_text(settings) -> str:
+    prepare.collect_static()
+    root = Path(settings.STATIC_ROOT)
+    names = json.loads((root / "staticfiles.json").read_text())["paths"]
+    return (root / str(names["a.js"])).read_text()
+
+
+def test_a_bundle_of_these_sources_is_collected(bundled, settings):
+    assert collected_text(settings) == "bundled;\n"
+    assert not list(Path(settings.STATIC_ROOT).glob(".inputs*"))
+    (bundled / "b.js").write_text("export const b = 22;\n")
+    assert "import" in collected_text(settings)
 
 
 def test_two_at_once_collect_once(production, settings):

@@ -43,6 +43,14 @@ export class Conversation {
   }
 
   /**
+   * Become the conversation of another rendered page.
+   * @param {PageData} data
+   */
+  open(data) {
+    Object.assign(this, new Conversation(data));
+  }
+
+  /**
    * Add messages from before the first one, as rendered by the server.
    * @param {PageData} data
    */

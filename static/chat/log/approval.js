@@ -58,7 +58,7 @@ export function answerOf(button) {
 
 /** Answers that this page has given and that the server has not confirmed yet. */
 export class Approvals {
-  /** @type {Map<string, Answer>} */
+  /** @type {Map<string, { session_id: string, metadata: Answer }>} */
   #answers = new Map();
   #newest = "";
 
@@ -73,18 +73,18 @@ export class Approvals {
    * @param {Answer} answer
    */
   answer(answer) {
-    this.#answers.set(answer.request_id, answer);
-    this.#send(answer);
+    const sent = { session_id: this.conversation.sessionId, metadata: answer };
+    this.#answers.set(answer.request_id, sent);
+    this.#send(sent);
   }
 
   sendAgain() {
-    for (const answer of this.#answers.values()) this.#send(answer);
+    for (const sent of this.#answers.values()) this.#send(sent);
   }
 
-  /** @param {Answer} metadata */
-  #send(metadata) {
-    const { sessionId } = this.conversation;
-    this.connection.send({ type: "respond", session_id: sessionId, metadata });
+  /** @param {{ session_id: string, metadata: Answer }} sent */
+  #send(sent) {
+    this.connection.send({ type: "respond", ...sent });
   }
 
   /** @param {string} request_id */

@@ -8,6 +8,14 @@ import { data, words } from "../page/words.js";
 const verdicts = new Map(Object.entries(data.feedback));
 
 /**
+ * Take over the verdicts of a page that was loaded.
+ * @param {PageData} data
+ */
+export function addVerdicts({ feedback }) {
+  for (const [id, verdict] of Object.entries(feedback)) verdicts.set(id, verdict);
+}
+
+/**
  * Show the user's verdict on a reply.
  * @param {HTMLElement} article
  */

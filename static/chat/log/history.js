@@ -18,6 +18,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
   EventTarget
 ) {
   #asked = 0;
+  #opened = 0;
   #isChoosing = false;
 
   /**
@@ -80,14 +81,48 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
     await this.#replace(addressOf(sessionId, branch.chosen));
   }
 
-  /** Stay on the current branch: drop the result of a pending switch. */
+  /**
+   * Load the page of another conversation, which `open` shows then; undefined if something else was
+   * asked for meanwhile. May reject.
+   * @param {string} address
+   */
+  async load(address) {
+    this.stay();
+    const opened = this.#opened;
+    const isLast = () => opened === this.#opened;
+    try {
+      const loaded = await loadHistory(address);
+      return isLast() ? loaded : undefined;
+    } catch (error) {
+      if (isLast()) throw error;
+    }
+  }
+
+  /**
+   * Show another conversation.
+   * @param {LoadedPage} loaded
+   */
+  open(loaded) {
+    this.stay();
+    // What is still loading is of the conversation before.
+    this.#asked += 1;
+    this.conversation.open(loaded.data);
+    this.transcript.open(loaded.messages, this.conversation);
+    this.earlier.goOnFrom(loaded);
+    this.later.goOnFrom(loaded);
+    this.dispatchEvent(new Event("replace"));
+  }
+
+  /** Stay in this conversation and on its branch: drop the result of a pending switch. */
   stay() {
+    this.#opened += 1;
     if (this.#isChoosing) this.#asked += 1;
     this.#isChoosing = false;
   }
 
   /** @param {string} address */
   async #choose(address) {
+    this.stay();
     this.#isChoosing = true;
     return this.#replace(address);
   }

@@ -16,7 +16,7 @@ export class ReadingPlace {
     this.transcript = transcript;
     this.scroller = scroller;
     this.earlier = earlier;
-    addEventListener("pagehide", () => this.#store());
+    addEventListener("pagehide", () => this.store());
   }
 
   /** Return to the stored position; loads earlier pages until its message is there. */
@@ -26,8 +26,10 @@ export class ReadingPlace {
     const place = this.#read();
     if (!place) return;
     this.transcript.isFollowing = false;
+    const address = currentAddress();
     for (let pages = 0; !this.#find(place.id) && pages < MAX_PAGES; pages += 1) {
       if (!(await this.earlier.load())) break;
+      if (address !== currentAddress()) return;
     }
     const element = this.#find(place.id);
     if (element) this.scroller.scrollTop += this.#offsetOf(element) - place.offset;
@@ -47,14 +49,18 @@ export class ReadingPlace {
     message.focus({ preventScroll: true });
   }
 
-  #store() {
+  /**
+   * Store the position in what is shown, which has that address.
+   * @param {string} [address]
+   */
+  store(address = currentAddress()) {
     const shown = all(this.scroller, ".message");
     const element = shown.find((message) => message.getBoundingClientRect().bottom > this.#top);
     const isReading = element && !this.transcript.isFollowing;
     const place = { id: element?.dataset.messageId, offset: element && this.#offsetOf(element) };
     try {
-      if (isReading) sessionStorage.setItem(keyOf(), JSON.stringify(place));
-      else sessionStorage.removeItem(keyOf());
+      if (isReading) sessionStorage.setItem(KEY + address, JSON.stringify(place));
+      else sessionStorage.removeItem(KEY + address);
     } catch {
       // Storage is blocked: the page opens at its end.
     }
@@ -62,7 +68,7 @@ export class ReadingPlace {
 
   #read() {
     try {
-      return JSON.parse(sessionStorage.getItem(keyOf()) ?? "null");
+      return JSON.parse(sessionStorage.getItem(KEY + currentAddress()) ?? "null");
     } catch {
       return null;
     }
@@ -83,8 +89,8 @@ export class ReadingPlace {
   }
 }
 
-function keyOf() {
-  return KEY + location.pathname + location.search;
+function currentAddress() {
+  return location.pathname + location.search;
 }
 
 /**

@@ -67,6 +67,20 @@ export class Transcript {
   }
 
   /**
+   * Show the messages of another conversation, from their end.
+   * @param {HTMLElement[]} elements
+   * @param {Conversation} conversation
+   */
+  open(elements, conversation) {
+    for (const { element } of this.views.values()) this.#removeElement(element);
+    this.log.append(...elements.map((element) => document.adoptNode(element)));
+    this.adopt(conversation);
+    byId("welcome").hidden = elements.length > 0;
+    this.isFollowing = elements.length > 0;
+    this.#settle();
+  }
+
+  /**
    * Put earlier messages before the first one; messages in sight do not move.
    * @param {HTMLElement[]} elements
    * @param {Conversation} conversation

@@ -71,14 +71,19 @@ export async function becomeGuest() {
   return user;
 }
 
+/** An answer with another status than 200, or from another address. */
+export class Refused extends Error {}
+
 /**
- * Load a page as the server renders it now: its messages and its data.
+ * Load a page of a conversation as the server renders it now: its messages and its data, without
+ * what this page has already. Rejects with `Refused`, or if nothing was answered.
  * @param {string} address
  * @returns {Promise<LoadedPage>}
  */
 export async function loadHistory(address) {
-  const response = await fetch(address, { headers: { Accept: "text/html" } });
-  if (!response.ok || response.redirected) throw new Error(`history: ${response.status}`);
+  const headers = { Accept: "text/html", "X-Fragment": "1" };
+  const response = await fetch(address, { headers });
+  if (!response.ok || response.redirected) throw new Refused(`history: ${response.status}`);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   return {
     data: JSON.parse(within(page, "#chat-data").textContent),

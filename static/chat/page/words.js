@@ -11,6 +11,14 @@ function read(id) {
 /** @type {PageData} */
 export const data = read("chat-data");
 
+/**
+ * Another conversation is shown: what is said of it is of that one from now on.
+ * @param {PageData} loaded
+ */
+export function renewData(loaded) {
+  Object.assign(data, loaded);
+}
+
 /** @type {Words} */
 export const words = read("chat-words");
 

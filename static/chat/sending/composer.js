@@ -123,6 +123,18 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.#change();
   }
 
+  /**
+   * Show another draft; nothing is being edited any more.
+   * @param {string} text
+   */
+  replace(text) {
+    this.edited = null;
+    this.editing.hidden = true;
+    this.setHint("");
+    this.input.value = text;
+    this.#change();
+  }
+
   /** Behave as if the text had been typed. */
   #change() {
     this.input.dispatchEvent(new Event("input"));

@@ -25,6 +25,12 @@ export class Draft {
     return { storage: user ? localStorage : sessionStorage, key: `${KEY}${user}.${session}` };
   }
 
+  /** Another conversation is shown: show its draft. The one that was shown before stays stored. */
+  open() {
+    this.#forget = () => {};
+    this.composer.replace(this.#read() ?? "");
+  }
+
   /** Restore the draft unless something has been typed since. */
   restore() {
     const { input } = this.composer;

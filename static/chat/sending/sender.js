@@ -30,8 +30,14 @@ export class Sender {
     this.draw = draw;
     this.follow = follow;
     outbox.addEventListener("claim", ({ detail }) => this.#adopt(detail));
-    const { sessionId } = conversation;
-    outbox.claim((entry) => entry.session_id === sessionId);
+    this.open();
+  }
+
+  /** Another conversation is shown: claim its messages that no tab owns. */
+  open() {
+    const { sessionId } = this.conversation;
+    this.#begins = undefined;
+    this.outbox.claim((entry) => entry.session_id === sessionId);
   }
 
   /**

@@ -59,6 +59,20 @@ export class SessionManager {
     byId("session-actions").hidden = !this.getCurrent();
   }
 
+  /**
+   * Another conversation is shown.
+   * @param {PageData} data
+   */
+  open({ archived }) {
+    this.isArchived = archived;
+    byId("deleted").hidden = true;
+    byId("composer").inert = false;
+    if (this.drawer.matches(":popover-open")) this.drawer.hidePopover();
+    this.sessions.mark();
+    this.search.mark();
+    this.#offer();
+  }
+
   /** @param {Connection} connection */
   #greet(connection) {
     if (connection.state === "open") this.#catchUp();

@@ -147,7 +147,19 @@ export class SessionSearch {
     fillLine(line, { ...session, archived: archived_at });
     if (this.found.children[place] !== line)
       moveBefore(this.found, line, this.found.children[place] ?? null);
-    if (id === this.list.getCurrent()) linkOf(line).setAttribute("aria-current", "page");
+    this.#mark(line);
+  }
+
+  /** Mark the session that this page shows. */
+  mark() {
+    for (const line of all(this.found, "li")) this.#mark(line);
+  }
+
+  /** @param {HTMLElement} line */
+  #mark(line) {
+    const isCurrent = line.dataset.sessionId === this.list.getCurrent();
+    if (isCurrent) linkOf(line).setAttribute("aria-current", "page");
+    else linkOf(line).removeAttribute("aria-current");
   }
 
   /**
