@@ -54,12 +54,12 @@ def main() -> None:
     options = parse_options()
     raise_file_limit()
     print(machine(), flush=True)
-    cells: dict[str, str] = {}
+    column = machine_name()
     with run_stand_in() as base_url:
         for name in dict.fromkeys(["sdk", *options.lines]):
-            cells |= measure(Bench(base_url), name)
-    if not options.dry_run:
-        record.write(machine_name(), cells)
+            cells = measure(Bench(base_url), name)
+            if not options.dry_run:
+                record.write(column, cells)
 
 
 if __name__ == "__main__":

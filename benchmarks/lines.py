@@ -1,6 +1,7 @@
 """The lines of `make bench`: what each measures, and what its figures may be at most."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -69,9 +70,10 @@ async def in_turns(sides: Sequence[Server | Sdk], load: Load) -> list[Outcome]:
 
 
 async def measure_sdk(bench: Bench) -> list[Figure]:
+    busy = os.getloadavg()[0]
     load = Load(clients=40, tokens=200, rate=50, ramp_s=1)
     outcome = await bench.sdk().measure(load)
-    return [Figure(outcome.cpu_per_reply / load.tokens * 1000)]
+    return [Figure(outcome.cpu_per_reply / load.tokens * 1000, f"load {busy:.1f} before")]
 
 
 async def measure_reply(bench: Bench) -> list[Figure]:

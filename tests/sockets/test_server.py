@@ -1,7 +1,9 @@
 """The server's dealings with one connection."""
 
+import asyncio
 from typing import Any
 
+from realtime.conf import get_conf
 from realtime.sockets.server import Server, Valve
 
 
@@ -37,3 +39,23 @@ async def test_a_crowd_may_wait_to_be_accepted(settings: Any) -> None:
 
     (endpoint,) = (serverFromString(reactor, text) for text in server.endpoints)
     assert (endpoint._interface, endpoint._backlog) == ("::1", 123)
+
+
+async def test_a_client_that_answers_the_heartbeat_is_not_pinged_twice() -> None:
+    async def application(*args: Any) -> None:
+        raise NotImplementedError
+
+    assert Server(application, host="::1", port=0).ping_interval > get_conf().heartbeat_s
+
+
+async def test_a_full_send_buffer_is_waited_for_each_time() -> None:
+    valve = Valve(lambda: None)
+    await valve.drained(0)
+    for release in (valve.resumeProducing, valve.stopProducing):
+        valve.pauseProducing()
+        valve.pauseProducing()
+        waiting = asyncio.create_task(valve.drained(60))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        release()
+        await waiting
