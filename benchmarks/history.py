@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 
 from websockets.asyncio.client import ClientConnection
 
-from benchmarks.load import open_socket
+from benchmarks.clients import open_socket
 from benchmarks.measure import machine, median, percentile, table
-from benchmarks.relay import run_stand_in
-from tests.support.servers import scratch_dir
+from benchmarks.sides import run_stand_in
 from tests.support.site import Site, run_site
 
 SHORT_TURNS = 5
@@ -85,7 +84,7 @@ def main() -> None:
     parser.add_argument("--summaries", choices=["model", "off"], default="model")
     options = parser.parse_args()
     print(machine(), end="\n\n")
-    with scratch_dir("history") as work_dir, run_stand_in(work_dir) as base_url:
+    with run_stand_in() as base_url:
         settings = {
             "OPENAI_BASE_URL": base_url,
             "OPENAI_API_KEY": "none",

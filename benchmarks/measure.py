@@ -36,13 +36,17 @@ def median(values: Sequence[float]) -> float:
 
 
 def machine() -> str:
-    """Describe the machine in one line: processor, cores, system, Python, date."""
-    model = next(_cpu_models(), platform.machine())
+    """Describe the machine in one line: date, processor, cores, system, Python, load."""
     return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}, "
-        f"load {os.getloadavg()[0]:.1f} at the start"
+        f"{machine_name()}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the start"
     )
+
+
+def machine_name() -> str:
+    """Name this machine and day shortly: date, processor, cores."""
+    model = next(_cpu_models(), platform.machine())
+    return f"{datetime.now(UTC):%Y-%m-%d}, {model}, {os.cpu_count()} cores"
 
 
 def _cpu_models() -> Iterator[str]:

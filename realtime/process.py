@@ -153,6 +153,7 @@ class Process:
         if self.role != "worker":
             self._services.keep(self.hub.run, "hub")
             self._services.keep(self.poller.run, "poller")
+            self._services.keep(self.poller.beat, "heartbeat")
             self._services.keep(self.places.run, "socket counter")
         if self.role != "web":
             self._services.keep(self.flusher.run, "flusher")

@@ -53,12 +53,12 @@ class HandshakeAuth:
         self.inner = inner
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        headers = {name: value.decode("latin1") for name, value in scope["headers"]}
-        scope = {**scope, "refused": None, "busy": None, **await _authenticate(scope, headers)}
+        scope = {**scope, "refused": None, "busy": None, **await _authenticate(scope)}
         return await self.inner(scope, receive, send)
 
 
-async def _authenticate(scope: dict[str, Any], headers: dict[bytes, str]) -> dict[str, Any]:
+async def _authenticate(scope: dict[str, Any]) -> dict[str, Any]:
+    headers = {name: value.decode("latin1") for name, value in scope["headers"]}
     credentials = _find_credentials(scope, headers)
     if credentials is None:
         # Check this before the origin: a client without credentials has to get some first.

@@ -197,9 +197,9 @@ def lint(program: str, *arguments: str) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    """Measure the relay and its baselines."""
+    """Measure the site beside a plain relay and the bare SDK."""
     install_dev()
-    return python("-m", "benchmarks.relay", *arguments)
+    return python("-m", "benchmarks", *arguments)
 
 
 def lock(arguments: list[str]) -> int:

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from uuid import UUID
 
 from conversations.people import sign_ins
 from conversations.people.sign_ins import SignIn
@@ -27,22 +29,24 @@ IN_FLIGHT_S = 0.25
 again.
 """
 
+BEAT_S = 1.0
+"""Seconds between two looks for sockets whose ping is due."""
+
 PATIENCE_S = 0.25
 """Seconds to wait for one socket's repair before the next begins; most take a few milliseconds."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Socket:
     """One connection that the poller watches, with the sign-in that it was opened with.
 
-    A chat over REST is one too. `pinged_at` is when it was last pinged, or opened, by the monotonic
-    clock; `repair` is its latest repair, which may have ended; None before the first.
+    A chat over REST is one too. `repair` is its latest repair, which may have ended; None before
+    the first.
     """
 
     viewer: Viewer
     outbox: Outbox
     sign_in: SignIn
-    pinged_at: float = field(default_factory=time.monotonic)
     repair: asyncio.Task[None] | None = None
 
 
@@ -50,22 +54,23 @@ class Poller:
     """At intervals, compares all sockets of the process with the database, and pings them.
 
     It also closes those whose sign-in has ended. Each check reads the database once for all
-    sockets.
+    sockets. Pings have a timer of their own, which looks only at sockets that are due.
     """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._sockets: set[Socket] = set()
+        # With the monotonic time of the next ping; the socket that is due first comes first.
+        self._sockets: OrderedDict[Socket, float] = OrderedDict()
         self._repairs = Supervisor()
 
     @contextmanager
     def watch(self, socket: Socket) -> Iterator[None]:
-        """Include a socket in each `poll` and `each` while the context is open."""
-        self._sockets.add(socket)
+        """Include a socket in each `poll`, `ping` and `each` while the context is open."""
+        self._sockets[socket] = time.monotonic() + get_conf().heartbeat_s
         try:
             yield
         finally:
-            self._sockets.discard(socket)
+            self._sockets.pop(socket, None)
 
     @property
     def count(self) -> int:
@@ -89,6 +94,28 @@ class Poller:
         finally:
             await self._repairs.stop()
 
+    async def beat(self) -> None:
+        """Call `ping` every `BEAT_S` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.ping(time.monotonic())
+
+    def ping(self, now: float) -> None:
+        """Ping each watched socket that is due at `now`, by the monotonic clock.
+
+        A socket is due `heartbeat_s` after it was opened or last pinged. The cost depends only on
+        the number of sockets that are due.
+        """
+        text = ""
+        while self._sockets:
+            socket, due = next(iter(self._sockets.items()))
+            if due > now:
+                return
+            self._sockets[socket] = now + get_conf().heartbeat_s
+            self._sockets.move_to_end(socket)
+            text = text or ServerPing(metadata=PongMetadata(server_time=time.time())).encode()
+            socket.outbox.put(text)
+
     async def _try_to_poll(self) -> None:
         try:
             await self.poll()
@@ -96,28 +123,19 @@ class Poller:
             logger.error("poll failed: %s", describe(exc))
 
     async def poll(self) -> None:
-        """Ping, close sockets of ended sign-ins, repair those behind, mark sessions viewed, rejoin.
+        """Close sockets of ended sign-ins, repair those behind, mark sessions viewed, rejoin.
 
-        In this order, for all watched sockets; without any it does nothing. A socket is pinged once
-        `heartbeat_s` have passed since its last ping. A slow repair goes on after this returns.
-        Sessions are marked if they have an open run. Raises database errors, which skip the rest.
+        In this order, for all watched sockets; without any it does nothing. A slow repair goes on
+        after this returns. Sessions are marked if they have an open run. Raises database errors,
+        which skip the rest.
         """
         sockets = list(self._sockets)
         if not sockets:
             return
-        self._ping(sockets)
         await self._close_ended(sockets)
         await self._compare(sockets)
         await self._mark_viewed(sockets)
         await self._hub.rejoin()
-
-    def _ping(self, sockets: list[Socket]) -> None:
-        now = time.monotonic()
-        frame = ServerPing(metadata=PongMetadata(server_time=time.time())).encode()
-        for socket in sockets:
-            if now - socket.pinged_at >= get_conf().heartbeat_s:
-                socket.pinged_at = now
-                socket.outbox.put(frame)
 
     async def _close_ended(self, sockets: list[Socket]) -> None:
         given = {socket.sign_in for socket in sockets}
@@ -142,7 +160,7 @@ class Poller:
             logger.error("catch-up before closing failed: %s", describe(exc))
 
     async def _compare(self, sockets: list[Socket]) -> None:
-        sessions = {pk for socket in sockets for pk in socket.viewer.sessions}
+        sessions: set[UUID] = set().union(*(socket.viewer.sessions for socket in sockets))
         runs = {pk for socket in sockets for pk in socket.viewer.open_runs}
         heads = await dbpool.read_soon(catch_up_module.read_heads, sessions, runs)
         await asyncio.sleep(IN_FLIGHT_S)

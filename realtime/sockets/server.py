@@ -1,9 +1,10 @@
 """Daphne with a drain at shutdown, and with flow control for slow readers.
 
 It relies on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.handle_reply`,
-`create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `ws_factory` and
-`connections`; `WebSocketProtocol.application_queue`; `WebRequest.content` and `gotLength`;
-`http_factory`, whose `buildProtocol` makes a channel for each connection.
+`create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `timeout_checker`,
+`ws_factory` and `connections`; `WebSocketProtocol.application_queue` and `check_timeouts`;
+`WebRequest.content` and `gotLength`; `http_factory`, whose `buildProtocol` makes a channel for each
+connection. Of autobahn it replaces `dataReceived` and `sendData`.
 """
 
 import asyncio
@@ -24,29 +25,31 @@ from realtime import process as process_module
 from realtime import protocol as protocol_module
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
-from realtime.tasks import loop_timeout
+from realtime.tasks import loop_timeout, note_ids
 
 
 @implementer(IPushProducer)
 class Valve:
     """Flow control of one connection: `drained` waits while its send buffer is full.
 
-    Twisted pauses it as the producer of what is sent.
+    Twisted pauses it as the producer of what is sent. Few connections are ever paused: the event
+    that `drained` waits for is made then.
     """
 
     def __init__(self, abort: Callable[[], object]) -> None:
         self._abort = abort
-        self._open = asyncio.Event()
-        self._open.set()
+        self._resumed: asyncio.Event | None = None
 
     def pauseProducing(self) -> None:  # noqa: N802  (Twisted's names)
-        self._open.clear()
+        self._resumed = self._resumed or asyncio.Event()
 
     def resumeProducing(self) -> None:  # noqa: N802
-        self._open.set()
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
 
     def stopProducing(self) -> None:  # noqa: N802
-        self._open.set()
+        self.resumeProducing()
 
     async def drained(self, timeout_s: float) -> None:
         """Wait until the send buffer has room, or nothing is sent any more (`stopProducing`).
@@ -54,11 +57,11 @@ class Valve:
         Aborts the connection and raises `TimeoutError` if neither has happened after `timeout_s`
         seconds.
         """
-        if self._open.is_set():
+        if self._resumed is None:
             return
         try:
             async with loop_timeout(timeout_s):
-                await self._open.wait()
+                await self._resumed.wait()
         except TimeoutError:
             self._abort()
             raise
@@ -79,6 +82,14 @@ CATCH_UP_TIMEOUT_S = 5
 
 CLOSE_TIMEOUT_S = 2
 """Seconds for the close handshakes of all sockets at the end."""
+
+UNANSWERED_S = 10
+"""Seconds that a client has to answer the heartbeat's `ping` with any frame; Daphne pings a socket
+itself only after that. Clients that answer, as the page does, are so not pinged twice.
+"""
+
+CHECK_S = 10
+"""Seconds between two looks at all connections for silent ones."""
 
 HEADERS_S = 5
 """Seconds for the headers of a connection's first request; a silent connection is then aborted."""
@@ -150,6 +161,19 @@ class PatientProtocol(WebSocketProtocol):
         self.transport.registerProducer(self.valve, True)
         super().onOpen()
 
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        """Take data as autobahn does, without composing its log entry, which costs more than that
+        of a small frame.
+        """
+        self._dataReceived(data)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
+        """Write data as autobahn does, without composing its log entry for the usual case."""
+        if sync or chopsize or self.send_queue or self.state != self.STATE_OPEN:
+            super().sendData(data, sync, chopsize)
+        else:
+            self.transport.write(data)
+
     def sendMessage(self, *args: Any, **options: Any) -> None:  # noqa: N802
         """Send without the size limit: it is meant for received messages, but autobahn applies it
         here too.
@@ -185,6 +209,7 @@ class Server(DaphneServer):
             signal_handlers=False,
             ready_callable=self._get_ready,
             websocket_timeout=-1,
+            ping_interval=get_conf().heartbeat_s + UNANSWERED_S,
             websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
             websocket_max_message_size=MAX_MESSAGE_BYTES,
             websocket_max_frame_size=MAX_MESSAGE_BYTES,
@@ -194,6 +219,9 @@ class Server(DaphneServer):
     def _get_ready(self) -> None:
         """Install our classes and signal handlers; Daphne calls this before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
+        # The context that those of all connections are copied from: each then replaces this entry,
+        # where adding one would copy all others.
+        note_ids()
         self.http_factory.buildProtocol = partial(
             self._build_channel, self.http_factory.buildProtocol
         )
@@ -233,6 +261,15 @@ class Server(DaphneServer):
         """
         if timer := self._silent.pop((address.host, address.port), None):
             timer.cancel()
+
+    def timeout_checker(self) -> None:
+        """Ping clients that have been silent too long, and end handshakes that take too long.
+
+        Daphne looks at all connections every 2 s; here it is every `CHECK_S`.
+        """
+        for connection in list(self.connections):
+            connection.check_timeouts()
+        asyncio.get_running_loop().call_later(CHECK_S, self.timeout_checker)
 
     def listen_success(self, port: Any) -> None:
         port.numberAccepts = 1

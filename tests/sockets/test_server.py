@@ -1,5 +1,6 @@
 """The server's dealings with one connection."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from realtime.conf import get_conf
 from realtime.process import Process
 from realtime.sockets.server import Server, Valve, _announce
 
@@ -89,3 +91,23 @@ def test_many_are_told_to_move_over_a_longer_time(sockets: int, pause_ms: int) -
     poller = SimpleNamespace(count=sockets, each=lambda act: act(SimpleNamespace(outbox=outbox)))
     _announce(cast(Process, SimpleNamespace(poller=poller)))
     assert json.loads(frames[0])["metadata"]["reconnect_after_ms"] == pause_ms
+
+
+async def test_a_client_that_answers_the_heartbeat_is_not_pinged_twice() -> None:
+    async def application(*args: Any) -> None:
+        raise NotImplementedError
+
+    assert Server(application, host="::1", port=0).ping_interval > get_conf().heartbeat_s
+
+
+async def test_a_full_send_buffer_is_waited_for_each_time() -> None:
+    valve = Valve(lambda: None)
+    await valve.drained(0)
+    for release in (valve.resumeProducing, valve.stopProducing):
+        valve.pauseProducing()
+        valve.pauseProducing()
+        waiting = asyncio.create_task(valve.drained(60))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        release()
+        await waiting
