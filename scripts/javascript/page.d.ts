@@ -130,6 +130,7 @@ interface SessionInfo {
   active_at: string;
   run_status?: string | null;
   archived?: boolean | string | null;
+  pinned?: boolean;
   match?: SearchMatch | null;
 }
 interface SearchMatch {
@@ -146,6 +147,7 @@ interface ChosenSession {
   id: string;
   title: string;
   archived: boolean;
+  pinned: boolean;
   onLeave?: () => void;
 }
 type Verdict = "up" | "down";

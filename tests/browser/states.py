@@ -129,10 +129,23 @@ async def session_list(chat: ChatPage, model: Model) -> None:
         await chat.send(title)
         await chat.replied()
         await chat.in_session()
+    await chat.press("Actions for this conversation")
+    await chat.page.get_by_role("menuitem", name="Pin to the top").click()
+    await expect(chat.page.locator("#session-list [data-pinned]")).to_have_count(1)
+    await open_list(chat)
+    await expect(chat.page.locator("#session-list a").first).to_be_visible()
+
+
+async def open_list(chat: ChatPage) -> None:
     opener = chat.page.get_by_role("button", name="Conversations", exact=True)
     if await opener.is_visible():
         await opener.click()
-    await expect(chat.page.locator("#session-list a").first).to_be_visible()
+
+
+async def account_menu(chat: ChatPage, model: Model) -> None:
+    await open_list(chat)
+    await chat.page.locator(".account summary").click()
+    await expect(chat.page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
 async def finished(chat: ChatPage, model: Model) -> None:
@@ -208,6 +221,17 @@ async def menu(chat: ChatPage, model: Model) -> None:
     await expect(chat.page.get_by_role("menuitem").first).to_be_focused()
 
 
+async def exporting(chat: ChatPage, model: Model) -> None:
+    await menu(chat, model)
+    await chat.page.get_by_role("menuitem", name="Export").click()
+    await expect(chat.page.get_by_role("link", name="Download")).to_be_visible()
+
+
+async def step_open(chat: ChatPage, model: Model) -> None:
+    await tools(chat, model)
+    await chat.page.locator(".step > summary").first.click()
+
+
 async def sharing(chat: ChatPage, model: Model) -> None:
     await menu(chat, model)
     await chat.page.get_by_role("menuitem", name="Share").click()
@@ -227,6 +251,19 @@ PICTURED: list[State] = [
 ]
 STATES: list[State] = [
     *PICTURED,
-    *(finished, waiting, editing_what_waits, stopped, editing, shortcuts, menu, sharing, deleted),
+    *(
+        account_menu,
+        finished,
+        waiting,
+        editing_what_waits,
+        stopped,
+        editing,
+        shortcuts,
+        menu,
+        sharing,
+        exporting,
+        step_open,
+        deleted,
+    ),
     *(versions, found),
 ]

@@ -29,7 +29,10 @@ MARGINS = """() => {
   const { firstElementChild: first, lastElementChild: last } = document.querySelector(".rendered");
   return [getComputedStyle(first).marginTop, getComputedStyle(last).marginBottom];
 }"""
-ORDER = """[...document.querySelectorAll("#session-list > li")].map((li) => li.dataset.sessionId)"""
+ORDER = """
+[...document.querySelectorAll("#session-list > [data-session-id]")]
+  .map((line) => line.dataset.sessionId)
+"""
 
 
 async def test_a_reply_in_a_low_window_and_in_forced_colours(
