@@ -46,7 +46,10 @@ export class PageTitle {
   #show() {
     const title = this.heading.textContent;
     const { plain, busy, replied } = words.titles;
-    const shown = fill(this.#isBusy ? busy : this.#isNew ? replied : plain, { title, site: data.site });
+    const shown = fill(this.#isBusy ? busy : this.#isNew ? replied : plain, {
+      title,
+      site: data.site,
+    });
     if (document.title !== shown) document.title = shown;
   }
 }

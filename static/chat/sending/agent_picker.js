@@ -21,7 +21,8 @@ export class AgentPicker {
     if (!chosen) return;
     for (const card of this.cards) {
       card.hidden = card.dataset.agent !== chosen;
-      if (!card.hidden) setText(byId("composer-agent"), within(card, "h2").firstChild?.textContent ?? "");
+      if (!card.hidden)
+        setText(byId("composer-agent"), within(card, "h2").firstChild?.textContent ?? "");
     }
   }
 }
