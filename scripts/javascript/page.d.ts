@@ -107,6 +107,11 @@ interface PageData {
   user: string;
   username: string;
   archived: boolean;
+  pinned: boolean;
+  /** The name of the site. */
+  site: string;
+  /** The language of the page, as in `de` or `zh-hans`. */
+  language: string;
   agent: { label: string };
   feedback: Record<string, "up" | "down">;
   frame_max_bytes: number;
@@ -114,7 +119,10 @@ interface PageData {
   notable_ms: number;
   scripted_agent: string;
   model: ModelStatus | null;
-  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared" | "worker", string>;
+  urls: Record<
+    "socket" | "session" | "sessions" | "export" | "guest" | "model" | "shared" | "worker",
+    string
+  >;
 }
 
 /** A page that was loaded in the background. */

@@ -247,12 +247,12 @@ async def deleted(chat: ChatPage, model: Model) -> None:
 
 # Those that pictures are taken of.
 PICTURED: list[State] = [
-    *(empty, streaming, tools, approval, error, offline, long_code, session_list),
+    *(empty, streaming, step_open, approval, error, offline, long_code, session_list),
+    *(account_menu, exporting),
 ]
 STATES: list[State] = [
     *PICTURED,
     *(
-        account_menu,
         finished,
         waiting,
         editing_what_waits,
@@ -261,8 +261,6 @@ STATES: list[State] = [
         shortcuts,
         menu,
         sharing,
-        exporting,
-        step_open,
         deleted,
     ),
     *(versions, found),
