@@ -171,6 +171,7 @@ async def test_the_list_stands_still_under_the_pointer(
         "title": "Moved",
         "active_at": "2999-01-01T00:00:00+00:00",
         "archived": False,
+        "pinned": True,
         "rev": 1,
         "run_status": None,
     }

@@ -41,6 +41,11 @@ async def choose(
 
 
 async def test_pinned_above_the_days(open_chat: Opener, site: Site, ann: User) -> None:
+    for session in site.get_json("/api/sessions/", ann)["results"]:
+        if session["pinned"]:
+            site.request(
+                "PATCH", f"/api/sessions/{session['id']}/", data={"pinned": False}, user=ann
+            )
     older, newer = begin(site, ann, "Older"), begin(site, ann, "Newer")
     chat, other = await open_chat(), await open_chat(older)
     entries = "[...document.querySelectorAll('#session-list > li')].map((li) => li.innerText)"
