@@ -324,7 +324,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponseServerError(page)
 
 
-OFFLINE_FILES = ("base.css", "favicon.svg", "offline.js", "theme.js")
+OFFLINE_FILES = ("base.css", "favicon.svg", "icons.svg", "offline.js", "theme.js")
 
 
 @require_safe
