@@ -272,8 +272,8 @@ def brand_context(request: HttpRequest | None = None) -> dict[str, Brand]:
 READABLE = 4.5
 """The least contrast of text, by the formula of WCAG 2."""
 WHITE, BLACK = (255, 255, 255), (16, 24, 24)
-# The page's surface in the light scheme, and the brightest one that text is on in the dark scheme.
-SURFACES = ((245, 246, 246), (44, 50, 55))
+# The ground of text that is nearest to it in lightness, in the light and in the dark scheme.
+SURFACES = ((234, 240, 239), (44, 50, 55))
 Colour = tuple[int, int, int]
 
 
