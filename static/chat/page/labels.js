@@ -124,6 +124,9 @@ export function describePlace(place, count) {
   return fill(words.version, { index: place + 1, count });
 }
 
+/** @type {Intl.DateTimeFormat | undefined} */
+let months;
+
 /**
  * The heading below which a session is listed: a part of the last 8 days, or a month.
  * @param {Date} moment of its last activity
@@ -136,7 +139,8 @@ export function describeGroup(moment, now, isPinned = false) {
   if (isPinned) return groups.pinned;
   if (days <= 1) return days === 1 ? groups.yesterday : groups.today;
   if (days <= 7) return groups.week;
-  return moment.toLocaleString(data.language, { month: "long", year: "numeric" });
+  months ??= new Intl.DateTimeFormat(data.language, { month: "long", year: "numeric" });
+  return months.format(moment);
 }
 
 /** @param {Date} moment */

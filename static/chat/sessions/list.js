@@ -15,6 +15,7 @@ export class SessionList {
    */
   #moving = new Set();
   #timer = 0;
+  #isGrouping = false;
 
   /**
    * @param {HTMLElement} element
@@ -109,8 +110,15 @@ export class SessionList {
     this.#group();
   }
 
-  /** Put a heading before the first line of each group. */
+  /** Put a heading before the first line of each group, once for all lines that change now. */
   #group() {
+    if (this.#isGrouping) return;
+    this.#isGrouping = true;
+    queueMicrotask(() => this.#head());
+  }
+
+  #head() {
+    this.#isGrouping = false;
     const now = new Date();
     const headings = all(this.element, ":scope > .session-group");
     let last = "";
