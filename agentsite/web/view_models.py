@@ -563,7 +563,7 @@ def describe_group(moment: datetime, now: datetime, pinned: bool = False) -> str
         return str(GROUPS["pinned"])
     if days <= 1:
         return str(GROUPS["yesterday" if days == 1 else "today"])
-    return str(GROUPS["week"]) if days <= 7 else date_format(moment, "F Y")
+    return str(GROUPS["week"]) if days <= 7 else date_format(moment, "YEAR_MONTH_FORMAT")
 
 
 def session_lines(
