@@ -74,7 +74,7 @@ async def ask(page: Page, text: str, *, wait: bool = True) -> None:
     messages = page.locator(".user")
     before = await messages.count()
     await page.fill("#prompt", text)
-    await page.press("#prompt", "Enter")
+    await page.click("#send")
     await expect(messages).to_have_count(before + 1)
     if wait:
         reply = page.locator(".assistant").last
