@@ -164,6 +164,21 @@ class Environment(RealtimeSettings, BaseSettings):
         default=None, description="Allows chats without an account. On only if DEBUG is set."
     )
     allow_sign_up: bool = Field(default=True, description="Allows visitors to create accounts.")
+    site_name: str = Field(
+        default="agentsite", max_length=60, description="The name of the site on its pages."
+    )
+    site_logo: str = Field(
+        default="favicon.svg",
+        pattern=r"^/?[\w.-]+(/[\w.-]+)*$",
+        description="The picture beside the name: a static file, or a path of this site that "
+        "begins with `/`.",
+    )
+    site_accent: str = Field(
+        default="",
+        pattern=r"^(#[0-9A-Fa-f]{6})?$",
+        description="The colour of links and of the main buttons, as in `#0b6b69`. It is made "
+        "darker or lighter where it would be hard to read.",
+    )
     openai_api_key: SecretStr | None = Field(
         default=None, description="API key of OpenAI, or of the server at OPENAI_BASE_URL."
     )
@@ -629,6 +644,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT = env.otel_exporter_otlp_endpoint
 TRACE_CONTENT = env.trace_content
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
 ALLOW_SIGN_UP = env.allow_sign_up
+SITE_NAME = env.site_name
+SITE_LOGO = env.site_logo
+SITE_ACCENT = env.site_accent
 REALTIME = env.realtime
 DJANGO_SUPERUSER_USERNAME = env.django_superuser_username
 DJANGO_SUPERUSER_PASSWORD = reveal(env.django_superuser_password)
@@ -707,6 +725,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "agentsite.web.view_models.brand_context",
             ]
         },
     }

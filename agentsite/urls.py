@@ -34,6 +34,7 @@ DOCS_PATHS = [
 ]
 
 
+handler500 = "agentsite.web.pages.server_error"
 urlpatterns = [
     path("healthz/", healthz, name="healthz"),
     path("readyz/", readyz, name="readyz"),

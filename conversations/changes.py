@@ -107,6 +107,7 @@ class SessionListed:
     active_at: str
     run_status: str | None
     archived: bool
+    pinned: bool
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,7 @@ class ChangeBuilder:
             active_at=self.session.active_at.isoformat(),
             run_status=self.head.status if self.head else None,
             archived=self.session.is_archived,
+            pinned=self.session.is_pinned,
         )
 
 

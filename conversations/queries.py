@@ -85,6 +85,12 @@ def list_sessions(user: User, limit: int = 100) -> QuerySet[ChatSession]:
     )[:limit]
 
 
+def list_pinned(user: User, limit: int = 100) -> QuerySet[ChatSession]:
+    """Return at most `limit` pinned sessions of `user`, as `list_sessions` does."""
+    pinned = sessions_of(user).filter(archived_at=None, is_pinned=True)
+    return with_run_status(pinned).order_by("-active_at", "-id")[:limit]
+
+
 def with_run_status(sessions: QuerySet[ChatSession]) -> QuerySet[ChatSession]:
     """Annotate each session with `run_status`, one of `ACTIVE`; None without an unfinished run.
 

@@ -469,7 +469,7 @@ class QueueDone(_Outgoing):
 
 
 class SessionMetadata(_Outgoing):
-    """An entry of the list of sessions; an `archived` one leaves the list.
+    """An entry of the list of sessions; an `archived` one leaves it, a `pinned` one is at its top.
 
     `active_at` is ISO 8601. `run_status` is that of the first unfinished run, absent without one.
     """
@@ -479,6 +479,7 @@ class SessionMetadata(_Outgoing):
     active_at: str
     run_status: str | None = None
     archived: bool = False
+    pinned: bool = False
 
 
 class SessionCreated(SessionMetadata):
@@ -489,7 +490,7 @@ class SessionCreated(SessionMetadata):
 
 
 class SessionUpdated(SessionMetadata):
-    """A session was renamed, archived, taken out of the archive, or restored."""
+    """A session was renamed, pinned, archived or restored, or one of these was undone."""
 
     text: ClassVar[str] = "conversation changed"
     event: Literal["session.updated"] = "session.updated"

@@ -67,6 +67,8 @@ async def take_visit(page: Page, site: Site, name: str, scheme: Scheme) -> None:
     else:
         await ask(page, "Now write a long reply", wait=False)
         await expect(page.locator(".assistant .body").last).to_contain_text("Press Stop and")
+    # Away from the button that it has pressed, whose name would be shown.
+    await page.mouse.move(0, 0)
     await page.screenshot(path=IMAGES / name)
 
 
@@ -74,7 +76,7 @@ async def ask(page: Page, text: str, *, wait: bool = True) -> None:
     messages = page.locator(".user")
     before = await messages.count()
     await page.fill("#prompt", text)
-    await page.press("#prompt", "Enter")
+    await page.click("#send")
     await expect(messages).to_have_count(before + 1)
     if wait:
         reply = page.locator(".assistant").last

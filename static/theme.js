@@ -58,6 +58,13 @@
   addEventListener("storage", (event) => {
     if (event.key === KEY) apply(event.newValue);
   });
+  addEventListener("change", ({ target }) => {
+    if (!(target instanceof HTMLInputElement) || !target.matches("[data-reveal]")) return;
+    const type = target.checked ? "text" : "password";
+    for (const field of target.form?.querySelectorAll("[autocomplete$=password]") ?? []) {
+      field.setAttribute("type", type);
+    }
+  });
   addEventListener("click", (event) => {
     const { target } = event;
     if (!(target instanceof Element)) return;

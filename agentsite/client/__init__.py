@@ -64,6 +64,7 @@ class Session(TypedDict):
     rev: int
     message_count: int
     run_status: str | None
+    pinned: bool
     created_at: str
     active_at: str
     archived_at: str | None

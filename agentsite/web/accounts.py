@@ -58,6 +58,12 @@ class SignUpForm(UserCreationForm):
         model = UserModel
         fields = (UserModel.USERNAME_FIELD, UserModel.get_email_field_name())
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The labels say it all.
+        self.fields[UserModel.USERNAME_FIELD].help_text = ""
+        self.fields["password2"].help_text = ""
+
 
 class LimitedMixin:
     """A rate limit on POST for a form view, to be its first base; beyond it, answers with 429.

@@ -10,7 +10,14 @@ from csp.constants import NONE, SELF, UNSAFE_INLINE
 from csp.decorators import csp_replace
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseServerError,
+    JsonResponse,
+    QueryDict,
+)
 from django.http.request import split_domain_port
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -18,6 +25,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import path, reverse
 from django.utils import timezone
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.clickjacking import xframe_options_sameorigin
@@ -33,7 +41,7 @@ from conversations.errors import AgentSiteError, ErrorCode
 from conversations.exports.formats import FORMATS
 from conversations.models import ChatSession
 from conversations.people.accounts import is_guest
-from conversations.queries import get_session, list_sessions
+from conversations.queries import get_session, list_pinned, list_sessions
 from conversations.sessions.history import get_history, list_siblings
 from conversations.sessions.posting import list_feedback
 from conversations.sessions.sharing import SharedSession, answer_shared, limit_views, open_share
@@ -206,21 +214,20 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
     card = get_card(session.agent if session else request.GET.get("agent", ""))
     model = get_model_card()
     is_fragment = session is not None and FRAGMENT in request.headers
-    is_listed = request.user.is_authenticated and not is_fragment
-    sessions = list_sessions(request.user, LISTED) if is_listed else []
-    lines = [view_models.session_line(line, session) for line in sessions]
+    newest, pinned = ([], []) if is_fragment else _list(request)
     messages = history.messages
     siblings = list_siblings(session, messages) if session else {}
     before = request.GET.get("before", "") if session else ""
     context = {
         "title": (session.title if session else "") or _("New conversation"),
         "agents": [card] if session else list_cards(),
+        "card": card,
         "chosen": card.name,
         "model": model,
         "guest": guest,
         "may_sign_up": settings.ALLOW_SIGN_UP,
-        "lines": lines,
-        "more_lines": len(lines) == LISTED,
+        "lines": view_models.session_lines(pinned + newest, session, timezone.localtime()),
+        "more_lines": len(newest) + len(pinned) >= LISTED,
         "formats": FORMATS,
         "messages": view_models.messages(history, siblings, card, request.user.get_username()),
         "busy": history.run is not None,
@@ -236,6 +243,15 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "words": view_models.SCRIPT,
     }
     return render(request, "chat/fragment.html" if is_fragment else "chat/chat.html", context)
+
+
+def _list(request: HttpRequest) -> tuple[list[ChatSession], list[ChatSession]]:
+    """Return the user's newest sessions without the pinned ones, and the pinned ones."""
+    if not request.user.is_authenticated:
+        return [], []
+    pinned = list(list_pinned(request.user, LISTED))
+    newest = list_sessions(request.user, LISTED)
+    return [session for session in newest if not session.is_pinned], pinned
 
 
 def _keep_sign_in(request: HttpRequest) -> None:
@@ -264,6 +280,7 @@ def _page_data(
         "session_id": str(session.pk) if session else "",
         "feedback": _feedback(request, session) if session else {},
         "archived": session is not None and session.is_archived,
+        "pinned": session is not None and session.is_pinned,
         "rev": history.rev,
         "run": asdict(run) if run else None,
         "parts": live[0] if live else [],
@@ -272,9 +289,11 @@ def _page_data(
             {name: getattr(message, name) for name in CURSOR_FIELDS} for message in history.messages
         ],
         "model": asdict(model.status) if model else None,
+        "site": settings.SITE_NAME,
         "agent": {"label": card.label},
         "scripted_agent": TOUR,
         "notable_ms": view_models.NOTABLE_MS,
+        "language": get_language() or "en",
         "frame_max_bytes": get_conf().frame_max_bytes,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "urls": {
@@ -283,6 +302,7 @@ def _page_data(
             "model": reverse("model"),
             "worker": reverse("service-worker"),
             "sessions": reverse("api-sessions"),
+            "export": reverse("api-export"),
             "shared": reverse("shared", args=["TOKEN"]),
             "session": reverse("session", args=[UUID(int=0)]),
         },
@@ -295,7 +315,22 @@ def _feedback(request: HttpRequest, session: ChatSession) -> dict[str, str]:
     return {str(verdict.message_id): verdict.value for verdict in given}
 
 
-OFFLINE_FILES = ("base.css", "favicon.svg", "offline.js", "theme.js")
+@require_safe
+@cache_control(public=True, max_age=86_400)
+def accent(request: HttpRequest) -> HttpResponse:
+    """Return the style sheet of the site's colour; 404 if the site has the colour of its files."""
+    if not settings.SITE_ACCENT:
+        raise Http404
+    return HttpResponse(view_models.accent_style(settings.SITE_ACCENT), content_type="text/css")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Show that the server failed, without asking the database for anything."""
+    page = render_to_string("500.html", view_models.brand_context())
+    return HttpResponseServerError(page)
+
+
+OFFLINE_FILES = ("base.css", "favicon.svg", "icons.svg", "offline.js", "theme.js")
 
 
 @require_safe
@@ -306,9 +341,11 @@ def service_worker(request: HttpRequest) -> HttpResponse:
     It contains that page and the addresses of its files, which have hashes unless DEBUG is set; so
     a browser installs it anew when one of them changes.
     """
+    brand = view_models.brand_context()
+    files = {*map(static, OFFLINE_FILES), brand["brand"].logo}
     context = {
-        "page": json.dumps(render_to_string("offline.html")),
-        "files": json.dumps([static(name) for name in OFFLINE_FILES]),
+        "page": json.dumps(render_to_string("offline.html", brand)),
+        "files": json.dumps(sorted(files)),
     }
     return render(request, "service_worker.js", context, content_type="text/javascript")
 
@@ -316,6 +353,7 @@ def service_worker(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", chat, name="chat"),
     path("service-worker.js", service_worker, name="service-worker"),
+    path("accent.css", accent, name="accent"),
     path("s/<uuid:session_id>/", session, name="session"),
 ]
 
@@ -337,11 +375,15 @@ def shared(request: HttpRequest, token: str) -> HttpResponseBase:
 
 def _write_page(found: SharedSession) -> bytes:
     """Render the page without anything personal, because the result is cached for all readers."""
-    marked = [(message, is_scripted(message.agent)) for message in found.messages]
+    marked = [
+        (message, view_models.get_label(message.agent), is_scripted(message.agent))
+        for message in found.messages
+    ]
     context = {
         "shared": found,
         "marked": marked,
         "about_replies": _about_replies(found),
+        **view_models.brand_context(),
         "words": {name: view_models.SCRIPT[name] for name in ("code", "copy")},
     }
     return render_to_string("shared.html", context).encode()

@@ -1,11 +1,17 @@
 """Prepares messages, sessions and agents for templates, and holds the texts of the page."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -63,6 +69,12 @@ APPROVALS: dict[str, Text] = {
     "cancelled": _("Not answered: the reply was stopped."),
     "before": _("That was answered already."),
 }
+GROUPS: dict[str, Text] = {
+    "pinned": _("Pinned"),
+    "today": _("Today"),
+    "yesterday": _("Yesterday"),
+    "week": _("Previous 7 days"),
+}
 MANAGE: dict[str, Text] = {
     "actions": _("Actions for {title}"),
     "archived": _("“{title}” is archived."),
@@ -92,6 +104,8 @@ SHARE: dict[str, Text] = {
 }
 VERSION = _("Version {index} of {count}")
 TOOK = _("{step}, {seconds} s")
+YES, NO = _("yes"), _("no")
+SAFE_INTEGER = 2**53 - 1
 # Shorter durations are not shown.
 NOTABLE_MS = 50
 CODE = {"show": _("Show all {count} lines"), "hide": _("Show less")}
@@ -105,11 +119,14 @@ SCRIPT: dict[str, Any] = {
     "errors": ERROR_TEXTS,
     "steps": STEPS,
     "approvals": APPROVALS,
+    "groups": GROUPS,
     "manage": MANAGE,
     "feedback": FEEDBACK,
     "share": SHARE,
     "version": VERSION,
     "took": TOOK,
+    "yes": YES,
+    "no": NO,
     "takes_over": TAKES_OVER,
     "unknown_part": UNKNOWN_PART,
     "code": CODE,
@@ -146,9 +163,9 @@ SCRIPT: dict[str, Any] = {
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },
     "titles": {
-        "plain": "{title} · agentsite",
-        "busy": _("Replying · {title} · agentsite"),
-        "replied": _("New reply · {title} · agentsite"),
+        "plain": "{title} · {site}",
+        "busy": _("Replying · {title} · {site}"),
+        "replied": _("New reply · {title} · {site}"),
     },
     "copy": {"done": _("Copied"), "failed": _("Not copied")},
     "loading": _("Opening the conversation…"),
@@ -194,6 +211,33 @@ def describe_usage(spent: RunUsage | None) -> str:
     return str(USAGE_COST).format(usage=usage, cost=cost, currency=spent.currency)
 
 
+def read_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the names and values of a JSON object as people read them; [] for any other text.
+
+    Also [] if it has a value that is not exact in JavaScript, or cannot be shown on a line.
+    """
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(given, dict):
+        return []
+    pairs = [(name, _read_value(value)) for name, value in given.items()]
+    # JavaScript reorders names that are numbers.
+    if any((name.isascii() and name.isdecimal()) or value is None for name, value in pairs):
+        return []
+    return [(name, value or "") for name, value in pairs]
+
+
+def _read_value(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(YES if value else NO)
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if is_whole and abs(value) <= SAFE_INTEGER else None
+
+
 def describe_step(part: dict[str, Any]) -> str:
     """Return what the tool of `part` does or did, in words.
 
@@ -208,6 +252,79 @@ def describe_step(part: dict[str, Any]) -> str:
     # Round halves up, as the page's script does.
     tenths = (part["duration_ms"] + 50) // 100
     return str(TOOK).format(step=said, seconds=f"{tenths / 10:.1f}")
+
+
+@dataclass(frozen=True)
+class Brand:
+    """The site on its pages: its name, the address of its logo, and its colour, "" by default."""
+
+    name: str
+    logo: str
+    accent: str
+
+
+def brand_context(request: HttpRequest | None = None) -> dict[str, Brand]:
+    """Return the context of every page, as `brand`; also for pages without a request."""
+    logo = settings.SITE_LOGO
+    address = logo if logo.startswith("/") else static(logo)
+    return {"brand": Brand(settings.SITE_NAME, address, settings.SITE_ACCENT)}
+
+
+READABLE = 4.5
+"""The least contrast of text, by the formula of WCAG 2."""
+WHITE, BLACK = (255, 255, 255), (16, 24, 24)
+# The ground of text that is nearest to it in lightness, in the light and in the dark scheme.
+SURFACES = ((234, 240, 239), (44, 50, 55))
+Colour = tuple[int, int, int]
+
+
+def accent_style(accent: str) -> str:
+    """Return the style sheet that gives the pages the colour `accent`, as in `#0b6b69`.
+
+    In either scheme it is mixed with black or white until it can be read on the page's surfaces;
+    text on it is black or white, whichever has more contrast.
+    """
+    given = (int(accent[1:3], 16), int(accent[3:5], 16), int(accent[5:7], 16))
+    light, dark = _readable(given, SURFACES[0], BLACK), _readable(given, SURFACES[1], WHITE)
+    pairs = [("accent", light, dark), ("accent-text", _text_on(light), _text_on(dark))]
+    both = "".join(f"--{name}:light-dark({_hex(one)},{_hex(two)});" for name, one, two in pairs)
+    plain = "".join(f"--{name}:{_hex(one)};" for name, one, _two in pairs)
+    condition = "@supports not (color:light-dark(#000,#fff))"
+    rule = f"{condition}{{:root:root:root:root{{{plain}}}}}"
+    return f"@media (forced-colors:none){{:root:root{{{both}}}{rule}}}\n"
+
+
+def _readable(colour: Colour, surface: Colour, towards: Colour) -> Colour:
+    for part in range(101):
+        red, green, blue = (
+            round(own + (other - own) * part / 100)
+            for own, other in zip(colour, towards, strict=True)
+        )
+        if contrast((red, green, blue), surface) >= READABLE:
+            break
+    return red, green, blue
+
+
+def _text_on(colour: Colour) -> Colour:
+    return max(WHITE, BLACK, key=lambda text: contrast(text, colour))
+
+
+def contrast(one: Colour, two: Colour) -> float:
+    """Return the contrast of two colours, from 1 to 21, by the formula of WCAG 2."""
+    lighter, darker = sorted((_luminance(one), _luminance(two)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    red, green, blue = (
+        value / 3294.6 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+        for value in colour
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 @dataclass(frozen=True)
@@ -405,7 +522,9 @@ def _block(part: dict[str, Any], username: str) -> dict[str, Any]:
         "fraction": part.get("fraction") if part["status"] == "progress" else None,
         "note": part.get("progress", "") if part["status"] == "progress" else "",
         "arguments": part.get("arguments") or "",
+        "pairs": read_pairs(part.get("arguments") or ""),
         "output": part.get("output") or "",
+        "output_pairs": read_pairs(part.get("output") or ""),
     }
 
 
@@ -413,6 +532,7 @@ def _approval(part: dict[str, Any], username: str) -> dict[str, Any]:
     decided_at = part.get("decided_at")
     return {
         "title": str(APPROVALS["title"]).format(tool=part["tool"].replace("_", " ")),
+        "pairs": read_pairs(part.get("arguments") or ""),
         "outcome": describe_decision(part.get("decision", ""), part.get("by") or "", username),
         "decided_at": datetime.fromisoformat(decided_at) if decided_at else None,
     }
@@ -434,6 +554,35 @@ def blank(card: AgentCard) -> dict[str, Any]:
     }
 
 
+def describe_group(moment: datetime, now: datetime, pinned: bool = False) -> str:
+    """Return the heading below which a session is listed: a part of the last 8 days, or a month.
+
+    `moment` is that of its last activity; days begin at midnight in the zones of the arguments.
+    """
+    days = (now.date() - moment.date()).days
+    if pinned:
+        return str(GROUPS["pinned"])
+    if days <= 1:
+        return str(GROUPS["yesterday" if days == 1 else "today"])
+    return str(GROUPS["week"]) if days <= 7 else date_format(moment, "YEAR_MONTH_FORMAT")
+
+
+def session_lines(
+    sessions: Iterable[Any], current: ChatSession | None, now: datetime
+) -> list[dict[str, Any]]:
+    """Return the data of the page's list; the first line of each group has its heading, `group`.
+
+    The arguments are those of `session_line` and `describe_group`.
+    """
+    lines, last = [], ""
+    for session in sessions:
+        moment = timezone.localtime(session.active_at)
+        group = describe_group(moment, now, session.is_pinned)
+        lines.append(session_line(session, current) | {"group": "" if group == last else group})
+        last = group
+    return lines
+
+
 def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
     """Return the data of `session` as an entry of the page's list.
 
@@ -450,6 +599,7 @@ def session_line(session: Any, current: ChatSession | None) -> dict[str, Any]:
         "id": session.pk,
         "url": reverse("session", args=[session.pk]),
         "active_at": session.active_at.isoformat(),
+        "pinned": session.is_pinned,
         "title": title,
         "actions": str(MANAGE["actions"]).format(title=title),
         "current": current is not None and session.pk == current.pk,

@@ -33,11 +33,12 @@ class SessionSerializer(serializers.ModelSerializer[ChatSession]):
     """
 
     run_status = serializers.CharField(read_only=True, allow_null=True)
+    pinned = serializers.BooleanField(source="is_pinned", read_only=True)
 
     class Meta:
         model = ChatSession
         fields = (
-            *("id", "title", "agent", "rev", "message_count", "run_status"),
+            *("id", "title", "agent", "rev", "message_count", "run_status", "pinned"),
             *("created_at", "active_at", "archived_at", "deleted_at"),
         )
         read_only_fields = fields
@@ -111,6 +112,7 @@ class SessionChangeSerializer(serializers.Serializer[Any]):
 
     title = serializers.CharField(max_length=200, required=False)
     archived = serializers.BooleanField(required=False)
+    pinned = serializers.BooleanField(required=False)
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):

@@ -94,7 +94,7 @@ class SessionView(ApiView):
 
     @extend_schema(request=SessionChangeSerializer, responses=SessionSerializer)
     def patch(self, request: Request, session_id: str) -> Response:
-        """Rename the session, archive it or take it out of the archive, or both at once."""
+        """Rename, pin or archive the session, or undo one of the latter; all of that at once."""
         asked = SessionChangeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         with transaction.atomic():
@@ -127,12 +127,19 @@ class RestoreView(ApiView):
 
 
 def _change(
-    user: User, session_id: str, *, title: str | None = None, archived: bool | None = None
+    user: User,
+    session_id: str,
+    *,
+    title: str | None = None,
+    archived: bool | None = None,
+    pinned: bool | None = None,
 ) -> None:
     if title is not None:
         rename_session(user=user, session_id=session_id, title=title)
     if archived is not None:
         lists.archive_session(user=user, session_id=session_id, archived=archived)
+    if pinned is not None:
+        lists.pin_session(user=user, session_id=session_id, pinned=pinned)
 
 
 def _whole(user: User, session_id: str, branch: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -403,14 +404,29 @@ HEAD = """<!doctype html>
 <meta name="referrer" content="no-referrer">
 <title>Conversations</title>
 <style>
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 46rem; padding: 1rem; }
-article { border-top: 1px solid; padding: 0.5rem 0; overflow-wrap: anywhere; }
-article > h2 { font-size: 0.85rem; }
+:root { color-scheme: light dark; --muted: light-dark(#57615f, #a6b0b2);
+  --line: light-dark(#dfe3e2, #353b41); --bubble: light-dark(#eaf0ef, #2c3237); }
+body { max-width: 46rem; margin: 0 auto; padding: 2rem 1rem; overflow-wrap: anywhere;
+  background: light-dark(#ffffff, #17191c); color: light-dark(#1a1f1e, #e8ecec);
+  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+section + section { margin-top: 3rem; padding-top: 2rem; border-top: 1px solid var(--line); }
+h1 { margin: 0 0 1.5rem; font-size: 1.5rem; line-height: 1.25; }
+article { margin: 1.5rem 0; }
+article > h2 { margin: 0 0 0.25rem; color: var(--muted); font-size: 0.8rem; font-weight: 600; }
+.user > h2 { text-align: end; }
+.said { width: fit-content; max-width: min(85%, 36rem); margin-inline-start: auto;
+  padding: 0.5rem 1rem; border-radius: 16px; background: var(--bubble); }
 .said, pre { white-space: pre-wrap; }
-.left { opacity: 0.65; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { border: 1px solid; padding: 0.25rem 0.5rem; }
+pre { padding: 0.75rem 1rem; border: 1px solid var(--line); border-radius: 8px; }
+code, pre { font: 0.9em/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.left { opacity: 0.75; }
+details { color: var(--muted); font-size: 0.95rem; }
+blockquote { margin-inline: 0; padding-inline-start: 1rem;
+  border-inline-start: 3px solid var(--line); }
+table { display: block; border-collapse: collapse; overflow-x: auto; }
+td, th { padding: 0.5rem 1rem 0.5rem 0; border-bottom: 1px solid var(--line); text-align: start; }
+footer { color: var(--muted); font-size: 0.8rem; }
+a { color: light-dark(#0b6b69, #6fd0c8); }
 </style>
 </head>
 <body>
@@ -445,9 +461,9 @@ def _article(message: Record, parts: list[Record]) -> SafeString:
     body = mark_safe("\n".join(map(_user_part, parts)))  # noqa: S308 (escaped below)
     if message["role"] == "assistant":
         body = mark_safe("\n".join(map(_part, parts)))  # noqa: S308 (the same)
-    return format_html(
-        '<article class="{}">\n<h2>{}</h2>\n{}\n</article>\n', kind, heading(message), body
-    )
+    created_at = datetime.fromisoformat(message["created_at"]).astimezone(UTC)
+    title = heading(message | {"created_at": f"{created_at:%Y-%m-%d %H:%M} UTC"})
+    return format_html('<article class="{}">\n<h2>{}</h2>\n{}\n</article>\n', kind, title, body)
 
 
 def _user_part(part: Record) -> SafeString:

@@ -47,6 +47,7 @@ class ChatSession(models.Model):
     active_at = models.DateTimeField(_("last activity"), auto_now_add=True)
     upkeep_until = models.DateTimeField(null=True, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True)
+    is_pinned = models.BooleanField(_("pinned"), default=False, db_default=False)
     deleted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

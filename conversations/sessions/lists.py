@@ -170,6 +170,17 @@ def archive_session(*, user: User, session_id: str | UUID, archived: bool) -> Ch
 
 
 @transaction.atomic
+def pin_session(*, user: User, session_id: str | UUID, pinned: bool) -> ChatSession:
+    """Keep a session at the top of its user's list, or no longer if not `pinned`; return it.
+
+    Raises `AgentSiteError(not_found)`, also for a deleted session.
+    """
+    session = lock_session(parse_id(session_id), user=user, is_activity=False)
+    session.is_pinned = pinned
+    return _save(session, "is_pinned")
+
+
+@transaction.atomic
 def archive_sessions(*, user: User, session_ids: Iterable[str]) -> list[str]:
     """Archive all of these sessions; return their titles in the order of their ids, each once.
 

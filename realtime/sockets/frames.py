@@ -235,6 +235,7 @@ def session_frame(session_id: UUID, rev: int, line: SessionListed) -> Status:
         active_at=line.active_at,
         run_status=line.run_status,
         archived=line.archived,
+        pinned=line.pinned,
     )
     return protocol.status(metadata, session_id)  # type: ignore[arg-type]
 

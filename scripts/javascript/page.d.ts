@@ -108,6 +108,11 @@ interface PageData {
   user: string;
   username: string;
   archived: boolean;
+  pinned: boolean;
+  /** The name of the site. */
+  site: string;
+  /** The language of the page, as in `de` or `zh-hans`. */
+  language: string;
   agent: { label: string };
   feedback: Record<string, "up" | "down">;
   frame_max_bytes: number;
@@ -115,7 +120,10 @@ interface PageData {
   notable_ms: number;
   scripted_agent: string;
   model: ModelStatus | null;
-  urls: Record<"socket" | "session" | "sessions" | "guest" | "model" | "shared" | "worker", string>;
+  urls: Record<
+    "socket" | "session" | "sessions" | "export" | "guest" | "model" | "shared" | "worker",
+    string
+  >;
 }
 
 /** A page that was loaded in the background. */
@@ -131,6 +139,7 @@ interface SessionInfo {
   active_at: string;
   run_status?: string | null;
   archived?: boolean | string | null;
+  pinned?: boolean;
   match?: SearchMatch | null;
 }
 interface SearchMatch {
@@ -147,6 +156,7 @@ interface ChosenSession {
   id: string;
   title: string;
   archived: boolean;
+  pinned: boolean;
   onLeave?: () => void;
 }
 type Verdict = "up" | "down";

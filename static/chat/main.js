@@ -153,6 +153,8 @@ document.addEventListener("click", (event) => {
   const answer = closest(event, "[data-answer]");
   if (answer) chat.respond(answerOf(answer));
   if (closest(event, "[data-starter], #jump, #connection-retry")) composer.focus();
+  const isBlankPart = closest(event, ".composer-box") && !closest(event, "button, select");
+  if (isBlankPart) composer.focus();
   const starter = closest(event, "[data-starter]");
   if (starter) begin(starter.textContent);
   // A link that replaced the page would end the reply that is being written.

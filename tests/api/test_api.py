@@ -43,6 +43,7 @@ def test_sessions_are_listed_newest_first(api: Client, ann: Any) -> None:
         "rev": newer.rev,
         "message_count": 2,
         "run_status": None,
+        "pinned": False,
         "created_at": newer.created_at.isoformat().replace("+00:00", "Z"),
         "active_at": newer.active_at.isoformat().replace("+00:00", "Z"),
         "archived_at": None,

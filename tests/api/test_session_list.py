@@ -62,6 +62,13 @@ class TestChanges:
         api.patch(f"/api/sessions/{session.pk}/", {"archived": False}, JSON)
         assert titles(api) == ["one"]
 
+    def test_pinned_until_it_is_not(self, api: Client, ann: Any) -> None:
+        session = talk(ann, ("one", "1"))
+        for pinned in (True, False):
+            answer = api.patch(f"/api/sessions/{session.pk}/", {"pinned": pinned}, JSON)
+            assert answer.json()["pinned"] is pinned
+            assert api.get("/api/sessions/").json()["results"][0]["pinned"] is pinned
+
     def test_a_change_keeps_the_place_in_the_list(self, api: Client, ann: Any) -> None:
         older, _ = talk(ann, ("older", "1")), talk(ann, ("newer", "2"))
         api.patch(f"/api/sessions/{older.pk}/", {"title": "old"}, JSON)
@@ -208,6 +215,8 @@ async def test_every_tab_is_told(process: Process, settings: Any) -> None:
         body = (await api.post("/api/sessions/", {"title": "Plans"}, JSON)).json()
         address = f"/api/sessions/{body['id']}/"
         await tab.wait_for(event("session.created", title="Plans", rev=0))
+        await api.patch(address, {"pinned": True}, JSON)
+        await tab.wait_for(event("session.updated", pinned=True))
         await api.patch(address, {"title": "New", "archived": True}, JSON)
         await tab.wait_for(event("session.updated", title="New", archived=True))
         accepted = await tab.chat("hello", body["id"])

@@ -129,10 +129,23 @@ async def session_list(chat: ChatPage, model: Model) -> None:
         await chat.send(title)
         await chat.replied()
         await chat.in_session()
+    await chat.press("Actions for this conversation")
+    await chat.page.get_by_role("menuitem", name="Pin to the top").click()
+    await expect(chat.page.locator("#session-list [data-pinned]")).to_have_count(1)
+    await open_list(chat)
+    await expect(chat.page.locator("#session-list a").first).to_be_visible()
+
+
+async def open_list(chat: ChatPage) -> None:
     opener = chat.page.get_by_role("button", name="Conversations", exact=True)
     if await opener.is_visible():
         await opener.click()
-    await expect(chat.page.locator("#session-list a").first).to_be_visible()
+
+
+async def account_menu(chat: ChatPage, model: Model) -> None:
+    await open_list(chat)
+    await chat.page.locator(".account summary").click()
+    await expect(chat.page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
 async def finished(chat: ChatPage, model: Model) -> None:
@@ -208,6 +221,17 @@ async def menu(chat: ChatPage, model: Model) -> None:
     await expect(chat.page.get_by_role("menuitem").first).to_be_focused()
 
 
+async def exporting(chat: ChatPage, model: Model) -> None:
+    await menu(chat, model)
+    await chat.page.get_by_role("menuitem", name="Export").click()
+    await expect(chat.page.get_by_role("link", name="Download")).to_be_visible()
+
+
+async def step_open(chat: ChatPage, model: Model) -> None:
+    await tools(chat, model)
+    await chat.page.locator(".step > summary").first.click()
+
+
 async def sharing(chat: ChatPage, model: Model) -> None:
     await menu(chat, model)
     await chat.page.get_by_role("menuitem", name="Share").click()
@@ -223,10 +247,21 @@ async def deleted(chat: ChatPage, model: Model) -> None:
 
 # Those that pictures are taken of.
 PICTURED: list[State] = [
-    *(empty, streaming, tools, approval, error, offline, long_code, session_list),
+    *(empty, streaming, step_open, approval, error, offline, long_code, session_list),
+    *(account_menu, exporting),
 ]
 STATES: list[State] = [
     *PICTURED,
-    *(finished, waiting, editing_what_waits, stopped, editing, shortcuts, menu, sharing, deleted),
+    *(
+        finished,
+        waiting,
+        editing_what_waits,
+        stopped,
+        editing,
+        shortcuts,
+        menu,
+        sharing,
+        deleted,
+    ),
     *(versions, found),
 ]

@@ -264,7 +264,7 @@ async def test_steps_move_and_stay(visitor: BrowserContext) -> None:
         await expect(step.locator("progress")).to_be_hidden()
         await expect(chat.reply.locator(".badge")).to_have_text("scripted, not an AI")
         shown = await chat.texts()
-        await step.locator("summary").click()
+        await step.locator("> summary").click()
         await expect(step.locator(".step-output")).to_contain_text("shelves were searched")
         await chat.page.reload()
         assert await chat.texts() == shown

@@ -29,7 +29,10 @@ MARGINS = """() => {
   const { firstElementChild: first, lastElementChild: last } = document.querySelector(".rendered");
   return [getComputedStyle(first).marginTop, getComputedStyle(last).marginBottom];
 }"""
-ORDER = """[...document.querySelectorAll("#session-list > li")].map((li) => li.dataset.sessionId)"""
+ORDER = """
+[...document.querySelectorAll("#session-list > [data-session-id]")]
+  .map((line) => line.dataset.sessionId)
+"""
 
 
 async def test_a_reply_in_a_low_window_and_in_forced_colours(
@@ -168,6 +171,7 @@ async def test_the_list_stands_still_under_the_pointer(
         "title": "Moved",
         "active_at": "2999-01-01T00:00:00+00:00",
         "archived": False,
+        "pinned": True,
         "rev": 1,
         "run_status": None,
     }

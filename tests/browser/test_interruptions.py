@@ -221,7 +221,7 @@ async def test_a_reply_that_has_ended_unseen_keeps_what_is_open_in_it(
     await chat.in_session()
     await chat.shows("the river")
     await chat.reply.locator(".reasoning summary").click()
-    step = chat.reply.locator(".step summary")
+    step = chat.reply.locator(".step > summary")
     await step.click()
     wire.tamper = lambda frame: []
     model.open()

@@ -145,6 +145,19 @@ async def test_what_matters_is_in_sight_on_the_smallest_screen(
     await expect(menu).to_be_in_viewport(ratio=1)
 
 
+async def test_the_composer_is_in_the_middle_of_an_empty_page(
+    open_chat: Opener, model: Model
+) -> None:
+    chat = await open_chat()
+    begun = await box_of(chat, ".composer-box")
+    assert 250 < begun["y"] < 500
+    await chat.send("hello")
+    await chat.replied()
+    at_the_end = await box_of(chat, ".composer-box")
+    assert at_the_end["y"] > 600
+    assert at_the_end["x"] == begun["x"]
+
+
 async def test_nothing_moves_when_a_reply_starts_and_ends(open_chat: Opener, model: Model) -> None:
     reply = Reply(words(6), gate=Gate(2))
     model.will_say(reply)

@@ -40,6 +40,35 @@ async def choose(
     await chat.page.get_by_role("menuitem", name=action, exact=True).click()
 
 
+async def test_pinned_above_the_days(open_chat: Opener, site: Site, ann: User) -> None:
+    for session in site.get_json("/api/sessions/", ann)["results"]:
+        if session["pinned"]:
+            site.request(
+                "PATCH", f"/api/sessions/{session['id']}/", data={"pinned": False}, user=ann
+            )
+    older, newer = begin(site, ann, "Older"), begin(site, ann, "Newer")
+    chat, other = await open_chat(), await open_chat(older)
+    entries = "[...document.querySelectorAll('#session-list > li')].map((li) => li.innerText)"
+    groups = chat.page.locator("#session-list .session-group")
+    await choose(chat, older, "Pin to the top")
+    for tab in (chat, other):
+        await expect(tab.page.locator("#session-list > li").nth(1)).to_have_text("Older")
+    await expect(groups.first).to_have_text("Pinned")
+    shown = await chat.page.evaluate(entries)
+    assert shown[:4] == ["Pinned", "Older", "Today", "Newer"]
+    await chat.page.reload()
+    assert await chat.page.evaluate(entries) == shown
+    await line_of(chat, older).locator("a").focus()
+    await chat.page.keyboard.press("ArrowDown")
+    await expect(line_of(chat, newer).locator("a")).to_be_focused()
+
+    await chat.page.reload()
+    await other.press("Actions for this conversation")
+    await other.page.get_by_role("menuitem", name="Unpin").click()
+    await expect(groups.first).to_have_text("Today")
+    await expect(line_of(chat, older)).not_to_have_attribute("data-pinned", "")
+
+
 async def test_renamed_where_the_title_stands(open_chat: Opener, site: Site, ann: User) -> None:
     session_id = begin(site, ann, "First title")
     chat, other = await open_chat(), await open_chat(session_id)
@@ -229,7 +258,9 @@ async def test_downloads(open_chat: Opener, model: Model, tmp_path: Path) -> Non
 
 async def download(chat: ChatPage, session_id: str, name: str, directory: Path) -> str:
     async with chat.page.expect_download() as waiting:
-        await choose(chat, session_id, name)
+        await choose(chat, session_id, "Export")
+        await chat.page.get_by_role("radio", name=name).first.check()
+        await chat.page.get_by_role("link", name="Download").click()
     path = directory / name
     await (await waiting.value).save_as(path)
     return path.read_text()

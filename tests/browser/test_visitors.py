@@ -47,7 +47,7 @@ async def test_the_first_message_makes_a_guest(guest: ChatPage, model: Model) ->
     await guest.connected()
     await guest.send("again")
     await guest.shows("You said: again")
-    await expect(guest.page.locator("#session-list li")).to_have_count(1)
+    await expect(guest.page.locator("#session-list [data-session-id]")).to_have_count(1)
 
 
 async def test_two_first_messages_make_one_guest_and_one_conversation(
@@ -59,7 +59,7 @@ async def test_two_first_messages_make_one_guest_and_one_conversation(
     await expect(guest.page.locator('.assistant[data-status="completed"]')).to_have_count(2)
     await guest.page.reload()
     assert await guest.texts() == ["one", "You said: one", "two", "You said: two"]
-    await expect(guest.page.locator("#session-list li")).to_have_count(1)
+    await expect(guest.page.locator("#session-list [data-session-id]")).to_have_count(1)
 
 
 async def test_a_failure_to_become_a_guest_keeps_the_text(guest: ChatPage, model: Model) -> None:
@@ -87,7 +87,7 @@ async def test_signing_up_in_the_middle_of_a_reply_loses_nothing(
         await guest.page.fill(f"[name={field}]", PASSWORD)
     await guest.page.press("[name=password2]", "Enter")
     await guest.page.wait_for_url(f"{guest.site.origin}/")
-    await expect(guest.page.locator(".account summary")).to_have_text("carol")
+    await expect(guest.page.locator(".account-name")).to_have_text("carol")
     await guest.page.get_by_role("link", name="hello").click()
     await guest.shows("the river bends around")
     reply.open()

@@ -8,9 +8,10 @@ const { data, words, cases } = JSON.parse(readFileSync(process.env.AGENTSITE_LAB
 const texts = { "chat-data": JSON.stringify(data), "chat-words": JSON.stringify(words) };
 globalThis.document = { getElementById: (id) => ({ textContent: texts[id] }) };
 const labels = await import("../../static/chat/page/labels.js");
+const { readPairs } = await import("../../static/chat/log/pairs.js");
 const { isBlank } = await import("../../static/chat/page/words.js");
 
-/** @type {Record<string, (given: any) => string | boolean>} */
+/** @type {Record<string, (given: any) => string | boolean | string[][]>} */
 const DESCRIBE = {
   step: labels.describeStep,
   decision: labels.describeDecision,
@@ -19,6 +20,9 @@ const DESCRIBE = {
   blank: isBlank,
   place: ({ place, count }) => labels.describePlace(place, count),
   session: labels.describeSession,
+  group: ({ moment, pinned }) =>
+    labels.describeGroup(new Date(moment), new Date(2026, 2, 30, 0, 30), pinned),
+  pairs: readPairs,
   usage: labels.describeUsage,
   state: ({ message, position }) =>
     labels.describeState(message, {
@@ -28,7 +32,7 @@ const DESCRIBE = {
 
 for (const [kind, given, expected] of cases) {
   test(`${kind}: ${JSON.stringify(given)}`, () => {
-    assert.equal(DESCRIBE[kind](given), expected);
+    assert.deepEqual(DESCRIBE[kind](given), expected);
   });
 }
 

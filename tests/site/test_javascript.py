@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ import pytest
 from venvs import Venv
 
 from agentsite.web import view_models
-from agentsite.web.view_models import get_label
+from agentsite.web.view_models import get_label, read_pairs
 from conversations.models import RunStatus
 from conversations.runs.usage import RunUsage
 from conversations.sessions.rendering import render_markdown
@@ -71,6 +72,24 @@ def read_frame(spent):
     return dataclasses.asdict(spent) | {"total_tokens": total, "cost": cost}
 
 
+OBJECTS = (
+    *("", "null", "7", "[1]", '"a"', "{", "{}", '{"a": "b", "c": 1, "d": true, "e": false}'),
+    *('{"a": null}', '{"a": 1.5}', '{"a": [1]}', '{"a": {}}', '{"2": "a", "1": "b"}'),
+    *('{"a": 9007199254740991}', '{"a": 9007199254740992}', '{"a": "1", "b": "2", "a": "3"}'),
+    *('{"a": "\\u05e9\\n<b>"}', '{"__proto__": "a"}', '{"": ""}', '{"a": NaN}', '{"a": 1.0}'),
+)
+NOW = datetime.fromisoformat("2026-03-30T00:30:00")
+MOMENTS = (
+    *("2026-03-31", "2026-03-30", "2026-03-29", "2026-03-28", "2026-03-23", "2026-03-22"),
+    *("2026-02-28", "2025-12-31"),
+)
+
+
+def group_of(day, pinned):
+    moment = datetime.fromisoformat(f"{day}T23:30:00")
+    return view_models.describe_group(moment, NOW, pinned)
+
+
 def label_cases():
     """What the server says, as `[kind, given, text]`."""
     cases: list[list[Any]] = [["step", part, view_models.describe_step(part)] for part in STEPS]
@@ -84,6 +103,12 @@ def label_cases():
         cases.append(["ending", given, str(ending)])
     cases += [["blank", text, is_blank(text)] for text in BLANKS + SEEN]
     cases += [["usage", read_frame(one), view_models.describe_usage(one)] for one in SPENT]
+    cases += [["pairs", text, [list(pair) for pair in read_pairs(text)]] for text in OBJECTS]
+    cases += [
+        ["group", {"moment": f"{moment}T23:30:00", "pinned": pinned}, group_of(moment, pinned)]
+        for moment in MOMENTS
+        for pinned in (False, True)
+    ]
     cases += [["agent", name, get_label(name)] for name in ("tour", "a", "ÄGENT")]
     cases.append(
         ["place", {"place": 1, "count": 3}, str(view_models.VERSION).format(index=2, count=3)]
@@ -116,7 +141,12 @@ def test_the_page_sends_no_blank_message_either():
 
 def test_the_modules_without_a_page(tmp_path):
     given = tmp_path / "labels.json"
-    data = {"username": "ann", "notable_ms": view_models.NOTABLE_MS, "agent": {"label": "Tour"}}
+    data = {
+        "username": "ann",
+        "notable_ms": view_models.NOTABLE_MS,
+        "agent": {"label": "Tour"},
+        "language": "en",
+    }
     given.write_text(
         json.dumps({"data": data, "words": read_texts(view_models.SCRIPT), "cases": label_cases()})
     )

@@ -50,7 +50,7 @@ def test_a_revoked_key_is_gone(hers: Client, ann: Any) -> None:
     key, text = create_key(user=ann, name="backup", scopes=["read"])
     answer = hers.post(f"/accounts/keys/{key.pk}/revoke/", follow=True)
     assert "The key is revoked." in text_of(answer)
-    assert "You have none." in text_of(answer)
+    assert "You have no keys yet." in text_of(answer)
     bearer = {"Authorization": f"Bearer {text}"}
     assert Client().get("/api/sessions/", headers=bearer).status_code == 401
     assert "The key is revoked." not in text_of(hers.get(PAGE))

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import path
 
 from agentsite import urls
-from agentsite.web.view_models import describe_ending, describe_step
+from agentsite.web.view_models import accent_style, contrast, describe_ending, describe_step
 from conversations.models import ACTIVE, ChatSession, EndReason, RunStatus
 from conversations.sessions.history import get_history
 from conversations.sessions.posting import cancel_run
@@ -302,7 +302,7 @@ def test_what_people_write_cannot_leave_its_place(page: Client, ann: Any) -> Non
     begin(posted, nasty)
     html = html_of(page, session_of(posted))
     assert "<script>alert" not in html
-    assert "<img" not in html
+    assert "<img src=x" not in html
     assert data_of(html)["parts"] == [{"type": "text", "text": nasty}]
 
 
@@ -364,6 +364,33 @@ def test_account_menu(client: Client, ann: Any) -> None:
     assert "/admin/" in html_of(client)
 
 
+def test_the_site_has_a_name_a_logo_and_a_colour(client: Client, settings: Any) -> None:
+    assert client.get("/accent.css").status_code == 404
+    settings.SITE_NAME, settings.SITE_LOGO = "Heron & Sons", "/files/heron.png"
+    settings.SITE_ACCENT = "#ffcc00"
+    for address in ("/accounts/login/", "/nowhere/", "/service-worker.js"):
+        page = client.get(address).content.decode()
+        assert "agentsite</" not in page.replace("\\u003C", "<")
+        assert "/files/heron.png" in page
+        assert "accent.css?ffcc00" in page
+    assert "<title>Sign in · Heron &amp; Sons</title>" in client.get("/accounts/login/").text
+    assert "--accent:light-dark(#7e6b0d,#ffcc00)" in client.get("/accent.css").text
+
+
+@pytest.mark.parametrize("accent", ["#0b6b69", "#ffcc00", "#ffffff", "#000000", "#7f7f7f"])
+def test_every_colour_can_be_read(accent: str) -> None:
+    style = accent_style(accent)
+    both = re.findall(r"light-dark\(#(\w{6}),#(\w{6})\)", style)
+    for place, grounds in enumerate((("ffffff", "eaf0ef"), ("17191c", "2c3237"))):
+        colour, text = both[0][place], both[1][place]
+        assert all(contrast(rgb(colour), rgb(other)) >= 4.5 for other in (text, *grounds))
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour)
+    return red, green, blue
+
+
 def test_not_found_is_styled(client: Client) -> None:
     response = client.get("/nothing/")
     assert response.status_code == 404
@@ -396,12 +423,12 @@ def test_a_new_conversation_begins_with_an_agent_of_ones_choice(
 ) -> None:
     serve_agents(Agent(name="one"), Agent(name="two", model="small"))
     html = page.get("/").content.decode()
-    assert html.count('type="radio"') == 2
+    assert html.count('type="radio" name="agent"') == 2
     assert '<div class="agent-card" data-agent="two" hidden>' in html
     assert "Answers come from small." in html
     session = session_of(ask(ann, "hello", agent="two"))
     html = html_of(page, session)
-    assert 'type="radio"' not in html
+    assert 'type="radio" name="agent"' not in html
     assert '<div class="agent-card" data-agent="two">' in html
 
 

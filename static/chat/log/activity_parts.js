@@ -5,6 +5,7 @@ import { loadMarkdown, markdown } from "../markdown/loading.js";
 import { all, fromTemplate, setText, within } from "../page/elements.js";
 import { describeStep, nameOf } from "../page/labels.js";
 import { fill, words } from "../page/words.js";
+import { showPairs } from "./pairs.js";
 
 /** One tool call: a line that opens to show details. */
 export class StepPart {
@@ -21,8 +22,8 @@ export class StepPart {
     this.element.dataset.status = status;
     this.#setText(".step-name", describeStep(part));
     this.#setText(".step-note", isMoving ? progress : "");
-    this.#setText(".step-arguments", given);
-    this.#setText(".step-output", output);
+    showPairs(within(this.element, ".step-arguments"), given ?? "");
+    showPairs(within(this.element, ".step-output"), output ?? "");
     bar.hidden = !isMoving || fraction === undefined;
     bar.value = fraction ?? 0;
   }

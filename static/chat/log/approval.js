@@ -3,6 +3,7 @@
 import { all, byId, fromTemplate, setText, within } from "../page/elements.js";
 import { describeDecision, nameOfTool } from "../page/labels.js";
 import { fill, words } from "../page/words.js";
+import { showPairs } from "./pairs.js";
 
 export class ApprovalPart {
   /** @param {HTMLElement} [element] */
@@ -16,7 +17,7 @@ export class ApprovalPart {
     this.element.dataset.decision = part.decision ?? "";
     setText(this.#find("title"), fill(words.approvals.title, { tool: nameOfTool(part.tool) }));
     setText(this.#find("description"), part.description);
-    setText(this.#find("arguments"), part.arguments);
+    showPairs(this.#find("arguments"), part.arguments);
     setText(this.#find("outcome"), describeDecision(part));
     setText(this.#find("message"), part.message ?? "");
     showTime(within(this.element, "time.approval-time"), part.decided_at);

@@ -68,10 +68,12 @@ export function showCopied(button, isDone) {
   button.dataset.label ??= label.textContent;
   const before = button.dataset.label;
   label.textContent = isDone ? words.copy.done : words.copy.failed;
+  if (isDone) button.dataset.copied = "";
   byId("announcer").replaceChildren(label.textContent);
   clearTimeout(Number(button.dataset.timer));
   const timer = setTimeout(() => {
     label.textContent = before;
+    delete button.dataset.copied;
   }, SHOWN_MS);
   button.dataset.timer = String(timer);
 }

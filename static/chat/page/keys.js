@@ -42,6 +42,8 @@ export function isTyping(event) {
 export function closeAccount(event) {
   const menu = document.querySelector("details.account[open]");
   if (event.key !== "Escape" || !(menu instanceof HTMLDetailsElement)) return false;
+  // The drawer around it stays open.
+  event.preventDefault();
   menu.open = false;
   menu.querySelector("summary")?.focus();
   return true;

@@ -6,6 +6,8 @@
 import { isActive } from "../conversation/branch.js";
 import { data, fill, words } from "./words.js";
 
+const DAY_MS = 86_400_000;
+
 /**
  * The display name of an agent.
  * @param {string} agent
@@ -120,6 +122,30 @@ export function describeDecision({ decision, by }) {
  */
 export function describePlace(place, count) {
   return fill(words.version, { index: place + 1, count });
+}
+
+/** @type {Intl.DateTimeFormat | undefined} */
+let months;
+
+/**
+ * The heading below which a session is listed: a part of the last 8 days, or a month.
+ * @param {Date} moment of its last activity
+ * @param {Date} now
+ * @param {boolean} [isPinned]
+ */
+export function describeGroup(moment, now, isPinned = false) {
+  const { groups } = words;
+  const days = Math.round((midnightOf(now) - midnightOf(moment)) / DAY_MS);
+  if (isPinned) return groups.pinned;
+  if (days <= 1) return days === 1 ? groups.yesterday : groups.today;
+  if (days <= 7) return groups.week;
+  months ??= new Intl.DateTimeFormat(data.language, { month: "long", year: "numeric" });
+  return months.format(moment);
+}
+
+/** @param {Date} moment */
+function midnightOf(moment) {
+  return new Date(moment).setHours(0, 0, 0, 0);
 }
 
 /**

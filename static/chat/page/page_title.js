@@ -3,7 +3,7 @@
  * background.
  */
 
-import { fill, words } from "./words.js";
+import { data, fill, words } from "./words.js";
 
 export class PageTitle {
   #isBusy = false;
@@ -46,7 +46,10 @@ export class PageTitle {
   #show() {
     const title = this.heading.textContent;
     const { plain, busy, replied } = words.titles;
-    const shown = fill(this.#isBusy ? busy : this.#isNew ? replied : plain, { title });
+    const shown = fill(this.#isBusy ? busy : this.#isNew ? replied : plain, {
+      title,
+      site: data.site,
+    });
     if (document.title !== shown) document.title = shown;
   }
 }

@@ -1,6 +1,6 @@
 /** Selects the agent that a new conversation begins with, and describes it. */
 
-import { all } from "../page/elements.js";
+import { all, byId, setText, within } from "../page/elements.js";
 
 export class AgentPicker {
   /** @param {HTMLElement} element */
@@ -19,6 +19,10 @@ export class AgentPicker {
   #introduce() {
     const { chosen } = this;
     if (!chosen) return;
-    for (const card of this.cards) card.hidden = card.dataset.agent !== chosen;
+    for (const card of this.cards) {
+      card.hidden = card.dataset.agent !== chosen;
+      if (!card.hidden)
+        setText(byId("composer-agent"), within(card, "h2").firstChild?.textContent ?? "");
+    }
   }
 }

@@ -29,6 +29,14 @@ export class SessionActions {
     this.#tell(text, () => this.#patch(id, { archived: !archived }), onLeave);
   }
 
+  /**
+   * @param {ChosenSession} at
+   * @param {boolean} pinned
+   */
+  pin({ id }, pinned) {
+    return this.#patch(id, { pinned });
+  }
+
   /** @param {ChosenSession} at */
   async delete({ id, title, onLeave }) {
     if (!(await this.#ask(apiOf(id), { method: "DELETE" }))) return;

@@ -1,7 +1,7 @@
 /** The list of the user's sessions, newest activity first, live in every tab. */
 
 import { all, fromTemplate, setText, within } from "../page/elements.js";
-import { describeSession } from "../page/labels.js";
+import { describeGroup, describeSession } from "../page/labels.js";
 import { data, fill, words } from "../page/words.js";
 import { Unread } from "./unread.js";
 
@@ -15,6 +15,7 @@ export class SessionList {
    */
   #moving = new Set();
   #timer = 0;
+  #isGrouping = false;
 
   /**
    * @param {HTMLElement} element
@@ -59,6 +60,7 @@ export class SessionList {
     if (!line) return;
     this.#moving.delete(line);
     line.remove();
+    this.#group();
   }
 
   /**
@@ -99,19 +101,44 @@ export class SessionList {
 
   /** @param {HTMLElement} line */
   #place(line) {
-    const moment = momentOf(line);
-    const others = this.#lines.filter((other) => other !== line);
-    const next = others.find((other) => momentOf(other) < moment) ?? null;
-    moveBefore(this.element, line, next);
+    const lines = this.#lines;
+    const next = lines.find((other) => other !== line && precedes(line, other)) ?? null;
+    const isThere = line.parentNode === this.element;
+    if (!isThere || (lines[lines.indexOf(line) + 1] ?? null) !== next) {
+      moveBefore(this.element, line, next);
+    }
+    this.#group();
+  }
+
+  /** Put a heading before the first line of each group, once for all lines that change now. */
+  #group() {
+    if (this.#isGrouping) return;
+    this.#isGrouping = true;
+    queueMicrotask(() => this.#head());
+  }
+
+  #head() {
+    this.#isGrouping = false;
+    const now = new Date();
+    const headings = all(this.element, ":scope > .session-group");
+    let last = "";
+    for (const line of this.#lines) {
+      const isPinned = line.hasAttribute("data-pinned");
+      const label = describeGroup(new Date(momentOf(line)), now, isPinned);
+      if (label !== last) headLine(line, label, headings);
+      last = label;
+    }
+    for (const heading of headings) heading.remove();
   }
 
   get #lines() {
-    return all(this.element, ":scope > li");
+    return all(this.element, ":scope > [data-session-id]");
   }
 
   /** Mark the session that this page shows, and those that are unread. */
   mark() {
     for (const line of this.#lines) this.#mark(line);
+    this.#group();
   }
 
   /** @param {HTMLElement} line */
@@ -124,6 +151,30 @@ export class SessionList {
     if (sessionId === this.getCurrent()) linkOf(line).setAttribute("aria-current", "page");
     else linkOf(line).removeAttribute("aria-current");
   }
+}
+
+/**
+ * Put a heading before `line`: one of `headings`, which it is taken from, or a new one.
+ * @param {HTMLElement} line
+ * @param {string} label
+ * @param {HTMLElement[]} headings
+ */
+function headLine(line, label, headings) {
+  const place = headings.findIndex(({ textContent }) => textContent === label);
+  const [heading = fromTemplate("group-template")] = place < 0 ? [] : headings.splice(place, 1);
+  setText(within(heading, "h2"), label);
+  if (line.previousElementSibling !== heading) line.before(heading);
+}
+
+/**
+ * Whether a line comes before another one.
+ * @param {HTMLElement} line
+ * @param {HTMLElement} other
+ */
+function precedes(line, other) {
+  const isPinned = line.hasAttribute("data-pinned");
+  if (isPinned !== other.hasAttribute("data-pinned")) return isPinned;
+  return momentOf(line) > momentOf(other);
 }
 
 /**
@@ -158,10 +209,11 @@ export function newLine(session_id) {
  * @param {SessionInfo} session
  */
 export function fillLine(line, session) {
-  const { title, active_at, archived, match } = session;
+  const { title, active_at, archived, pinned, match } = session;
   const shown = title || words.untitled;
   line.dataset.activeAt = active_at;
   line.toggleAttribute("data-archived", Boolean(archived));
+  line.toggleAttribute("data-pinned", Boolean(pinned));
   line.toggleAttribute("data-busy", Boolean(session.run_status));
   setText(within(line, ".session-title"), shown);
   if (match !== undefined) showMatch(line, match);

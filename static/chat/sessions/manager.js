@@ -16,6 +16,8 @@ export class SessionManager {
   #news = /** @type {Set<string>} */ (new Set());
   /** @type {ShareDialog | undefined} */
   #share;
+  /** @type {import("./export.js").ExportDialog | undefined} */
+  #export;
 
   /**
    * @param {{ sessions: SessionList, connection: Connection, title: PageTitle,
@@ -26,6 +28,7 @@ export class SessionManager {
     this.title = title;
     this.getCurrent = getCurrent;
     this.isArchived = data.archived;
+    this.isPinned = data.pinned;
     this.drawer = byId("sessions");
     this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
     this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
@@ -136,6 +139,7 @@ export class SessionManager {
     this.search.refresh();
     if (!isCurrent) return;
     this.isArchived = Boolean(at.archived);
+    this.isPinned = Boolean(at.pinned);
     this.#tellDeleted(at.event === "session.deleted");
   }
 
@@ -161,12 +165,14 @@ export class SessionManager {
     const line = button.closest("li");
     if (!line) {
       const title = byId("title").textContent;
-      return { id: this.getCurrent(), title, archived: this.isArchived };
+      const { isArchived: archived, isPinned: pinned } = this;
+      return { id: this.getCurrent(), title, archived, pinned };
     }
     return {
       id: line.dataset.sessionId ?? "",
       title: within(line, ".session-title").textContent,
       archived: line.hasAttribute("data-archived"),
+      pinned: line.hasAttribute("data-pinned"),
       onLeave: leaver(line),
     };
   }
@@ -177,10 +183,15 @@ export class SessionManager {
     switch (action) {
       case "rename":
         return this.#rename(button, session);
+      case "pin":
+      case "unpin":
+        return this.actions.pin(session, action === "pin");
       case "archive":
         return this.actions.archive(session, true);
       case "unarchive":
         return this.actions.archive(session, false);
+      case "export":
+        return this.#openExport(session);
       case "share":
         return this.#openShare(session);
       case "delete":
@@ -197,6 +208,20 @@ export class SessionManager {
       const { ShareDialog } = await import("./share.js");
       this.#share ??= new ShareDialog(within(document, "dialog[id=share]"));
       this.#share.open(session);
+    } catch {
+      this.toast.show(words.manage.failed);
+    }
+  }
+
+  /**
+   * The same with the dialog that exports.
+   * @param {ChosenSession} session
+   */
+  async #openExport(session) {
+    try {
+      const { ExportDialog } = await import("./export.js");
+      this.#export ??= new ExportDialog(within(document, "dialog[id=export]"));
+      this.#export.open(session);
     } catch {
       this.toast.show(words.manage.failed);
     }
@@ -220,7 +245,10 @@ export class SessionManager {
  * @param {HTMLElement} line
  */
 function leaver(line) {
-  const { parentNode: list, nextElementSibling: next, previousElementSibling: previous } = line;
+  const { parentNode: list } = line;
+  const lines = list ? all(list, ":scope > [data-session-id]") : [];
+  const place = lines.indexOf(line);
+  const [previous, next] = [lines[place - 1], lines[place + 1]];
   return () => {
     const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
     (neighbour ? linkOf(neighbour) : byId("new-chat")).focus();

@@ -3,7 +3,6 @@
  * and `action` as named by the item).
  */
 
-import { apiOf } from "../page/api.js";
 import { all, closest } from "../page/elements.js";
 
 const MARGIN = 8;
@@ -15,9 +14,9 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
   button = document.body;
 
   /**
-   * `describe` returns the conversation of a button: its `id` and whether it is `archived`.
+   * `describe` returns the conversation of a button: whether it is `archived` and `pinned`.
    * @param {HTMLElement} element
-   * @param {(button: HTMLElement) => { id: string, archived: boolean }} describe
+   * @param {(button: HTMLElement) => { archived: boolean, pinned: boolean }} describe
    */
   constructor(element, describe) {
     super();
@@ -57,13 +56,11 @@ export class SessionMenu extends /** @type {Emitter<{ choose: { button: HTMLElem
   #toggle(isOpen) {
     this.button.setAttribute("aria-expanded", String(isOpen));
     if (!isOpen) return;
-    const { id, archived } = this.describe(this.button);
+    const { archived, pinned } = this.describe(this.button);
+    /** @type {Record<string, boolean>} */
+    const hidden = { archive: archived, unarchive: !archived, pin: pinned, unpin: !pinned };
     for (const item of all(this.element, "[data-manage]")) {
-      const { manage } = item.dataset;
-      item.hidden = manage === "archive" ? archived : manage === "unarchive" && !archived;
-    }
-    for (const link of all(this.element, "[data-download]")) {
-      link.setAttribute("href", apiOf(id, link.dataset.download));
+      item.hidden = hidden[item.dataset.manage ?? ""] ?? false;
     }
     this.#place();
   }

@@ -207,13 +207,15 @@ export class SessionSearch {
   /**
    * Up and Down move between the lines, and from the first line back to the field.
    * @param {KeyboardEvent} event
-   * @param {Element} line
+   * @param {HTMLElement} line
    */
   #walk(event, line) {
-    const { nextElementSibling: below, previousElementSibling: above } = line;
-    const isDown = event.key === "ArrowDown" && below !== null;
+    const lines = all(this.#shown, ":scope > [data-session-id]");
+    const place = lines.indexOf(line);
+    const isDown = event.key === "ArrowDown" && place + 1 < lines.length;
     if (!isDown && event.key !== "ArrowUp") return false;
-    const target = isDown ? linkOf(below) : above ? linkOf(above) : this.field;
+    const near = lines[isDown ? place + 1 : place - 1];
+    const target = near ? linkOf(near) : this.field;
     event.preventDefault();
     target.focus();
     return true;
