@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -18,6 +19,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import path, reverse
 from django.utils import timezone
+from django.utils.translation import get_language, get_language_bidi
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.clickjacking import xframe_options_sameorigin
@@ -37,6 +39,7 @@ from conversations.sessions.history import get_history, list_siblings
 from conversations.sessions.posting import list_feedback
 from conversations.sessions.sharing import SharedSession, answer_shared, limit_views, open_share
 from conversations.shapes import History
+from conversations.webhooks import has_push
 from realtime.conf import get_conf, socket_path
 from realtime.process import model_status
 from realtime.providers.readiness import ModelStatus
@@ -198,7 +201,9 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
     guest = is_guest(request.user)
     if guest:
         _keep_sign_in(request)
-    card = get_card(session.agent if session else request.GET.get("agent", ""))
+    own = request.preferences  # type: ignore[attr-defined]
+    asked = request.GET.get("agent", own.agent)
+    card = get_card(session.agent if session else asked)
     model = get_model_card()
     sessions = list_sessions(request.user, LISTED) if request.user.is_authenticated else []
     lines = [view_models.session_line(line, session) for line in sessions]
@@ -209,6 +214,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "title": (session.title if session else "") or _("New conversation"),
         "agents": [card] if session else list_cards(),
         "chosen": card.name,
+        "all_agents": list_cards(),
         "model": model,
         "guest": guest,
         "may_sign_up": settings.ALLOW_SIGN_UP,
@@ -254,6 +260,8 @@ def _page_data(
     return {
         "user": str(request.user.pk or ""),
         "username": request.user.get_username(),
+        "push": has_push(),
+        "enter": request.preferences.enter,  # type: ignore[attr-defined]
         "session_id": str(session.pk) if session else "",
         "feedback": _feedback(request, session) if session else {},
         "archived": session is not None and session.is_archived,
@@ -294,7 +302,7 @@ OFFLINE_FILES = ("base.css", "favicon.svg", "offline.js", "theme.js")
 @require_safe
 @cache_control(no_cache=True)
 def service_worker(request: HttpRequest) -> HttpResponse:
-    """Return the script that shows `offline.html` when the site cannot be reached.
+    """Return the script that shows notifications, and `offline.html` without the site.
 
     It contains that page and the addresses of its files, which have hashes unless DEBUG is set; so
     a browser installs it anew when one of them changes.
@@ -302,12 +310,31 @@ def service_worker(request: HttpRequest) -> HttpResponse:
     context = {
         "page": json.dumps(render_to_string("offline.html")),
         "files": json.dumps([static(name) for name in OFFLINE_FILES]),
+        "icon": json.dumps(static("favicon.svg")),
+        "session_url": reverse("session", args=[UUID(int=0)]).replace(str(UUID(int=0)), "SESSION"),
     }
     return render(request, "service_worker.js", context, content_type="text/javascript")
 
 
+@require_safe
+@cache_control(no_cache=True)
+def manifest(request: HttpRequest) -> JsonResponse:
+    """Return what a device needs to install the site: its name, icon and first page."""
+    told = {
+        "id": reverse("chat"),
+        "name": "agentsite",
+        "start_url": reverse("chat"),
+        "display": "standalone",
+        "lang": get_language(),
+        "dir": "rtl" if get_language_bidi() else "ltr",
+        "icons": [{"src": static("favicon.svg"), "sizes": "any", "type": "image/svg+xml"}],
+    }
+    return JsonResponse(told, content_type="application/manifest+json")
+
+
 urlpatterns = [
     path("", chat, name="chat"),
+    path("manifest.webmanifest", manifest, name="manifest"),
     path("service-worker.js", service_worker, name="service-worker"),
     path("s/<uuid:session_id>/", session, name="session"),
 ]
@@ -337,7 +364,8 @@ def _write_page(found: SharedSession) -> bytes:
         "about_replies": _about_replies(found),
         "words": {name: view_models.SCRIPT[name] for name in ("code", "copy")},
     }
-    return render_to_string("shared.html", context).encode()
+    with timezone.override(UTC):
+        return render_to_string("shared.html", context).encode()
 
 
 def _about_replies(found: SharedSession) -> str:

@@ -106,6 +106,8 @@ interface PageData {
   branch: string;
   user: string;
   username: string;
+  enter: "" | "send" | "newline";
+  push: boolean;
   archived: boolean;
   agent: { label: string };
   feedback: Record<string, "up" | "down">;

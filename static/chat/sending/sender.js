@@ -103,7 +103,7 @@ export class Sender {
         options.regenerate || !isPlaced
           ? undefined
           : (options.parent_message_id ?? this.#parentOfNext),
-      agent: sessionId ? undefined : this.picker.chosen,
+      agent: this.picker.chosen,
     };
   }
 
