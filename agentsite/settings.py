@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -295,6 +296,12 @@ class Environment(RealtimeSettings, BaseSettings):
     webhook_private: bool = Field(
         default=False, description="Allows webhooks to private and local addresses."
     )
+    push_key: SecretStr | None = Field(
+        default=None,
+        description="Switches on notifications in browsers that are closed, by Web Push: 32 random "
+        "bytes in Base64, which `manage.py prepare --push-key` prints. Push services are told "
+        "`DEFAULT_FROM_EMAIL`.",
+    )
     otel_exporter_otlp_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
@@ -344,6 +351,13 @@ class Environment(RealtimeSettings, BaseSettings):
     def refuse_short_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value()) < 50:
             raise ValueError("must have at least 50 characters")
+        return value
+
+    @field_validator("push_key")
+    @classmethod
+    def refuse_other_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[\w-]{43}", value.get_secret_value()):
+            raise ValueError("must be what `manage.py prepare --push-key` prints")
         return value
 
     @field_validator("database_url")
@@ -640,6 +654,7 @@ METRICS_TOKEN = reveal(env.metrics_token)
 METRICS_PORT = env.metrics_port
 WEBHOOKS = env.webhooks
 WEBHOOK_PRIVATE = env.webhook_private
+PUSH_KEY = reveal(env.push_key)
 OTEL_EXPORTER_OTLP_ENDPOINT = env.otel_exporter_otlp_endpoint
 TRACE_CONTENT = env.trace_content
 ALLOW_GUESTS = env.debug if env.allow_guests is None else env.allow_guests
@@ -704,6 +719,8 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    # Behind the sign-in: an account has a language of its own.
+    "agentsite.web.accounts.OwnLocaleMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -714,6 +731,16 @@ DATABASES = {"default": database(env)}
 CHANNEL_LAYERS = {"default": channel_layer(env.redis_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+LANGUAGES = [
+    ("en", "English"),
+    ("de", "Deutsch"),
+    ("es", "Español"),
+    ("fr", "Français"),
+    ("ar", "العربية"),
+    ("zh-hans", "简体中文"),
+]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 
 TEMPLATES = [
     {

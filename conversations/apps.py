@@ -163,6 +163,7 @@ class ConversationsConfig(AppConfig):
         from conversations.sessions import search
 
         changes.register_recorder(webhooks.record)
+        changes.register_recorder(webhooks.record_pushes)
         changes.register(catch_up.on_change)
         pre_migrate.connect(search.drop_triggers, sender=self)
         post_migrate.connect(search.install, sender=self)

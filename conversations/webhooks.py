@@ -1,7 +1,8 @@
-"""Webhooks in the database: what endpoints are to be told, when, and how each message is signed.
+"""Webhooks and notifications in the database: who is to be told what, when, in which form.
 
-The rows of deliveries are the queue: they are written in the transaction of what they tell, and
-each attempt moves the time of the next one.
+Webhooks go to endpoints of staff, notifications to browsers of users, by Web Push. The rows of
+deliveries are the queue: they are written in the transaction of what they tell, and each attempt
+moves the time of the next one.
 """
 
 import base64
@@ -9,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +19,33 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import jwt
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.db.models import F
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from conversations.changes import Change, FeedbackChanged, RunAdvanced
-from conversations.models import Run, WebhookDelivery, WebhookEndpoint, WebhookEvent, join_text
+from conversations.models import (
+    Preferences,
+    PushDelivery,
+    PushSubscription,
+    Run,
+    RunStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    join_text,
+)
+from conversations.queries import User
 
 LEASE = timedelta(seconds=60)
 """For how long one process has a delivery for itself: longer than an attempt takes."""
@@ -39,6 +59,20 @@ PAUSES = (
 SECRET_PREFIX = "whsec_"  # noqa: S105  (public)
 TRANSLATED = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
 """IPv6 addresses that stand for IPv4 ones, private ones too."""
+
+UNTOLD = (RunStatus.CANCELLED,)
+"""How a run ends that somebody has stopped: nobody is notified."""
+
+PUSHES_EACH = 10
+"""Browsers of a user; a further one replaces the oldest."""
+
+PUSH_PAUSES = (timedelta(seconds=5), timedelta(minutes=1), timedelta(minutes=10))
+PUSH_TTL_S = 86_400
+"""How long a push service keeps a notification for a browser that is not running."""
+
+PUSH_CHARS = 200
+GONE = (404, 410)
+"""How a push service answers for a subscription that has ended."""
 
 Fact = tuple[WebhookEvent, UUID, dict[str, Any]]
 
@@ -63,6 +97,29 @@ def record(change: Change) -> None:
         for endpoint in endpoints
         if event in endpoint.events
     )
+
+
+def has_push() -> bool:
+    """Return whether the setting `PUSH_KEY` switches notifications on."""
+    return bool(getattr(settings, "PUSH_KEY", None))
+
+
+def record_pushes(change: Change) -> None:
+    """Add a notification of each fact in `change` for each subscription of the run's owner.
+
+    Facts are requested approvals, and the ends of runs that nobody stopped. A recorder of changes.
+    """
+    if not has_push():
+        return
+    for event in change.events:
+        if isinstance(event, RunAdvanced):
+            told = [kind for kind, _, data in _run_facts(event) if data.get("status") not in UNTOLD]
+            theirs = PushSubscription.objects.filter(owner_id=event.run.owner_id) if told else []
+            PushDelivery.objects.bulk_create(
+                PushDelivery(subscription=subscription, run_id=event.run.pk, event=kind)
+                for kind in told
+                for subscription in theirs
+            )
 
 
 def _facts(change: Change) -> Iterator[Fact]:
@@ -187,12 +244,184 @@ def note_attempt(delivery_id: UUID, status: int | None, error: str = "") -> str:
     return result
 
 
-def check_url(url: str) -> None:
+@transaction.atomic
+def subscribe(*, user: User, endpoint: str, p256dh: str, auth: str, language: str) -> None:
+    """Notify a user in one more browser, in place of who was notified there before.
+
+    Of more than `PUSHES_EACH` browsers the oldest is forgotten. Raises `ValidationError` for an
+    address that messages may not be sent to, and for keys that are none.
+    """
+    check_url(endpoint, is_push=True)
+    try:
+        _encrypt(b"", p256dh, auth)
+    except ValueError as exc:
+        raise ValidationError(_("These are no keys of a browser.")) from exc
+    PushSubscription.objects.filter(endpoint=endpoint).delete()
+    added = PushSubscription(endpoint=endpoint, p256dh=p256dh, auth=auth, language=language)
+    added.owner_id = user.pk  # type: ignore[assignment]
+    added.save()
+    theirs = PushSubscription.objects.filter(owner_id=user.pk).order_by("-pk")
+    oldest = list(theirs.values_list("pk", flat=True)[PUSHES_EACH:])
+    PushSubscription.objects.filter(pk__in=oldest).delete()
+
+
+def unsubscribe(*, user: User, endpoint: str) -> None:
+    """Notify a user no more in the browser with this address; does nothing for any other."""
+    PushSubscription.objects.filter(owner_id=user.pk, endpoint=endpoint).delete()
+
+
+@dataclass(frozen=True)
+class DuePush:
+    """A notification to be attempted now; `body` is encrypted. `id` is of the `PushDelivery`."""
+
+    id: int
+    url: str
+    body: bytes
+    headers: dict[str, str]
+
+
+def take_due_pushes(limit: int) -> list[DuePush]:
+    """Take up to `limit` notifications that are due, the one due for longest first.
+
+    No other process gets them within `LEASE`. The result of each must be noted by `note_push`; if
+    that does not come within `LEASE`, it is due again.
+    """
+    skips = connection.features.has_select_for_update_skip_locked
+    with transaction.atomic():
+        due = PushDelivery.objects.filter(due_at__lte=timezone.now()).order_by("due_at")
+        due = due.select_related("subscription", "run__reply")
+        rows = list(due.select_for_update(skip_locked=skips, of=("self",))[:limit])
+        taken = PushDelivery.objects.filter(pk__in=[row.pk for row in rows])
+        taken.update(due_at=timezone.now() + LEASE, attempts=F("attempts") + 1)
+    return [_push(row) for row in rows]
+
+
+def _push(row: PushDelivery) -> DuePush:
+    to = row.subscription
+    body = _encrypt(json.dumps(_message(row), ensure_ascii=False).encode(), to.p256dh, to.auth)
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Encoding": "aes128gcm",
+        "TTL": str(PUSH_TTL_S),
+        "Urgency": "high" if row.event == WebhookEvent.APPROVAL_REQUESTED else "normal",
+        "Authorization": _authorize(to.endpoint),
+    }
+    return DuePush(row.pk, to.endpoint, body, headers)
+
+
+def _message(row: PushDelivery) -> dict[str, str]:
+    """Return what a browser shows: no text of the conversation, unless its owner wants it."""
+    run, agent = row.run, row.run.agent[:1].upper() + row.run.agent[1:]
+    with translation.override(row.subscription.language or settings.LANGUAGE_CODE):
+        asked = row.event == WebhookEvent.APPROVAL_REQUESTED
+        title = (
+            gettext("{agent} needs your approval.") if asked else gettext("{agent} has replied.")
+        )
+    shows = Preferences.objects.filter(pk=run.owner_id, push_text=True).exists()
+    text = join_text(run.reply.parts)[:PUSH_CHARS] if shows and not asked else ""
+    return {"title": title.format(agent=agent), "body": text, "session_id": str(run.session_id)}
+
+
+def note_push(delivery_id: int, status: int | None, error: str = "") -> str:
+    """Note the answer of a push service; plan the next attempt or delete the row.
+
+    A subscription that is `GONE` is deleted. Returns what `note_attempt` does.
+    """
+    row = PushDelivery.objects.filter(pk=delivery_id).first()
+    if row is None:
+        return "given_up"
+    if status in GONE:
+        PushSubscription.objects.filter(pk=row.subscription_id).delete()
+        return "given_up"
+    if status is not None and 200 <= status < 300:
+        row.delete()
+        return "delivered"
+    if row.attempts > len(PUSH_PAUSES):
+        row.delete()
+        return "given_up"
+    row.due_at = timezone.now() + PUSH_PAUSES[row.attempts - 1]
+    row.save(update_fields=["due_at"])
+    return "failed"
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _point(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def make_push_key() -> str:
+    """Return a new value for the setting `PUSH_KEY`: 32 random bytes in Base64 for URLs."""
+    numbers = ec.generate_private_key(ec.SECP256R1()).private_numbers()
+    return _encode(numbers.private_value.to_bytes(32, "big"))
+
+
+def _signing_key() -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(
+        int.from_bytes(_decode(str(settings.PUSH_KEY)), "big"), ec.SECP256R1()
+    )
+
+
+def push_public_key() -> str:
+    """Return the public half of `PUSH_KEY`, with which browsers subscribe; "" without one."""
+    return _encode(_point(_signing_key())) if has_push() else ""
+
+
+def _authorize(endpoint: str) -> str:
+    """Return the header that tells a push service who sends, by RFC 8292."""
+    parts = urlsplit(endpoint)
+    claims = {
+        "aud": f"{parts.scheme}://{parts.netloc}",
+        "exp": timezone.now() + timedelta(hours=12),
+        "sub": f"mailto:{settings.DEFAULT_FROM_EMAIL}",
+    }
+    return f"vapid t={jwt.encode(claims, _signing_key(), 'ES256')}, k={push_public_key()}"
+
+
+def _encrypt(
+    data: bytes,
+    p256dh: str,
+    auth: str,
+    *,
+    salt: bytes | None = None,
+    own: ec.EllipticCurvePrivateKey | None = None,
+) -> bytes:
+    """Encrypt a message of one record for a browser, by RFC 8291; `ValueError` for bad keys.
+
+    `salt` and `own`, the key of this message, are random unless given.
+    """
+    browser, secret = _decode(p256dh), _decode(auth)
+    if len(secret) != 16:
+        raise ValueError("the secret must have 16 bytes")
+    salt, own = salt or os.urandom(16), own or ec.generate_private_key(ec.SECP256R1())
+    point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), browser)
+    info = b"WebPush: info\0" + browser + _point(own)
+    shared = _derive(secret, info, own.exchange(ec.ECDH(), point), 32)
+    key = _derive(salt, b"Content-Encoding: aes128gcm\0", shared, 16)
+    nonce = _derive(salt, b"Content-Encoding: nonce\0", shared, 12)
+    header = salt + RECORD_SIZE.to_bytes(4, "big") + bytes([len(_point(own))]) + _point(own)
+    return header + AESGCM(key).encrypt(nonce, data + b"\2", None)
+
+
+RECORD_SIZE = 4_096
+
+
+def _derive(salt: bytes, info: bytes, secret: bytes, length: int) -> bytes:
+    return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+
+def check_url(url: str, *, is_push: bool = False) -> None:
     """Raise `ValidationError` unless messages may be sent to `url`.
 
     It must be https, or http with `DEBUG`; hold no credentials; and if its host is an IP address,
     that must be one of `may_connect`. What a name resolves to is not checked here, but when a
-    connection is made.
+    connection is made. With `is_push` the address of a user, for which `is_public` counts.
     """
     try:
         parts = urlsplit(url)
@@ -203,7 +432,8 @@ def check_url(url: str) -> None:
         raise ValidationError(_("The address must begin with https://."))
     if parts.username is not None or parts.password is not None:
         raise ValidationError(_("The address must hold no credentials."))
-    if _is_address(host) and not may_connect(host):
+    may_reach = is_public if is_push else may_connect
+    if _is_address(host) and not may_reach(host):
         raise ValidationError(_("The address is a private one."))
 
 
@@ -216,12 +446,18 @@ def _is_address(host: str) -> bool:
 
 
 def may_connect(address: str) -> bool:
-    """Return whether messages may be sent to this IP address, which must be one.
+    """Return whether webhooks may be sent to this IP address, which must be one.
 
     Only to public ones, unless the setting `WEBHOOK_PRIVATE` is on: then to all.
     """
-    if getattr(settings, "WEBHOOK_PRIVATE", False):
-        return True
+    return bool(getattr(settings, "WEBHOOK_PRIVATE", False)) or is_public(address)
+
+
+def is_public(address: str) -> bool:
+    """Return whether this IP address, which must be one, is public.
+
+    Notifications are sent to no other, whatever the settings: any user may name an address.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         if any(found in each for each in TRANSLATED) or found.sixtofour or found.teredo:

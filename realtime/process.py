@@ -171,6 +171,10 @@ class Process:
             from realtime.work.background import WebhookSender
 
             self._services.keep(WebhookSender().run, "webhook sender")
+        if webhooks.has_push():
+            from realtime.work.background import PushSender
+
+            self._services.keep(PushSender().run, "notification sender")
 
     @property
     def failed_services(self) -> list[str]:

@@ -24,13 +24,16 @@ class AgentEntry:
     `description` is a sentence or two; "" for none. `starters` are first messages to choose from;
     one that ends with "…" is put into the message box, to be completed. With `continues`, a reply
     whose worker is lost goes on behind the tools that had finished; else it ends there, for its
-    user to continue.
+    user to continue. `run_max_s` is how many seconds a run of it may work; None: the setting
+    RUN_MAX_S. With `keeps_going`, its replies go on while nobody watches.
     """
 
     agent: "Agent[Any]"
     description: str | Promise = ""
     starters: Sequence[str | Promise] = ()
     continues: bool = True
+    run_max_s: float | None = None
+    keeps_going: bool = False
 
     @property
     def name(self) -> str:
@@ -58,6 +61,11 @@ def get_entry(name: str = "") -> AgentEntry:
 def agent_names() -> tuple[str, ...]:
     """Return the names of all agents, in order: those that a client may ask for."""
     return tuple(entry.name for entry in list_entries())
+
+
+def unwatched_agents() -> tuple[str, ...]:
+    """Return the names of the agents whose replies go on while nobody watches."""
+    return tuple(entry.name for entry in list_entries() if entry.keeps_going)
 
 
 def default_agent() -> str:

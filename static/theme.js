@@ -40,6 +40,21 @@
     const theme = isDark() ? "light" : "dark";
     apply(theme);
     store(KEY, theme);
+    if (root.dataset.ownTheme) save(theme);
+  }
+
+  /**
+   * Keep the colours in the account, whose choice holds on every device.
+   * @param {string} theme
+   */
+  function save(theme) {
+    root.dataset.ownTheme = theme;
+    const token = /csrftoken=(\w+)/.exec(document.cookie)?.[1] ?? "";
+    fetch(root.dataset.preferences ?? "", {
+      method: "PATCH",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+      body: JSON.stringify({ theme }),
+    }).catch(() => {});
   }
 
   /** Close or open the list of conversations beside a conversation, where there is room for it. */
@@ -53,10 +68,14 @@
     for (const button of buttons) if (button.offsetParent) button.focus();
   }
 
-  apply(read(KEY));
+  apply(root.dataset.ownTheme ?? read(KEY));
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  // The server writes dates in this zone.
+  // biome-ignore lint/suspicious/noDocumentCookie: not every browser has the Cookie Store API
+  document.cookie = `agentsite_zone=${timeZone};path=/;max-age=31536000;samesite=lax`;
   root.dataset.list = read(LIST_KEY) ?? "open";
   addEventListener("storage", (event) => {
-    if (event.key === KEY) apply(event.newValue);
+    if (event.key === KEY && !root.dataset.ownTheme) apply(event.newValue);
   });
   addEventListener("change", ({ target }) => {
     if (!(target instanceof HTMLInputElement) || !target.matches("[data-reveal]")) return;

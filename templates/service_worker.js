@@ -2,6 +2,7 @@
 // only that page, and the files that it needs.
 const PAGE = {{ page|safe }};
 const FILES = {{ files|safe }};
+const ICON = {{ icon|safe }};
 const CACHE = "agentsite-offline";
 const HEADERS = {
   "Content-Type": "text/html; charset=utf-8",
@@ -37,6 +38,27 @@ async function read(request) {
   }
 }
 
+/** @param {PushEvent} event */
+async function push({ data }) {
+  const { title, body, session_id } = data.json();
+  const pages = await clients.matchAll({ type: "window" });
+  // Who sees the site need not be told.
+  if (pages.some((page) => page.visibilityState === "visible")) return;
+  await registration.showNotification(title, {
+    ...{ body, tag: session_id, icon: ICON, data: `{{ session_url|safe }}`.replace("SESSION", session_id) },
+  });
+}
+
+/** Open the conversation, in a page that shows it already if there is one. */
+async function openSession({ notification }) {
+  notification.close();
+  const pages = await clients.matchAll({ type: "window", includeUncontrolled: true });
+  const shown = pages.find((page) => new URL(page.url).pathname === notification.data);
+  await (shown ? shown.focus() : clients.openWindow(notification.data));
+}
+
+addEventListener("push", (event) => event.waitUntil(push(event)));
+addEventListener("notificationclick", (event) => event.waitUntil(openSession(event)));
 addEventListener("install", (event) => event.waitUntil(install()));
 addEventListener("activate", (event) => event.waitUntil(activate()));
 addEventListener("fetch", (event) => {

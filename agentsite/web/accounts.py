@@ -1,9 +1,11 @@
-"""Views of sign-up, sign-in, guests and passwords, and the page of a person's API keys."""
+"""Views of sign-up, sign-in, guests, passwords, a person's settings and API keys."""
 
 import logging
+import zoneinfo
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import wraps
+from datetime import UTC, tzinfo
+from functools import cache, wraps
 from math import ceil
 from threading import BoundedSemaphore
 from typing import Any
@@ -14,32 +16,49 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth import forms as auth_forms
 from django.contrib.auth import get_user_model, login, views
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, UserCreationForm
 from django.contrib.auth.views import redirect_to_login
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
+from django.middleware.locale import LocaleMiddleware
 from django.shortcuts import redirect, render, resolve_url
 from django.urls import path
+from django.utils import timezone, translation
 from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from agentsite.web.view_models import list_cards
 from conversations.api.base import error_body
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ApiKey, Scope
+from conversations.models import (
+    INSTRUCTIONS_LENGTH,
+    ApiKey,
+    EnterKey,
+    Preferences,
+    Scope,
+    Theme,
+)
 from conversations.people.accounts import (
     adopt_guest,
     create_guest,
     create_key,
+    get_preferences,
     is_guest,
     list_keys,
     revoke_key,
+    save_preferences,
 )
 from conversations.people.sign_ins import allow_again, limit_mail, limit_sign_in, limit_sign_up
+from conversations.runs.usage import read_budget, read_user_totals
+from conversations.webhooks import has_push, push_public_key
+from realtime.sockets.viewer import chat_limits
 from realtime.tasks import describe
 
 logger = logging.getLogger(__name__)
@@ -393,7 +412,110 @@ def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
     return redirect("keys")
 
 
+class OwnLocaleMiddleware(LocaleMiddleware):
+    """Chooses the language of a page, and the time zone that it is rendered in.
+
+    The language is that of the account, else the one that the browser asks for; the zone is the one
+    that `static/theme.js` keeps in the cookie `ZONE_COOKIE`, else UTC. The REST API speaks the
+    language that the request asks for. `request.preferences` are the user's own settings, read
+    when they are needed.
+    """
+
+    def process_request(self, request: Any) -> None:
+        super().process_request(request)
+        request.preferences = SimpleLazyObject(lambda: get_preferences(request.user))
+        if not request.path_info.startswith("/api/"):
+            own = request.preferences.language
+            if own in dict(settings.LANGUAGES):
+                translation.activate(own)
+                request.LANGUAGE_CODE = own
+        timezone.activate(_find_zone(request.COOKIES.get(ZONE_COOKIE, "")))
+
+
+ZONE_COOKIE = "agentsite_zone"
+
+
+@cache
+def _list_zones() -> set[str]:
+    return zoneinfo.available_timezones()
+
+
+def _find_zone(name: str) -> tzinfo:
+    return zoneinfo.ZoneInfo(name) if name in _list_zones() else UTC
+
+
+LANGUAGES = [("", gettext_lazy("As the browser asks")), *settings.LANGUAGES]
+THEMES = [("", gettext_lazy("As chosen on each device")), *Theme.choices]
+ENTER_KEYS = [
+    ("", gettext_lazy("Sends with a keyboard, makes a new line on a touch screen")),
+    *EnterKey.choices,
+]
+
+
+class SettingsForm(forms.ModelForm):
+    """The form of a user's own settings."""
+
+    language = forms.ChoiceField(label=gettext_lazy("Language"), choices=LANGUAGES, required=False)
+    theme = forms.ChoiceField(label=gettext_lazy("Colours"), choices=THEMES, required=False)
+    enter = forms.ChoiceField(label=gettext_lazy("Enter key"), choices=ENTER_KEYS, required=False)
+    agent = forms.ChoiceField(
+        label=gettext_lazy("Agent of new conversations"),
+        choices=lambda: [(card.name, card.label) for card in list_cards()],
+        required=False,
+    )
+
+    class Meta:
+        model = Preferences
+        fields = (
+            *("language", "theme", "enter", "agent", "instructions"),
+            *("keeps_going", "push_text"),
+        )
+        help_texts = {
+            "instructions": gettext_lazy(
+                "What every reply should heed, such as “Answer briefly, in metric units”. The "
+                "model is given this with each of your messages; nobody else sees it."
+            ),
+            "keeps_going": gettext_lazy(
+                "Otherwise a reply stops a few minutes after its last page was closed."
+            ),
+        }
+        widgets = {
+            "instructions": forms.Textarea(
+                {"rows": 4, "dir": "auto", "maxlength": INSTRUCTIONS_LENGTH}
+            )
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not has_push():
+            del self.fields["push_text"]
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+def own_settings(request: HttpRequest) -> HttpResponse:
+    """Show a user's own settings, and what they have used; a POST of the form saves the settings.
+
+    Guests have settings too, which move to the account that they sign up for.
+    """
+    form = SettingsForm(request.POST or None, instance=get_preferences(request.user))
+    if request.method == "POST" and form.is_valid():
+        save_preferences(request.user, **form.cleaned_data)
+        # Rendered by the next request, in the language that was chosen.
+        return redirect(f"{resolve_url('settings')}?saved")
+    context = {
+        "form": form,
+        "saved": "saved" in request.GET and not form.is_bound,
+        "push_key": push_public_key(),
+        "total": read_user_totals(request.user.pk),
+        "day": read_budget(request.user.pk, chat_limits()),
+    }
+    return render(request, "settings.html", context)
+
+
 urlpatterns += [
+    path("accounts/settings/", own_settings, name="settings"),
     path("accounts/keys/", keys, name="keys"),
     path("accounts/keys/<uuid:key_id>/revoke/", revoke, name="revoke_key"),
 ]

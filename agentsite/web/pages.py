@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -25,7 +26,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.translation import get_language
+from django.utils.translation import get_language, get_language_bidi
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.clickjacking import xframe_options_sameorigin
@@ -46,6 +47,7 @@ from conversations.sessions.history import get_history, list_siblings
 from conversations.sessions.posting import list_feedback
 from conversations.sessions.sharing import SharedSession, answer_shared, limit_views, open_share
 from conversations.shapes import History
+from conversations.webhooks import has_push
 from realtime.conf import get_conf, socket_path
 from realtime.process import model_status
 from realtime.providers.readiness import ModelStatus
@@ -211,7 +213,9 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
     guest = is_guest(request.user)
     if guest:
         _keep_sign_in(request)
-    card = get_card(session.agent if session else request.GET.get("agent", ""))
+    own = request.preferences  # type: ignore[attr-defined]
+    asked = request.GET.get("agent", own.agent)
+    card = get_card(session.agent if session else asked)
     model = get_model_card()
     is_fragment = session is not None and FRAGMENT in request.headers
     newest, pinned = ([], []) if is_fragment else _list(request)
@@ -223,6 +227,7 @@ def _render(request: HttpRequest, session: ChatSession | None, history: History)
         "agents": [card] if session else list_cards(),
         "card": card,
         "chosen": card.name,
+        "all_agents": list_cards(),
         "model": model,
         "guest": guest,
         "may_sign_up": settings.ALLOW_SIGN_UP,
@@ -277,6 +282,8 @@ def _page_data(
     return {
         "user": str(request.user.pk or ""),
         "username": request.user.get_username(),
+        "push": has_push(),
+        "enter": request.preferences.enter,  # type: ignore[attr-defined]
         "session_id": str(session.pk) if session else "",
         "feedback": _feedback(request, session) if session else {},
         "archived": session is not None and session.is_archived,
@@ -290,7 +297,7 @@ def _page_data(
         ],
         "model": asdict(model.status) if model else None,
         "site": settings.SITE_NAME,
-        "agent": {"label": card.label},
+        "agent": {"name": card.name, "label": card.label},
         "scripted_agent": TOUR,
         "notable_ms": view_models.NOTABLE_MS,
         "language": get_language() or "en",
@@ -336,7 +343,7 @@ OFFLINE_FILES = ("base.css", "favicon.svg", "icons.svg", "offline.js", "theme.js
 @require_safe
 @cache_control(no_cache=True)
 def service_worker(request: HttpRequest) -> HttpResponse:
-    """Return the script that shows `offline.html` when the site cannot be reached.
+    """Return the script that shows notifications, and `offline.html` without the site.
 
     It contains that page and the addresses of its files, which have hashes unless DEBUG is set; so
     a browser installs it anew when one of them changes.
@@ -346,12 +353,32 @@ def service_worker(request: HttpRequest) -> HttpResponse:
     context = {
         "page": json.dumps(render_to_string("offline.html", brand)),
         "files": json.dumps(sorted(files)),
+        "icon": json.dumps(brand["brand"].logo),
+        "session_url": reverse("session", args=[UUID(int=0)]).replace(str(UUID(int=0)), "SESSION"),
     }
     return render(request, "service_worker.js", context, content_type="text/javascript")
 
 
+@require_safe
+@cache_control(no_cache=True)
+def manifest(request: HttpRequest) -> JsonResponse:
+    """Return what a device needs to install the site: its name, icon and first page."""
+    brand = view_models.brand_context()["brand"]
+    told = {
+        "id": reverse("chat"),
+        "name": brand.name,
+        "start_url": reverse("chat"),
+        "display": "standalone",
+        "lang": get_language(),
+        "dir": "rtl" if get_language_bidi() else "ltr",
+        "icons": [{"src": static("favicon.svg"), "sizes": "any", "type": "image/svg+xml"}],
+    }
+    return JsonResponse(told, content_type="application/manifest+json")
+
+
 urlpatterns = [
     path("", chat, name="chat"),
+    path("manifest.webmanifest", manifest, name="manifest"),
     path("service-worker.js", service_worker, name="service-worker"),
     path("accent.css", accent, name="accent"),
     path("s/<uuid:session_id>/", session, name="session"),
@@ -386,7 +413,8 @@ def _write_page(found: SharedSession) -> bytes:
         **view_models.brand_context(),
         "words": {name: view_models.SCRIPT[name] for name in ("code", "copy")},
     }
-    return render_to_string("shared.html", context).encode()
+    with timezone.override(UTC):
+        return render_to_string("shared.html", context).encode()
 
 
 def _about_replies(found: SharedSession) -> str:

@@ -1,9 +1,12 @@
-"""REST views of API keys, access tokens, and tickets that open sockets."""
+"""REST views of API keys, own settings, notifications, access tokens and tickets."""
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import ValidationError as InvalidValue
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -14,11 +17,20 @@ from rest_framework_simplejwt.settings import api_settings
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
+from conversations import webhooks
 from conversations.api.base import ApiView
 from conversations.api.requests import sign_in_of
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ApiKey, Scope
-from conversations.people.accounts import DAYS, DAYS_MAX, create_key, list_keys, revoke_key
+from conversations.models import ApiKey, Preferences, Scope
+from conversations.people.accounts import (
+    DAYS,
+    DAYS_MAX,
+    create_key,
+    get_preferences,
+    list_keys,
+    revoke_key,
+    save_preferences,
+)
 from conversations.people.sign_ins import (
     allow_again,
     count_sign_outs,
@@ -97,6 +109,112 @@ class KeyView(ApiView):
         Answers `not_found` for any other key, and for one that is expired or revoked.
         """
         revoke_key(user=request.user, key_id=key_id)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class PreferencesSerializer(serializers.ModelSerializer[Preferences]):
+    """The caller's own settings.
+
+    "" leaves the choice to the browser (`language`), to each device (`theme`, `enter`) or to the
+    site (`agent`). `instructions` are given to the model with those of the agent.
+    """
+
+    class Meta:
+        model = Preferences
+        fields = (
+            *("language", "theme", "enter", "instructions", "agent"),
+            *("keeps_going", "push_text"),
+        )
+
+    def validate_language(self, value: str) -> str:
+        if value and value not in dict(settings.LANGUAGES):
+            raise serializers.ValidationError(_("The site does not have this language."))
+        return value
+
+
+class PreferencesView(ApiView):
+    """The caller's own settings."""
+
+    @extend_schema(responses=PreferencesSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the caller's own settings."""
+        return Response(PreferencesSerializer(get_preferences(request.user)).data)
+
+    @extend_schema(request=PreferencesSerializer, responses=PreferencesSerializer)
+    def patch(self, request: Request) -> Response:
+        """Change those settings that are given; return all."""
+        asked = PreferencesSerializer(data=request.data, partial=True)
+        asked.is_valid(raise_exception=True)
+        saved = save_preferences(request.user, **asked.validated_data)
+        return Response(PreferencesSerializer(saved).data)
+
+
+class PushKeysSerializer(serializers.Serializer[None]):
+    """The keys of a browser's subscription, as `PushSubscription.toJSON()` has them."""
+
+    p256dh = serializers.CharField(max_length=100)
+    auth = serializers.CharField(max_length=30)
+
+
+class SubscriptionSerializer(serializers.Serializer[None]):
+    """A browser that is to be notified, in the `language` of its pages."""
+
+    endpoint = serializers.URLField(max_length=500)
+    keys = PushKeysSerializer()
+    language = serializers.ChoiceField(choices=settings.LANGUAGES, default=settings.LANGUAGE_CODE)
+
+
+class EndpointSerializer(serializers.Serializer[None]):
+    """The address of a browser's subscription."""
+
+    endpoint = serializers.URLField(max_length=500)
+
+
+class PushKeyField(serializers.Serializer[None]):
+    """The key with which a browser subscribes; "" on a site without notifications."""
+
+    public_key = serializers.CharField()
+
+
+class PushView(ApiView):
+    """The caller's notifications by Web Push; API keys cannot change them."""
+
+    scope = ""
+
+    @extend_schema(responses=PushKeyField)
+    def get(self, request: Request) -> Response:
+        """Return the public key of the site, with which a browser subscribes."""
+        return Response({"public_key": webhooks.push_public_key()})
+
+    @extend_schema(request=SubscriptionSerializer, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """Notify the caller in a browser when a reply ends or needs an approval.
+
+        Answers `not_found` on a site without notifications. Of more than 10 browsers the oldest is
+        forgotten.
+        """
+        if not webhooks.has_push():
+            raise AgentSiteError(ErrorCode.NOT_FOUND)
+        asked = SubscriptionSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        given = asked.validated_data
+        try:
+            webhooks.subscribe(
+                user=request.user,
+                endpoint=given["endpoint"],
+                language=given["language"],
+                **given["keys"],
+            )
+        except InvalidValue as exc:
+            raise serializers.ValidationError({"endpoint": exc.messages}) from exc
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(request=EndpointSerializer, responses={204: None})
+    def delete(self, request: Request) -> Response:
+        """Stop notifying the caller in a browser; does nothing for an unknown one."""
+        asked = EndpointSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        webhooks.unsubscribe(user=request.user, endpoint=asked.validated_data["endpoint"])
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

@@ -24,6 +24,58 @@ class Guest(models.Model):
         return f"guest {self.pk}"
 
 
+class Theme(models.TextChoices):
+    """The colours of the pages; `SYSTEM` are those that each device prefers."""
+
+    SYSTEM = "system", _("As the device")
+    LIGHT = "light", _("Light")
+    DARK = "dark", _("Dark")
+
+
+class EnterKey(models.TextChoices):
+    """What the Enter key does while a message is typed."""
+
+    SEND = "send", _("Sends the message")
+    NEW_LINE = "newline", _("Makes a new line")
+
+
+INSTRUCTIONS_LENGTH = 4_000
+"""Characters of a user's own instructions: about a thousand tokens of each model call."""
+
+
+class Preferences(models.Model):
+    """A user's own settings; a user without a row has the defaults.
+
+    "" leaves the choice to the browser (`language`), to each device (`theme`, `enter`) or to the
+    site (`agent`). `instructions` are given to the model with those of the agent, in this user's
+    runs alone. With `keeps_going`, replies go on that nobody watches. With `push_text`,
+    notifications contain the beginning of the reply.
+    """
+
+    # No constraint: processes of the previous version do not know this table, and delete guests.
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="+",
+        db_constraint=False,
+    )
+    language = models.CharField(_("Language"), max_length=10, blank=True)
+    theme = models.CharField(_("Colours"), max_length=10, blank=True, choices=Theme.choices)
+    enter = models.CharField(_("Enter key"), max_length=10, blank=True, choices=EnterKey.choices)
+    instructions = models.TextField(
+        _("Instructions for the agent"), blank=True, max_length=INSTRUCTIONS_LENGTH
+    )
+    agent = models.CharField(_("Agent of new conversations"), max_length=100, blank=True)
+    keeps_going = models.BooleanField(_("Replies go on while nobody watches"), default=False)
+    push_text = models.BooleanField(
+        _("Notifications show the beginning of the reply"), default=False
+    )
+
+    def __str__(self) -> str:
+        return f"preferences of {self.pk}"
+
+
 class Scope(models.TextChoices):
     """What an API key may be used for."""
 
@@ -315,6 +367,44 @@ class WebhookEndpoint(models.Model):
 
     def __str__(self) -> str:
         return self.url
+
+
+class PushSubscription(models.Model):
+    """A browser in which a user wants notifications, as its push service has given it out.
+
+    `endpoint` is an address of that service, by which messages reach the browser; `p256dh` and
+    `auth` are the browser's keys, by which they are encrypted. `language` is that of the texts.
+    """
+
+    endpoint = models.URLField(max_length=500, unique=True)
+    # No constraint: processes of the previous version do not know this table, and delete guests.
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_constraint=False
+    )
+    p256dh = models.CharField(max_length=100)
+    auth = models.CharField(max_length=30)
+    language = models.CharField(max_length=10, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"push subscription {self.pk}"
+
+
+class PushDelivery(models.Model):
+    """A notification that is to be sent; the row is deleted once it is sent or given up.
+
+    `event` is `WebhookEvent.RUN_ENDED` or `APPROVAL_REQUESTED`. `due_at` is when the next attempt
+    is due, `attempts` counts those begun.
+    """
+
+    subscription = models.ForeignKey(PushSubscription, on_delete=models.CASCADE, related_name="+")
+    run = models.ForeignKey("conversations.Run", on_delete=models.CASCADE, related_name="+")
+    event = models.CharField(max_length=20, choices=WebhookEvent.choices)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.pk}"
 
 
 class WebhookDelivery(models.Model):

@@ -1,4 +1,4 @@
-"""Guests, API keys, random tokens, and the audit log of what was done with people's data."""
+"""Guests, people's own settings, API keys, random tokens, and the audit log."""
 
 import hashlib
 import hmac
@@ -26,10 +26,12 @@ from conversations.models import (
     ChatSession,
     Feedback,
     Guest,
+    Preferences,
     Run,
 )
 from conversations.queries import User, parse_id
 from conversations.runs.usage import move_user_totals
+from conversations.shapes import UserId
 from conversations.text import clean_text
 
 TOKEN_BYTES = 32
@@ -131,9 +133,9 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     """Move the data of `guest_user` to `user`, and delete the guest if it still exists.
 
     The caller must have checked that `guest_user` is a guest. The data are the sessions with their
-    runs and ratings, also deleted sessions; the decisions of approvals; and the used tokens that
-    daily limits count. A run whose client message id `user` has used too loses that id. Locks the
-    sessions, then their active runs, then the guest's row.
+    runs and ratings, also deleted sessions; the decisions of approvals; the used tokens that daily
+    limits count; and own settings, unless `user` has some. A run whose client message id `user` has
+    used too loses that id. Locks the sessions, then their active runs, then the guest's row.
     """
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
@@ -143,7 +145,13 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     if (guest_row := guests.first()) is not None:
         _move_sessions(guest_user, user)
         move_user_totals(guest_user.pk, user.pk)
+        _move_preferences(guest_user, user)
         guest_row.delete()
+
+
+def _move_preferences(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
+    if not Preferences.objects.filter(pk=user.pk).exists():
+        Preferences.objects.filter(pk=guest_user.pk).update(user_id=user.pk)
 
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
@@ -170,6 +178,25 @@ def _move_session(session: ChatSession, user: AbstractBaseUser) -> None:
     session.save(update_fields=["owner"])
     if session.deleted_at is None:
         ChangeBuilder(session).announce("created")
+
+
+def get_preferences(user: User) -> Preferences:
+    """Return a user's own settings; those of a user or visitor without any are the defaults."""
+    stored = Preferences.objects.filter(pk=user.pk).first() if user.is_authenticated else None
+    return stored or Preferences(user_id=user.pk)  # type: ignore[misc]
+
+
+def save_preferences(user: User, **changes: Any) -> Preferences:
+    """Change some of a user's own settings, which the caller has checked; return all of them."""
+    if "instructions" in changes:
+        changes["instructions"] = clean_text(changes["instructions"])
+    return Preferences.objects.update_or_create(pk=user.pk, defaults=changes)[0]
+
+
+def read_instructions(user_id: UserId) -> str:
+    """Return the user's own instructions for agents; "" for none."""
+    own = Preferences.objects.filter(pk=user_id)  # type: ignore[misc]
+    return own.values_list("instructions", flat=True).first() or ""
 
 
 MARK = "agk_"

@@ -24,6 +24,7 @@ from django.db.models import (
     QuerySet,
     RestrictedError,
 )
+from django.forms.models import model_to_dict
 from django.utils import timezone
 
 from conversations.apps import restore_days, retention_days
@@ -36,6 +37,8 @@ from conversations.models import (
     ChatSession,
     Feedback,
     Guest,
+    Preferences,
+    PushSubscription,
     Run,
     Share,
     SignOuts,
@@ -64,6 +67,8 @@ OWNED: list[tuple[type[Model], str]] = [
     (SocketTicket, "user"),
     (SignOuts, "user"),
     (UserUsage, "user"),
+    (Preferences, "user"),
+    (PushSubscription, "owner"),
     (Guest, "user"),
 ]
 """What belongs to an account and to none of its sessions, and the column that names the account."""
@@ -240,16 +245,17 @@ def _readable(field: Field, user: AbstractBaseUser) -> Any:
 
 
 def read_account(user: AbstractBaseUser) -> dict[str, Any]:
-    """Return the columns of an account, and the shares, ratings and API keys of its person.
+    """Return the columns of an account, and the settings, shares, ratings and keys of its person.
 
-    The keys are `account`, a dictionary, and `shares`, `feedback` and `api_keys`, lists of
-    dictionaries. Left out are the password and the hashes of keys and shares; any other secret in a
-    column of the site's own user model is not. Values are those of the rows, such as datetimes and
-    UUIDs, which `DjangoJSONEncoder` can write; other types in `account` are given as text.
+    The keys are `account` and `preferences`, dictionaries, and `shares`, `feedback` and `api_keys`,
+    lists of dictionaries. Left out are the password and the hashes of keys and shares; any other
+    secret in a column of the site's own user model is not. Values are those of the rows, such as
+    datetimes and UUIDs, which `DjangoJSONEncoder` can write; other types in `account` become text.
     """
     fields = [field for field in user._meta.concrete_fields if field.name != "password"]
     return {
         "account": {field.name: _readable(field, user) for field in fields},
+        "preferences": model_to_dict(accounts.get_preferences(user), exclude=["user"]),
         "shares": list(
             Share.objects.filter(session__owner_id=user.pk).values(
                 "session_id", "created_at", "revoked_at"

@@ -163,16 +163,19 @@ class Path:
     """A branch from one of its messages back to the latest summary, the limit, or the beginning.
 
     `turns` are newest first. `summary` stands for all messages before them; None if there are no
-    messages before them, "" if these are left out without a text in their place.
+    messages before them, "" if these are left out without a text in their place. `instructions` are
+    the user's own for agents; "" for none.
     """
 
     turns: list[Turn]
     summary: str | None
+    instructions: str = ""
 
 
 # One statement, because the first token waits for it: the ORM needed seven statements, and twice
 # the time of everything else. The recursion ends below the message that has a summary.
-READ_PATH = """
+INSTRUCTIONS = "(SELECT instructions FROM conversations_preferences WHERE user_id = %s)"
+READ_PATH = f"""
     WITH RECURSIVE path (id, parent_id, depth) AS (
         SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
         UNION ALL
@@ -190,17 +193,17 @@ READ_PATH = """
                 AND COALESCE(NULLIF(other.context_model, ''), other.model) = %s
         ) END,
         (SELECT text FROM conversations_summary WHERE message_id = path.parent_id),
-        i.payload
+        i.payload, CASE WHEN path.depth = 1 THEN {INSTRUCTIONS} END
     FROM path JOIN conversations_message m ON m.id = path.id
     LEFT JOIN conversations_run r ON r.reply_id = path.id
     LEFT JOIN conversations_item i ON i.run_id = r.id
     ORDER BY path.depth, i.position
-"""
+"""  # noqa: S608
 
-READ_REFUSED = """
-    SELECT MIN(context_refused) FROM conversations_run
+READ_REFUSED = f"""
+    SELECT MIN(context_refused), {INSTRUCTIONS} FROM conversations_run
     WHERE prompt_id = %s AND agent = %s AND COALESCE(NULLIF(context_model, ''), model) = %s
-"""
+"""  # noqa: S608
 
 
 def read_path(run: Run, leaf: UUID, limit: int) -> Path:
@@ -211,22 +214,24 @@ def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     prompt must be loaded.
     """
     pk = Message._meta.pk.get_db_prep_value(leaf, connection)
+    user = Run._meta.get_field("owner").get_db_prep_value(run.owner_id, connection)
     with connection.cursor() as cursor:
         if leaf == run.prompt_id and run.prompt.parent_id is None:
-            cursor.execute(READ_REFUSED, [pk, run.agent, run.model])
-            [refused] = cursor.fetchone()
+            cursor.execute(READ_REFUSED, [user, pk, run.agent, run.model])
+            refused, own = cursor.fetchone()
             gauge = None if refused is None else Gauge(run.agent, run.model, refused=refused)
-            return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None)
-        cursor.execute(READ_PATH, [pk, limit, run.agent, run.model])
+            return Path([Turn(leaf, text=run.prompt.text, gauge=gauge)], None, own or "")
+        cursor.execute(READ_PATH, [pk, limit, run.agent, run.model, user])
         rows = cursor.fetchall()
     turns: dict[Any, Turn] = {}
     for row in rows:
         turn = turns.get(row[0]) or turns.setdefault(row[0], _turn(run, row))
-        if row[-1] is not None:
-            turn.items.append(json.loads(row[-1]))
-    before, summary = rows[-1][1], rows[-1][-2]
+        if row[-2] is not None:
+            turn.items.append(json.loads(row[-2]))
+    before, summary = rows[-1][1], rows[-1][-3]
     missing = None if before is None else ""
-    return Path(list(turns.values()), missing if summary is None else summary)
+    own = rows[0][-1] or ""
+    return Path(list(turns.values()), missing if summary is None else summary, own)
 
 
 def _turn(run: Run, row: tuple[Any, ...]) -> Turn:

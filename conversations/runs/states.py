@@ -12,7 +12,7 @@ puts the moves of a session in order. Commits of text do not take that lock, so 
 the first of its session, by any move.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -42,6 +42,7 @@ from conversations.models import (
     Approval,
     Decision,
     EndReason,
+    Preferences,
     Run,
     RunEvent,
     RunState,
@@ -532,14 +533,18 @@ def _claimable_runs() -> QuerySet[Run]:
     return Run.objects.filter(status=RunStatus.QUEUED).exclude(Exists(earlier))
 
 
-def list_unwatched(grace: timedelta) -> list[UUID]:
+def list_unwatched(grace: timedelta, agents: Collection[str] = ()) -> list[UUID]:
     """Return the ids of up to 500 running runs whose session was unwatched for at least `grace`.
 
-    Leaves out runs whose cancel has been requested, and sessions that always count as watched.
+    Leaves out runs whose cancel has been requested, sessions that always count as watched, runs of
+    `agents`, and those of users who want their replies to go on.
     """
     runs = Run.objects.filter(
         status=RunStatus.RUNNING,
         cancel_requested_at=None,
         session__viewed_until__lt=Now() - grace,
+    )
+    runs = runs.exclude(agent__in=agents).exclude(
+        Exists(Preferences.objects.filter(pk=OuterRef("owner_id"), keeps_going=True))
     )
     return list(runs.values_list("pk", flat=True)[:500])

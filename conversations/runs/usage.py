@@ -19,6 +19,7 @@ from django.utils import timezone
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import (
     ACTIVE,
+    Guest,
     Run,
     SessionUsage,
     SideCall,
@@ -453,6 +454,30 @@ def check_user(user_id: UserId, limits: ChatLimits, *, starts: bool) -> None:
         if cursor.fetchone() is None:
             raise AgentSiteError(ErrorCode.NOT_AUTHENTICATED)
     _check(user_id, limits, most_runs=limits.runs if starts else None)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A user's tokens of the last 24 hours: those used, the limit, and how many are left.
+
+    `limit` and `left` are None without a limit. What is left to the whole site is not considered.
+    """
+
+    used: int
+    limit: int | None
+    left: int | None
+
+
+def read_budget(user_id: UserId | None, limits: ChatLimits) -> Budget:
+    """Return what a user has used and may use yet, as `check_budget` counts it; 0 for None."""
+    is_guest = Guest.objects.filter(pk=user_id).exists()  # type: ignore[misc]
+    limit = limits.tokens_a_day
+    if is_guest and limits.guest_tokens_a_day is not None:
+        limit = limits.guest_tokens_a_day
+    theirs = UserUsage.objects.filter(user_id=user_id)  # type: ignore[misc]
+    slots = theirs.filter(slot__gte=find_slot(timezone.now() - DAY))
+    used = slots.aggregate(sum=Coalesce(Sum("tokens"), 0))["sum"]
+    return Budget(used, limit, None if limit is None else max(0, limit - used))
 
 
 def check_budget(user_id: UserId, limits: ChatLimits) -> None:

@@ -1,17 +1,18 @@
-"""REST: chat and cancel without a WebSocket."""
+"""REST: chat and cancel without a WebSocket, and what the caller has used."""
 
 import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
 from typing import Any, cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -19,12 +20,13 @@ from rest_framework.response import Response
 
 from conversations.api.base import ApiView, error_body
 from conversations.api.requests import sign_in_of
-from conversations.api.schema import MessageField
-from conversations.api.serializers import RunSerializer, message_data
+from conversations.api.schema import MessageField, TotalsField
+from conversations.api.serializers import RunSerializer, message_data, usage_data
 from conversations.errors import ERRORS, AgentSiteError, ErrorCode
 from conversations.models import Outcome, RunStatus
 from conversations.people.sign_ins import SignIn
 from conversations.queries import User, get_run_of, get_session
+from conversations.runs.usage import read_budget, read_user_totals
 from conversations.sessions.history import get_reply_view
 from conversations.sessions.posting import NewChat, cancel_run
 from realtime import dbpool
@@ -35,7 +37,7 @@ from realtime.protocol import CLOSE_RESTART
 from realtime.sockets.frames import known_code
 from realtime.sockets.poller import Socket
 from realtime.sockets.reader import Outbox
-from realtime.sockets.viewer import Viewer
+from realtime.sockets.viewer import Viewer, chat_limits
 from realtime.tasks import Supervisor, describe
 from realtime.telemetry import metrics
 
@@ -304,6 +306,34 @@ class CancelView(AsyncAPIView):
                 "ended_before": stopped.ended_before,
             }
         )
+
+
+class UsageSerializer(serializers.Serializer[None]):
+    """What the caller has used: `total` in all conversations, `day` in the last 24 hours.
+
+    Of the day, `limit` and `left` are null without a limit.
+    """
+
+    total = TotalsField()
+    day = inline_serializer(
+        "Budget",
+        {
+            "used": serializers.IntegerField(),
+            "limit": serializers.IntegerField(allow_null=True),
+            "left": serializers.IntegerField(allow_null=True),
+        },
+    )
+
+
+class UsageView(ApiView):
+    """The caller's usage."""
+
+    @extend_schema(responses=UsageSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the tokens and the cost of all the caller's replies, and what is left today."""
+        total = usage_data(read_user_totals(request.user.pk))
+        day = asdict(read_budget(request.user.pk, chat_limits()))
+        return Response({"total": total, "day": day})
 
 
 def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Frame, None]:

@@ -96,6 +96,7 @@ FLUSH_EVENTS = _histogram("flush_events", "Events in a commit of streamed events
 BATCHES_IN_DOUBT = _counter("batches_in_doubt", "Batches whose commit failed or was not answered.")
 
 REFUSED = _counter("refused", "Chats and sockets refused because too many waited.", "what")
+PUSHES = _counter("pushes", "Attempts to send notifications, by their result.", "result")
 WEBHOOKS = _counter("webhooks", "Attempts to deliver webhooks, by their result.", "result")
 LAYER_FAILURES = _counter("layer_failures", "Calls of the channel layer that failed.")
 SERVICE_RESTARTS = _counter("service_restarts", "Services that died and were restarted.", "service")

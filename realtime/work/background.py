@@ -1,4 +1,4 @@
-"""Work beside replies: titles and summaries by the model, and the sending of webhooks."""
+"""Work beside replies: titles and summaries by the model; sends webhooks and notifications."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from conversations.sessions.lists import (
     set_model_title,
 )
 from conversations.text import clean_text, estimate_text
-from conversations.webhooks import Due
+from conversations.webhooks import Due, DuePush
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.providers.call_items import without_thoughts
@@ -288,22 +289,27 @@ WEBHOOKS_EACH = 4
 WEBHOOK_ATTEMPT = aiohttp.ClientTimeout(total=10)
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Return a session that keeps no cookies and connects only where messages may be sent to."""
-    connector = aiohttp.TCPConnector(socket_factory=_open_socket, limit=WEBHOOK_SENDERS)
+def open_session(*, is_push: bool = False) -> aiohttp.ClientSession:
+    """Return a session that keeps no cookies and connects only where messages may be sent to.
+
+    With `is_push` only to public addresses, whatever the settings.
+    """
+    factory = partial(_open_socket, is_push=is_push)
+    connector = aiohttp.TCPConnector(socket_factory=factory, limit=WEBHOOK_SENDERS)
     return aiohttp.ClientSession(
         connector=connector, timeout=WEBHOOK_ATTEMPT, cookie_jar=aiohttp.DummyCookieJar()
     )
 
 
-def _open_socket(address: tuple[Any, ...]) -> socket.socket:
+def _open_socket(address: tuple[Any, ...], *, is_push: bool) -> socket.socket:
     """Return a socket for an address as `getaddrinfo` lists it; raises `OSError` for a private one.
 
     This is the address that the connection is made to: no name can change after this check, and no
     other spelling of an address gets past it.
     """
     family, kind, protocol, _, (host, *_) = address
-    if not webhooks.may_connect(host):
+    may_reach = webhooks.is_public if is_push else webhooks.may_connect
+    if not may_reach(host):
         raise OSError("a private address")
     return socket.socket(family, kind, protocol)
 
@@ -379,14 +385,45 @@ class WebhookSender:
             logger.error("webhook %s: given up: %s", due.id, status or error)
 
 
-async def _post(session: aiohttp.ClientSession, due: Due) -> tuple[int | None, str]:
+async def _post(
+    session: aiohttp.ClientSession, due: Due | DuePush, *, is_push: bool = False
+) -> tuple[int | None, str]:
     """Return the status of the answer, else the name of what prevented one."""
     try:
         # Anew: `DEBUG` and the rules may have changed since the endpoint was saved.
-        webhooks.check_url(due.url)
+        webhooks.check_url(due.url, is_push=is_push)
         async with session.post(
             due.url, data=due.body, headers=due.headers, allow_redirects=False
         ) as answer:
             return answer.status, ""
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ValidationError) as exc:
         return None, type(exc).__name__
+
+
+class PushSender:
+    """Posts notifications to push services, `WEBHOOK_SENDERS` at a time and in no certain order."""
+
+    async def run(self) -> None:
+        """Take notifications and attempt them, until cancelled; an error is only logged."""
+        async with open_session(is_push=True) as session:
+            while True:
+                taken = 0
+                try:
+                    taken = await self.send_due(session)
+                except Exception as exc:
+                    logger.error("sending notifications failed: %s", describe(exc))
+                if taken < WEBHOOK_SENDERS:
+                    await asyncio.sleep(WEBHOOK_POLL_S)
+
+    async def send_due(self, session: aiohttp.ClientSession) -> int:
+        """Attempt notifications that are due, at most `WEBHOOK_SENDERS`; return how many."""
+        due = await dbpool.write(webhooks.take_due_pushes, WEBHOOK_SENDERS)
+        async with asyncio.TaskGroup() as attempts:
+            for each in due:
+                attempts.create_task(self._attempt(session, each))
+        return len(due)
+
+    async def _attempt(self, session: aiohttp.ClientSession, due: DuePush) -> None:
+        status, error = await _post(session, due, is_push=True)
+        result = await dbpool.write(webhooks.note_push, due.id, status, error)
+        metrics.PUSHES.labels(result).inc()

@@ -93,12 +93,13 @@ class ModelInput:
 
     `share` is the part that the turns take of the budget, of the limit after a refusal, or of the
     number `context_messages`, whichever is most. It is 1 if a turn did not fit, and above 1 only if
-    the newest turn exceeds the budget and there is no other.
+    the newest turn exceeds the budget and there is no other. `instructions` are the user's own.
     """
 
     items: list[Item]
     estimate: int
     share: float = 0.0
+    instructions: str = ""
 
 
 def read_input(run: Run, agent: "Agent[Any]", made: Iterable[Item] = ()) -> ModelInput:
@@ -113,6 +114,7 @@ def read_input(run: Run, agent: "Agent[Any]", made: Iterable[Item] = ()) -> Mode
     window = Window(run, get_budget(name_model(agent)))
     preface = preface_of(path.summary)
     window.reserve(preface)
+    window.reserve(path.instructions)
     turns = window.fill(path.turns)
     if window.is_full and not path.summary:
         preface = preface_of("")
@@ -121,7 +123,7 @@ def read_input(run: Run, agent: "Agent[Any]", made: Iterable[Item] = ()) -> Mode
         # Our own model classes settle the items at each call: see `realtime.providers.model_calls`.
         items = settle(without_thoughts(items))
     share = 1.0 if window.is_full else max(window.share, len(turns) / limit)
-    return ModelInput(items, round(estimate_items(items)), share)
+    return ModelInput(items, round(estimate_items(items)), share, path.instructions)
 
 
 def preface_of(summary: str | None) -> str:

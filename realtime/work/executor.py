@@ -505,7 +505,8 @@ class Sweeper:
     async def _cancel_unwatched(self, grace: timedelta) -> None:
         """Cancel unwatched runs; not within `grace` of the start, so that viewers can reconnect."""
         if time.monotonic() - self._began >= grace.total_seconds():
-            await _each(await dbpool.read_soon(states.list_unwatched, grace), self._cancel)
+            kept = registry.unwatched_agents()
+            await _each(await dbpool.read_soon(states.list_unwatched, grace, kept), self._cancel)
 
     async def _cancel(self, run_id: UUID) -> None:
         await dbpool.write_soon(posting.stop_run, run_id, EndReason.DISCONNECT)

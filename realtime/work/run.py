@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import openai
@@ -33,6 +33,7 @@ from agents import (
     ToolOutputText,
 )
 from agents.items import MessageOutputItem, ToolCallOutputItem
+from agents.run import CallModelData, ModelInputData
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from pydantic import BaseModel
@@ -41,6 +42,7 @@ from conversations import queries
 from conversations.changes import RunLostError
 from conversations.errors import AgentSiteError, ErrorCode
 from conversations.models import EndReason, RunStatus
+from conversations.people.accounts import read_instructions
 from conversations.queries import EventRow
 from conversations.runs import lifecycle
 from conversations.runs.inputs import Step, items_of_parts
@@ -112,6 +114,22 @@ def find_output(given: RunErrorHandlerInput[Any]) -> RunErrorHandlerResult | Non
     except ModelBehaviorError:
         return None
     return RunErrorHandlerResult(output, include_in_history=False)
+
+
+OWN_INSTRUCTIONS = """
+
+# What the user wants of every reply
+{text}"""
+
+
+def add_instructions(text: str, call: CallModelData[Any]) -> ModelInputData:
+    """Return the input of a model call with the user's own instructions behind the agent's.
+
+    A filter for the SDK, called before each model call of a run, whichever agent makes it.
+    """
+    given = call.model_data
+    own = OWN_INSTRUCTIONS.format(text=text)
+    return ModelInputData(given.input, f"{given.instructions or ''}{own}".lstrip())
 
 
 def _schema(kind: Any) -> AgentOutputSchemaBase:
@@ -244,9 +262,10 @@ class RunWork:
             self.journal.append(kind, payload)
 
     async def _wait_for_time_limit(self) -> None:
-        """Return `RUN_MAX_S` after the agent began; waiting before that does not count."""
+        """Return after the time that a run of the agent may work; waiting before that is free."""
         await self._begun.wait()
-        await asyncio.sleep(get_conf().run_max_s)
+        own = registry.get_entry(self.claimed.run.agent).run_max_s
+        await asyncio.sleep(get_conf().run_max_s if own is None else own)
 
     def _judge(self, exc: BaseException | None) -> Ending | Suspension:
         """Return the outcome of an agent that has ended, with `exc` if it raised.
@@ -294,7 +313,7 @@ class RunWork:
         place = await self._provider.starts.enter(run.owner_id, is_resumed=is_resumed)
         context = RunContext(run.owner_id, run.session_id, run.pk, self._reports)
         agent = self._agent()
-        given = await self._input(agent, context)
+        given, own = await self._input(agent, context)
         self._begun.set()
         self._result = Runner.run_streamed(
             agent,
@@ -302,16 +321,19 @@ class RunWork:
             context=context,
             max_turns=conf.max_turns,
             hooks=self._hooks,
-            run_config=self._make_config(),
+            run_config=self._make_config(own),
             error_handlers={"invalid_final_output": find_output},
         )
         self._meter.start(self._result.context_wrapper.usage)
         await self._read(self._result, place)
 
-    def _make_config(self) -> RunConfig:
+    def _make_config(self, instructions: str) -> RunConfig:
+        """Return the run's configuration, with the user's own `instructions`."""
         config = copy.copy(_shared_config(get_conf().parallel_tools))
         config.model_provider = self._provider
         config.model_settings = ModelSettings(include_usage=True, retry=self._retries.settings)
+        if instructions:
+            config.call_model_input_filter = partial(add_instructions, instructions)
         return config
 
     def _agent(self) -> Agent[Any]:
@@ -352,21 +374,22 @@ class RunWork:
         items, model = self._steps.take_handoff(), name_model(event.new_agent)
         return self._hooks.keep(items, self._result.context_wrapper, model)
 
-    async def _input(self, agent: Agent[Any], context: RunContext) -> Any:
-        """Return the run's input: the conversation, or a suspended run's state with the answers.
+    async def _input(self, agent: Agent[Any], context: RunContext) -> tuple[Any, str]:
+        """Return the run's input, and the user's own instructions.
 
-        The conversation is followed by what the run has made before, if it goes on behind that.
+        The input is the conversation, followed by what the run has made before, if it goes on
+        behind that; or a suspended run's state with the answers.
         """
         before = self.claimed.resumption
         if before is not None and before.state is not None:
             await self._hooks.reconnect(agent, before.agent)
             state = await sdk.resume(agent, before, context)
             self._steps.resume(state, before)
-            return state
+            return state, await dbpool.read_first(read_instructions, context.user_id)
         given = await dbpool.read_first(read_input, self.claimed.run, agent, self._made_before)
         # The sizes of later runs' inputs are estimated from inputs without such items.
         self._given = given if before is None else None
-        return given.items
+        return given.items, given.instructions
 
     @property
     def _made_before(self) -> list[dict[str, Any]]:

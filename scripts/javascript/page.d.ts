@@ -107,13 +107,15 @@ interface PageData {
   branch: string;
   user: string;
   username: string;
+  enter: "" | "send" | "newline";
+  push: boolean;
   archived: boolean;
   pinned: boolean;
   /** The name of the site. */
   site: string;
   /** The language of the page, as in `de` or `zh-hans`. */
   language: string;
-  agent: { label: string };
+  agent: { name: string; label: string };
   feedback: Record<string, "up" | "down">;
   frame_max_bytes: number;
   csrf_cookie: string;

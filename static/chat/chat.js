@@ -5,6 +5,7 @@
 
 import { clientIdOf } from "./conversation/unsent_messages.js";
 import { describeEnding, labelOfAgent, nameOfTool } from "./page/labels.js";
+import { notify } from "./page/page_title.js";
 import { fill, words } from "./page/words.js";
 import { addressOf } from "./sessions/list.js";
 
@@ -255,6 +256,8 @@ export class Chat {
   /** @param {ServerFrame} frame */
   #receive(frame) {
     if (frame.type === "ping") this.connection.send({ type: "pong" });
+    // The server does not know the language of this page.
+    if (frame.type === "error") frame.content = words.errors[frame.metadata.code] ?? frame.content;
     for (const effect of this.conversation.apply(frame)) this.#react(effect);
     if (this.#edits.size) this.#settleEdits();
     this.screen.draw();
@@ -330,7 +333,9 @@ export class Chat {
 
   /** @param {Extract<Effect, { kind: "asked" }>} effect */
   #asked({ message, request_id }) {
-    this.announce(fill(words.announce.asked, { agent: labelOfAgent(message) }));
+    const text = fill(words.announce.asked, { agent: labelOfAgent(message) });
+    this.announce(text);
+    notify(text, this.conversation.sessionId);
     this.approvals.bring(request_id);
   }
 
@@ -345,6 +350,7 @@ export class Chat {
     this.title.tellReply();
     const completed = fill(words.announce.completed, { agent: labelOfAgent(message) });
     this.announce(describeEnding(message) || completed);
+    notify(describeEnding(message) || completed, this.conversation.sessionId);
   }
 }
 

@@ -65,8 +65,9 @@ const isConnected = () => connection.state === "open" || !outbox.user;
 const screen = new ChatScreen({
   ...{ conversation, transcript, composer, queue, title, approvals, isConnected },
 });
+const picker = new AgentPicker(byId("welcome"), document.querySelector("select#answering"));
 const sender = new Sender({
-  ...{ connection, outbox, composer, conversation, picker: new AgentPicker(byId("welcome")) },
+  ...{ connection, outbox, composer, conversation, picker },
   draw: () => screen.draw(),
   follow: () => transcript.follow(),
 });

@@ -67,3 +67,19 @@ async def test_a_starter_that_lacks_its_text_waits_for_it(team: ChatPage, model:
     await expect(prompt).to_have_value(text)
     await expect(prompt).to_be_focused()
     await expect(team.page.locator(".message")).to_have_count(0)
+
+
+async def test_another_agent_answers_one_message(team: ChatPage, model: Model) -> None:
+    who = team.page.get_by_label("Who answers")
+    await team.page.get_by_label("Team").check()
+    await expect(who).to_have_value("team")
+    await team.send("Hello")
+    await team.replied()
+    await who.select_option("assistant")
+    await team.send("And you?")
+    await team.replied()
+    for _ in range(2):
+        await expect(team.reply.locator(".who")).to_have_text("Assistant")
+        await expect(team.page.locator(".assistant .who").first).to_have_text("Team")
+        await team.page.reload()
+    await expect(who).to_have_value("team")

@@ -14,13 +14,25 @@ from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.files import locks
 from django.core.management import CommandError, call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
+
+from conversations.webhooks import make_push_key
 
 
 class Command(BaseCommand):
     help = "Migrate the database, collect static files and create the first admin account."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--push-key",
+            action="store_true",
+            help="Print a new value for PUSH_KEY, and do no more.",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["push_key"]:
+            self.stdout.write(make_push_key())
+            return
         call_command("migrate", verbosity=0, interactive=False)
         if not settings.DEBUG:
             collect_static()

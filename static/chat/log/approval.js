@@ -2,7 +2,7 @@
 
 import { all, byId, fromTemplate, setText, within } from "../page/elements.js";
 import { describeDecision, nameOfTool } from "../page/labels.js";
-import { fill, words } from "../page/words.js";
+import { fill, language, words } from "../page/words.js";
 import { showPairs } from "./pairs.js";
 
 export class ApprovalPart {
@@ -39,7 +39,7 @@ function showTime(element, decidedAt) {
   if (!decidedAt) return;
   element.dateTime = decidedAt;
   const date = new Date(decidedAt);
-  setText(element, date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
+  setText(element, date.toLocaleString(language, { dateStyle: "medium", timeStyle: "short" }));
 }
 
 /**

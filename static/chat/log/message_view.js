@@ -6,7 +6,7 @@ import { isUnsentReply } from "../conversation/unsent_messages.js";
 import { finishBlocks } from "../markdown/finish/blocks.js";
 import { fromTemplate, setText, within } from "../page/elements.js";
 import { describeEnding, describeTime, describeUsage, labelOfAgent } from "../page/labels.js";
-import { data } from "../page/words.js";
+import { data, language } from "../page/words.js";
 import { adoptThoughts } from "./activity_parts.js";
 import { showVerdict } from "./feedback.js";
 import { ReplyBody } from "./reply_body.js";
@@ -142,7 +142,7 @@ export class ReplyView extends MessageView {
     const tip = /** @type {HTMLElement} */ (element.nextElementSibling);
     this.usage = describeUsage(message.usage) || this.usage;
     if (!showTime(element, message.created_at)) return;
-    const date = new Date(element.dateTime).toLocaleString();
+    const date = new Date(element.dateTime).toLocaleString(language);
     setText(tip, [date, this.usage].filter(Boolean).join(" · "));
   }
 }

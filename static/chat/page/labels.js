@@ -4,7 +4,7 @@
  */
 
 import { isActive } from "../conversation/branch.js";
-import { data, fill, words } from "./words.js";
+import { data, fill, language, words } from "./words.js";
 
 const DAY_MS = 86_400_000;
 
@@ -67,7 +67,7 @@ export function describeUsage(usage) {
 export function describeTime(moment, now = new Date()) {
   const isToday = moment.toDateString() === now.toDateString();
   const isThisYear = moment.getFullYear() === now.getFullYear();
-  return moment.toLocaleString([], {
+  return moment.toLocaleString(language, {
     year: isThisYear ? undefined : "numeric",
     month: isToday ? undefined : "short",
     day: isToday ? undefined : "numeric",

@@ -1,6 +1,6 @@
 /**
- * The title of the conversation and of the tab, which shows activity while the tab is in the
- * background.
+ * The title of the conversation and of the tab, and the notifications of this page: what shows
+ * activity while the tab is in the background.
  */
 
 import { data, fill, words } from "./words.js";
@@ -51,5 +51,32 @@ export class PageTitle {
       site: data.site,
     });
     if (document.title !== shown) document.title = shown;
+  }
+}
+
+/** The key in local storage by which the page of settings switches notifications on. */
+const KEY = "agentsite.notices";
+
+/**
+ * Show a notification, unless the page is in sight, the user has not asked for any, or the site has
+ * its push service do it.
+ * @param {string} text
+ * @param {string} session_id
+ */
+export async function notify(text, session_id) {
+  const hasPush = data.push && "PushManager" in window;
+  if (hasPush || document.visibilityState === "visible" || !isOn()) return;
+  const registration = await navigator.serviceWorker?.getRegistration();
+  await registration?.showNotification(text, {
+    tag: session_id,
+    data: data.urls.session.replace(/[0-9a-f-]{36}/, session_id),
+  });
+}
+
+function isOn() {
+  try {
+    return localStorage.getItem(KEY) === "on" && Notification.permission === "granted";
+  } catch {
+    return false;
   }
 }

@@ -31,6 +31,12 @@ export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
+/**
+ * The language of the page, in which dates are written too.
+ * @type {string | undefined}
+ */
+export const language = document.documentElement?.lang || undefined;
+
 const UNSEEN = /^[\s\p{Default_Ignorable_Code_Point}\u2800]*$/u;
 
 /**

@@ -1,28 +1,41 @@
-/** Selects the agent that a new conversation begins with, and describes it. */
+/**
+ * Selects the agent that answers the next message: the welcome of a new conversation describes each
+ * one, and the message box has the same choice at any time.
+ */
 
-import { all, byId, setText, within } from "../page/elements.js";
+import { all } from "../page/elements.js";
 
 export class AgentPicker {
-  /** @param {HTMLElement} element */
-  constructor(element) {
-    this.choices = [...element.querySelectorAll("input")];
-    this.cards = all(element, "[data-agent]");
-    element.addEventListener("change", () => this.#introduce());
-    this.#introduce();
+  /**
+   * @param {HTMLElement} welcome
+   * @param {HTMLSelectElement | null} select null: there is no choice
+   */
+  constructor(welcome, select) {
+    this.select = select;
+    this.choices = [...welcome.querySelectorAll("input")];
+    this.cards = all(welcome, "[data-agent]");
+    welcome.addEventListener("change", () => this.choose(this.#checked));
+    select?.addEventListener("change", () => this.choose(select.value));
+    this.choose(this.#checked);
   }
 
   /** The name of the selected agent; undefined if there is no choice. */
   get chosen() {
+    return this.select?.value;
+  }
+
+  get #checked() {
     return this.choices.find((choice) => choice.checked)?.value;
   }
 
-  #introduce() {
-    const { chosen } = this;
-    if (!chosen) return;
-    for (const card of this.cards) {
-      card.hidden = card.dataset.agent !== chosen;
-      if (!card.hidden)
-        setText(byId("composer-agent"), within(card, "h2").firstChild?.textContent ?? "");
-    }
+  /**
+   * Let this agent answer the next message.
+   * @param {string | undefined} name
+   */
+  choose(name) {
+    if (!name) return;
+    if (this.select) this.select.value = name;
+    for (const choice of this.choices) choice.checked = choice.value === name;
+    for (const card of this.cards) card.hidden = card.dataset.agent !== name;
   }
 }

@@ -7,7 +7,7 @@
 
 import { within } from "../page/elements.js";
 import { isTyping } from "../page/keys.js";
-import { isBlank } from "../page/words.js";
+import { data, isBlank } from "../page/words.js";
 
 export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, edit: null }>} */ (
   EventTarget
@@ -42,7 +42,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   enable() {
     this.input.disabled = false;
     this.send.disabled = false;
-    this.input.enterKeyHint = isTouched() ? "enter" : "send";
+    this.input.enterKeyHint = makesLine() ? "enter" : "send";
     this.#adapt();
     this.focus();
   }
@@ -177,7 +177,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
 
   /**
    * Escape leaves an edit or stops the reply, unless the focus is in another field; Enter sends
-   * unless the keyboard is on the screen; the up arrow edits.
+   * unless it makes a new line; the up arrow edits.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -186,7 +186,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     if (!isHere || event.shiftKey || event.altKey) return false;
     const isCommand = event.ctrlKey || event.metaKey;
     const isUp = event.key === "ArrowUp" && !this.input.value && !isCommand;
-    if (!isUp && (event.key !== "Enter" || (isTouched() && !isCommand))) return false;
+    if (!isUp && (event.key !== "Enter" || (makesLine() && !isCommand))) return false;
     event.preventDefault();
     if (isUp) this.dispatchEvent(new Event("edit"));
     else this.#send(isCommand && this.isBusy);
@@ -204,7 +204,11 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 }
 
-/** An on-screen keyboard has no way to a new line other than Enter. */
-function isTouched() {
+/**
+ * Whether Enter makes a new line: the user's own setting decides, else the device. An on-screen
+ * keyboard has no other way to a new line.
+ */
+function makesLine() {
+  if (data.enter) return data.enter === "newline";
   return matchMedia("(hover: none) and (pointer: coarse)").matches;
 }

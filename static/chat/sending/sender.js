@@ -37,6 +37,7 @@ export class Sender {
   open() {
     const { sessionId } = this.conversation;
     this.#begins = undefined;
+    this.picker.choose(data.agent.name);
     this.outbox.claim((entry) => entry.session_id === sessionId);
   }
 
@@ -111,7 +112,7 @@ export class Sender {
         options.regenerate || !isPlaced
           ? undefined
           : (options.parent_message_id ?? this.#parentOfNext),
-      agent: sessionId ? undefined : this.picker.chosen,
+      agent: this.picker.chosen,
     };
   }
 

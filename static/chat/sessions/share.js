@@ -3,7 +3,7 @@
 import { apiOf, ask } from "../page/api.js";
 import { copyText, showCopied } from "../page/clipboard.js";
 import { closest, fromTemplate, within } from "../page/elements.js";
-import { data, fill, words } from "../page/words.js";
+import { data, fill, language, words } from "../page/words.js";
 
 export class ShareDialog {
   id = "";
@@ -153,7 +153,10 @@ export class ShareDialog {
 /** @param {Share} at */
 function lineOf({ id, created_at }) {
   const line = fromTemplate("share-template");
-  const date = new Date(created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  const date = new Date(created_at).toLocaleString(language, {
+    dateStyle: "medium",
+    timeStyle: "short",
+  });
   line.dataset.shareId = id;
   within(line, "span").textContent = fill(words.share.made, { date });
   return line;

@@ -1,0 +1,74 @@
+/** Switches notifications on this device on and off, on the page of settings. */
+
+const section = /** @type {HTMLElement} */ (document.getElementById("notices"));
+const { push = "", key = "", worker = "" } = section.dataset;
+const OFF_KEY = "agentsite.notices";
+
+/** @param {string} name */
+function part(name) {
+  return /** @type {HTMLElement} */ (document.getElementById(`notices-${name}`));
+}
+
+/**
+ * @param {"POST" | "DELETE"} method
+ * @param {object} body
+ */
+async function ask(method, body) {
+  const token = section.querySelector("input")?.value ?? "";
+  const headers = { "Content-Type": "application/json", "X-CSRFToken": token };
+  const answer = await fetch(push, { method, headers, body: JSON.stringify(body) });
+  if (!answer.ok) throw new Error(`${method} ${push}: ${answer.status}`);
+}
+
+async function subscription() {
+  if (!key || !("PushManager" in window)) return null;
+  const registration = await navigator.serviceWorker.register(worker);
+  return registration.pushManager.getSubscription();
+}
+
+async function show() {
+  const isAsked = localStorage.getItem(OFF_KEY) === "on" && Notification.permission === "granted";
+  const isOn = isAsked && (!key || Boolean(await subscription()));
+  part("on").hidden = isOn || Notification.permission === "denied";
+  part("off").hidden = !isOn;
+  part("denied").hidden = Notification.permission !== "denied";
+  section.hidden = false;
+}
+
+async function turnOn() {
+  if ((await Notification.requestPermission()) === "granted") {
+    if (key && "PushManager" in window) {
+      await navigator.serviceWorker.register(worker);
+      const registration = await navigator.serviceWorker.ready;
+      const options = { userVisibleOnly: true, applicationServerKey: key };
+      const made = await registration.pushManager.subscribe(options);
+      await ask("POST", { ...made.toJSON(), language: document.documentElement.lang });
+    }
+    localStorage.setItem(OFF_KEY, "on");
+  }
+}
+
+async function turnOff() {
+  localStorage.removeItem(OFF_KEY);
+  const made = await subscription();
+  if (!made) return;
+  await ask("DELETE", { endpoint: made.endpoint });
+  await made.unsubscribe();
+}
+
+/** @param {() => Promise<void>} change */
+async function attempt(change) {
+  part("failed").hidden = true;
+  try {
+    await change();
+  } catch {
+    part("failed").hidden = false;
+  }
+  await show();
+}
+
+if ("Notification" in window && "serviceWorker" in navigator) {
+  part("on").addEventListener("click", () => attempt(turnOn));
+  part("off").addEventListener("click", () => attempt(turnOff));
+  show();
+}

@@ -1,0 +1,97 @@
+"""The page of settings, and what they do on the chat page of every device."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.chat_page import ChatPage, is_accessible, open_page
+from tests.browser.conftest import Model, sign_in
+from tests.support.site import Site, User
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HIDE = """Object.defineProperty(document, "visibilityState", { get: () => "hidden" });"""
+NOTICES = """async () => {
+  const registration = await navigator.serviceWorker.ready;
+  return (await registration.getNotifications()).map(({ title, data }) => ({ title, data }));
+}"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def device(browser: Browser, site: Site) -> AsyncIterator[BrowserContext]:
+    """A browser of ben's, with service workers and with permission to notify."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    await context.grant_permissions(["notifications"], origin=site.origin)
+    await sign_in(context, site, site.users["ben"])
+    yield context
+    page = await open_settings(context, site)
+    await save(page, language="", theme="", enter="")
+    await context.close()
+
+
+@pytest.fixture
+def ben(site: Site) -> User:
+    return site.users["ben"]
+
+
+async def open_settings(context: BrowserContext, site: Site) -> Page:
+    page = await context.new_page()
+    await page.goto(f"{site.origin}/accounts/settings/")
+    return page
+
+
+async def save(page: Page, **values: str) -> None:
+    for name, value in values.items():
+        await page.select_option(f"[name={name}]", value)
+    await page.locator("form.stacked [type=submit]").click()
+    await expect(page.locator(".notice")).to_be_visible()
+
+
+async def test_settings_hold_on_another_device(
+    device: BrowserContext, visitor: BrowserContext, site: Site, ben: User, model: Model
+) -> None:
+    page = await open_settings(device, site)
+    await is_accessible(page)
+    await save(page, theme="dark", enter="newline", language="ar")
+    await is_accessible(page)
+    await expect(page.locator("html")).to_have_attribute("dir", "rtl")
+    await sign_in(visitor, site, ben)
+    chat = await open_page(visitor, site)
+    html = chat.page.locator("html")
+    await expect(html).to_have_attribute("data-theme", "dark")
+    await expect(html).to_have_attribute("lang", "ar")
+    await chat.page.fill("#prompt", "one")
+    await chat.page.press("#prompt", "Enter")
+    await expect(chat.page.locator("#prompt")).to_have_value("one\n")
+    await chat.page.press("#prompt", "Control+Enter")
+    await chat.replied()
+    async with chat.page.expect_response("**/api/preferences/") as saved:
+        await chat.page.locator("[data-theme-switch]").first.click()
+    assert (await saved.value).ok
+    await page.reload()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    assert chat.faults == []
+
+
+async def test_the_end_of_a_reply_is_told_while_the_page_is_hidden(
+    device: BrowserContext, site: Site, model: Model
+) -> None:
+    page = await open_settings(device, site)
+    await page.click("#notices-on")
+    await expect(page.locator("#notices-off")).to_be_visible()
+    chat = ChatPage(await device.new_page(), site)
+    await chat.open()
+    await chat.page.evaluate("() => navigator.serviceWorker.ready.then(() => null)")
+    await chat.send("seen")
+    await chat.replied()
+    assert await chat.page.evaluate(NOTICES) == []
+    await chat.page.evaluate(HIDE)
+    await chat.send("unseen")
+    await chat.replied()
+    [notice] = await chat.page.evaluate(NOTICES)
+    assert notice == {"title": "Assistant has replied.", "data": f"/s/{chat.session_id}/"}
+    await page.click("#notices-off")
+    await expect(page.locator("#notices-on")).to_be_visible()
+    assert chat.faults == []

@@ -1,0 +1,159 @@
+"""Settings of one's own: their page, their API, and what they do."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from agents import Agent
+from agents.testing import ScriptedModel, assistant_message
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from conversations.models import INSTRUCTIONS_LENGTH, ChatSession, Preferences
+from conversations.people.accounts import (
+    adopt_guest,
+    create_guest,
+    get_preferences,
+    save_preferences,
+)
+from conversations.people.privacy import erase_user, read_account
+from conversations.runs import states
+from conversations.runs.usage import ChatLimits, TokenUsage, read_budget
+from realtime.process import Process
+from realtime.registry import AgentEntry, unwatched_agents
+from tests.support.agent_site import Serve
+from tests.support.chats import ask, begin, finish, make_user, talk
+from tests.support.inprocess import open_chat_here
+from tests.support.threads import in_thread
+
+PAGE = "/accounts/settings/"
+API = "/api/preferences/"
+FORM = {"language": "", "theme": "", "enter": "", "agent": "", "instructions": ""}
+
+
+@pytest.fixture
+def ann(db: None) -> Any:
+    cache.clear()
+    return make_user("ann")
+
+
+@pytest.fixture
+def hers(client: Client, ann: Any) -> Client:
+    client.force_login(ann)
+    return client
+
+
+def test_the_page_saves_them_and_other_devices_have_them(hers: Client, ann: Any) -> None:
+    saved = hers.post(
+        PAGE, FORM | {"language": "ar", "theme": "dark", "enter": "newline", "keeps_going": "on"}
+    )
+    assert saved["Location"] == f"{PAGE}?saved"
+    other = Client()
+    other.force_login(ann)
+    html = other.get("/").content.decode()
+    assert '<html lang="ar" dir="rtl" data-own-theme="dark"' in html
+    assert '"enter": "newline"' in html
+    assert get_preferences(ann).keeps_going
+    assert "data-own-theme" not in Client().get("/accounts/login/").content.decode()
+
+
+def test_what_is_not_offered_is_refused(hers: Client, ann: Any) -> None:
+    page = hers.post(PAGE, FORM | {"language": "tlh", "agent": "root"})
+    assert page.status_code == 200
+    for wrong in ({"language": "tlh"}, {"theme": "pink"}, {"instructions": "x" * 4_001}):
+        answer = hers.patch(API, wrong, content_type="application/json")
+        assert answer.status_code == 400, wrong
+    assert INSTRUCTIONS_LENGTH == 4_000
+    assert not Preferences.objects.exists()
+
+
+def test_the_api_changes_what_is_given(hers: Client, ann: Any) -> None:
+    hers.patch(API, {"instructions": "Be brief"}, content_type="application/json")
+    hers.patch(API, {"theme": "light"}, content_type="application/json")
+    told = hers.get(API).json()
+    assert (told["theme"], told["enter"], told["language"]) == ("light", "", "")
+    assert "Be brief" in told["instructions"]
+
+
+def test_they_are_shown_to_nobody_else(hers: Client, ann: Any) -> None:
+    save_preferences(ann, instructions="CANARY of ann")
+    talk(ann, ("hi", "hello"))
+    ben, admin = Client(), Client()
+    ben.force_login(make_user("ben"))
+    root = User.objects.create_superuser("root", password="for-tests-only")
+    admin.force_login(root)
+    for reader in (ben, admin):
+        for address in (API, PAGE, "/", "/api/export/?format=json"):
+            assert "CANARY" not in b"".join(reader.get(address)).decode()
+    assert b"CANARY" not in b"".join(hers.get("/api/export/"))
+    assert read_account(ann)["preferences"]["instructions"] == "CANARY of ann"
+    assert read_account(root)["preferences"]["instructions"] == ""
+
+
+def test_they_move_with_a_guest_and_go_with_the_account(ann: Any) -> None:
+    guest = create_guest()
+    save_preferences(guest, theme="dark")
+    adopt_guest(guest, ann)
+    assert get_preferences(ann).theme == "dark"
+    other = create_guest()
+    save_preferences(other, theme="light")
+    adopt_guest(other, ann)
+    assert get_preferences(ann).theme == "dark"
+    erase_user(ann)
+    assert not Preferences.objects.exists()
+
+
+async def test_instructions_go_to_the_model_in_ones_own_runs(
+    process: Process, serve_agents: Serve, ada: User
+) -> None:
+    model = ScriptedModel([[assistant_message(text)] for text in ("one", "two", "three")])
+    serve_agents(Agent(name="desk", instructions="You help.", model=model))
+    await in_thread(save_preferences, ada, instructions="Answer in rhymes.")
+    ben = await in_thread(make_user, "ben")
+    async with open_chat_here(ada) as client:
+        accepted = await client.chat("hi")
+        await client.wait_end(accepted["run_id"])
+        accepted = await client.chat("again", session_id=accepted["session_id"])
+        await client.wait_end(accepted["run_id"])
+    async with open_chat_here(ben) as client:
+        accepted = await client.chat("hi")
+        await client.wait_end(accepted["run_id"])
+    given = [str(call.system_instructions) for call in model.calls]
+    assert [text.startswith("You help.") for text in given] == [True] * 3
+    assert ["Answer in rhymes." in text for text in given] == [True, True, False]
+
+
+def test_replies_go_on_where_their_user_or_agent_wants_it(
+    ann: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in (ann, make_user("ben")):
+        begin(ask(user, "hi"))
+    ChatSession.objects.update(viewed_until=timezone.now() - timedelta(minutes=1))
+    assert len(states.list_unwatched(timedelta(0))) == 2
+    assert states.list_unwatched(timedelta(0), ["assistant"]) == []
+    save_preferences(ann, keeps_going=True)
+    assert len(states.list_unwatched(timedelta(0))) == 1
+    entries = [AgentEntry(Agent(name="slow"), keeps_going=True), AgentEntry(Agent(name="quick"))]
+    monkeypatch.setattr("realtime.registry.list_entries", lambda: entries)
+    assert unwatched_agents() == ("slow",)
+
+
+def test_usage_and_what_is_left_are_shown(hers: Client, ann: Any, settings: Any) -> None:
+    settings.REALTIME = {**settings.REALTIME, "tokens_per_day": 1_500, "guest_tokens_per_day": 99}
+    finish(ask(ann, "hi"), "Hello", usage=TokenUsage(1_000, 234))
+    told = hers.get("/api/usage/").json()
+    assert told["day"] == {"used": 1_234, "limit": 1_500, "left": 266}
+    assert told["total"]["input_tokens"] == 1_000
+    assert "266 of 1500" in hers.get(PAGE).content.decode()
+    limits = ChatLimits(tokens_a_day=1_500, guest_tokens_a_day=99)
+    assert read_budget(create_guest().pk, limits).left == 99
+    assert read_budget(ann.pk, ChatLimits()).left is None
+
+
+def test_dates_are_in_the_zone_of_the_browser(hers: Client, ann: Any) -> None:
+    for zone, offset in (("Asia/Kolkata", "+05:30"), ("../etc/passwd", "+00:00")):
+        hers.cookies["agentsite_zone"] = zone
+        html = hers.get(f"/s/{talk(ann, ('hi', 'hello')).pk}/").content.decode()
+        assert offset in html
