@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0023_webhooks'),
+        ('conversations', '0026_run_releases'),
     ]
 
     operations = [
