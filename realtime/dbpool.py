@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from concurrent.futures import Future
 from enum import IntEnum
 from functools import cache, partial
@@ -81,11 +81,18 @@ class FairQueue(Generic[T]):
         self._lines[entry.rank].setdefault(entry.turn, deque()).append(entry)
         self._count += 1
 
-    def take(self, may_go: Callable[[Rank, Hashable], bool] | None = None) -> Entry[T] | None:
-        """Remove and return the first entry whose rank and turn `may_go`; None if there is none."""
+    def take(
+        self, may_go: Callable[[Rank], bool] | None = None, held: Collection[Hashable] = ()
+    ) -> Entry[T] | None:
+        """Remove and return the first entry whose rank `may_go`; None if there is none.
+
+        Entries of the turns in `held` stay. `may_go` is asked once for each rank that waits.
+        """
         for rank, line in self._lines.items():
+            if not line or (may_go is not None and not may_go(rank)):
+                continue
             for turn in line:
-                if may_go is None or may_go(rank, turn):
+                if turn not in held:
                     return self._take_from(line, turn)
         return None
 
@@ -140,15 +147,15 @@ class _Pool:
             if self._is_closed:
                 raise RuntimeError("the database pool is closed")
             self._waiting.put(Entry((work, done), rank, turn))
-            is_needed = self._may_run(rank, turn) and len(self._waiting) > self._idle
-            if is_needed and len(self._threads) < self.size:
-                self._add_thread()
-            self._changed.notify()
+            if self._may_run(rank) and turn not in self._turns:
+                if len(self._waiting) > self._idle and len(self._threads) < self.size:
+                    self._add_thread()
+                self._changed.notify()
         return await asyncio.shield(asyncio.wrap_future(done))
 
-    def _may_run(self, rank: Rank, turn: Hashable) -> bool:
-        """Return whether a unit may run beside those that run; hold `_changed`."""
-        return turn not in self._turns and all(
+    def _may_run(self, rank: Rank) -> bool:
+        """Return whether one more unit of this rank may run now; hold `_changed`."""
+        return all(
             rank < limited or self._count_from(limited) < limit
             for limited, limit in self._limits.items()
         )
@@ -182,7 +189,7 @@ class _Pool:
         """
         with self._changed:
             self._idle += 1
-            while (entry := self._waiting.take(self._may_run)) is None and not self._is_closed:
+            while (entry := self._next()) is None and not self._is_closed:
                 self._changed.wait()
             self._idle -= 1
             if entry is not None:
@@ -190,6 +197,9 @@ class _Pool:
                 if entry.turn is not None:
                     self._turns.add(entry.turn)
             return entry
+
+    def _next(self) -> Entry[_Unit] | None:
+        return self._waiting.take(self._may_run, self._turns)
 
     def _leave(self, entry: Entry[_Unit]) -> None:
         with self._changed:
