@@ -18,7 +18,7 @@ from conversations.runs.lifecycle import Ending
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
 from conversations.sessions import posting, rendering
-from conversations.sessions.posting import NewChat
+from conversations.sessions.posting import NewChat, Posted
 from realtime.channel_layer import Envelope, Hub, RunFrames, run_frames, session_group
 from realtime.protocol import ResumeMetadata
 from realtime.sockets import announcer, frames
@@ -51,15 +51,11 @@ class Talk:
         self.last_seq = 1
         self.words: list[str] = []
 
-    def queue(self, session_id: str) -> None:
-        """Begin a run in a session; its worker claims it only after the commit."""
-        chat = NewChat(content="hi", session_id=session_id)
-        self.posted = posting.post_chat(
-            user=self.user, chat=chat, limits=ChatLimits(), viewed_for=None, claim=None
-        )
-        claimed = lifecycle.claim_run(self.posted.run_id, CLAIM)
+    def claim(self, posted: Posted) -> None:
+        """Begin a run that was queued by its chat."""
+        claimed = lifecycle.claim_run(posted.run_id, CLAIM)
         assert claimed is not None
-        self.work, self.last_seq, self.words = claimed, 1, []
+        self.posted, self.work, self.last_seq, self.words = posted, claimed, 1, []
 
     @property
     def session_id(self) -> str:
@@ -294,7 +290,8 @@ async def test_a_message_that_its_own_run_has_overtaken_is_read_as_it_is_now(
     await socket.viewer.resume(talk.session_id, ResumeMetadata())
     sent: list[Envelope] = []
     monkeypatch.setattr(announcer, "publish", sent.extend)
-    await in_thread(talk.queue, talk.session_id)
+    chat = NewChat(content="hi", session_id=talk.session_id)
+    await in_thread(talk.claim, await socket.viewer.chat(chat, lambda agent: None))
     created = next(message for _, message in sent if message["type"] == "session.frames")
     said = await in_thread(talk.say, "one ", "two")
     parts, html = [{"type": "text", "text": "one two"}], ["<p>one two</p>"]
