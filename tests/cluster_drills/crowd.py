@@ -53,6 +53,7 @@ class Crowd:
         self.readers: list[Reader] = []
         self.times: list[TimedTranscript] = []
         self._prompt = f"tokens={tokens} rate={rate}"
+        self._reply_s = tokens / rate
         self._tools = tools
         self.words = [f"{LOOKING}\n\n", *words(tokens)] if tools else words(tokens)
         self._board = Noticeboard()
@@ -66,8 +67,8 @@ class Crowd:
         names = [f"person{number}" for number in range(self.size)]
         people = await asyncio.to_thread(self.cluster.site.make_users, *names)
         async with asyncio.TaskGroup() as group:
-            for user in people:
-                group.create_task(self._talk(user))
+            for number, user in enumerate(people):
+                group.create_task(self._talk(user, number * self._reply_s / self.size))
             await self._board.until(self._have_begun, "first words", within=PATIENCE_S)
             try:
                 yield
@@ -77,7 +78,9 @@ class Crowd:
     def _have_begun(self) -> bool:
         return sum(reader.has_begun for reader in self.readers) >= self.size
 
-    async def _talk(self, user: User) -> None:
+    async def _talk(self, user: User, pause_s: float) -> None:
+        # Replies end at different moments then, as those of strangers do.
+        await asyncio.sleep(pause_s)
         while not self._is_stopping:
             number, timed = next(self._numbers), TimedTranscript()
             text = f"{number}: {self._prompt}"
