@@ -1,5 +1,6 @@
 """Settings of one's own: their page, their API, and what they do."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from agents.testing import ScriptedModel, assistant_message
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from conversations.models import INSTRUCTIONS_LENGTH, ChatSession, Preferences
 from conversations.people.accounts import (
@@ -31,6 +32,14 @@ from tests.support.threads import in_thread
 PAGE = "/accounts/settings/"
 API = "/api/preferences/"
 FORM = {"language": "", "theme": "", "enter": "", "agent": "", "instructions": ""}
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> Iterator[None]:
+    """A request in this thread leaves its language and zone behind."""
+    yield
+    translation.activate("en")
+    timezone.deactivate()
 
 
 @pytest.fixture

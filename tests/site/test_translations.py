@@ -1,18 +1,27 @@
 """Every language that is offered has every text, and pages are in the reader's language."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import translations
 from django.conf import settings
 from django.test import Client
-from django.utils import translation
+from django.utils import timezone, translation
 from django.utils.translation import gettext, ngettext, to_locale
 
 from agentsite.web import view_models
 from tests.support.chats import make_user
 
 FOLDERS = translations.list_languages()
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> Iterator[None]:
+    """A request in this thread leaves its language and zone behind."""
+    yield
+    translation.activate(settings.LANGUAGE_CODE)
+    timezone.deactivate()
 
 
 def test_every_language_but_that_of_the_texts_has_a_catalogue() -> None:
