@@ -204,8 +204,8 @@ if (data.user) navigator.serviceWorker?.register(data.urls.worker).catch(() => {
 const place = new ReadingPlace({ transcript, scroller, earlier: history.earlier });
 place.restore();
 new Navigation({
-  ...{ connection, conversation, history, sender, draft, composer, queue, manager, title, place },
-  announce,
+  ...{ connection, conversation, history, sender, picker, draft, composer, queue, manager, title },
+  ...{ place, announce },
 });
 followPage(connection);
 // A page that returns from the back/forward cache is shown again, not loaded again.

@@ -37,7 +37,6 @@ export class Sender {
   open() {
     const { sessionId } = this.conversation;
     this.#begins = undefined;
-    this.picker.choose(data.agent.name);
     this.outbox.claim((entry) => entry.session_id === sessionId);
   }
 

@@ -21,7 +21,7 @@ export class Navigation {
 
   /**
    * @param {{ connection: Connection, conversation: Conversation, history: PageHistory,
-   *   sender: Sender, draft: Draft, composer: Composer, queue: Queue, manager: SessionManager,
+   *   sender: Sender, picker: AgentPicker, draft: Draft, composer: Composer, queue: Queue, manager: SessionManager,
    *   title: PageTitle, place: ReadingPlace, announce: Announce }} page
    */
   constructor(page) {
@@ -112,7 +112,7 @@ export class Navigation {
    * @param {() => void} enter
    */
   #show(loaded, enter) {
-    const { history, sender, draft, composer, manager, title, place, announce } = this.page;
+    const { history, sender, picker, draft, composer, manager, title, place, announce } = this.page;
     this.#leave();
     enter();
     this.#shown = addressIn(location);
@@ -123,6 +123,7 @@ export class Navigation {
     title.rename(loaded.page.getElementById("title")?.textContent ?? "");
     history.open(loaded);
     sender.open();
+    picker.choose(loaded.data.agent.name);
     draft.open();
     manager.open(loaded.data);
     announce(byId("title").textContent);
