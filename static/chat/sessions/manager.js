@@ -28,7 +28,6 @@ export class SessionManager {
     this.title = title;
     this.getCurrent = getCurrent;
     this.isArchived = data.archived;
-    this.isPinned = data.pinned;
     this.drawer = byId("sessions");
     this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
     this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
@@ -139,7 +138,7 @@ export class SessionManager {
     this.search.refresh();
     if (!isCurrent) return;
     this.isArchived = Boolean(at.archived);
-    this.isPinned = Boolean(at.pinned);
+    data.pinned = Boolean(at.pinned);
     this.#tellDeleted(at.event === "session.deleted");
   }
 
@@ -165,8 +164,8 @@ export class SessionManager {
     const line = button.closest("li");
     if (!line) {
       const title = byId("title").textContent;
-      const { isArchived: archived, isPinned: pinned } = this;
-      return { id: this.getCurrent(), title, archived, pinned };
+      const { pinned } = data;
+      return { id: this.getCurrent(), title, archived: this.isArchived, pinned };
     }
     return {
       id: line.dataset.sessionId ?? "",
