@@ -16,6 +16,8 @@ IDLE_SOCKETS, IDLE_USERS = 5_000, 250
 IDLE_S = 25.0
 """One period of the heartbeat."""
 
+SETTLE_S = 5.0
+
 REPEAT = 2
 
 
@@ -194,8 +196,8 @@ async def measure_idle(bench: Bench) -> list[Figure]:
             for index, client in enumerate(found):
                 await client.follow(sessions[index % IDLE_USERS])
             async with beside([client.drain() for client in found]):
-                # The first heartbeats of all sockets.
-                await asyncio.sleep(IDLE_S)
+                # For the answers to pings that came while the sockets were opened.
+                await asyncio.sleep(SETTLE_S)
                 spent = await _spend(site) - alone
             memory = rss_kib(site.pid) - memory
     share = spent / IDLE_S / 10 / (IDLE_SOCKETS / 1_000)
