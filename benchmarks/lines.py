@@ -235,7 +235,7 @@ async def measure_unpaced(bench: Bench) -> list[Figure]:
 
     async def flood(client: Client) -> None:
         while True:
-            await client.chat(25_000, 0)
+            await client.chat(20_000, 0)
 
     with bench.site(users=50) as site:
         await site.measure(WARM_UP)

@@ -28,6 +28,7 @@ UNLIMITED = {
     "RUNS_PER_USER": "100000",
     "SOCKETS_PER_ADDRESS": "100000",
     "SOCKETS_PER_USER": "100000",
+    "STARTS_WAITING": "100000",
     "TOKENS_PER_DAY": "0",
 }
 """Settings of a site whose clients all come from one address, and often belong to one user."""
