@@ -695,6 +695,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.humanize",
     "servestatic",
     "django.contrib.staticfiles",
     "channels",
