@@ -490,7 +490,10 @@ class SessionCreated(SessionMetadata):
 
 
 class SessionUpdated(SessionMetadata):
-    """A session was renamed, pinned, archived or restored, or one of these was undone."""
+    """A session was renamed, pinned, archived, restored, or one of the first three was undone.
+
+    Also sent if its queue changed, and if such a request changed nothing.
+    """
 
     text: ClassVar[str] = "conversation changed"
     event: Literal["session.updated"] = "session.updated"

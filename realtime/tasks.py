@@ -53,7 +53,7 @@ def describe(exc: BaseException, *, is_private: bool = False) -> str:
 
 
 def name_types(exc: BaseException) -> str:
-    """Return the types of an exception and of its causes in one line: "A from B from C"."""
+    """Return the types of an exception and its causes or contexts, as "A from B from C"."""
     return " from ".join(type(each).__name__ for each in _chain(exc))
 
 

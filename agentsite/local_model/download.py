@@ -45,10 +45,11 @@ class Source(Protocol):
     """A source of the file; `ahead` returns about how many bytes are downloaded but not read."""
 
     def read(self, offset: int) -> Pieces:
-        """Yield the file from byte `offset`, counted from 0, to its end.
+        """Yield the file from byte `offset`, counted from 0.
 
-        Raises `SourceError` if the source fails, perhaps after some pieces. Empty pieces may come
-        between; they let the caller report progress.
+        Raises `SourceError` if the source fails, perhaps after some pieces. It may also end too
+        early without an error: the caller must count the bytes. Empty pieces may come between; they
+        let the caller report progress.
         """
         ...
 

@@ -172,10 +172,11 @@ class Feedback(models.Model):
 
 
 class Share(models.Model):
-    """A link by which anybody reads a session's branch down to and including the message `leaf`.
+    """A link by which anybody reads a session's branch that ends with the message `leaf`.
 
-    The link is valid until `revoked_at` is set; the row stays. Only the hash of its token is kept,
-    so the link cannot be shown again. Use `open_share` to find one.
+    It works until `revoked_at` is set, but not while the session is deleted or its owner inactive;
+    the row stays. Only the hash of its token is kept, so the link cannot be shown again. Use
+    `open_share` to find one, and `read_shared` for what it shows.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -257,8 +257,9 @@ def read_session_state(
 
     `messages` is [] if `rev` is None, and None if there are more than `limit` of them or more than
     `max_chars` characters of text in them. They have their stored parts: those of a reply in
-    progress come with its run, by `read_catch_up`. `html` is left empty. `runs` are the ids of the
-    runs whose numbers are wanted. Raises `ChatSession.DoesNotExist`. The caller must have
+    progress come with its run, by `read_catch_up`. `html` is left empty. `numbers`
+    has the place in the session (`Run.number`) of those of `runs`, which are ids, that belong to
+    the session. Raises `ChatSession.DoesNotExist`. The caller must have
     authorised access to the session, which may be deleted.
     """
     # The revision first: what changes after this read is sent again for the next cursor.

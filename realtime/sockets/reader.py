@@ -347,7 +347,10 @@ class Sender:
         return min(get_conf().replay_messages, self.room)
 
     def put(self, frame: ServerFrame, undo: Undo | None = None) -> None:
-        """Encode a frame, and put it as `put_text` does."""
+        """Encode a frame, and put it as `put_text` does.
+
+        Pass `undo` if a cursor was moved for this frame: it is called if the frame is dropped.
+        """
         self.put_text(frame.encode(), undo)
 
     def put_text(self, text: str, undo: Undo | None) -> None:

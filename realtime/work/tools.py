@@ -392,7 +392,10 @@ class ToolHooks(RunHooks[RunContext]):
     def note_error(args: ToolErrorFormatterArgs[RunContext]) -> None:
         """Mark a call whose tool raised as failed; return None: the model gets the SDK's text.
 
-        Calls that went wrong in another way are not marked.
+        For `tool_error_formatter`, which the SDK does not call for a tool with a
+        `failure_error_function` of its own. Rejected calls and those of unknown tools are not
+        marked here; `on_tool_end` marks calls that took too long, `_ErrorWatch` errors of MCP
+        servers.
         """
         if args.kind == "tool_exception":
             args.run_context.context.reports.fail(clean_id(args.call_id))
