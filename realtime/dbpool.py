@@ -113,8 +113,8 @@ class _Pool:
     """At most `size` threads, each with its own database connection.
 
     Units that are not of replies at work never have more than half of the threads, and new chats
-    and what ranks below them a quarter, but always one. A user's chats are stored one by one: those
-    that wait for a locked row do not take the threads from other users.
+    and what ranks below them a quarter, or two. A user's chats are stored one by one: those of one
+    user that wait for a locked row do not take both threads.
 
     They are daemon threads, unlike those of `ThreadPoolExecutor`: a thread that hangs in the
     database must not keep the process from ending.
@@ -126,7 +126,7 @@ class _Pool:
         self._is_preferred = is_preferred
         self._changed = threading.Condition()
         # For units of this rank and of those below it, together.
-        self._limits = {Rank.SOON: max(1, size // 2), Rank.CHAT: max(1, size // 4)}
+        self._limits = {Rank.SOON: max(1, size // 2), Rank.CHAT: max(2, size // 4)}
         self._waiting: FairQueue[_Unit] = FairQueue()
         self._running: Counter[Rank] = Counter()
         self._turns: set[Hashable] = set()

@@ -65,7 +65,9 @@ async def _authenticate(scope: dict[str, Any]) -> dict[str, Any]:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     if not _is_encrypted(scope, headers) or not _may_open(scope, headers, credentials):
         return {"refused": protocol.CLOSE_ORIGIN}
-    if not await _enter():
+    peer = (scope.get("client") or [""])[0]
+    address = client_address(headers.get(b"x-forwarded-for", ""), peer)
+    if not await _enter(address):
         return {"refused": protocol.CLOSE_UNAVAILABLE, "busy": refuse_busy("socket")}
     try:
         found = await credentials.use()
@@ -76,20 +78,18 @@ async def _authenticate(scope: dict[str, Any]) -> dict[str, Any]:
     if found is None:
         return {"refused": protocol.CLOSE_NOT_AUTHENTICATED}
     user, sign_in = found
-    peer = (scope.get("client") or [""])[0]
-    address = client_address(headers.get(b"x-forwarded-for", ""), peer)
     return {"user": user, "sign_in": sign_in, "address": address}
 
 
-async def _enter() -> bool:
-    """Wait for the turn of this handshake; return False if too many wait already.
+async def _enter(address: str) -> bool:
+    """Wait for the turn of a handshake from `address`; return False if too many wait already.
 
     The first one, before which this process has no services, does not wait.
     """
     process = Process.current
     if process is None or process.loop is not asyncio.get_running_loop():
         return True
-    return await process.handshakes.enter()
+    return await process.handshakes.enter(address)
 
 
 @dataclass(frozen=True)

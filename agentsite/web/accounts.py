@@ -417,18 +417,20 @@ class OwnLocaleMiddleware(LocaleMiddleware):
 
     The language is that of the account, else the one that the browser asks for; the zone is the one
     that `static/theme.js` keeps in the cookie `ZONE_COOKIE`, else UTC. The REST API speaks the
-    language that the request asks for. `request.preferences` are the user's own settings, read
-    when they are needed.
+    language that the request asks for, and its times are in UTC. `request.preferences` are the
+    user's own settings, read when they are needed.
     """
 
     def process_request(self, request: Any) -> None:
         super().process_request(request)
         request.preferences = SimpleLazyObject(lambda: get_preferences(request.user))
-        if not request.path_info.startswith("/api/"):
-            own = request.preferences.language
-            if own in dict(settings.LANGUAGES):
-                translation.activate(own)
-                request.LANGUAGE_CODE = own
+        if request.path_info.startswith("/api/"):
+            timezone.activate(UTC)
+            return
+        own = request.preferences.language
+        if own in dict(settings.LANGUAGES):
+            translation.activate(own)
+            request.LANGUAGE_CODE = own
         timezone.activate(_find_zone(request.COOKIES.get(ZONE_COOKIE, "")))
 
 
@@ -445,6 +447,7 @@ def _find_zone(name: str) -> tzinfo:
 
 
 LANGUAGES = [("", gettext_lazy("As the browser asks")), *settings.LANGUAGES]
+AS_THE_SITE = ("", gettext_lazy("As the site chooses"))
 THEMES = [("", gettext_lazy("As chosen on each device")), *Theme.choices]
 ENTER_KEYS = [
     ("", gettext_lazy("Sends with a keyboard, makes a new line on a touch screen")),
@@ -460,7 +463,7 @@ class SettingsForm(forms.ModelForm):
     enter = forms.ChoiceField(label=gettext_lazy("Enter key"), choices=ENTER_KEYS, required=False)
     agent = forms.ChoiceField(
         label=gettext_lazy("Agent of new conversations"),
-        choices=lambda: [(card.name, card.label) for card in list_cards()],
+        choices=lambda: [AS_THE_SITE, *((card.name, card.label) for card in list_cards())],
         required=False,
     )
 

@@ -95,11 +95,8 @@ class StartGate:
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many wait for a place."""
-        return len(self._waiting)
 
     async def enter(self, user_id: Hashable, *, is_resumed: bool = False) -> StartPlace:
         """Wait for a place and take it, until `leave` or for `START_HOLD_S` seconds at most.
@@ -111,12 +108,15 @@ class StartGate:
             return StartPlace(self._release)
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put(Entry(called, Rank.REPLY if is_resumed else Rank.CHAT, user_id))
+        self.waiting += 1
         try:
             await called
         except asyncio.CancelledError:
             if called.done() and not called.cancelled():
                 self._release()
             raise
+        finally:
+            self.waiting -= 1
         return StartPlace(self._release)
 
     def _release(self) -> None:

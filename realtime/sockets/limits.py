@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -111,24 +111,68 @@ milliseconds, which replies at work need too.
 class Handshakes:
     """Lets sockets be opened one after the other, at a pace that leaves time to replies.
 
-    The pause between two is a timer of the event loop: while the loop is busy it is longer.
+    Addresses take turns, since nobody has signed in yet: one that opens sockets without end keeps
+    no other out. The pause between two handshakes is a timer of the event loop: while the loop is
+    busy it is longer.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._lines: OrderedDict[str, deque[asyncio.Future[bool]]] = OrderedDict()
         self._waiting = 0
+        self._is_pausing = False
 
-    async def enter(self) -> bool:
-        """Wait for the turn of a handshake; False at once if `handshakes_waiting` wait already."""
-        if self._waiting >= get_conf().handshakes_waiting:
+    async def enter(self, address: str) -> bool:
+        """Wait for the turn of a handshake from `address`; return whether it may go on.
+
+        It may not if more than `handshakes_waiting` wait: then one of the address with the most of
+        them is refused.
+        """
+        if not self._is_pausing:
+            self._pause()
+            return True
+        if self._waiting >= get_conf().handshakes_waiting and not self._make_room(address):
             return False
+        called: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(address, deque()).append(called)
         self._waiting += 1
         try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1
-        asyncio.get_running_loop().call_later(HANDSHAKE_PAUSE_S, self._turn.release)
+            return await called
+        except asyncio.CancelledError:
+            if called in self._lines.get(address, ()):
+                self._lines[address].remove(called)
+                self._left(address)
+            raise
+
+    def _make_room(self, address: str) -> bool:
+        """Refuse the newest handshake of the address with the most, unless that is `address`."""
+        greedy = max(self._lines, key=lambda other: len(self._lines[other]), default=address)
+        if len(self._lines.get(greedy, ())) <= len(self._lines.get(address, ())):
+            return False
+        self._lines[greedy].pop().set_result(False)
+        self._left(greedy)
         return True
+
+    def _left(self, address: str) -> None:
+        """Note that one handshake of an address waits no more."""
+        self._waiting -= 1
+        if not self._lines[address]:
+            del self._lines[address]
+
+    def _pause(self) -> None:
+        self._is_pausing = True
+        asyncio.get_running_loop().call_later(HANDSHAKE_PAUSE_S, self._call_next)
+
+    def _call_next(self) -> None:
+        self._is_pausing = False
+        if not self._lines:
+            return
+        address, line = next(iter(self._lines.items()))
+        called = line.popleft()
+        self._lines.move_to_end(address)
+        self._left(address)
+        if not called.done():  # else its task is being cancelled
+            called.set_result(True)
+        self._pause()
 
 
 PREFIX = "agentsite:sockets"

@@ -155,7 +155,7 @@ def test_usage_and_what_is_left_are_shown(hers: Client, ann: Any, settings: Any)
     told = hers.get("/api/usage/").json()
     assert told["day"] == {"used": 1_234, "limit": 1_500, "left": 266}
     assert told["total"]["input_tokens"] == 1_000
-    assert "266 of 1500" in hers.get(PAGE).content.decode()
+    assert "266 of 1,500" in hers.get(PAGE).content.decode()
     limits = ChatLimits(tokens_a_day=1_500, guest_tokens_a_day=99)
     assert read_budget(create_guest().pk, limits).left == 99
     assert read_budget(ann.pk, ChatLimits()).left is None
@@ -166,3 +166,16 @@ def test_dates_are_in_the_zone_of_the_browser(hers: Client, ann: Any) -> None:
         hers.cookies["agentsite_zone"] = zone
         html = hers.get(f"/s/{talk(ann, ('hi', 'hello')).pk}/").content.decode()
         assert offset in html
+
+
+def test_times_of_the_api_are_in_no_zone_of_the_browser(hers: Client, ann: Any) -> None:
+    ask(ann, "hi")
+    hers.cookies["agentsite_zone"] = "Asia/Kolkata"
+    hers.get("/")
+    [session] = hers.get("/api/sessions/").json()["results"]
+    assert session["active_at"].endswith("Z")
+
+
+def test_the_agent_of_new_conversations_may_be_left_to_the_site(hers: Client, ann: Any) -> None:
+    shown = hers.get(PAGE).content.decode()
+    assert '<option value="" selected>As the site chooses</option>' in shown

@@ -26,6 +26,7 @@ from realtime.routing import (
     websocket_urlpatterns,
 )
 from realtime.sockets import limits
+from realtime.sockets.limits import Handshakes
 from tests.support.machine import scaled
 from tests.support.threads import in_thread
 
@@ -318,7 +319,33 @@ async def test_handshakes_take_turns_and_only_so_many_wait(
     assert (await refused.receive_output())["code"] == 4013
     for number in (1, 2):
         assert not any(task.done() for task in opening[number:3])
-        process.handshakes._turn.release()
+        process.handshakes._call_next()
         assert (await opening[number])[0]
     for socket in sockets[:3]:
         await socket.disconnect()
+
+
+async def test_an_address_with_many_handshakes_keeps_no_other_out(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REALTIME = {**settings.REALTIME, "handshakes_waiting": 4}
+    monkeypatch.setattr(limits, "HANDSHAKE_PAUSE_S", 3_600)
+    handshakes = Handshakes()
+    assert await handshakes.enter("crowd")
+    crowd = [asyncio.create_task(handshakes.enter("crowd")) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert not await handshakes.enter("crowd")
+    single = asyncio.create_task(handshakes.enter("single"))
+    gone = asyncio.create_task(handshakes.enter("gone"))
+    await asyncio.sleep(0)
+    assert [await task for task in crowd[2:]] == [False, False]
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    order = []
+    for _ in range(3):
+        handshakes._call_next()
+        await asyncio.sleep(0)
+        waiting = {"crowd 0": crowd[0], "crowd 1": crowd[1], "single": single}
+        order.append({name for name, task in waiting.items() if task.done()})
+    assert order == [{"crowd 0"}, {"crowd 0", "single"}, {"crowd 0", "crowd 1", "single"}]
+    assert (handshakes._waiting, len(handshakes._lines)) == (0, 0)
