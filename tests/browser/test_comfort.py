@@ -244,7 +244,7 @@ async def test_a_reload_without_a_connection_shows_what_is_safe(
     await chat.page.fill("#prompt", "half a thought")
     kept = await chat.page.evaluate(KEPT)
     assert [path for path in kept if not path.startswith("/static/")] == []
-    assert len(kept) == 4
+    assert len(kept) == 5
     await context.set_offline(True)
     await chat.page.reload()
     await expect(chat.page.locator("h1")).to_have_text("You are offline")

@@ -131,7 +131,7 @@ class Work(RunWork):
 
     async def _input(self, agent: Agent[Any], context: Any) -> Any:
         self._given = ModelInput([{"role": "user", "content": "How many?"}], 5)
-        return self._given.items
+        return self._given.items, ""
 
 
 def settle(journal: Journal, urgent: bool) -> None:

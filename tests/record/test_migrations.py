@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
@@ -15,6 +16,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from conversations.models import Run, UserUsage
 from conversations.runs.usage import read_session_totals
+from conversations.sessions import search
 from tests.support.databases import connected, make_tables, migrated
 from tests.support.servers import Postgres
 
@@ -52,8 +54,13 @@ def own_database(
 def migrate(target: tuple[str, str] | None = None) -> None:
     """Migrate to `target`, else to the newest, without what `manage.py migrate` adds after it."""
     executor = MigrationExecutor(connection)
-    newest = executor.loader.graph.leaf_nodes("conversations")
-    executor.migrate([target] if target else newest)
+    targets = [target] if target else executor.loader.graph.leaf_nodes("conversations")
+    search.drop_triggers(
+        apps.get_app_config("conversations"), "default", executor.migration_plan(targets)
+    )
+    # Else they would be put back at the exit, into another database.
+    search._dropped.clear()
+    executor.migrate(targets)
 
 
 @functools.cache
@@ -62,15 +69,15 @@ def models_before() -> Any:
     return MigrationExecutor(connection).loader.project_state([BEFORE]).apps
 
 
-def add_runs(apps: Any, *, numbers: range, **fields: Any) -> Any:
+def add_runs(models: Any, *, numbers: range, **fields: Any) -> Any:
     """A session with a run for each number, written as that version does."""
-    user, _ = apps.get_model("auth", "User").objects.get_or_create(username="ann")
-    session = apps.get_model("conversations", "ChatSession").objects.create(owner=user)
-    message = apps.get_model("conversations", "Message").objects.create
+    user, _ = models.get_model("auth", "User").objects.get_or_create(username="ann")
+    session = models.get_model("conversations", "ChatSession").objects.create(owner=user)
+    message = models.get_model("conversations", "Message").objects.create
     for number in numbers:
         asked = message(session=session, number=2 * number, role="user", rev=1)
         said = message(session=session, number=2 * number + 1, role="assistant", rev=1)
-        apps.get_model("conversations", "Run").objects.create(
+        models.get_model("conversations", "Run").objects.create(
             session=session, owner=user, number=number, prompt=asked, reply=said, **fields
         )
     return session

@@ -1,7 +1,6 @@
 """Liveness, which looks at nothing, and readiness, which looks at everything a request needs."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,7 +25,7 @@ from tests.support.inprocess import make_user, open_chat_here
 from tests.support.servers import run_valkey
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
-from tests.support.waiting import time_limit
+from tests.support.waiting import block_the_loop, time_limit
 
 READY = {
     "ok": True,
@@ -96,11 +95,6 @@ async def test_database_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging.set()
     await asyncio.sleep(0)
     assert (await ready())[1]["database"]
-
-
-def block_the_loop(seconds: float) -> None:
-    """Do so once, as work that does not wait would."""
-    time.sleep(seconds)
 
 
 async def test_a_blocked_loop_is_not_taken_for_a_service_that_hangs(
@@ -186,6 +180,7 @@ SERVICES: dict[str, tuple[Any, str]] = {
     "publisher": (Publisher, "run"),
     "hub": (Hub, "run"),
     "poller": (Poller, "run"),
+    "heartbeat": (Poller, "beat"),
     "socket counter": (Places, "run"),
     "sweeper": (Sweeper, "run"),
     "model": (ModelReadiness, "run"),

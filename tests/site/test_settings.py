@@ -315,7 +315,7 @@ def test_production_passes_djangos_own_deployment_checks():
     page = (ROOT / "docs/operations.md").read_text()
     exports = " ".join(re.findall(r"^export (.+)$", page, re.MULTILINE))
     named = dict(re.findall(r"([A-Z_]+)=([^\s{]+)", exports))
-    asked = {**PRODUCTION, "SECRET_KEY": "..."}
+    asked = {**PRODUCTION, "SECRET_KEY": "$(openssl"}
     assert {name: named.get(name) for name in asked} == {**asked, "DEBUG": None}
     env = environment(HTTPS="", **PRODUCTION)
     assert "no issues" in run_warm("manage.py", *DEPLOY_CHECK, env=env, cwd=ROOT)

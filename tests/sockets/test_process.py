@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ from tests.support.inprocess import make_user, open_chat_here
 from tests.support.pauses import Pauses
 from tests.support.site_agents import echo_words
 from tests.support.threads import in_thread
-from tests.support.waiting import time_limit
+from tests.support.waiting import block_the_loop, time_limit
 
 
 @pytest.fixture(autouse=True)
@@ -196,11 +195,6 @@ async def test_runs_that_wait_to_be_set_up_count_too(
         await one.wait_end(accepted["run_id"])
         accepted = await other.chat("hello there", client_message_id="m1")
         await other.wait_end(accepted["run_id"])
-
-
-def block_the_loop(seconds: float) -> None:
-    """Do so once, as work that does not wait would."""
-    time.sleep(seconds)
 
 
 class LateLayer:

@@ -14,6 +14,11 @@ from tests.support.machine import scaled
 TIMEOUT_S = 30.0
 
 
+def block_the_loop(seconds: float) -> None:
+    """Block the event loop once, as work that does not wait would."""
+    time.sleep(seconds)
+
+
 def poll(
     met: Callable[[], object], what: str, *, within: float = TIMEOUT_S, every: float = 0.01
 ) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -26,7 +25,7 @@ from realtime.work.journal import Flusher, Journal
 from tests.support.inprocess import make_user
 from tests.support.machine import scaled
 from tests.support.threads import in_thread
-from tests.support.waiting import poll, time_limit
+from tests.support.waiting import block_the_loop, poll, time_limit
 
 CLAIM = Claim(worker="w1", lease=timedelta(seconds=15), agent="echo", model="m")
 
@@ -366,11 +365,6 @@ async def test_a_commit_that_came_to_nothing_known_is_cancelled_all_the_same(
     journal.append("token", {"delta": "x"})
     await journal.commit()
     assert journal.cancelled.is_set()
-
-
-def block_the_loop(seconds: float) -> None:
-    """Do so once, as work that does not wait would."""
-    time.sleep(seconds)
 
 
 async def test_a_blocked_loop_is_not_taken_for_a_database_that_hangs(
