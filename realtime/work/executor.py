@@ -91,9 +91,11 @@ class Upkeep:
             await dbpool.write(end_upkeep, run.session_id)
 
     async def tend(self, run: Run, due: DueUpkeep) -> bool:
-        """Do what is due after `run`; return whether all of it succeeded. A failure is logged.
+        """Do what is due after `run`; return False if a part of it is to be repeated soon.
 
-        What has been done before is not done again.
+        That is a part which failed before the model had begun to answer, and may succeed later:
+        others would be paid for again. A failure is logged. What has been done before is not done
+        again.
         """
         from realtime.work.background import make_title, shorten
 
@@ -106,11 +108,13 @@ class Upkeep:
         return all(done)
 
     async def _attempt(self, run: Run, work: Coroutine[Any, Any, None]) -> bool:
+        from realtime.work.run_errors import is_passing
+
         try:
             await work
         except Exception as exc:
             logger.warning("session %s: upkeep failed: %s", run.session_id, describe(exc))
-            return False
+            return not is_passing(exc)
         return True
 
     async def settled(self) -> None:

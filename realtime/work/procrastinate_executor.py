@@ -5,8 +5,8 @@ work on it, and the sweeper recovers it if the worker dies. So a job that is los
 by a dead worker only costs time.
 
 Jobs of upkeep are the work itself: titles, summaries, folding, purging and the erasure of accounts.
-Each may be done twice without harm. One that fails, or whose worker dies, is done again, up to
-`UPKEEP_ATTEMPTS` times.
+Each may be done twice without harm. One that fails, or whose worker dies, is done again: an erasure
+until it has succeeded, others up to `UPKEEP_ATTEMPTS` times.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from django.db.models import ProtectedError, RestrictedError
 from procrastinate import App, PsycopgConnector, RetryStrategy
 from procrastinate.contrib.django import app as django_app
 from procrastinate.contrib.django import connector_params
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from procrastinate.jobs import DeleteJobCondition, Status
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException, UniqueViolation
+from procrastinate.jobs import DeleteJobCondition, Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.worker import Worker
 from psycopg_pool import AsyncConnectionPool
@@ -64,6 +64,7 @@ PURGE_CRON = "17 4 * * *"
 
 UPKEEP_ATTEMPTS = 5
 UPKEEP_RETRY_S = 60
+"""Seconds until a job that failed is done again; for an erasure so many more at each attempt."""
 
 POLL_S = 0.5
 """Seconds between two polls for jobs, beside notifications: Procrastinate's worker misses a
@@ -106,10 +107,15 @@ def _defer_undelivered(age: timedelta) -> None:
 
 
 def _defer_tending(run: Run, due: DueUpkeep) -> None:
-    """Add a job for what is due after `run`; does nothing if one of its session waits already."""
+    """Add a job for what is due after `run`; does nothing if one for the same waits already."""
     name = f"session {run.session_id}"
     job = django_app.configure_task(
-        TEND_TASK, queue=UPKEEP_QUEUE, lock=name, queueing_lock=name, priority=TEND_PRIORITY
+        TEND_TASK,
+        queue=UPKEEP_QUEUE,
+        lock=name,
+        # One that waits for a title does not replace one for a summary.
+        queueing_lock=f"{name} {due.wants_title:d}{due.wants_summary:d}",
+        priority=TEND_PRIORITY,
     )
     with suppress(AlreadyEnqueued), transaction.atomic():
         job.defer(run_id=str(run.pk), **asdict(due))
@@ -136,6 +142,26 @@ class HandedBackError(Exception):
 
 class UnfinishedError(Exception):
     """Raised by a job of upkeep that is to be repeated later; what went wrong is in the log."""
+
+
+class Jobs(JobManager):
+    """Procrastinate's jobs, of which one that is to be retried never keeps its lock in vain."""
+
+    async def retry_job(self, job: Job, *args: Any, **kwargs: Any) -> None:
+        """Queue a job again; delete it if one with its `queueing_lock` waits, which does the same.
+
+        Procrastinate would leave it as it is, and nothing behind its lock would begin.
+        """
+        try:
+            await super().retry_job(job, *args, **kwargs)
+        except UniqueViolation:
+            await self.finish_job(job, status=Status.FAILED, delete_job=True)
+
+
+def _is_repeated(job: Job) -> bool:
+    """Return whether a dead worker's job is to be done again."""
+    is_upkeep = job.queue == UPKEEP_QUEUE and job.attempts < UPKEEP_ATTEMPTS
+    return is_upkeep or job.task_name == ERASE_TASK
 
 
 class ProcrastinateExecutor(InlineExecutor):
@@ -167,14 +193,12 @@ class ProcrastinateExecutor(InlineExecutor):
 
     async def _settle_stalled(self, manager: JobManager) -> None:
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
-            if job.queue == UPKEEP_QUEUE and job.attempts < UPKEEP_ATTEMPTS:
-                # One that waits with the same lock does the same.
-                with suppress(ConnectorException):
-                    await manager.retry_job(job)
-                    continue
-            # Another sweeper may have deleted it first.
+            # Another sweeper may have settled it first.
             with suppress(ConnectorException):
-                await manager.finish_job(job, status=Status.FAILED, delete_job=True)
+                if _is_repeated(job):
+                    await manager.retry_job(job)
+                else:
+                    await manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
     def _follow_up(self, run: Run, due: DueUpkeep) -> None:
         """Add a job, also during a drain: another worker does it."""
@@ -227,11 +251,14 @@ class ProcrastinateExecutor(InlineExecutor):
 
     def _make_app(self) -> App:
         app = App(connector=PsycopgConnector())
+        app.job_manager = Jobs(app.connector)
         retry = RetryStrategy(retry_exceptions={HandedBackError})
         app.task(name=RUN_TASK, queue=RUN_QUEUE, retry=retry)(self._deliver)
         retry = RetryStrategy(max_attempts=UPKEEP_ATTEMPTS, wait=UPKEEP_RETRY_S)
         app.task(name=TEND_TASK, queue=UPKEEP_QUEUE, retry=retry)(self._tend)
-        app.task(name=ERASE_TASK, queue=UPKEEP_QUEUE, retry=retry)(_erase)
+        # Not exponential: after some deploys the next attempt would be days away.
+        always = RetryStrategy(wait=UPKEEP_RETRY_S, linear_wait=UPKEEP_RETRY_S)
+        app.task(name=ERASE_TASK, queue=UPKEEP_QUEUE, retry=always)(_erase)
         for name, cron, work in ((FOLD_TASK, FOLD_CRON, _fold), (PURGE_TASK, PURGE_CRON, _purge)):
             task = app.task(
                 name=name,
@@ -246,7 +273,10 @@ class ProcrastinateExecutor(InlineExecutor):
         return app
 
     async def _tend(self, run_id: str, wants_title: bool, wants_summary: bool) -> None:
-        """Make the title or the summary that is due after a run; nothing if that is gone."""
+        """Make the title or the summary that is due after a run; nothing if that is gone.
+
+        Raises `UnfinishedError` if a part is to be repeated, as `Upkeep.tend` says.
+        """
         try:
             run = await dbpool.read(get_run, UUID(run_id))
         except ObjectDoesNotExist:
@@ -278,28 +308,29 @@ class ProcrastinateExecutor(InlineExecutor):
 
 async def _fold(timestamp: int) -> None:
     """Fold the journals of ended runs, up to `FOLD_STEPS` steps."""
-    await _logged(fold(FOLD_STEPS))
+    await _logged("folding", fold(FOLD_STEPS))
 
 
 async def _purge(timestamp: int) -> None:
     """Delete what has expired, as `manage.py purge` does."""
-    await _logged(dbpool.read_aside(privacy.purge))
+    await _logged("the purge", dbpool.read_aside(privacy.purge))
 
 
 async def _erase(user_id: str, by_id: str) -> None:
     """Erase an account as `manage.py erase_user` does; one that others' rows protect stays."""
     try:
-        await _logged(dbpool.read_aside(privacy.erase_user_by_id, user_id, by_id=by_id))
+        work = dbpool.read_aside(privacy.erase_user_by_id, user_id, by_id=by_id)
+        await _logged(f"the erasure of user {user_id}", work)
     except (ProtectedError, RestrictedError):
         logger.error("user %s: erased, but rows of another app keep the disabled account", user_id)
 
 
-async def _logged(work: Awaitable[Any]) -> None:
+async def _logged(what: str, work: Awaitable[Any]) -> None:
     """Await work of a job; raise `UnfinishedError` for an error, whose message may quote a row."""
     try:
         await work
     except (ProtectedError, RestrictedError):
         raise
     except Exception as exc:
-        logger.error("upkeep failed: %s", describe(exc))
+        logger.error("%s failed, and is tried again: %s", what, describe(exc))
         raise UnfinishedError from None

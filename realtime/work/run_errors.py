@@ -222,6 +222,14 @@ RETRIED = (
 FIRST_PAUSE_S = 0.5
 
 
+def is_passing(exc: BaseException) -> bool:
+    """Return whether the model's server refused a call, or was not reached, and may answer later.
+
+    Not for a call that was cut off or timed out while it was answered: it may have to be paid for.
+    """
+    return is_refusal(exc) and run_error(exc, has_text=False).code in RETRIED
+
+
 class Retries:
     """Decides for the SDK whether and when it repeats a model call; `count` says how often it did.
 

@@ -444,3 +444,51 @@ async def test_workers_fold_by_the_clock(engine: Engine) -> None:
     folded = "SELECT folded FROM conversations_run WHERE id = %s"
     await engine.until(lambda: engine.ask(folded, accepted["run_id"]), "the journal to be folded")
     assert await asyncio.to_thread(worker.terminate) == 0
+
+
+async def test_a_job_that_fails_gives_way_to_one_that_waits_for_the_same(
+    engine: Engine, provider: Provider
+) -> None:
+    """It does not keep the lock of both."""
+    engine.start_worker(TITLES="model")
+    failing = Reply(error_status=503, hold=Gate())
+    provider.queue(Reply(words(5)), failing, Reply(words(3)))
+    async with engine.web.chat(engine.ann) as client:
+        accepted = await client.chat("Tell me of herons")
+        await client.wait_end(accepted["run_id"])
+    await provider.until(lambda provider: len(provider.calls) == 2)
+    engine.execute(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args, lock, queueing_lock)"
+        " SELECT queue_name, task_name, args, lock, queueing_lock FROM procrastinate_jobs"
+        " WHERE task_name = 'realtime.tend'"
+    )
+    failing.open()
+    source = "SELECT title_source FROM conversations_chatsession WHERE id = %s"
+    session_id = accepted["session_id"]
+    await engine.until(lambda: engine.ask(source, session_id) == "model", "the title")
+    await engine.until(lambda: engine.count_jobs() == 0, "the jobs to be deleted")
+    assert len(provider.calls) == 3
+
+
+async def test_an_erasure_is_never_given_up(engine: Engine) -> None:
+    """However often it has failed, or its worker has died."""
+    [dora] = engine.web.make_users("dora")
+    engine.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not now'; END $$;"
+        "CREATE TRIGGER refuse BEFORE DELETE ON auth_user EXECUTE FUNCTION refuse()"
+    )
+    engine.execute(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, attempts) VALUES"
+        " ('background', 'realtime.erase',"
+        " jsonb_build_object('user_id', %s::text, 'by_id', '0'), 'doing', 50)",
+        dora.pk,
+    )
+    worker = engine.start_worker()
+    attempts = "SELECT attempts FROM procrastinate_jobs WHERE status = 'todo'"
+    await engine.until(lambda: engine.ask(attempts) == 52, "the attempt to fail")
+    assert f"the erasure of user {dora.pk} failed" in worker.log
+    engine.execute("DROP FUNCTION refuse() CASCADE")
+    engine.execute("UPDATE procrastinate_jobs SET scheduled_at = NULL")
+    left = "SELECT count(*) FROM auth_user WHERE id = %s"
+    await engine.until(lambda: engine.ask(left, dora.pk) == 0, "the account to be gone")

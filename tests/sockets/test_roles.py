@@ -6,12 +6,16 @@ from uuid import uuid4
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from procrastinate import App
+from procrastinate.testing import InMemoryConnector
 
 from conversations import changes
 from conversations.models import EndReason, Run, RunStatus
 from conversations.sessions import posting
 from realtime.conf import check_executor, check_job_tables, check_role, serving_role
 from realtime.process import Process, get_process
+from realtime.work import procrastinate_executor
+from realtime.work.executor import DueUpkeep
 from realtime.work.procrastinate_executor import HandedBackError, ProcrastinateExecutor
 from tests.support.chats import ask, session_of
 from tests.support.chats import make_user as make_chatter
@@ -123,6 +127,20 @@ async def test_a_job_that_comes_in_a_drain_is_handed_back(process: Process) -> N
     with pytest.raises(HandedBackError):
         await executor._deliver(str(uuid4()))
     await executor.close()
+
+
+def test_a_summary_does_not_wait_for_the_job_of_a_title(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is queued once, and one session's are done one after the other."""
+    jobs = InMemoryConnector()
+    monkeypatch.setattr(procrastinate_executor, "django_app", App(connector=jobs))
+    run = Run.objects.get(pk=ask(make_chatter("ada"), "hello").run_id)
+    for wants_summary in (False, True, True, False):
+        due = DueUpkeep(wants_title=True, wants_summary=wants_summary)
+        procrastinate_executor._defer_tending(run, due)
+    assert [job["args"]["wants_summary"] for job in jobs.jobs.values()] == [False, True]
+    assert {job["lock"] for job in jobs.jobs.values()} == {f"session {run.session_id}"}
 
 
 def test_what_is_ready_is_enqueued_in_its_transaction(

@@ -9,7 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 
 from agentsite import tour
 from conversations.errors import AgentSiteError
-from conversations.models import ChatSession, SideCall, TitleSource
+from conversations.models import ChatSession, Run, SideCall, TitleSource
 from conversations.sessions.lists import (
     begin_upkeep,
     end_upkeep,
@@ -19,6 +19,7 @@ from conversations.sessions.lists import (
 )
 from realtime.process import Process
 from realtime.work.background import clean_answer
+from realtime.work.executor import DueUpkeep, Upkeep
 from tests.support.agent_site import AgentSite
 from tests.support.chats import ask, session_of, talk
 from tests.support.client import event
@@ -184,6 +185,31 @@ class TestByTheModel:
             provider.queue(Reply(["two"]), Reply(["Counting"]))
             await client.chat("two", accepted["session_id"])
             await client.wait_for(event("session.updated", title="Counting"))
+
+    @pytest.mark.parametrize(
+        ("reply", "is_repeated"),
+        [
+            (Reply(error_status=503), True),
+            (Reply(error_status=429), True),
+            (Reply(error_status=401), False),
+            (Reply(["Herons"], cut_after=1), False),
+            (Reply(["Herons"], finish_reason="content_filter"), False),
+        ],
+    )
+    async def test_only_what_cost_nothing_is_repeated(
+        self,
+        process: Process,
+        user: AbstractBaseUser,
+        provider: Provider,
+        reply: Reply,
+        is_repeated: bool,
+    ) -> None:
+        await in_thread(talk, user, ("hi", "hello"))
+        provider.queue(reply)
+        upkeep = Upkeep(process.executor._provider)  # type: ignore[attr-defined]
+        due = DueUpkeep(wants_title=True, wants_summary=False)
+        assert await upkeep.tend(await Run.objects.aget(), due) is not is_repeated
+        assert len(provider.calls) == 1
 
     async def test_a_script_is_not_asked(
         self, process: Process, user: AbstractBaseUser, provider: Provider
