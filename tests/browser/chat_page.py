@@ -157,9 +157,8 @@ async def go_offline(context: BrowserContext) -> None:
     """Take the network away, and have all tabs lose their sockets at once.
 
     A socket that stays open while Chromium plays offline makes its network process spin from the
-    next frame of the server on. `test_what_was_typed_offline_can_be_taken_back` shows what a page
-    does by itself. The sessions of the developer tools end with their pages: one that is detached
-    takes the network's state with it.
+    next frame of the server on, and may go on getting frames. The sessions of the developer tools
+    end with their pages: one that is detached takes the network's state with it.
     """
     await context.set_offline(True)
     for page in context.pages:

@@ -353,7 +353,7 @@ async def test_what_was_typed_offline_can_be_taken_back(
     await chat.in_session()
     await chat.replied()
     await chat.page.evaluate(LISTEN)
-    await signed_in.set_offline(True)
+    await go_offline(signed_in)
     await expect(chat.page.locator("#connection")).to_contain_text("You are offline.")
     for _ in range(2):
         await chat.page.evaluate(TRY_AGAIN)
