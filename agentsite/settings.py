@@ -1,5 +1,6 @@
 """Builds Django's settings from environment variables; docs/operations.md lists them all."""
 
+import base64
 import json
 import os
 import re
@@ -356,7 +357,7 @@ class Environment(RealtimeSettings, BaseSettings):
     @field_validator("push_key")
     @classmethod
     def refuse_other_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not re.fullmatch(r"[\w-]{43}", value.get_secret_value()):
+        if value and not _is_push_key(value.get_secret_value()):
             raise ValueError("must be what `manage.py prepare --push-key` prints")
         return value
 
@@ -443,6 +444,16 @@ def database_from(url: str) -> dict[str, Any]:
     if parts["ENGINE"] == "django.db.backends.postgresql":
         return parts
     raise ValueError("must begin with postgres:// or sqlite:///")
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Private keys of this curve are the numbers below it, but for 0."""
+
+
+def _is_push_key(text: str) -> bool:
+    if not re.fullmatch(r"[\w-]{43}", text, re.ASCII):
+        return False
+    return 0 < int.from_bytes(base64.urlsafe_b64decode(f"{text}=")) < P256_ORDER
 
 
 def sqlite(name: str) -> dict[str, Any]:

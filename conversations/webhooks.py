@@ -12,9 +12,10 @@ import ipaddress
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import parseaddr
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone, translation
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -45,7 +46,10 @@ from conversations.models import (
     WebhookEvent,
     join_text,
 )
+from conversations.people.accounts import forget_oldest_browsers
+from conversations.people.sign_ins import SignIn, list_ended_sign_ins
 from conversations.queries import User
+from conversations.shapes import UserId
 
 LEASE = timedelta(seconds=60)
 """For how long one process has a delivery for itself: longer than an attempt takes."""
@@ -62,9 +66,6 @@ TRANSLATED = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1
 
 UNTOLD = (RunStatus.CANCELLED,)
 """How a run ends that somebody has stopped: nobody is notified."""
-
-PUSHES_EACH = 10
-"""Browsers of a user; a further one replaces the oldest."""
 
 PUSH_PAUSES = (timedelta(seconds=5), timedelta(minutes=1), timedelta(minutes=10))
 PUSH_TTL_S = 86_400
@@ -156,11 +157,12 @@ def _ids(run: Run) -> dict[str, Any]:
 class Due:
     """A delivery to be attempted now: `body`, JSON, is to be posted to `url` with `headers`.
 
-    `id` is that of the `WebhookDelivery`. The signature in `headers` is of the present time.
+    `id` is that of the `WebhookDelivery`, `receiver` that of its endpoint. The signature in
+    `headers` is of the present time.
     """
 
     id: UUID
-    endpoint_id: int
+    receiver: int
     url: str
     body: bytes
     headers: dict[str, str]
@@ -175,25 +177,41 @@ def take_due(limit: int, *, each: int, under_way: Mapping[int, int]) -> list[Due
     process gets what is taken within `LEASE`. Each must be attempted, and the result noted by
     `note_attempt`; if that does not come within `LEASE`, the delivery is due again.
     """
+    deliveries = WebhookDelivery.objects.filter(endpoint__is_active=True)
+    deliveries = deliveries.exclude(endpoint__in=_busy(each, under_way))
+    rows = deliveries.select_related("endpoint", "run__reply")
+    return [_due(row) for row in _take(rows, limit, each, under_way, lambda row: row.endpoint_id)]
+
+
+def _busy(each: int, under_way: Mapping[Any, int]) -> list[Any]:
+    return [receiver for receiver, count in under_way.items() if count >= each]
+
+
+def _take(
+    rows: QuerySet[Any],
+    limit: int,
+    each: int,
+    under_way: Mapping[Any, int],
+    receiver: Callable[[Any], Any],
+) -> list[Any]:
+    """Take up to `limit` of `rows` that are due, at most `each` of a receiver; lease them."""
     skips = connection.features.has_select_for_update_skip_locked
-    busy = [endpoint for endpoint, count in under_way.items() if count >= each]
     with transaction.atomic():
-        due = WebhookDelivery.objects.filter(due_at__lte=timezone.now(), endpoint__is_active=True)
-        due = due.exclude(endpoint__in=busy).select_related("endpoint", "run__reply")
-        locked = due.order_by("due_at").select_for_update(skip_locked=skips, of=("self",))
-        rows = list(_at_most(each, locked[:limit], under_way))
-        taken = WebhookDelivery.objects.filter(pk__in=[row.pk for row in rows])
-        taken.update(due_at=timezone.now() + LEASE, attempts=F("attempts") + 1)
-    return [_due(row) for row in rows]
+        due = rows.filter(due_at__lte=timezone.now()).order_by("due_at")
+        locked = due.select_for_update(skip_locked=skips, of=("self",))[:limit]
+        taken = list(_at_most(each, locked, under_way, receiver))
+        leased = rows.model._default_manager.filter(pk__in=[row.pk for row in taken])
+        leased.update(due_at=timezone.now() + LEASE, attempts=F("attempts") + 1)
+    return taken
 
 
 def _at_most(
-    each: int, rows: Iterable[WebhookDelivery], under_way: Mapping[int, int]
-) -> Iterator[WebhookDelivery]:
+    each: int, rows: Iterable[Any], under_way: Mapping[Any, int], receiver: Callable[[Any], Any]
+) -> Iterator[Any]:
     counts = Counter(under_way)
     for row in rows:
-        counts[row.endpoint_id] += 1
-        if counts[row.endpoint_id] <= each:
+        counts[receiver(row)] += 1
+        if counts[receiver(row)] <= each:
             yield row
 
 
@@ -245,11 +263,12 @@ def note_attempt(delivery_id: UUID, status: int | None, error: str = "") -> str:
 
 
 @transaction.atomic
-def subscribe(*, user: User, endpoint: str, p256dh: str, auth: str, language: str) -> None:
-    """Notify a user in one more browser, in place of who was notified there before.
+def subscribe(*, sign_in: SignIn, endpoint: str, p256dh: str, auth: str, language: str) -> None:
+    """Notify a person in one more browser, in place of who was notified there before.
 
-    Of more than `PUSHES_EACH` browsers the oldest is forgotten. Raises `ValidationError` for an
-    address that messages may not be sent to, and for keys that are none.
+    It ends with `sign_in`, but not when a token expires. Of more than `PUSHES_EACH` browsers the
+    oldest is forgotten. Raises `ValidationError` for an address that messages may not be sent to,
+    and for keys that are none.
     """
     check_url(endpoint, is_push=True)
     try:
@@ -257,12 +276,17 @@ def subscribe(*, user: User, endpoint: str, p256dh: str, auth: str, language: st
     except ValueError as exc:
         raise ValidationError(_("These are no keys of a browser.")) from exc
     PushSubscription.objects.filter(endpoint=endpoint).delete()
-    added = PushSubscription(endpoint=endpoint, p256dh=p256dh, auth=auth, language=language)
-    added.owner_id = user.pk  # type: ignore[assignment]
-    added.save()
-    theirs = PushSubscription.objects.filter(owner_id=user.pk).order_by("-pk")
-    oldest = list(theirs.values_list("pk", flat=True)[PUSHES_EACH:])
-    PushSubscription.objects.filter(pk__in=oldest).delete()
+    given: dict[str, Any] = {
+        "owner_id": sign_in.user_id,
+        "auth_hash": sign_in.auth_hash,
+        "session_key": sign_in.key or "",
+        "p256dh": p256dh,
+        "auth": auth,
+        "language": language,
+    }
+    # Another tab may be as fast.
+    PushSubscription.objects.update_or_create(endpoint=endpoint, defaults=given)
+    forget_oldest_browsers(sign_in.user_id)
 
 
 def unsubscribe(*, user: User, endpoint: str) -> None:
@@ -272,28 +296,42 @@ def unsubscribe(*, user: User, endpoint: str) -> None:
 
 @dataclass(frozen=True)
 class DuePush:
-    """A notification to be attempted now; `body` is encrypted. `id` is of the `PushDelivery`."""
+    """A notification to be attempted now; `body` is encrypted.
+
+    `id` is that of the `PushDelivery`, `receiver` that of the user.
+    """
 
     id: int
+    receiver: UserId
     url: str
     body: bytes
     headers: dict[str, str]
 
 
-def take_due_pushes(limit: int) -> list[DuePush]:
-    """Take up to `limit` notifications that are due, the one due for longest first.
+def take_due_pushes(limit: int, *, each: int, under_way: Mapping[UserId, int]) -> list[DuePush]:
+    """Take notifications as `take_due` does deliveries, at most `each` at a time for a user.
 
-    No other process gets them within `LEASE`. The result of each must be noted by `note_push`; if
-    that does not come within `LEASE`, it is due again.
+    Subscriptions whose sign-in has ended are deleted instead, with all that was due for them. The
+    result of each notification must be noted by `note_push`.
     """
-    skips = connection.features.has_select_for_update_skip_locked
-    with transaction.atomic():
-        due = PushDelivery.objects.filter(due_at__lte=timezone.now()).order_by("due_at")
-        due = due.select_related("subscription", "run__reply")
-        rows = list(due.select_for_update(skip_locked=skips, of=("self",))[:limit])
-        taken = PushDelivery.objects.filter(pk__in=[row.pk for row in rows])
-        taken.update(due_at=timezone.now() + LEASE, attempts=F("attempts") + 1)
-    return [_push(row) for row in rows]
+    busy = _busy(each, under_way)
+    deliveries = PushDelivery.objects.exclude(subscription__owner__in=busy)
+    rows = deliveries.select_related("subscription", "run__reply")
+    taken = _take(rows, limit, each, under_way, lambda row: row.subscription.owner_id)
+    ended = _end_subscriptions({row.subscription for row in taken})
+    return [_push(row) for row in taken if row.subscription_id not in ended]
+
+
+def _end_subscriptions(subscriptions: Iterable[PushSubscription]) -> set[int]:
+    """Delete those of `subscriptions` whose sign-in has ended; return their ids."""
+    sign_ins = {
+        each.pk: SignIn(each.owner_id, each.auth_hash, each.session_key or None, None)
+        for each in subscriptions
+    }
+    over = list_ended_sign_ins(sign_ins.values())
+    ended = {pk for pk, sign_in in sign_ins.items() if sign_in in over}
+    PushSubscription.objects.filter(pk__in=ended).delete()
+    return ended
 
 
 def _push(row: PushDelivery) -> DuePush:
@@ -306,7 +344,7 @@ def _push(row: PushDelivery) -> DuePush:
         "Urgency": "high" if row.event == WebhookEvent.APPROVAL_REQUESTED else "normal",
         "Authorization": _authorize(to.endpoint),
     }
-    return DuePush(row.pk, to.endpoint, body, headers)
+    return DuePush(row.pk, to.owner_id, to.endpoint, body, headers)
 
 
 def _message(row: PushDelivery) -> dict[str, str]:
@@ -379,7 +417,7 @@ def _authorize(endpoint: str) -> str:
     claims = {
         "aud": f"{parts.scheme}://{parts.netloc}",
         "exp": timezone.now() + timedelta(hours=12),
-        "sub": f"mailto:{settings.DEFAULT_FROM_EMAIL}",
+        "sub": f"mailto:{parseaddr(settings.DEFAULT_FROM_EMAIL)[1]}",
     }
     return f"vapid t={jwt.encode(claims, _signing_key(), 'ES256')}, k={push_public_key()}"
 

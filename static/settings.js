@@ -26,9 +26,23 @@ async function subscription() {
   return registration.pushManager.getSubscription();
 }
 
+function isAsked() {
+  return localStorage.getItem(OFF_KEY) === "on" && Notification.permission === "granted";
+}
+
+/** @param {PushSubscription} made */
+async function store(made) {
+  await ask("POST", { ...made.toJSON(), language: document.documentElement.lang });
+}
+
+/** Notify who is signed in now: the device may have been switched on by somebody else, or before. */
+async function renew() {
+  const made = isAsked() && (await subscription());
+  if (made) await store(made);
+}
+
 async function show() {
-  const isAsked = localStorage.getItem(OFF_KEY) === "on" && Notification.permission === "granted";
-  const isOn = isAsked && (!key || Boolean(await subscription()));
+  const isOn = isAsked() && (!key || Boolean(await subscription()));
   part("on").hidden = isOn || Notification.permission === "denied";
   part("off").hidden = !isOn;
   part("denied").hidden = Notification.permission !== "denied";
@@ -41,8 +55,7 @@ async function turnOn() {
       await navigator.serviceWorker.register(worker);
       const registration = await navigator.serviceWorker.ready;
       const options = { userVisibleOnly: true, applicationServerKey: key };
-      const made = await registration.pushManager.subscribe(options);
-      await ask("POST", { ...made.toJSON(), language: document.documentElement.lang });
+      await store(await registration.pushManager.subscribe(options));
     }
     localStorage.setItem(OFF_KEY, "on");
   }
@@ -70,5 +83,5 @@ async function attempt(change) {
 if ("Notification" in window && "serviceWorker" in navigator) {
   part("on").addEventListener("click", () => attempt(turnOn));
   part("off").addEventListener("click", () => attempt(turnOff));
-  show();
+  attempt(renew);
 }

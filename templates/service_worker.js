@@ -41,7 +41,7 @@ async function read(request) {
 /** @param {PushEvent} event */
 async function push({ data }) {
   const { title, body, session_id } = data.json();
-  const pages = await clients.matchAll({ type: "window" });
+  const pages = await clients.matchAll({ type: "window", includeUncontrolled: true });
   // Who sees the site need not be told.
   if (pages.some((page) => page.visibilityState === "visible")) return;
   await registration.showNotification(title, {

@@ -190,8 +190,8 @@ class PushView(ApiView):
     def post(self, request: Request) -> Response:
         """Notify the caller in a browser when a reply ends or needs an approval.
 
-        Answers `not_found` on a site without notifications. Of more than 10 browsers the oldest is
-        forgotten.
+        It ends with the caller's sign-in. Answers `not_found` on a site without notifications. Of
+        more than 10 browsers the oldest is forgotten.
         """
         if not webhooks.has_push():
             raise AgentSiteError(ErrorCode.NOT_FOUND)
@@ -200,7 +200,7 @@ class PushView(ApiView):
         given = asked.validated_data
         try:
             webhooks.subscribe(
-                user=request.user,
+                sign_in=sign_in_of(request),
                 endpoint=given["endpoint"],
                 language=given["language"],
                 **given["keys"],

@@ -374,6 +374,8 @@ class PushSubscription(models.Model):
 
     `endpoint` is an address of that service, by which messages reach the browser; `p256dh` and
     `auth` are the browser's keys, by which they are encrypted. `language` is that of the texts.
+    `auth_hash` and `session_key` describe the sign-in that made it, with which it ends; the key is
+    "" for that of a token, and for a browser that was a guest's.
     """
 
     endpoint = models.URLField(max_length=500, unique=True)
@@ -383,6 +385,8 @@ class PushSubscription(models.Model):
     )
     p256dh = models.CharField(max_length=100)
     auth = models.CharField(max_length=30)
+    auth_hash = models.CharField(max_length=128)
+    session_key = models.CharField(max_length=40, blank=True)
     language = models.CharField(max_length=10, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -394,11 +398,18 @@ class PushDelivery(models.Model):
     """A notification that is to be sent; the row is deleted once it is sent or given up.
 
     `event` is `WebhookEvent.RUN_ENDED` or `APPROVAL_REQUESTED`. `due_at` is when the next attempt
-    is due, `attempts` counts those begun.
+    is due, `attempts` counts those begun. A row whose subscription or run was deleted as it was
+    written is never sent, and is purged by its age.
     """
 
-    subscription = models.ForeignKey(PushSubscription, on_delete=models.CASCADE, related_name="+")
-    run = models.ForeignKey("conversations.Run", on_delete=models.CASCADE, related_name="+")
+    # No constraints: a constraint is checked as the last transaction of a run commits, and would
+    # undo it for a subscription that was deleted meanwhile.
+    subscription = models.ForeignKey(
+        PushSubscription, on_delete=models.CASCADE, related_name="+", db_constraint=False
+    )
+    run = models.ForeignKey(
+        "conversations.Run", on_delete=models.CASCADE, related_name="+", db_constraint=False
+    )
     event = models.CharField(max_length=20, choices=WebhookEvent.choices)
     attempts = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField(default=timezone.now, db_index=True)
@@ -416,8 +427,9 @@ class WebhookDelivery(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # No constraint, as in `PushDelivery`.
     endpoint = models.ForeignKey(
-        WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries"
+        WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False
     )
     run = models.ForeignKey("conversations.Run", on_delete=models.CASCADE, related_name="+")
     event = models.CharField(_("event"), max_length=20, choices=WebhookEvent.choices)

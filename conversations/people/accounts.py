@@ -27,6 +27,7 @@ from conversations.models import (
     Feedback,
     Guest,
     Preferences,
+    PushSubscription,
     Run,
 )
 from conversations.queries import User, parse_id
@@ -134,8 +135,9 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
 
     The caller must have checked that `guest_user` is a guest. The data are the sessions with their
     runs and ratings, also deleted sessions; the decisions of approvals; the used tokens that daily
-    limits count; and own settings, unless `user` has some. A run whose client message id `user` has
-    used too loses that id. Locks the sessions, then their active runs, then the guest's row.
+    limits count; browsers that are notified; and own settings, unless `user` has some. A run whose
+    client message id `user` has used too loses that id. Locks the sessions, then their active runs,
+    then the guest's row.
     """
     _move_sessions(guest_user, user)
     Approval.objects.filter(decided_by_id=guest_user.pk).update(decided_by_id=user.pk)
@@ -146,12 +148,32 @@ def adopt_guest(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
         _move_sessions(guest_user, user)
         move_user_totals(guest_user.pk, user.pk)
         _move_preferences(guest_user, user)
+        _move_browsers(guest_user, user)
         guest_row.delete()
 
 
 def _move_preferences(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
     if not Preferences.objects.filter(pk=user.pk).exists():
         Preferences.objects.filter(pk=guest_user.pk).update(user_id=user.pk)
+
+
+def _move_browsers(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:
+    # The session by which `user` signs in has no key yet.
+    sign_in = {"auth_hash": user.get_session_auth_hash(), "session_key": ""}
+    theirs = PushSubscription.objects.filter(owner_id=guest_user.pk)
+    theirs.update(owner_id=user.pk, **sign_in)
+    forget_oldest_browsers(user.pk)
+
+
+PUSHES_EACH = 10
+"""Browsers of a user that are notified; a further one replaces the oldest."""
+
+
+def forget_oldest_browsers(user_id: UserId) -> None:
+    """Delete those subscriptions of a user that are beyond `PUSHES_EACH`, the oldest ones."""
+    theirs = PushSubscription.objects.filter(owner_id=user_id)  # type: ignore[misc]
+    oldest = list(theirs.order_by("-pk").values_list("pk", flat=True)[PUSHES_EACH:])
+    PushSubscription.objects.filter(pk__in=oldest).delete()
 
 
 def _move_sessions(guest_user: AbstractBaseUser, user: AbstractBaseUser) -> None:

@@ -38,6 +38,7 @@ from conversations.models import (
     Feedback,
     Guest,
     Preferences,
+    PushDelivery,
     PushSubscription,
     Run,
     Share,
@@ -61,6 +62,9 @@ USAGE_KEPT = timedelta(days=2)
 
 DELIVERIES_KEPT = timedelta(days=30)
 """How long rows of webhooks are kept, delivered or not."""
+
+PUSHES_KEPT = timedelta(days=1)
+"""How long notifications are kept after the attempt that was due; only lost ones get so old."""
 
 OWNED: list[tuple[type[Model], str]] = [
     (ApiKey, "owner"),
@@ -91,15 +95,18 @@ def purge() -> int:
     """Delete for good what has expired; return how many sessions were deleted.
 
     Deletes the sessions of `list_expired`, expired sign-ins and tickets, rows of used tokens older
-    than `USAGE_KEPT`, deliveries of webhooks older than `DELIVERIES_KEPT`, and guests without
-    sessions who were made more than SESSION_COOKIE_AGE seconds ago, except those whom rows of
-    another app protect. If sessions were deleted, the
-    audit log gets one entry with their number.
+    than `USAGE_KEPT`, deliveries of webhooks older than `DELIVERIES_KEPT`, notifications that were
+    due more than `PUSHES_KEPT` ago, settings and subscriptions of accounts that are gone, and
+    guests without sessions who were made more than SESSION_COOKIE_AGE seconds ago, except those
+    whom rows of another app protect. If sessions were deleted, the audit log gets one entry with
+    their number.
     """
     deleted = sum(_delete_sessions(list_expired(timezone.now())))
     Session.objects.filter(expire_date__lt=timezone.now()).delete()
     SocketTicket.objects.filter(expires_at__lt=timezone.now()).delete()
     WebhookDelivery.objects.filter(created_at__lt=timezone.now() - DELIVERIES_KEPT).delete()
+    PushDelivery.objects.filter(due_at__lt=timezone.now() - PUSHES_KEPT).delete()
+    _delete_ownerless()
     for usage in (UserUsage, SiteUsage):
         usage._default_manager.filter(slot__lt=find_slot(timezone.now() - USAGE_KEPT)).delete()
     if deleted:
@@ -121,6 +128,13 @@ def _delete_sessions(sessions: QuerySet[ChatSession]) -> Iterator[int]:
         if not batch:
             return
         yield len(batch)
+
+
+def _delete_ownerless() -> None:
+    """Delete what processes that do not know the tables left of the accounts they deleted."""
+    users = get_user_model()._default_manager
+    Preferences.objects.exclude(Exists(users.filter(pk=OuterRef("user_id")))).delete()
+    PushSubscription.objects.exclude(Exists(users.filter(pk=OuterRef("owner_id")))).delete()
 
 
 def _delete_guests(now: datetime) -> None:

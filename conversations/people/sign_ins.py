@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from conversations.apps import proxies
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ApiKey, Attempts, SignOuts, SocketTicket
+from conversations.models import ApiKey, Attempts, PushSubscription, SignOuts, SocketTicket
 from conversations.people.accounts import hash_token, holding_keys, is_guest, make_token
 from conversations.queries import User, in_chunks
 from conversations.shapes import UserId
@@ -247,13 +247,21 @@ def count_sign_outs(user_id: UserId) -> int:
     return row.count if row else 0
 
 
-def on_sign_out(*, user: AbstractBaseUser | None, **kwargs: object) -> None:
+def on_sign_out(
+    *, user: AbstractBaseUser | None, request: HttpRequest | None = None, **kwargs: object
+) -> None:
     """Raise the user's count of sign-outs, by which all refresh tokens issued before are refused.
 
-    A receiver of `user_logged_out`. Access tokens stay valid until they expire. Does nothing for
-    None (nobody was signed in) and for guests, who have no tokens.
+    The browser that signs out is notified no more, nor is any that was subscribed without a
+    session. A receiver of `user_logged_out`. Access tokens stay valid until they expire. Does
+    nothing for None (nobody was signed in); guests have no tokens.
     """
-    if user is None or is_guest(user):
+    if user is None:
+        return
+    session = getattr(request, "session", None)
+    keys = ["", session.session_key] if session and session.session_key else [""]
+    PushSubscription.objects.filter(owner_id=user.pk, session_key__in=keys).delete()
+    if is_guest(user):
         return
     SignOuts.objects.get_or_create(pk=user.pk)
     SignOuts.objects.filter(pk=user.pk).update(count=F("count") + 1)

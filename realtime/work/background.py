@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
 import aiohttp
@@ -314,79 +314,8 @@ def _open_socket(address: tuple[Any, ...], *, is_push: bool) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-class WebhookSender:
-    """Posts deliveries, `WEBHOOK_SENDERS` at a time and in no certain order.
-
-    At most `WEBHOOKS_EACH` are for the same endpoint, so that a slow one does not delay others. A
-    delivery may arrive more than once, and one that fails too often is given up.
-    """
-
-    def __init__(self) -> None:
-        self._attempts = Supervisor()
-        self._under_way: Counter[int] = Counter()
-        self._has_room = asyncio.Event()
-
-    async def run(self) -> None:
-        """Take deliveries and attempt them, until cancelled; an error is only logged.
-
-        An attempt that is cancelled is repeated after `webhooks.LEASE`.
-        """
-        async with open_session() as session:
-            try:
-                while True:
-                    if not await self._try_to_begin(session):
-                        await self._wait()
-            finally:
-                await self._attempts.stop()
-
-    async def _try_to_begin(self, session: aiohttp.ClientSession) -> int:
-        try:
-            return await self.begin_due(session)
-        except Exception as exc:
-            logger.error("sending webhooks failed: %s", describe(exc))
-            return 0
-
-    async def _wait(self) -> None:
-        """Wait until an attempt has ended, at most `WEBHOOK_POLL_S` seconds."""
-        self._has_room.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WEBHOOK_POLL_S):
-                await self._has_room.wait()
-
-    async def begin_due(self, session: aiohttp.ClientSession) -> int:
-        """Begin attempts of deliveries that are due, as far as there is room; return how many.
-
-        An attempt that fails counts too; its delivery is due again later, or given up.
-        """
-        room = WEBHOOK_SENDERS - self._under_way.total()
-        if room <= 0:
-            return 0
-        due = await dbpool.write(
-            webhooks.take_due, room, each=WEBHOOKS_EACH, under_way=dict(self._under_way)
-        )
-        for each in due:
-            self._under_way[each.endpoint_id] += 1
-            self._attempts.start(self._attempt(session, each), f"webhook {each.id}")
-        return len(due)
-
-    async def settled(self) -> None:
-        """Wait until all attempts that have begun have ended."""
-        await self._attempts.settled()
-
-    async def _attempt(self, session: aiohttp.ClientSession, due: Due) -> None:
-        try:
-            status, error = await _post(session, due)
-            result = await dbpool.write(webhooks.note_attempt, due.id, status, error)
-        finally:
-            self._under_way[due.endpoint_id] -= 1
-            self._has_room.set()
-        metrics.WEBHOOKS.labels(result).inc()
-        if result == "given_up":
-            logger.error("webhook %s: given up: %s", due.id, status or error)
-
-
 async def _post(
-    session: aiohttp.ClientSession, due: Due | DuePush, *, is_push: bool = False
+    session: aiohttp.ClientSession, due: Due | DuePush, *, is_push: bool
 ) -> tuple[int | None, str]:
     """Return the status of the answer, else the name of what prevented one."""
     try:
@@ -400,30 +329,111 @@ async def _post(
         return None, type(exc).__name__
 
 
-class PushSender:
-    """Posts notifications to push services, `WEBHOOK_SENDERS` at a time and in no certain order."""
+D = TypeVar("D", Due, DuePush)
+
+
+class _Sender(Generic[D]):
+    """Posts what is due, `WEBHOOK_SENDERS` at a time and in no certain order.
+
+    At most `WEBHOOKS_EACH` are for the same receiver, so that a slow one does not delay others. A
+    message may arrive more than once, and one that fails too often is given up.
+    """
+
+    what = ""
+    is_push = False
+
+    def __init__(self) -> None:
+        self._attempts = Supervisor()
+        self._under_way: Counter[Any] = Counter()
+        self._has_room = asyncio.Event()
+
+    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[D]:
+        raise NotImplementedError
+
+    def _note(self, due: D, status: int | None, error: str) -> None:
+        """Note the result of an attempt, in the database and as a metric."""
+        raise NotImplementedError
 
     async def run(self) -> None:
-        """Take notifications and attempt them, until cancelled; an error is only logged."""
-        async with open_session(is_push=True) as session:
-            while True:
-                taken = 0
-                try:
-                    taken = await self.send_due(session)
-                except Exception as exc:
-                    logger.error("sending notifications failed: %s", describe(exc))
-                if taken < WEBHOOK_SENDERS:
-                    await asyncio.sleep(WEBHOOK_POLL_S)
+        """Take what is due and attempt it, until cancelled; an error is only logged.
 
-    async def send_due(self, session: aiohttp.ClientSession) -> int:
-        """Attempt notifications that are due, at most `WEBHOOK_SENDERS`; return how many."""
-        due = await dbpool.write(webhooks.take_due_pushes, WEBHOOK_SENDERS)
-        async with asyncio.TaskGroup() as attempts:
-            for each in due:
-                attempts.create_task(self._attempt(session, each))
+        An attempt that is cancelled is repeated after `webhooks.LEASE`.
+        """
+        async with open_session(is_push=self.is_push) as session:
+            try:
+                while True:
+                    # Before what is due is read: an attempt may end while it is.
+                    self._has_room.clear()
+                    if not await self._try_to_begin(session):
+                        await self._wait()
+            finally:
+                await self._attempts.stop()
+
+    async def _try_to_begin(self, session: aiohttp.ClientSession) -> int:
+        try:
+            return await self.begin_due(session)
+        except Exception as exc:
+            logger.error("sending a %s failed: %s", self.what, describe(exc))
+            return 0
+
+    async def _wait(self) -> None:
+        """Wait until an attempt has ended, at most `WEBHOOK_POLL_S` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WEBHOOK_POLL_S):
+                await self._has_room.wait()
+
+    async def begin_due(self, session: aiohttp.ClientSession) -> int:
+        """Begin attempts of what is due, as far as there is room; return how many.
+
+        An attempt that fails counts too; its message is due again later, or given up.
+        """
+        room = WEBHOOK_SENDERS - self._under_way.total()
+        if room <= 0:
+            return 0
+        due = await dbpool.write(
+            self._take, room, each=WEBHOOKS_EACH, under_way=dict(self._under_way)
+        )
+        for each in due:
+            self._under_way[each.receiver] += 1
+            self._attempts.start(self._attempt(session, each), f"{self.what} {each.id}")
         return len(due)
 
-    async def _attempt(self, session: aiohttp.ClientSession, due: DuePush) -> None:
-        status, error = await _post(session, due, is_push=True)
-        result = await dbpool.write(webhooks.note_push, due.id, status, error)
-        metrics.PUSHES.labels(result).inc()
+    async def settled(self) -> None:
+        """Wait until all attempts that have begun have ended."""
+        await self._attempts.settled()
+
+    async def _attempt(self, session: aiohttp.ClientSession, due: D) -> None:
+        try:
+            status, error = await _post(session, due, is_push=self.is_push)
+            await dbpool.write(self._note, due, status, error)
+        finally:
+            self._under_way[due.receiver] -= 1
+            self._has_room.set()
+
+
+class WebhookSender(_Sender[Due]):
+    """Posts deliveries of webhooks; their receivers are endpoints."""
+
+    what = "webhook"
+
+    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[Due]:
+        return webhooks.take_due(room, each=each, under_way=under_way)
+
+    def _note(self, due: Due, status: int | None, error: str) -> None:
+        result = webhooks.note_attempt(due.id, status, error)
+        metrics.WEBHOOKS.labels(result).inc()
+        if result == "given_up":
+            logger.error("webhook %s: given up: %s", due.id, status or error)
+
+
+class PushSender(_Sender[DuePush]):
+    """Posts notifications to push services; their receivers are users."""
+
+    what = "notification"
+    is_push = True
+
+    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[DuePush]:
+        return webhooks.take_due_pushes(room, each=each, under_way=under_way)
+
+    def _note(self, due: DuePush, status: int | None, error: str) -> None:
+        metrics.PUSHES.labels(webhooks.note_push(due.id, status, error)).inc()

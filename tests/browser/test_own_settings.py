@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.chat_page import ChatPage, is_accessible, open_page
 from tests.browser.conftest import Model, sign_in
@@ -101,3 +101,33 @@ async def test_the_end_of_a_reply_is_told_while_the_page_is_hidden(
     await page.click("#notices-off")
     await expect(page.locator("#notices-on")).to_be_visible()
     assert chat.faults == []
+
+
+async def test_a_device_that_is_on_is_subscribed_for_who_is_signed_in(
+    device: BrowserContext, site: Site
+) -> None:
+    """Somebody else may have switched it on, or its subscription may have ended meanwhile."""
+    await device.add_init_script(
+        """localStorage.setItem("agentsite.notices", "on");
+        PushManager.prototype.getSubscription = async () =>
+          ({ toJSON: () => ({ endpoint: "https://push.example.org/1" }) });"""
+    )
+
+    async def add_key(route: Route) -> None:
+        answer = await route.fetch()
+        text = (await answer.text()).replace('data-key=""', 'data-key="key"')
+        await route.fulfill(response=answer, body=text)
+
+    async def store(route: Route) -> None:
+        await route.fulfill(status=204)
+
+    await device.route("**/accounts/settings/", add_key)
+    await device.route("**/api/push/", store)
+    page = await device.new_page()
+    async with page.expect_request("**/api/push/") as stored:
+        await page.goto(f"{site.origin}/accounts/settings/")
+    request = await stored.value
+    assert request.method == "POST"
+    assert request.post_data_json == {"endpoint": "https://push.example.org/1", "language": "en"}
+    await expect(page.locator("#notices-off")).to_be_visible()
+    await device.unroute_all()

@@ -21,6 +21,7 @@ from tests.support.servers import Postgres
 from tests.support.site import ROOT, environment
 
 KEY = "k" * 50
+PUSH_KEY_FAULT = "must be what `manage.py prepare --push-key` prints"
 
 
 @pytest.fixture
@@ -101,6 +102,10 @@ def test_each_fault_has_a_line(set_environment):
         ({"ALLOWED_HOSTS": "a.example"}, "SECRET_KEY: required unless DEBUG=1"),
         ({"SECRET_KEY": KEY}, "ALLOWED_HOSTS: required unless DEBUG=1, such as chat.example.org"),
         ({"DEBUG": "1", "SECRET_KEY": "short"}, "SECRET_KEY: must have at least 50 characters"),
+        *(
+            ({"DEBUG": "1", "PUSH_KEY": key}, f"PUSH_KEY: {PUSH_KEY_FAULT}")
+            for key in ("short", "A" * 43, "_" * 43)  # the last two are no numbers of the curve
+        ),
         ({"DEBUG": "1", "PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
         ({"DEBUG": "1", "LEASE_S": "0"}, "LEASE_S: Input should be greater than 0"),
         ({"DEBUG": "1", "MODEL_PRICES": "{"}, "MODEL_PRICES: must be JSON"),

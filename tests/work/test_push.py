@@ -17,28 +17,47 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
 from conversations import webhooks
-from conversations.models import PushDelivery, PushSubscription, Run, RunStatus, WebhookEvent
-from conversations.people.accounts import save_preferences
-from conversations.people.privacy import erase_user
+from conversations.models import (
+    Preferences,
+    PushDelivery,
+    PushSubscription,
+    Run,
+    RunStatus,
+    WebhookDelivery,
+    WebhookEvent,
+)
+from conversations.people.accounts import (
+    PUSHES_EACH,
+    adopt_guest,
+    create_guest,
+    save_preferences,
+)
+from conversations.people.privacy import PUSHES_KEPT, erase_user, purge
+from conversations.people.sign_ins import SignIn
+from realtime.work import background
 from realtime.work.background import PushSender, open_session
 from tests.support.chats import ask, begin, finish, make_user
 from tests.support.threads import in_thread
+from tests.support.waiting import poll
 from tests.work.test_webhooks import Receiver
 
 MARK = "heron-canary-48"
 SECRET = base64.urlsafe_b64encode(b"0123456789abcdef").decode().rstrip("=")
 BROWSER = ec.derive_private_key(int.from_bytes(b"b" * 32, "big"), ec.SECP256R1())
 PUBLIC = webhooks._encode(webhooks._point(BROWSER))
+BODY = {"endpoint": "https://push.example.org/1", "keys": {"p256dh": PUBLIC, "auth": SECRET}}
 
 
 @pytest.fixture(autouse=True)
 def on(settings: Any) -> None:
     cache.clear()
     settings.PUSH_KEY = webhooks.make_push_key()
+    settings.DEFAULT_FROM_EMAIL = "The site <site@example.org>"
 
 
 @pytest.fixture
@@ -59,7 +78,12 @@ async def service(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 def add(user: User, endpoint: str, **fields: str) -> None:
     keys = {"p256dh": PUBLIC, "auth": SECRET, "language": ""} | fields
-    webhooks.subscribe(user=user, endpoint=endpoint, **keys)
+    sign_in = SignIn(user.pk, user.get_session_auth_hash(), None, None)
+    webhooks.subscribe(sign_in=sign_in, endpoint=endpoint, **keys)
+
+
+def take(limit: int = 5) -> list[webhooks.DuePush]:
+    return webhooks.take_due_pushes(limit, each=limit, under_way={})
 
 
 def decrypt(body: bytes) -> Any:
@@ -79,7 +103,9 @@ def decrypt(body: bytes) -> Any:
 
 async def send() -> None:
     async with open_session(is_push=True) as session:
-        await PushSender().send_due(session)
+        sender = PushSender()
+        await sender.begin_due(session)
+        await sender.settled()
 
 
 def reply_to(user: User, status: RunStatus = RunStatus.COMPLETED) -> Run:
@@ -106,7 +132,7 @@ def test_messages_are_encrypted_as_the_standard_has_it() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_reply_that_ends_is_told_without_its_text(service: Receiver, settings: Any) -> None:
+async def test_a_reply_that_ends_is_told_without_its_text(service: Receiver) -> None:
     ann, ben = await in_thread(make_user, "ann"), await in_thread(make_user, "ben")
     await in_thread(add, ann, service.url, language="de")
     await in_thread(reply_to, ben)
@@ -128,7 +154,7 @@ async def test_a_reply_that_ends_is_told_without_its_text(service: Receiver, set
     public = webhooks._signing_key().public_key()
     origin = service.url.removesuffix("/push/1")
     claims = jwt.decode(token.rstrip(","), public, ["ES256"], audience=origin)
-    assert claims["sub"] == f"mailto:{settings.DEFAULT_FROM_EMAIL}"
+    assert claims["sub"] == "mailto:site@example.org"
     assert not await PushDelivery.objects.aexists()
 
 
@@ -187,8 +213,8 @@ def test_it_is_given_up_at_last() -> None:
     results = []
     while PushDelivery.objects.exists():
         PushDelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-        [due] = webhooks.take_due_pushes(5)
-        assert webhooks.take_due_pushes(5) == []
+        [due] = take()
+        assert take() == []
         results.append(webhooks.note_push(due.id, None, "TimeoutError"))
     assert results == ["failed"] * 3 + ["given_up"]
 
@@ -219,12 +245,7 @@ async def test_a_name_that_leads_inside_is_not_connected_to(settings: Any) -> No
 def test_the_api_adds_and_removes_a_browser(client: Client, settings: Any) -> None:
     ann, ben = make_user("ann"), make_user("ben")
     client.force_login(ann)
-    body = {
-        "endpoint": "https://push.example.org/1",
-        "keys": {"p256dh": PUBLIC, "auth": SECRET},
-        "expirationTime": None,
-        "language": "fr",
-    }
+    body = BODY | {"expirationTime": None, "language": "fr"}
     assert client.get("/api/push/").json() == {"public_key": webhooks.push_public_key()}
     assert client.post("/api/push/", body, content_type="application/json").status_code == 204
     assert PushSubscription.objects.get().language == "fr"
@@ -245,13 +266,13 @@ def test_the_api_adds_and_removes_a_browser(client: Client, settings: Any) -> No
 @pytest.mark.django_db
 def test_a_user_has_so_many_and_a_browser_one_user() -> None:
     ann, ben = make_user("ann"), make_user("ben")
-    for number in range(webhooks.PUSHES_EACH + 1):
+    for number in range(PUSHES_EACH + 1):
         add(ann, f"https://push.example.org/{number}")
     theirs = PushSubscription.objects.filter(owner=ann)
-    assert theirs.count() == webhooks.PUSHES_EACH
+    assert theirs.count() == PUSHES_EACH
     assert not theirs.filter(endpoint="https://push.example.org/0").exists()
     add(ben, "https://push.example.org/5")
-    assert theirs.count() == webhooks.PUSHES_EACH - 1
+    assert theirs.count() == PUSHES_EACH - 1
     erase_user(ann)
     assert PushSubscription.objects.get().owner == ben
 
@@ -270,3 +291,114 @@ def test_a_command_makes_the_key(capsys: pytest.CaptureFixture[str], settings: A
     call_command("prepare", "--push-key")
     settings.PUSH_KEY = capsys.readouterr().out.strip()
     assert len(webhooks._decode(webhooks.push_public_key())) == 65
+
+
+def subscribe(client: Client, user: User) -> None:
+    client.force_login(user)
+    client.post("/api/push/", BODY, content_type="application/json")
+    assert PushSubscription.objects.get().owner == user
+
+
+@pytest.mark.django_db
+def test_it_ends_as_its_browser_signs_out(client: Client) -> None:
+    other = Client()
+    for user in (make_user("ann"), create_guest()):
+        subscribe(client, user)
+        other.force_login(user)
+        other.post("/accounts/logout/")
+        assert PushSubscription.objects.exists()
+        client.post("/accounts/logout/")
+        assert not PushSubscription.objects.exists()
+
+
+def change_password(client: Client, user: User) -> None:
+    user.set_password("another")
+    user.save()
+
+
+def disable(client: Client, user: User) -> None:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def lose_session(client: Client, user: User) -> None:
+    client.session.flush()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("end", [change_password, disable, lose_session])
+def test_it_ends_with_its_sign_in(client: Client, end: Any) -> None:
+    ann = make_user("ann")
+    subscribe(client, ann)
+    reply_to(ann)
+    assert len(take()) == 1
+    reply_to(ann)
+    end(client, ann)
+    assert take() == []
+    assert not PushSubscription.objects.exists()
+    assert not PushDelivery.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_guests_browser_becomes_the_users() -> None:
+    guest, ann = create_guest(), make_user("ann")
+    for number in range(PUSHES_EACH):
+        add(ann, f"https://push.example.org/{number}")
+    add(guest, "https://push.example.org/guest")
+    adopt_guest(guest, ann)
+    theirs = PushSubscription.objects.filter(owner=ann)
+    assert theirs.count() == PUSHES_EACH
+    assert theirs.filter(endpoint="https://push.example.org/guest").exists()
+    assert not theirs.filter(endpoint="https://push.example.org/0").exists()
+    reply_to(ann)
+    assert len(take(20)) == PUSHES_EACH
+
+
+@pytest.mark.django_db
+def test_a_subscription_that_goes_undoes_no_end_of_a_run() -> None:
+    """What has no constraint cannot be refused as the run's last transaction commits."""
+    with connection.cursor() as cursor:
+        relations = connection.introspection.get_relations
+        assert not relations(cursor, PushDelivery._meta.db_table)
+        assert "endpoint_id" not in relations(cursor, WebhookDelivery._meta.db_table)
+    ann = make_user("ann")
+    run = reply_to(ann)
+    PushDelivery.objects.create(subscription_id=47, run=run, event=WebhookEvent.RUN_ENDED)
+    assert take() == []
+
+
+@pytest.mark.django_db
+def test_what_is_lost_is_purged() -> None:
+    ann = make_user("ann")
+    add(ann, "https://push.example.org/1")
+    save_preferences(ann, theme="dark")
+    run = reply_to(ann)
+    PushDelivery.objects.create(subscription_id=47, run=run, event=WebhookEvent.RUN_ENDED)
+    PushDelivery.objects.filter(subscription_id=47).update(due_at=timezone.now() - PUSHES_KEPT)
+    Preferences.objects.create(user_id=47)
+    lost = PushSubscription.objects.create(endpoint="https://push.example.org/2", owner_id=47)
+    purge()
+    assert Preferences.objects.get().user == ann
+    assert not PushSubscription.objects.filter(pk=lost.pk).exists()
+    assert PushDelivery.objects.get().subscription.owner == ann
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_slow_address_delays_nobody_else(service: Receiver) -> None:
+    """However much is due for it first."""
+    ann, ben = await in_thread(make_user, "ann"), await in_thread(make_user, "ben")
+    await in_thread(add, ann, f"{service.url}/slow")
+    await in_thread(reply_to, ann)
+    row = await PushDelivery.objects.aget()
+    await PushDelivery.objects.abulk_create(
+        PushDelivery(subscription_id=row.subscription_id, run_id=row.run_id, event=row.event)
+        for _ in range(2 * background.WEBHOOK_SENDERS)
+    )
+    await in_thread(add, ben, service.url)
+    await in_thread(reply_to, ben)
+    sending = asyncio.create_task(PushSender().run())
+    await in_thread(poll, lambda: service.got, "the notification of the other")
+    assert not service.released.is_set()
+    service.released.set()
+    await in_thread(poll, lambda: not PushDelivery.objects.exists(), "all notifications")
+    sending.cancel()
+    await asyncio.wait([sending])

@@ -379,3 +379,21 @@ async def test_the_service_goes_on_after_an_error(
     await sent.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_room_that_comes_while_what_is_due_is_read_is_used_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began: list[int] = []
+
+    async def begin_due(self: WebhookSender, session: Any) -> int:
+        began.append(1)
+        self._has_room.set()  # as an attempt does that ends now
+        return 0
+
+    monkeypatch.setattr(background, "WEBHOOK_POLL_S", 3_600.0)
+    monkeypatch.setattr(WebhookSender, "begin_due", begin_due)
+    task = asyncio.create_task(WebhookSender().run())
+    await in_thread(poll, lambda: len(began) > 1, "the second reading")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
