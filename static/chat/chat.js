@@ -146,9 +146,8 @@ export class Chat {
   }
 
   /** @param {string} run_id */
-  #cancel(run_id) {
-    const { sessionId } = this.conversation;
-    this.connection.send({ type: "cancel", session_id: sessionId, metadata: { run_id } });
+  #cancel(run_id, session_id = this.conversation.sessionId) {
+    this.connection.send({ type: "cancel", session_id, metadata: { run_id } });
   }
 
   /**
@@ -273,7 +272,7 @@ export class Chat {
       case "accepted":
         return this.#accepted(effect);
       case "cancel":
-        return this.#cancel(effect.run_id);
+        return this.#cancel(effect.run_id, effect.session_id);
       case "refused":
         return this.#refused(effect);
       case "postponed":

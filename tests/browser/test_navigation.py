@@ -1,13 +1,17 @@
 """Going from one conversation to another without loading the page."""
 
+from pathlib import Path
+
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import BrowserContext, Route, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
-from tests.browser.test_interruptions import hold
+from tests.browser.test_interruptions import Held, hold
 from tests.browser.test_scrolling import make_session
-from tests.browser.test_sessions import begin, line_of
+from tests.browser.test_sessions import begin, choose, line_of
+from tests.browser.wire import Frame, Wire
+from tests.support.approvals import erase
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
@@ -151,3 +155,181 @@ async def test_other_clicks_are_the_browsers(
     await chat.page.keyboard.press("Enter")
     await shown(chat, here, "Here")
     assert await is_same(chat)
+
+
+async def going(chat: ChatPage, session_id: str) -> Held:
+    """Click on a line and wait until its conversation is asked for; it is held back."""
+    held = await hold(chat.page, f"**/s/{session_id}/")
+    await line_of(chat, session_id).locator("a").click()
+    await held.asked()
+    return held
+
+
+async def test_what_is_typed_is_kept_with_what_is_left(
+    open_chat: Opener, site: Site, ann: User, model: Model, tmp_path: Path
+) -> None:
+    model.will_say(Reply(["Yes."]), Reply(["I will."], tool_calls=[erase(tmp_path / "file")]))
+    other = begin(site, ann, "Beside what is typed")
+    chat = await open_chat()
+    await chat.send("Can you erase it?")
+    first = await chat.in_session()
+    await chat.replied()
+    await chat.reply.hover()
+    await chat.press("Good reply")
+    await chat.page.fill(".feedback [name=comment]", "Short and right")
+    await chat.send("Erase it")
+    await chat.page.fill(".approval-why", "I need it")
+    await go_to(chat, other, "Beside what is typed")
+    await expect(chat.page.locator("#log > .message")).to_have_count(0)
+    await chat.page.go_back()
+    await expect(chat.page.locator(".feedback [name=comment]")).to_have_value("Short and right")
+    await expect(chat.page.locator(".approval-why")).to_have_value("I need it")
+    await chat.page.press("#prompt", "Escape")
+    await chat.replied("cancelled")
+
+    # An edit becomes the draft; one that changed nothing is dropped.
+    await chat.page.fill("#prompt", "half a thought")
+    for text in ("Erase it", "Erase them all"):
+        await chat.press("Edit")
+        await expect(chat.page.locator("#prompt")).to_have_value("Erase it")
+        await chat.page.fill("#prompt", text)
+        await go_to(chat, other, "Beside what is typed")
+        await expect(chat.page.locator("#editing")).to_be_hidden()
+        await chat.page.go_back()
+        kept = "half a thought" if text == "Erase it" else f"half a thought\n{text}"
+        await expect(chat.page.locator("#prompt")).to_have_value(kept)
+    assert chat.session_id == first
+
+
+async def test_an_empty_box_leaves_the_draft_of_another_tab(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    here, there = begin(site, ann, "Two tabs"), begin(site, ann, "One tab")
+    chat, other = await open_chat(here), await open_chat(here)
+    await other.page.fill("#prompt", "typed in the other tab")
+    await go_to(chat, there, "One tab")
+    await chat.page.go_back()
+    await shown(chat, here, "Two tabs")
+    await expect(chat.page.locator("#prompt")).to_have_value("typed in the other tab")
+
+
+async def test_the_address_is_of_what_is_shown(
+    open_chat: Opener, site: Site, ann: User, model: Model
+) -> None:
+    before, after = begin(site, ann, "Before"), begin(site, ann, "After")
+    chat = await open_chat(before)
+    await same_page(chat)
+    await go_to(chat, after, "After")
+    held = await hold(chat.page, f"**/s/{before}/")
+    await chat.page.go_back()
+    await held.asked()
+    await chat.page.go_forward()
+    await held.release()
+    await shown(chat, after, "After")
+    assert await is_same(chat)
+
+
+async def test_what_is_accepted_on_the_way_changes_no_address(
+    signed_in: BrowserContext, site: Site, ann: User, model: Model
+) -> None:
+    before, after = begin(site, ann, "Sent from"), begin(site, ann, "Sent in")
+    chat, wire = ChatPage(await signed_in.new_page(), site), Wire()
+    await wire.attach(chat.page)
+    await chat.open(before)
+    await go_to(chat, after, "Sent in")
+    late: list[Frame] = []
+
+    def keep(frame: Frame) -> list[Frame]:
+        is_late = frame["metadata"].get("event") == "accepted"
+        late.extend([frame] if is_late else [])
+        return [] if is_late else [frame]
+
+    wire.tamper = keep
+    await chat.send("On the way")
+    await chat.replied()
+    held = await hold(chat.page, f"**/s/{before}/")
+    await chat.page.go_back()
+    await held.asked()
+    wire.send(late[0])
+    await chat.page.wait_for_url(f"**/s/{after}/")
+    await held.release()
+    await shown(chat, before, "Sent from")
+
+
+async def test_the_menu_of_what_is_left_is_closed(open_chat: Opener, site: Site, ann: User) -> None:
+    here, there = begin(site, ann, "With a menu"), begin(site, ann, "With another")
+    chat = await open_chat(here)
+    menu = chat.page.locator("#session-menu")
+    held = await going(chat, there)
+    await chat.page.click("#session-actions")
+    await expect(menu).to_be_visible()
+    await held.release()
+    await shown(chat, there, "With another")
+    await expect(menu).to_be_hidden()
+
+    await chat.page.unroute_all()
+    held = await going(chat, here)
+    await chat.page.click("#session-actions")
+    await menu.get_by_role("menuitem", name="Share").click()
+    await expect(chat.page.locator("#share")).to_be_visible()
+    await held.release()
+    await shown(chat, here, "With a menu")
+    await expect(chat.page.locator("#share")).to_be_hidden()
+
+
+async def test_while_it_loads_other_things_go_on(
+    open_chat: Opener, site: Site, ann: User, model: Model
+) -> None:
+    reply = Reply(words(6), gate=Gate(3))
+    model.will_say(reply)
+    gone, there = begin(site, ann, "To be deleted"), begin(site, ann, "Slow to load")
+    chat = await open_chat()
+    await chat.send("Tell me")
+    await chat.in_session()
+    await chat.shows("the river")
+    await choose(chat, gone, "Delete")
+    held = await going(chat, there)
+    await expect(chat.page.locator("#announcer")).to_contain_text("Opening the conversation")
+    await expect(chat.page.get_by_role("button", name="Undo")).to_be_visible()
+
+    # Escape drops what loads, and stops no reply.
+    await chat.page.press("#prompt", "Escape")
+    await held.release()
+    reply.open()
+    await chat.replied()
+    await chat.shows(reply.text)
+
+    await chat.page.unroute_all()
+    held = await going(chat, there)
+    await chat.page.locator("#session-search").focus()
+    await held.release()
+    await shown(chat, there, "Slow to load")
+    await expect(chat.page.locator("#session-search")).to_be_focused()
+
+
+async def test_what_loads_late_is_of_its_own_conversation(
+    open_chat: Opener, site: Site, ann: User, model: Model
+) -> None:
+    long, longer = make_session(site, ann, 60), make_session(site, ann, 80)
+    model.will_say(Reply(["Rated."]))
+    chat = await open_chat()
+    await chat.send("Rate this")
+    rated = await chat.in_session()
+    await chat.replied()
+    await chat.reply.hover()
+    await chat.press("Good reply")
+    await chat.page.unroute_all()
+    verdicts = await hold(chat.page, f"**/api/sessions/{long}/feedback/**")
+    await chat.open(long)
+    await verdicts.asked()
+    await go_to(chat, rated, "Rate this")
+    await verdicts.release()
+    await expect(chat.page.locator('[data-verdict="up"]')).to_have_attribute("aria-pressed", "true")
+
+    await go_to(chat, long, "60 messages")
+    earlier = await hold(chat.page, f"**/s/{long}/?*")
+    await chat.page.evaluate("document.getElementById('scroller').scrollTop = 0")
+    await earlier.asked()
+    await go_to(chat, longer, "80 messages")
+    await chat.read_from_the_start()
+    await expect(chat.page.locator("#log > .message")).to_have_count(80)

@@ -178,3 +178,27 @@ test("a page that is loaded again keeps the messages before it", () => {
   assert.equal(conversation.messages.length, 10);
   assert.equal(conversation.load(structuredClone({ ...EMPTY, messages: [] })), false);
 });
+
+test("the same once another conversation is shown, whose runs have nothing to do with it", () => {
+  const conversation = newConversation();
+  conversation.addUnsent({ client_message_id: "c1", content: "one" });
+  conversation.unsent.stopOnceAccepted("c1");
+  conversation.open({ ...structuredClone(EMPTY), session_id: "other" });
+  const ids = { client_message_id: "c1", user_message_id: "u1", message_id: "a2", run_id: "r1" };
+  assert.deepEqual(conversation.apply(status("accepted", ids)), [
+    { kind: "accepted", client_message_id: "c1", session_id: SESSION },
+    { kind: "cancel", session_id: SESSION, run_id: "r1" },
+  ]);
+  assert.deepEqual([...conversation.journal.cancelling], []);
+  assert.deepEqual(conversation.messages, []);
+});
+
+test("an error about another conversation is not told in this one", () => {
+  const conversation = newConversation();
+  const metadata = { code: "not_found", retryable: false };
+  const error = { type: "error", session_id: "other", content: "No.", metadata };
+  assert.deepEqual(conversation.apply(error), []);
+  const notice = [{ kind: "notice", text: "No." }];
+  assert.deepEqual(conversation.apply({ ...error, session_id: SESSION }), notice);
+  assert.deepEqual(conversation.apply({ ...error, session_id: "" }), notice);
+});

@@ -4,12 +4,15 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { EMPTY, newConversation, SESSION } from "./frames.js";
 
-globalThis.document = { getElementById: () => ({ textContent: '{"frame_max_bytes": 65536}' }) };
+// The page's data and its texts.
+const TEXTS = '{"frame_max_bytes": 65536, "composer": {}, "manage": {}}';
+globalThis.document = { getElementById: () => ({ textContent: TEXTS }) };
 Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
 const { Outbox } = await import("../../static/chat/sending/outbox.js");
 const { Sender } = await import("../../static/chat/sending/sender.js");
 
 let sent = [];
+let taken = [];
 let sender;
 
 /** Refuse a message as a server does that has room again after `seconds`. */
@@ -24,7 +27,9 @@ beforeEach(() => {
   sent = [];
   const connection = { state: "open", send: (frame) => sent.push(frame) };
   const conversation = newConversation(EMPTY);
-  const page = { composer: {}, picker: {}, draw: () => {}, follow: () => {} };
+  taken = [];
+  const composer = { take: (text) => taken.push(text), setHint: () => {} };
+  const page = { composer, picker: {}, draw: () => {}, follow: () => {} };
   sender = new Sender({ ...page, connection, outbox: new Outbox("ann"), conversation });
 });
 
@@ -59,6 +64,47 @@ test("messages of other conversations do not wait for it", async (context) => {
   sender.outbox.add(elsewhere);
   sender.flush();
   assert.deepEqual(contents(), ["one", "two"]);
+});
+
+test("while it is postponed, stopping takes it back", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  await sender.submit("one", {});
+  const { client_message_id } = sent[0].metadata;
+  sender.postpone(client_message_id, 5);
+  sender.takeBack(client_message_id);
+  assert.deepEqual(taken, ["one"]);
+  context.mock.timers.tick(7_501);
+  assert.deepEqual(contents(), ["one"]);
+  assert.equal(sender.conversation.isBusy, false);
+});
+
+test("the same with a request for another reply, which leaves no text", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  await sender.submit("", { regenerate: "a2" });
+  const { client_message_id } = sent[0].metadata;
+  sender.postpone(client_message_id, 5);
+  sender.takeBack(client_message_id);
+  context.mock.timers.tick(7_501);
+  assert.equal(sent.length, 1);
+  assert.deepEqual(taken, []);
+  assert.equal(sender.conversation.isBusy, false);
+});
+
+test("what had no place yet stays in the conversation that was left", async () => {
+  let loaded;
+  const loading = new Promise((resolve) => {
+    loaded = resolve;
+  });
+  const submitted = sender.submit("one", {}, loading);
+  const [{ client_message_id }] = sender.outbox.entries;
+  sender.conversation.open({ ...structuredClone(EMPTY), session_id: "other" });
+  sender.open();
+  loaded(false);
+  await submitted;
+  assert.deepEqual(taken, []);
+  assert.deepEqual(sent, []);
+  // Released to whoever shows that conversation next.
+  assert.equal(sender.outbox.get(client_message_id), undefined);
 });
 
 function contents() {

@@ -5,7 +5,7 @@
  *   {kind: "resume"}                           a gap: send `resume` with `beginResume()` again
  *   {kind: "reload"}                           too much was missed: load the history again
  *   {kind: "accepted", client_message_id, session_id}
- *   {kind: "cancel", run_id}                   the reply was stopped before it had a run
+ *   {kind: "cancel", session_id, run_id}       the reply was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "postponed", client_message_id, retry_after} nothing was stored, and there will be room
  *   {kind: "started" | "ended", message}
@@ -38,16 +38,19 @@ export class Conversation {
    */
   load(data) {
     const { branch } = this;
-    Object.assign(this, new Conversation({ ...data, session_id: this.sessionId }));
+    this.open({ ...data, session_id: this.sessionId });
     return this.branch.keepEarlier(branch);
   }
 
   /**
-   * Become the conversation of another rendered page.
+   * Become the conversation of another rendered page. Messages that were stopped before they are
+   * accepted are stopped then even so.
    * @param {PageData} data
    */
   open(data) {
-    Object.assign(this, new Conversation(data));
+    const { unsent } = this;
+    unsent.clear();
+    Object.assign(this, new Conversation(data), { unsent });
   }
 
   /**
@@ -189,8 +192,8 @@ export class Conversation {
     /** @type {Effect} */
     const accepted = { kind: "accepted", client_message_id, session_id };
     if (!this.unsent.takeUnwanted(client_message_id)) return [accepted];
-    this.journal.cancelling.add(run_id);
-    return [accepted, { kind: "cancel", run_id }];
+    if (session_id === this.sessionId) this.journal.cancelling.add(run_id);
+    return [accepted, { kind: "cancel", session_id, run_id }];
   }
 
   /**
@@ -216,7 +219,8 @@ export class Conversation {
    */
   #refuse(frame) {
     const { client_message_id, code, retry_after } = frame.metadata;
-    if (!client_message_id) return this.journal.refuse(frame);
+    const isElsewhere = frame.session_id && frame.session_id !== this.sessionId;
+    if (!client_message_id) return isElsewhere ? [] : this.journal.refuse(frame);
     if (code === "unavailable" && retry_after) {
       return [{ kind: "postponed", client_message_id, retry_after }];
     }

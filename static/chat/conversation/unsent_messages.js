@@ -11,6 +11,11 @@ export class UnsentMessages {
     return this.#held.size;
   }
 
+  /** Other messages are shown; which ones were stopped stays known. */
+  clear() {
+    this.#held.clear();
+  }
+
   /** @param {string} client_message_id */
   has(client_message_id) {
     return this.#held.has(client_message_id);

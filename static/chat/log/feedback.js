@@ -1,6 +1,6 @@
 /** Thumbs under a finished reply, and a comment to go with them. */
 
-import { apiOf, ask } from "../page/api.js";
+import { apiOf, ask, askAll } from "../page/api.js";
 import { all, closest, fieldOf, fromTemplate, within } from "../page/elements.js";
 import { data, words } from "../page/words.js";
 
@@ -113,14 +113,17 @@ export class Feedback {
   }
 
   /**
-   * Replace all verdicts by those that are loading, except those that change meanwhile; rejects as
-   * `loading` does.
-   * @param {Promise<{ message_id: string, value: Verdict }[]>} loading
+   * Replace all verdicts by those of that session as the server has them now, except those that
+   * change meanwhile, and unless another session is shown by then; rejects as `askAll` does.
+   * @param {string} session_id
    */
-  async renew(loading) {
+  async renew(session_id) {
     this.#news.clear();
     this.#echoes.clear();
-    const given = new Map((await loading).map(({ message_id, value }) => [message_id, value]));
+    /** @type {{ message_id: string, value: Verdict }[]} */
+    const rows = await askAll(apiOf(session_id, "feedback/"));
+    if (session_id !== this.getCurrent()) return;
+    const given = new Map(rows.map(({ message_id, value }) => [message_id, value]));
     for (const id of [...verdicts.keys(), ...given.keys()]) {
       if (!this.#news.has(id)) verdicts.set(id, given.get(id));
     }

@@ -19,6 +19,8 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
 ) {
   #asked = 0;
   #opened = 0;
+  /** Whether the page of another conversation is loading, to be shown. */
+  isOpening = false;
   #isChoosing = false;
 
   /**
@@ -88,6 +90,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
    */
   async load(address) {
     this.stay();
+    this.isOpening = true;
     const opened = this.#opened;
     const isLast = () => opened === this.#opened;
     try {
@@ -95,6 +98,8 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
       return isLast() ? loaded : undefined;
     } catch (error) {
       if (isLast()) throw error;
+    } finally {
+      if (isLast()) this.isOpening = false;
     }
   }
 
@@ -116,6 +121,7 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
   /** Stay in this conversation and on its branch: drop the result of a pending switch. */
   stay() {
     this.#opened += 1;
+    this.isOpening = false;
     if (this.#isChoosing) this.#asked += 1;
     this.#isChoosing = false;
   }
@@ -194,8 +200,12 @@ export class MoreMessages {
     this.#watch();
   }
 
-  /** Observe anew: a new observation also reports an element that is in sight already. */
+  /**
+   * Observe anew: a new observation also reports an element that is in sight already. What is still
+   * loading is of an address that has been replaced.
+   */
   #watch() {
+    this.#loading = null;
     this.watcher.disconnect();
     if (this.address) this.watcher.observe(this.element);
   }
@@ -203,10 +213,11 @@ export class MoreMessages {
   /** Load one page; false if there is none or it cannot be loaded now. */
   async load() {
     if (!this.address) return false;
-    this.#loading ??= this.#load().finally(() => {
-      this.#loading = null;
-    });
-    return this.#loading;
+    this.#loading ??= this.#load();
+    const loading = this.#loading;
+    const isLoaded = await loading;
+    if (this.#loading === loading) this.#loading = null;
+    return isLoaded;
   }
 
   /** Load all pages; false if one cannot be loaded now. */

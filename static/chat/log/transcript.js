@@ -23,6 +23,8 @@ export class Transcript {
    */
   #branch;
   #structure = -1;
+  /** Messages of other conversations in which something is typed that was not sent, by their ids. */
+  #unsaid = /** @type {Map<string, HTMLElement>} */ (new Map());
 
   /** @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement }} at */
   constructor({ log, scroller, jump }) {
@@ -72,12 +74,27 @@ export class Transcript {
    * @param {Conversation} conversation
    */
   open(elements, conversation) {
-    for (const { element } of this.views.values()) this.#removeElement(element);
+    for (const { element } of this.views.values()) {
+      if (isTypedIn(element)) this.#unsaid.set(element.id, element);
+      this.#removeElement(element);
+    }
     this.log.append(...elements.map((element) => document.adoptNode(element)));
     this.adopt(conversation);
+    for (const element of elements) this.#restore(element);
     byId("welcome").hidden = elements.length > 0;
     this.isFollowing = elements.length > 0;
     this.#settle();
+  }
+
+  /**
+   * Put back what was typed in a message when its conversation was left.
+   * @param {HTMLElement} element
+   */
+  #restore(element) {
+    const left = this.#unsaid.get(element.id);
+    if (!left) return;
+    this.#unsaid.delete(element.id);
+    carryOver(left, element);
   }
 
   /**
@@ -366,4 +383,13 @@ function keyOf(conversation, message) {
   if (message.role === "user") return message.client_message_id ?? message.message_id;
   const prompt = conversation.get(message.parent_message_id);
   return prompt ? `reply to ${keyOf(conversation, prompt)}` : message.message_id;
+}
+
+/**
+ * Whether a comment or a reason is typed in a message.
+ * @param {HTMLElement} element
+ */
+function isTypedIn(element) {
+  const fields = element.querySelectorAll(".feedback [name=comment], .approval-why");
+  return [...fields].some((field) => /** @type {HTMLInputElement} */ (field).value);
 }

@@ -43,6 +43,11 @@ export class Toast {
     this.#wait();
   }
 
+  /** Whether a notice is shown whose action can be undone. */
+  get offersUndo() {
+    return !this.button.hidden && this.element.matches(":popover-open");
+  }
+
   /** Move the focus to the undo button. */
   focus() {
     this.button.focus();

@@ -17,6 +17,8 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
    * @type {Message | null}
    */
   edited = null;
+  /** The text of that message. */
+  #revised = "";
   kept = "";
   isBusy = false;
 
@@ -104,6 +106,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   beginEdit(text, message) {
     if (!this.edited) this.kept = this.input.value;
     this.edited = message;
+    this.#revised = text;
     this.editing.hidden = false;
     this.input.value = text;
     this.#change();
@@ -114,6 +117,14 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   endEdit() {
     this.#empty();
     this.input.focus();
+  }
+
+  /** Leave the edit; its text, if it was changed, becomes part of the draft. */
+  keepEdit() {
+    if (!this.edited) return;
+    const { value } = this.input;
+    this.#empty();
+    if (value !== this.#revised) this.take(value);
   }
 
   #empty() {

@@ -72,6 +72,11 @@ export class Sender {
   #place(client_message_id, areLoaded) {
     const entry = this.outbox.get(client_message_id);
     if (!entry) return false;
+    if (!this.#isHere(entry)) {
+      // Another conversation is shown: whoever opens that of the entry shows it there.
+      this.outbox.release(client_message_id);
+      return false;
+    }
     if (areLoaded) {
       const parent_message_id = this.#parentOfNext;
       this.outbox.change(client_message_id, { parent_message_id, refused: null });
@@ -142,6 +147,7 @@ export class Sender {
 
   /** @param {string} client_message_id */
   #forget(client_message_id) {
+    this.#postponed.delete(client_message_id);
     this.outbox.remove(client_message_id);
     this.conversation.unsent.delete(client_message_id);
   }
@@ -237,15 +243,23 @@ export class Sender {
   }
 
   /**
-   * Stop a message that is not stored yet; one that cannot have reached the server is not sent at
-   * all.
+   * Stop a message that is not stored yet; one that the server cannot have, or had no room for, is
+   * not sent at all.
    * @param {string} client_message_id
    */
   takeBack(client_message_id) {
     const entry = this.outbox.get(client_message_id);
-    const isOut = entry?.isTried || entry?.regenerate;
+    const isPostponed = this.#postponed.has(client_message_id);
+    const isOut = (entry?.isTried || entry?.regenerate) && !isPostponed;
     if (isOut) this.conversation.unsent.stopOnceAccepted(client_message_id);
-    else if (entry) this.edit(client_message_id);
+    else if (entry) this.#takeBack(entry);
+  }
+
+  /** @param {OutboxEntry} entry */
+  #takeBack({ client_message_id, regenerate }) {
+    if (!regenerate) return this.edit(client_message_id);
+    this.#forget(client_message_id);
+    this.draw();
   }
 
   /**

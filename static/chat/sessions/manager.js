@@ -1,7 +1,7 @@
 /** Manages conversations: connects the list, search, menu, renaming, sharing and feedback. */
 
 import { Feedback } from "../log/feedback.js";
-import { apiOf, ask, askAll } from "../page/api.js";
+import { ask } from "../page/api.js";
 import { all, byId, within } from "../page/elements.js";
 import { Toast } from "../page/toast.js";
 import { data, words } from "../page/words.js";
@@ -67,12 +67,21 @@ export class SessionManager {
    */
   open({ archived }) {
     this.isArchived = archived;
+    this.#close();
     byId("deleted").hidden = true;
     byId("composer").inert = false;
     if (this.drawer.matches(":popover-open")) this.drawer.hidePopover();
     this.sessions.mark();
     this.search.mark();
     this.#offer();
+  }
+
+  /** Close what is about the conversation that was shown; a new title is saved. */
+  #close() {
+    this.menu.hide();
+    this.#share?.dialog.close();
+    this.#export?.dialog.close();
+    if (byId("title").hidden) byId("title").parentElement?.querySelector("input")?.blur();
   }
 
   /** @param {Connection} connection */
@@ -85,7 +94,7 @@ export class SessionManager {
     try {
       await this.#renewList();
       const id = this.getCurrent();
-      if (id) await this.feedback.renew(askAll(apiOf(id, "feedback/")));
+      if (id) await this.feedback.renew(id);
     } catch {
       // Keep the list as it is until the next connection.
     }

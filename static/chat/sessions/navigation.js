@@ -62,15 +62,31 @@ export class Navigation {
   #return() {
     const { sessionId, branch } = this.page.conversation;
     const address = addressIn(location);
-    // A link within the page, such as one to the messages.
-    if (address === this.#shown || address === addressOf(sessionId, branch.chosen)) return;
-    if (this.#isAble(location))
-      this.#open(
-        location.href,
-        () => {},
-        () => location.reload(),
-      );
-    else location.reload();
+    // A link within the page, such as one to the messages, or the way back from what still loads.
+    if (address === this.#shown || address === addressOf(sessionId, branch.chosen)) {
+      this.page.history.stay();
+      this.#rest();
+    } else if (this.#isAble(location)) {
+      const { href } = location;
+      // What was accepted meanwhile may have put the address of its conversation there.
+      const enter = () => history.replaceState(null, "", href);
+      this.#open(href, enter, () => location.assign(href));
+    } else location.reload();
+  }
+
+  /**
+   * Escape stays in the conversation that is shown, while another one loads.
+   * @param {KeyboardEvent} event
+   */
+  press({ key }) {
+    const { history: pages, conversation } = this.page;
+    if (key !== "Escape" || !pages.isOpening) return false;
+    const { sessionId, branch } = conversation;
+    pages.stay();
+    this.#rest();
+    const address = sessionId ? addressOf(sessionId, branch.chosen) : this.#shown;
+    if (address !== addressIn(location)) history.replaceState(null, "", address);
+    return true;
   }
 
   /**
@@ -81,11 +97,12 @@ export class Navigation {
    */
   async #open(address, enter, leave = () => this.#tell(words.manage.failed)) {
     clearTimeout(this.#timer);
-    const timer = setTimeout(() => this.#tell(words.loading), PATIENCE_MS);
+    const timer = setTimeout(() => this.#tellLoading(), PATIENCE_MS);
     this.#timer = timer;
+    const asking = document.activeElement;
     try {
       const loaded = await this.page.history.load(address);
-      if (loaded?.data.user === data.user) this.#show(loaded, enter);
+      if (loaded?.data.user === data.user) this.#show(loaded, enter, asking);
       else if (loaded) location.assign(address);
     } catch (error) {
       // The server says more of it than this page could.
@@ -100,6 +117,13 @@ export class Navigation {
     this.page.manager.toast.show(text);
   }
 
+  /** A notice that offers to undo something stays. */
+  #tellLoading() {
+    const { manager, announce } = this.page;
+    if (manager.toast.offersUndo) announce(words.loading);
+    else this.#tell(words.loading);
+  }
+
   /** Nothing is loading any more. */
   #rest() {
     const { toast } = this.page.manager;
@@ -108,11 +132,14 @@ export class Navigation {
   }
 
   /**
+   * Show a conversation; the focus moves to the composer unless it has left `asking` meanwhile.
    * @param {LoadedPage} loaded
    * @param {() => void} enter
+   * @param {Element | null} asking
    */
-  #show(loaded, enter) {
-    const { history, sender, picker, draft, composer, manager, title, place, announce } = this.page;
+  #show(loaded, enter, asking) {
+    const { history, sender, picker, draft, manager, title, place, announce } = this.page;
+    const focused = /** @type {HTMLElement} */ (document.activeElement);
     this.#leave();
     enter();
     this.#shown = addressIn(location);
@@ -127,17 +154,29 @@ export class Navigation {
     draft.open();
     manager.open(loaded.data);
     announce(byId("title").textContent);
-    composer.focus();
+    this.#focus(focused === asking ? document.body : focused);
     place.restore();
   }
 
-  /** Keep what is typed, and the reader's place, with the conversation that is left. */
+  /**
+   * Leave the focus where it was, if that is still shown.
+   * @param {HTMLElement} focused
+   */
+  #focus(focused) {
+    if (focused === document.body || !focused.checkVisibility()) this.page.composer.focus();
+    else focused.focus({ preventScroll: true });
+  }
+
+  /**
+   * Keep the reader's place and open edits with the conversation that is left. Its draft is stored
+   * already, if not by this tab, then by another.
+   */
   #leave() {
-    const { conversation, queue, draft, place } = this.page;
+    const { conversation, queue, composer, place } = this.page;
     // The browser's own address may be that of the next one already.
     place.store(addressOf(conversation.sessionId, conversation.branch.chosen));
+    composer.keepEdit();
     queue.show([]);
-    draft.store();
   }
 }
 
