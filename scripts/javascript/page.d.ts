@@ -68,7 +68,7 @@ type Effect =
   | { kind: "resume" | "reload" | "retry" | "missing" }
   | { kind: "notice"; text: string }
   | { kind: "accepted"; client_message_id: string; session_id: string }
-  | { kind: "cancel"; run_id: string }
+  | { kind: "cancel"; run_id: string; session_id: string }
   | { kind: "refused"; client_message_id: string; text: string }
   | { kind: "postponed"; client_message_id: string; retry_after: number }
   | { kind: "started" | "ended"; message: Message }

@@ -108,6 +108,7 @@ routeKeys([
   (event) => shortcuts.press(event),
   closeAccount,
   leaveToBrowser,
+  (event) => navigation.press(event),
   (event) => composer.press(event),
 ]);
 
@@ -203,7 +204,7 @@ draft.restore();
 if (data.user) navigator.serviceWorker?.register(data.urls.worker).catch(() => {});
 const place = new ReadingPlace({ transcript, scroller, earlier: history.earlier });
 place.restore();
-new Navigation({
+const navigation = new Navigation({
   ...{ connection, conversation, history, sender, picker, draft, composer, queue, manager, title },
   ...{ place, announce },
 });

@@ -11,6 +11,7 @@ const { Sender } = await import("../../static/chat/sending/sender.js");
 
 let sent = [];
 let sender;
+let typed = [];
 
 /** Refuse a message as a server does that has room again after `seconds`. */
 function refuse(message, seconds) {
@@ -24,7 +25,9 @@ beforeEach(() => {
   sent = [];
   const connection = { state: "open", send: (frame) => sent.push(frame) };
   const conversation = newConversation(EMPTY);
-  const page = { composer: {}, picker: {}, draw: () => {}, follow: () => {} };
+  typed = [];
+  const composer = { take: (text) => typed.push(text) };
+  const page = { composer, picker: {}, draw: () => {}, follow: () => {} };
   sender = new Sender({ ...page, connection, outbox: new Outbox("ann"), conversation });
 });
 
@@ -59,6 +62,55 @@ test("messages of other conversations do not wait for it", async (context) => {
   sender.outbox.add(elsewhere);
   sender.flush();
   assert.deepEqual(contents(), ["one", "two"]);
+});
+
+test("what is postponed can be taken back, and those behind it are sent", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  await sender.submit("one", {});
+  const { client_message_id } = sent[0].metadata;
+  sender.postpone(client_message_id, 5);
+  await sender.submit("two", {});
+  sender.takeBack(client_message_id);
+  assert.deepEqual(typed, ["one"]);
+  assert.equal(sender.outbox.get(client_message_id), undefined);
+  context.mock.timers.tick(7_501);
+  assert.deepEqual(contents(), ["one", "two"]);
+});
+
+test("a postponed request for another reply can be taken back", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  await sender.submit("", { regenerate: "a2" });
+  const { client_message_id } = sent[0].metadata;
+  sender.postpone(client_message_id, 5);
+  sender.takeBack(client_message_id);
+  assert.deepEqual(typed, []);
+  assert.equal(sender.conversation.unsent.size, 0);
+  context.mock.timers.tick(7_501);
+  assert.equal(sent.length, 1);
+});
+
+test("what was stopped and then refused is not stopped when it is sent again", async () => {
+  await sender.submit("one", {});
+  const { client_message_id } = sent[0].metadata;
+  sender.takeBack(client_message_id);
+  refuse(sent[0], 0);
+  sender.resend(client_message_id);
+  const { messages } = sender.conversation;
+  assert.equal(
+    messages.some((message) => sender.conversation.isStopping(message)),
+    false,
+  );
+});
+
+test("only messages of the conversation that is shown are claimed", () => {
+  const claims = [];
+  sender.outbox.claim = (_isWanted, signal) => claims.push(signal);
+  sender.open();
+  sender.open();
+  assert.deepEqual(
+    claims.map(({ aborted }) => aborted),
+    [true, false],
+  );
 });
 
 function contents() {

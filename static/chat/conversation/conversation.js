@@ -5,7 +5,7 @@
  *   {kind: "resume"}                           a gap: send `resume` with `beginResume()` again
  *   {kind: "reload"}                           too much was missed: load the history again
  *   {kind: "accepted", client_message_id, session_id}
- *   {kind: "cancel", run_id}                   the reply was stopped before it had a run
+ *   {kind: "cancel", run_id, session_id}       the reply was stopped before it had a run
  *   {kind: "refused", client_message_id, text} nothing was stored
  *   {kind: "postponed", client_message_id, retry_after} nothing was stored, and there will be room
  *   {kind: "started" | "ended", message}
@@ -38,7 +38,7 @@ export class Conversation {
    */
   load(data) {
     const { branch } = this;
-    Object.assign(this, new Conversation({ ...data, session_id: this.sessionId }));
+    this.open({ ...data, session_id: this.sessionId });
     return this.branch.keepEarlier(branch);
   }
 
@@ -47,7 +47,8 @@ export class Conversation {
    * @param {PageData} data
    */
   open(data) {
-    Object.assign(this, new Conversation(data));
+    const unsent = this.unsent.renew();
+    Object.assign(this, new Conversation(data), { unsent });
   }
 
   /**
@@ -189,8 +190,8 @@ export class Conversation {
     /** @type {Effect} */
     const accepted = { kind: "accepted", client_message_id, session_id };
     if (!this.unsent.takeUnwanted(client_message_id)) return [accepted];
-    this.journal.cancelling.add(run_id);
-    return [accepted, { kind: "cancel", run_id }];
+    if (session_id === this.sessionId) this.journal.cancelling.add(run_id);
+    return [accepted, { kind: "cancel", run_id, session_id }];
   }
 
   /**
