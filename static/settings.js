@@ -62,11 +62,12 @@ async function turnOn() {
 }
 
 async function turnOff() {
-  localStorage.removeItem(OFF_KEY);
   const made = await subscription();
-  if (!made) return;
-  await ask("DELETE", { endpoint: made.endpoint });
-  await made.unsubscribe();
+  if (made) {
+    await ask("DELETE", { endpoint: made.endpoint });
+    await made.unsubscribe();
+  }
+  localStorage.removeItem(OFF_KEY);
 }
 
 /** @param {() => Promise<void>} change */

@@ -45,7 +45,7 @@ async function push({ data }) {
   // Who sees the site need not be told.
   if (pages.some((page) => page.visibilityState === "visible")) return;
   await registration.showNotification(title, {
-    ...{ body, tag: session_id, icon: ICON, data: `{{ session_url|safe }}`.replace("SESSION", session_id) },
+    ...{ body, tag: session_id, renotify: true, icon: ICON, data: `{{ session_url|safe }}`.replace("SESSION", session_id) },
   });
 }
 

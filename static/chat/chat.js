@@ -8,11 +8,12 @@ import { describeEnding, labelOfAgent, nameOfTool } from "./page/labels.js";
 import { notify } from "./page/page_title.js";
 import { fill, words } from "./page/words.js";
 import { addressOf } from "./sessions/list.js";
+import { aimVisitor } from "./sessions/navigation.js";
 
 export class Chat {
   /**
-   * Edits of queued messages that the server has not confirmed: the text, by run.
-   * @type {Map<string, string>}
+   * Edits of queued messages that the server has not confirmed, by run.
+   * @type {Map<string, { session_id: string, content: string }>}
    */
   #edits = new Map();
 
@@ -110,27 +111,29 @@ export class Chat {
 
   /**
    * Send a `queue` frame; returns false, after showing a hint, if there is no open socket.
-   * @param {{ content: string, metadata: QueueMetadata }} change
+   * @param {{ session_id?: string, content: string, metadata: QueueMetadata }} change
    */
-  #changeQueue({ content, metadata }) {
-    const { sessionId: session_id } = this.conversation;
+  #changeQueue({ session_id = this.conversation.sessionId, content, metadata }) {
     const isSent = this.connection.send({ type: "queue", session_id, content, metadata });
     if (!isSent) this.#tellFailure();
-    if (isSent && metadata.op === "edit") this.#edits.set(metadata.run_id ?? "", content);
+    if (isSent && metadata.op === "edit") {
+      this.#edits.set(metadata.run_id ?? "", { session_id, content });
+    }
     return isSent;
   }
 
   /** Send edits again that a lost connection may have swallowed. */
   #sendEdits() {
-    for (const [run_id, content] of this.#edits) {
-      this.#changeQueue({ content, metadata: { op: "edit", run_id } });
+    for (const [run_id, edit] of this.#edits) {
+      this.#changeQueue({ ...edit, metadata: { op: "edit", run_id } });
     }
   }
 
   /** Forget confirmed edits; one that came too late goes back into the composer. */
   #settleEdits() {
-    const { queue, messages } = this.conversation;
-    for (const [run_id, content] of this.#edits) {
+    const { sessionId, queue, messages } = this.conversation;
+    for (const [run_id, { session_id, content }] of this.#edits) {
+      if (session_id !== sessionId) continue;
       const entry = queue.find((queued) => queued.run_id === run_id);
       if (entry && entry.content !== content) continue;
       this.#edits.delete(run_id);
@@ -311,6 +314,7 @@ export class Chat {
     const isNew = location.pathname !== addressOf(session_id);
     if (!this.conversation.isAside) this.history.tellBranch();
     if (!isNew) return;
+    aimVisitor();
     this.draft.store();
     this.sessions.mark();
     this.#resume();

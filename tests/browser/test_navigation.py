@@ -121,6 +121,27 @@ async def test_what_is_asked_for_last_is_shown(
     assert await is_same(chat)
 
 
+async def test_escape_stays_and_stops_no_reply(
+    open_chat: Opener, site: Site, ann: User, model: Model
+) -> None:
+    slow = begin(site, ann, "Slow")
+    reply = Reply(words(6), gate=Gate(3))
+    model.will_say(reply)
+    chat = await open_chat()
+    await chat.send("Tell me")
+    first = await chat.in_session()
+    await chat.shows("the river")
+    held = await hold(chat.page, f"**/s/{slow}/")
+    await line_of(chat, slow).locator("a").click()
+    await held.asked()
+    await chat.page.press("#prompt", "Escape")
+    await held.release()
+    assert chat.session_id == first
+    reply.open()
+    await chat.replied()
+    await chat.shows(reply.text)
+
+
 async def test_what_cannot_be_loaded_leaves_all_as_it_is(
     open_chat: Opener, site: Site, ann: User, model: Model
 ) -> None:

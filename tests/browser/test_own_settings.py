@@ -1,5 +1,6 @@
 """The page of settings, and what they do on the chat page of every device."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +9,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.chat_page import ChatPage, is_accessible, open_page
 from tests.browser.conftest import Model, sign_in
+from tests.support.provider import Gate, Reply
 from tests.support.site import Site, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -18,8 +20,8 @@ NOTICES = """
   Object.defineProperty(Notification, "permission", { get: () => "granted" });
   Notification.requestPermission = async () => "granted";
   window.notices = [];
-  ServiceWorkerRegistration.prototype.showNotification = async (title, { data }) => {
-    notices.push({ title, data });
+  ServiceWorkerRegistration.prototype.showNotification = async (title, { data, renotify }) => {
+    notices.push({ title, data, renotify });
   };
 """
 
@@ -70,14 +72,56 @@ async def test_settings_hold_on_another_device(
     await chat.page.fill("#prompt", "one")
     await chat.page.press("#prompt", "Enter")
     await expect(chat.page.locator("#prompt")).to_have_value("one\n")
+    reply = Reply(["a ", "b"], gate=Gate(1))
+    model.will_say(reply)
     await chat.page.press("#prompt", "Control+Enter")
-    await chat.replied()
+    await chat.shows("a")
+    # The key that sends queues as well.
+    await chat.page.fill("#prompt", "two")
+    await chat.page.press("#prompt", "Control+Enter")
+    await expect(chat.page.locator(".queue li .queued-text")).to_have_text("two")
+    reply.open()
+    await chat.shows("You said: two")
+    keys = chat.page.locator("#shortcuts dt")
+    await expect(keys).to_have_text(
+        [re.compile(key) for key in ("^Enter", "Ctrl / ⌘ Enter", "Esc", "↑", "K", "O", r"\?")]
+    )
     async with chat.page.expect_response("**/api/preferences/") as saved:
         await chat.page.locator("[data-theme-switch]").first.click()
     assert (await saved.value).ok
     await page.reload()
     await expect(page.locator("html")).to_have_attribute("data-theme", "light")
     assert chat.faults == []
+
+
+SUBSCRIBED = """
+  localStorage.setItem("agentsite.notices", "on");
+  const made = { endpoint: "https://push.example/1", unsubscribe() {}, toJSON: () => ({}) };
+  Object.defineProperty(ServiceWorkerRegistration.prototype, "pushManager", {
+    get: () => ({ getSubscription: async () => made }),
+  });
+"""
+
+
+async def test_what_could_not_be_switched_off_stays_on(device: BrowserContext, site: Site) -> None:
+    page = await device.new_page()
+    await page.add_init_script(SUBSCRIBED)
+
+    async def give_key(route: Route) -> None:
+        answer = await route.fetch()
+        body = (await answer.text()).replace('data-key=""', 'data-key="a2V5"')
+        await route.fulfill(response=answer, body=body)
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=500 if route.request.method == "DELETE" else 204)
+
+    await page.route("**/accounts/settings/", give_key)
+    await page.route("**/api/push/**", refuse)
+    await page.goto(f"{site.origin}/accounts/settings/")
+    await page.click("#notices-off")
+    await expect(page.locator("#notices-failed")).to_be_visible()
+    await expect(page.locator("#notices-off")).to_be_visible()
+    await expect(page.locator("#notices-on")).to_be_hidden()
 
 
 async def test_the_end_of_a_reply_is_told_while_the_page_is_hidden(
@@ -97,7 +141,8 @@ async def test_the_end_of_a_reply_is_told_while_the_page_is_hidden(
     await chat.replied()
     await chat.page.wait_for_function("notices.length")
     [notice] = await chat.page.evaluate("notices")
-    assert notice == {"title": "Assistant has replied.", "data": f"/s/{chat.session_id}/"}
+    address = f"/s/{chat.session_id}/"
+    assert notice == {"title": "Assistant has replied.", "data": address, "renotify": True}
     await page.click("#notices-off")
     await expect(page.locator("#notices-on")).to_be_visible()
     assert chat.faults == []

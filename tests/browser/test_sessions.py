@@ -259,8 +259,12 @@ async def test_downloads(open_chat: Opener, model: Model, tmp_path: Path) -> Non
 async def download(chat: ChatPage, session_id: str, name: str, directory: Path) -> str:
     async with chat.page.expect_download() as waiting:
         await choose(chat, session_id, "Export")
-        await chat.page.get_by_role("radio", name=name).first.check()
-        await chat.page.get_by_role("link", name="Download").click()
+        chosen = chat.page.get_by_role("radio", name=name).first
+        await chosen.check()
+        if name == "JSON":
+            await chosen.press("Enter")
+        else:
+            await chat.page.get_by_role("link", name="Download").click()
     path = directory / name
     await (await waiting.value).save_as(path)
     return path.read_text()
@@ -301,6 +305,14 @@ async def test_in_the_drawer_of_a_phone(phone: BrowserContext, site: Site, ann: 
     await chat.page.get_by_role("button", name="Undo").tap()
     await expect(drawer).to_be_visible()
     await expect(line_of(chat, session_id)).to_be_visible()
+
+    for action in ("Export", "Share"):
+        await line_of(chat, session_id).get_by_role("button").tap()
+        await chat.page.get_by_role("menuitem", name=action).tap()
+        await chat.page.locator("dialog[open]").get_by_role("button", name="Close").tap()
+        opener = chat.page.get_by_role("button", name="Conversations", exact=True)
+        await expect(opener).to_be_focused()
+        await opener.tap()
 
 
 async def low_targets(page: Page, selector: str) -> list[str]:

@@ -48,6 +48,12 @@ async def test_the_first_message_makes_a_guest(guest: ChatPage, model: Model) ->
     await guest.send("again")
     await guest.shows("You said: again")
     await expect(guest.page.locator("#session-list [data-session-id]")).to_have_count(1)
+    session_id = guest.session_id
+    await guest.open()
+    await guest.page.locator("#session-list a").click()
+    await guest.page.wait_for_url(f"**/s/{session_id}/")
+    await guest.page.get_by_role("link", name="Sign in").click()
+    await guest.page.wait_for_url(f"**?next=*{session_id}*")
 
 
 async def test_two_first_messages_make_one_guest_and_one_conversation(
@@ -81,14 +87,14 @@ async def test_signing_up_in_the_middle_of_a_reply_loses_nothing(
     model.will_say(reply)
     await guest.send("hello")
     await guest.shows("the river bends around")
+    address = guest.page.url
     await guest.page.get_by_role("link", name="Sign up").click()
     await guest.page.fill("[name=username]", "carol")
     for field in ("password1", "password2"):
         await guest.page.fill(f"[name={field}]", PASSWORD)
     await guest.page.press("[name=password2]", "Enter")
-    await guest.page.wait_for_url(f"{guest.site.origin}/")
+    await guest.page.wait_for_url(address)
     await expect(guest.page.locator(".account-name")).to_have_text("carol")
-    await guest.page.get_by_role("link", name="hello").click()
     await guest.shows("the river bends around")
     reply.open()
     await guest.replied()

@@ -11,8 +11,8 @@ import { test } from "node:test";
 
 const { AGENTSITE_MARKDOWN, AGENTSITE_DOM } = process.env;
 // The DOM keeps a map of listeners for each node: a third of all work, and nothing listens here.
-const { WeakMap } = globalThis;
-globalThis.WeakMap = class extends WeakMap {
+const PlainMap = globalThis.WeakMap;
+globalThis.WeakMap = class extends PlainMap {
   set(key, value) {
     return value instanceof Map && value.size === 0 ? this : super.set(key, value);
   }

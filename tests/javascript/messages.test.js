@@ -105,6 +105,17 @@ test("what was stopped before it was accepted is cancelled then", () => {
   assert.equal(conversation.isStopping({ message_id: "a2", run_id: "r1" }), true);
 });
 
+test("it is cancelled though another conversation is shown by then", () => {
+  const conversation = newConversation();
+  conversation.addUnsent(ENTRY);
+  conversation.unsent.stopOnceAccepted("c1");
+  conversation.load(structuredClone(EMPTY));
+  conversation.open(structuredClone({ ...EMPTY, session_id: "another" }));
+  const [, cancel] = conversation.apply(accepted());
+  assert.deepEqual(cancel, { kind: "cancel", run_id: "r1", session_id: SESSION });
+  assert.equal(conversation.journal.cancelling.size, 0);
+});
+
 test("a refused message stays with its reason, a refused wish goes", () => {
   const conversation = newConversation();
   conversation.addUnsent(ENTRY);

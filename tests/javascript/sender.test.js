@@ -12,8 +12,8 @@ const { Outbox } = await import("../../static/chat/sending/outbox.js");
 const { Sender } = await import("../../static/chat/sending/sender.js");
 
 let sent = [];
-let taken = [];
 let sender;
+let typed = [];
 
 /** Refuse a message as a server does that has room again after `seconds`. */
 function refuse(message, seconds) {
@@ -27,8 +27,8 @@ beforeEach(() => {
   sent = [];
   const connection = { state: "open", send: (frame) => sent.push(frame) };
   const conversation = newConversation(EMPTY);
-  taken = [];
-  const composer = { take: (text) => taken.push(text), setHint: () => {} };
+  typed = [];
+  const composer = { take: (text) => typed.push(text), setHint: () => {} };
   const page = { composer, picker: {}, draw: () => {}, follow: () => {} };
   sender = new Sender({ ...page, connection, outbox: new Outbox("ann"), conversation });
 });
@@ -66,28 +66,53 @@ test("messages of other conversations do not wait for it", async (context) => {
   assert.deepEqual(contents(), ["one", "two"]);
 });
 
-test("while it is postponed, stopping takes it back", async (context) => {
+test("what is postponed can be taken back, and those behind it are sent", async (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
   await sender.submit("one", {});
   const { client_message_id } = sent[0].metadata;
   sender.postpone(client_message_id, 5);
+  await sender.submit("two", {});
   sender.takeBack(client_message_id);
-  assert.deepEqual(taken, ["one"]);
+  assert.deepEqual(typed, ["one"]);
+  assert.equal(sender.outbox.get(client_message_id), undefined);
   context.mock.timers.tick(7_501);
-  assert.deepEqual(contents(), ["one"]);
-  assert.equal(sender.conversation.isBusy, false);
+  assert.deepEqual(contents(), ["one", "two"]);
 });
 
-test("the same with a request for another reply, which leaves no text", async (context) => {
+test("a postponed request for another reply can be taken back", async (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
   await sender.submit("", { regenerate: "a2" });
   const { client_message_id } = sent[0].metadata;
   sender.postpone(client_message_id, 5);
   sender.takeBack(client_message_id);
+  assert.deepEqual(typed, []);
+  assert.equal(sender.conversation.unsent.size, 0);
   context.mock.timers.tick(7_501);
   assert.equal(sent.length, 1);
-  assert.deepEqual(taken, []);
-  assert.equal(sender.conversation.isBusy, false);
+});
+
+test("what was stopped and then refused is not stopped when it is sent again", async () => {
+  await sender.submit("one", {});
+  const { client_message_id } = sent[0].metadata;
+  sender.takeBack(client_message_id);
+  refuse(sent[0], 0);
+  sender.resend(client_message_id);
+  const { messages } = sender.conversation;
+  assert.equal(
+    messages.some((message) => sender.conversation.isStopping(message)),
+    false,
+  );
+});
+
+test("only messages of the conversation that is shown are claimed", () => {
+  const claims = [];
+  sender.outbox.claim = (_isWanted, signal) => claims.push(signal);
+  sender.open();
+  sender.open();
+  assert.deepEqual(
+    claims.map(({ aborted }) => aborted),
+    [true, false],
+  );
 });
 
 test("what had no place yet stays in the conversation that was left", async () => {
@@ -101,7 +126,7 @@ test("what had no place yet stays in the conversation that was left", async () =
   sender.open();
   loaded(false);
   await submitted;
-  assert.deepEqual(taken, []);
+  assert.deepEqual(typed, []);
   assert.deepEqual(sent, []);
   // Released to whoever shows that conversation next.
   assert.equal(sender.outbox.get(client_message_id), undefined);

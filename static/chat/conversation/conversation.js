@@ -48,8 +48,7 @@ export class Conversation {
    * @param {PageData} data
    */
   open(data) {
-    const { unsent } = this;
-    unsent.clear();
+    const unsent = this.unsent.renew();
     Object.assign(this, new Conversation(data), { unsent });
   }
 

@@ -4,16 +4,20 @@ export class UnsentMessages {
   /** @type {Map<string, { prompt: Message | null, reply: Message | null }>} */
   #held = new Map();
 
-  /** Messages that were stopped before they were accepted. */
-  #unwanted = new Set();
+  #unwanted;
+
+  /** @param {Set<string>} [unwanted] messages that were stopped before they were accepted */
+  constructor(unwanted = new Set()) {
+    this.#unwanted = unwanted;
+  }
+
+  /** No messages, but the same knowledge of those that were stopped: they may be of any session. */
+  renew() {
+    return new UnsentMessages(this.#unwanted);
+  }
 
   get size() {
     return this.#held.size;
-  }
-
-  /** Other messages are shown; which ones were stopped stays known. */
-  clear() {
-    this.#held.clear();
   }
 
   /** @param {string} client_message_id */
@@ -59,6 +63,7 @@ export class UnsentMessages {
    * @param {string} note
    */
   refuse(client_message_id, note) {
+    this.#unwanted.delete(client_message_id);
     const prompt = this.promptOf(client_message_id);
     if (prompt) {
       const version = (prompt.version ?? 0) + 1;

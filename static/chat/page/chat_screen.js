@@ -6,6 +6,7 @@ export class ChatScreen {
   #isDrawing = false;
   /** @type {number | undefined} */
   #queued;
+  #session = "";
 
   /**
    * @param {{ conversation: Conversation, transcript: Transcript, composer: Composer,
@@ -48,6 +49,9 @@ export class ChatScreen {
 
   /** @param {number} length */
   #tellQueue(length) {
+    // The composer has cleared the hint about the conversation before.
+    if (this.conversation.sessionId !== this.#session) this.#queued = 0;
+    this.#session = this.conversation.sessionId;
     if (length === this.#queued) return;
     this.#queued = length;
     const { queued_one: one, queued: many } = words.composer;

@@ -51,6 +51,13 @@ export function fromTemplate(id) {
   return /** @type {HTMLElement} */ (content.firstElementChild?.cloneNode(true));
 }
 
+/** After a dialog: if the drawer that opened it is closed, focus the button that opens that. */
+export function focusLost() {
+  const focused = document.activeElement;
+  const isLost = focused === document.body || !focused?.checkVisibility();
+  if (isLost) within(document, ".topbar [data-drawer]").focus();
+}
+
 /**
  * The field with that name in a form.
  * @param {HTMLFormElement} form

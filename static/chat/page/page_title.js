@@ -67,10 +67,13 @@ export async function notify(text, session_id) {
   const hasPush = data.push && "PushManager" in window;
   if (hasPush || document.visibilityState === "visible" || !isOn()) return;
   const registration = await navigator.serviceWorker?.getRegistration();
-  await registration?.showNotification(text, {
+  const options = {
     tag: session_id,
+    // One that replaces another of the same conversation makes itself heard as well.
+    renotify: true,
     data: data.urls.session.replace(/[0-9a-f-]{36}/, session_id),
-  });
+  };
+  await registration?.showNotification(text, options);
 }
 
 function isOn() {

@@ -11,9 +11,8 @@ export class AgentPicker {
    * @param {HTMLSelectElement | null} select null: there is no choice
    */
   constructor(welcome, select) {
+    this.welcome = welcome;
     this.select = select;
-    this.choices = [...welcome.querySelectorAll("input")];
-    this.cards = all(welcome, "[data-agent]");
     welcome.addEventListener("change", () => this.choose(this.#checked));
     select?.addEventListener("change", () => this.choose(select.value));
     this.choose(this.#checked);
@@ -25,7 +24,12 @@ export class AgentPicker {
   }
 
   get #checked() {
-    return this.choices.find((choice) => choice.checked)?.value;
+    return this.#choices.find((choice) => choice.checked)?.value;
+  }
+
+  // Another conversation brings a welcome of its own.
+  get #choices() {
+    return [...this.welcome.querySelectorAll("input")];
   }
 
   /**
@@ -35,7 +39,7 @@ export class AgentPicker {
   choose(name) {
     if (!name) return;
     if (this.select) this.select.value = name;
-    for (const choice of this.choices) choice.checked = choice.value === name;
-    for (const card of this.cards) card.hidden = card.dataset.agent !== name;
+    for (const choice of this.#choices) choice.checked = choice.value === name;
+    for (const card of all(this.welcome, "[data-agent]")) card.hidden = card.dataset.agent !== name;
   }
 }

@@ -188,7 +188,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
 
   /**
    * Escape leaves an edit or stops the reply, unless the focus is in another field; Enter sends
-   * unless it makes a new line; the up arrow edits.
+   * unless it makes a new line: then Ctrl or ⌘ with Enter does; the up arrow edits.
    * @param {KeyboardEvent} event
    */
   press(event) {
@@ -200,7 +200,7 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     if (!isUp && (event.key !== "Enter" || (makesLine() && !isCommand))) return false;
     event.preventDefault();
     if (isUp) this.dispatchEvent(new Event("edit"));
-    else this.#send(isCommand && this.isBusy);
+    else this.#send(isCommand && this.isBusy && !makesLine());
     return true;
   }
 

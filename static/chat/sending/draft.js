@@ -4,6 +4,11 @@ const KEY = "agentsite.draft.";
 
 export class Draft {
   #forget = () => {};
+  /**
+   * Drafts that could not be stored in the browser, by key; they live as long as the page.
+   * @type {Map<string, string>}
+   */
+  #kept = new Map();
 
   /**
    * `getPlace()` returns the user and the session of the draft; a new conversation has an empty
@@ -22,7 +27,9 @@ export class Draft {
    */
   get #place() {
     const { user, session } = this.getPlace();
-    return { storage: user ? localStorage : sessionStorage, key: `${KEY}${user}.${session}` };
+    /** @type {"localStorage" | "sessionStorage"} */
+    const storage = user ? "localStorage" : "sessionStorage";
+    return { storage, key: `${KEY}${user}.${session}` };
   }
 
   /** Another conversation is shown: show its draft. The one that was shown before stays stored. */
@@ -42,22 +49,33 @@ export class Draft {
 
   /** Store the draft under its current place, and delete it from the previous one. */
   store() {
-    const { draft } = this.composer;
+    const place = this.#place;
+    this.#forget();
+    this.#forget = () => this.#write(place, "");
+    this.#write(place, this.composer.draft);
+  }
+
+  /**
+   * @param {{ storage: "localStorage" | "sessionStorage", key: string }} place
+   * @param {string} text
+   */
+  #write({ storage, key }, text) {
+    this.#kept.delete(key);
     try {
-      const { storage, key } = this.#place;
-      this.#forget();
-      this.#forget = () => storage.removeItem(key);
-      if (draft) storage.setItem(key, draft);
-      else this.#forget();
+      if (text) window[storage].setItem(key, text);
+      else window[storage].removeItem(key);
     } catch {
-      // Storage is blocked or full: the text lives as long as the page.
+      // Storage is blocked or full.
+      if (text) this.#kept.set(key, text);
     }
   }
 
   #read() {
+    const { storage, key } = this.#place;
+    const kept = this.#kept.get(key);
+    if (kept) return kept;
     try {
-      const { storage, key } = this.#place;
-      return storage.getItem(key);
+      return window[storage].getItem(key);
     } catch {
       return null;
     }

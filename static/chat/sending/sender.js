@@ -15,6 +15,7 @@ export class Sender {
   #becoming = null;
   /** @type {AbortController | undefined} */
   #claiming;
+  #opening = new AbortController();
 
   /**
    * `draw` shows changes; `follow` scrolls to the end.
@@ -37,7 +38,9 @@ export class Sender {
   open() {
     const { sessionId } = this.conversation;
     this.#begins = undefined;
-    this.outbox.claim((entry) => entry.session_id === sessionId);
+    this.#opening.abort();
+    this.#opening = new AbortController();
+    this.outbox.claim((entry) => entry.session_id === sessionId, this.#opening.signal);
   }
 
   /**
@@ -243,23 +246,19 @@ export class Sender {
   }
 
   /**
-   * Stop a message that is not stored yet; one that the server cannot have, or had no room for, is
-   * not sent at all.
+   * Stop a message that is not stored yet; one that cannot have reached the server, or that it had
+   * no room for, is not sent at all.
    * @param {string} client_message_id
    */
   takeBack(client_message_id) {
     const entry = this.outbox.get(client_message_id);
     const isPostponed = this.#postponed.has(client_message_id);
-    const isOut = (entry?.isTried || entry?.regenerate) && !isPostponed;
+    const isOut = !isPostponed && (entry?.isTried || entry?.regenerate);
     if (isOut) this.conversation.unsent.stopOnceAccepted(client_message_id);
-    else if (entry) this.#takeBack(entry);
-  }
-
-  /** @param {OutboxEntry} entry */
-  #takeBack({ client_message_id, regenerate }) {
-    if (!regenerate) return this.edit(client_message_id);
-    this.#forget(client_message_id);
-    this.draw();
+    else if (entry?.regenerate) this.#forget(client_message_id);
+    else if (entry) this.edit(client_message_id);
+    // Later messages wait for a postponed one.
+    if (isPostponed) this.flush();
   }
 
   /**

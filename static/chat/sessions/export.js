@@ -1,7 +1,7 @@
 /** The dialog that downloads one conversation or all of them, in a format to choose. */
 
 import { apiOf } from "../page/api.js";
-import { closest, within } from "../page/elements.js";
+import { closest, focusLost, within } from "../page/elements.js";
 import { data } from "../page/words.js";
 
 export class ExportDialog {
@@ -13,7 +13,9 @@ export class ExportDialog {
     this.form = within(dialog, "form");
     this.link = within(dialog, "a");
     this.form.addEventListener("change", () => this.#aim());
+    this.form.addEventListener("submit", (event) => this.#submit(event));
     dialog.addEventListener("click", (event) => this.#press(event));
+    dialog.addEventListener("close", focusLost);
   }
 
   /** @param {ChosenSession} at */
@@ -32,10 +34,19 @@ export class ExportDialog {
   }
 
   /**
-   * A click beside the dialog closes it, and so does the download.
+   * Enter on a choice downloads it: it presses the hidden button.
+   * @param {Event} event
+   */
+  #submit(event) {
+    event.preventDefault();
+    this.link.click();
+  }
+
+  /**
+   * A click beside the dialog closes it, and so do the download and the button.
    * @param {Event} event
    */
   #press(event) {
-    if (event.target === this.dialog || closest(event, "a")) this.dialog.close();
+    if (event.target === this.dialog || closest(event, "a, button[type]")) this.dialog.close();
   }
 }

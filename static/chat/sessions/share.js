@@ -2,7 +2,7 @@
 
 import { apiOf, ask } from "../page/api.js";
 import { copyText, showCopied } from "../page/clipboard.js";
-import { closest, fromTemplate, within } from "../page/elements.js";
+import { closest, focusLost, fromTemplate, within } from "../page/elements.js";
 import { data, fill, language, words } from "../page/words.js";
 
 export class ShareDialog {
@@ -25,7 +25,7 @@ export class ShareDialog {
     this.copy.addEventListener("click", () => this.#copy());
     this.list.addEventListener("click", (event) => this.#press(event));
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    dialog.addEventListener("close", () => this.#leave());
+    dialog.addEventListener("close", focusLost);
   }
 
   /** @param {ChosenSession} at */
@@ -141,12 +141,6 @@ export class ShareDialog {
       this.status.textContent = words.share.revoked;
     };
     this.#ask({ method: "DELETE" }, show, `${shareId}/`);
-  }
-
-  /** If the drawer that opened the dialog is closed, focus the button that opens it. */
-  #leave() {
-    const isLost = document.activeElement === document.body;
-    if (isLost) within(document, ".topbar [data-drawer]").focus();
   }
 }
 

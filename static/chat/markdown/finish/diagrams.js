@@ -15,19 +15,26 @@ export function drawDiagram(frame, page, code) {
   frame.className = "diagram-frame";
   frame.setAttribute("sandbox", "allow-scripts");
   frame.referrerPolicy = "no-referrer";
-  const isDark = prefersDark();
-  addEventListener("message", (event) => {
-    if (event.source !== frame.contentWindow) return;
-    if (event.data === "ready") {
-      // The frame has no origin of its own that could be named.
-      frame.contentWindow?.postMessage({ code: code.slice(0, MAX_CHARS), isDark }, "*");
-    } else {
-      const height = Number(event.data?.height);
-      if (height > 0) frame.style.height = `${Math.min(height, MAX_HEIGHT)}px`;
-    }
-  });
+  drawings.set(frame, { code: code.slice(0, MAX_CHARS), isDark: prefersDark() });
   frame.src = page;
 }
+
+/** @type {WeakMap<HTMLIFrameElement, { code: string, isDark: boolean }>} */
+const drawings = new WeakMap();
+
+addEventListener("message", ({ source, data }) => {
+  const frames = [...document.querySelectorAll("iframe")];
+  const frame = frames.find(({ contentWindow }) => contentWindow === source);
+  const drawing = frame && drawings.get(frame);
+  if (!drawing) return;
+  if (data === "ready") {
+    // The frame has no origin of its own that could be named.
+    frame.contentWindow?.postMessage(drawing, "*");
+  } else {
+    const height = Number(data?.height);
+    if (height > 0) frame.style.height = `${Math.min(height, MAX_HEIGHT)}px`;
+  }
+});
 
 function prefersDark() {
   const { theme } = document.documentElement.dataset;
