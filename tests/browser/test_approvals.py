@@ -7,7 +7,6 @@ from playwright.async_api import Locator, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Model, Opener
-from tests.browser.test_sessions import begin, line_of
 from tests.support.approvals import erase, times_run
 from tests.support.provider import Gate, Reply
 from tests.support.site import Site, User
@@ -81,33 +80,6 @@ async def test_rejected_with_a_reason(open_chat: Opener, model: Model, path: Pat
     await expect(card(chat).locator(".approval-message")).to_have_text("I need it")
     assert "I need it" in str(model.calls[-1].input)
     assert times_run(path) == 0
-
-
-async def test_what_is_typed_in_the_log_outlives_another_conversation(
-    open_chat: Opener, site: Site, ann: User, model: Model, path: Path
-) -> None:
-    other = begin(site, ann, "Beside it")
-    model.will_say(Reply(["Hello."]))
-    will_ask(model, path)
-    chat = await open_chat()
-    await chat.send("Hi")
-    await chat.replied()
-    await chat.press("Bad reply")
-    await chat.page.get_by_role("textbox", name="What was wrong?").fill("Too short")
-    await chat.send("Erase the file")
-    await asks(chat, path)
-    await card(chat).get_by_label("Why not").fill("I need it")
-
-    await line_of(chat, other).locator("a").click()
-    await expect(chat.page.locator("h1")).to_have_text("Beside it")
-    await expect(chat.page.locator(".approval, form.feedback")).to_have_count(0)
-    await chat.page.go_back()
-    await asks(chat, path)
-    await expect(card(chat).get_by_label("Why not")).to_have_value("I need it")
-    field = chat.page.get_by_role("textbox", name="What was wrong?")
-    await expect(field).to_have_value("Too short")
-    await field.press("Enter")
-    await expect(field).to_have_count(0)
 
 
 async def test_a_request_takes_the_focus_unless_somebody_types(

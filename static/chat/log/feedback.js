@@ -158,7 +158,7 @@ export class Feedback {
  * @param {string} about
  * @param {Verdict} value
  */
-export function openForm(article, about, value) {
+function openForm(article, about, value) {
   const form = /** @type {HTMLFormElement} */ (fromTemplate("feedback-template"));
   Object.assign(form.dataset, { about, value });
   const comment = fieldOf(form, "comment");
@@ -167,7 +167,6 @@ export function openForm(article, about, value) {
   within(form, ".feedback-close").addEventListener("click", () => leaveForm(article));
   within(article, ".actions").after(form);
   form.scrollIntoView({ block: "nearest" });
-  return comment;
 }
 
 /** @param {Element} article */

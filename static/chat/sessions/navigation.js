@@ -4,7 +4,6 @@
  */
 
 import { addVerdicts } from "../log/feedback.js";
-import { keepTyped, showTyped } from "../log/typed.js";
 import { Refused } from "../page/api.js";
 import { all, byId, closest } from "../page/elements.js";
 import { data, renewData, words } from "../page/words.js";
@@ -113,21 +112,6 @@ export class Navigation {
     if (timer === this.#timer) this.#rest();
   }
 
-  /**
-   * Escape stays in the conversation that is shown while another one loads.
-   * @param {KeyboardEvent} event
-   */
-  press(event) {
-    if (event.key !== "Escape" || !this.#timer) return false;
-    this.page.history.stay();
-    this.#rest();
-    // The browser may have gone back or forward already.
-    const { sessionId, branch } = this.page.conversation;
-    const shown = sessionId ? addressOf(sessionId, branch.chosen) : this.#shown;
-    if (addressIn(location) !== shown) history.replaceState(null, "", shown);
-    return true;
-  }
-
   /** @param {string} text */
   #tell(text) {
     this.page.manager.toast.show(text);
@@ -144,7 +128,6 @@ export class Navigation {
   #rest() {
     const { toast } = this.page.manager;
     clearTimeout(this.#timer);
-    this.#timer = 0;
     if (toast.text.textContent === words.loading) toast.hide();
   }
 
@@ -166,7 +149,6 @@ export class Navigation {
     byId("welcome").replaceChildren(...(welcome?.childNodes ?? []));
     title.rename(loaded.page.getElementById("title")?.textContent ?? "");
     history.open(loaded);
-    showTyped();
     aimVisitor();
     sender.open();
     picker.choose(loaded.data.agent.name);
@@ -195,7 +177,6 @@ export class Navigation {
     // The browser's own address may be that of the next one already.
     place.store(addressOf(conversation.sessionId, conversation.branch.chosen));
     composer.keepEdit();
-    keepTyped();
     queue.show([]);
   }
 }
