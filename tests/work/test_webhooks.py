@@ -388,7 +388,8 @@ async def test_room_that_comes_while_what_is_due_is_read_is_used_at_once(
 
     async def begin_due(self: WebhookSender, session: Any) -> int:
         began.append(1)
-        self._has_room.set()  # as an attempt does that ends now
+        if len(began) == 1:
+            self._has_room.set()  # as an attempt does that ends now
         return 0
 
     monkeypatch.setattr(background, "WEBHOOK_POLL_S", 3_600.0)
