@@ -26,7 +26,6 @@ from realtime.telemetry import metrics
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-CLEAN_PAUSE_S = 1.0
 CAPACITY = 10_000
 """Unread messages of a process. With more, the oldest is dropped; readers find the gap and read the
 database.
@@ -36,21 +35,19 @@ LIST_SENDS_PER_S = 1_000
 """Frames about a user's list of sessions that a process sends a second, to all sockets of the user
 together: with 300 sockets three frames, so that one user costs no more than many.
 """
-FOREVER_S = 10 * 365 * 86_400
 
 
 class LocalLayer(InMemoryChannelLayer):
-    """Channels' in-memory layer, but it drops expired messages at most once a second.
+    """Channels' in-memory layer, but neither messages nor group memberships expire.
 
-    Channels does so at each message, visiting every channel: the cost of a message would grow with
-    the number of sockets. A full channel loses its oldest message, where Channels drops the new
-    one. Group memberships do not expire here; by default they do after a day.
+    With Channels, a channel of which a message expires, as while a laptop sleeps, leaves all its
+    groups; the search for such messages visits every channel at each message. Here a full channel
+    loses its oldest message, where Channels drops the new one.
     """
 
     def __init__(self, **options: object) -> None:
-        super().__init__(capacity=CAPACITY, group_expiry=FOREVER_S, **options)
+        super().__init__(capacity=CAPACITY, **options)
         self.dropped = 0
-        self._clean_at = 0.0
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Add a message to a channel, in place of its oldest one if it is full."""
@@ -61,10 +58,7 @@ class LocalLayer(InMemoryChannelLayer):
         await super().send(channel, message)
 
     def _clean_expired(self) -> None:
-        now = time.monotonic()
-        if now >= self._clean_at:
-            self._clean_at = now + CLEAN_PAUSE_S
-            super()._clean_expired()
+        return
 
 
 def open_redis() -> "Redis | None":

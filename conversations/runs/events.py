@@ -207,13 +207,14 @@ FOLD_RUNS = 20
 
 @transaction.atomic
 def fold_events(age: timedelta) -> int:
-    """Delete some streamed text events of runs that ended more than `age` ago.
+    """Delete some streamed text and reasoning events of runs that ended more than `age` ago.
 
     Returns how many runs it worked on; 0 if none is left, or other processes have locked the rest.
-    Call it until it returns 0. Events of other kinds stay; their steps are removed once all text
-    events of the run are gone, and the run is then marked as folded. Works in one transaction,
-    which deletes at most `FOLD_ROWS` events. Besides the text events of one run, however many these
-    are, it reads the lengths of at most as many.
+    Call it until it returns 0. Before a run's first event is deleted, its `sketch` of when text
+    arrived is stored. Events of other kinds stay; once all text events of the run are gone, their
+    column `step` is emptied and the run is marked as folded. Works in one transaction, which
+    deletes at most `FOLD_ROWS` events. For the sketches it reads the lengths, not the texts, of at
+    most `FOLD_ROWS` events, and of all those of one more run, however many these are.
     """
     room, folded = FOLD_ROWS, 0
     for run in _take_runs(age):

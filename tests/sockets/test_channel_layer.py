@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,18 @@ async def test_a_full_channel_in_memory_loses_its_oldest_message() -> None:
         assert layer.dropped == 2
         received = [(await layer.receive(channel))["number"] for _ in range(CAPACITY)]
     assert received == list(range(2, CAPACITY + 2))
+
+
+async def test_nothing_in_memory_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while the machine sleeps: the process's channel would leave all its groups."""
+    layer = LocalLayer()
+    async with member(layer, "session.x") as channel:
+        await layer.group_send("session.x", {"type": "hello", "number": 1})
+        later = time.time() + 10 * 86_400
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert (await layer.receive(channel))["number"] == 1
+        await layer.group_send("session.x", {"type": "hello", "number": 2})
+        assert (await layer.receive(channel))["number"] == 2
 
 
 async def test_a_group_that_waits_holds_up_no_other(settings: Any, valkey: Valkey) -> None:

@@ -21,7 +21,7 @@ from tests.support.processes import Child, answers, free_port
 from tests.support.site import ROOT, Site, environment, make_users
 from tests.support.waiting import poll
 
-START_S = 120
+START_S = 300
 VALKEY_BACK = "valkey is back"
 SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
 
