@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import servers
@@ -98,10 +98,11 @@ class Postgres:
             self.process.wait()
 
     def terminate_backends(self) -> None:
-        """Drop all connections; the server stays up."""
+        """Drop all connections, and wait until they are gone; the server stays up."""
         self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            int(scaled(10) * 1000),
         )
 
     @contextlib.contextmanager
@@ -130,10 +131,10 @@ class Postgres:
         """Return the value of `DATABASE_URL` for the database `name`."""
         return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
 
-    def execute(self, statement: sql.Composed | LiteralString) -> None:
+    def execute(self, statement: sql.Composed | LiteralString, *params: Any) -> None:
         """Execute one statement as the superuser, outside any transaction."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(statement)
+            connection.execute(statement, params or None)
 
     def _answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
