@@ -119,7 +119,12 @@ LOOK_S = 0.05
 
 
 class PatientRequest(WebRequest):
-    """A request that tells its server when all its headers are there."""
+    """A request that tells its server when all its headers are there, and reads no forms."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Django reads them in a thread, within its limits. Twisted would on the event loop, whole
+        # and before anybody has looked at who sends them.
+        super().__init__(*args, parsePOSTFormSubmission=False, **options)
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  (Twisted's name)
         self.server.on_headers(self.channel.getPeer())

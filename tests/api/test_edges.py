@@ -92,6 +92,14 @@ def test_a_form_that_is_too_large(site: Site, chunked: bool) -> None:
     assert 400 <= answer.status < 500
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "multipart/form-data"])
+def test_a_form_that_is_none(site: Site, ann: User, kind: str) -> None:
+    headers = {"Authorization": f"Bearer {ann.token}", "Content-Type": kind}
+    answer = site.request("POST", SESSIONS, data=b"no form", headers=headers)
+    assert (answer.status, error_of(answer)["code"]) == (415, "unsupported_type")
+    assert 400 <= site.request("POST", LOGIN_PATH, data=b"no form", headers=headers).status < 500
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "made-up"])
 def test_a_compressed_body_is_refused(site: Site, ann: User, encoding: str) -> None:
     headers = {
