@@ -159,6 +159,7 @@ SCRIPT: dict[str, Any] = {
         "queued_one": _("1 message is waiting for its turn."),
         "queued": _("{count} messages are waiting for their turn."),
         "unplaced": _("This was not sent yet: messages before it were still loading."),
+        "unfollowed": _("This was not sent yet: the message before it was refused."),
         "edited_late": _("That message was sent before your change, which is kept here."),
         "guest_failed": _("The message could not be sent. It is kept here: try again."),
     },

@@ -81,6 +81,8 @@ interface SendOptions {
   on_busy?: "interrupt";
   parent_message_id?: string;
   regenerate?: string;
+  /** The message that this one replaces: what is taken back is an edit of that again. */
+  revises?: string;
 }
 
 /** A message in the outbox: kept in the browser until the server has stored it. */
@@ -177,6 +179,7 @@ type Sender = import("../../static/chat/sending/sender.js").Sender;
 type Composer = import("../../static/chat/sending/composer.js").Composer;
 type Draft = import("../../static/chat/sending/draft.js").Draft;
 type Queue = import("../../static/chat/sending/queue.js").Queue;
+type KeptTexts = import("../../static/chat/page/kept.js").KeptTexts;
 type AgentPicker = import("../../static/chat/sending/agent_picker.js").AgentPicker;
 type Approvals = import("../../static/chat/log/approval.js").Approvals;
 type Transcript = import("../../static/chat/log/transcript.js").Transcript;
@@ -196,6 +199,13 @@ interface Typed {
   isUrgent: boolean;
   edited: Message | null;
 }
+/** The text that an edited message has become so far. */
+interface Revision {
+  message_id: string;
+  text: string;
+}
+/** What is typed where, and with what ids: sessions, queued runs, requests, messages. */
+type Kind = "draft" | "edit" | "queue" | "queued" | "reason" | "comment";
 /** A change of a session. */
 interface SessionEvent extends SessionInfo {
   event: SessionMetadata["event"];
@@ -205,6 +215,11 @@ interface Share {
   created_at: string;
 }
 
+interface PageHistoryEvents {
+  replace: null;
+  append: boolean;
+  remain: null;
+}
 interface QueueEvents {
   change: { content: string; metadata: QueueMetadata };
   unsaved: string;

@@ -20,8 +20,8 @@ export class Chat {
   /**
    * @param {{ connection: Connection, outbox: Outbox, sender: Sender, conversation: Conversation,
    *   transcript: Transcript, history: PageHistory, approvals: Approvals, screen: ChatScreen,
-   *   composer: Composer, queue: Queue, draft: Draft, sessions: SessionList, title: PageTitle,
-   *   announce: Announce }} page
+   *   composer: Composer, queue: Queue, draft: Draft, kept: KeptTexts, sessions: SessionList,
+   *   title: PageTitle, announce: Announce }} page
    */
   constructor(page) {
     const { connection, composer, queue, history } = page;
@@ -35,12 +35,15 @@ export class Chat {
     this.approvals = page.approvals;
     this.screen = page.screen;
     this.draft = page.draft;
+    this.kept = page.kept;
     this.sessions = page.sessions;
     this.title = page.title;
     this.announce = page.announce;
     connection.addEventListener("state", () => this.#follow());
     connection.addEventListener("frame", ({ detail }) => this.#receive(detail));
-    composer.addEventListener("submit", ({ detail }) => this.#submitTyped(detail));
+    composer.addEventListener("submit", (event) => {
+      if (!this.#submitTyped(event.detail)) event.preventDefault();
+    });
     composer.addEventListener("stop", () => this.stop());
     composer.addEventListener("edit", () => this.editLast());
     queue.addEventListener("change", (event) => {
@@ -51,36 +54,37 @@ export class Chat {
     });
     history.addEventListener("replace", () => this.#goOn());
     history.addEventListener("append", ({ detail: isEnd }) => this.#extend(isEnd));
+    this.#findEdits();
     this.screen.draw();
   }
 
   // Requests of the user
 
-  /** @param {Typed} typed */
+  /**
+   * Returns false, after a hint, if the text cannot be sent now.
+   * @param {Typed} typed
+   */
   #submitTyped({ text, isUrgent, edited }) {
     const run_id = edited && this.#waitingRunOf(edited);
-    if (run_id) {
-      const isSent = this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
-      if (!isSent) this.composer.beginEdit(text, edited);
-      return;
-    }
-    this.submit(text, {
+    if (run_id) return this.#changeQueue({ content: text, metadata: { op: "edit", run_id } });
+    return this.submit(text, {
       on_busy: isUrgent ? "interrupt" : undefined,
       parent_message_id: edited ? (edited.parent_message_id ?? "") : undefined,
+      revises: edited?.message_id,
     });
   }
 
   /**
    * Send a message. `options`: `on_busy`; `parent_message_id`, the message that it continues; or
    * `regenerate`, the reply that another one is requested for. Without these two it follows the
-   * last message, which may have to be loaded first.
+   * last message, which may have to be loaded first. Returns false, after a hint, if it is too large.
    * @param {string} content
    * @param {SendOptions} options
    */
   submit(content, options = {}) {
     const { later } = this.history;
     const isPlaced = options.regenerate ?? options.parent_message_id;
-    this.history.stay();
+    this.history.remain();
     const loading = later.address && isPlaced === undefined ? later.loadAll() : undefined;
     return this.sender.submit(content, options, loading);
   }
@@ -110,16 +114,37 @@ export class Chat {
   }
 
   /**
-   * Send a `queue` frame; returns false, after showing a hint, if there is no open socket.
+   * Send a `queue` frame; returns false, after showing a hint, if it is too large or there is no
+   * open socket.
    * @param {{ session_id?: string, content: string, metadata: QueueMetadata }} change
    */
   #changeQueue({ session_id = this.conversation.sessionId, content, metadata }) {
-    const isSent = this.connection.send({ type: "queue", session_id, content, metadata });
+    /** @type {ClientFrame} */
+    const frame = { type: "queue", session_id, content, metadata };
+    if (!this.sender.fits(frame)) return false;
+    const isSent = this.connection.send(frame);
     if (!isSent) this.#tellFailure();
     if (isSent && metadata.op === "edit") {
-      this.#edits.set(metadata.run_id ?? "", { session_id, content });
+      this.#keepEdit(metadata.run_id ?? "", { session_id, content });
     }
     return isSent;
+  }
+
+  /** Edits that a page before this one in the browser had sent, and that may not have arrived. */
+  #findEdits() {
+    for (const run_id of this.kept.idsOf("queued")) {
+      const text = this.kept.read("queued", run_id);
+      if (text) this.#edits.set(run_id, JSON.parse(text));
+    }
+  }
+
+  /**
+   * @param {string} run_id
+   * @param {{ session_id: string, content: string }} edit
+   */
+  #keepEdit(run_id, edit) {
+    this.#edits.set(run_id, edit);
+    this.kept.write("queued", run_id, JSON.stringify(edit));
   }
 
   /** Send edits again that a lost connection may have swallowed. */
@@ -137,6 +162,7 @@ export class Chat {
       const entry = queue.find((queued) => queued.run_id === run_id);
       if (entry && entry.content !== content) continue;
       this.#edits.delete(run_id);
+      this.kept.write("queued", run_id, "");
       const reply = messages.find((message) => message.run_id === run_id);
       const prompt = this.conversation.get(reply?.parent_message_id);
       const isLate = !entry && prompt && this.transcript.textOf(prompt) !== content;
@@ -301,9 +327,8 @@ export class Chat {
 
   /** @param {Extract<Effect, { kind: "accepted" }>} effect */
   #accepted({ client_message_id, session_id }) {
-    const isFirst = this.sender.settle(client_message_id, session_id);
+    this.sender.settle(client_message_id, session_id);
     if (session_id === this.conversation.sessionId) this.#settleIn(session_id);
-    if (isFirst) this.sender.flush();
   }
 
   /**

@@ -16,6 +16,7 @@ import { byId, closest, within } from "./page/elements.js";
 import { closeAccount, leaveToBrowser, routeKeys, Shortcuts } from "./page/keys.js";
 import { ModelPanel } from "./page/model.js";
 import { PageTitle } from "./page/page_title.js";
+import { bequeath, inherit, KeptTexts } from "./page/kept.js";
 import { data, words } from "./page/words.js";
 import { AgentPicker } from "./sending/agent_picker.js";
 import { Composer } from "./sending/composer.js";
@@ -38,7 +39,9 @@ const announce = (text) => byId("announcer").replaceChildren(text);
 
 // Parts of the page
 
+inherit(data.user);
 const outbox = new Outbox(data.user);
+const kept = new KeptTexts(() => outbox.user);
 const connection = new Connection(address.href, (user) => user === outbox.user);
 const conversation = new Conversation(data);
 const transcript = new Transcript({ log: byId("log"), scroller, jump: byId("jump") });
@@ -53,8 +56,7 @@ const composer = new Composer({
   editing: byId("editing"),
 });
 const getCurrent = () => conversation.sessionId;
-const draft = new Draft(composer, () => ({ user: outbox.user, session: getCurrent() }));
-const queue = new Queue(byId("queue"));
+const queue = new Queue(byId("queue"), kept);
 const sessions = new SessionList(byId("session-list"), getCurrent);
 const title = new PageTitle(byId("title"));
 
@@ -71,6 +73,9 @@ const sender = new Sender({
   draw: () => screen.draw(),
   follow: () => transcript.follow(),
 });
+const draft = new Draft({
+  ...{ composer, kept, getSession: getCurrent, reopen: (edit) => sender.reopen(edit) },
+});
 const history = new PageHistory({
   ...{ conversation, transcript, scroller, announce },
   earlier: byId("earlier"),
@@ -78,7 +83,7 @@ const history = new PageHistory({
 });
 const chat = new Chat({
   ...{ connection, outbox, sender, conversation, transcript, history, approvals, screen },
-  ...{ composer, queue, draft, sessions, title, announce },
+  ...{ composer, queue, draft, kept, sessions, title, announce },
 });
 const manager = new SessionManager({ sessions, connection, title, announce, getCurrent });
 const line = {
@@ -159,6 +164,7 @@ document.addEventListener("click", (event) => {
   if (isBlankPart) composer.focus();
   const starter = closest(event, "[data-starter]");
   if (starter) begin(starter.textContent);
+  if (closest(event, "a.sign-in")) bequeath(outbox.user);
   // A link that replaced the page would end the reply that is being written.
   const link = /** @type {HTMLAnchorElement | null} */ (closest(event, ".rendered a[href^=http]"));
   if (link) link.target = "_blank";

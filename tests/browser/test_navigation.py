@@ -208,18 +208,57 @@ async def test_what_is_typed_is_kept_with_what_is_left(
     await chat.page.press("#prompt", "Escape")
     await chat.replied("cancelled")
 
-    # An edit becomes the draft; one that changed nothing is dropped.
+    # An edit that changes nothing is dropped.
     await chat.page.fill("#prompt", "half a thought")
-    for text in ("Erase it", "Erase them all"):
-        await chat.press("Edit")
-        await expect(chat.page.locator("#prompt")).to_have_value("Erase it")
-        await chat.page.fill("#prompt", text)
-        await go_to(chat, other, "Beside what is typed")
-        await expect(chat.page.locator("#editing")).to_be_hidden()
-        await chat.page.go_back()
-        kept = "half a thought" if text == "Erase it" else f"half a thought\n{text}"
-        await expect(chat.page.locator("#prompt")).to_have_value(kept)
+    await chat.press("Edit")
+    await expect(chat.page.locator("#prompt")).to_have_value("Erase it")
+    await go_to(chat, other, "Beside what is typed")
+    await expect(chat.page.locator("#editing")).to_be_hidden()
+    await chat.page.go_back()
+    await expect(chat.page.locator("#prompt")).to_have_value("half a thought")
     assert chat.session_id == first
+
+
+async def test_what_is_typed_on_the_way_comes_along(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    here, there = begin(site, ann, "Left for another"), begin(site, ann, "Arrived at")
+    chat = await open_chat(here)
+    await chat.page.fill("#prompt", "stays")
+    held = await going(chat, there)
+    await chat.page.locator("#prompt").press_sequentially(", goes")
+    await held.release()
+    await shown(chat, there, "Arrived at")
+    await expect(chat.page.locator("#prompt")).to_have_value(", goes")
+    await chat.page.go_back()
+    await shown(chat, here, "Left for another")
+    await expect(chat.page.locator("#prompt")).to_have_value("stays")
+
+
+@pytest.mark.parametrize("way", ["escape", "send"])
+async def test_who_remains_keeps_the_way_back(
+    open_chat: Opener, site: Site, ann: User, model: Model, way: str
+) -> None:
+    first, before, here = (begin(site, ann, title) for title in ("The first", "Before", "Here"))
+    chat = await open_chat(first)
+    await go_to(chat, before, "Before")
+    await go_to(chat, here, "Here")
+    held = await hold(chat.page, f"**/s/{before}/")
+    await chat.page.go_back()
+    await held.asked()
+    if way == "send":
+        await chat.send("On the way")
+        await chat.shows("You said: On the way")
+    else:
+        await chat.page.press("#prompt", "Escape")
+    await chat.page.wait_for_url(f"**/s/{here}/")
+    await held.release()
+    await chat.page.unroute_all()
+    await shown(chat, here, "Here")
+    await chat.page.go_back()
+    await shown(chat, before, "Before")
+    await chat.page.go_back()
+    await shown(chat, first, "The first")
 
 
 async def test_an_empty_box_leaves_the_draft_of_another_tab(

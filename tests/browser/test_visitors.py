@@ -29,6 +29,18 @@ async def cookies(chat: ChatPage) -> set[str]:
     return {str(cookie.get("name")) for cookie in await chat.page.context.cookies()}
 
 
+async def sign_up(guest: ChatPage, name: str) -> None:
+    """Follow the page's link, and return to the page."""
+    address = guest.page.url
+    await guest.page.get_by_role("link", name="Sign up").click()
+    await guest.page.fill("[name=username]", name)
+    for field in ("password1", "password2"):
+        await guest.page.fill(f"[name={field}]", PASSWORD)
+    await guest.page.press("[name=password2]", "Enter")
+    await guest.page.wait_for_url(address)
+    await expect(guest.page.locator(".account-name")).to_have_text(name)
+
+
 async def test_a_visitor_who_only_looks_is_nobody(guest: ChatPage) -> None:
     await expect(guest.page.locator("#prompt")).to_be_enabled()
     await guest.page.reload()
@@ -87,14 +99,7 @@ async def test_signing_up_in_the_middle_of_a_reply_loses_nothing(
     model.will_say(reply)
     await guest.send("hello")
     await guest.shows("the river bends around")
-    address = guest.page.url
-    await guest.page.get_by_role("link", name="Sign up").click()
-    await guest.page.fill("[name=username]", "carol")
-    for field in ("password1", "password2"):
-        await guest.page.fill(f"[name={field}]", PASSWORD)
-    await guest.page.press("[name=password2]", "Enter")
-    await guest.page.wait_for_url(address)
-    await expect(guest.page.locator(".account-name")).to_have_text("carol")
+    await sign_up(guest, "carol")
     await guest.shows("the river bends around")
     reply.open()
     await guest.replied()
@@ -150,3 +155,24 @@ async def test_another_sign_in_in_the_same_browser_sends_nothing_in_their_name(
         line["title"] for line in site.get_json("/api/sessions/", site.users["ben"])["results"]
     ]
     assert "secret" not in titles
+
+
+async def test_what_is_typed_comes_along_to_an_account(
+    guest: ChatPage, site: Site, model: Model
+) -> None:
+    """That of a visitor, and that of a guest in a conversation."""
+    box = guest.page.locator("#prompt")
+    await box.fill("typed by nobody")
+    await sign_up(guest, "someone")
+    await expect(box).to_have_value("typed by nobody")
+    await guest.page.context.clear_cookies()
+    await guest.page.goto(site.origin)
+    await expect(box).to_have_value("")
+
+    await guest.send("hello")
+    await guest.in_session()
+    await guest.replied()
+    await box.fill("typed by a guest")
+    await sign_up(guest, "another")
+    await expect(box).to_have_value("typed by a guest")
+    assert await guest.texts() == ["hello", "You said: hello"]

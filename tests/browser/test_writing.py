@@ -52,8 +52,6 @@ async def test_a_draft_is_kept_for_each_conversation(open_chat: Opener, model: M
     session_id = await chat.in_session()
     await chat.replied()
     await chat.page.fill("#prompt", "half a thought")
-    await chat.press("Edit")
-    await chat.page.fill("#prompt", "hello, better")
     await chat.page.reload()
     await expect(chat.page.locator("#prompt")).to_have_value("half a thought")
     await chat.page.keyboard.press("Control+Shift+O")

@@ -99,7 +99,8 @@ export class UnsentMessages {
   }
 
   /**
-   * The `stored` messages followed by these, each in place of what it replaces.
+   * The `stored` messages followed by these, each in place of what it replaces; a refused one
+   * replaces nothing.
    * @param {Message[]} stored
    */
   follow(stored) {
@@ -107,7 +108,7 @@ export class UnsentMessages {
     for (const { prompt, reply } of this.#held.values()) {
       const added = [prompt, reply].filter((message) => message !== null);
       const parent = added[0]?.parent_message_id;
-      if (parent !== undefined) shown = upTo(shown, parent);
+      if (parent !== undefined && prompt?.state !== "refused") shown = upTo(shown, parent);
       shown = [...shown, ...added];
     }
     return shown;

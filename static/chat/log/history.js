@@ -1,8 +1,9 @@
 /**
  * Loads pages of the conversation, and knows which of its branches is shown.
  *
- * Dispatches `replace` when other messages are shown, and `append` (detail: whether the end of the
- * conversation is reached) when later ones are added. Of several pages that are requested, only the
+ * Dispatches `replace` when other messages are shown, `append` (detail: whether the end of the
+ * conversation is reached) when later ones are added, and `remain` when another conversation is not
+ * opened after all. Of several pages that are requested, only the
  * last is shown.
  */
 
@@ -14,9 +15,7 @@ import { focusSwitcher } from "./switcher.js";
 
 const AHEAD = "1000px 0px";
 
-export class PageHistory extends /** @type {Emitter<{ replace: null, append: boolean }>} */ (
-  EventTarget
-) {
+export class PageHistory extends /** @type {Emitter<PageHistoryEvents>} */ (EventTarget) {
   #asked = 0;
   #opened = 0;
   /** Whether the page of another conversation is loading, to be shown. */
@@ -124,6 +123,13 @@ export class PageHistory extends /** @type {Emitter<{ replace: null, append: boo
     this.isOpening = false;
     if (this.#isChoosing) this.#asked += 1;
     this.#isChoosing = false;
+  }
+
+  /** The same, for good: the user goes on in this conversation while another one loads. */
+  remain() {
+    const { isOpening } = this;
+    this.stay();
+    if (isOpening) this.dispatchEvent(new Event("remain"));
   }
 
   /** @param {string} address */

@@ -5,8 +5,6 @@
  * pass it on.
  */
 
-import { closest } from "./elements.js";
-
 const TYPING = "input, textarea, select, [contenteditable]";
 
 /**
@@ -31,8 +29,16 @@ function isComposing(event) {
  * Whether the event comes from a text field.
  * @param {KeyboardEvent} event
  */
-export function isTyping(event) {
-  return closest(event, TYPING) !== null;
+export function isTyping({ target }) {
+  return isField(target);
+}
+
+/**
+ * Whether somebody can type or choose there.
+ * @param {EventTarget | null} target
+ */
+export function isField(target) {
+  return target instanceof Element && target.closest(TYPING) !== null;
 }
 
 /**

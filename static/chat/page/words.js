@@ -48,6 +48,15 @@ export function isBlank(text) {
 }
 
 /**
+ * Both texts, one below the other; an empty one takes no line.
+ * @param {string} first
+ * @param {string} second
+ */
+export function joinTexts(first, second) {
+  return [first, second].filter(Boolean).join("\n");
+}
+
+/**
  * The singular or the plural text, by number.
  * @param {string} one
  * @param {string} many

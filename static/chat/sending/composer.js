@@ -1,13 +1,13 @@
 /**
  * The text box in which a message is typed.
  *
- * Dispatches `submit` (detail: what was typed), `stop`, and `edit` when the last message is to be
- * edited.
+ * Dispatches `submit` (detail: what was typed; cancelled if it has to stay in the box), `stop`, and
+ * `edit` when the last message is to be edited.
  */
 
 import { within } from "../page/elements.js";
-import { isTyping } from "../page/keys.js";
-import { data, isBlank } from "../page/words.js";
+import { isField, isTyping } from "../page/keys.js";
+import { data, isBlank, joinTexts } from "../page/words.js";
 
 export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, edit: null }>} */ (
   EventTarget
@@ -17,10 +17,11 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
    * @type {Message | null}
    */
   edited = null;
-  /** The text of that message. */
-  #revised = "";
+  /** The text of that message; what is typed is no edit until it is another. */
+  #original = "";
   kept = "";
   isBusy = false;
+  #isComposing = false;
 
   /**
    * @param {{ form: HTMLFormElement, input: HTMLTextAreaElement, send: HTMLButtonElement,
@@ -38,6 +39,11 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     within(editing, "button").addEventListener("click", () => this.endEdit());
     form.addEventListener("submit", (event) => this.#submit(event));
     input.addEventListener("input", () => this.#adapt());
+    for (const type of ["compositionstart", "compositionend"]) {
+      input.addEventListener(type, () => {
+        this.#isComposing = type === "compositionstart";
+      });
+    }
     stop.addEventListener("click", () => this.#stop());
   }
 
@@ -69,11 +75,22 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
+   * The edit as far as it changes the message; else null.
+   * @returns {Revision | null}
+   */
+  get revision() {
+    const { edited, input } = this;
+    if (!edited || input.value === this.#original) return null;
+    return { message_id: edited.message_id, text: input.value };
+  }
+
+  /**
    * Put a text back to be edited; text that is being typed stays before it.
    * @param {string} text
    */
   take(text) {
-    this.input.value = [this.input.value, text].filter(Boolean).join("\n");
+    this.#keepEdit();
+    this.input.value = joinTexts(this.input.value, text);
     this.#change();
     this.input.focus();
   }
@@ -89,13 +106,31 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /**
-   * The same as `take` with a text that could not be sent; `hint` says why.
+   * Keep a text that could not be sent behind what is typed; `hint` says why. An edit goes on.
    * @param {string} text
    * @param {string} hint
    */
   keep(text, hint) {
-    this.take(text);
+    if (this.#isComposing) {
+      const keep = () => this.keep(text, hint);
+      return this.input.addEventListener("compositionend", keep, { once: true });
+    }
+    if (this.edited) this.kept = joinTexts(this.kept, text);
+    else this.#append(text);
+    this.#change();
     this.setHint(hint, true);
+    if (!isField(document.activeElement)) this.input.focus();
+  }
+
+  /**
+   * The cursor stays where somebody may be typing.
+   * @param {string} text
+   */
+  #append(text) {
+    const { input } = this;
+    const { selectionStart: start, selectionEnd: end, value } = input;
+    input.value = joinTexts(value, text);
+    if (value) input.setSelectionRange(start, end);
   }
 
   /**
@@ -104,13 +139,34 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
    * @param {Message} message
    */
   beginEdit(text, message) {
-    if (!this.edited) this.kept = this.input.value;
+    if (this.edited?.message_id === message.message_id) return this.input.focus();
+    this.#edit(text, message, text);
+    this.input.focus();
+  }
+
+  /**
+   * Go on with an edit of `message` that was left or refused; `text` is what it had become.
+   * @param {string} text
+   * @param {Message} message
+   */
+  reopenEdit(text, message) {
+    this.#edit(text, message, "");
+    this.focus();
+  }
+
+  /**
+   * @param {string} text
+   * @param {Message} message
+   * @param {string} original
+   */
+  #edit(text, message, original) {
+    this.#keepEdit();
+    this.kept = this.input.value;
     this.edited = message;
-    this.#revised = text;
+    this.#original = original;
     this.editing.hidden = false;
     this.input.value = text;
     this.#change();
-    this.input.focus();
   }
 
   /** Leave the edit and restore the text from before. */
@@ -120,11 +176,11 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   }
 
   /** Leave the edit; its text, if it was changed, becomes part of the draft. */
-  keepEdit() {
+  #keepEdit() {
+    const { revision } = this;
     if (!this.edited) return;
-    const { value } = this.input;
     this.#empty();
-    if (value !== this.#revised) this.take(value);
+    if (revision) this.input.value = joinTexts(this.input.value, revision.text);
   }
 
   #empty() {
@@ -181,9 +237,9 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     const text = this.input.value;
     if (isBlank(text)) return;
     this.setHint("");
-    this.#empty();
+    const detail = { text, isUrgent, edited };
+    if (this.dispatchEvent(new CustomEvent("submit", { detail, cancelable: true }))) this.#empty();
     this.input.focus();
-    this.dispatchEvent(new CustomEvent("submit", { detail: { text, isUrgent, edited } }));
   }
 
   /**

@@ -1,83 +1,81 @@
-/** Keeps the text being typed, per conversation, in this browser. */
+/** Keeps what is being typed in the composer, per conversation: a new message, and an edit. */
 
-const KEY = "agentsite.draft.";
+import { joinTexts } from "../page/words.js";
 
 export class Draft {
-  #forget = () => {};
   /**
-   * Drafts that could not be stored in the browser, by key; they live as long as the page.
-   * @type {Map<string, string>}
+   * The id under which the text in the box is kept; undefined while nothing of it is.
+   * @type {string | undefined}
    */
-  #kept = new Map();
+  #id;
 
   /**
-   * `getPlace()` returns the user and the session of the draft; a new conversation has an empty
-   * session.
-   * @param {Composer} composer
-   * @param {() => { user: string, session: string }} getPlace
+   * `getSession()` returns the session of the draft, empty for a new conversation; `reopen` shows
+   * an edit again.
+   * @param {{ composer: Composer, kept: KeptTexts, getSession: () => string,
+   *   reopen: (edit: Revision) => void }} page
    */
-  constructor(composer, getPlace) {
+  constructor({ composer, kept, getSession, reopen }) {
     this.composer = composer;
-    this.getPlace = getPlace;
+    this.kept = kept;
+    this.getSession = getSession;
+    this.reopen = reopen;
     composer.input.addEventListener("input", () => this.store());
   }
 
   /**
-   * A visitor without an account uses the tab's storage, so nothing is left to the next visitor.
+   * Another conversation is shown: show its draft. What was typed behind `before`, the text at the
+   * time when it was asked for, goes along; the rest stays with the conversation before.
+   * @param {string} before
    */
-  get #place() {
-    const { user, session } = this.getPlace();
-    /** @type {"localStorage" | "sessionStorage"} */
-    const storage = user ? "localStorage" : "sessionStorage";
-    return { storage, key: `${KEY}${user}.${session}` };
+  open(before) {
+    const { edited, input } = this.composer;
+    const isAdded = !edited && input.value !== before && input.value.startsWith(before);
+    if (isAdded && this.#id !== undefined) this.kept.write("draft", this.#id, before);
+    this.#id = undefined;
+    const added = isAdded ? input.value.slice(before.length) : "";
+    const edit = this.#readEdit();
+    this.composer.replace(joinTexts(this.#read(), added));
+    if (edit) this.reopen(edit);
   }
 
-  /** Another conversation is shown: show its draft. The one that was shown before stays stored. */
-  open() {
-    this.#forget = () => {};
-    this.composer.replace(this.#read() ?? "");
-  }
-
-  /** Restore the draft unless something has been typed since. */
+  /** Show what was typed before the page was loaded; what has been typed since stays before it. */
   restore() {
     const { input } = this.composer;
     const text = this.#read();
-    if (!text || input.value) return;
-    input.value = text;
-    input.dispatchEvent(new Event("input"));
+    const edit = this.#readEdit();
+    if (text && !input.value) {
+      input.value = text;
+      input.dispatchEvent(new Event("input"));
+    }
+    if (edit) this.reopen(edit);
   }
 
-  /** Store the draft under its current place, and delete it from the previous one. */
+  /** Store what is typed under its current place, and delete it from the previous one. */
   store() {
-    const place = this.#place;
-    this.#forget();
-    this.#forget = () => this.#write(place, "");
-    this.#write(place, this.composer.draft);
+    const id = this.getSession();
+    const before = this.#id;
+    this.#id = id;
+    this.#write(id, this.composer.draft, this.composer.revision);
+    if (before !== undefined && before !== id) this.#write(before, "", null);
   }
 
   /**
-   * @param {{ storage: "localStorage" | "sessionStorage", key: string }} place
+   * @param {string} id
    * @param {string} text
+   * @param {Revision | null} edit
    */
-  #write({ storage, key }, text) {
-    this.#kept.delete(key);
-    try {
-      if (text) window[storage].setItem(key, text);
-      else window[storage].removeItem(key);
-    } catch {
-      // Storage is blocked or full.
-      if (text) this.#kept.set(key, text);
-    }
+  #write(id, text, edit) {
+    this.kept.write("draft", id, text);
+    this.kept.write("edit", id, edit ? JSON.stringify(edit) : "");
   }
 
   #read() {
-    const { storage, key } = this.#place;
-    const kept = this.#kept.get(key);
-    if (kept) return kept;
-    try {
-      return window[storage].getItem(key);
-    } catch {
-      return null;
-    }
+    return this.kept.read("draft", this.getSession());
+  }
+
+  /** @returns {Revision | null} */
+  #readEdit() {
+    return JSON.parse(this.kept.read("edit", this.getSession()) || "null");
   }
 }

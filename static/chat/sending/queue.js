@@ -1,7 +1,8 @@
 /**
  * The list of queued messages above the composer. Dispatches `change` (detail: the content and
  * metadata of a `queue` frame; cancelled if it cannot be sent now), and `unsaved` (detail: the
- * text) when a message leaves the queue while it is being edited.
+ * text) when a message leaves the queue while it is being edited. What is typed in an editor is kept
+ * in the browser until it is closed.
  */
 
 import { all, byId, closest, fieldOf, fromTemplate, setText, within } from "../page/elements.js";
@@ -12,11 +13,16 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
   /** @type {QueueEntry[]} */
   entries = [];
 
-  /** @param {HTMLElement} element */
-  constructor(element) {
+  /**
+   * @param {HTMLElement} element
+   * @param {KeptTexts} kept
+   */
+  constructor(element, kept) {
     super();
     this.element = element;
+    this.kept = kept;
     this.list = within(element, "ol");
+    element.addEventListener("input", (event) => this.#keep(event));
     element.addEventListener("click", (event) => this.#click(event));
     element.addEventListener("submit", (event) => this.#save(event));
   }
@@ -37,6 +43,18 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
     within(this.element, "button[data-queue='clear']").hidden = entries.length < 2;
   }
 
+  /** Another conversation is shown; open editors stay kept with the one before. */
+  leave() {
+    this.list.replaceChildren();
+    this.show([]);
+  }
+
+  /** @param {Event} event */
+  #keep(event) {
+    const line = closest(event, "li");
+    if (line) this.kept.write("queue", runOf(line), fieldOf(within(line, "form"), "content").value);
+  }
+
   /**
    * Remove a line; text of an open editor is passed on by `unsaved`.
    * @param {HTMLElement} line
@@ -46,6 +64,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
     const isChanged = !isBlank(detail) && detail !== within(line, ".queued-text").textContent;
     const isEdited = line.hasAttribute("data-editing") && isChanged;
     line.remove();
+    this.kept.write("queue", runOf(line), "");
     if (isEdited) this.dispatchEvent(new CustomEvent("unsaved", { detail }));
   }
 
@@ -90,6 +109,8 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
     const line = fromTemplate("queued-template");
     line.dataset.runId = run_id;
     this.list.append(line);
+    const text = this.kept.read("queue", run_id);
+    if (text) this.#edit(line, text);
     return line;
   }
 
@@ -127,15 +148,24 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
 
   /** @param {HTMLElement} line */
   #open(line) {
+    this.#edit(line, within(line, ".queued-text").textContent).focus();
+  }
+
+  /**
+   * @param {HTMLElement} line
+   * @param {string} text
+   */
+  #edit(line, text) {
     const field = fieldOf(within(line, "form"), "content");
-    field.value = within(line, ".queued-text").textContent;
+    field.value = text;
     line.toggleAttribute("data-editing", true);
-    field.focus();
+    return field;
   }
 
   /** @param {HTMLElement} line */
   #close(line) {
     line.removeAttribute("data-editing");
+    this.kept.write("queue", runOf(line), "");
     within(line, "button[data-queue='edit']").focus();
   }
 
@@ -188,5 +218,10 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
 
 /** @param {HTMLElement} line */
 function idOf(line) {
-  return { run_id: line.dataset.runId };
+  return { run_id: runOf(line) };
+}
+
+/** @param {HTMLElement} line */
+function runOf(line) {
+  return line.dataset.runId ?? "";
 }

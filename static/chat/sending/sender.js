@@ -45,14 +45,23 @@ export class Sender {
 
   /**
    * Send a message; `options` as in `Chat.submit`. While messages before it load, `loading` is the
-   * promise of whether that works.
+   * promise of whether that works. Returns false, after a hint, if it is too large.
    * @param {string} content
    * @param {SendOptions} options
    * @param {Promise<boolean>} [loading]
    */
-  async submit(content, options, loading) {
+  submit(content, options, loading) {
     const entry = this.#entryOf(content, options, !loading);
-    if (!this.#fits(entry)) return;
+    const isFitting = this.fits(frameOf(entry));
+    if (isFitting) this.#submit(entry, loading);
+    return isFitting;
+  }
+
+  /**
+   * @param {OutboxEntry} entry
+   * @param {Promise<boolean> | undefined} loading
+   */
+  async #submit(entry, loading) {
     // Until its place is known, no tab may send it: if this one is closed, it is shown as refused.
     this.outbox.add(loading ? { ...entry, refused: words.composer.unplaced } : entry);
     this.#show(entry);
@@ -123,12 +132,15 @@ export class Sender {
     };
   }
 
-  /** @param {OutboxEntry} entry */
-  #fits(entry) {
-    const size = new TextEncoder().encode(JSON.stringify(frameOf(entry))).length;
+  /**
+   * Whether the server takes a frame of that size; if not, a hint says so.
+   * @param {ClientFrame} frame
+   */
+  fits(frame) {
+    const size = new TextEncoder().encode(JSON.stringify(frame)).length;
     if (size <= data.frame_max_bytes) return true;
     const limit = Math.floor(data.frame_max_bytes / KB);
-    this.composer.keep(entry.content, fill(words.composer.too_long, { limit }));
+    this.composer.setHint(fill(words.composer.too_long, { limit }), true);
     return false;
   }
 
@@ -185,16 +197,16 @@ export class Sender {
   }
 
   /**
-   * Send all entries that are not accepted; messages wait for the first one of a new session, and
-   * for a postponed one.
+   * Send all entries that are not accepted; messages wait for the first one of a new session, for
+   * one that begins a branch, and for a postponed one.
    */
   flush() {
     const held = new Set();
     for (const entry of this.outbox.unsent) {
-      const place = entry.session_id || entry.begins;
+      const place = placeOf(entry);
       const isPostponed = this.#postponed.has(entry.client_message_id);
       if (!held.has(place) && !isPostponed) this.#send(entry);
-      if (!entry.session_id || isPostponed) held.add(place);
+      if (!entry.session_id || isPlaced(entry) || isPostponed) held.add(place);
     }
   }
 
@@ -223,8 +235,7 @@ export class Sender {
   }
 
   /**
-   * The message is stored in that session. Returns whether it belonged to a new session, so others
-   * may have waited for it.
+   * The message is stored in that session: send those that have waited for it.
    * @param {string} client_message_id
    * @param {string} session_id
    */
@@ -232,17 +243,31 @@ export class Sender {
     const begins = this.outbox.get(client_message_id)?.begins;
     this.outbox.remove(client_message_id);
     if (begins) this.outbox.moveTo(session_id, begins);
-    return Boolean(begins);
+    this.flush();
   }
 
   /**
-   * The message was refused: keep it and show why.
+   * The message was refused: keep it and show why. Those that were to follow it on its branch would
+   * come elsewhere without it, so they are not sent either.
    * @param {OutboxEntry} entry
    * @param {string} text
    */
   refuse(entry, text) {
+    if (isPlaced(entry)) this.#holdBehind(entry);
     this.outbox.change(entry.client_message_id, { refused: text });
     if (!this.#isHere(entry)) this.outbox.release(entry.client_message_id);
+    this.flush();
+  }
+
+  /** @param {OutboxEntry} entry */
+  #holdBehind(entry) {
+    const { unsent } = this.outbox;
+    const later = unsent.slice(unsent.indexOf(entry) + 1);
+    const refused = words.composer.unfollowed;
+    for (const { client_message_id } of later.filter((one) => placeOf(one) === placeOf(entry))) {
+      this.outbox.change(client_message_id, { refused });
+      this.conversation.unsent.refuse(client_message_id, refused);
+    }
   }
 
   /**
@@ -266,7 +291,9 @@ export class Sender {
    * @param {string} client_message_id
    */
   resend(client_message_id) {
-    const entry = this.outbox.change(client_message_id, { refused: null });
+    const { parent_message_id = this.#parentOfNext } = this.outbox.get(client_message_id) ?? {};
+    const fields = { refused: null, parent_message_id };
+    const entry = this.outbox.change(client_message_id, fields);
     if (!entry) return;
     this.conversation.unsent.delete(client_message_id);
     this.conversation.addUnsent(entry);
@@ -276,14 +303,24 @@ export class Sender {
   }
 
   /**
-   * Put a refused message back into the composer.
+   * Put a refused message back into the composer, as the edit that it was.
    * @param {string} client_message_id
    */
   edit(client_message_id) {
-    const { content = "" } = this.outbox.get(client_message_id) ?? {};
+    const { content = "", revises } = this.outbox.get(client_message_id) ?? {};
     this.#forget(client_message_id);
-    this.composer.take(content);
+    this.reopen({ message_id: revises ?? "", text: content });
     this.draw();
+  }
+
+  /**
+   * Show an edit in the composer again; without its message the text is a new one.
+   * @param {Revision} edit
+   */
+  reopen({ message_id, text }) {
+    const message = this.conversation.get(message_id);
+    if (message) this.composer.reopenEdit(text, message);
+    else this.composer.take(text);
   }
 
   /** Show unsent messages behind a history that was loaded again. */
@@ -292,6 +329,23 @@ export class Sender {
       if (this.#isHere(entry)) this.conversation.addUnsent(entry);
     }
   }
+}
+
+/**
+ * The conversation of an entry, which may not exist yet.
+ * @param {OutboxEntry} entry
+ */
+function placeOf({ session_id, begins }) {
+  return session_id || begins;
+}
+
+/**
+ * Whether it follows a certain message, and not the end of the conversation: what is sent behind it
+ * has no place until it is accepted.
+ * @param {OutboxEntry} entry
+ */
+function isPlaced({ parent_message_id }) {
+  return parent_message_id !== undefined;
 }
 
 /** A random id; pages on plain HTTP have no `randomUUID`. */

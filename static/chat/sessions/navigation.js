@@ -17,17 +17,19 @@ const SESSION = new RegExp(`^${addressOf("[0-9a-f-]{36}")}$`);
 export class Navigation {
   /** The address that is shown, as far as this object knows. */
   #shown = addressIn(location);
+  #index = indexOfPage();
   #timer = 0;
 
   /**
    * @param {{ connection: Connection, conversation: Conversation, history: PageHistory,
-   *   sender: Sender, picker: AgentPicker, draft: Draft, composer: Composer, queue: Queue, manager: SessionManager,
-   *   title: PageTitle, place: ReadingPlace, announce: Announce }} page
+   *   sender: Sender, picker: AgentPicker, draft: Draft, composer: Composer, queue: Queue,
+   *   manager: SessionManager, title: PageTitle, place: ReadingPlace, announce: Announce }} page
    */
   constructor(page) {
     this.page = page;
     document.addEventListener("click", (event) => this.#press(event));
     addEventListener("popstate", () => this.#return());
+    page.history.addEventListener("remain", () => this.#remain());
   }
 
   /**
@@ -79,14 +81,23 @@ export class Navigation {
    * @param {KeyboardEvent} event
    */
   press({ key }) {
-    const { history: pages, conversation } = this.page;
+    const pages = this.page.history;
     if (key !== "Escape" || !pages.isOpening) return false;
-    const { sessionId, branch } = conversation;
-    pages.stay();
-    this.#rest();
-    const address = sessionId ? addressOf(sessionId, branch.chosen) : this.#shown;
-    if (address !== addressIn(location)) history.replaceState(null, "", address);
+    pages.remain();
     return true;
+  }
+
+  /**
+   * What loads is not opened: if the browser has gone back or forward to it, return to what is shown.
+   */
+  #remain() {
+    this.#rest();
+    const { sessionId, branch } = this.page.conversation;
+    const address = sessionId ? addressOf(sessionId, branch.chosen) : this.#shown;
+    if (address === addressIn(location)) return;
+    const steps = this.#index - indexOfPage();
+    if (steps) history.go(steps);
+    else history.replaceState(null, "", address);
   }
 
   /**
@@ -99,7 +110,8 @@ export class Navigation {
     clearTimeout(this.#timer);
     const timer = setTimeout(() => this.#tellLoading(), PATIENCE_MS);
     this.#timer = timer;
-    const asking = document.activeElement;
+    const { activeElement: focused } = document;
+    const asking = { focused, typed: this.page.composer.input.value };
     try {
       const loaded = await this.page.history.load(address);
       if (loaded?.data.user === data.user) this.#show(loaded, enter, asking);
@@ -132,10 +144,11 @@ export class Navigation {
   }
 
   /**
-   * Show a conversation; the focus moves to the composer unless it has left `asking` meanwhile.
+   * Show a conversation; `asking` is where the focus was, and what was typed, when it was asked for.
+   * The focus moves to the composer unless it has left that place meanwhile.
    * @param {LoadedPage} loaded
    * @param {() => void} enter
-   * @param {Element | null} asking
+   * @param {{ focused: Element | null, typed: string }} asking
    */
   #show(loaded, enter, asking) {
     const { history, sender, picker, draft, manager, title, place, announce } = this.page;
@@ -143,6 +156,7 @@ export class Navigation {
     this.#leave();
     enter();
     this.#shown = addressIn(location);
+    this.#index = indexOfPage();
     renewData(loaded.data);
     addVerdicts(loaded.data);
     const welcome = loaded.page.getElementById("welcome");
@@ -152,10 +166,10 @@ export class Navigation {
     aimVisitor();
     sender.open();
     picker.choose(loaded.data.agent.name);
-    draft.open();
+    draft.open(asking.typed);
     manager.open(loaded.data);
     announce(byId("title").textContent);
-    this.#focus(focused === asking ? document.body : focused);
+    this.#focus(focused === asking.focused ? document.body : focused);
     place.restore();
   }
 
@@ -169,15 +183,13 @@ export class Navigation {
   }
 
   /**
-   * Keep the reader's place and open edits with the conversation that is left. Its draft is stored
-   * already, if not by this tab, then by another.
+   * Keep the reader's place with the conversation that is left. What is typed in it is kept already.
    */
   #leave() {
-    const { conversation, queue, composer, place } = this.page;
+    const { conversation, queue, place } = this.page;
     // The browser's own address may be that of the next one already.
     place.store(addressOf(conversation.sessionId, conversation.branch.chosen));
-    composer.keepEdit();
-    queue.show([]);
+    queue.leave();
   }
 }
 
@@ -186,6 +198,11 @@ export function aimVisitor() {
   for (const link of all(document, "a.sign-in")) {
     Object.assign(link, { search: new URLSearchParams({ next: addressIn(location) }) });
   }
+}
+
+/** The place in the browser's history; not a number where the browser does not say it. */
+function indexOfPage() {
+  return window.navigation?.currentEntry?.index ?? Number.NaN;
 }
 
 /** @param {HTMLAnchorElement | Location} at */
