@@ -1,36 +1,43 @@
 """Six tenants, two processes, and whatever one can send: a state machine.
 
-Three users, a guest, a program with an API key and one whose sockets are opened by tickets send
-valid, invalid and hostile frames and calls, with ids of their own, of each other and of nobody.
-Whatever they send, no socket is closed with 1011, no answer is a 5xx or holds a byte of what
-another tenant wrote or owns, and the memory of both processes stays flat.
+Three users, one of them with a cookie, a guest, a program with an API key and one whose sockets are
+opened by tickets send valid, invalid and hostile frames, calls and forms, with ids of their own, of
+each other and of nobody. Whatever they send, no socket is closed with 1011, no answer is a 5xx or
+holds a byte of what another tenant wrote or owns, no call of the model holds what two of them
+wrote, no notification reaches an address inside, and the memory of both processes stays flat.
 
 `AGENTSITE_STEPS=10000 make test ARGS=tests/drills/test_hostile_actors.py` takes more steps.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import random
 import re
+import socket as sockets
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import hypothesis.strategies as st
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from conversations import webhooks
+from conversations.exports.formats import FORMATS
+from conversations.models import RunStatus
 from realtime import wire_schema
 from tests.drills.conftest import drill_site
 from tests.support.addresses import routes
-from tests.support.conformance import check_frame, openapi
+from tests.support.conformance import check_frame, frames_of, openapi
 from tests.support.machine import STEPS, scaled
 from tests.support.provider import Provider, Reply, ToolCall, echo
 from tests.support.provider.script import Call
@@ -50,14 +57,97 @@ INTERNAL_ERROR = 1011
 LAST = 987_654_321
 """Of the last `ping` on a socket."""
 
+STREAM_S = 0.1
+"""How long a stream of frames over REST is read before its reader is gone."""
+
 NAMES = ("ann", "ben", "carl", "guest", "kim", "tess")
 WRONG = ("", "x", "../", "\0", "%00", "*", "null", "a" * 5_000, "ÄÖ\u202e", "0" * 32, "-1", "'--")
 IDS = (
     *("session_id", "run_id", "message_id", "request_id", "share_id", "key_id"),
     *("client_message_id", "token", "word"),
 )
+MARKS = re.compile("zq[a-z]+qz")
+UUIDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+IN_KEYS = re.compile(rf"/accounts/keys/({UUIDS.pattern})/revoke/")
 IN_DOCUMENT, IN_ROUTE = re.compile(r"{(\w+)}"), re.compile(r"<(?:\w+:)?(\w+)>")
-JSON = {"Content-Type": "application/json"}
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+TYPES = (FORM, "text/plain", f"{JSON}; charset=utf-16", "x")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+AGENTS, BOTH = ("assistant", "specialist"), (False, True)
+BROWSER = webhooks._encode(webhooks._point(ec.generate_private_key(ec.SECP256R1())))
+SECRET = webhooks._encode(b"0123456789abcdef")
+TIMES = ("2020-01-01T00:00:00Z", "2030-01-01")
+QUERIES: dict[str, tuple[str, ...]] = {
+    "format": ("json",),
+    "export_format": tuple(FORMATS),
+    "state": ("current", "archived", "all", "deleted"),
+    "status": tuple(RunStatus.values),
+    "agent": AGENTS,
+    **dict.fromkeys(("active_after", "active_before", "created_after", "created_before"), TIMES),
+    "page_size": ("1", "200"),
+    "limit": ("1", "50"),
+}
+"""What a query may hold."""
+
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "agent": AGENTS,
+    **dict.fromkeys(("archived", "pinned", "wait", "keeps_going", "push_text"), BOTH),
+    "language": ("", "en", "de", "ar"),
+    "p256dh": (BROWSER,),
+    "auth": (SECRET,),
+    "scopes": (["read"], ["read", "write"], ["approve", "share", "export"]),
+    "days": (1, 365),
+    "position": (1, 2, 1_000),
+    "rev": (0, 1, 5, 2**53),
+    "epoch": (0, 1, 2),
+    "seq": (0, 1, 9, 2**53),
+    "ts": (1, 0.5, "now"),
+}
+"""What a field may hold that has one value in the examples, or none that is taken."""
+
+UNDECLARED: dict[tuple[str, str], list[Any]] = {("delete", "/api/push/"): [{"endpoint": "x"}]}
+"""Bodies that the OpenAPI document leaves out: it gives none to `DELETE`."""
+
+ON_FORMS: dict[str, Any] = {
+    "name": "x",
+    "scopes": "read",
+    "days": "30",
+    "language": "de",
+    "theme": "dark",
+    "enter": "send",
+    "instructions": "x",
+    "agent": "specialist",
+    "keeps_going": "on",
+    "push_text": "on",
+    "username": "x",
+    "password": "x",
+    "old_password": "x",
+    # Two unlike ones: nobody here gets another account or password.
+    "password1": "x",
+    "password2": "y",
+    "new_password1": "x",
+    "new_password2": "y",
+    "email": "nobody@example.invalid",
+    "next": "https://example.invalid/",
+}
+"""The fields of all forms for people."""
+
+OWN = (
+    *("/api/preferences/", "/api/push/", "/api/usage/", "/api/export/"),
+    *("/api/sessions/{session_id}/", "/api/sessions/{session_id}/transcript/"),
+)
+"""Addresses of what a user has chosen, used, and may take along."""
+
+NEEDED = {
+    *("GET /api/preferences/", "PATCH /api/preferences/", "POST /api/push/", "GET /api/usage/"),
+    *("DELETE /api/push/", "GET /api/export/", "PATCH /api/sessions/*/", "POST /accounts/keys/"),
+    "streams",
+}
+"""What many steps must have got through with at least once."""
+
+MANY = 3_000
+METRICS_TOKEN = "for-tests-only-" * 2
+IN_METRICS = re.compile(r'^agentsite_pushes_total{result="(\w+)"} (\d+)', re.MULTILINE)
 
 
 def templates(schema: Any, schemas: Any) -> list[Any]:
@@ -90,6 +180,7 @@ def operations() -> list[tuple[str, str, list[str], list[Any]]]:
             if "requestBody" in operation:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 bodies = templates(schema, openapi()["components"]["schemas"])
+            bodies = UNDECLARED.get((method, path), bodies)
             found.append((method.upper(), path, query, bodies))
     return found
 
@@ -98,7 +189,12 @@ def pages() -> list[str]:
     """Addresses for people."""
     plain = [route.address for route in routes("/") if not re.search(r"[(^\\]", route.address)]
     others = ("/api/", "/accounts/logout", "/admin/logout")
-    return [path for path in plain if not path.startswith(others)]
+    return [
+        *(path for path in plain if not path.startswith(others)),
+        *("/api/schema/", "/api/docs/", "/api/docs/?script=", "/api/asyncapi.json"),
+        *("/api/protocol.d.ts", "/picture/?src=https://example.invalid/<word>", "/?search=<word>"),
+        *("/s/<uuid:session_id>/?branch=<message_id>", "/s/<session_id>/?before=<message_id>"),
+    ]
 
 
 class Actor:
@@ -123,25 +219,47 @@ class Actor:
             for name, part in value.items():
                 if name in IDS and isinstance(part, str) and part:
                     self.known[name].append(part)
+                if name in ("next", "previous") and isinstance(part, str):
+                    self.known["cursor"] += parse_qs(urlsplit(part).query).get("cursor", [])
                 self.learn(part)
+
+    def own(self, *ids: str) -> None:
+        """Take ids for what nobody else is to be told of."""
+        assert all(map(UUIDS.fullmatch, ids)), ids
+        self.owned.update(ids)
 
 
 class World:
     """The two processes, and all who come to them."""
 
-    def __init__(self, sites: list[Site], users: list[User]) -> None:
+    def __init__(self, sites: list[Site], users: list[User], inside: sockets.socket) -> None:
         self.sites = sites
+        port = inside.getsockname()[1]
+        public = [f"https://localhost:{port}/{number}" for number in range(6)]
+        hosts = ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "x:y@localhost")
+        private = [f"https://{host}:{port}/" for host in hosts]
+        others = [f"http://localhost:{port}/", f"https://localhost:{'9' * 9}/", "https://[/"]
+        self.fields = FIELDS | {"endpoint": (*public, *private, *others)}
         self.actors = {name: Actor(name) for name in NAMES}
         self.steps = 0
         self.statuses: dict[int, int] = defaultdict(int)
         self.closes: dict[int, int] = defaultdict(int)
         self.frames: dict[str, int] = defaultdict(int)
+        self.succeeded: dict[str, int] = defaultdict(int)
+        self.instructed = 0
+        self.mixed: list[str] = []
         self.early: list[int] = []
         for user in users:
             self.actors[user.username].headers = {"Authorization": f"Bearer {user.token}"}
         self._sign_in_guest()
+        self._sign_in_by_form(next(user for user in users if user.username == "ben"))
         self._take_key()
         for number, actor in enumerate(self.actors.values()):
+            own = json.dumps({"instructions": f"{actor.mark} Be brief."}).encode()
+            self.request(actor, number % 2, "PATCH", "/api/preferences/", own)
+            keys = {"p256dh": BROWSER, "auth": SECRET}
+            browser = json.dumps({"endpoint": public[number], "keys": keys}).encode()
+            self.request(actor, number % 2, "POST", "/api/push/", browser)
             for content in ("hello", "please erase it"):
                 body = json.dumps({"content": f"{actor.mark} {content}"}).encode()
                 self.request(actor, number % 2, "POST", "/api/chat/", body)
@@ -156,6 +274,12 @@ class World:
         guest.cookie = f"sessionid={made.cookies['sessionid']}; csrftoken={csrf}"
         guest.headers = {"Cookie": guest.cookie, "X-CSRFToken": csrf}
 
+    def _sign_in_by_form(self, user: User) -> None:
+        actor = self.actors[user.username]
+        csrf = self.sites[0].request("GET", LOGIN_PATH).cookies["csrftoken"]
+        actor.cookie = f"{self.sites[0].login(user)}; csrftoken={csrf}"
+        actor.headers = {"Cookie": actor.cookie, "X-CSRFToken": csrf}
+
     def _take_key(self) -> None:
         kim = self.actors["kim"]
         body = {"name": kim.mark, "scopes": ["read", "write", "export", "approve", "share"]}
@@ -165,31 +289,68 @@ class World:
 
     # Sending
 
+    def _headers(self, actor: Actor, server: int, path: str, body: bytes) -> dict[str, str]:
+        actor.sent += f"{path} {body.decode(errors='replace')}"
+        return actor.headers | ({"Origin": self.sites[server].origin} if actor.cookie else {})
+
     def request(
-        self, actor: Actor, server: int, method: str, path: str, body: bytes | None = None
+        self,
+        actor: Actor,
+        server: int,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = JSON,
     ) -> Answer:
         """Ask, and check the answer."""
-        actor.sent += f"{path} {(body or b'').decode(errors='replace')}"
-        headers = {**actor.headers, **(JSON if body is not None else {})}
-        if actor.cookie:
-            headers["Origin"] = self.sites[server].origin
+        headers = self._headers(actor, server, path, body or b"")
+        if body is not None:
+            headers["Content-Type"] = kind
         answer = self.sites[server].request(method, path, data=body, headers=headers)
         self.statuses[answer.status] += 1
+        if answer.status < 300:
+            self.succeeded[f"{method} {UUIDS.sub('*', urlsplit(path).path)}"] += 1
         assert answer.status < 500, (actor.name, method, path, body, answer)
         self.check_text(actor, answer.body.decode(errors="replace"))
-        if answer.headers.get("Content-Type", "").startswith("application/json"):
+        if answer.body and answer.headers.get("Content-Type", "").startswith(JSON):
             told = answer.json()
             actor.learn(told)
             self._own(actor, path, answer.status, told)
+        made = IN_KEYS.findall(answer.body.decode(errors="replace"))
+        actor.known["key_id"] += made
+        actor.own(*made)
         return answer
 
+    def stream(self, actor: Actor, server: int, path: str, body: bytes) -> None:
+        """Ask for a reply's frames over REST; check those that come, and be gone."""
+        headers = self._headers(actor, server, path, body)
+        headers |= {"Content-Type": JSON, "Accept": "text/event-stream"}
+        wait_s, text = scaled(TIMEOUT_S), b""
+        asked = http.client.HTTPConnection("127.0.0.1", self.sites[server].port, timeout=wait_s)
+        with contextlib.closing(asked):
+            asked.request("POST", path, body, headers)
+            answer = asked.getresponse()
+            self.statuses[answer.status] += 1
+            assert answer.status < 500, (actor.name, path, body)
+            if asked.sock:
+                asked.sock.settimeout(STREAM_S)
+            with contextlib.suppress(TimeoutError):
+                while piece := answer.read1():
+                    text += piece
+        self.check_text(actor, text.decode(errors="replace"))
+        if answer.headers.get_content_type() == "text/event-stream":
+            self.succeeded["streams"] += 1
+            for frame in frames_of(text[: text.rindex(b"\n\n") + 2]):
+                self._take(actor, json.dumps(frame))
+
     def _own(self, actor: Actor, path: str, status: int, told: Any) -> None:
-        if status == 201 and path.endswith(("/shares/", "/keys/")):
-            name = "share_id" if path.endswith("/shares/") else "key_id"
+        made = {"shares": "share_id", "keys": "key_id", "sessions": "session_id"}
+        name = made.get(urlsplit(path).path.rstrip("/").rpartition("/")[2])
+        if status == 201 and name:
             actor.known[name].append(told["id"])
-            actor.owned.add(told["id"])
+            actor.own(told["id"])
         if isinstance(told, dict) and path.startswith("/api/chat/") and "session_id" in told:
-            actor.owned |= {told["session_id"], told["run"]["run_id"]}
+            actor.own(told["session_id"], told["run"]["run_id"], told["message"]["message_id"])
 
     def socket(self, actor: Actor, server: int) -> ClientConnection:
         """The actor's socket at one of the processes."""
@@ -237,7 +398,8 @@ class World:
         assert frame["metadata"].get("code") != "internal", frame
         actor.learn(frame)
         if frame["metadata"].get("event") == "accepted":
-            actor.owned |= {frame["session_id"], frame["metadata"]["run_id"]}
+            names = ("run_id", "message_id", "user_message_id")
+            actor.own(frame["session_id"], *(frame["metadata"][name] for name in names))
         self.check_text(actor, str(text))
 
     def leave(self, actor: Actor, server: int) -> None:
@@ -262,11 +424,26 @@ class World:
 
     def check_text(self, actor: Actor, text: str) -> None:
         """Raises `AssertionError` if it holds what is another tenant's."""
+        told = set(UUIDS.findall(text))
         for other in self.actors.values():
             if other is not actor:
                 assert other.mark not in text, (actor.name, text[:2_000])
-                ids = [it for it in other.owned if it in text and it not in actor.sent]
+                ids = [it for it in told & other.owned if it not in actor.sent]
                 assert ids == [], (actor.name, text[:2_000])
+
+    def watch(self, script: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+        """The same script, which notes whose texts the model is given."""
+
+        def watched(call: Call) -> Reply:
+            marks = set(MARKS.findall(json.dumps(call.body)))
+            if len(marks) > 1:
+                self.mixed.append(f"{marks}: {json.dumps(call.body)[:2_000]}")
+            texts = [it.get("content") for it in call.input if it.get("role") == "system"]
+            told = json.dumps([call.body.get("instructions"), texts])
+            self.instructed += bool(MARKS.search(told))
+            return script(call)
+
+        return watched
 
     # Filling in
 
@@ -275,7 +452,9 @@ class World:
         if isinstance(template, dict):
             named = {"client_message_id": "<client_message_id>"}
             return {
-                name: self.fill(actor, named.get(name, part), whose, text, pick)
+                name: pick.choice(self.fields[name])
+                if name in self.fields and whose != "hostile"
+                else self.fill(actor, named.get(name, part), whose, text, pick)
                 for name, part in template.items()
             }
         if isinstance(template, list):
@@ -304,6 +483,25 @@ class World:
         }[whose]
         return pick.choice(list(known)) if known else f"{pick.getrandbits(128):032x}"
 
+    def ask(self, actor: Actor, name: str, whose: str, pick: random.Random) -> str:
+        """A value for a name in the query."""
+        if name == "branch":
+            return self.an_id(actor, "message_id", whose, pick)
+        known = actor.known["cursor"] if name == "cursor" else QUERIES.get(name)
+        if known and whose != "hostile":
+            return pick.choice(list(known))
+        return pick.choice((actor.mark, "1", "all", "x", "", "\0"))
+
+    def pushes(self) -> dict[str, int]:
+        """How many attempts at notifications there were, by their result."""
+        found: dict[str, int] = defaultdict(int)
+        for site in self.sites:
+            headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+            told = site.request("GET", "/metrics/", headers=headers).body.decode()
+            for result, number in IN_METRICS.findall(told):
+                found[result] += int(number)
+        return found
+
     def count(self, wanted: int) -> None:
         """One more step; remembers the memory after a tenth of them."""
         self.steps += 1
@@ -317,12 +515,16 @@ class World:
 
 
 FRAMES, OPERATIONS, PAGES = client_frames(), operations(), pages()
+CALLED = st.sampled_from([it for it in OPERATIONS for _ in range(4 if it[1] in OWN else 1)])
+CHATS = [operation for operation in OPERATIONS if operation[1].endswith("/chat/")]
 KINDS = sorted({frame["type"] for frame in FRAMES})
 DECLARED = st.sampled_from(KINDS).flatmap(
     lambda kind: st.sampled_from([frame for frame in FRAMES if frame["type"] == kind])
 )
 """Every type as often as any other, however many forms it has."""
 ACTORS, SERVERS = st.sampled_from(NAMES), st.sampled_from((0, 1))
+PEOPLE = st.sampled_from((*NAMES, *["ben", "guest"] * 4))
+"""More often those with a cookie, as pages know nobody else."""
 WHOSE = st.sampled_from((*["own"] * 6, "foreign", "foreign", "unknown", "hostile"))
 TEXTS = st.one_of(
     st.sampled_from(("hello", "please erase it", "tokens", "<script>", "", "a" * 40_000)),
@@ -350,9 +552,11 @@ class Actors(RuleBasedStateMachine):
     @rule(actor=ACTORS, server=SERVERS, frame=DECLARED, whose=WHOSE, text=TEXTS,
           seed=SEEDS)  # fmt: skip
     def say(self, actor: str, server: int, frame: Any, whose: str, text: str, seed: int) -> None:
-        """A frame as it is declared."""
+        """A frame as it is declared, or without some of its parts."""
         it, pick = self.world.actors[actor], random.Random(seed)
         filled = self.world.fill(it, frame, whose, text, pick)
+        if pick.random() < 0.2:
+            filled = thinned(filled, pick) | {"type": frame["type"]}
         self.world.send(it, server, json.dumps(filled))
 
     @rule(actor=ACTORS, server=SERVERS, frame=DECLARED, whose=WHOSE, seed=SEEDS)
@@ -367,7 +571,7 @@ class Actors(RuleBasedStateMachine):
         """What is no frame."""
         self.world.send(self.world.actors[actor], server, text)
 
-    @rule(actor=ACTORS, server=SERVERS, operation=st.sampled_from(OPERATIONS), whose=WHOSE,
+    @rule(actor=ACTORS, server=SERVERS, operation=CALLED, whose=WHOSE,
           text=TEXTS, seed=SEEDS)  # fmt: skip
     def call(
         self, actor: str, server: int, operation: Any, whose: str, text: str, seed: int
@@ -385,29 +589,62 @@ class Actors(RuleBasedStateMachine):
             and len(it.known["key_id"]) > 5
         ):
             return
-        address = IN_DOCUMENT.sub(
-            lambda name: quote(self.world.an_id(it, name[1], whose, pick), safe=""), path
-        )
-        asked = {name: pick.choice((it.mark, "1", "all", "x", "", "\0")) for name in query}
+        address = self._address(it, path, whose, pick)
+        asked = {name: self.world.ask(it, name, whose, pick) for name in query}
         if query and pick.random() < 0.5:
-            address += "?" + urlencode(dict(pick.choices(list(asked.items()))))
+            some = pick.choices(list(asked.items()), k=pick.randint(1, 2))
+            address += "?" + urlencode(dict(some))
         body = self.world.fill(it, pick.choice(bodies), whose, text, pick)
+        if body is not None and pick.random() < 0.3:
+            body = thinned(body, pick)
         if body is not None and pick.random() < 0.2:
             body = garbled(body, pick)
         sent = None if body is None else json.dumps(body).encode()
         if sent and pick.random() < 0.05:
             sent = sent[: pick.randrange(len(sent))]
-        self.world.request(it, server, method, address, sent)
+        if pick.random() < 0.05:
+            method = pick.choice(METHODS)
+        kind = pick.choice(TYPES) if pick.random() < 0.05 else JSON
+        self.world.request(it, server, method, address, sent, kind)
         self.world.drain()
 
-    @rule(actor=ACTORS, server=SERVERS, page=st.sampled_from(PAGES), whose=WHOSE, seed=SEEDS)
-    def visit(self, actor: str, server: int, page: str, whose: str, seed: int) -> None:
-        """A page."""
+    @rule(actor=ACTORS, server=SERVERS, operation=st.sampled_from(CHATS), whose=WHOSE, text=TEXTS,
+          seed=SEEDS)  # fmt: skip
+    def listen(
+        self, actor: str, server: int, operation: Any, whose: str, text: str, seed: int
+    ) -> None:
+        """A chat whose frames are read for a moment."""
+        it, pick, (_, path, _, bodies) = self.world.actors[actor], random.Random(seed), operation
+        address = self._address(it, path, whose, pick)
+        body = self.world.fill(it, pick.choice(bodies), whose, text, pick)
+        self.world.stream(it, server, address, json.dumps(thinned(body, pick)).encode())
+        self.world.drain()
+
+    def _address(self, it: Actor, path: str, whose: str, pick: random.Random) -> str:
+        """A path of the document or of a route, with ids in it."""
+        for names in (IN_DOCUMENT, IN_ROUTE):
+            path = names.sub(
+                lambda name: quote(self.world.an_id(it, name[1], whose, pick), safe=""), path
+            )
+        return path
+
+    @rule(actor=PEOPLE, server=SERVERS, page=st.sampled_from(PAGES), whose=WHOSE, text=TEXTS,
+          seed=SEEDS)  # fmt: skip
+    def visit(self, actor: str, server: int, page: str, whose: str, text: str, seed: int) -> None:
+        """A page, or a form that is sent to it, which may have another or none."""
         it, pick = self.world.actors[actor], random.Random(seed)
-        address = IN_ROUTE.sub(
-            lambda name: quote(self.world.an_id(it, name[1], whose, pick), safe=""), page
-        )
-        self.world.request(it, server, "GET", address)
+        if pick.random() < 0.5:
+            self.world.request(it, server, "GET", self._address(it, page, whose, pick))
+            return
+        # Half of them to the two that everybody has.
+        own = pick.choice(("/accounts/settings/", "/accounts/keys/"))
+        address = self._address(it, own if pick.random() < 0.5 else page, whose, pick)
+        fields = {
+            name: self.world.fill(it, part, whose, text, pick) for name, part in ON_FORMS.items()
+        }
+        if pick.random() < 0.3:
+            fields = thinned(fields, pick)
+        self.world.request(it, server, "POST", address, urlencode(fields).encode(), FORM)
 
     @rule(actor=ACTORS, server=SERVERS)
     def leave(self, actor: str, server: int) -> None:
@@ -428,6 +665,15 @@ class Actors(RuleBasedStateMachine):
         for actor in self.world.actors.values():
             for server in list(actor.sockets):
                 self.world.leave(actor, server)
+
+
+def thinned(value: dict[str, Any], pick: random.Random) -> dict[str, Any]:
+    """The same without some of its parts."""
+    return {
+        name: thinned(part, pick) if isinstance(part, dict) else part
+        for name, part in value.items()
+        if pick.random() < 0.7
+    }
 
 
 def garbled(value: dict[str, Any], pick: random.Random) -> Any:
@@ -457,6 +703,11 @@ def eraser(folder: Path) -> Any:
 @pytest.fixture
 def world(provider: Provider, postgres: Postgres, valkey: Valkey) -> Iterator[World]:
     changes = {
+        "DJANGO_SETTINGS_MODULE": "tests.support.two_agents_settings",
+        "PUSH_KEY": webhooks.make_push_key(),
+        "METRICS_TOKEN": METRICS_TOKEN,
+        # Webhooks may go inside then, notifications never.
+        "WEBHOOK_PRIVATE": "1",
         "REDIS_URL": valkey.url,
         "ALLOW_GUESTS": "1",
         "API_REQUESTS_PER_MINUTE": "1000000",
@@ -468,11 +719,17 @@ def world(provider: Provider, postgres: Postgres, valkey: Valkey) -> Iterator[Wo
         provider.script = eraser(folder)
         changes["DATABASE_URL"] = url
         with (
+            sockets.create_server(("127.0.0.1", 0)) as inside,
             drill_site(provider, postgres, **changes) as one,
             drill_site(provider, postgres, **changes) as two,
         ):
+            inside.setblocking(False)
             users = one.make_users(*(name for name in NAMES if name != "guest"))
-            yield World([one, two], users)
+            made = World([one, two], users, inside)
+            provider.script = made.watch(provider.script)
+            yield made
+            with pytest.raises(BlockingIOError):
+                inside.accept()
             for site in (one, two):
                 assert "Traceback" not in site.log
 
@@ -497,6 +754,13 @@ def test_nothing_fails_and_nothing_leaks(world: World) -> None:
     told = dict(world.statuses), dict(world.closes), dict(world.frames)
     assert {200, 201, 404} <= world.statuses.keys(), told
     assert {"pong", "resumed"} <= world.frames.keys(), told
+    assert world.mixed == []
+    assert world.instructed, "nobody's instructions have come to the model"
+    assert STEP_COUNT < MANY or world.succeeded.keys() >= NEEDED, dict(world.succeeded)
+    pushes = dict(world.pushes())
+    assert "delivered" not in pushes
+    assert pushes.keys() & {"failed", "given_up"}, "no notification was tried"
     sys.stdout.write(f"{world.steps} steps: {told}, {world.early} and {late} bytes\n")
+    sys.stdout.write(f"{dict(world.succeeded)}, {pushes}, {world.instructed} instructed\n")
     for before, after in zip(world.early, late, strict=True):
         assert after < before * RATIO, (world.early, late)
