@@ -1,6 +1,7 @@
 """A stop at any moment: acknowledged at once, the model let go, the text kept."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tests.support.kept import Kept, converge
 from tests.support.provider import Call, Gate, Provider, Reply, ToolCall, words
 from tests.support.site import Site, User
 from tests.support.transcript import Frame, event_of, is_terminal
+from tests.support.waiting import poll
 
 ROUNDS = 8
 
@@ -174,14 +176,32 @@ async def test_during_a_tool_that_blocks_its_thread(
     async with site.chat(ann) as client:
         accepted = await client.chat("Use a tool")
         await client.resume(accepted["session_id"])
-        await client.wait_for(event("tool.started"))
+        end = await asyncio.to_thread(open_to_write, pipe)
         await stop(client, accepted)
         assert_stopped(await client.wait_end(accepted["run_id"]), "One moment.")
         await next_turn_works(site, ann, provider, client, accepted["session_id"])
         # Only now the tool comes back; nobody waits for it any more.
-        await asyncio.to_thread(pipe.write_text, "too late")
+        os.write(end, b"too late")
+        os.close(end)
         kept = await next_turn_works(site, ann, provider, client, accepted["session_id"])
     assert "too late" not in str(kept.messages)
+
+
+def open_to_write(pipe: Path) -> int:
+    """Return the end of a FIFO that somebody reads, once there is such a reader.
+
+    A tool that has started is not in its thread yet: a stop at that moment keeps it from there.
+    """
+    ends: list[int] = []
+
+    def is_read() -> bool:
+        # Without a reader this fails.
+        with contextlib.suppress(OSError):
+            ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
+    poll(is_read, "the tool to read")
+    return ends[0]
 
 
 async def test_as_the_reply_ends(either_site: Site, provider: Provider) -> None:

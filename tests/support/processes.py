@@ -45,6 +45,11 @@ def count_nameless_files(pid: int | str = "self") -> int:
     return count
 
 
+def _state_of(pid: int) -> str:
+    """Return the letter for the state of a process; Linux only."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 class Child:
     """A server in its own process, its output in `log_path`.
 
@@ -122,8 +127,11 @@ class Child:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process alone, not to its children."""
+        """Send a signal to the process alone; after SIGSTOP it stands still, on Linux."""
         os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            # With several threads it takes a moment: what is sent meanwhile may still be served.
+            poll(lambda: _state_of(self.pid) == "T", "the process to stand still")
 
     def wait(self, *, within: float = TIMEOUT_S) -> int:
         """Wait for the end; returns the exit status, negative for a signal."""
