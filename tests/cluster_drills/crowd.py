@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from tests.support.approvals import times_run
@@ -51,7 +51,7 @@ class Crowd:
     ) -> None:
         self.cluster, self.size = cluster, size
         self.readers: list[Reader] = []
-        self.times: list[TimedTranscript] = []
+        self.times: defaultdict[int, list[TimedTranscript]] = defaultdict(list)
         self._prompt = f"tokens={tokens} rate={rate}"
         self._reply_s = tokens / rate
         self._tools = tools
@@ -88,7 +88,7 @@ class Crowd:
                 text += f" file={self._file(number)}"
             reader = Reader(user, text, self._board, timed)
             self.readers.append(reader)
-            self.times.append(timed)
+            self.times[user.pk].append(timed)
             await reader.read([self.cluster.site], self._sending)
 
     def _file(self, number: int) -> Path:
@@ -123,18 +123,22 @@ class Crowd:
         return ends
 
     def stillness_s(self) -> list[float]:
-        """Return for how long the text of each reply stood still at most, in seconds."""
-        return [max((pause for pause, _ in timed.pauses()), default=0.0) for timed in self.times]
+        """Return for how long text stood still at most, in all replies of each person."""
+        return [max(pause for pause, _ in _pauses(replies)) for replies in self.times.values()]
 
     def recovered_after_s(self, since: float) -> float:
         """Return how long after a moment the last reader's text flowed again, in seconds."""
         late = [
             end - since
-            for timed in self.times
-            for pause, end in timed.pauses()
+            for replies in self.times.values()
+            for pause, end in _pauses(replies)
             if pause > FLOWING_S and end > since
         ]
         return max(late, default=0.0)
+
+
+def _pauses(replies: list[TimedTranscript]) -> Iterator[tuple[float, float]]:
+    return itertools.chain.from_iterable(timed.pauses() for timed in replies)
 
 
 def described(ends: Counter[str]) -> str:

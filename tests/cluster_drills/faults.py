@@ -43,9 +43,9 @@ async def kill_processes(stage: Stage) -> str:
 
 
 async def _kill_in_turn(cluster: Cluster, kind: str, kills: int) -> None:
-    """Kill the first and the second process of a kind in turn, each when the other is back."""
+    """Kill the processes of a kind in turn, each when the one before is back."""
     for number in range(kills):
-        name = f"{kind}-{1 + number % 2}"
+        name = f"{kind}-{1 + number % cluster.size}"
         back = f"{name} is back"
         count = cluster.log.count(back)
         cluster.kill(name)
@@ -152,7 +152,7 @@ def _postgres_answers(cluster: Cluster) -> bool:
 async def restart_all(stage: Stage) -> str:
     """Web processes and workers one by one, as a deploy does."""
     cluster = stage.cluster
-    crowd = Crowd(cluster, stage.streams, tokens=80, rate=2)
+    crowd = Crowd(cluster, stage.streams, tokens=60, rate=2)
     before = cluster.pids(*SITE_PROCESSES)
     started = time.monotonic()
     async with crowd.chatting():
@@ -165,8 +165,8 @@ async def restart_all(stage: Stage) -> str:
     assert not set(before) & set(cluster.pids(*SITE_PROCESSES))
     still = crowd.stillness_s()
     return (
-        f"{stage.streams} streams, {took:.0f} s; {described(ends)}; text stood still at p50 "
-        f"{percentile(still, 0.5):.2f} s, p99 {percentile(still, 0.99):.2f} s, at most "
+        f"{stage.streams} streams, {took:.0f} s; {described(ends)}; text of a reader stood still "
+        f"at p50 {percentile(still, 0.5):.2f} s, p99 {percentile(still, 0.99):.2f} s, at most "
         f"{max(still):.2f} s"
     )
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster_drills import faults, people
-from tests.cluster_drills.stage import Stage, lossy_stage, paced_stage, scripted_stage
+from tests.cluster_drills.stage import (
+    Stage,
+    lossy_stage,
+    paced_stage,
+    scripted_stage,
+    wide_stage,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ DRILLS = (
         1,
         "kill -9 of workers and web processes, under 100 streams",
         "each acknowledged chat ends once; no wrong text; no tool runs twice",
-        paced_stage,
+        wide_stage,
         faults.kill_processes,
     ),
     Drill(

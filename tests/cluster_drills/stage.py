@@ -71,8 +71,17 @@ def paced_stage() -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
+def wide_stage() -> Iterator[Stage]:
+    """The same with twice as many processes of the site: those that are killed in turn live longer
+    than the time after which the cluster starts them again without a pause.
+    """
+    with _paced_model() as url, _running(url, size=4) as cluster:
+        yield Stage(cluster)
+
+
+@contextlib.contextmanager
 def lossy_stage() -> Iterator[Stage]:
-    """The same, and its channel layer loses, repeats and reorders what is sent."""
+    """As `paced_stage`, and its channel layer loses, repeats and reorders what is sent."""
     with _paced_model() as url, _running(url, **LOSSY) as cluster:
         yield Stage(cluster)
 
@@ -98,9 +107,9 @@ def _paced_model() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _running(model_url: str, **changes: str) -> Iterator[Cluster]:
+def _running(model_url: str, *, size: int = 2, **changes: str) -> Iterator[Cluster]:
     with scratch_dir("cluster") as folder:
-        cluster = Cluster(folder, model_url, **SETTINGS | changes)
+        cluster = Cluster(folder, model_url, size=size, **SETTINGS | changes)
         try:
             cluster.start()
             yield cluster

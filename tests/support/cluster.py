@@ -27,12 +27,16 @@ SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
 
 
 class Cluster:
-    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves."""
+    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves.
 
-    def __init__(self, folder: Path, model_url: str, **changes: str) -> None:
-        self.folder = folder
+    It has `size` web processes and as many workers.
+    """
+
+    def __init__(self, folder: Path, model_url: str, *, size: int = 2, **changes: str) -> None:
+        self.folder, self.size = folder, size
         self.env = env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
         self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
+        self.argv += ["--web", str(size), "--workers", str(size)]
         self.process = Child(self.argv, folder / "cluster.log", env=env, cwd=ROOT)
         self.site = Site(folder, {}, env)
 
