@@ -15,11 +15,13 @@ from uuid import UUID
 from django.db import connection
 
 from conversations.changes import Change, RunAdvanced
-from conversations.models import ChatSession, Message, Run, RunEvent
+from conversations.models import ChatSession, Run, RunEvent
 from conversations.queries import (
     EventRow,
+    find,
     get_run,
     in_chunks,
+    list_changed,
     list_unfinished,
     read_events,
     reply_run,
@@ -263,7 +265,9 @@ def read_session_state(
     authorised access to the session, which may be deleted.
     """
     # The revision first: what changes after this read is sent again for the next cursor.
-    session = ChatSession.objects.only("rev", "run_count").get(pk=session_id)
+    session = find(ChatSession, id=session_id)
+    if session is None:
+        raise ChatSession.DoesNotExist
     unfinished = list_unfinished(session_id)
     return SessionState(
         rev=session.rev,
@@ -271,20 +275,24 @@ def read_session_state(
         messages=[] if rev is None else _list_changes(session_id, rev, limit, max_chars),
         queue=[queue_view(run) for run in unfinished[1:]],
         active=(unfinished[0].pk, unfinished[0].number) if unfinished else None,
-        numbers=dict(
-            Run.objects.filter(session_id=session_id, pk__in=list(runs)).values_list("pk", "number")
-        ),
+        numbers=_read_numbers(session_id, list(runs)),
     )
 
 
 def _list_changes(
     session_id: UUID, rev: int, limit: int, max_chars: int
 ) -> list[MessageView] | None:
-    changed = Message.objects.filter(session_id=session_id, rev__gt=rev)
-    rows = list(changed.select_related("run", "summary").order_by("rev", "number")[: limit + 1])
+    rows = list_changed(session_id, rev=rev, limit=limit + 1)
     if len(rows) > limit or sum(len(row.text) for row in rows) > max_chars:
         return None
     return [message_view(row, run=reply_run(row)) for row in rows]
+
+
+def _read_numbers(session_id: UUID, runs: list[UUID]) -> dict[UUID, int]:
+    if not runs:
+        return {}
+    named = Run.objects.filter(session_id=session_id, pk__in=runs)
+    return dict(named.values_list("pk", "number"))
 
 
 @dataclass(frozen=True)

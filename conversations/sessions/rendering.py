@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from conversations.changes import insert
 from conversations.models import ACTIVE, ReplyHtml, Role
+from conversations.queries import select
 from conversations.sessions.markdown import ALERTS, parser
 from conversations.shapes import MessageView
 
@@ -185,7 +186,7 @@ def show_parts(view: MessageView, html: Mapping[str, list[str]]) -> list[dict[st
 def _load(views: Sequence[MessageView]) -> dict[str, list[str]]:
     """Return the stored HTML of exactly these texts by this version of the renderer."""
     parts = {view.message_id: view.parts or [] for view in views}
-    rows = ReplyHtml.objects.filter(pk__in=list(parts), renderer=RENDERER_VERSION)
+    rows = select(ReplyHtml, message=list(parts), renderer=RENDERER_VERSION)
     found = {str(row.pk): row for row in rows}
     return {pk: row.html for pk, row in found.items() if row.digest == _digest(parts[pk])}
 

@@ -114,6 +114,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
         """
         await getattr(self, get_handler_name(message))(message)
 
+    async def websocket_disconnect(self, message: Any) -> None:
+        """End the socket; Channels' own version also closes old connections, as in `dispatch`."""
+        raise StopConsumer
+
     async def connect(self) -> None:
         """Accept the socket; then start sending or, if it is refused, close it with a code.
 

@@ -4,7 +4,7 @@ It relies on these parts of Daphne 4.2.3, which requirements.txt pins: `Server.h
 `create_application`, `listen_success`, `listen_error`, `kill_all_applications`, `timeout_checker`,
 `ws_factory` and `connections`; `WebSocketProtocol.application_queue` and `check_timeouts`;
 `WebRequest.content` and `gotLength`; `http_factory`, whose `buildProtocol` makes a channel for each
-connection. Of autobahn it replaces `dataReceived` and `sendData`.
+connection. Of autobahn it replaces `dataReceived`, `sendData` and `CONFIG_ATTRS`.
 """
 
 import asyncio
@@ -141,6 +141,18 @@ class PatientProtocol(WebSocketProtocol):
     maxMessagePayloadSize: int  # noqa: N815
     is_held = False
 
+    @classmethod
+    def share_options(cls, factory: Any) -> None:
+        """Set the options of `factory` for all connections, from the next one on.
+
+        Autobahn copies them to each connection, and composes a log entry of them, which costs more
+        than the rest of a handshake. It still does so with functions, which would become methods.
+        """
+        shared = [name for name in cls.CONFIG_ATTRS if not callable(getattr(factory, name))]
+        for name in shared:
+            setattr(cls, name, getattr(factory, name))
+        cls.CONFIG_ATTRS = [name for name in cls.CONFIG_ATTRS if name not in shared]
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
         super().onMessage(payload, isBinary)
         if not self.is_held and self._is_behind():
@@ -224,6 +236,7 @@ class Server(DaphneServer):
     def _get_ready(self) -> None:
         """Install our classes and signal handlers; Daphne calls this before its loop runs."""
         self.ws_factory.protocol = PatientProtocol
+        PatientProtocol.share_options(self.ws_factory)
         # The context that those of all connections are copied from: each then replaces this entry,
         # where adding one would copy all others.
         note_ids()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,13 +13,31 @@ import pytest
 from agents.usage import Usage
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import crypto, timezone
+from rest_framework_simplejwt.tokens import AccessToken
 
 from conversations import queries
 from conversations.changes import write_events
-from conversations.models import ChatSession, Message, Run, RunStatus, UsageSource, UserUsage
-from conversations.people.sign_ins import SignIn, list_ended_sign_ins
+from conversations.models import (
+    ChatSession,
+    Message,
+    ReplyHtml,
+    Role,
+    Run,
+    RunStatus,
+    Summary,
+    UsageSource,
+    UserUsage,
+)
+from conversations.people.accounts import create_key
+from conversations.people.sign_ins import (
+    SignIn,
+    issue_ticket,
+    list_ended_sign_ins,
+    redeem_ticket,
+)
 from conversations.queries import read_events, session_usage
 from conversations.runs import catch_up, lifecycle
 from conversations.runs.catch_up import Snapshots, read_snapshot
@@ -32,7 +50,9 @@ from conversations.sessions.parts import PartsFolder, fold
 from conversations.sessions.posting import NewChat, post_chat
 from conversations.sessions.rendering import render_texts
 from conversations.text import estimate_items
+from realtime import routing
 from realtime.channel_layer import MAX_WAITING, Publisher
+from realtime.sockets.reader import read_missed, read_state
 from realtime.work.metering import InputEstimates, UsageMeter
 from tests.support.chats import CLAIM, ask, begin, finish, make_user, session_of
 from tests.support.machine import scaled
@@ -120,8 +140,8 @@ class TestSessionUsage:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestReply:
-    """A reply's statements and commits, as docs/architecture.md states them."""
+class TestStated:
+    """Statements and commits, as docs/architecture.md states them."""
 
     def count(self, act: Callable[[], Any]) -> tuple[int, int]:
         """Return the numbers of statements and of commits."""
@@ -129,7 +149,7 @@ class TestReply:
         commits = sum(sql == "COMMIT" for sql in told)
         return len(told) - commits - sum(sql.startswith("BEGIN") for sql in told), commits
 
-    def test_it_costs_what_is_stated(self) -> None:
+    def test_of_a_reply(self) -> None:
         user = make_user("ann")
         claims: list[Any] = []
         limits = ChatLimits(runs=9, tokens_a_day=9**9, guest_tokens_a_day=9, site_tokens_a_day=9**9)
@@ -159,12 +179,37 @@ class TestReply:
         counted["post a further message"] = self.count(lambda: post(str(run.session_id)))
         run = claims[-1].run
         counted["read the model's input"] = self.count(lambda: read_path(run, run.prompt_id, 60))
-        assert counted == stated_costs()
+        assert counted == stated_costs("reply")
+
+    def test_of_a_client_that_returns(self) -> None:
+        user = make_user("ann")
+        first = ask(user, "hi")
+        finish(first, "Hello", html=render_texts([{"type": "text", "text": "Hello"}]))
+        session = session_of(first)
+        running = ask(user, "and now?", session)
+        begin(running, "Well")
+        token = AccessToken.for_user(user)
+        browser = Client()
+        browser.force_login(user)
+        cookie = f"sessionid={browser.cookies['sessionid'].value}"
+        _, key = create_key(user=user, name="one", scopes=["read"])
+        ticket, _ = issue_ticket(user=user, sign_in=sign_in_of(user))
+        asked: dict[str, Any] = {"rev": 0, "limit": 9, "max_chars": 999}
+        acts: dict[str, Callable[[], object]] = {
+            "sign-in by access token": lambda: routing._from_header(f"Bearer {token}"),
+            "sign-in by cookie": lambda: routing._from_cookie(cookie),
+            "sign-in by API key": lambda: routing._from_header(f"Bearer {key}"),
+            "sign-in by ticket": lambda: redeem_ticket(ticket),
+            "find the session": lambda: queries.get_session(user, str(session.pk)),
+            "read what has changed": lambda: read_state(session.pk, runs=frozenset(), **asked),
+            "read a running reply": lambda: read_missed(running.run_id, epoch=0, seq=0, limit=9),
+        }
+        assert {name: self.count(act) for name, act in acts.items()} == stated_costs("return")
 
 
-def stated_costs() -> dict[str, tuple[int, int]]:
+def stated_costs(what: str) -> dict[str, tuple[int, int]]:
     text = (ROOT / "docs/architecture.md").read_text()
-    rows = text.partition("<!-- counted: reply -->")[2].partition("<!-- end -->")[0]
+    rows = text.partition(f"<!-- counted: {what} -->")[2].partition("<!-- end -->")[0]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()]
     return {
         row[0]: (int(row[1]), int(row[2])) for row in cells if len(row) == 3 and row[1].isdigit()
@@ -466,8 +511,48 @@ def test_what_is_unfinished_is_read_once(read: Callable[[ChatSession], Any]) -> 
     ask(user, "two", session)
     shown: list[Any] = []
     asked = queries_of(lambda: shown.append(read(session)))
-    assert sum("run.prompt_id" in sql for sql in asked) == 1
+    assert sum("JOIN conversations_message prompt" in sql for sql in asked) == 1
     assert [line.content for line in shown[0].queue] == ["two"]
+
+
+@pytest.mark.django_db
+def test_what_is_read_without_the_orm_is_the_same() -> None:
+    """Messages with and without a run and a summary; those that changed first come first."""
+    user = make_user("ann")
+    session = session_of(posted := ask(user, "one"))
+    finish(posted, "Hello", html=["<p>Hello</p>"])
+    reply = Message.objects.get(role=Role.ASSISTANT)
+    Summary.objects.create(message=reply, text="greetings", model="m")
+    ask(user, "two", session)
+    Message.objects.filter(number=1).update(rev=99)
+
+    def values(rows: Iterable[Any]) -> list[Any]:
+        """Return the values of each row's fields."""
+        return [
+            row and [getattr(row, field.attname) for field in row._meta.concrete_fields]
+            for row in rows
+        ]
+
+    def parts(message: Message) -> list[Any]:
+        return [message, getattr(message, "run", None), getattr(message, "summary", None)]
+
+    changed = queries.list_changed(session.pk, rev=1, limit=3)
+    assert [row.number for row in changed] == [2, 3, 4]
+    with CaptureQueriesContext(connection) as captured:
+        found = [values(parts(row)) for row in changed]
+    assert not captured.captured_queries
+    by_orm = session.messages.select_related("run", "summary").order_by("rev", "number")[:3]
+    assert found == [values(parts(row)) for row in by_orm]
+    assert [row[2] is None for row in found] == [False, True, True]
+    newest = queries.list_changed(session.pk, rev=changed[-1].rev, limit=3)
+    assert [row.number for row in newest] == [1]
+    same = ReplyHtml.objects.all(), queries.select(ReplyHtml, message=[reply.pk, uuid4()])
+    assert values(same[0]) == values(same[1])
+    assert queries.select(ReplyHtml, message=[]) == []
+    assert values([queries.find(ChatSession, id=session.pk, deleted_at=None)]) == values(
+        ChatSession.objects.all()
+    )
+    assert queries.find(ChatSession, id=session.pk, archived_at=timezone.now()) is None
 
 
 class SlowLayer:

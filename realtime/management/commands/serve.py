@@ -32,12 +32,10 @@ class Command(BaseCommand):
         from realtime.sockets.server import Server
 
         server = Server(get_default_application(), host=host, port=port)
-        # Importing the Agents SDK takes more than a second; do it before the first reply.
-        from realtime import registry
+        from realtime import process
         from realtime.telemetry import metrics
-        from realtime.work import run  # noqa: F401
 
-        registry.agent_names()
+        process.load_all()
         self.stdout.write(addresses(host, port))
         self.stdout.flush()
         with metrics.served_on(options["metrics_port"]):

@@ -10,7 +10,6 @@ from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 
 from realtime import process as process_module
-from realtime import registry
 from realtime.conf import is_layer_shared
 from realtime.process import Process
 from realtime.telemetry import metrics
@@ -31,10 +30,7 @@ class Command(BaseCommand):
             raise CommandError(
                 "A worker needs a channel layer that processes share: set REDIS_URL everywhere."
             )
-        # Importing the Agents SDK takes more than a second; do it before the first reply.
-        from realtime.work import run  # noqa: F401
-
-        registry.agent_names()
+        process_module.load_all()
         with metrics.served_on(options["metrics_port"]):
             asyncio.run(work())
         logging.shutdown()
