@@ -5,7 +5,6 @@ from django.urls import path
 from conversations.api.access import (
     KeysView,
     KeyView,
-    PreferencesView,
     PushView,
     RefreshView,
     TicketsView,
@@ -42,7 +41,6 @@ urlpatterns = [
     path("ws-tickets/", TicketsView.as_view(), name="api-ws-tickets"),
     path("keys/", KeysView.as_view(), name="api-keys"),
     path("keys/<str:key_id>/", KeyView.as_view(), name="api-key"),
-    path("preferences/", PreferencesView.as_view(), name="api-preferences"),
     path("push/", PushView.as_view(), name="api-push"),
     path("shared/<str:token>/", SharedView.as_view(), name="api-shared"),
     path("sessions/", SessionsView.as_view(), name="api-sessions"),

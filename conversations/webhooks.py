@@ -155,14 +155,14 @@ def _ids(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery to be attempted now: `body`, JSON, is to be posted to `url` with `headers`.
+    """A message to be posted now: `body` to `url`, with `headers` that are signed for this time.
 
-    `id` is that of the `WebhookDelivery`, `receiver` that of its endpoint. The signature in
-    `headers` is of the present time.
+    `id` is that of the `WebhookDelivery` or `PushDelivery`, `receiver` that of the endpoint or the
+    user. The body of a webhook is JSON, that of a notification is encrypted.
     """
 
-    id: UUID
-    receiver: int
+    id: Any
+    receiver: Any
     url: str
     body: bytes
     headers: dict[str, str]
@@ -294,21 +294,7 @@ def unsubscribe(*, user: User, endpoint: str) -> None:
     PushSubscription.objects.filter(owner_id=user.pk, endpoint=endpoint).delete()
 
 
-@dataclass(frozen=True)
-class DuePush:
-    """A notification to be attempted now; `body` is encrypted.
-
-    `id` is that of the `PushDelivery`, `receiver` that of the user.
-    """
-
-    id: int
-    receiver: UserId
-    url: str
-    body: bytes
-    headers: dict[str, str]
-
-
-def take_due_pushes(limit: int, *, each: int, under_way: Mapping[UserId, int]) -> list[DuePush]:
+def take_due_pushes(limit: int, *, each: int, under_way: Mapping[UserId, int]) -> list[Due]:
     """Take notifications as `take_due` does deliveries, at most `each` at a time for a user.
 
     Subscriptions whose sign-in has ended are deleted instead, with all that was due for them. The
@@ -334,7 +320,7 @@ def _end_subscriptions(subscriptions: Iterable[PushSubscription]) -> set[int]:
     return ended
 
 
-def _push(row: PushDelivery) -> DuePush:
+def _push(row: PushDelivery) -> Due:
     to = row.subscription
     body = _encrypt(json.dumps(_message(row), ensure_ascii=False).encode(), to.p256dh, to.auth)
     headers = {
@@ -344,7 +330,7 @@ def _push(row: PushDelivery) -> DuePush:
         "Urgency": "high" if row.event == WebhookEvent.APPROVAL_REQUESTED else "normal",
         "Authorization": _authorize(to.endpoint),
     }
-    return DuePush(row.pk, to.owner_id, to.endpoint, body, headers)
+    return Due(row.pk, to.owner_id, to.endpoint, body, headers)
 
 
 def _message(row: PushDelivery) -> dict[str, str]:

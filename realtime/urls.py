@@ -4,7 +4,7 @@ from django.urls import path
 
 from conversations.urls import SESSION
 from realtime.api.downloads import ExportView, TranscriptView, asyncapi, typescript
-from realtime.api.turns import CancelView, ChatView, UsageView
+from realtime.api.turns import CancelView, ChatView, PreferencesView, UsageView
 
 urlpatterns = [
     path("asyncapi.json", asyncapi, name="api-asyncapi"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path(f"{SESSION}chat/", ChatView.as_view(), name="api-chat"),
     path(f"{SESSION}cancel/", CancelView.as_view(), name="api-cancel"),
     path(f"{SESSION}transcript/", TranscriptView.as_view(), name="api-transcript"),
+    path("preferences/", PreferencesView.as_view(), name="api-preferences"),
     path("usage/", UsageView.as_view(), name="api-usage"),
     path("export/", ExportView.as_view(), name="api-export"),
 ]

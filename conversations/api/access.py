@@ -1,4 +1,4 @@
-"""REST views of API keys, own settings, notifications, access tokens and tickets."""
+"""REST views of API keys, notifications, access tokens and tickets."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.exceptions import ValidationError as InvalidValue
-from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.request import Request
@@ -21,16 +20,8 @@ from conversations import webhooks
 from conversations.api.base import ApiView
 from conversations.api.requests import sign_in_of
 from conversations.errors import AgentSiteError, ErrorCode
-from conversations.models import ApiKey, Preferences, Scope
-from conversations.people.accounts import (
-    DAYS,
-    DAYS_MAX,
-    create_key,
-    get_preferences,
-    list_keys,
-    revoke_key,
-    save_preferences,
-)
+from conversations.models import ApiKey, Scope
+from conversations.people.accounts import DAYS, DAYS_MAX, create_key, list_keys, revoke_key
 from conversations.people.sign_ins import (
     allow_again,
     count_sign_outs,
@@ -112,43 +103,6 @@ class KeyView(ApiView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class PreferencesSerializer(serializers.ModelSerializer[Preferences]):
-    """The caller's own settings.
-
-    "" leaves the choice to the browser (`language`), to each device (`theme`, `enter`) or to the
-    site (`agent`). `instructions` are given to the model with those of the agent.
-    """
-
-    class Meta:
-        model = Preferences
-        fields = (
-            *("language", "theme", "enter", "instructions", "agent"),
-            *("keeps_going", "push_text"),
-        )
-
-    def validate_language(self, value: str) -> str:
-        if value and value not in dict(settings.LANGUAGES):
-            raise serializers.ValidationError(_("The site does not have this language."))
-        return value
-
-
-class PreferencesView(ApiView):
-    """The caller's own settings."""
-
-    @extend_schema(responses=PreferencesSerializer)
-    def get(self, request: Request) -> Response:
-        """Return the caller's own settings."""
-        return Response(PreferencesSerializer(get_preferences(request.user)).data)
-
-    @extend_schema(request=PreferencesSerializer, responses=PreferencesSerializer)
-    def patch(self, request: Request) -> Response:
-        """Change those settings that are given; return all."""
-        asked = PreferencesSerializer(data=request.data, partial=True)
-        asked.is_valid(raise_exception=True)
-        saved = save_preferences(request.user, **asked.validated_data)
-        return Response(PreferencesSerializer(saved).data)
-
-
 class PushKeysSerializer(serializers.Serializer[None]):
     """The keys of a browser's subscription, as `PushSubscription.toJSON()` has them."""
 
@@ -156,18 +110,17 @@ class PushKeysSerializer(serializers.Serializer[None]):
     auth = serializers.CharField(max_length=30)
 
 
-class SubscriptionSerializer(serializers.Serializer[None]):
-    """A browser that is to be notified, in the `language` of its pages."""
-
-    endpoint = serializers.URLField(max_length=500)
-    keys = PushKeysSerializer()
-    language = serializers.ChoiceField(choices=settings.LANGUAGES, default=settings.LANGUAGE_CODE)
-
-
 class EndpointSerializer(serializers.Serializer[None]):
     """The address of a browser's subscription."""
 
     endpoint = serializers.URLField(max_length=500)
+
+
+class SubscriptionSerializer(EndpointSerializer):
+    """A browser that is to be notified, in the `language` of its pages."""
+
+    keys = PushKeysSerializer()
+    language = serializers.ChoiceField(choices=settings.LANGUAGES, default=settings.LANGUAGE_CODE)
 
 
 class PushKeyField(serializers.Serializer[None]):

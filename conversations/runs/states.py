@@ -140,13 +140,13 @@ MOVES: dict[tuple[RunStatus, Move], Rule] = {
 
 
 def get_rule(status: str, move: Move) -> Rule:
-    """Return the rule of `move` for a run with this status, which must be one of `RunStatus`.
+    """Return the rule of `move` for a run with this status.
 
-    Raises `IllegalMoveError` if the table has none.
+    Raises `IllegalMoveError` if the table has none, as for a status of a later version.
     """
     try:
         return MOVES[RunStatus(status), move]
-    except KeyError:
+    except (KeyError, ValueError):
         raise IllegalMoveError(f"cannot {move} a run that is {status}") from None
 
 

@@ -72,10 +72,12 @@ def move_queued(*, user: User, session_id: str, run_id: str, position: int) -> l
     """Move a run of the queue to `position`, counted from 1, with its messages; return the queue.
 
     Position 1 is behind the first unfinished run, which cannot be moved, and a position beyond the
-    end is the end; a smaller one than 1 is not refused here. Raises `AgentSiteError`: not_found,
-    not_queued, forbidden (from the earlier of the old and the new position to the later one, each
-    message must continue from the reply of the run before it).
+    end is the end. Raises `AgentSiteError`: bad_frame (a position below 1), not_found, not_queued,
+    forbidden (from the earlier of the old and the new position to the later one, each message must
+    continue from the reply of the run before it).
     """
+    if position < 1:
+        raise AgentSiteError(ErrorCode.BAD_FRAME)
     queue = _Queue(user, session_id)
     queue.move(queue.find(run_id), position)
     return queue.close()

@@ -1,4 +1,4 @@
-"""REST: chat and cancel without a WebSocket, and what the caller has used."""
+"""REST: chat and cancel without a WebSocket, the caller's own settings, and their usage."""
 
 import asyncio
 import json
@@ -8,9 +8,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
@@ -23,13 +25,14 @@ from conversations.api.requests import sign_in_of
 from conversations.api.schema import MessageField, TotalsField
 from conversations.api.serializers import RunSerializer, message_data, usage_data
 from conversations.errors import ERRORS, AgentSiteError, ErrorCode
-from conversations.models import Outcome, RunStatus
+from conversations.models import Outcome, Preferences, RunStatus
+from conversations.people.accounts import get_preferences, save_preferences
 from conversations.people.sign_ins import SignIn
 from conversations.queries import User, get_run_of, get_session
 from conversations.runs.usage import read_budget, read_user_totals
 from conversations.sessions.history import get_reply_view
 from conversations.sessions.posting import NewChat, cancel_run
-from realtime import dbpool
+from realtime import dbpool, registry
 from realtime import process as process_module
 from realtime.conf import get_conf
 from realtime.process import Process, get_process
@@ -334,6 +337,48 @@ class UsageView(ApiView):
         total = usage_data(read_user_totals(request.user.pk))
         day = asdict(read_budget(request.user.pk, chat_limits()))
         return Response({"total": total, "day": day})
+
+
+class PreferencesSerializer(serializers.ModelSerializer[Preferences]):
+    """The caller's own settings.
+
+    "" leaves the choice to the browser (`language`), to each device (`theme`, `enter`) or to the
+    site (`agent`). `instructions` are given to the model with those of the agent.
+    """
+
+    class Meta:
+        model = Preferences
+        fields = (
+            *("language", "theme", "enter", "instructions", "agent"),
+            *("keeps_going", "push_text"),
+        )
+
+    def validate_language(self, value: str) -> str:
+        if value and value not in dict(settings.LANGUAGES):
+            raise serializers.ValidationError(_("The site does not have this language."))
+        return value
+
+    def validate_agent(self, value: str) -> str:
+        if value and value not in registry.agent_names():
+            raise serializers.ValidationError(ERRORS[ErrorCode.UNKNOWN_AGENT].text)
+        return value
+
+
+class PreferencesView(ApiView):
+    """The caller's own settings."""
+
+    @extend_schema(responses=PreferencesSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the caller's own settings."""
+        return Response(PreferencesSerializer(get_preferences(request.user)).data)
+
+    @extend_schema(request=PreferencesSerializer, responses=PreferencesSerializer)
+    def patch(self, request: Request) -> Response:
+        """Change those settings that are given; return all."""
+        asked = PreferencesSerializer(data=request.data, partial=True)
+        asked.is_valid(raise_exception=True)
+        saved = save_preferences(request.user, **asked.validated_data)
+        return Response(PreferencesSerializer(saved).data)
 
 
 def _turn(request: Request, new: NewChat, *, watches: bool) -> AsyncGenerator[Frame, None]:

@@ -66,6 +66,11 @@ logger = logging.getLogger(__name__)
 EXCESS_MAX = 20
 """Frames over the limit in a row, each answered with an error, before the socket is closed."""
 
+UNTOLD_S = 3.0
+"""Seconds in which further chats may come of a client that has not read yet that one was refused
+for lack of room. They are refused too: stored at once, they would be answered first.
+"""
+
 FRAME_SCOPES: dict[type, Scope] = {
     Chat: Scope.WRITE,
     Cancel: Scope.WRITE,
@@ -85,6 +90,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
     """
 
     viewer: Viewer | None = None
+    _postponed = ""
+    _postponed_until = 0.0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve the socket, then release its places, tasks and groups.
@@ -260,9 +267,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 assert_never(frame)
 
     async def _chat(self, viewer: Viewer, frame: Chat) -> None:
+        """Post a chat, but none that was sent behind one for which there was no room."""
         metadata = frame.metadata.model_dump()
         new = NewChat(content=frame.content, session_id=frame.session_id, **metadata)
-        await process.chat(self.process, viewer, new)
+        if new.client_message_id != self._postponed and time.monotonic() < self._postponed_until:
+            raise process.refuse_busy("chat")
+        self._postponed_until = 0.0
+        try:
+            await process.chat(self.process, viewer, new)
+        except AgentSiteError as exc:
+            if exc.code == ErrorCode.UNAVAILABLE and new.client_message_id:
+                self._postponed = new.client_message_id
+                self._postponed_until = time.monotonic() + UNTOLD_S
+            raise
 
     async def _cancel(self, viewer: Viewer, frame: Cancel) -> None:
         async with viewer.lock:

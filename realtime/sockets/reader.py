@@ -50,10 +50,13 @@ class Outbox:
     """A bounded queue of frames to one reader, sent in order by `run`.
 
     It holds at most `max_frames` frames, and `max_bytes` characters of JSON; one frame alone may be
-    larger, and frames that are put with `counts=False` have no size here.
+    larger, and frames that are put with `counts=False` have no size here. `behind` is set by an
+    overflow, whoever has put the frame: then the reader has to catch up once all is sent.
     """
 
     def __init__(self, *, max_frames: int, max_bytes: int) -> None:
+        self.behind = False
+        self._overflow_count = 0
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._entries: deque[Entry] = deque()
@@ -74,27 +77,40 @@ class Outbox:
         """
         return sum(len(entry.text) for entry in self._entries) > self._max_bytes
 
-    def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> bool:
-        """Add a frame; return False if it makes the outbox overflow.
+    def put(self, text: str, undo: Undo | None = None, *, counts: bool = True) -> None:
+        """Add a frame.
 
         An overflow calls the `undo` of each queued frame that has one, the newest first, and drops
-        these frames. A frame without `undo` stays queued, this one too. If those that stay still
-        overflow, it calls `cut`. One frame alone may be larger than `max_bytes`. With
+        these frames. A frame without `undo` stays queued, this one too. It calls `cut` if those
+        that stay still overflow, or for the `MAX_RESYNCS`th overflow, unless `caught_up` has
+        returned True in between. One frame alone may be larger than `max_bytes`. With
         `counts=False` the frame's size is not limited here. After `cut` or `finish` the frame is
-        ignored: True is returned, and `undo` is not called.
+        ignored, and `undo` is not called.
         """
         if self._close_code is not None:
-            return True
+            return
         size = len(text) if counts else 0
         self._entries.append(Entry(text, undo, size))
         self._size += size
         self._filled.set()
         if not self._overflows():
-            return True
+            return
         self._take_back()
-        if self._overflows():
+        self.behind = True
+        self._overflow_count += 1
+        if self._overflows() or self._overflow_count >= MAX_RESYNCS:
             self.cut(CLOSE_TOO_FAST)
-        return False
+
+    def caught_up(self) -> bool:
+        """Return whether nothing was dropped or held up, now that the outbox is empty.
+
+        If something was, the reader must catch up: `behind` is cleared. If not, overflows are
+        counted from 0 again.
+        """
+        was_behind, self.behind = self.behind, False
+        if not was_behind:
+            self._overflow_count = 0
+        return not was_behind
 
     def cut(self, code: int) -> None:
         """Discard queued frames without calling `undo`, and let `run` close the socket with `code`.
@@ -153,6 +169,10 @@ class Outbox:
                 await close(self._close_code)
                 return
             await drained()
+
+
+MAX_RESYNCS = 3
+"""A reader is disconnected at this overflow in a row."""
 
 
 REMEMBERED_ENDS = 64
@@ -286,23 +306,23 @@ class SessionCursor:
 # Frames kept free while catching up, for terminal frames, queues and answers.
 SPARE_FRAMES = 3
 
-MAX_RESYNCS = 3
-"""A reader is disconnected at this overflow in a row."""
-
 
 class Sender:
     """Puts frames into the outbox and moves cursors with them, so that an overflow undoes both.
 
-    `behind` is set by an overflow and by `pause_if_full`: until the outbox has drained, no frame
-    that moves a cursor is put. The size of frames put while `catching_up` is not limited, else a
+    While the outbox is `behind`, which `pause_if_full` sets too, no frame that moves a cursor is
+    put. The size of frames put while `catching_up` is not limited, else a
     reader could never get a long text; the caller checks `pause_if_full` instead.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._resyncs = 0
         self._catching_up = False
-        self.behind = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether the reader has to catch up once the outbox is empty."""
+        return self._outbox.behind
 
     @contextmanager
     def catching_up(self) -> Iterator[None]:
@@ -322,7 +342,7 @@ class Sender:
         If it is set, catching up must stop until the outbox has drained.
         """
         if not self.behind and self._outbox.is_full:
-            self.behind = True
+            self._outbox.behind = True
         return self.behind
 
     @property
@@ -357,18 +377,12 @@ class Sender:
         """Put an encoded frame; while `behind`, call `undo` and drop the frame instead.
 
         `undo` restores the cursor that the caller has moved for this frame. It is None for a frame
-        that moves none, which is put even while `behind`. An overflow sets `behind`; the
-        `MAX_RESYNCS`th one disconnects the reader, unless `drained` has returned False in between.
+        that moves none, which is put even while `behind`.
         """
         if self.behind and undo is not None:
             undo()
-            return
-        if self._outbox.put(text, undo, counts=not self._catching_up):
-            return
-        self.behind = True
-        self._resyncs += 1
-        if self._resyncs >= MAX_RESYNCS:
-            self._outbox.cut(CLOSE_TOO_FAST)
+        else:
+            self._outbox.put(text, undo, counts=not self._catching_up)
 
     def advance(
         self,
@@ -393,16 +407,6 @@ class Sender:
         if ended:
             session.end_run(cursor)
         self.put_text(text, undo)
-
-    def drained(self) -> bool:
-        """Clear `behind`, now that the outbox is empty; return whether it was set.
-
-        If it was, the reader must catch up. If not, overflows are counted from 0 again.
-        """
-        was_behind, self.behind = self.behind, False
-        if not was_behind:
-            self._resyncs = 0
-        return was_behind
 
 
 @dataclass(frozen=True)

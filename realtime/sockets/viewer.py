@@ -464,7 +464,7 @@ class Viewer:
 
         The outbox calls it when all its frames have been sent.
         """
-        if not self._sender.drained():
+        if self._outbox.caught_up():
             return
         async with self.lock:
             for session in list(self._sessions.values()):

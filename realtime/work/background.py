@@ -4,11 +4,11 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import aiohttp
@@ -28,7 +28,7 @@ from conversations.sessions.lists import (
     set_model_title,
 )
 from conversations.text import clean_text, estimate_text
-from conversations.webhooks import Due, DuePush
+from conversations.webhooks import Due
 from realtime import dbpool
 from realtime.conf import get_conf
 from realtime.providers.call_items import without_thoughts
@@ -315,7 +315,7 @@ def _open_socket(address: tuple[Any, ...], *, is_push: bool) -> socket.socket:
 
 
 async def _post(
-    session: aiohttp.ClientSession, due: Due | DuePush, *, is_push: bool
+    session: aiohttp.ClientSession, due: Due, *, is_push: bool
 ) -> tuple[int | None, str]:
     """Return the status of the answer, else the name of what prevented one."""
     try:
@@ -329,10 +329,7 @@ async def _post(
         return None, type(exc).__name__
 
 
-D = TypeVar("D", Due, DuePush)
-
-
-class _Sender(Generic[D]):
+class _Sender:
     """Posts what is due, `WEBHOOK_SENDERS` at a time and in no certain order.
 
     At most `WEBHOOKS_EACH` are for the same receiver, so that a slow one does not delay others. A
@@ -341,16 +338,14 @@ class _Sender(Generic[D]):
 
     what = ""
     is_push = False
+    _take: Callable[..., list[Due]]
 
     def __init__(self) -> None:
         self._attempts = Supervisor()
         self._under_way: Counter[Any] = Counter()
         self._has_room = asyncio.Event()
 
-    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[D]:
-        raise NotImplementedError
-
-    def _note(self, due: D, status: int | None, error: str) -> None:
+    def _note(self, due: Due, status: int | None, error: str) -> None:
         """Note the result of an attempt, in the database and as a metric."""
         raise NotImplementedError
 
@@ -402,22 +397,21 @@ class _Sender(Generic[D]):
         """Wait until all attempts that have begun have ended."""
         await self._attempts.settled()
 
-    async def _attempt(self, session: aiohttp.ClientSession, due: D) -> None:
+    async def _attempt(self, session: aiohttp.ClientSession, due: Due) -> None:
         try:
             status, error = await _post(session, due, is_push=self.is_push)
             await dbpool.write(self._note, due, status, error)
         finally:
-            self._under_way[due.receiver] -= 1
+            # This drops an entry that becomes 0, which would stay for each receiver there ever was.
+            self._under_way -= Counter([due.receiver])
             self._has_room.set()
 
 
-class WebhookSender(_Sender[Due]):
+class WebhookSender(_Sender):
     """Posts deliveries of webhooks; their receivers are endpoints."""
 
     what = "webhook"
-
-    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[Due]:
-        return webhooks.take_due(room, each=each, under_way=under_way)
+    _take = staticmethod(webhooks.take_due)
 
     def _note(self, due: Due, status: int | None, error: str) -> None:
         result = webhooks.note_attempt(due.id, status, error)
@@ -426,14 +420,12 @@ class WebhookSender(_Sender[Due]):
             logger.error("webhook %s: given up: %s", due.id, status or error)
 
 
-class PushSender(_Sender[DuePush]):
+class PushSender(_Sender):
     """Posts notifications to push services; their receivers are users."""
 
     what = "notification"
     is_push = True
+    _take = staticmethod(webhooks.take_due_pushes)
 
-    def _take(self, room: int, *, each: int, under_way: dict[Any, int]) -> list[DuePush]:
-        return webhooks.take_due_pushes(room, each=each, under_way=under_way)
-
-    def _note(self, due: DuePush, status: int | None, error: str) -> None:
+    def _note(self, due: Due, status: int | None, error: str) -> None:
         metrics.PUSHES.labels(webhooks.note_push(due.id, status, error)).inc()

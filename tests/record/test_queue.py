@@ -210,6 +210,12 @@ class TestMove:
         asked = ["head", *order, "d"]
         assert line.work_off() == [" · ".join(asked[:count]) for count in range(1, 6)]
 
+    @pytest.mark.parametrize("position", [0, -1])
+    def test_there_is_no_position_before_the_first(self, user: User, position: int) -> None:
+        line = Line(user, "a", "b", "c")
+        assert code_of(line.move, "c", position) == ErrorCode.BAD_FRAME
+        assert line.waiting == ["a", "b", "c"]
+
     def test_numbers_only_rise(self, user: User) -> None:
         line = Line(user, "a", "b", "c", "d")
         chance = random.Random(7)

@@ -93,6 +93,11 @@ def test_every_move_leads_where_the_table_says_or_raises(status: RunStatus, move
         ]
 
 
+def test_nothing_leads_out_of_a_status_of_a_later_version() -> None:
+    with pytest.raises(IllegalMoveError):
+        states.get_rule("paused", Move.CLAIM)
+
+
 def test_nothing_leads_out_of_an_ended_run() -> None:
     assert {status for status, _ in MOVES} == set(ACTIVE)
 

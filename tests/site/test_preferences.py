@@ -71,9 +71,15 @@ def test_the_page_saves_them_and_other_devices_have_them(hers: Client, ann: Any)
 def test_what_is_not_offered_is_refused(hers: Client, ann: Any) -> None:
     page = hers.post(PAGE, FORM | {"language": "tlh", "agent": "root"})
     assert page.status_code == 200
-    for wrong in ({"language": "tlh"}, {"theme": "pink"}, {"instructions": "x" * 4_001}):
-        answer = hers.patch(API, wrong, content_type="application/json")
-        assert answer.status_code == 400, wrong
+    for name, wrong in (
+        ("language", "tlh"),
+        ("theme", "pink"),
+        ("instructions", "x" * 4_001),
+        ("agent", "root"),
+    ):
+        answer = hers.patch(API, {name: wrong}, content_type="application/json")
+        assert answer.status_code == 400, name
+        assert [fault["field"] for fault in answer.json()["error"]["fields"]] == [name]
     assert INSTRUCTIONS_LENGTH == 4_000
     assert not Preferences.objects.exists()
 

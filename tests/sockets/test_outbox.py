@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from realtime.sockets.reader import Outbox
+from realtime.sockets.reader import Outbox, Sender
 from tests.support.waiting import time_limit
 
 
@@ -38,7 +38,7 @@ class Reader:
 async def test_frames_go_out_in_order() -> None:
     outbox, reader = Outbox(max_frames=3, max_bytes=100), Reader()
     for text in "abc":
-        assert outbox.put(text)
+        outbox.put(text)
     await reader.read_all(outbox)
     assert reader.read == ["a", "b", "c"]
 
@@ -46,19 +46,31 @@ async def test_frames_go_out_in_order() -> None:
 async def test_overflow_takes_back_from_the_newest() -> None:
     outbox, reader = Outbox(max_frames=3, max_bytes=100), Reader()
     undone: list[str] = []
-    assert outbox.put("keep")
-    for text in "ab":
-        assert outbox.put(text, partial(undone.append, text))
-    assert not outbox.put("c", partial(undone.append, "c"))
+    outbox.put("keep")
+    for text in "abc":
+        assert not outbox.behind
+        outbox.put(text, partial(undone.append, text))
+    assert outbox.behind
     assert undone == ["c", "b", "a"]
     await reader.read_all(outbox)
     assert reader.read == ["keep"]
 
 
+async def test_an_answer_that_makes_it_overflow_lets_the_reader_catch_up() -> None:
+    outbox = Outbox(max_frames=2, max_bytes=100)
+    sender = Sender(outbox)
+    for text in "ab":
+        sender.put_text(text, lambda: None)
+    outbox.put("an answer, which no cursor is moved for")
+    assert not outbox.caught_up()
+
+
 async def test_one_large_frame_may_pass_the_bound() -> None:
     outbox = Outbox(max_frames=3, max_bytes=10)
-    assert outbox.put("x" * 1_000)
-    assert not outbox.put("y", lambda: None)
+    outbox.put("x" * 1_000)
+    assert not outbox.behind
+    outbox.put("y", lambda: None)
+    assert outbox.behind
 
 
 async def test_what_cannot_be_taken_back_cuts() -> None:

@@ -63,7 +63,7 @@ class Pinged(Outbox):
         super().__init__(max_frames=100, max_bytes=100_000)
         self.count = 0
 
-    def put(self, *args: Any, **options: Any) -> bool:
+    def put(self, *args: Any, **options: Any) -> None:
         self.count += 1
         return super().put(*args, **options)
 

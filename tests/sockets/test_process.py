@@ -10,7 +10,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import OperationalError
 
 from conversations.changes import Change
-from conversations.models import Run, RunStatus
+from conversations.models import Message, Run, RunStatus
 from conversations.runs import lifecycle
 from conversations.runs.states import Claim, Claimed
 from conversations.runs.usage import ChatLimits
@@ -178,6 +178,28 @@ async def test_a_chat_behind_too_many_is_refused_before_it_is_stored(
         accepted = await other.chat("hello there", client_message_id="m1")
         assert not accepted["duplicate"]
         await other.wait_end(accepted["run_id"])
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_what_was_sent_behind_a_refused_chat_does_not_go_before_it(
+    process: Process, user: AbstractBaseUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are sent in one round trip; there is room again when the second one comes."""
+    pauses = Pauses(monkeypatch)
+    async with open_chat_here(user) as one, open_chat_here(user) as other:
+        with pauses.armed("before post_chat"):
+            accepted = asyncio.create_task(one.chat("first of all"))
+            await pauses.reached.wait()
+            await refusal_of(other)
+        session_id = (await accepted)["session_id"]
+        await other.send_chat("and another thing", session_id, client_message_id="m2")
+        error = await other.wait_for(frame_of("error", client_message_id="m2"))
+        assert error["metadata"]["retry_after"] > 0
+        for content, name in (("hello there", "m1"), ("and another thing", "m2")):
+            accepted = await other.chat(content, session_id, client_message_id=name)
+            await other.wait_end(accepted["run_id"])
+    asked = [prompt.text async for prompt in Message.objects.filter(role="user").order_by("number")]
+    assert asked == ["first of all", "hello there", "and another thing"]
 
 
 @pytest.mark.usefixtures("little_room")

@@ -82,7 +82,7 @@ def add(user: User, endpoint: str, **fields: str) -> None:
     webhooks.subscribe(sign_in=sign_in, endpoint=endpoint, **keys)
 
 
-def take(limit: int = 5) -> list[webhooks.DuePush]:
+def take(limit: int = 5) -> list[webhooks.Due]:
     return webhooks.take_due_pushes(limit, each=limit, under_way={})
 
 

@@ -128,6 +128,17 @@ class TestSending:
         assert len(receiver.got) == 1
         assert (await WebhookDelivery.objects.aget()).delivered_at is not None
 
+    async def test_who_was_told_is_forgotten(
+        self, transactional_db: None, on: None, receiver: Receiver
+    ) -> None:
+        await in_thread(lambda: add_endpoint(receiver.url))
+        await in_thread(lambda: reply_to(make_user("ann")))
+        async with open_session() as session:
+            sender = WebhookSender()
+            assert await sender.begin_due(session) == 1
+            await sender.settled()
+        assert not sender._under_way
+
     async def test_text_only_where_it_is_asked_for(
         self, transactional_db: None, on: None, receiver: Receiver
     ) -> None:
