@@ -119,6 +119,13 @@ async def all_closed(*clients: ChatClient) -> None:
         assert await client.wait_closed() == CLOSE_SIGN_IN_ENDED
 
 
+async def all_refused(cluster: Cluster, cookie: str) -> None:
+    """At once, in either process: neither goes by what it has read for an earlier handshake."""
+    for site in (cluster.one, cluster.two):
+        async with site.chat_by_cookie(cookie) as again:
+            assert await again.wait_closed() == CLOSE_NOT_AUTHENTICATED
+
+
 async def test_sign_out_closes_sockets_of_that_sign_in(cluster: Cluster) -> None:
     ann = cluster.ann
     leaving, staying = [await asyncio.to_thread(cluster.one.login, ann) for _ in range(2)]
@@ -130,10 +137,9 @@ async def test_sign_out_closes_sockets_of_that_sign_in(cluster: Cluster) -> None
         for client in (one, two, other):
             await client.ping()
         post_form(cluster.one, "/accounts/logout/", leaving)
+        await all_refused(cluster, leaving)
         await all_closed(one, two)
         await other.ping()
-        async with cluster.two.chat_by_cookie(leaving) as again:
-            assert await again.wait_closed() == CLOSE_NOT_AUTHENTICATED
 
 
 async def test_changed_password_closes_all_other_sockets(cluster: Cluster) -> None:
@@ -150,6 +156,7 @@ async def test_changed_password_closes_all_other_sockets(cluster: Cluster) -> No
         new = "an-entirely-different-one"
         fields = {"old_password": carl.password, "new_password1": new, "new_password2": new}
         post_form(cluster.one, "/accounts/password/change/", here, **fields)
+        await all_refused(cluster, there)
         await all_closed(one, two, program)
         await other.ping()
         async with cluster.two.chat(carl) as again:
@@ -169,10 +176,9 @@ async def test_disabled_account_is_out_everywhere(cluster: Cluster) -> None:
             await client.ping()
         with psycopg.connect(cluster.one.env["DATABASE_URL"]) as connection:
             connection.execute("UPDATE auth_user SET is_active = false WHERE id = %s", [dan.pk])
+        await all_refused(cluster, cookie)
         await all_closed(one, two, program)
         await other.ping()
-        async with cluster.two.chat_by_cookie(cookie) as again:
-            assert await again.wait_closed() == CLOSE_NOT_AUTHENTICATED
 
 
 def post_form(site: Site, path: str, cookie: str, **fields: str) -> None:

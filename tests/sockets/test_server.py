@@ -11,7 +11,7 @@ import pytest
 
 from realtime.conf import get_conf
 from realtime.process import Process
-from realtime.sockets.server import Server, Valve, _announce
+from realtime.sockets.server import PatientProtocol, Server, Valve, _announce
 
 
 async def test_a_reader_who_leaves_before_the_last_piece_is_no_fault() -> None:
@@ -82,6 +82,20 @@ async def test_of_a_crowd_one_is_accepted_in_a_turn_of_the_loop() -> None:
             server.on_headers(transport.getPeer())
             transport.connectionLost(Failure(ConnectionAborted()))
         port.connectionLost(Failure(ConnectionAborted()))
+
+
+def test_options_of_connections_are_shared() -> None:
+    """Autobahn copies and logs what is left in `CONFIG_ATTRS`: only a function."""
+    from autobahn.twisted.websocket import WebSocketServerFactory
+
+    class Shared(PatientProtocol):
+        pass
+
+    factory = WebSocketServerFactory()
+    factory.setProtocolOptions(maxFramePayloadSize=123)
+    Shared.share_options(factory)
+    assert Shared.CONFIG_ATTRS == ["perMessageCompressionAccept"]
+    assert vars(Shared)["maxFramePayloadSize"] == 123
 
 
 @pytest.mark.parametrize(("sockets", "pause_ms"), [(1, 1_000), (150, 3_000), (5_000, 4_000)])
