@@ -153,7 +153,7 @@ export class Navigation {
     sender.open();
     picker.choose(loaded.data.agent.name);
     draft.open();
-    manager.open(loaded.data);
+    manager.open();
     announce(byId("title").textContent);
     this.#focus(focused === asking ? document.body : focused);
     place.restore();
