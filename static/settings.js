@@ -2,7 +2,7 @@
 
 const section = /** @type {HTMLElement} */ (document.getElementById("notices"));
 const { push = "", key = "", worker = "" } = section.dataset;
-const OFF_KEY = "agentsite.notices";
+const KEY = "agentsite.notices";
 
 /** @param {string} name */
 function part(name) {
@@ -27,7 +27,7 @@ async function subscription() {
 }
 
 function isAsked() {
-  return localStorage.getItem(OFF_KEY) === "on" && Notification.permission === "granted";
+  return localStorage.getItem(KEY) === "on" && Notification.permission === "granted";
 }
 
 /** @param {PushSubscription} made */
@@ -57,7 +57,7 @@ async function turnOn() {
       const options = { userVisibleOnly: true, applicationServerKey: key };
       await store(await registration.pushManager.subscribe(options));
     }
-    localStorage.setItem(OFF_KEY, "on");
+    localStorage.setItem(KEY, "on");
   }
 }
 
@@ -67,7 +67,7 @@ async function turnOff() {
     await ask("DELETE", { endpoint: made.endpoint });
     await made.unsubscribe();
   }
-  localStorage.removeItem(OFF_KEY);
+  localStorage.removeItem(KEY);
 }
 
 /** @param {() => Promise<void>} change */

@@ -300,7 +300,6 @@ def _page_data(
         "agent": {"name": card.name, "label": card.label},
         "scripted_agent": TOUR,
         "notable_ms": view_models.NOTABLE_MS,
-        "language": get_language() or "en",
         "frame_max_bytes": get_conf().frame_max_bytes,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "urls": {

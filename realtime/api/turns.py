@@ -360,7 +360,7 @@ class PreferencesSerializer(serializers.ModelSerializer[Preferences]):
 
     def validate_agent(self, value: str) -> str:
         if value and value not in registry.agent_names():
-            raise serializers.ValidationError(ERRORS[ErrorCode.UNKNOWN_AGENT].text)
+            raise serializers.ValidationError(str(ERRORS[ErrorCode.UNKNOWN_AGENT].text))
         return value
 
 

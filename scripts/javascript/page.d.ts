@@ -115,8 +115,6 @@ interface PageData {
   pinned: boolean;
   /** The name of the site. */
   site: string;
-  /** The language of the page, as in `de` or `zh-hans`. */
-  language: string;
   agent: { name: string; label: string };
   feedback: Record<string, "up" | "down">;
   frame_max_bytes: number;

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trustme
@@ -46,6 +47,18 @@ class Asker:
         pass
 
 
+async def start_site(
+    serve: Callable[[web.Request], Awaitable[web.WebSocketResponse]],
+) -> web.AppRunner:
+    """Listen on loopback for sockets; the caller ends it by `cleanup`."""
+    app = web.Application()
+    app.router.add_get(PATH, serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
 async def fault_of(close_code: int) -> tuple[ClientError, int]:
     """How the client gives up, and after how many sockets, where each is closed by that code."""
 
@@ -57,11 +70,7 @@ async def fault_of(close_code: int) -> tuple[ClientError, int]:
         await socket.close(code=close_code)
         return socket
 
-    app = web.Application()
-    app.router.add_get(PATH, serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    runner = await start_site(serve)
     http, asker = Http(f"http://127.0.0.1:{runner.addresses[0][1]}"), Asker()
     await http.open()
     asker.connection = Connection(http, asker, patience_s=0.5)
@@ -104,12 +113,7 @@ async def serve_chats(answers: list[Frame]) -> tuple[web.AppRunner, list[str]]:
             await socket.send_str(json.dumps({**answer, "metadata": answer["metadata"] | name}))
         return socket
 
-    app = web.Application()
-    app.router.add_get(PATH, serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return runner, came
+    return await start_site(serve), came
 
 
 def busy(retry_after: float | None) -> Frame:

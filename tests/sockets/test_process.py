@@ -188,10 +188,10 @@ async def test_what_was_sent_behind_a_refused_chat_does_not_go_before_it(
     pauses = Pauses(monkeypatch)
     async with open_chat_here(user) as one, open_chat_here(user) as other:
         with pauses.armed("before post_chat"):
-            accepted = asyncio.create_task(one.chat("first of all"))
+            begun = asyncio.create_task(one.chat("first of all"))
             await pauses.reached.wait()
             await refusal_of(other)
-        session_id = (await accepted)["session_id"]
+        session_id = (await begun)["session_id"]
         await other.send_chat("and another thing", session_id, client_message_id="m2")
         error = await other.wait_for(frame_of("error", client_message_id="m2"))
         assert error["metadata"]["retry_after"] > 0

@@ -10,7 +10,6 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.contrib.auth.models import User
@@ -44,7 +43,7 @@ from realtime.work.background import PushSender, open_session
 from tests.support.chats import ask, begin, finish, make_user
 from tests.support.threads import in_thread
 from tests.support.waiting import poll
-from tests.work.test_webhooks import Receiver
+from tests.work.test_webhooks import Receiver, receiving
 
 MARK = "heron-canary-48"
 SECRET = base64.urlsafe_b64encode(b"0123456789abcdef").decode().rstrip("=")
@@ -65,15 +64,8 @@ async def service(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """A push service that may be connected to although it is on loopback."""
     settings.DEBUG = True
     monkeypatch.setattr(webhooks, "is_public", lambda address: True)
-    receiver, app = Receiver(), web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.url = f"http://localhost:{runner.addresses[0][1]}/push/1"
-    yield receiver
-    await runner.cleanup()
+    async with receiving("/push/1") as receiver:
+        yield receiver
 
 
 def add(user: User, endpoint: str, **fields: str) -> None:

@@ -7,6 +7,7 @@ import hmac
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -52,17 +53,26 @@ class Receiver:
         )
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
+@asynccontextmanager
+async def receiving(path: str) -> AsyncIterator[Receiver]:
+    """Have a receiver listen on loopback at any path; its `url` has this one."""
     receiver, app = Receiver(), web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    receiver.url = f"http://localhost:{runner.addresses[0][1]}/hook"
-    yield receiver
-    await runner.cleanup()
+    receiver.url = f"http://localhost:{runner.addresses[0][1]}{path}"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving("/hook") as receiver:
+        yield receiver
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ export function describeGroup(moment, now, isPinned = false) {
   if (isPinned) return groups.pinned;
   if (days <= 1) return days === 1 ? groups.yesterday : groups.today;
   if (days <= 7) return groups.week;
-  months ??= new Intl.DateTimeFormat(data.language, { month: "long", year: "numeric" });
+  months ??= new Intl.DateTimeFormat(language, { month: "long", year: "numeric" });
   return months.format(moment);
 }
 

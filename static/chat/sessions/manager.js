@@ -27,7 +27,6 @@ export class SessionManager {
     this.sessions = sessions;
     this.title = title;
     this.getCurrent = getCurrent;
-    this.isArchived = data.archived;
     this.drawer = byId("sessions");
     this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
     this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
@@ -61,12 +60,8 @@ export class SessionManager {
     byId("session-actions").hidden = !this.getCurrent();
   }
 
-  /**
-   * Another conversation is shown.
-   * @param {PageData} data
-   */
-  open({ archived }) {
-    this.isArchived = archived;
+  /** Another conversation is shown. */
+  open() {
     this.#close();
     byId("deleted").hidden = true;
     byId("composer").inert = false;
@@ -146,7 +141,7 @@ export class SessionManager {
     this.#offer();
     this.search.refresh();
     if (!isCurrent) return;
-    this.isArchived = Boolean(at.archived);
+    data.archived = Boolean(at.archived);
     data.pinned = Boolean(at.pinned);
     this.#tellDeleted(at.event === "session.deleted");
   }
@@ -173,8 +168,8 @@ export class SessionManager {
     const line = button.closest("li");
     if (!line) {
       const title = byId("title").textContent;
-      const { pinned } = data;
-      return { id: this.getCurrent(), title, archived: this.isArchived, pinned };
+      const { archived, pinned } = data;
+      return { id: this.getCurrent(), title, archived, pinned };
     }
     return {
       id: line.dataset.sessionId ?? "",
@@ -199,40 +194,37 @@ export class SessionManager {
       case "unarchive":
         return this.actions.archive(session, false);
       case "export":
-        return this.#openExport(session);
+        return this.#openDialog(session, this.#loadExport());
       case "share":
-        return this.#openShare(session);
+        return this.#openDialog(session, this.#loadShare());
       case "delete":
         return this.actions.delete(session);
     }
   }
 
   /**
-   * Open the dialog; its code is loaded on first use.
+   * Open a dialog, whose code is loaded on first use.
    * @param {ChosenSession} session
+   * @param {Promise<{ open: (session: ChosenSession) => void }>} loading
    */
-  async #openShare(session) {
+  async #openDialog(session, loading) {
     try {
-      const { ShareDialog } = await import("./share.js");
-      this.#share ??= new ShareDialog(within(document, "dialog[id=share]"));
-      this.#share.open(session);
+      (await loading).open(session);
     } catch {
       this.toast.show(words.manage.failed);
     }
   }
 
-  /**
-   * The same with the dialog that exports.
-   * @param {ChosenSession} session
-   */
-  async #openExport(session) {
-    try {
-      const { ExportDialog } = await import("./export.js");
-      this.#export ??= new ExportDialog(within(document, "dialog[id=export]"));
-      this.#export.open(session);
-    } catch {
-      this.toast.show(words.manage.failed);
-    }
+  async #loadShare() {
+    const { ShareDialog } = await import("./share.js");
+    this.#share ??= new ShareDialog(within(document, "dialog[id=share]"));
+    return this.#share;
+  }
+
+  async #loadExport() {
+    const { ExportDialog } = await import("./export.js");
+    this.#export ??= new ExportDialog(within(document, "dialog[id=export]"));
+    return this.#export;
   }
 
   /**

@@ -167,7 +167,7 @@ export class Navigation {
     sender.open();
     picker.choose(loaded.data.agent.name);
     draft.open(asking.typed);
-    manager.open(loaded.data);
+    manager.open();
     announce(byId("title").textContent);
     this.#focus(focused === asking.focused ? document.body : focused);
     place.restore();
