@@ -33,7 +33,7 @@ def cluster(shared_provider: Provider) -> Iterator[Cluster]:
     with scratch_dir("cluster") as folder:
         # Stopping waits for replies, which no test here leaves unfinished.
         changes = SETTINGS | {"DRAIN_S": f"{scaled(60):.0f}"}
-        made = Cluster(folder, shared_provider.base_url, **changes)
+        made = Cluster(folder, shared_provider.base_url, is_warm=True, **changes)
         try:
             made.start()
             yield made

@@ -27,13 +27,19 @@ SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
 
 
 class Cluster:
-    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves."""
+    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves.
 
-    def __init__(self, folder: Path, model_url: str, **changes: str) -> None:
+    With `is_warm` most of its processes get the large libraries from the one they are forked from.
+    """
+
+    def __init__(
+        self, folder: Path, model_url: str, *, is_warm: bool = False, **changes: str
+    ) -> None:
         self.folder = folder
         self.env = env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
         self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
-        self.process = Child(self.argv, folder / "cluster.log", env=env, cwd=ROOT)
+        argv = ["-m", "tests.support.warm_cluster", *self.argv[2:]] if is_warm else self.argv
+        self.process = Child(argv, folder / "cluster.log", env=env, cwd=ROOT, warm=is_warm)
         self.site = Site(folder, {}, env)
 
     @property
@@ -79,10 +85,12 @@ class Cluster:
 
     def web(self, number: int) -> Site:
         """Return a web process as a site of its own, reached without the proxy."""
-        pid = self.pid(f"web-{number}")
-        [port] = re.findall(rb"AGENTSITE_PORT=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())
+        told = Path(f"/proc/{self.pid('proxy')}/environ").read_bytes()
+        [places] = re.findall(rb"WEB_PROCESSES=([^\0]+)", told)
+        port = places.split()[number - 1].rpartition(b":")[2]
         site = Site(self.folder, self.site.users, {**self.site.env, "PORT": port.decode()})
-        site.process = cast(Child, SimpleNamespace(pid=pid, is_running=True))
+        process = SimpleNamespace(pid=self.pid(f"web-{number}"), is_running=True)
+        site.process = cast(Child, process)
         return site
 
     def kill(self, name: str) -> None:
