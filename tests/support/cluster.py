@@ -27,20 +27,17 @@ SITE_PROCESSES = ("web-1", "web-2", "worker-1", "worker-2")
 
 
 class Cluster:
-    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves.
+    """`scripts/cluster.py` in a folder of its own; `site` is what its proxy serves."""
 
-    With `is_warm` most of its processes get the large libraries from the one they are forked from.
-    """
-
-    def __init__(
-        self, folder: Path, model_url: str, *, is_warm: bool = False, **changes: str
-    ) -> None:
+    def __init__(self, folder: Path, model_url: str, **changes: str) -> None:
         self.folder = folder
-        self.env = env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
+        self.env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
         self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
-        argv = ["-m", "tests.support.warm_cluster", *self.argv[2:]] if is_warm else self.argv
-        self.process = Child(argv, folder / "cluster.log", env=env, cwd=ROOT, warm=is_warm)
-        self.site = Site(folder, {}, env)
+        self.process = self._make_process(folder / "cluster.log")
+        self.site = Site(folder, {}, self.env)
+
+    def _make_process(self, log_path: Path) -> Child:
+        return Child(self.argv, log_path, env=self.env, cwd=ROOT)
 
     @property
     def log(self) -> str:
@@ -108,6 +105,14 @@ class Cluster:
                     for sample in family.samples:
                         sums[sample.name] += sample.value
         return found
+
+
+class WarmCluster(Cluster):
+    """One whose processes get the large libraries from the one that they are forked from."""
+
+    def _make_process(self, log_path: Path) -> Child:
+        argv = ["-m", "tests.support.warm_cluster", *self.argv[2:]]
+        return Child(argv, log_path, env=self.env, cwd=ROOT, warm=True)
 
 
 class ClusterValkey:
