@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.drills.conftest import SETTINGS
-from tests.support.cluster import SITE_PROCESSES, Cluster
+from tests.support.cluster import SITE_PROCESSES, Cluster, WarmCluster
 from tests.support.diagnosis import find_fault
 from tests.support.machine import scaled
 from tests.support.processes import Child
@@ -33,7 +33,7 @@ def cluster(shared_provider: Provider) -> Iterator[Cluster]:
     with scratch_dir("cluster") as folder:
         # Stopping waits for replies, which no test here leaves unfinished.
         changes = SETTINGS | {"DRAIN_S": f"{scaled(60):.0f}"}
-        made = Cluster(folder, shared_provider.base_url, **changes)
+        made = WarmCluster(folder, shared_provider.base_url, **changes)
         try:
             made.start()
             yield made

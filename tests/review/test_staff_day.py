@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.support.machine import scaled
-from tests.support.site import DEFAULTS, Site, run_python, run_site
+from tests.support.processes import run_warm
+from tests.support.site import DEFAULTS, ROOT, Site, run_site
 
 ADMIN = "/admin/conversations"
 SAMPLE = ("--sessions", "200", "--messages", "2000", "--users", "10", "--days", "3")
@@ -22,7 +23,7 @@ def site() -> Iterator[Site]:
     """With three days of conversations."""
     with run_site() as running:
         env = {**running.env, "DEBUG": "1"}
-        run_python("-m", "benchmarks.sample_data", *SAMPLE, env=env)
+        run_warm("-m", "benchmarks.sample_data", *SAMPLE, env=env, cwd=ROOT)
         yield running
 
 

@@ -34,11 +34,14 @@ class Cluster:
 
     def __init__(self, folder: Path, model_url: str, *, size: int = 2, **changes: str) -> None:
         self.folder, self.size = folder, size
-        self.env = env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
+        self.env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
         self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
         self.argv += ["--web", str(size), "--workers", str(size)]
-        self.process = Child(self.argv, folder / "cluster.log", env=env, cwd=ROOT)
-        self.site = Site(folder, {}, env)
+        self.process = self._make_process(folder / "cluster.log")
+        self.site = Site(folder, {}, self.env)
+
+    def _make_process(self, log_path: Path) -> Child:
+        return Child(self.argv, log_path, env=self.env, cwd=ROOT)
 
     @property
     def log(self) -> str:
@@ -83,10 +86,12 @@ class Cluster:
 
     def web(self, number: int) -> Site:
         """Return a web process as a site of its own, reached without the proxy."""
-        pid = self.pid(f"web-{number}")
-        [port] = re.findall(rb"AGENTSITE_PORT=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())
+        told = Path(f"/proc/{self.pid('proxy')}/environ").read_bytes()
+        [places] = re.findall(rb"WEB_PROCESSES=([^\0]+)", told)
+        port = places.split()[number - 1].rpartition(b":")[2]
         site = Site(self.folder, self.site.users, {**self.site.env, "PORT": port.decode()})
-        site.process = cast(Child, SimpleNamespace(pid=pid, is_running=True))
+        process = SimpleNamespace(pid=self.pid(f"web-{number}"), is_running=True)
+        site.process = cast(Child, process)
         return site
 
     def kill(self, name: str) -> None:
@@ -104,6 +109,14 @@ class Cluster:
                     for sample in family.samples:
                         sums[sample.name] += sample.value
         return found
+
+
+class WarmCluster(Cluster):
+    """One whose processes get the large libraries from the one that they are forked from."""
+
+    def _make_process(self, log_path: Path) -> Child:
+        argv = ["-m", "tests.support.warm_cluster", *self.argv[2:]]
+        return Child(argv, log_path, env=self.env, cwd=ROOT, warm=True)
 
 
 class ClusterValkey:

@@ -103,13 +103,17 @@ class WarmProcess:
 def _become(arguments: list[str], log_path: Path, env: dict[str, str], cwd: Path) -> None:
     """Turn the fork into a process as started by `python ARGUMENTS` in `cwd`."""
     os.setsid()
-    if sys.platform == "linux":
-        # Killed with its parent, which is killed with the test process.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # The parent is killed with the test process.
+    die_with_parent()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    run_as(arguments, env=env, cwd=cwd)
+
+
+def run_as(arguments: list[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    """Run in this fork what `python ARGUMENTS` runs in `cwd`; it may raise `SystemExit`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)
@@ -123,6 +127,12 @@ def _become(arguments: list[str], log_path: Path, env: dict[str, str], cwd: Path
         atexit._run_exitfuncs()
         if database := sys.modules.get("django.db"):
             database.connections.close_all()
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends; on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _run(arguments: list[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents import Agent
 from agents.mcp import MCPServerStdio
 from agents.testing import ScriptedModel
@@ -17,6 +18,9 @@ from tests.support.client import event
 from tests.support.inprocess import open_chat_here
 from tests.support.provider import Reply, ToolCall
 from tests.support.site import ROOT
+
+by_one_api = pytest.mark.parametrize("agent_site", ["responses"], indirect=True)
+"""Connections do not depend on how the model is asked, and each one starts a server anew."""
 
 ASK = Reply(tool_calls=[ToolCall("depth_of", '{"water": "lake"}')])
 
@@ -50,6 +54,7 @@ def outputs(frames: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+@by_one_api
 async def test_connected_once_and_closed_with_the_process(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:
@@ -87,6 +92,7 @@ async def test_people_are_told_in_words_what_a_server_returned(
     assert "[picture]" in str(agent_site.provider.calls[-1].input)
 
 
+@by_one_api
 async def test_one_that_has_died_is_connected_again(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:
@@ -99,6 +105,7 @@ async def test_one_that_has_died_is_connected_again(
     assert int(pid_file.read_text()) != pid
 
 
+@by_one_api
 async def test_one_that_is_not_there_is_an_error_with_a_code(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:
@@ -128,6 +135,7 @@ async def test_one_that_hangs_is_waited_for_once_by_all(
     assert tries.read_text() == "x"
 
 
+@by_one_api
 async def test_a_handoff_connects_those_of_the_other_agent(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:
@@ -137,6 +145,7 @@ async def test_a_handoff_connects_those_of_the_other_agent(
     assert "4 metres" in outputs(await dive(agent_site, ada))[0]
 
 
+@by_one_api
 async def test_approval_and_going_on_in_another_process(
     agent_site: AgentSite, ada: User, process: Process, tmp_path: Path
 ) -> None:
