@@ -34,10 +34,12 @@ class Command(BaseCommand):
         server = Server(get_default_application(), host=host, port=port)
         # Importing the Agents SDK takes more than a second; do it before the first reply.
         from realtime import registry
+        from realtime.process import settle_heap
         from realtime.telemetry import metrics
         from realtime.work import run  # noqa: F401
 
         registry.agent_names()
+        settle_heap()
         self.stdout.write(addresses(host, port))
         self.stdout.flush()
         with metrics.served_on(options["metrics_port"]):

@@ -35,6 +35,7 @@ class Command(BaseCommand):
         from realtime.work import run  # noqa: F401
 
         registry.agent_names()
+        process_module.settle_heap()
         with metrics.served_on(options["metrics_port"]):
             asyncio.run(work())
         logging.shutdown()
