@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import re
 import sys
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=300, help="streams of the rolling restart")
     parser.add_argument("--dry", action="store_true", help="do not write docs/performance.md")
     options = parser.parse_args()
+    # A collection goes through all frames that the readers keep, and holds up each of them.
+    gc.disable()
     wanted = [drill for drill in DRILLS if drill.number in (options.numbers or range(100))]
     rows = {}
     # Drills of one kind of stage share a cluster.
