@@ -172,9 +172,10 @@ class Path:
     instructions: str = ""
 
 
+INSTRUCTIONS = "(SELECT instructions FROM conversations_preferences WHERE user_id = %s)"
+
 # One statement, because the first token waits for it: the ORM needed seven statements, and twice
 # the time of everything else. The recursion ends below the message that has a summary.
-INSTRUCTIONS = "(SELECT instructions FROM conversations_preferences WHERE user_id = %s)"
 READ_PATH = f"""
     WITH RECURSIVE path (id, parent_id, depth) AS (
         SELECT id, parent_id, 1 FROM conversations_message WHERE id = %s
@@ -226,12 +227,12 @@ def read_path(run: Run, leaf: UUID, limit: int) -> Path:
     turns: dict[Any, Turn] = {}
     for row in rows:
         turn = turns.get(row[0]) or turns.setdefault(row[0], _turn(run, row))
-        if row[-2] is not None:
-            turn.items.append(json.loads(row[-2]))
-    before, summary = rows[-1][1], rows[-1][-3]
+        if (item := row[-2]) is not None:
+            turn.items.append(json.loads(item))
+    _, before, *_, summary, _, _ = rows[-1]
+    *_, own = rows[0]
     missing = None if before is None else ""
-    own = rows[0][-1] or ""
-    return Path(list(turns.values()), missing if summary is None else summary, own)
+    return Path(list(turns.values()), missing if summary is None else summary, own or "")
 
 
 def _turn(run: Run, row: tuple[Any, ...]) -> Turn:

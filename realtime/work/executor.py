@@ -100,12 +100,12 @@ class Upkeep:
         from realtime.work.background import make_title, shorten
 
         agent = registry.get_agent(run.agent)
-        done = [True]
+        is_titled = is_shortened = True
         if due.wants_title:
-            done.append(await self._attempt(run, make_title(run, agent, self._provider)))
+            is_titled = await self._attempt(run, make_title(run, agent, self._provider))
         if due.wants_summary:
-            done.append(await self._attempt(run, shorten(run, agent, self._provider)))
-        return all(done)
+            is_shortened = await self._attempt(run, shorten(run, agent, self._provider))
+        return is_titled and is_shortened
 
     async def _attempt(self, run: Run, work: Coroutine[Any, Any, None]) -> bool:
         from realtime.work.run_errors import is_passing

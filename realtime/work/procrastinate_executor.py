@@ -33,7 +33,6 @@ from psycopg_pool import AsyncConnectionPool
 
 from conversations.models import Run
 from conversations.people import privacy
-from conversations.people.privacy import disable_user
 from conversations.queries import get_run
 from conversations.runs import states
 from conversations.runs.states import Claim, Claimed
@@ -127,7 +126,7 @@ def defer_erasure(user: AbstractBaseUser, *, by: AbstractBaseUser) -> None:
 
     Adds no job if one waits already.
     """
-    disable_user(user)
+    privacy.disable_user(user)
     name = f"account {user.pk}"
     job = django_app.configure_task(
         ERASE_TASK, queue=UPKEEP_QUEUE, lock=name, queueing_lock=name, priority=UPKEEP_PRIORITY
