@@ -77,7 +77,7 @@ def wide_stage() -> Iterator[Stage]:
     """The same with twice as many processes of the site: those that are killed in turn live longer
     than the time after which the cluster starts them again without a pause.
     """
-    with _paced_model() as url, _running(url, size=4) as cluster:
+    with _paced_model() as url, _running(url, 4) as cluster:
         yield Stage(cluster)
 
 
@@ -109,9 +109,9 @@ def _paced_model() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _running(model_url: str, *, size: int = 2, **changes: str) -> Iterator[Cluster]:
+def _running(model_url: str, size: int = 2, /, **changes: str) -> Iterator[Cluster]:
     with scratch_dir("cluster") as folder:
-        cluster = Cluster(folder, model_url, size=size, **SETTINGS | changes)
+        cluster = Cluster(folder, model_url, size, **SETTINGS | changes)
         try:
             cluster.start()
             yield cluster

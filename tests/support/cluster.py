@@ -32,7 +32,7 @@ class Cluster:
     It has `size` web processes and as many workers.
     """
 
-    def __init__(self, folder: Path, model_url: str, *, size: int = 2, **changes: str) -> None:
+    def __init__(self, folder: Path, model_url: str, size: int = 2, /, **changes: str) -> None:
         self.folder, self.size = folder, size
         self.env = environment(**changes, OPENAI_BASE_URL=model_url, PORT=str(free_port()))
         self.argv = [sys.executable, "scripts/cluster.py", "--dir", str(folder)]
