@@ -337,7 +337,7 @@ TASK = re.compile(r"\[([ xX])\](?=[ \t])")
 
 
 def _mark_tasks(state: StateCore) -> None:
-    """Make a checkbox of `[ ]` or `[x]` at the start of a list's item."""
+    """Make a checkbox, with the text as its label, of `[ ]` or `[x]` at the start of an item."""
     for item, _, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
         words = _first_text(item, "list_item_open", inline)
         found = TASK.match(words.content) if words else None
@@ -345,7 +345,8 @@ def _mark_tasks(state: StateCore) -> None:
             words.content = words.content[found.end() :]
             box: dict[str, str | int | float] = {"type": "checkbox", "disabled": ""}
             box |= {"checked": ""} if found[1] != " " else {}
-            inline.children.insert(0, Token("task", "input", 0, attrs=box))
+            opening = [Token("label_open", "label", 1), Token("task", "input", 0, attrs=box)]
+            inline.children = [*opening, *inline.children, Token("label_close", "label", -1)]
             item.attrs["class"] = "task"
 
 

@@ -28,7 +28,7 @@ from conversations.shapes import MessageView
 
 logger = logging.getLogger(__name__)
 
-RENDERER_VERSION = 3
+RENDERER_VERSION = 4
 """Increment it with every change of what `render_markdown` returns, also by a new version of a
 library: stored HTML of another version is rendered again."""
 
@@ -49,8 +49,8 @@ CLASSES = {
 _cleaner = nh3.Cleaner(
     tags={
         *("a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "input"),
-        *("li", "ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td", "th"),
-        *("thead", "tr", "ul"),
+        *("label", "li", "ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td"),
+        *("th", "thead", "tr", "ul"),
     },
     attributes={
         "*": set(),

@@ -59,6 +59,23 @@ def main(root: Path, target: Path, since: float) -> int:
 '''
     "```\n\nIt is run by `python -m backup.run`.\n"
 )
+MARKS = """> [!WARNING]
+> Keep one copy in another building.[^1]
+
+- [x] written
+- [ ] read back
+
+Of $n$ copies, $n - 1$ may be lost.
+
+![The shelf](https://pictures.example/shelf.png)
+
+```mermaid
+graph TD
+  file --> copy
+```
+
+[^1]: On paper, too.
+"""
 SESSIONS = (
     "Plan the move to the new office",
     "Why is the nightly backup slow?",
@@ -154,6 +171,54 @@ async def finished(chat: ChatPage, model: Model) -> None:
     await chat.replied()
     await expect(chat.page.locator(".hljs-keyword").first).to_be_visible()
     await chat.page.locator(".reasoning summary").click()
+
+
+async def marks(chat: ChatPage, model: Model) -> None:
+    model.will_say(Reply([MARKS]))
+    await chat.send("What must I heed?")
+    await chat.replied()
+    await expect(chat.reply.locator("math").first).to_be_visible()
+    await expect(chat.reply.locator(".show-picture")).to_be_visible()
+    await expect(chat.reply.locator(".show-diagram")).to_be_visible()
+
+
+async def decided(chat: ChatPage, model: Model) -> None:
+    await approval(chat, model)
+    await chat.page.get_by_label("Why not").fill("It is still needed")
+    await chat.press("Reject")
+    await chat.replied()
+    await expect(chat.page.locator(".approval-outcome").last).to_have_text("You rejected this.")
+
+
+async def continued(chat: ChatPage, model: Model) -> None:
+    await stopped(chat, model)
+    model.will_say(Reply(["the rest."]))
+    await chat.press("Continue")
+    await chat.shows("the rest.")
+    await chat.replied()
+
+
+async def another(chat: ChatPage, model: Model) -> None:
+    """Gone to without loading the page."""
+    await finished(chat, model)
+    first = await chat.in_session()
+    await chat.page.click("#new-chat")
+    await expect(chat.page.locator("#welcome")).to_be_visible()
+    await chat.page.locator(f'#session-list [data-session-id="{first}"] a').click()
+    await expect(chat.page.locator("h1")).to_have_text("How do I keep a backup?")
+    await expect(chat.page.locator("#prompt")).to_be_focused()
+
+
+async def without_list(chat: ChatPage, model: Model) -> None:
+    await chat.press("Close the list")
+    await expect(chat.page.locator("#sessions")).to_be_hidden()
+
+
+async def archive(chat: ChatPage, model: Model) -> None:
+    await menu(chat, model)
+    await chat.page.get_by_role("menuitem", name="Archive").click()
+    await chat.press("Archived")
+    await expect(chat.page.locator("#session-found a").first).to_be_visible()
 
 
 async def waiting(chat: ChatPage, model: Model) -> None:
@@ -263,5 +328,5 @@ STATES: list[State] = [
         sharing,
         deleted,
     ),
-    *(versions, found),
+    *(versions, found, marks, decided, continued, another, without_list, archive),
 ]

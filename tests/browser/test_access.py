@@ -1,10 +1,11 @@
-"""Every state is fit for assistive technology, in light and in dark."""
+"""Every state is fit for assistive technology and the keyboard, in light and in dark."""
 
 import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import is_accessible
 from tests.browser.conftest import Model, Opener, sign_in
+from tests.browser.reading import is_reached_by_keys, reads_as_expected
 from tests.browser.states import STATES, State, finished
 from tests.support.provider import Reply, words
 from tests.support.site import Site, User
@@ -18,6 +19,8 @@ async def test_nothing_is_in_the_way(open_chat: Opener, model: Model, state: Sta
     await chat.page.emulate_media(reduced_motion="reduce")
     await state(chat, model)
     await is_accessible(chat.page)
+    await reads_as_expected(chat.page, state.__name__)
+    await is_reached_by_keys(chat.page)
     await chat.page.context.set_offline(False)
     chat.faults.clear()
 

@@ -6,9 +6,9 @@
  */
 
 const TAGS = new Set([
-  ...["a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "input", "li"],
-  ...["ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td", "th", "thead"],
-  ...["tr", "ul"],
+  ...["a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "input"],
+  ...["label", "li", "ol", "p", "pre", "s", "span", "strong", "sup", "table", "tbody", "td"],
+  ...["th", "thead", "tr", "ul"],
 ]);
 /** @type {Record<string, string[]>} */
 const ATTRIBUTES = {

@@ -78,7 +78,7 @@ export class Queue extends /** @type {Emitter<QueueEvents>} */ (EventTarget) {
     setText(within(line, ".queued-text"), entry.content);
     within(line, "button[data-queue='edit']").hidden = entry.again;
     this.#showUp(line, place > 0);
-    for (const button of all(line, "[data-queue]")) {
+    for (const button of all(line, "[data-label]")) {
       button.setAttribute("aria-label", fill(button.dataset.label ?? "", { text: entry.content }));
     }
   }

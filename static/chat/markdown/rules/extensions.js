@@ -24,7 +24,7 @@ export function addExtensions(parser) {
 }
 
 /**
- * Make a checkbox of `[ ]` or `[x]` at the start of a list's item.
+ * Make a checkbox, with the text as its label, of `[ ]` or `[x]` at the start of an item.
  * @param {CoreState} at
  */
 function markTasks({ tokens, Token }) {
@@ -40,7 +40,9 @@ function markTasks({ tokens, Token }) {
       ["disabled", ""],
     ];
     if (done !== " ") box.attrs.push(["checked", ""]);
-    inline.children?.unshift(box);
+    const opening = new Token("label_open", "label", 1);
+    const closing = new Token("label_close", "label", -1);
+    inline.children = [opening, box, ...(inline.children ?? []), closing];
     item.attrSet("class", "task");
   });
 }
