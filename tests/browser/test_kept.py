@@ -1,5 +1,6 @@
 """Nothing that is typed is lost: not by another edit, a reload, a second tab or a refusal."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.browser.conftest import Model, Opener
 from tests.browser.test_navigation import go_to
 from tests.browser.test_sessions import begin
 from tests.browser.wire import Frame, Wire
+from tests.support.approvals import erase
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
@@ -279,3 +281,49 @@ async def test_the_first_of_two_is_refused(
     await chat.shows("You said: B")
     stored = ["second", "You said: second", "first", "You said: first"]
     assert await chat.texts() == [*stored, "B", "You said: B", "A"]
+
+
+async def test_comments_and_reasons(open_chat: Opener, model: Model, tmp_path: Path) -> None:
+    model.will_say(Reply(["Yes."]), Reply(["I will."], tool_calls=[erase(tmp_path / "file")]))
+    chat = await open_chat()
+    here = await talk(chat, "Can you erase it?")
+    await chat.reply.hover()
+    await chat.press("Good reply")
+    comment = chat.page.locator(".feedback [name=comment]")
+    await comment.fill("Right")
+    await chat.press("Bad reply")
+    await expect(comment).to_have_accessible_name("What was wrong?")
+    await expect(comment).to_have_value("Right")
+
+    # A request takes no focus from a field, though that is empty.
+    await chat.send("Erase it")
+    why = chat.page.locator(".approval-why")
+    await expect(why).to_be_visible()
+    await expect(box(chat)).to_be_focused()
+    await why.fill("I need it")
+    await chat.page.reload()
+    await chat.connected()
+    await expect(comment).to_have_value("Right")
+    await expect(why).to_have_value("I need it")
+    await chat.page.close()
+    chat, other = await open_chat(here), await open_chat(here)
+    comment, why = chat.page.locator(".feedback [name=comment]"), chat.page.locator(".approval-why")
+    await expect(comment).to_have_value("Right")
+    await expect(why).to_have_value("I need it")
+
+    # Another tab takes the thumb back, and answers.
+    await comment.focus()
+    await other.page.locator("[data-verdict][aria-pressed=true]").click()
+    pressed = chat.page.locator("[data-verdict][aria-pressed=true]")
+    await expect(pressed).to_have_count(0)
+    await expect(comment).to_be_focused()
+    await expect(comment).to_have_value("Right")
+    await comment.press("Escape")
+    await expect(chat.page.get_by_role("button", name="Good reply").first).to_be_focused()
+    await why.focus()
+    await other.press("Reject")
+    await expect(chat.page.locator(".approval")).to_be_focused()
+    await chat.replied()
+    await chat.page.reload()
+    await chat.connected()
+    await expect(comment).to_have_count(0)

@@ -23,14 +23,17 @@ export class Transcript {
    */
   #branch;
   #structure = -1;
-  /** Messages of other conversations in which something is typed that was not sent, by their ids. */
-  #unsaid = /** @type {Map<string, HTMLElement>} */ (new Map());
 
-  /** @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement }} at */
-  constructor({ log, scroller, jump }) {
+  /**
+   * `restore` puts back into a message what was typed in it and not sent.
+   * @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement,
+   *   restore: (element: HTMLElement) => void }} at
+   */
+  constructor({ log, scroller, jump, restore }) {
     this.log = log;
     this.scroller = scroller;
     this.jump = jump;
+    this.restore = restore;
     // An empty page shows a welcome, which is read from its beginning.
     this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
@@ -74,27 +77,12 @@ export class Transcript {
    * @param {Conversation} conversation
    */
   open(elements, conversation) {
-    for (const { element } of this.views.values()) {
-      if (isTypedIn(element)) this.#unsaid.set(element.id, element);
-      this.#removeElement(element);
-    }
+    for (const { element } of this.views.values()) this.#removeElement(element);
     this.log.append(...elements.map((element) => document.adoptNode(element)));
     this.adopt(conversation);
-    for (const element of elements) this.#restore(element);
     byId("welcome").hidden = elements.length > 0;
     this.isFollowing = elements.length > 0;
     this.#settle();
-  }
-
-  /**
-   * Put back what was typed in a message when its conversation was left.
-   * @param {HTMLElement} element
-   */
-  #restore(element) {
-    const left = this.#unsaid.get(element.id);
-    if (!left) return;
-    this.#unsaid.delete(element.id);
-    carryOver(left, element);
   }
 
   /**
@@ -225,6 +213,7 @@ export class Transcript {
     this.views.set(keyOf(conversation, message), view);
     this.far.watch(view.element);
     view.showPlace(message, conversation.branch.siblingsOf(message));
+    this.restore(view.element);
     return view;
   }
 
@@ -383,13 +372,4 @@ function keyOf(conversation, message) {
   if (message.role === "user") return message.client_message_id ?? message.message_id;
   const prompt = conversation.get(message.parent_message_id);
   return prompt ? `reply to ${keyOf(conversation, prompt)}` : message.message_id;
-}
-
-/**
- * Whether a comment or a reason is typed in a message.
- * @param {HTMLElement} element
- */
-function isTypedIn(element) {
-  const fields = element.querySelectorAll(".feedback [name=comment], .approval-why");
-  return [...fields].some((field) => /** @type {HTMLInputElement} */ (field).value);
 }

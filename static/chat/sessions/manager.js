@@ -21,16 +21,16 @@ export class SessionManager {
 
   /**
    * @param {{ sessions: SessionList, connection: Connection, title: PageTitle,
-   *   announce: Announce, getCurrent: () => string }} page
+   *   announce: Announce, getCurrent: () => string, kept: KeptTexts }} page
    */
-  constructor({ sessions, connection, title, announce, getCurrent }) {
+  constructor({ sessions, connection, title, announce, getCurrent, kept }) {
     this.sessions = sessions;
     this.title = title;
     this.getCurrent = getCurrent;
     this.isArchived = data.archived;
     this.drawer = byId("sessions");
     this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
-    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
+    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce, kept });
     this.actions = new SessionActions(this.toast);
     this.menu = new SessionMenu(byId("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
