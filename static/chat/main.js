@@ -39,7 +39,7 @@ const announce = (text) => byId("announcer").replaceChildren(text);
 
 // Parts of the page
 
-inherit(data.user);
+inherit(data.user, document.querySelector("a.sign-in") !== null);
 const outbox = new Outbox(data.user);
 const kept = new KeptTexts(() => outbox.user);
 const connection = new Connection(address.href, (user) => user === outbox.user);
@@ -95,7 +95,7 @@ const line = {
   retry: byId("connection-retry"),
   signIn: within(document, "a[id=connection-sign-in]"),
 };
-new ConnectionLine(line, { connection, countUnsent: () => outbox.unsent.length, announce });
+new ConnectionLine(line, { connection, outbox, announce });
 const panel = document.getElementById("model");
 if (panel) new ModelPanel(panel, { connection, announce });
 const shortcuts = new Shortcuts({

@@ -3,7 +3,7 @@
  * the browser until it is sent, or the form is closed by the user.
  */
 
-import { apiOf, ask, askAll } from "../page/api.js";
+import { apiOf, ask, askAll, describeFailure } from "../page/api.js";
 import { all, closest, fieldOf, fromTemplate, within } from "../page/elements.js";
 import { data, words } from "../page/words.js";
 
@@ -190,9 +190,9 @@ export class Feedback {
     try {
       const body = { value, comment };
       await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
-    } catch {
+    } catch (error) {
       this.#expectEchoes(message_id, -1);
-      this.toast.show(words.manage.failed);
+      this.toast.show(describeFailure(error));
       return false;
     }
     this.#apply({ message_id, value });

@@ -17,6 +17,12 @@ export class Transcript {
   /** @type {Map<string, MessageView>} */
   views = new Map();
   scrollTop = 0;
+  #width = 0;
+  /**
+   * The block at the top of the window; undefined while the end is followed.
+   * @type {ReturnType<typeof placeIn> | undefined}
+   */
+  #place;
   /**
    * The messages of the last `sync`: while they are the same, only those that have changed are drawn.
    * @type {Branch | undefined}
@@ -38,7 +44,10 @@ export class Transcript {
     this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     this.far = new FarMessages({ log, scroller });
-    const growth = new ResizeObserver(() => this.#settle());
+    const growth = new ResizeObserver(() => {
+      this.#holdPlace();
+      this.#settle();
+    });
     growth.observe(log);
     growth.observe(scroller);
   }
@@ -330,9 +339,25 @@ export class Transcript {
     this.#settle();
   }
 
+  /** When the width has changed, and with it all heights, the same words stay at the top. */
+  #holdPlace() {
+    const { clientWidth } = this.scroller;
+    if (clientWidth === this.#width) return;
+    this.#width = clientWidth;
+    if (!this.#place?.block.isConnected) return;
+    const { block, below, share } = this.#place;
+    const { top, height } = block.getBoundingClientRect();
+    const wanted = this.scroller.getBoundingClientRect().top + below - share * height;
+    this.scroller.scrollTop += top - wanted;
+    // It is no step of the reader's.
+    this.scrollTop = this.scroller.scrollTop;
+  }
+
   /** Any step upwards stops following the end; a step down to near the end follows again. */
   #look() {
-    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const { scrollTop, scrollHeight, clientHeight, clientWidth } = this.scroller;
+    // The place is held first.
+    if (clientWidth !== this.#width) return;
     const rest = scrollHeight - scrollTop - clientHeight;
     const step = scrollTop - this.scrollTop;
     this.scrollTop = scrollTop;
@@ -340,12 +365,40 @@ export class Transcript {
     if (rest <= 1 || (step > 0 && rest < NEAR_PX)) this.isFollowing = true;
     else if (step < 0 || rest >= NEAR_PX) this.isFollowing = false;
     this.jump.hidden = this.isFollowing || rest < NEAR_PX || !this.#firstPlace();
+    this.#place = this.isFollowing ? undefined : placeIn(this.log, this.scroller);
   }
 
   #settle() {
     if (this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
     this.#look();
   }
+}
+
+/**
+ * The first block in sight: it begins so many pixels `below` the top of the window, or the `share`
+ * of its height is above that.
+ * @param {HTMLElement} log
+ * @param {HTMLElement} scroller
+ */
+function placeIn(log, scroller) {
+  const { top } = scroller.getBoundingClientRect();
+  const block = blockAt(log, top);
+  const { top: begin, height } = block.getBoundingClientRect();
+  const below = begin - top;
+  return below >= 0 || !height
+    ? { block, below, share: 0 }
+    : { block, below: 0, share: -below / height };
+}
+
+/**
+ * The innermost block that reaches below `top`; lines of text are no blocks.
+ * @param {Element} element
+ * @param {number} top
+ * @returns {Element}
+ */
+function blockAt(element, top) {
+  const child = [...element.children].find((one) => one.getBoundingClientRect().bottom > top);
+  return child && getComputedStyle(child).display !== "inline" ? blockAt(child, top) : element;
 }
 
 /**

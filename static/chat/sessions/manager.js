@@ -6,7 +6,7 @@ import { all, byId, within } from "../page/elements.js";
 import { Toast } from "../page/toast.js";
 import { data, words } from "../page/words.js";
 import { SessionActions } from "./actions.js";
-import { linkOf } from "./list.js";
+import { leaver, linkOf } from "./list.js";
 import { SessionMenu } from "./menu.js";
 import { askTitle } from "./rename.js";
 import { SessionSearch } from "./search.js";
@@ -208,6 +208,14 @@ export class SessionManager {
   }
 
   /**
+   * Whether a session is still the one shown, or was chosen from the list.
+   * @param {ChosenSession} session
+   */
+  #isMeant({ id, onLeave }) {
+    return Boolean(onLeave) || id === this.getCurrent();
+  }
+
+  /**
    * Open the dialog; its code is loaded on first use.
    * @param {ChosenSession} session
    */
@@ -215,7 +223,7 @@ export class SessionManager {
     try {
       const { ShareDialog } = await import("./share.js");
       this.#share ??= new ShareDialog(within(document, "dialog[id=share]"));
-      this.#share.open(session);
+      if (this.#isMeant(session)) this.#share.open(session);
     } catch {
       this.toast.show(words.manage.failed);
     }
@@ -229,36 +237,30 @@ export class SessionManager {
     try {
       const { ExportDialog } = await import("./export.js");
       this.#export ??= new ExportDialog(within(document, "dialog[id=export]"));
-      this.#export.open(session);
+      if (this.#isMeant(session)) this.#export.open(session);
     } catch {
       this.toast.show(words.manage.failed);
     }
   }
 
   /**
+   * A title that the server refuses stays in the field.
    * @param {HTMLElement} button
    * @param {ChosenSession} session
+   * @param {string} [typed]
    */
-  #rename(button, session) {
-    const line = button.closest("li");
-    askTitle(line ? linkOf(line) : byId("title"), session.title, {
-      save: (title) => this.actions.rename(session.id, title),
+  #rename(button, session, typed) {
+    const isCurrent = session.id === this.getCurrent();
+    const line = button.closest("li") ?? (isCurrent ? null : this.sessions.find(session.id));
+    const shown = line ? linkOf(line) : byId("title");
+    if (!shown.isConnected || shown.hidden || (!line && !isCurrent)) return;
+    askTitle(shown, session.title, {
+      save: async (title) => {
+        const isSaved = await this.actions.rename(session.id, title);
+        if (!isSaved) this.#rename(button, session, title);
+      },
       leave: () => button.focus(),
+      typed,
     });
   }
-}
-
-/**
- * Returns a function that focuses the line or, once it is gone, the line next to it.
- * @param {HTMLElement} line
- */
-function leaver(line) {
-  const { parentNode: list } = line;
-  const lines = list ? all(list, ":scope > [data-session-id]") : [];
-  const place = lines.indexOf(line);
-  const [previous, next] = [lines[place - 1], lines[place + 1]];
-  return () => {
-    const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
-    (neighbour ? linkOf(neighbour) : byId("new-chat")).focus();
-  };
 }
