@@ -6,7 +6,7 @@ const ICON = {{ icon|safe }};
 const CACHE = "agentsite-offline";
 const HEADERS = {
   "Content-Type": "text/html; charset=utf-8",
-  "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'",
+  "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'",
 };
 
 async function install() {

@@ -152,6 +152,7 @@ SCRIPT: dict[str, Any] = {
         "refused": _("This address may not connect to the chat. Open the site by its own name."),
         "unsent_one": _("1 message is waiting to be sent."),
         "unsent": _("{count} messages are waiting to be sent."),
+        "unstored": _("Leave this page open until then: your browser could not store everything."),
         "retry": _("Retry now"),
     },
     "composer": {

@@ -13,10 +13,10 @@ import { renewToken } from "./page/api.js";
 import { ChatScreen } from "./page/chat_screen.js";
 import { ConnectionLine } from "./page/connection_line.js";
 import { byId, closest, within } from "./page/elements.js";
+import { bequeath, inherit, KeptTexts } from "./page/kept.js";
 import { closeAccount, leaveToBrowser, routeKeys, Shortcuts } from "./page/keys.js";
 import { ModelPanel } from "./page/model.js";
 import { PageTitle } from "./page/page_title.js";
-import { bequeath, inherit, KeptTexts } from "./page/kept.js";
 import { data, words } from "./page/words.js";
 import { AgentPicker } from "./sending/agent_picker.js";
 import { Composer } from "./sending/composer.js";
@@ -39,13 +39,15 @@ const announce = (text) => byId("announcer").replaceChildren(text);
 
 // Parts of the page
 
-inherit(data.user);
+inherit(data.user, document.querySelector("a.sign-in") !== null);
 const outbox = new Outbox(data.user);
 const kept = new KeptTexts(() => outbox.user);
 const connection = new Connection(address.href, (user) => user === outbox.user);
 const conversation = new Conversation(data);
-const transcript = new Transcript({ log: byId("log"), scroller, jump: byId("jump") });
-transcript.adopt(conversation);
+const transcript = new Transcript({
+  ...{ log: byId("log"), scroller, jump: byId("jump") },
+  restore: (element) => manager.feedback.restore(element),
+});
 const composer = new Composer({
   form: within(document, "form[id=composer]"),
   input: within(document, "textarea[id=prompt]"),
@@ -62,7 +64,7 @@ const title = new PageTitle(byId("title"));
 
 // Controllers
 
-const approvals = new Approvals({ connection, conversation });
+const approvals = new Approvals({ connection, conversation, kept });
 const isConnected = () => connection.state === "open" || !outbox.user;
 const screen = new ChatScreen({
   ...{ conversation, transcript, composer, queue, title, approvals, isConnected },
@@ -85,14 +87,15 @@ const chat = new Chat({
   ...{ connection, outbox, sender, conversation, transcript, history, approvals, screen },
   ...{ composer, queue, draft, kept, sessions, title, announce },
 });
-const manager = new SessionManager({ sessions, connection, title, announce, getCurrent });
+const manager = new SessionManager({ sessions, connection, title, announce, getCurrent, kept });
+transcript.adopt(conversation);
 const line = {
   line: byId("connection"),
   text: byId("connection-text"),
   retry: byId("connection-retry"),
   signIn: within(document, "a[id=connection-sign-in]"),
 };
-new ConnectionLine(line, { connection, countUnsent: () => outbox.unsent.length, announce });
+new ConnectionLine(line, { connection, outbox, announce });
 const panel = document.getElementById("model");
 if (panel) new ModelPanel(panel, { connection, announce });
 const shortcuts = new Shortcuts({

@@ -82,12 +82,16 @@ async def test_rejected_with_a_reason(open_chat: Opener, model: Model, path: Pat
     assert times_run(path) == 0
 
 
-async def test_a_request_takes_the_focus_unless_somebody_types(
+async def test_a_request_takes_the_focus_unless_somebody_may_type(
     open_chat: Opener, model: Model, path: Path
 ) -> None:
     chat = await open_chat()
-    will_ask(model, path)
+    gate = Gate(1)
+    will_ask(model, path, gate=gate)
     await chat.send("Erase the file")
+    await chat.shows("I will")
+    await chat.page.locator("#log").focus()
+    gate.open()
     await expect(card(chat)).to_be_focused()
     # What takes the focus is not a button: a key meant for the composer approves nothing.
     await chat.page.keyboard.press("Enter")

@@ -1,21 +1,32 @@
 """Nothing that is typed is lost: not by another edit, a reload, a second tab or a refusal."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, go_offline
 from tests.browser.conftest import Model, Opener
 from tests.browser.test_navigation import go_to
 from tests.browser.test_sessions import begin
 from tests.browser.wire import Frame, Wire
+from tests.support.approvals import erase
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOO_LONG = "x" * 70_000
+# From now on this page's storage is full.
+FILL = """() => {
+  const { setItem } = Storage.prototype;
+  Storage.prototype.setItem = function (key, text) {
+    if (this === localStorage) throw new DOMException("full", "QuotaExceededError");
+    setItem.call(this, key, text);
+  };
+}"""
 
 
 def box(chat: ChatPage) -> Any:
@@ -92,21 +103,44 @@ async def test_drafts_of_two_tabs(open_chat: Opener, model: Model) -> None:
     await expect(box(fifth)).to_have_value("")
 
 
-async def test_full_storage(open_chat: Opener, model: Model) -> None:
+async def test_full_storage(open_chat: Opener, signed_in: BrowserContext, model: Model) -> None:
     chat = await open_chat()
     await box(chat).fill("half a thought")
-    await chat.page.evaluate(
-        """() => {
-          const { setItem } = Storage.prototype;
-          Storage.prototype.setItem = function (key, text) {
-            if (this === localStorage) throw new DOMException("full", "QuotaExceededError");
-            setItem.call(this, key, text);
-          };
-        }"""
-    )
+    await chat.page.evaluate(FILL)
     await box(chat).fill("half a thought, and the rest")
     await chat.page.reload()
     await expect(box(chat)).to_have_value("half a thought, and the rest")
+
+    # A message that waits is lost with the page, which says so.
+    await chat.page.evaluate(FILL)
+    await go_offline(signed_in)
+    await chat.page.press("#prompt", "Enter")
+    await expect(chat.page.locator("#connection")).to_contain_text("Leave this page open")
+    await signed_in.set_offline(False)
+    await chat.replied()
+
+
+async def test_who_is_signed_out_is_told_so(
+    signed_in: BrowserContext, site: Site, model: Model
+) -> None:
+    """The way back leads to the branch that was read."""
+    chat, wire = ChatPage(await signed_in.new_page(), site), Wire()
+    await wire.attach(chat.page)
+    await chat.open()
+    await talk(chat, "one")
+    await revise(chat, 0, "other")
+    await chat.page.press("#prompt", "Enter")
+    await chat.shows("You said: other")
+    await chat.replied()
+    await chat.page.locator(".user .switcher button").first.click()
+    await chat.shows("You said: one")
+    await signed_in.clear_cookies()
+    await chat.reply.hover()
+    await chat.press("Good reply")
+    await expect(chat.page.locator("#toast")).to_contain_text("You are signed out.")
+    await wire.cut(4401)
+    link = chat.page.locator("#connection-sign-in")
+    await expect(link).to_have_attribute("href", re.compile("next=%2Fs%2F.*%3Fbranch%3D"))
 
 
 async def test_what_is_too_large_stays_where_it_is(open_chat: Opener, model: Model) -> None:
@@ -279,3 +313,49 @@ async def test_the_first_of_two_is_refused(
     await chat.shows("You said: B")
     stored = ["second", "You said: second", "first", "You said: first"]
     assert await chat.texts() == [*stored, "B", "You said: B", "A"]
+
+
+async def test_comments_and_reasons(open_chat: Opener, model: Model, tmp_path: Path) -> None:
+    model.will_say(Reply(["Yes."]), Reply(["I will."], tool_calls=[erase(tmp_path / "file")]))
+    chat = await open_chat()
+    here = await talk(chat, "Can you erase it?")
+    await chat.reply.hover()
+    await chat.press("Good reply")
+    comment = chat.page.locator(".feedback [name=comment]")
+    await comment.fill("Right")
+    await chat.press("Bad reply")
+    await expect(comment).to_have_accessible_name("What was wrong?")
+    await expect(comment).to_have_value("Right")
+
+    # A request takes no focus from a field, though that is empty.
+    await chat.send("Erase it")
+    why = chat.page.locator(".approval-why")
+    await expect(why).to_be_visible()
+    await expect(box(chat)).to_be_focused()
+    await why.fill("I need it")
+    await chat.page.reload()
+    await chat.connected()
+    await expect(comment).to_have_value("Right")
+    await expect(why).to_have_value("I need it")
+    await chat.page.close()
+    chat, other = await open_chat(here), await open_chat(here)
+    comment, why = chat.page.locator(".feedback [name=comment]"), chat.page.locator(".approval-why")
+    await expect(comment).to_have_value("Right")
+    await expect(why).to_have_value("I need it")
+
+    # Another tab takes the thumb back, and answers.
+    await comment.focus()
+    await other.page.locator("[data-verdict][aria-pressed=true]").click()
+    pressed = chat.page.locator("[data-verdict][aria-pressed=true]")
+    await expect(pressed).to_have_count(0)
+    await expect(comment).to_be_focused()
+    await expect(comment).to_have_value("Right")
+    await comment.press("Escape")
+    await expect(chat.page.get_by_role("button", name="Good reply").first).to_be_focused()
+    await why.focus()
+    await other.press("Reject")
+    await expect(chat.page.locator(".approval")).to_be_focused()
+    await chat.replied()
+    await chat.page.reload()
+    await chat.connected()
+    await expect(comment).to_have_count(0)

@@ -1,6 +1,7 @@
 """What fits where: wide and narrow, light and dark."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -9,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 from tests.browser.chat_page import ChatPage, open_page
 from tests.browser.conftest import Model, Opener, sign_in
 from tests.browser.states import approval
+from tests.support.approvals import erase
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site, User
 
@@ -27,6 +29,21 @@ https://example.com/a/very/long/address/that/has/no/place/to/break/and/would/wid
 
 """
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# The paragraphs of a reply are named by a word in their middle.
+SCROLL_TO = """(name) => {
+  const found = [...document.querySelectorAll("#log p")].find((p) => p.textContent.includes(name));
+  const scroller = document.getElementById("scroller");
+  const { top, height } = found.getBoundingClientRect();
+  scroller.scrollTop += top + height / 2 - scroller.getBoundingClientRect().top;
+  return new Promise(requestAnimationFrame).then(() => new Promise(requestAnimationFrame));
+}"""
+AT_THE_TOP = """() => {
+  const { top } = document.getElementById("scroller").getBoundingClientRect();
+  const shown = [...document.querySelectorAll("#log p")];
+  const first = shown.find((p) => p.getBoundingClientRect().bottom > top);
+  const box = first.getBoundingClientRect();
+  return [first.textContent.match(/w\\d+/)[0], Math.round((10 * (top - box.top)) / box.height)];
+}"""
 IS_AT_END = """() => {
   const { scrollTop, scrollHeight, clientHeight } = document.getElementById("scroller");
   return scrollHeight - scrollTop - clientHeight < 2;
@@ -113,6 +130,44 @@ async def are_big(chat: ChatPage) -> None:
         assert box is not None
         name = await target.get_attribute("aria-label") or await target.inner_text()
         assert box["height"] >= 44, name
+
+
+async def test_the_focus_and_the_place_stay_on_a_phone(
+    phone: BrowserContext, site: Site, model: Model, tmp_path: Path
+) -> None:
+    """What is pressed may disappear; the words at the top stay when the screen is turned."""
+    many = "".join(f"{'word ' * 60}w{place} {'word ' * 60}\n\n" for place in range(40))
+    stopped = Reply(words(4), gate=Gate(2))
+    asking = Reply(["I will."], tool_calls=[erase(tmp_path / "file")])
+    model.will_say(stopped, Reply([many]), asking)
+    chat = await open_page(phone, site)
+    log = chat.page.locator("#log")
+    await chat.send("Tell me")
+    await chat.shows("the river")
+    await chat.page.locator("#stop").tap()
+    await chat.replied("cancelled")
+    await expect(log).to_be_focused()
+    await chat.page.get_by_role("button", name="Regenerate").last.tap()
+    await chat.shows("w39")
+    await chat.replied()
+    await expect(log).to_be_focused()
+
+    await chat.page.evaluate(SCROLL_TO, "w20")
+    before = await chat.page.evaluate(AT_THE_TOP)
+    assert before
+    await chat.page.set_viewport_size({"width": 844, "height": 390})
+    await chat.page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert await chat.page.evaluate(AT_THE_TOP) == before
+    await chat.page.set_viewport_size({"width": 390, "height": 844})
+    await chat.page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert await chat.page.evaluate(AT_THE_TOP) == before
+    await chat.page.locator("#jump").tap()
+    await expect(log).to_be_focused()
+
+    await chat.send("Erase it")
+    await chat.page.get_by_role("button", name="Approve").tap()
+    await chat.replied()
+    await expect(log).to_be_focused()
 
 
 async def test_a_drawer_that_is_open_gives_way_to_the_column(

@@ -219,6 +219,25 @@ async def test_what_is_typed_is_kept_with_what_is_left(
     assert chat.session_id == first
 
 
+async def test_a_dialog_that_loads_late_opens_over_no_other_conversation(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    here, there = begin(site, ann, "To be exported"), begin(site, ann, "Shown by then")
+    chat = await open_chat(here)
+    held = await hold(chat.page, "**/export*.js")
+    await chat.page.get_by_role("button", name="Actions for this conversation").click()
+    async with chat.page.expect_request("**/export*.js") as request:
+        await chat.page.get_by_role("menuitem", name="Export").click()
+    await held.asked()
+    await go_to(chat, there, "Shown by then")
+    await held.release()
+    await chat.page.evaluate("(url) => import(url).then(() => 0)", (await request.value).url)
+    await expect(chat.page.locator("dialog[open]")).to_have_count(0)
+    # From the list it is asked for by name.
+    await choose(chat, here, "Export")
+    await expect(chat.page.locator("dialog[open]")).to_have_count(1)
+
+
 async def test_what_is_typed_on_the_way_comes_along(
     open_chat: Opener, site: Site, ann: User
 ) -> None:

@@ -280,6 +280,33 @@ async def test_what_did_not_work_is_told(open_chat: Opener, site: Site, ann: Use
     chat.faults.clear()
 
 
+async def test_a_title_that_is_refused_stays_typed(
+    open_chat: Opener, site: Site, ann: User
+) -> None:
+    neighbour, session_id = begin(site, ann, "Beside it"), begin(site, ann, "First title")
+    chat = await open_chat()
+    address = f"**/api/sessions/{session_id}/"
+    await chat.page.route(address, lambda route: route.fulfill(status=500))
+    await choose(chat, session_id, "Rename")
+    field = chat.page.get_by_role("textbox", name="Title")
+    await field.fill("Second title")
+    await field.press("Enter")
+    await expect(chat.page.locator("#toast")).to_contain_text("That did not work.")
+    await expect(field).to_have_value("Second title")
+    await expect(field).to_be_focused()
+    await chat.page.unroute(address)
+    await field.press("Enter")
+    await expect(line_of(chat, session_id)).to_contain_text("Second title")
+
+    # Its line disappears meanwhile.
+    await choose(chat, session_id, "Rename")
+    await field.fill("Third title")
+    site.request("DELETE", f"/api/sessions/{session_id}/", user=ann)
+    await expect(line_of(chat, session_id)).to_have_count(0)
+    await expect(line_of(chat, neighbour).locator("a")).to_be_focused()
+    chat.faults.clear()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def phone(browser: Browser, site: Site, ann: User) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context(

@@ -8,6 +8,7 @@ from playwright.async_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage, go_offline
 from tests.browser.conftest import Model, sign_in
+from tests.browser.test_interruptions import hold
 from tests.support.provider import Gate, Reply, words
 from tests.support.site import Site
 
@@ -87,9 +88,20 @@ async def test_a_failure_to_become_a_guest_keeps_the_text(guest: ChatPage, model
     await expect(guest.page.locator("#prompt")).to_have_value("hello")
     await expect(guest.page.locator(".message")).to_have_count(0)
     guest.faults.clear()
-    await guest.page.unroute("**/accounts/guest/")
     await guest.page.press("#prompt", "Enter")
     await guest.shows("You said: hello")
+
+
+async def test_a_reload_while_the_guest_is_made_loses_no_message(
+    guest: ChatPage, model: Model
+) -> None:
+    held = await hold(guest.page, "**/accounts/guest/")
+    await guest.send("hello")
+    await held.asked()
+    await guest.page.reload()
+    await guest.in_session()
+    await guest.replied()
+    assert await guest.texts() == ["hello", "You said: hello"]
 
 
 async def test_signing_up_in_the_middle_of_a_reply_loses_nothing(

@@ -23,8 +23,10 @@ beforeEach(() => {
   Object.assign(connection, { state: "open", send: (frame) => sent.push(frame) });
   conversation = newConversation({ queue: [{ run_id: "r1", content: "as it was" }] });
   queue = new EventTarget();
-  const none = { draw() {}, pause() {}, begin() {}, flush() {}, sendAgain() {} };
-  const page = { connection, conversation, queue, screen: none, sender: none, approvals: none };
+  const none = { draw() {}, pause() {}, begin() {}, flush() {}, sendAgain() {}, fits: () => true };
+  const kept = { idsOf: () => [], write() {} };
+  const page = { connection, conversation, queue, kept, screen: none, sender: none };
+  Object.assign(page, { approvals: none });
   new Chat({ ...page, composer: new EventTarget(), history: new EventTarget() });
 });
 

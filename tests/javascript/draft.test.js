@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
+globalThis.document = { getElementById: () => ({ textContent: "{}" }), documentElement: {} };
+globalThis.addEventListener = () => {};
+const { KeptTexts } = await import("../../static/chat/page/kept.js");
 const { Draft } = await import("../../static/chat/sending/draft.js");
 
 /** Storage of a browser that is full after `max` characters; undefined: it is blocked. */
@@ -33,19 +36,20 @@ let draft;
 
 beforeEach(() => {
   session = "a";
-  globalThis.window = { localStorage: new Storage(10) };
-  composer = { input: new EventTarget(), draft: "", replace: (text) => type(text) };
-  draft = new Draft(composer, () => ({ user: "ann", session }));
+  globalThis.window = { localStorage: new Storage(10), sessionStorage: new Storage(10) };
+  composer = { input: new EventTarget(), draft: "", revision: null, replace: (text) => type(text) };
+  const kept = new KeptTexts(() => "ann");
+  draft = new Draft({ composer, kept, getSession: () => session, reopen() {} });
 });
 
 function type(text) {
-  composer.draft = text;
+  composer.input.value = composer.draft = text;
   composer.input.dispatchEvent(new Event("input"));
 }
 
 function goTo(to) {
   session = to;
-  draft.open();
+  draft.open(composer.draft);
 }
 
 test("it is there after another conversation was shown, though the storage is full", () => {
@@ -62,11 +66,7 @@ test("it is there after another conversation was shown, though the storage is fu
 });
 
 test("the same without any storage", () => {
-  Object.defineProperty(window, "localStorage", {
-    get() {
-      throw new Error("blocked");
-    },
-  });
+  globalThis.window = {};
   type("half a sentence");
   goTo("b");
   goTo("a");

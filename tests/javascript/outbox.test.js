@@ -88,4 +88,8 @@ test("where storage is blocked it lives as long as the page", () => {
   const outbox = new Outbox("ann");
   outbox.add({ client_message_id: "a", content: "one" });
   assert.equal(outbox.unsent.length, 1);
+  assert.equal(outbox.isAtRisk, true);
+  globalThis.localStorage = new FakeStorage();
+  outbox.change("a", { isTried: true });
+  assert.equal(outbox.isAtRisk, false);
 });

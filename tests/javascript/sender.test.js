@@ -115,6 +115,18 @@ test("only messages of the conversation that is shown are claimed", () => {
   );
 });
 
+test("what was refused in several new conversations is all shown in the next one", () => {
+  sender.conversation.open({ ...structuredClone(EMPTY), session_id: "" });
+  sender.open();
+  for (const id of ["a", "b"]) {
+    const entry = { client_message_id: id, content: id, begins: id, refused: "No." };
+    sender.outbox.add(entry);
+    sender.outbox.dispatchEvent(new CustomEvent("claim", { detail: entry }));
+  }
+  const shown = sender.conversation.messages.map(({ client_message_id }) => client_message_id);
+  assert.deepEqual(shown, ["a", "b"]);
+});
+
 test("what had no place yet stays in the conversation that was left", async () => {
   let loaded;
   const loading = new Promise((resolve) => {

@@ -1,6 +1,7 @@
 /** Approval requests: a card for each tool call, with its buttons or the decision. */
 
-import { all, byId, fromTemplate, setText, within } from "../page/elements.js";
+import { all, byId, closest, fromTemplate, setText, within } from "../page/elements.js";
+import { isField } from "../page/keys.js";
 import { describeDecision, nameOfTool } from "../page/labels.js";
 import { fill, language, words } from "../page/words.js";
 import { showPairs } from "./pairs.js";
@@ -21,7 +22,10 @@ export class ApprovalPart {
     setText(this.#find("outcome"), describeDecision(part));
     setText(this.#find("message"), part.message ?? "");
     showTime(within(this.element, "time.approval-time"), part.decided_at);
-    this.#find("actions").hidden = Boolean(part.decision);
+    const actions = this.#find("actions");
+    const hadFocus = part.decision && actions.contains(document.activeElement);
+    actions.hidden = Boolean(part.decision);
+    if (hadFocus) this.element.focus({ preventScroll: true });
   }
 
   /** @param {string} name */
@@ -48,7 +52,7 @@ function showTime(element, decidedAt) {
  * @returns {Answer}
  */
 export function answerOf(button) {
-  const card = /** @type {HTMLElement} */ (button.closest(".approval"));
+  const card = cardOf(button);
   const reason = within(card, "input.approval-why").value.trim();
   const decision = button.dataset.answer === "approve" ? "approve" : "reject";
   const answer = { request_id: card.dataset.requestId ?? "", decision };
@@ -57,16 +61,34 @@ export function answerOf(button) {
     : { ...answer, decision };
 }
 
-/** Answers that this page has given and that the server has not confirmed yet. */
+/** @param {Element} element */
+function cardOf(element) {
+  return /** @type {HTMLElement} */ (element.closest(".approval"));
+}
+
+/**
+ * Answers that this page has given and that the server has not confirmed yet, and reasons that are
+ * typed for one: those are kept in the browser.
+ */
 export class Approvals {
   /** @type {Map<string, { session_id: string, metadata: Answer }>} */
   #answers = new Map();
   #newest = "";
+  /** Cards that have the reason that was typed before. */
+  #shown = /** @type {WeakSet<Element>} */ (new WeakSet());
 
-  /** @param {{ connection: Connection, conversation: Conversation }} page */
-  constructor({ connection, conversation }) {
+  /** @param {{ connection: Connection, conversation: Conversation, kept: KeptTexts }} page */
+  constructor({ connection, conversation, kept }) {
     this.connection = connection;
     this.conversation = conversation;
+    this.kept = kept;
+    document.addEventListener("input", (event) => this.#keep(event));
+  }
+
+  /** @param {Event} event */
+  #keep(event) {
+    const field = /** @type {HTMLInputElement | null} */ (closest(event, "input.approval-why"));
+    if (field) this.kept.write("reason", cardOf(field).dataset.requestId ?? "", field.value);
   }
 
   /**
@@ -91,6 +113,7 @@ export class Approvals {
   /** @param {string} request_id */
   settle(request_id) {
     this.#answers.delete(request_id);
+    this.kept.write("reason", request_id, "");
   }
 
   /**
@@ -101,12 +124,23 @@ export class Approvals {
     this.#newest = request_id;
   }
 
-  /** Disable the buttons of cards whose answer is on its way. */
+  /**
+   * @param {HTMLElement} card
+   * @param {string} request_id
+   */
+  #restore(card, request_id) {
+    this.#shown.add(card);
+    within(card, "input").value ||= this.kept.read("reason", request_id);
+  }
+
+  /** Put typed reasons back, and disable the buttons of cards whose answer is on its way. */
   show() {
     const { active } = this.conversation;
     const reply = active?.run_status === "awaiting_input" && byId(`m-${active.message_id}`);
     for (const card of reply ? all(reply, '.approval[data-decision=""]') : []) {
-      const isSent = this.#answers.has(card.dataset.requestId ?? "");
+      const { requestId = "" } = card.dataset;
+      if (!this.#shown.has(card)) this.#restore(card, requestId);
+      const isSent = this.#answers.has(requestId);
       card.toggleAttribute("data-sent", isSent);
       for (const control of card.querySelectorAll("button, input")) {
         control.toggleAttribute("disabled", isSent);
@@ -118,13 +152,12 @@ export class Approvals {
 }
 
 /**
- * Focus the card, not a button of it; never while the user types or has a menu open, and without
+ * Focus the card, not a button of it; never while the user may type or has a menu open, and without
  * scrolling: at the end of the log the card is in sight anyway.
  * @param {string} request_id
  */
 function focusCard(request_id) {
-  const focused = document.activeElement;
-  if (focused && "value" in focused && focused.value) return;
+  if (isField(document.activeElement)) return;
   if (document.querySelector(":popover-open:not(.toast), dialog[open]")) return;
   within(document.body, `.approval[data-request-id="${request_id}"]`)?.focus({
     preventScroll: true,

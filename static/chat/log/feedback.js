@@ -1,6 +1,9 @@
-/** Thumbs under a finished reply, and a comment to go with them. */
+/**
+ * Thumbs under a finished reply, and a comment to go with them. What is typed in a form is kept in
+ * the browser until it is sent, or the form is closed by the user.
+ */
 
-import { apiOf, ask, askAll } from "../page/api.js";
+import { apiOf, ask, askAll, describeFailure } from "../page/api.js";
 import { all, closest, fieldOf, fromTemplate, within } from "../page/elements.js";
 import { data, words } from "../page/words.js";
 
@@ -36,13 +39,34 @@ export class Feedback {
   /** Replies whose verdict has changed since all were last asked for. */
   #news = /** @type {Set<string>} */ (new Set());
 
-  /** @param {{ getCurrent: () => string, toast: Toast, announce: Announce }} at */
-  constructor({ getCurrent, toast, announce }) {
+  /**
+   * @param {{ getCurrent: () => string, toast: Toast, announce: Announce, kept: KeptTexts }} at
+   */
+  constructor({ getCurrent, toast, announce, kept }) {
+    this.kept = kept;
     this.getCurrent = getCurrent;
     this.toast = toast;
     this.announce = announce;
     document.addEventListener("click", (event) => this.#press(event));
     document.addEventListener("submit", (event) => this.#send(event));
+    document.addEventListener("input", (event) => this.#keep(event));
+  }
+
+  /** @param {Event} event */
+  #keep(event) {
+    const form = /** @type {HTMLFormElement | null} */ (closest(event, "form.feedback"));
+    if (form) this.kept.write("comment", form.dataset.about ?? "", fieldOf(form, "comment").value);
+  }
+
+  /**
+   * Show the comment again that was typed under a reply.
+   * @param {HTMLElement} article
+   */
+  restore(article) {
+    const { messageId = "" } = article.dataset;
+    const given = verdicts.get(messageId);
+    const text = given && this.kept.read("comment", messageId);
+    if (text) openForm(article, messageId, given, text);
   }
 
   /**
@@ -50,6 +74,8 @@ export class Feedback {
    * @param {Event} event
    */
   async #press(event) {
+    const close = closest(event, ".feedback-close");
+    if (close) this.#leave(/** @type {HTMLElement} */ (close.closest(".feedback")));
     const button = closest(event, "[data-verdict]");
     if (!button) return;
     const article = messageOf(button);
@@ -58,8 +84,30 @@ export class Feedback {
     const given = /** @type {Verdict} */ (button.dataset.verdict);
     if (!(await this.#tell(messageId, isTakenBack ? undefined : given))) return;
     closeForm(article);
-    if (!isTakenBack) openForm(article, messageId, given);
+    if (!isTakenBack) this.#open(article, messageId, given);
     this.announce(isTakenBack ? words.feedback.taken_back : words.feedback.given);
+  }
+
+  /**
+   * @param {HTMLElement} article
+   * @param {string} about
+   * @param {Verdict} value
+   */
+  #open(article, about, value) {
+    const form = openForm(article, about, value, this.kept.read("comment", about));
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  /**
+   * Close the form for good and return the focus to the thumb.
+   * @param {HTMLElement} form
+   */
+  #leave(form) {
+    const article = messageOf(form);
+    this.kept.write("comment", form.dataset.about ?? "", "");
+    closeForm(article);
+    const pressed = within(article, "button[data-verdict][aria-pressed='true']");
+    (pressed ?? within(article, "button[data-verdict]")).focus();
   }
 
   /** @param {Event} event */
@@ -70,7 +118,7 @@ export class Feedback {
     const { about = "", value } = form.dataset;
     const comment = fieldOf(form, "comment").value.trim();
     if (comment && !(await this.#tell(about, /** @type {Verdict} */ (value), comment))) return;
-    leaveForm(messageOf(form));
+    this.#leave(form);
     this.announce(words.feedback.thanks);
   }
 
@@ -81,7 +129,7 @@ export class Feedback {
   press(event) {
     const form = closest(event, ".feedback");
     if (!form || event.key !== "Escape") return false;
-    leaveForm(messageOf(form));
+    this.#leave(form);
     return true;
   }
 
@@ -109,7 +157,8 @@ export class Feedback {
     this.#news.add(message_id);
     if (!article) return;
     showVerdict(article);
-    if (!value) closeForm(article);
+    const form = article.querySelector("form.feedback");
+    if (!value && form && !isInUse(/** @type {HTMLFormElement} */ (form))) closeForm(article);
   }
 
   /**
@@ -141,9 +190,9 @@ export class Feedback {
     try {
       const body = { value, comment };
       await ask(address, value ? { method: "PUT", body } : { method: "DELETE" });
-    } catch {
+    } catch (error) {
       this.#expectEchoes(message_id, -1);
-      this.toast.show(words.manage.failed);
+      this.toast.show(describeFailure(error));
       return false;
     }
     this.#apply({ message_id, value });
@@ -157,16 +206,17 @@ export class Feedback {
  * @param {HTMLElement} article
  * @param {string} about
  * @param {Verdict} value
+ * @param {string} text
  */
-function openForm(article, about, value) {
+function openForm(article, about, value, text) {
   const form = /** @type {HTMLFormElement} */ (fromTemplate("feedback-template"));
   Object.assign(form.dataset, { about, value });
   const comment = fieldOf(form, "comment");
   comment.placeholder = words.feedback[value];
   comment.ariaLabel = words.feedback[value];
-  within(form, ".feedback-close").addEventListener("click", () => leaveForm(article));
+  comment.value = text;
   within(article, ".actions").after(form);
-  form.scrollIntoView({ block: "nearest" });
+  return form;
 }
 
 /** @param {Element} article */
@@ -175,12 +225,11 @@ function closeForm(article) {
 }
 
 /**
- * Close the form and return the focus to the thumb.
- * @param {Element} article
+ * Whether a comment is typed in the form, or about to be.
+ * @param {HTMLFormElement} form
  */
-function leaveForm(article) {
-  closeForm(article);
-  within(article, "button[data-verdict][aria-pressed='true']")?.focus();
+function isInUse(form) {
+  return fieldOf(form, "comment").value || form.contains(document.activeElement);
 }
 
 /**

@@ -108,7 +108,9 @@ export function carryOver(shown, next) {
     if (reasons[index]) reasons[index].value = one.value;
   });
   const comment = shown.querySelector(":scope > .feedback");
-  if (comment) next.querySelector(".actions")?.after(comment);
+  if (!comment) return;
+  next.querySelector(":scope > .feedback")?.remove();
+  next.querySelector(".actions")?.after(comment);
 }
 
 /**

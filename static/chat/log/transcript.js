@@ -17,25 +17,37 @@ export class Transcript {
   /** @type {Map<string, MessageView>} */
   views = new Map();
   scrollTop = 0;
+  #width = 0;
+  /**
+   * The block at the top of the window; undefined while the end is followed.
+   * @type {ReturnType<typeof placeIn> | undefined}
+   */
+  #place;
   /**
    * The messages of the last `sync`: while they are the same, only those that have changed are drawn.
    * @type {Branch | undefined}
    */
   #branch;
   #structure = -1;
-  /** Messages of other conversations in which something is typed that was not sent, by their ids. */
-  #unsaid = /** @type {Map<string, HTMLElement>} */ (new Map());
 
-  /** @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement }} at */
-  constructor({ log, scroller, jump }) {
+  /**
+   * `restore` puts back into a message what was typed in it and not sent.
+   * @param {{ log: HTMLElement, scroller: HTMLElement, jump: HTMLElement,
+   *   restore: (element: HTMLElement) => void }} at
+   */
+  constructor({ log, scroller, jump, restore }) {
     this.log = log;
     this.scroller = scroller;
     this.jump = jump;
+    this.restore = restore;
     // An empty page shows a welcome, which is read from its beginning.
     this.isFollowing = Boolean(this.#firstPlace());
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     this.far = new FarMessages({ log, scroller });
-    const growth = new ResizeObserver(() => this.#settle());
+    const growth = new ResizeObserver(() => {
+      this.#holdPlace();
+      this.#settle();
+    });
     growth.observe(log);
     growth.observe(scroller);
   }
@@ -74,27 +86,12 @@ export class Transcript {
    * @param {Conversation} conversation
    */
   open(elements, conversation) {
-    for (const { element } of this.views.values()) {
-      if (isTypedIn(element)) this.#unsaid.set(element.id, element);
-      this.#removeElement(element);
-    }
+    for (const { element } of this.views.values()) this.#removeElement(element);
     this.log.append(...elements.map((element) => document.adoptNode(element)));
     this.adopt(conversation);
-    for (const element of elements) this.#restore(element);
     byId("welcome").hidden = elements.length > 0;
     this.isFollowing = elements.length > 0;
     this.#settle();
-  }
-
-  /**
-   * Put back what was typed in a message when its conversation was left.
-   * @param {HTMLElement} element
-   */
-  #restore(element) {
-    const left = this.#unsaid.get(element.id);
-    if (!left) return;
-    this.#unsaid.delete(element.id);
-    carryOver(left, element);
   }
 
   /**
@@ -225,6 +222,7 @@ export class Transcript {
     this.views.set(keyOf(conversation, message), view);
     this.far.watch(view.element);
     view.showPlace(message, conversation.branch.siblingsOf(message));
+    this.restore(view.element);
     return view;
   }
 
@@ -341,9 +339,25 @@ export class Transcript {
     this.#settle();
   }
 
+  /** When the width has changed, and with it all heights, the same words stay at the top. */
+  #holdPlace() {
+    const { clientWidth } = this.scroller;
+    if (clientWidth === this.#width) return;
+    this.#width = clientWidth;
+    if (!this.#place?.block.isConnected) return;
+    const { block, below, share } = this.#place;
+    const { top, height } = block.getBoundingClientRect();
+    const wanted = this.scroller.getBoundingClientRect().top + below - share * height;
+    this.scroller.scrollTop += top - wanted;
+    // It is no step of the reader's.
+    this.scrollTop = this.scroller.scrollTop;
+  }
+
   /** Any step upwards stops following the end; a step down to near the end follows again. */
   #look() {
-    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const { scrollTop, scrollHeight, clientHeight, clientWidth } = this.scroller;
+    // The place is held first.
+    if (clientWidth !== this.#width) return;
     const rest = scrollHeight - scrollTop - clientHeight;
     const step = scrollTop - this.scrollTop;
     this.scrollTop = scrollTop;
@@ -351,12 +365,40 @@ export class Transcript {
     if (rest <= 1 || (step > 0 && rest < NEAR_PX)) this.isFollowing = true;
     else if (step < 0 || rest >= NEAR_PX) this.isFollowing = false;
     this.jump.hidden = this.isFollowing || rest < NEAR_PX || !this.#firstPlace();
+    this.#place = this.isFollowing ? undefined : placeIn(this.log, this.scroller);
   }
 
   #settle() {
     if (this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
     this.#look();
   }
+}
+
+/**
+ * The first block in sight: it begins so many pixels `below` the top of the window, or the `share`
+ * of its height is above that.
+ * @param {HTMLElement} log
+ * @param {HTMLElement} scroller
+ */
+function placeIn(log, scroller) {
+  const { top } = scroller.getBoundingClientRect();
+  const block = blockAt(log, top);
+  const { top: begin, height } = block.getBoundingClientRect();
+  const below = begin - top;
+  return below >= 0 || !height
+    ? { block, below, share: 0 }
+    : { block, below: 0, share: -below / height };
+}
+
+/**
+ * The innermost block that reaches below `top`; lines of text are no blocks.
+ * @param {Element} element
+ * @param {number} top
+ * @returns {Element}
+ */
+function blockAt(element, top) {
+  const child = [...element.children].find((one) => one.getBoundingClientRect().bottom > top);
+  return child && getComputedStyle(child).display !== "inline" ? blockAt(child, top) : element;
 }
 
 /**
@@ -383,13 +425,4 @@ function keyOf(conversation, message) {
   if (message.role === "user") return message.client_message_id ?? message.message_id;
   const prompt = conversation.get(message.parent_message_id);
   return prompt ? `reply to ${keyOf(conversation, prompt)}` : message.message_id;
-}
-
-/**
- * Whether a comment or a reason is typed in a message.
- * @param {HTMLElement} element
- */
-function isTypedIn(element) {
-  const fields = element.querySelectorAll(".feedback [name=comment], .approval-why");
-  return [...fields].some((field) => /** @type {HTMLInputElement} */ (field).value);
 }

@@ -1,7 +1,7 @@
 /** Requests to the server: the REST API, and rendered pages. */
 
 import { all, within } from "./elements.js";
-import { data } from "./words.js";
+import { data, words } from "./words.js";
 
 const CSRF_FIELD = "input[name=csrfmiddlewaretoken]";
 
@@ -32,8 +32,18 @@ export async function ask(address, { method = "GET", body } = {}) {
   const headers = { Accept: "application/json", "X-CSRFToken": readToken() };
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(address, { method, headers, body: body && JSON.stringify(body) });
-  if (!response.ok) throw new Error(`${method} ${address}: ${response.status}`);
-  return response.status === 204 ? null : response.json();
+  const { ok, status } = response;
+  if (!ok) throw new Error(`${method} ${address}: ${status}`, { cause: status });
+  return status === 204 ? null : response.json();
+}
+
+/**
+ * What to tell the user when `ask` has failed.
+ * @param {unknown} error
+ */
+export function describeFailure(error) {
+  const isSignedOut = error instanceof Error && error.cause === 401;
+  return isSignedOut ? words.connection.signed_out : words.manage.failed;
 }
 
 /**

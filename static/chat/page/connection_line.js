@@ -11,18 +11,19 @@ export class ConnectionLine {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #ticking;
   #told = "";
+  #isAtRisk = false;
 
   /**
    * @param {{ line: HTMLElement, text: HTMLElement, retry: HTMLElement, signIn: HTMLAnchorElement }} elements
-   * @param {{ connection: Connection, countUnsent: () => number, announce: Announce }} page
+   * @param {{ connection: Connection, outbox: Outbox, announce: Announce }} page
    */
-  constructor({ line, text, retry, signIn }, { connection, countUnsent, announce }) {
+  constructor({ line, text, retry, signIn }, { connection, outbox, announce }) {
     this.line = line;
     this.text = text;
     this.retry = retry;
     this.signIn = signIn;
     this.connection = connection;
-    this.countUnsent = countUnsent;
+    this.outbox = outbox;
     this.announce = announce;
     retry.textContent = words.connection.retry;
     retry.addEventListener("click", () => connection.wake());
@@ -57,14 +58,18 @@ export class ConnectionLine {
   #write() {
     const { state, retryAt } = this.connection;
     const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1_000));
-    const { unsent_one: one, unsent: many, ...texts } = words.connection;
-    const unsent = this.countUnsent();
-    const parts = [fill(texts[state] ?? "", { seconds }), unsent ? count(one, many, unsent) : ""];
+    const { unsent_one: one, unsent: many, unstored, ...texts } = words.connection;
+    const { length } = this.outbox.unsent;
+    const { isAtRisk } = this.outbox;
+    const waiting = length ? count(one, many, length) : "";
+    const parts = [fill(texts[state] ?? "", { seconds }), waiting, isAtRisk ? unstored : ""];
     const said = parts.filter(Boolean).join(" ");
     if (this.text.textContent !== said) this.text.textContent = said;
+    if (isAtRisk && !this.#isAtRisk) this.announce(said);
+    this.#isAtRisk = isAtRisk;
     this.retry.hidden = state !== "waiting" && state !== "offline";
     this.signIn.hidden = state !== "signed_out";
-    this.signIn.search = String(new URLSearchParams({ next: location.pathname }));
+    this.signIn.search = String(new URLSearchParams({ next: location.pathname + location.search }));
     this.line.className = `connection ${LASTING.has(state) ? "bad" : "warn"}`;
   }
 }

@@ -101,15 +101,18 @@ export function bequeath(user) {
 
 /**
  * Take over what the visitor or guest of this tab had typed before they became `user`, but not what
- * they had sent: that would be said in another name. Call it before anything is read.
+ * they had sent: that would be said in another name. It is for a guest to take over, whom it has
+ * made: the page may have been loaded again before it knew. Call it before anything is read.
  * @param {string} user
+ * @param {boolean} isGuest
  */
-export function inherit(user) {
-  const heir = JSON.parse(get("sessionStorage", HEIR) ?? "null");
+export function inherit(user, isGuest) {
+  const heir = JSON.parse(get("sessionStorage", HEIR) ?? (isGuest ? '""' : "null"));
   if (heir === null || !user) return;
   drop("sessionStorage", HEIR);
   if (heir === user) return;
-  const old = new RegExp(`^(agentsite\\.(?!outbox)\\w+\\.)${heir}(?=\\.)`);
+  const kinds = isGuest ? "" : "(?!outbox)";
+  const old = new RegExp(`^(agentsite\\.${kinds}\\w+\\.)${heir}(?=\\.)`);
   for (const area of AREAS) {
     for (const key of keysOf(area).filter((one) => old.test(one))) {
       const text = get(area, key);

@@ -5,7 +5,7 @@
  * `edit` when the last message is to be edited.
  */
 
-import { within } from "../page/elements.js";
+import { byId, within } from "../page/elements.js";
 import { isField, isTyping } from "../page/keys.js";
 import { data, isBlank, joinTexts } from "../page/words.js";
 
@@ -52,12 +52,16 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
     this.send.disabled = false;
     this.input.enterKeyHint = makesLine() ? "enter" : "send";
     this.#adapt();
-    this.focus();
+    if (canHover()) this.input.focus();
   }
 
-  /** Focus the text box, except where that would open an on-screen keyboard over half the page. */
+  /**
+   * Focus the text box or, where that would open an on-screen keyboard over half the page, the
+   * messages.
+   */
   focus() {
-    if (matchMedia("(hover: hover)").matches) this.input.focus();
+    if (canHover()) this.input.focus();
+    else if (!isField(document.activeElement)) byId("log").focus({ preventScroll: true });
   }
 
   /** @param {boolean} isBusy */
@@ -269,6 +273,10 @@ export class Composer extends /** @type {Emitter<{ submit: Typed, stop: null, ed
   #stop() {
     this.dispatchEvent(new Event("stop"));
   }
+}
+
+function canHover() {
+  return matchMedia("(hover: hover)").matches;
 }
 
 /**

@@ -18,6 +18,8 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
   #entries = [];
   /** @type {Map<string, (value: unknown) => void>} */
   #releases = new Map();
+  /** Entries that the browser does not store. */
+  #unstored = /** @type {Set<string>} */ (new Set());
 
   /**
    * `user`: entries are stored per user, so one person's messages are neither sent nor shown in
@@ -36,6 +38,11 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
 
   get unsent() {
     return this.#entries.filter((entry) => !entry.refused);
+  }
+
+  /** Whether a message waits that is lost when the page is closed. */
+  get isAtRisk() {
+    return this.unsent.some((entry) => this.#unstored.has(entry.client_message_id));
   }
 
   /** @param {string} id */
@@ -150,9 +157,13 @@ export class Outbox extends /** @type {Emitter<{ claim: OutboxEntry }>} */ (Even
 
   /** @param {OutboxEntry} entry */
   #write(entry) {
-    this.#store((storage) =>
-      storage.setItem(this.#key(entry.client_message_id), JSON.stringify(entry)),
-    );
+    const { client_message_id: id } = entry;
+    const isStored = this.#store((storage) => {
+      storage.setItem(this.#key(id), JSON.stringify(entry));
+      return true;
+    });
+    if (isStored) this.#unstored.delete(id);
+    else this.#unstored.add(id);
   }
 
   /** All stored entries of this user; entries that are too old are deleted. */

@@ -172,7 +172,11 @@ export class Sender {
    * @param {OutboxEntry} entry
    */
   #adopt(entry) {
-    if (!this.conversation.sessionId && !entry.session_id) this.#begins ??= entry.begins;
+    if (!this.conversation.sessionId && !entry.session_id) {
+      this.#begins ??= entry.begins;
+      // What was refused in several closed tabs is all shown here.
+      if (entry.refused) this.outbox.change(entry.client_message_id, { begins: this.#begins });
+    }
     if (this.#isHere(entry)) this.conversation.addUnsent(entry);
     if (this.connection.state === "open") this.flush();
     this.draw();

@@ -1,6 +1,6 @@
 /** Actions on whole conversations, each of which can be undone. */
 
-import { apiOf, ask } from "../page/api.js";
+import { apiOf, ask, describeFailure } from "../page/api.js";
 import { fill, words } from "../page/words.js";
 
 const { manage } = words;
@@ -76,8 +76,8 @@ export class SessionActions {
     try {
       await ask(address, request);
       return true;
-    } catch {
-      this.toast.show(manage.failed);
+    } catch (error) {
+      this.toast.show(describeFailure(error));
       return false;
     }
   }

@@ -1,6 +1,6 @@
 /** The list of the user's sessions, newest activity first, live in every tab. */
 
-import { all, fromTemplate, setText, within } from "../page/elements.js";
+import { all, byId, fromTemplate, setText, within } from "../page/elements.js";
 import { describeGroup, describeSession } from "../page/labels.js";
 import { data, fill, words } from "../page/words.js";
 import { Unread } from "./unread.js";
@@ -59,7 +59,9 @@ export class SessionList {
     const line = this.find(session_id);
     if (!line) return;
     this.#moving.delete(line);
+    const leave = line.contains(document.activeElement) ? leaver(line) : undefined;
     line.remove();
+    leave?.();
     this.#group();
   }
 
@@ -255,6 +257,21 @@ function momentOf(line) {
 export function addressOf(session_id, branch = "") {
   const address = data.urls.session.replace(/[0-9-]{36}/, session_id);
   return branch ? `${address}?branch=${branch}` : address;
+}
+
+/**
+ * Returns a function that focuses the line or, once it is gone, the line next to it.
+ * @param {HTMLElement} line
+ */
+export function leaver(line) {
+  const { parentNode: list } = line;
+  const lines = list ? all(list, ":scope > [data-session-id]") : [];
+  const place = lines.indexOf(line);
+  const [previous, next] = [lines[place - 1], lines[place + 1]];
+  return () => {
+    const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
+    (neighbour ? linkOf(neighbour) : byId("new-chat")).focus();
+  };
 }
 
 /**

@@ -6,7 +6,7 @@ import { all, byId, within } from "../page/elements.js";
 import { Toast } from "../page/toast.js";
 import { data, words } from "../page/words.js";
 import { SessionActions } from "./actions.js";
-import { linkOf } from "./list.js";
+import { leaver, linkOf } from "./list.js";
 import { SessionMenu } from "./menu.js";
 import { askTitle } from "./rename.js";
 import { SessionSearch } from "./search.js";
@@ -21,15 +21,15 @@ export class SessionManager {
 
   /**
    * @param {{ sessions: SessionList, connection: Connection, title: PageTitle,
-   *   announce: Announce, getCurrent: () => string }} page
+   *   announce: Announce, getCurrent: () => string, kept: KeptTexts }} page
    */
-  constructor({ sessions, connection, title, announce, getCurrent }) {
+  constructor({ sessions, connection, title, announce, getCurrent, kept }) {
     this.sessions = sessions;
     this.title = title;
     this.getCurrent = getCurrent;
     this.drawer = byId("sessions");
     this.toast = new Toast({ element: byId("toast"), drawer: this.drawer, announce });
-    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce });
+    this.feedback = new Feedback({ getCurrent, toast: this.toast, announce, kept });
     this.actions = new SessionActions(this.toast);
     this.menu = new SessionMenu(byId("session-menu"), (button) => this.#describe(button));
     this.menu.addEventListener("choose", ({ detail }) => this.#choose(detail));
@@ -203,13 +203,22 @@ export class SessionManager {
   }
 
   /**
+   * Whether a session is still the one shown, or was chosen from the list.
+   * @param {ChosenSession} session
+   */
+  #isMeant({ id, onLeave }) {
+    return Boolean(onLeave) || id === this.getCurrent();
+  }
+
+  /**
    * Open a dialog, whose code is loaded on first use.
    * @param {ChosenSession} session
    * @param {Promise<{ open: (session: ChosenSession) => void }>} loading
    */
   async #openDialog(session, loading) {
     try {
-      (await loading).open(session);
+      const dialog = await loading;
+      if (this.#isMeant(session)) dialog.open(session);
     } catch {
       this.toast.show(words.manage.failed);
     }
@@ -228,29 +237,23 @@ export class SessionManager {
   }
 
   /**
+   * A title that the server refuses stays in the field.
    * @param {HTMLElement} button
    * @param {ChosenSession} session
+   * @param {string} [typed]
    */
-  #rename(button, session) {
-    const line = button.closest("li");
-    askTitle(line ? linkOf(line) : byId("title"), session.title, {
-      save: (title) => this.actions.rename(session.id, title),
+  #rename(button, session, typed) {
+    const isCurrent = session.id === this.getCurrent();
+    const line = button.closest("li") ?? (isCurrent ? null : this.sessions.find(session.id));
+    const shown = line ? linkOf(line) : byId("title");
+    if (!shown.isConnected || shown.hidden || (!line && !isCurrent)) return;
+    askTitle(shown, session.title, {
+      save: async (title) => {
+        const isSaved = await this.actions.rename(session.id, title);
+        if (!isSaved) this.#rename(button, session, title);
+      },
       leave: () => button.focus(),
+      typed,
     });
   }
-}
-
-/**
- * Returns a function that focuses the line or, once it is gone, the line next to it.
- * @param {HTMLElement} line
- */
-function leaver(line) {
-  const { parentNode: list } = line;
-  const lines = list ? all(list, ":scope > [data-session-id]") : [];
-  const place = lines.indexOf(line);
-  const [previous, next] = [lines[place - 1], lines[place + 1]];
-  return () => {
-    const neighbour = [line, next, previous].find((near) => near?.parentNode === list);
-    (neighbour ? linkOf(neighbour) : byId("new-chat")).focus();
-  };
 }

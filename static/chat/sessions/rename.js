@@ -1,6 +1,7 @@
 /** Renames a conversation in place: Enter saves the new title, Escape keeps the old one. */
 
 import { closest, fieldOf, fromTemplate } from "../page/elements.js";
+import { isField } from "../page/keys.js";
 
 /**
  * The open forms, and the function that closes each.
@@ -9,12 +10,13 @@ import { closest, fieldOf, fromTemplate } from "../page/elements.js";
 const open = new WeakMap();
 
 /**
- * Show a field in place of `shown`; `save` gets the new title, `leave` is called at the end.
+ * Show a field in place of `shown`; `save` gets the new title, `leave` is called at the end. A title
+ * that was `typed` before, and refused, stands in the field; whoever types elsewhere goes on there.
  * @param {HTMLElement} shown
  * @param {string} title
- * @param {{ save: (title: string) => void, leave: () => void }} then
+ * @param {{ save: (title: string) => void, leave: () => void, typed?: string }} then
  */
-export function askTitle(shown, title, { save, leave }) {
+export function askTitle(shown, title, { save, leave, typed }) {
   const form = /** @type {HTMLFormElement} */ (fromTemplate("rename-template"));
   const input = fieldOf(form, "title");
 
@@ -35,9 +37,10 @@ export function askTitle(shown, title, { save, leave }) {
     close(true);
   });
   input.addEventListener("blur", () => close(true));
-  input.value = title;
+  input.value = typed ?? title;
   shown.hidden = true;
   shown.after(form);
+  if (typed !== undefined && isField(document.activeElement)) return;
   input.focus();
   input.select();
 }
