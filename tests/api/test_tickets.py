@@ -1,12 +1,15 @@
 """Tickets: who gets one, and what sockets they open."""
 
+import asyncio
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from rest_framework_simplejwt.tokens import AccessToken
@@ -14,11 +17,13 @@ from rest_framework_simplejwt.tokens import AccessToken
 from conversations.models import SocketTicket
 from conversations.people.accounts import create_key
 from conversations.people.privacy import purge
-from conversations.people.sign_ins import LIFE
+from conversations.people.sign_ins import LIFE, redeem_ticket
 from realtime.process import Process
 from realtime.routing import HandshakeAuth, websocket_urlpatterns
 from tests.support.chats import make_user
+from tests.support.machine import scaled
 from tests.support.threads import in_thread
+from tests.support.waiting import TIMEOUT_S
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -87,6 +92,24 @@ async def test_only_a_hash_is_kept(api: Client) -> None:
     ticket = await in_thread(get_ticket, api)
     rows = await in_thread(list, SocketTicket.objects.values())
     assert ticket not in str(rows)
+
+
+async def test_of_two_who_have_read_it_one_gets_in(api: Client, ann: Any) -> None:
+    ticket = await in_thread(get_ticket, api)
+    have_read = threading.Barrier(2, timeout=scaled(TIMEOUT_S))
+
+    def hold(execute: Any, sql: str, *rest: Any) -> Any:
+        done = execute(sql, *rest)
+        if sql.startswith("SELECT") and SocketTicket._meta.db_table in sql:
+            have_read.wait()
+        return done
+
+    def redeem() -> Any:
+        with connection.execute_wrapper(hold):
+            return redeem_ticket(ticket)
+
+    found = await asyncio.gather(in_thread(redeem), in_thread(redeem))
+    assert [user for user, _ in filter(None, found)] == [ann]
 
 
 async def test_it_lives_for_30_seconds(process: Process, api: Client) -> None:

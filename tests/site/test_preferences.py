@@ -5,13 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from agents import Agent
-from agents.testing import ScriptedModel, assistant_message
+from agents import Agent, function_tool
+from agents.testing import ScriptedModel, assistant_message, function_call
 from django.contrib.auth.models import User
 from django.core.cache import cache
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone, translation
 
+from conversations.exports.formats import FORMATS
 from conversations.models import INSTRUCTIONS_LENGTH, ChatSession, Preferences
 from conversations.people.accounts import (
     adopt_guest,
@@ -25,12 +26,16 @@ from conversations.runs.usage import ChatLimits, TokenUsage, read_budget
 from realtime.process import Process
 from realtime.registry import AgentEntry, unwatched_agents
 from tests.support.agent_site import Serve
+from tests.support.approvals import respond
 from tests.support.chats import ask, begin, finish, make_user, talk
+from tests.support.client import event
+from tests.support.downloads import download
 from tests.support.inprocess import open_chat_here
 from tests.support.threads import in_thread
 
 PAGE = "/accounts/settings/"
 API = "/api/preferences/"
+ADMIN = "/admin/conversations/chatsession/"
 FORM = {"language": "", "theme": "", "enter": "", "agent": "", "instructions": ""}
 
 
@@ -69,8 +74,8 @@ def test_the_page_saves_them_and_other_devices_have_them(hers: Client, ann: Any)
 
 
 def test_what_is_not_offered_is_refused(hers: Client, ann: Any) -> None:
-    page = hers.post(PAGE, FORM | {"language": "tlh", "agent": "root"})
-    assert page.status_code == 200
+    for name, wrong in (("language", "tlh"), ("agent", "root"), ("instructions", "x" * 4_001)):
+        assert hers.post(PAGE, FORM | {name: wrong}).status_code == 200, name
     for name, wrong in (
         ("language", "tlh"),
         ("theme", "pink"),
@@ -92,19 +97,32 @@ def test_the_api_changes_what_is_given(hers: Client, ann: Any) -> None:
     assert "Be brief" in told["instructions"]
 
 
-def test_they_are_shown_to_nobody_else(hers: Client, ann: Any) -> None:
-    save_preferences(ann, instructions="CANARY of ann")
-    talk(ann, ("hi", "hello"))
-    ben, admin = Client(), Client()
-    ben.force_login(make_user("ben"))
-    root = User.objects.create_superuser("root", password="for-tests-only")
-    admin.force_login(root)
-    for reader in (ben, admin):
-        for address in (API, PAGE, "/", "/api/export/?format=json"):
-            assert "CANARY" not in b"".join(reader.get(address)).decode()
-    assert b"CANARY" not in b"".join(hers.get("/api/export/"))
-    assert read_account(ann)["preferences"]["instructions"] == "CANARY of ann"
-    assert read_account(root)["preferences"]["instructions"] == ""
+@pytest.mark.django_db(transaction=True)
+async def test_they_are_shown_to_nobody_else(ann: Any, settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    await in_thread(save_preferences, ann, instructions="CANARY of ann")
+    session = await in_thread(talk, ann, ("hi", "hello"))
+    ben = await in_thread(make_user, "ben")
+    root = await in_thread(make_user, "root", is_staff=True, is_superuser=True)
+    exports = [f"/api/export/?export_format={name}" for name in FORMATS]
+    own = [API, PAGE, "/", *exports]
+    staff = [f"{ADMIN}{session.pk}/change/", f"/admin/auth/user/{ann.pk}/change/", "/admin/"]
+    reader = AsyncClient()
+    for user, addresses in ((ann, exports), (ben, own), (root, [*own, *staff])):
+        await reader.aforce_login(user)
+        for address in addresses:
+            answer = await download(reader, address)
+            assert answer.status_code == 200, address
+            assert b"CANARY" not in answer.body, address
+    for name in FORMATS:
+        answer = await download(reader, f"{ADMIN}export/", form={"export_format": name})
+        assert answer.status_code == 200
+        assert b"CANARY" not in answer.body, name
+    answer = await download(reader, f"/admin/conversations/preferences/{ann.pk}/change/")
+    assert answer.status_code == 404
+    for user, text in ((ann, "CANARY of ann"), (root, "")):
+        told = await in_thread(read_account, user)
+        assert told["preferences"]["instructions"] == text
 
 
 def test_they_move_with_a_guest_and_go_with_the_account(ann: Any) -> None:
@@ -138,6 +156,27 @@ async def test_instructions_go_to_the_model_in_ones_own_runs(
     given = [str(call.system_instructions) for call in model.calls]
     assert [text.startswith("You help.") for text in given] == [True] * 3
     assert ["Answer in rhymes." in text for text in given] == [True, True, False]
+
+
+async def test_they_are_ones_own_too_where_a_reply_goes_on_after_an_approval(
+    process: Process, serve_agents: Serve, ada: User
+) -> None:
+    model = ScriptedModel(
+        [[function_call("erase", {}, call_id="call_1")], [assistant_message("Done")]]
+    )
+    erase = function_tool(lambda: "erased", name_override="erase", needs_approval=True)
+    serve_agents(Agent(name="desk", instructions="You help.", model=model, tools=[erase]))
+    await in_thread(save_preferences, ada, instructions="Answer in rhymes.")
+    ben = await in_thread(make_user, "ben")
+    await in_thread(save_preferences, ben, instructions="Be brief.")
+    async with open_chat_here(ben) as client:
+        accepted = await client.chat("erase it")
+        asked = await client.wait_for(event("input.requested"))
+        await respond(client, accepted, asked["metadata"]["request_id"], "approve")
+        await client.wait_end(accepted["run_id"])
+    given = [str(call.system_instructions) for call in model.calls]
+    assert ["Be brief." in text for text in given] == [True, True]
+    assert ["Answer in rhymes." in text for text in given] == [False, False]
 
 
 def test_replies_go_on_where_their_user_or_agent_wants_it(

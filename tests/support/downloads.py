@@ -19,9 +19,12 @@ class Answered:
         return self.body.decode()
 
 
-async def download(client: AsyncClient, address: str, **options: Any) -> Answered:
-    """GET an address that answers with a stream or with an error."""
-    response: Any = await client.get(address, **options)
+async def download(
+    client: AsyncClient, address: str, *, form: dict[str, str] | None = None, **options: Any
+) -> Answered:
+    """GET an address that answers with a stream or with an error; POST with a `form`."""
+    asked = client.get(address, **options) if form is None else client.post(address, form)
+    response: Any = await asked
     if not response.streaming:
         return Answered(response, response.content)
     return Answered(response, b"".join([piece async for piece in response]))

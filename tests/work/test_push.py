@@ -151,13 +151,16 @@ async def test_a_reply_that_ends_is_told_without_its_text(service: Receiver) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_its_beginning_is_told_to_who_wants_it(service: Receiver) -> None:
+async def test_its_beginning_is_told_to_who_wants_it(
+    service: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "PUSH_CHARS", 26)
     ann = await in_thread(make_user, "ann")
     await in_thread(add, ann, service.url)
     await in_thread(save_preferences, ann, push_text=True)
     await in_thread(reply_to, ann)
     await send()
-    assert decrypt(service.got[0][1])["body"] == f"The {MARK} stands still."
+    assert decrypt(service.got[0][1])["body"] == f"The {MARK} stands"
 
 
 @pytest.mark.django_db
@@ -215,9 +218,11 @@ def test_it_is_given_up_at_last() -> None:
 def test_no_address_inside_is_reached(settings: Any) -> None:
     settings.WEBHOOK_PRIVATE = True
     ann = make_user("ann")
-    for address in ("https://127.0.0.1/", "https://10.0.0.1/x", "https://[::1]/", "http://a.org/"):
+    for host in ("127.0.0.1", "10.0.0.1", "[::1]", "[fd00::1]", "[fe80::1]"):
         with pytest.raises(ValidationError):
-            add(ann, address)
+            add(ann, f"https://{host}/x")
+    with pytest.raises(ValidationError):
+        add(ann, "http://a.org/")
     assert webhooks.may_connect("127.0.0.1")
     assert not webhooks.is_public("127.0.0.1")
 
@@ -231,6 +236,33 @@ async def test_a_name_that_leads_inside_is_not_connected_to(settings: Any) -> No
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.post(f"http://localhost:{port}/")
     assert not asked.is_set()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_sender_reaches_nothing_inside(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a name that leads there; nor what was saved under other settings."""
+    settings.WEBHOOK_PRIVATE = settings.DEBUG = True
+    noted: list[str] = []
+    monkeypatch.setattr(
+        webhooks, "note_push", lambda _id, _status, error: noted.append(error) or "failed"
+    )
+    asked = asyncio.Event()
+    server = await asyncio.start_server(lambda *_: asked.set(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    ann = await in_thread(make_user, "ann")
+    for scheme in ("http", "https"):
+        await in_thread(add, ann, f"{scheme}://localhost:{port}/")
+    settings.DEBUG = False
+    await in_thread(reply_to, ann)
+    async with server:
+        sending = asyncio.create_task(PushSender().run())
+        await in_thread(poll, lambda: asked.is_set() or len(noted) == 2, "both attempts")
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert not asked.is_set()
+    assert sorted(noted) == ["ClientConnectorError", "ValidationError"]
 
 
 @pytest.mark.django_db
@@ -299,6 +331,7 @@ def test_it_ends_as_its_browser_signs_out(client: Client) -> None:
         other.force_login(user)
         other.post("/accounts/logout/")
         assert PushSubscription.objects.exists()
+        add(user, "https://push.example.org/by-a-token")
         client.post("/accounts/logout/")
         assert not PushSubscription.objects.exists()
 
