@@ -262,7 +262,7 @@ def approval_view(approval: Approval) -> ApprovalView:
     )
 
 
-def request_payload(approval: Approval) -> dict[str, Any]:
+def request_payload(approval: Approval, *, irreversible: bool) -> dict[str, Any]:
     """Return the payload of the `input.requested` event of `approval`."""
     return {
         "request_id": str(approval.pk),
@@ -271,6 +271,7 @@ def request_payload(approval: Approval) -> dict[str, Any]:
         "description": approval.description,
         "arguments": approval.arguments,
         "expires_at": approval.expires_at.isoformat(),
+        **({"irreversible": True} if irreversible else {}),
     }
 
 

@@ -606,7 +606,8 @@ class Responded(RunMetadata):
 class OpenRequest(_Outgoing):
     """A tool call that waits for approval; `arguments` are exactly those that the model gave.
 
-    `description` says what the tool does. `expires_at` is ISO 8601; then the run ends.
+    `description` says what the tool does, `irreversible` that it cannot be undone. `expires_at` is
+    ISO 8601; then the run ends.
     """
 
     request_id: str
@@ -615,6 +616,7 @@ class OpenRequest(_Outgoing):
     description: str
     arguments: str
     expires_at: str
+    irreversible: Literal[True] | None = None
 
 
 class Snapshot(RunMetadata):
@@ -720,7 +722,8 @@ class AgentChanged(SequencedMetadata):
 class InputRequested(SequencedMetadata):
     """The run awaits its user's decision about a tool call; answer with `respond`.
 
-    `arguments` are exactly those that the model gave; `description` says what the tool does.
+    `arguments` are exactly those that the model gave; `description` says what the tool does, and
+    `irreversible` that its effect cannot be undone.
     """
 
     text: ClassVar[str] = "{tool} needs your approval"
@@ -731,6 +734,7 @@ class InputRequested(SequencedMetadata):
     description: str
     arguments: str
     expires_at: str
+    irreversible: Literal[True] | None = None
 
 
 class InputResolved(SequencedMetadata):

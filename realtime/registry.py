@@ -7,7 +7,7 @@ second, so call these functions only where agents run or are shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -15,6 +15,8 @@ from django.utils.functional import Promise
 
 if TYPE_CHECKING:
     from agents import Agent
+
+_Tool = TypeVar("_Tool")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class AgentEntry:
     @property
     def name(self) -> str:
         return self.agent.name
+
+
+def irreversible(tool: _Tool) -> _Tool:
+    """Mark a tool that needs approval as one whose effect cannot be undone, and return it.
+
+    Whoever is asked to approve a call of it is told so. A copy of the tool is marked as well.
+    """
+    tool.is_irreversible = True  # type: ignore[attr-defined]
+    return tool
 
 
 def list_entries() -> list[AgentEntry]:

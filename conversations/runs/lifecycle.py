@@ -139,12 +139,16 @@ class Ending:
 
 @dataclass(frozen=True)
 class Request:
-    """A tool call that needs approval; `description` says what the tool does."""
+    """A tool call that needs approval; `description` says what the tool does.
+
+    The effect of one that is `irreversible` cannot be undone.
+    """
 
     tool_call_id: str
     tool: str
     arguments: str
     description: str = ""
+    irreversible: bool = False
 
     @property
     def args_hash(self) -> str:
@@ -272,7 +276,10 @@ def _suspend(
 ) -> None:
     first = run.last_seq + len(events) + 1
     asked = _make_approvals(run, suspension, first)
-    events += [("input.requested", request_payload(row)) for row in asked]
+    events += [
+        ("input.requested", request_payload(row, irreversible=request.irreversible))
+        for row, request in zip(asked, suspension.requests, strict=True)
+    ]
     replace_items(run, suspension.items)
     Approval.objects.bulk_create(asked)
     kept = {"seq": first, "payload": json.dumps(suspension.state), "attempts": 0}

@@ -50,7 +50,7 @@ class ApprovalPart:
     """A request to approve a tool call, with its decision, which is missing while it is open.
 
     `by` is the name of the person who decided, `message` that person's text for the model. Times
-    are ISO 8601.
+    are ISO 8601. `irreversible` is there if the effect of the call cannot be undone.
     """
 
     type: Literal["approval"]
@@ -60,6 +60,7 @@ class ApprovalPart:
     description: str
     arguments: str
     expires_at: str
+    irreversible: Literal[True] | None = None
     decision: Literal["approve", "reject", "cancelled", "expired"] | None = None
     by: str | None = None
     decided_at: str | None = None

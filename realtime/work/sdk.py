@@ -15,6 +15,7 @@ from agents import (
     RunResultStreaming,
     RunState,
     StreamEvent,
+    Tool,
 )
 from agents.items import HandoffOutputItem, ToolApprovalItem
 from openai.types.responses import ResponseFunctionToolCall
@@ -182,19 +183,20 @@ def requests_of(result: RunResultStreaming) -> list[Request]:
 
 
 def _request(item: ToolApprovalItem) -> Request:
+    tools = item.agent.tools if item.agent else []
+    tool = next((tool for tool in tools if tool.name == item.name), None)
     return Request(
         tool_call_id=clean_id(item.call_id or ""),
         tool=clean_id(item.qualified_name or ""),
         arguments=clean_text(item.arguments or ""),
-        description=_description(item),
+        description=_description(tool),
+        irreversible=getattr(tool, "is_irreversible", False),
     )
 
 
-def _description(item: ToolApprovalItem) -> str:
+def _description(tool: Tool | None) -> str:
     """Return the first paragraph of the tool's description for the model."""
-    tools = item.agent.tools if item.agent else []
-    texts = [getattr(tool, "description", "") for tool in tools if tool.name == item.name]
-    return str(texts[0]).strip().split("\n\n")[0] if texts else ""
+    return str(getattr(tool, "description", "")).strip().split("\n\n")[0]
 
 
 def state_of(result: RunResultStreaming) -> dict[str, Any]:

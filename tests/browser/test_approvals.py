@@ -29,6 +29,7 @@ async def asks(chat: ChatPage, path: Path) -> None:
     await expect(card(chat)).to_be_visible()
     await expect(card(chat).locator(".approval-title")).to_have_text("Allow erase?")
     await expect(card(chat).locator(".approval-description")).to_have_text("Erase a file.")
+    await expect(card(chat).get_by_text("This cannot be undone.")).to_be_visible()
     await expect(card(chat).locator(".pairs")).to_have_text(f"path{path}")
     await expect(card(chat).locator(".approval-arguments")).to_be_hidden()
     await expect(card(chat).locator(".approval-arguments")).to_have_text(f'{{"path": "{path}"}}')

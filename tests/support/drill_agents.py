@@ -6,7 +6,7 @@ from pathlib import Path
 from agents import Agent, function_tool
 from agents.tool_context import ToolContext
 
-from realtime.registry import AgentEntry
+from realtime.registry import AgentEntry, irreversible
 from realtime.work.run_context import RunContext
 
 
@@ -37,6 +37,7 @@ def fail() -> str:
     raise RuntimeError("as it should")
 
 
+@irreversible
 @function_tool(needs_approval=True)
 def erase(path: str) -> str:
     """Erase a file.

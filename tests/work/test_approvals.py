@@ -341,7 +341,8 @@ async def test_a_reader_that_comes_back_is_shown_the_open_request(
         await client.resume(accepted["session_id"], rev=0)
         snapshot = (await client.wait_for(event("snapshot")))["metadata"]
         assert snapshot["run_status"] == "awaiting_input"
-        names = "request_id", "tool_call_id", "tool", "description", "arguments", "expires_at"
+        names = ["request_id", "tool_call_id", "tool", "description", "arguments", "expires_at"]
+        names.append("irreversible")
         assert snapshot["open_requests"] == [{name: asked[name] for name in names}]
         assert [part["type"] for part in snapshot["parts"]] == ["text", "approval"]
         provider.queue(DONE)

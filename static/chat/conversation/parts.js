@@ -106,7 +106,8 @@ function toldOf({ arguments: given, progress, fraction, output, summary, duratio
 export function addRequest(parts, at) {
   const { request_id, tool_call_id, tool, description, expires_at } = at;
   const call = { tool_call_id, tool, description, arguments: at.arguments, expires_at };
-  parts.push({ type: "approval", request_id, ...call });
+  const mark = at.irreversible ? { irreversible: at.irreversible } : {};
+  parts.push({ type: "approval", request_id, ...call, ...mark });
 }
 
 /**

@@ -16,6 +16,7 @@ export class ApprovalPart {
   grow(part) {
     this.element.dataset.requestId = part.request_id;
     this.element.dataset.decision = part.decision ?? "";
+    this.element.toggleAttribute("data-irreversible", Boolean(part.irreversible));
     setText(this.#find("title"), fill(words.approvals.title, { tool: nameOfTool(part.tool) }));
     setText(this.#find("description"), part.description);
     showPairs(this.#find("arguments"), part.arguments);
