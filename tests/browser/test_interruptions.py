@@ -51,6 +51,7 @@ async def test_a_request_leaves_the_reader_where_they_are(
     await chat.page.locator("#scroller").hover()
     await chat.page.mouse.wheel(0, -400)
     await expect(chat.page.locator("#jump")).to_be_visible()
+    await chat.page.evaluate("document.getElementById('log').focus({ preventScroll: true })")
     before = await chat.page.evaluate("document.getElementById('scroller').scrollTop")
     model.open()
     await expect(chat.page.locator(".approval")).to_have_count(1)
