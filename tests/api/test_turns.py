@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
+from agents.items import TResponseStreamEvent
 from channels.layers import get_channel_layer
 from django.test import AsyncClient
 from django.utils import timezone
@@ -22,7 +24,7 @@ from realtime.sockets.poller import Socket
 from realtime.sockets.viewer import Viewer
 from tests.support.chats import make_user, talk
 from tests.support.conformance import frames_of
-from tests.support.site_agents import echo_words
+from tests.support.site_agents import EchoModel, echo_words
 from tests.support.threads import in_thread
 from tests.support.transcript import BaseClient
 from tests.support.waiting import poll, time_limit
@@ -98,8 +100,19 @@ async def test_the_same_id_again_is_the_same_reply(api: AsyncClient) -> None:
     assert await Run.objects.acount() == 1
 
 
-async def test_without_waiting_the_reply_goes_on(api: AsyncClient) -> None:
+async def test_without_waiting_the_reply_goes_on(
+    api: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_answered, stream_response = asyncio.Event(), EchoModel.stream_response
+
+    async def stream_late(*args: Any, **options: Any) -> AsyncIterator[TResponseStreamEvent]:
+        await is_answered.wait()
+        async for event in stream_response(*args, **options):
+            yield event
+
+    monkeypatch.setattr(EchoModel, "stream_response", stream_late)
     answer = await api.post("/api/chat/", {"content": "hello", "wait": False}, JSON)
+    is_answered.set()
     assert answer.status_code == 202
     run = answer.json()["run"]
     asked = {"content": "x", "client_message_id": "next"}

@@ -128,8 +128,9 @@ async def offline(chat: ChatPage, model: Model) -> None:
     await finished(chat, model)
     await chat.page.context.set_offline(True)
     await chat.page.evaluate("dispatchEvent(new Event('offline'))")
-    await expect(chat.page.locator("#connection-text")).to_be_visible()
+    await expect(chat.page.locator("#announcer")).to_have_text("You are offline.")
     await chat.send("I am on a train: this may wait")
+    await expect(chat.page.locator("#connection-text")).to_contain_text("1 message is waiting")
 
 
 async def long_code(chat: ChatPage, model: Model) -> None:

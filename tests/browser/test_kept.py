@@ -172,6 +172,8 @@ async def test_what_is_too_large_stays_where_it_is(open_chat: Opener, model: Mod
     await expect(chat.page.locator("#composer-hint")).to_contain_text(hint)
     await expect(box(chat)).to_have_value(TOO_LONG)
     await chat.page.press("#prompt", "Escape")
+    model.open()
+    await chat.shows("You said: Second")
 
 
 async def test_the_editor_of_a_queued_message(

@@ -19,6 +19,8 @@ from tests.support.warm import die_with_parent, run_as
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# Python ignores these from its start on; `subprocess` has restored them for another program.
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _cold = {"serve"}
 _create = asyncio.create_subprocess_exec
@@ -68,6 +70,8 @@ def _leave_the_cluster() -> None:
     signal.set_wakeup_fd(-1)
     for number in HANDLED:
         signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     asyncio._set_running_loop(None)
     gc.enable()
