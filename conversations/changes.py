@@ -374,8 +374,9 @@ def write_events(run: Run, events: Iterable[EventRow]) -> None:
 def insert(rows: Sequence[Model], conflict: str = "") -> None:
     """Insert new objects of one model, as `bulk_create` does but faster; none if `rows` is empty.
 
-    An automatic primary key is not set on them; `FromNow` may stand for a moment. `conflict` is the
-    clause `ON CONFLICT` with what follows it, or "": then an existing row raises `IntegrityError`.
+    In statements of `INSERT_ROWS` rows: the caller opens the transaction. An automatic primary
+    key is not set on them; `FromNow` may stand for a moment. `conflict` is the clause `ON
+    CONFLICT` with what follows it, or "": then an existing row raises `IntegrityError`.
     """
     for start in range(0, len(rows), INSERT_ROWS):
         _insert_rows(rows[start : start + INSERT_ROWS], conflict)

@@ -266,9 +266,10 @@ def note_attempt(delivery_id: UUID, status: int | None, error: str = "") -> str:
 def subscribe(*, sign_in: SignIn, endpoint: str, p256dh: str, auth: str, language: str) -> None:
     """Notify a person in one more browser, in place of who was notified there before.
 
-    It ends with `sign_in`, but not when a token expires. Of more than `PUSHES_EACH` browsers the
-    oldest is forgotten. Raises `ValidationError` for an address that messages may not be sent to,
-    and for keys that are none.
+    `p256dh` and `auth` are the browser's keys in Base64 for URLs; `language` is that of the
+    texts, "" for the site's. It ends with `sign_in`, but not when a token expires. Of more than
+    `PUSHES_EACH` browsers the oldest is forgotten. Raises `ValidationError` for an address that
+    messages may not be sent to, and for keys that are none.
     """
     check_url(endpoint, is_push=True)
     try:

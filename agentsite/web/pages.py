@@ -115,7 +115,8 @@ def picture(request: HttpRequest) -> HttpResponse:
     """Show the picture at the https address `src`, in a frame of a page, once somebody asks for it.
 
     The pages themselves may load nothing from elsewhere. This one has no scripts and nothing of the
-    user. 404 for other addresses, and outside of frames, as what it shows is not this site's.
+    user. 404 for an address of this site, one with a user's name, or one above `PICTURE_CHARS`, and
+    if the browser says that it is not for a frame.
     """
     src = request.GET.get("src", "")
     if not _is_framed(request) or not _is_elsewhere(request, src) or len(src) > PICTURE_CHARS:

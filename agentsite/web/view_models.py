@@ -258,7 +258,10 @@ def describe_step(part: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Brand:
-    """The site on its pages: its name, the address of its logo, and its colour, "" by default."""
+    """The site on its pages: its name, and the address of its logo.
+
+    `accent` is its colour as `#rrggbb`, or "" for the usual one.
+    """
 
     name: str
     logo: str
@@ -403,10 +406,11 @@ class ShownMessage:
     """The data of `chat/message.html`; by default those of an empty reply.
 
     `text` is that of a user's message; a reply has `blocks`, its parts, each with its texts for
-    people. `status` is that of its run, `label` the agent's name; `state` says what an active reply
-    does, `ending` why one ended early, `usage` what it used, each "" if there is nothing to say.
-    `live`: it is being written; `waiting`: it is in the queue; `limited`: its error is a limit.
-    `summary` is as in `MessageView`; `place` is None for an only child.
+    people. `status` is that of its run, `label` the agent's name; `state` says what an active
+    reply does, `ending` why one ended early, `usage` what it used, each "" if there is nothing
+    to say. `scripted`: it is not an AI's; `live`: it is being written; `waiting`: it is in the
+    queue; `limited`: its error is a limit. `summary` is as in `MessageView`; `place` is None
+    for an only child.
     """
 
     message_id: str = ""

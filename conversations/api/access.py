@@ -80,7 +80,8 @@ class KeysView(ApiView):
     def post(self, request: Request) -> Response:
         """Create an API key for the caller. Its full text, `key`, is shown only in this answer.
 
-        Answers `forbidden` to a guest, and to a caller who has 50 valid keys.
+        Answers `forbidden` to a guest, to a program with an API key, and to a caller who has 50
+        valid keys.
         """
         asked = KeySerializer(data=request.data)
         asked.is_valid(raise_exception=True)

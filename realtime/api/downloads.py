@@ -26,7 +26,7 @@ from conversations.models import ChatSession, Scope
 from conversations.queries import get_session, sessions_of
 from conversations.sessions.lists import kept_of
 from realtime import dbpool, wire_schema
-from realtime.api.turns import AsyncAPIView
+from realtime.api.turns import NO_FORMAT, AsyncAPIView
 from realtime.conf import socket_path
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _choices(field: Any) -> list[str] | None:
     return [value for value, _ in field.extra.get("choices", ())] or None
 
 
-FORMAT_PARAMETER = OpenApiParameter("export_format", enum=list(FORMATS))
+FORMAT_PARAMETERS = [OpenApiParameter("export_format", enum=list(FORMATS)), NO_FORMAT]
 JSON = 200, FORMATS["json"].media_type
 DIGEST = OpenApiParameter(
     "Repr-Digest",
@@ -125,9 +125,12 @@ class DownloadView(AsyncAPIView):
 class TranscriptView(DownloadView):
     """One session as a file."""
 
-    @extend_schema(parameters=[FORMAT_PARAMETER, DIGEST], responses=FILES | {JSON: Transcript})
+    @extend_schema(parameters=[*FORMAT_PARAMETERS, DIGEST], responses=FILES | {JSON: Transcript})
     async def get(self, request: Request, session_id: str) -> Any:
-        """One session as a file, with all its messages, those of abandoned branches included."""
+        """One session as a file: with all its messages and branches.
+
+        Except in the format `openai`, which has the completed replies of the active branch.
+        """
         session = await dbpool.read(get_session, request.user, session_id)
         sessions = sessions_of(request.user).filter(pk=session.pk)
         return await self.answer(sessions, name=f"conversation-{session.pk}", one=True)
@@ -139,7 +142,7 @@ class ExportView(DownloadView):
     query_names = ("export_format", *SessionFilter.base_filters)
 
     @extend_schema(
-        parameters=[FORMAT_PARAMETER, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
+        parameters=[*FORMAT_PARAMETERS, DIGEST, *FILTERS], responses=FILES | {JSON: Transcripts}
     )
     async def get(self, request: Request) -> Any:
         """All sessions of the caller that match all the filters, oldest first, as one file.

@@ -14,7 +14,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -171,6 +171,9 @@ async def _open(
 
 ON_BUSY = ("enqueue", "interrupt", "reject")
 
+NO_FORMAT = OpenApiParameter("format", exclude=True)
+"""Leaves out a parameter that is described wherever several renderers are; none is taken."""
+
 
 class EventStreamRenderer(BaseRenderer):
     """Lets DRF choose `text/event-stream` by `Accept`; it renders errors only, as JSON."""
@@ -250,6 +253,7 @@ class ChatView(AsyncAPIView):
     renderer_classes = [JSONRenderer, EventStreamRenderer]
 
     @extend_schema(
+        parameters=[NO_FORMAT],
         request=NewTurnSerializer,
         responses={
             (200, "application/json"): TurnSerializer,
@@ -343,7 +347,9 @@ class PreferencesSerializer(serializers.ModelSerializer[Preferences]):
     """The caller's own settings.
 
     "" leaves the choice to the browser (`language`), to each device (`theme`, `enter`) or to the
-    site (`agent`). `instructions` are given to the model with those of the agent.
+    site (`agent`). `instructions` are given to the model with those of the agent. With
+    `keeps_going` replies go on that nobody watches; with `push_text` notifications show the
+    beginning of a reply.
     """
 
     class Meta:

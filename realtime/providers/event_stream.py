@@ -105,7 +105,7 @@ async def gather(response: httpx2.Response) -> None:
     """Put a `GatheredStream` around a successful response, if it answers a request for a stream.
 
     A response hook of the HTTP client. The content type is not checked. From any response, a
-    `content-encoding` that its body does not have is removed.
+    `content-encoding` that its body does not have is removed; `br`, which cannot be told, stays.
     """
     stream = response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)

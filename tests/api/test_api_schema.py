@@ -36,6 +36,16 @@ class TestOpenAPI:
         error = openapi["components"]["schemas"]["Error"]["properties"]["error"]
         assert set(error["properties"]["code"]["enum"]) == set(ErrorCode)
 
+    def test_no_parameter_is_that_is_refused(self, openapi: dict[str, Any]) -> None:
+        """A `format` is, although some views have several renderers."""
+        told = [
+            (path, method)
+            for path, operations in openapi["paths"].items()
+            for method, operation in operations.items()
+            if "format" in {it["name"] for it in operation.get("parameters", ())}
+        ]
+        assert told == []
+
     def test_the_page_runs_nothing_from_elsewhere(self) -> None:
         page = Client().get("/api/docs/")
         text = page.content.decode()
