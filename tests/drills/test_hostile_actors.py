@@ -71,14 +71,14 @@ UUIDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IN_KEYS = re.compile(rf"/accounts/keys/({UUIDS.pattern})/revoke/")
 IN_DOCUMENT, IN_ROUTE = re.compile(r"{(\w+)}"), re.compile(r"<(?:\w+:)?(\w+)>")
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
-TYPES = (FORM, "text/plain", f"{JSON}; charset=utf-16", "x")
+PARTS = "multipart/form-data; boundary=x"
+TYPES = (FORM, PARTS, "text/plain", f"{JSON}; charset=utf-16", "x")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 AGENTS, BOTH = ("assistant", "specialist"), (False, True)
 BROWSER = webhooks._encode(webhooks._point(ec.generate_private_key(ec.SECP256R1())))
 SECRET = webhooks._encode(b"0123456789abcdef")
 TIMES = ("2020-01-01T00:00:00Z", "2030-01-01")
 QUERIES: dict[str, tuple[str, ...]] = {
-    "format": ("json",),
     "export_format": tuple(FORMATS),
     "state": ("current", "archived", "all", "deleted"),
     "status": tuple(RunStatus.values),

@@ -245,9 +245,12 @@ async def test_the_sender_reaches_nothing_inside(
     """By a name that leads there; nor what was saved under other settings."""
     settings.WEBHOOK_PRIVATE = settings.DEBUG = True
     noted: list[str] = []
-    monkeypatch.setattr(
-        webhooks, "note_push", lambda _id, _status, error: noted.append(error) or "failed"
-    )
+
+    def note(_id: object, _status: object, error: str) -> str:
+        noted.append(error)
+        return "failed"
+
+    monkeypatch.setattr(webhooks, "note_push", note)
     asked = asyncio.Event()
     server = await asyncio.start_server(lambda *_: asked.set(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
