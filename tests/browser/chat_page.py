@@ -23,6 +23,7 @@ AXE_OPTIONS: dict[Scheme, dict[str, Any]] = {
 LAY_OUT = """() => {
   for (const { style } of document.querySelectorAll(".message")) style.contentVisibility = "";
 }"""
+AWAY = ("WebSocket connection", "ERR_INTERNET_DISCONNECTED")
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -40,8 +41,9 @@ class ChatPage:
         page.on("websocket", lambda socket: socket.on("framereceived", self._look_at))
 
     def _listen(self, message: Any) -> None:
-        # A server that is away is part of the tests.
-        if message.type == "error" and "WebSocket connection" not in message.text:
+        # A server or a network that is away is part of the tests.
+        is_away = any(words in message.text for words in AWAY)
+        if message.type == "error" and not is_away:
             self.faults.append(message.text)
 
     def _look_at(self, text: str | bytes) -> None:

@@ -110,6 +110,7 @@ async def test_full_storage(open_chat: Opener, signed_in: BrowserContext, model:
     await box(chat).fill("half a thought, and the rest")
     await chat.page.reload()
     await expect(box(chat)).to_have_value("half a thought, and the rest")
+    await chat.connected()
 
     # A message that waits is lost with the page, which says so.
     await chat.page.evaluate(FILL)

@@ -318,8 +318,8 @@ def test_postgres_is_prepared_through_the_pool(postgres: Postgres) -> None:
 def test_production_passes_djangos_own_deployment_checks():
     """With no more than the settings that the page for operators names."""
     page = (ROOT / "docs/operations.md").read_text()
-    exports = " ".join(re.findall(r"^export (.+)$", page, re.MULTILINE))
-    named = dict(re.findall(r"([A-Z_]+)=([^\s{]+)", exports))
+    sections = page.split("## One process")[1].split("## Processes for replies alone")[0]
+    named = dict(re.findall(r"\b([A-Z_]+)=([^\s\"{]+)", "".join(sections.split("```")[1::2])))
     asked = {**PRODUCTION, "SECRET_KEY": "$(openssl"}
     assert {name: named.get(name) for name in asked} == {**asked, "DEBUG": None}
     env = environment(HTTPS="", **PRODUCTION)
