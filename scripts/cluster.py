@@ -193,6 +193,7 @@ class Cluster:
             "SITE_HOST": HOST,
             "SITE_TLS": "tls internal" if self.is_https else "",
             "SITE_BIND": HOST,
+            "SITE_OPTIONS": "auto_https disable_redirects",
             "WEB_PROCESSES": " ".join(f"{HOST}:{port}" for port in self._web_ports),
             # Caddy keeps its certificates there.
             "XDG_DATA_HOME": str(self.folder),
@@ -300,6 +301,9 @@ async def run(cluster: Cluster) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_stop)
+    # From the start on: not handled, it would end this process at once.
+    restarts: asyncio.Queue[None] = asyncio.Queue()
+    loop.add_signal_handler(signal.SIGUSR1, restarts.put_nowait, None)
     starting = asyncio.create_task(cluster.start())
     rotating = asyncio.create_task(cluster.rotate_logs())
     asked = asyncio.create_task(stopping.wait())
@@ -307,7 +311,7 @@ async def run(cluster: Cluster) -> None:
         await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            await serve(cluster, asked)
+            await serve(cluster, restarts, asked)
     finally:
         starting.cancel()
         rotating.cancel()
@@ -316,10 +320,10 @@ async def run(cluster: Cluster) -> None:
         say("all processes have ended")
 
 
-async def serve(cluster: Cluster, asked: "asyncio.Task[bool]") -> None:
-    """Tell where the site is, and restart its processes at each SIGUSR1, until asked to stop."""
-    restarts: asyncio.Queue[None] = asyncio.Queue()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, restarts.put_nowait, None)
+async def serve(
+    cluster: Cluster, restarts: "asyncio.Queue[None]", asked: "asyncio.Task[bool]"
+) -> None:
+    """Tell where the site is; restart its processes at each of `restarts`, until asked to stop."""
     tell(cluster)
     while not asked.done():
         wanted = asyncio.create_task(restarts.get())

@@ -3,11 +3,20 @@
 No container engine runs here: `make check` lints the same files.
 """
 
+import asyncio
+import json
+import os
 import re
-from typing import Any
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import cluster
 import psycopg
 import pytest
+import servers
 import yaml
 from django.urls import resolve
 
@@ -164,3 +173,54 @@ def test_figures_for_the_number_of_workers(postgres: Postgres) -> None:
             connection.execute("UPDATE procrastinate_events SET at = at - interval '9 s'")
             (waited_s,) = connection.execute(wait["query"]).fetchone() or (0,)
     assert waited_s > 9
+
+
+@pytest.mark.parametrize("options", ["", "auto_https disable_redirects"])
+def test_the_proxy_may_leave_port_80_alone(options: str) -> None:
+    """Ordinary users may not open it; clusters on one machine do not need it."""
+    settings = {
+        "SITE_ADDRESS": "https://127.0.0.1:8443",
+        "SITE_HOST": "127.0.0.1",
+        "SITE_TLS": "tls internal",
+        "WEB_PROCESSES": "127.0.0.1:8001",
+        "SITE_OPTIONS": options,
+    }
+    program, _, *arguments = servers.caddy(ROOT / "deploy" / "Caddyfile").argv
+    made = subprocess.check_output([program, "adapt", *arguments], env=settings)
+    [server] = json.loads(made)["apps"]["http"]["servers"].values()
+    assert server.get("automatic_https", {}) == ({"disable_redirects": True} if options else {})
+
+
+async def test_a_restart_may_be_asked_for_while_the_cluster_starts(tmp_path: Path) -> None:
+    did: list[str] = []
+
+    async def start() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0)
+        did.append("started")
+
+    async def restart_site() -> None:
+        did.append("restarted")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def stop() -> None:
+        did.append("stopped")
+
+    fake = SimpleNamespace(
+        start=start,
+        restart_site=restart_site,
+        stop=stop,
+        rotate_logs=asyncio.Event().wait,
+        folder=tmp_path,
+        origin="http://127.0.0.1:8000",
+        is_https=False,
+    )
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        await cluster.run(cast(cluster.Cluster, fake))
+    finally:
+        for number, handler in before.items():
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, handler)
+    assert did == ["started", "restarted", "stopped"]
