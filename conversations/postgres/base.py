@@ -13,9 +13,6 @@ from django.db.backends.postgresql import base
 from psycopg import Error
 from psycopg_pool import ConnectionPool
 
-ATTEMPTS = 3
-"""The most connections that are looked at for one that is alive."""
-
 RENEW_PAUSE_S = 1.0
 """Seconds in which the idle connections are renewed once at most, however many prove to be dead."""
 
@@ -26,13 +23,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _renewed_at: ClassVar[dict[str, float]] = {}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        for _ in range(ATTEMPTS):
-            connection = super().get_new_connection(conn_params)
-            if self.pool is None or _is_alive(connection):
-                return connection
+        connection = super().get_new_connection(conn_params)
+        # All may be dead, and the idle ones have been renewed only now.
+        for _ in range(self.pool.max_size if self.pool else 0):
+            if _is_alive(connection):
+                break
             self._renew_idle()
             self.pool.putconn(connection)
-        return super().get_new_connection(conn_params)
+            connection = super().get_new_connection(conn_params)
+        return connection
 
     def _renew_idle(self) -> None:
         """Have the pool replace its idle connections: they died with the one that was found."""
